@@ -1,0 +1,9 @@
+//! The conformance suite as library code: an application can run it on its users' GPUs.
+//!
+//! A [`Case`] builds a small graph. Its outputs and the gradients of its inputs are computed on the GPU and by the f64
+//! references, and compared; the references' gradients are compared with finite differences.
+
+mod case;
+pub mod cases;
+
+pub use case::{Case, Comparison, Feed, Tolerance};

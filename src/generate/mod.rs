@@ -1,0 +1,1 @@
+//! Generation: caches, sampling, streams of tokens.

@@ -1,0 +1,51 @@
+//! The sum of two tensors: the one op that differentiation itself needs.
+
+use super::{Array, Gradient, Op, Tensor};
+use crate::error::{Error, Result};
+use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::shape::TensorType;
+
+static ADD: Kernel = Kernel::new("add", include_str!("../../shaders/add.wgsl"));
+
+/// `out = a + b`, element by element, for tensors of one shape.
+///
+/// Gradients: `da = dout`, `db = dout`.
+#[derive(Debug)]
+pub struct Add;
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        match inputs {
+            [a, b] if a == b => Ok(vec![a.clone()]),
+            [a, b] => Err(Error::shape("add", format!("{a} and {b} differ"))),
+            _ => Err(Error::shape("add", format!("expected 2 tensors, got {}", inputs.len()))),
+        }
+    }
+
+    fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        let upstream = cx.upstream(0)?;
+        Ok(vec![Some(upstream), Some(upstream)])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![inputs[0].zip(inputs[1], |a, b| a + b)])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (a, b, out) = (cx.input(0), cx.input(1), cx.output(0));
+        let count = out.numel();
+        cx.dispatch(
+            Dispatch::new(&ADD)
+                .read(a)
+                .read(b)
+                .write(out)
+                .param(count)
+                .groups_for(count.div_ceil(4), 64)
+                .flops(count as u64),
+        )
+    }
+}

@@ -1,0 +1,112 @@
+//! Reverse-mode differentiation: the backward pass as more nodes of the same graph.
+
+use super::{Add, Array, Gradient, Graph, Kind, Tensor};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+impl Graph {
+    /// The gradients of the scalar `loss` by each tensor of `wrt`; `None` where the loss does not depend on it.
+    ///
+    /// Gradients that meet are summed in a fixed order, so results are the same on every run.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if `loss` is no scalar, [`Error::NotDifferentiable`] if an op on the way has no gradient.
+    pub fn differentiate(&mut self, loss: Tensor, wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+        if self.shape(loss).numel() != 1 {
+            return Err(Error::Graph(format!("the loss has shape {}, it must be a scalar", self.shape(loss))));
+        }
+        let one = self.constant("one", Array::from_fn(self.shape(loss).clone(), |_| 1.0), DType::F32);
+        self.differentiate_from(&[(loss, one)], wrt)
+    }
+
+    /// As [`Graph::differentiate`], from given upstream gradients of several tensors.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if an upstream gradient has another shape than its tensor.
+    pub fn differentiate_from(&mut self, from: &[(Tensor, Tensor)], wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+        let count = self.nodes.len();
+        let needs = self.needs_gradient(wrt, count);
+        let mut grads: Vec<Vec<Option<Tensor>>> = self.nodes.iter().map(|n| vec![None; n.outputs.len()]).collect();
+        for &(tensor, upstream) in from {
+            if self.shape(tensor) != self.shape(upstream) {
+                let what = format!(
+                    "the upstream gradient has shape {}, its tensor {}",
+                    self.shape(upstream),
+                    self.shape(tensor)
+                );
+                return Err(Error::shape("differentiate", what));
+            }
+            if (tensor.node as usize) < count {
+                self.accumulate(&mut grads, tensor, upstream)?;
+            }
+        }
+        for index in (0..count).rev() {
+            let Kind::Op(op) = &self.nodes[index].kind else { continue };
+            if !needs[index] || grads[index].iter().all(Option::is_none) {
+                continue;
+            }
+            let (op, inputs) = (op.clone(), self.nodes[index].inputs.clone());
+            let outputs: Vec<Tensor> = (0..self.nodes[index].outputs.len() as u32)
+                .map(|output| Tensor { node: index as u32, output })
+                .collect();
+            let needed: Vec<bool> =
+                inputs.iter().map(|t| needs[t.node as usize] && self.dtype(*t).is_float()).collect();
+            let upstream = grads[index].clone();
+            let path = format!("grad.{}", self.nodes[index].label);
+            let path = path.rsplit_once('.').map_or(path.as_str(), |(scope, _)| scope).to_owned();
+            let found = self.scope(path, |graph| {
+                op.gradient(&mut Gradient {
+                    graph,
+                    inputs: &inputs,
+                    outputs: &outputs,
+                    upstream: &upstream,
+                    needed: &needed,
+                })
+            })?;
+            if found.len() != inputs.len() {
+                return Err(Error::Graph(format!(
+                    "{} gave {} gradients for {} inputs",
+                    op.name(),
+                    found.len(),
+                    inputs.len()
+                )));
+            }
+            for ((input, gradient), needed) in inputs.iter().zip(found).zip(&needed) {
+                if let (Some(gradient), true) = (gradient, needed) {
+                    if self.shape(gradient) != self.shape(*input) {
+                        let what = format!(
+                            "its gradient has shape {}, the input {}",
+                            self.shape(gradient),
+                            self.shape(*input)
+                        );
+                        return Err(Error::shape(op.name(), what));
+                    }
+                    self.accumulate(&mut grads, *input, gradient)?;
+                }
+            }
+        }
+        Ok(wrt.iter().map(|t| grads.get(t.node as usize).and_then(|g| g[t.output as usize])).collect())
+    }
+
+    /// Which of the first `count` nodes lie on a way from a tensor of `wrt`.
+    fn needs_gradient(&self, wrt: &[Tensor], count: usize) -> Vec<bool> {
+        let mut needs = vec![false; count];
+        for tensor in wrt {
+            needs[tensor.node as usize] = true;
+        }
+        for index in 0..count {
+            needs[index] |= self.nodes[index].inputs.iter().any(|t| needs[t.node as usize]);
+        }
+        needs
+    }
+
+    fn accumulate(&mut self, grads: &mut [Vec<Option<Tensor>>], tensor: Tensor, gradient: Tensor) -> Result<()> {
+        let slot = grads[tensor.node as usize][tensor.output as usize];
+        let sum = match slot {
+            None => gradient,
+            Some(before) => self.apply1(Add, &[before, gradient])?,
+        };
+        grads[tensor.node as usize][tensor.output as usize] = Some(sum);
+        Ok(())
+    }
+}

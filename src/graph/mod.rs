@@ -1,0 +1,286 @@
+//! The symbolic graph: ops on shapes, before there is a GPU or data.
+//!
+//! A [`Graph`] grows in the order in which its nodes are added, and that order is the order of execution. A
+//! [`Tensor`] is a handle to one output of a node. [`Graph::differentiate`] adds the backward pass as more nodes.
+
+mod add;
+mod array;
+mod differentiate;
+mod evaluate;
+mod op;
+
+pub use add::Add;
+pub use array::Array;
+pub use evaluate::{Values, finite_difference};
+pub use op::{Alias, Gradient, Op};
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::shape::{Shape, TensorType};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// A handle to one output of a node of a [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor {
+    pub(crate) node: u32,
+    pub(crate) output: u32,
+}
+
+/// Where a node's value comes from.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Written by the caller before a run.
+    Input(String),
+    /// A trained weight, found by name in the weights store.
+    Parameter(String),
+    /// Memory that lives on from run to run: optimiser moments, caches, counters. Zero at first.
+    State(String),
+    /// A value that is known when the graph is built.
+    Constant(Arc<Array>),
+    /// Computed by an op.
+    Op(Arc<dyn Op>),
+}
+
+/// One node of a graph.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where the value comes from.
+    pub kind: Kind,
+    /// The tensors the op reads.
+    pub inputs: Vec<Tensor>,
+    /// The types of what it gives.
+    pub outputs: Vec<TensorType>,
+    /// A dotted path for people: `blocks.3.attention.scores`.
+    pub label: String,
+}
+
+/// A model or a training step as symbolic operations.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    named: HashMap<String, Tensor>,
+    outputs: Vec<(String, Tensor)>,
+    scope: Vec<String>,
+}
+
+impl Graph {
+    /// An empty graph.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A tensor that the caller writes before each run.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the name is taken.
+    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        if self.named.contains_key(name) {
+            return Err(Error::Graph(format!("the name \"{name}\" is taken")));
+        }
+        self.leaf(Kind::Input(name.into()), name, TensorType::new(shape, dtype))
+    }
+
+    /// The weight of that name. Asking again gives the same tensor, so that tied weights are one.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the name is taken by something else or the type differs.
+    pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        self.leaf(Kind::Parameter(name.into()), name, TensorType::new(shape, dtype))
+    }
+
+    /// Memory that lives on from run to run, zero at first.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the name is taken by something else or the type differs.
+    pub fn state(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        self.leaf(Kind::State(name.into()), name, TensorType::new(shape, dtype))
+    }
+
+    /// A value that is known now.
+    pub fn constant(&mut self, label: &str, value: Array, dtype: DType) -> Tensor {
+        let ty = TensorType::new(value.shape.clone(), dtype);
+        self.push(Kind::Constant(Arc::new(value)), Vec::new(), vec![ty], label.into())
+    }
+
+    fn leaf(&mut self, kind: Kind, name: &str, ty: TensorType) -> Result<Tensor> {
+        if let Some(&tensor) = self.named.get(name) {
+            let node = &self.nodes[tensor.node as usize];
+            let same_kind = std::mem::discriminant(&node.kind) == std::mem::discriminant(&kind);
+            if !same_kind || node.outputs[0] != ty {
+                return Err(Error::Graph(format!("\"{name}\" is {} already and can't also be {ty}", node.outputs[0])));
+            }
+            return Ok(tensor);
+        }
+        let tensor = self.push(kind, Vec::new(), vec![ty], name.into());
+        self.named.insert(name.into(), tensor);
+        Ok(tensor)
+    }
+
+    fn push(&mut self, kind: Kind, inputs: Vec<Tensor>, outputs: Vec<TensorType>, label: String) -> Tensor {
+        let node = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        self.nodes.push(Node { kind, inputs, outputs, label });
+        Tensor { node, output: 0 }
+    }
+
+    /// Adds an op and gives all its outputs.
+    ///
+    /// # Errors
+    /// What the op's shape rule says of the inputs.
+    pub fn apply(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.apply_arc(Arc::new(op), inputs)
+    }
+
+    /// Adds an op with a single output (the first of several is given).
+    ///
+    /// # Errors
+    /// What the op's shape rule says of the inputs.
+    pub fn apply1(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Tensor> {
+        Ok(self.apply_arc(Arc::new(op), inputs)?[0])
+    }
+
+    pub(crate) fn apply_arc(&mut self, op: Arc<dyn Op>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        for input in inputs {
+            self.check_handle(*input)?;
+        }
+        let types: Vec<TensorType> = inputs.iter().map(|&t| self.ty(t).clone()).collect();
+        let outputs = op.infer(&types).map_err(|error| self.in_scope(error))?;
+        let count = outputs.len() as u32;
+        let label = self.scoped(op.name());
+        let first = self.push(Kind::Op(op), inputs.to_vec(), outputs, label);
+        Ok((0..count).map(|output| Tensor { node: first.node, output }).collect())
+    }
+
+    fn check_handle(&self, tensor: Tensor) -> Result<()> {
+        let fits = self.nodes.get(tensor.node as usize).is_some_and(|n| (tensor.output as usize) < n.outputs.len());
+        if fits { Ok(()) } else { Err(Error::Graph("a tensor of another graph was handed in".into())) }
+    }
+
+    fn in_scope(&self, error: Error) -> Error {
+        match error {
+            Error::Shape { op, what } => Error::Shape { op: self.scoped(&op), what },
+            other => other,
+        }
+    }
+
+    fn scoped(&self, name: &str) -> String {
+        let mut label = self.scope.join(".");
+        if !label.is_empty() {
+            label.push('.');
+        }
+        label + name
+    }
+
+    /// Runs `build` with `name` in front of the labels of the nodes it adds.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn scope<T>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.scope.push(name.into());
+        let result = build(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Names a tensor as a result that can be read after a run.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if there is an output of that name already.
+    pub fn output(&mut self, name: &str, tensor: Tensor) -> Result<()> {
+        self.check_handle(tensor)?;
+        if self.outputs.iter().any(|(n, _)| n == name) {
+            return Err(Error::Graph(format!("there is an output \"{name}\" already")));
+        }
+        self.outputs.push((name.into(), tensor));
+        Ok(())
+    }
+
+    /// The named results.
+    #[must_use]
+    pub fn outputs(&self) -> &[(String, Tensor)] {
+        &self.outputs
+    }
+
+    /// The input, parameter or state of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Tensor> {
+        self.named.get(name).copied()
+    }
+
+    /// The type of a tensor.
+    #[must_use]
+    pub fn ty(&self, tensor: Tensor) -> &TensorType {
+        &self.nodes[tensor.node as usize].outputs[tensor.output as usize]
+    }
+
+    /// The shape of a tensor.
+    #[must_use]
+    pub fn shape(&self, tensor: Tensor) -> &Shape {
+        &self.ty(tensor).shape
+    }
+
+    /// The element type of a tensor.
+    #[must_use]
+    pub fn dtype(&self, tensor: Tensor) -> DType {
+        self.ty(tensor).dtype
+    }
+
+    /// All nodes in the order of execution.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The parameters in the order in which they were first asked for: name and tensor.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        self.leaves(|kind| match kind {
+            Kind::Parameter(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The inputs in order: name and tensor.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        self.leaves(|kind| match kind {
+            Kind::Input(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The states in order: name and tensor.
+    pub fn states(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        self.leaves(|kind| match kind {
+            Kind::State(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    fn leaves<'a>(
+        &'a self,
+        pick: impl Fn(&'a Kind) -> Option<&'a str> + 'a,
+    ) -> impl Iterator<Item = (&'a str, Tensor)> {
+        self.nodes.iter().enumerate().filter_map(move |(index, node)| {
+            pick(&node.kind).map(|name| (name, Tensor { node: index as u32, output: 0 }))
+        })
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let what = match &node.kind {
+                Kind::Input(_) => "input",
+                Kind::Parameter(_) => "parameter",
+                Kind::State(_) => "state",
+                Kind::Constant(_) => "constant",
+                Kind::Op(op) => op.name(),
+            };
+            let inputs: Vec<String> = node.inputs.iter().map(|t| format!("%{}.{}", t.node, t.output)).collect();
+            let outputs: Vec<String> = node.outputs.iter().map(ToString::to_string).collect();
+            writeln!(f, "%{index:<5} {what:<24} {:<40} ({}) -> {}", node.label, inputs.join(" "), outputs.join(" "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! The `Op` trait: what an operation must say of itself.
+
+use super::{Array, Graph, Tensor};
+use crate::error::{Error, Result};
+use crate::kernel::Launch;
+use crate::shape::TensorType;
+use std::any::Any;
+use std::fmt::Debug;
+
+/// An operation of the graph: shape rule, gradient, f64 reference and kernels, in one place.
+///
+/// Embedders implement it for ops of their own and add them with [`Graph::apply`].
+pub trait Op: Any + Debug + Send + Sync {
+    /// The name that prints, errors and traces use: lower case with underscores.
+    fn name(&self) -> &'static str;
+
+    /// The types of the outputs, or why the inputs do not fit.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] that names the offending operand.
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>>;
+
+    /// The gradients of the inputs, as more nodes of the graph; `None` for an input that has none.
+    ///
+    /// # Errors
+    /// [`Error::NotDifferentiable`] unless overridden.
+    fn gradient(&self, _cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        Err(Error::NotDifferentiable { op: self.name().into() })
+    }
+
+    /// The same arithmetic on the CPU in f64: the oracle of every test.
+    ///
+    /// # Errors
+    /// Whatever makes the values (not the shapes) unusable, such as an index out of range.
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>>;
+
+    /// Records the dispatches that compute the outputs.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if no variant is legal on the adapter.
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()>;
+
+    /// Whether output `index` lies in the memory of an input, and how.
+    fn alias(&self, _index: usize) -> Option<Alias> {
+        None
+    }
+}
+
+/// How an output shares memory with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// The output is the same bytes under another shape; nothing is launched.
+    View(usize),
+    /// The op updates the input where it lies. Nothing may read the input's old value afterwards.
+    InPlace(usize),
+}
+
+/// What an op sees when it is differentiated.
+#[derive(Debug)]
+pub struct Gradient<'a> {
+    /// The graph that the gradient's nodes go into.
+    pub graph: &'a mut Graph,
+    /// The node's inputs.
+    pub inputs: &'a [Tensor],
+    /// The node's outputs, for gradients in terms of results.
+    pub outputs: &'a [Tensor],
+    /// The gradient of the loss by each output; `None` where the loss does not depend on it.
+    pub upstream: &'a [Option<Tensor>],
+    /// Which inputs need a gradient at all.
+    pub needed: &'a [bool],
+}
+
+impl Gradient<'_> {
+    /// The gradient of the loss by output `index`.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the loss does not depend on that output.
+    pub fn upstream(&self, index: usize) -> Result<Tensor> {
+        self.upstream[index].ok_or_else(|| Error::Graph(format!("no gradient reaches output {index}")))
+    }
+}

@@ -1,0 +1,229 @@
+//! A dispatch as plain data.
+
+use crate::dtype::DType;
+use crate::shape::Shape;
+use std::fmt;
+
+/// A kernel: one WGSL file with one entry point of the same name.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// File stem and entry point.
+    pub name: &'static str,
+    /// The file's text.
+    pub source: &'static str,
+}
+
+impl Kernel {
+    /// A kernel from its name and text.
+    #[must_use]
+    pub const fn new(name: &'static str, source: &'static str) -> Self {
+        Self { name, source }
+    }
+}
+
+/// A shared piece of WGSL: functions and aliases that kernels build on, without bindings or entry points of its own.
+pub type Snippet = Kernel;
+
+/// A constant that goes in front of a kernel's text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Constant {
+    /// `const NAME: u32`
+    U32(u32),
+    /// `const NAME: f32`
+    F32(f32),
+    /// `const NAME: bool`
+    Bool(bool),
+}
+
+impl From<u32> for Constant {
+    fn from(value: u32) -> Self {
+        Self::U32(value)
+    }
+}
+
+impl From<f32> for Constant {
+    fn from(value: f32) -> Self {
+        Self::F32(value)
+    }
+}
+
+impl From<bool> for Constant {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl fmt::Display for Constant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::U32(value) => write!(f, "{value}u"),
+            Self::F32(value) => write!(f, "{value:?}f"),
+            Self::Bool(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+/// A tensor as a dispatch sees it: which slot of memory, and what lies there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The slot, a number that the planner turns into a buffer and an offset.
+    pub slot: usize,
+    /// Elements in front of the view within the slot.
+    pub start: usize,
+    /// The extents.
+    pub shape: Shape,
+    /// The element type.
+    pub dtype: DType,
+}
+
+impl View {
+    /// The number of elements.
+    #[must_use]
+    pub fn numel(&self) -> usize {
+        self.shape.numel()
+    }
+
+    /// Bytes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.dtype.bytes(self.numel())
+    }
+}
+
+/// What a dispatch does with a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`, every element of which is written before it is read.
+    Write,
+    /// `var<storage, read_write>`, whose old content matters.
+    Update,
+}
+
+/// One storage binding of a dispatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The tensor.
+    pub view: View,
+    /// What is done with it.
+    pub access: Access,
+}
+
+/// One kernel launch: plain data that prints, compares and can be replayed on any device.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// A path for people; the recorder puts the node's label here.
+    pub label: String,
+    /// Constants of this variant, in the order of their declaration.
+    pub constants: Vec<(&'static str, Constant)>,
+    /// Shared texts that go in front of the kernel.
+    pub snippets: Vec<&'static Snippet>,
+    /// The words of `Params` after `base` and `groups`.
+    pub params: Vec<u32>,
+    /// Storage bindings, from `@binding(1)` on.
+    pub bindings: Vec<Binding>,
+    /// Workgroups.
+    pub groups: u32,
+    /// Floating-point operations, a multiply-add counting two.
+    pub flops: u64,
+}
+
+impl Dispatch {
+    /// A launch of `kernel` with nothing bound yet.
+    #[must_use]
+    pub fn new(kernel: &'static Kernel) -> Self {
+        Self {
+            kernel,
+            label: String::new(),
+            constants: Vec::new(),
+            snippets: Vec::new(),
+            params: Vec::new(),
+            bindings: Vec::new(),
+            groups: 1,
+            flops: 0,
+        }
+    }
+
+    /// Puts `const name = value;` in front of the text.
+    #[must_use]
+    pub fn constant(mut self, name: &'static str, value: impl Into<Constant>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+
+    /// Puts a shared text in front of the kernel; twice is once.
+    #[must_use]
+    pub fn snippet(mut self, snippet: &'static Snippet) -> Self {
+        if !self.snippets.contains(&snippet) {
+            self.snippets.push(snippet);
+        }
+        self
+    }
+
+    /// Appends an unsigned word to `Params`.
+    #[must_use]
+    pub fn param(mut self, value: usize) -> Self {
+        self.params.push(u32::try_from(value).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// Appends a float to `Params`.
+    #[must_use]
+    pub fn param_f32(mut self, value: f32) -> Self {
+        self.params.push(value.to_bits());
+        self
+    }
+
+    /// Binds a tensor that is read.
+    #[must_use]
+    pub fn read(self, view: View) -> Self {
+        self.bind(view, Access::Read)
+    }
+
+    /// Binds a tensor that is written in full.
+    #[must_use]
+    pub fn write(self, view: View) -> Self {
+        self.bind(view, Access::Write)
+    }
+
+    /// Binds a tensor that is read and written.
+    #[must_use]
+    pub fn update(self, view: View) -> Self {
+        self.bind(view, Access::Update)
+    }
+
+    fn bind(mut self, view: View, access: Access) -> Self {
+        self.bindings.push(Binding { view, access });
+        self
+    }
+
+    /// Sets the number of workgroups.
+    #[must_use]
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = u32::try_from(groups).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Sets as many workgroups of `size` invocations as `invocations` need.
+    #[must_use]
+    pub fn groups_for(self, invocations: usize, size: usize) -> Self {
+        self.groups(invocations.div_ceil(size))
+    }
+
+    /// Says how many floating-point operations the launch takes.
+    #[must_use]
+    pub fn flops(mut self, flops: u64) -> Self {
+        self.flops = flops;
+        self
+    }
+
+    /// Bytes of all bindings, an update counting twice: the least that must move.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let once = |b: &Binding| b.view.bytes() * if b.access == Access::Update { 2 } else { 1 };
+        self.bindings.iter().map(once).sum()
+    }
+}

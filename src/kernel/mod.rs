@@ -1,0 +1,21 @@
+//! Kernels as data: WGSL files, the dispatches that name them, and how both become one shader text.
+//!
+//! Conventions that every kernel keeps:
+//!
+//! * The entry point is named like the file.
+//! * `@binding(0)` is `var<uniform> p: Params`, a struct of 4-byte members that begins with `base: u32, groups: u32`.
+//!   The grid is one-dimensional: a workgroup's index is `p.base + w.x + w.y * n.x` (`w` the workgroup id, `n` the
+//!   number of workgroups), and a workgroup whose index is `p.groups` or more returns at once. So long dispatches
+//!   can be cut into ranges, and grids past 65,535 folded into two dimensions, without the kernel knowing.
+//! * Then come the storage bindings in the order of the calls of [`Dispatch::read`], [`Dispatch::write`] and
+//!   [`Dispatch::update`].
+//! * No index leaves a binding: every load and store is guarded by the kernel itself, because modules are created
+//!   without the driver's checks.
+
+mod assemble;
+mod dispatch;
+mod launch;
+
+pub use assemble::{ShaderText, assemble};
+pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
+pub use launch::{AdapterClass, Caps, Launch};

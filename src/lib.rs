@@ -1,0 +1,27 @@
+//! wgformer: a GPU compute engine for transformers on wgpu.
+//!
+//! A model is a [`Graph`](graph::Graph) of symbolic ops. The graph is differentiated, planned and recorded once, and
+//! every step then only encodes and submits what was prepared, on any vendor's GPU.
+#![warn(missing_docs)]
+
+pub mod check;
+pub mod dtype;
+pub mod error;
+pub mod generate;
+pub mod gpu;
+pub mod graph;
+pub mod io;
+pub mod kernel;
+pub mod models;
+pub mod nn;
+pub mod ops;
+pub mod program;
+pub mod shape;
+pub mod train;
+
+pub use dtype::DType;
+pub use error::{Error, Result};
+pub use gpu::Gpu;
+pub use graph::{Graph, Tensor};
+pub use program::{Program, Recording, Weights};
+pub use shape::{Shape, TensorType};

@@ -1,0 +1,1 @@
+//! Model families: configuration, graph, names of weights.

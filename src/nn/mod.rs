@@ -1,0 +1,1 @@
+//! Layers as plain functions over a graph.

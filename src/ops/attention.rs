@@ -1,0 +1,1 @@
+//! Fused softmax attention, forward and backward, without a T×T tensor.

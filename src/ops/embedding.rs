@@ -1,0 +1,1 @@
+//! Row lookup in a table, with a deterministic backward.

@@ -1,0 +1,1 @@
+//! Reshape, slice, split, concatenate, transpose.

@@ -1,0 +1,1 @@
+//! Matrix products in all transposes, with fused bias, activation and residual.

@@ -1,0 +1,30 @@
+//! The ops: one file each, with shape rule, gradient, f64 reference and launch.
+
+mod activation;
+mod attention;
+mod cache;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod index;
+mod layout;
+mod matmul;
+mod norm;
+mod optimizer;
+mod position;
+mod reduce;
+mod softmax;
+
+pub use crate::graph::Add;
+
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+
+/// `a + b` for tensors of one shape.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) if the types differ.
+pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply1(Add, &[a, b])
+}

@@ -1,0 +1,1 @@
+//! Layer norm and RMS norm, alone and with a fused residual add.

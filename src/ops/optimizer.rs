@@ -1,0 +1,1 @@
+//! Gradient clipping, AdamW, casts of weights, loss scaling.

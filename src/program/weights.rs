@@ -1,0 +1,143 @@
+//! The store of weights and states: name → GPU memory, shared by every program of a model.
+
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::Graph;
+use crate::shape::TensorType;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Elements that weights in one flat range are aligned to: 256 bytes of f32, the largest offset alignment there is.
+const ALIGNMENT: usize = 64;
+
+/// Weights and states by name. Cloning shares the memory.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    gpu: Gpu,
+    entries: Arc<Mutex<HashMap<String, Entry>>>,
+}
+
+/// Where a weight or state lies.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What lies there.
+    pub ty: TensorType,
+    /// The buffer.
+    pub buffer: wgpu::Buffer,
+    /// The offset in bytes.
+    pub offset: u64,
+}
+
+impl Weights {
+    /// An empty store.
+    #[must_use]
+    pub fn new(gpu: &Gpu) -> Self {
+        Self { gpu: gpu.clone(), entries: Arc::default() }
+    }
+
+    /// A store with the parameters of a graph, zero, in one flat range named `flat` (in elements of 4 bytes).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the device does not have the memory.
+    pub fn for_graph(gpu: &Gpu, graph: &Graph, flat: &str) -> Result<Self> {
+        let store = Self::new(gpu);
+        let entries: Vec<(String, TensorType)> =
+            graph.parameters().map(|(name, t)| (name.to_owned(), graph.ty(t).clone())).collect();
+        store.allocate(flat, &entries)?;
+        Ok(store)
+    }
+
+    /// The offsets in elements at which [`Weights::allocate`] lays out tensors, and their total.
+    #[must_use]
+    pub fn layout(entries: &[(String, TensorType)]) -> (Vec<usize>, usize) {
+        let mut total = 0;
+        let offsets = entries
+            .iter()
+            .map(|(_, ty)| {
+                let offset = total;
+                total += (ty.bytes() as usize / 4).next_multiple_of(ALIGNMENT);
+                offset
+            })
+            .collect();
+        (offsets, total)
+    }
+
+    /// Adds tensors side by side in one buffer, which is itself the state `flat`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the device does not have the memory.
+    pub fn allocate(&self, flat: &str, entries: &[(String, TensorType)]) -> Result<()> {
+        let (offsets, total) = Self::layout(entries);
+        let whole = TensorType::f32([total]);
+        let buffer = self.gpu.buffer(flat, whole.bytes(), usage())?;
+        let mut map = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((name, ty), offset) in entries.iter().zip(offsets) {
+            map.insert(name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset: offset as u64 * 4 });
+        }
+        map.insert(flat.into(), Entry { ty: whole, buffer, offset: 0 });
+        Ok(())
+    }
+
+    /// The entry of that name, created and zero if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is there with another type; [`Error::OutOfMemory`].
+    pub fn ensure(&self, name: &str, ty: &TensorType) -> Result<Entry> {
+        if let Some(entry) = self.get(name) {
+            if entry.ty != *ty {
+                return Err(Error::shape(name, format!("the store holds {}, the graph wants {ty}", entry.ty)));
+            }
+            return Ok(entry);
+        }
+        let buffer = self.gpu.buffer(name, ty.bytes(), usage())?;
+        let entry = Entry { ty: ty.clone(), buffer, offset: 0 };
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), entry.clone());
+        Ok(entry)
+    }
+
+    /// The entry of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Entry> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The names, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.entries.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    fn expect(&self, name: &str) -> Result<Entry> {
+        self.get(name).ok_or_else(|| Error::input(name, "there is no weight or state of this name"))
+    }
+
+    /// Writes raw words to a weight or state; they must be as many bytes as it has.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the name is unknown or the size differs.
+    pub fn upload(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let entry = self.expect(name)?;
+        if bytes.len() as u64 != entry.ty.bytes() {
+            let message = format!("{} takes {} bytes, got {}", entry.ty, entry.ty.bytes(), bytes.len());
+            return Err(Error::input(name, message));
+        }
+        self.gpu.queue().write_buffer(&entry.buffer, entry.offset, bytes);
+        Ok(())
+    }
+
+    /// Reads a weight or state back.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the name is unknown; [`Error::DeviceLost`].
+    pub fn download(&self, name: &str) -> Result<Vec<u8>> {
+        let entry = self.expect(name)?;
+        self.gpu.read(&entry.buffer, entry.offset, entry.ty.bytes())
+    }
+}
+
+fn usage() -> wgpu::BufferUsages {
+    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
+}

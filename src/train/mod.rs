@@ -1,0 +1,1 @@
+//! Training: optimiser steps, schedules, data, checkpoints.
