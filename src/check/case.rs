@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Array, Graph, Tensor, Values, finite_difference};
-use crate::program::{Program, Weights, pack};
+use crate::program::{Program, Weights, pack, unpack};
 use crate::shape::Shape;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -255,19 +255,6 @@ impl crate::graph::Op for WeightedSum {
 
     fn launch(&self, _cx: &mut crate::kernel::Launch<'_>) -> Result<()> {
         Err(Error::Graph("weighted_sum is evaluated on the CPU only".into()))
-    }
-}
-
-/// Bytes of GPU memory as numbers.
-fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
-    let words: Vec<[u8; 4]> = bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]).collect();
-    let halves = || words.iter().flat_map(|w| [u16::from_le_bytes([w[0], w[1]]), u16::from_le_bytes([w[2], w[3]])]);
-    match dtype {
-        DType::F32 => words.iter().map(|w| f64::from(f32::from_le_bytes(*w))).collect(),
-        DType::U32 => words.iter().map(|w| f64::from(u32::from_le_bytes(*w))).collect(),
-        DType::I32 => words.iter().map(|w| f64::from(i32::from_le_bytes(*w))).collect(),
-        DType::F16 => halves().take(count).map(|h| half::f16::from_bits(h).to_f64()).collect(),
-        DType::BF16 => halves().take(count).map(|h| half::bf16::from_bits(h).to_f64()).collect(),
     }
 }
 

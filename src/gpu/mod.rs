@@ -1,7 +1,10 @@
 //! Adapters, devices, buffers: everything the engine asks of wgpu before there is a graph.
 
+mod pipeline;
+
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// An adapter and its device, opened by the engine or adopted from the application. Cloning is cheap.
@@ -17,6 +20,10 @@ struct Inner {
     info: wgpu::AdapterInfo,
     caps: Caps,
     lost: Arc<Mutex<Option<String>>>,
+    pipelines: pipeline::Pipelines,
+    checked: bool,
+    /// Measured floating-point operations per second, as the bits of an f64; 0 before the first measurement.
+    speed: AtomicU64,
 }
 
 impl Gpu {
@@ -60,7 +67,18 @@ impl Gpu {
         let info = adapter.get_info();
         let caps = caps(&device, &info);
         let lost = Arc::new(Mutex::new(None));
-        Ok(Self { inner: Arc::new(Inner { device, queue, info, caps, lost }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                device,
+                queue,
+                info,
+                caps,
+                lost,
+                pipelines: Default::default(),
+                checked: false,
+                speed: AtomicU64::new(0),
+            }),
+        })
     }
 
     /// The device.
@@ -85,6 +103,23 @@ impl Gpu {
     #[must_use]
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
+    }
+
+    /// Whether shaders are compiled with the driver's bounds checks.
+    #[must_use]
+    pub fn checked(&self) -> bool {
+        self.inner.checked
+    }
+
+    /// Floating-point operations per second that programs have reached on this device; `None` before the first run.
+    #[must_use]
+    pub fn speed(&self) -> Option<f64> {
+        Some(f64::from_bits(self.inner.speed.load(Ordering::Relaxed))).filter(|s| *s > 0.0)
+    }
+
+    /// Notes a speed that was measured.
+    pub(crate) fn measured(&self, flops_per_second: f64) {
+        self.inner.speed.store(flops_per_second.to_bits(), Ordering::Relaxed);
     }
 
     /// Creates a buffer, zero-filled.

@@ -12,7 +12,7 @@ mod op;
 pub use add::Add;
 pub use array::Array;
 pub use evaluate::{Values, finite_difference};
-pub use op::{Alias, Gradient, Op};
+pub use op::{Alias, Gradient, Op, Placement};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

@@ -44,6 +44,28 @@ pub trait Op: Any + Debug + Send + Sync {
     fn alias(&self, _index: usize) -> Option<Alias> {
         None
     }
+
+    /// Inputs that the op would like to find inside another input: the recorder has their producers write there, so
+    /// that nothing is left to copy. `launch` sees that it happened by the input's slot.
+    fn placements(&self) -> Vec<Placement> {
+        Vec::new()
+    }
+
+    /// Whether output `index` may lie inside a larger tensor: not if other dispatches of the op read it.
+    fn placeable(&self, _index: usize) -> bool {
+        true
+    }
+}
+
+/// A wish of [`Op::placements`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The input to be placed.
+    pub input: usize,
+    /// The input inside which it should lie: a state.
+    pub into: usize,
+    /// The offset in elements, a multiple of 64.
+    pub offset: usize,
 }
 
 /// How an output shares memory with an input.

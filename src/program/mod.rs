@@ -1,9 +1,18 @@
 //! From a graph to the queue: record, plan, prepare, run.
 
+mod cut;
+mod inputs;
+mod pack;
+mod plan;
 mod program;
 mod record;
+mod report;
 mod weights;
 
-pub use program::{Program, pack};
+pub use cut::{Budget, cost, cut, submissions};
+pub use pack::{pack, unpack};
+pub use plan::{Place, Plan};
+pub use program::Program;
 pub use record::{Recording, Slot, Source};
-pub use weights::Weights;
+pub use report::{MemoryReport, human_count};
+pub use weights::{Entry, Weights};

@@ -1,26 +1,43 @@
 //! A recording made ready for one device, and run.
 
-use super::{Recording, Source, Weights};
+use super::inputs::Inputs;
+use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::kernel::{Access, Dispatch, View, assemble};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Offsets of parameter blocks and constants: what every adapter accepts as a binding offset.
+const ALIGNMENT: u64 = 256;
 
 /// A recording with its buffers, pipelines and bind groups on one device.
+///
+/// Everything that can be decided before a step has been decided: a run encodes and submits, and creates nothing.
 #[derive(Debug)]
 pub struct Program {
     gpu: Gpu,
     recording: Recording,
-    buffers: Vec<(wgpu::Buffer, u64)>,
+    plan: Plan,
+    memory: Vec<Option<(wgpu::Buffer, u64)>>,
+    arenas: Vec<wgpu::Buffer>,
+    input_buffer: wgpu::Buffer,
+    inputs: Mutex<Inputs>,
     steps: Vec<Step>,
+    costs: Vec<f64>,
 }
 
+/// One launch, or one range of one.
 #[derive(Debug)]
-struct Step {
-    pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    grid: [u32; 2],
+pub(super) struct Step {
+    pub(super) dispatch: usize,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) bind_group: wgpu::BindGroup,
+    pub(super) grid: [u32; 2],
 }
 
 impl Program {
@@ -37,28 +54,50 @@ impl Program {
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let mut buffers = Vec::with_capacity(recording.slots.len());
-        for slot in &recording.slots {
-            buffers.push(match &slot.source {
+        let budget = gpu.speed().map_or_else(|| Budget::cautious(gpu.caps()), Budget::at_speed);
+        Self::prepare_within(gpu, recording, weights, budget)
+    }
+
+    /// Prepares a recording with a given budget for the length of one dispatch.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
+        let plan = Plan::new(&recording, gpu.caps())?;
+        let arenas = (plan.arenas.iter().enumerate())
+            .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, storage()))
+            .collect::<Result<Vec<_>>>()?;
+        let (inputs, input_offsets) = Inputs::new(&recording);
+        let input_buffer = gpu.buffer("inputs", inputs.size(), storage())?;
+        let (constants, constant_offsets) = constants(gpu, &recording)?;
+        let mut memory = Vec::with_capacity(recording.slots.len());
+        for (index, slot) in recording.slots.iter().enumerate() {
+            memory.push(match &slot.source {
                 Source::Parameter(name) | Source::State(name) => {
                     let entry = weights.ensure(name, &slot.ty)?;
-                    (entry.buffer, entry.offset)
+                    Some((entry.buffer, entry.offset))
                 }
-                Source::Constant(value, dtype) => {
-                    let buffer = gpu.buffer(&slot.label, slot.ty.bytes(), usage)?;
-                    gpu.queue().write_buffer(&buffer, 0, &pack(&value.data, *dtype));
-                    (buffer, 0)
-                }
-                Source::Input(_) | Source::Temporary => (gpu.buffer(&slot.label, slot.ty.bytes(), usage)?, 0),
+                Source::Constant(..) => Some((constants.clone(), constant_offsets[&index])),
+                Source::Input(_) => Some((input_buffer.clone(), input_offsets[&index])),
+                Source::Temporary => plan.places[index].map(|p| (arenas[p.arena].clone(), p.offset)),
             });
         }
-        let mut pipelines = HashMap::new();
-        let mut steps = Vec::with_capacity(recording.dispatches.len());
-        for dispatch in &recording.dispatches {
-            steps.push(prepare_step(gpu, dispatch, &buffers, &mut pipelines)?);
+        let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
+            .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
+            .collect();
+        let params = upload_params(gpu, &recording, &launches)?;
+        let mut steps = Vec::with_capacity(launches.len());
+        let mut costs = Vec::with_capacity(launches.len());
+        for (number, (index, range)) in launches.into_iter().enumerate() {
+            let dispatch = &recording.dispatches[index];
+            let (offset, size) = params.blocks[number];
+            let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
+            costs.push(cost(dispatch) * f64::from(range.len() as u32) / f64::from(dispatch.groups.max(1)));
+            steps.push(prepare_step(gpu, index, dispatch, range, uniform, &memory)?);
         }
-        Ok(Self { gpu: gpu.clone(), recording, buffers, steps })
+        gpu.queue().submit([]);
+        let inputs = Mutex::new(inputs);
+        Ok(Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, steps, costs })
     }
 
     /// The recording.
@@ -67,20 +106,34 @@ impl Program {
         &self.recording
     }
 
-    /// Writes an input, as the bytes that lie in GPU memory.
+    /// The memory plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The memory in numbers.
+    #[must_use]
+    pub fn memory(&self) -> MemoryReport {
+        MemoryReport::new(&self.recording, &self.plan)
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Writes an input, as the bytes that lie in GPU memory. It is sent with the next run.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such input or the size differs.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let found = self.recording.slots.iter().position(|s| matches!(&s.source, Source::Input(n) if n == name));
-        let index = found.ok_or_else(|| Error::input(name, "the program has no input of this name"))?;
-        let ty = &self.recording.slots[index].ty;
-        if bytes.len() as u64 != ty.bytes() {
-            return Err(Error::input(name, format!("{ty} takes {} bytes, got {}", ty.bytes(), bytes.len())));
-        }
-        let (buffer, offset) = &self.buffers[index];
-        self.gpu.queue().write_buffer(buffer, *offset, bytes);
-        Ok(())
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).write(name, bytes)
     }
 
     /// Encodes and submits one run.
@@ -88,35 +141,84 @@ impl Program {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn run(&self) -> Result<()> {
-        let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder);
-        self.gpu.queue().submit([encoder.finish()]);
+        self.send_inputs();
+        let budget = self.gpu.speed().map_or_else(|| Budget::cautious(self.gpu.caps()), Budget::at_speed);
+        for range in submissions(&self.costs, budget) {
+            let descriptor = wgpu::CommandEncoderDescriptor::default();
+            let mut encoder = self.gpu.device().create_command_encoder(&descriptor);
+            self.encode_range(&mut encoder, range.clone());
+            self.gpu.queue().submit([encoder.finish()]);
+            self.measure(self.costs[range].iter().sum());
+        }
         Ok(())
     }
 
-    /// Encodes one run into the caller's encoder.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+    /// Encodes one run into the caller's encoder; inputs are sent ahead through the queue.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.send_inputs();
+        self.encode_range(encoder, 0..self.steps.len());
+        Ok(())
+    }
+
+    fn send_inputs(&self) {
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        inputs.send(|offset, bytes| self.gpu.queue().write_buffer(&self.input_buffer, offset, bytes));
+    }
+
+    fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for step in &self.steps {
-            pass.set_pipeline(&step.pipeline);
+        let mut current = None;
+        for step in &self.steps[range] {
+            if current != Some(&step.pipeline) {
+                pass.set_pipeline(&step.pipeline);
+                current = Some(&step.pipeline);
+            }
             pass.set_bind_group(0, &step.bind_group, &[]);
             pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
         }
     }
 
-    fn output(&self, name: &str) -> Result<&View> {
-        let found = self.recording.outputs.iter().find(|(n, _)| n == name);
-        found.map(|(_, view)| view).ok_or_else(|| Error::input(name, "the program has no output of this name"))
+    /// Learns the device's speed from the time a submission of known cost takes.
+    fn measure(&self, cost: f64) {
+        let (gpu, start) = (self.gpu.clone(), Instant::now());
+        self.gpu.queue().on_submitted_work_done(move || {
+            let speed = cost / start.elapsed().as_secs_f64().max(1e-6);
+            // A queue that was busy makes a submission look slow, never fast: the largest figure is the true one.
+            if gpu.speed().is_none_or(|known| speed > known) {
+                gpu.measured(speed);
+            }
+        });
     }
 
-    /// Reads an output back as it lies in GPU memory.
+    fn output(&self, name: &str) -> Result<&View> {
+        let found = self.recording.outputs.iter().find(|(n, _)| n == name);
+        found.map(|(_, view)| view).ok_or_else(|| {
+            let names: Vec<&str> = self.recording.outputs.iter().map(|(n, _)| n.as_str()).collect();
+            Error::input(name, format!("the program has no output of this name; it has: {}", names.join(", ")))
+        })
+    }
+
+    /// Where an output lies: buffer, offset and size in bytes. The content is that of the last run until the next.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such output.
+    pub fn output_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
+        let view = self.output(name)?;
+        let place = self.memory[view.slot].as_ref();
+        let (buffer, offset) = place.ok_or_else(|| Error::input(name, "the output has no memory"))?;
+        Ok((buffer, offset + view.dtype.bytes(view.start), view.bytes()))
+    }
+
+    /// Reads an output back as it lies in GPU memory, waiting for the work submitted so far.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such output; [`Error::DeviceLost`].
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        let view = self.output(name)?;
-        let (buffer, offset) = &self.buffers[view.slot];
-        self.gpu.read(buffer, offset + view.dtype.bytes(view.start), view.bytes())
+        let (buffer, offset, size) = self.output_buffer(name)?;
+        self.gpu.read(buffer, offset, size)
     }
 
     /// Reads an f32 output back.
@@ -127,63 +229,91 @@ impl Program {
         Ok(bytemuck::pod_collect_to_vec(&self.read(name)?))
     }
 
-    /// Fills all planned memory with a byte pattern; tests use NaN, so that what is not written shows.
+    /// Fills all planned memory with a pattern; tests use NaN, so that what is not written shows.
     pub fn fill_temporaries(&self, pattern: u32) {
-        for (slot, (buffer, offset)) in self.recording.slots.iter().zip(&self.buffers) {
-            if matches!(slot.source, Source::Temporary) {
-                let words = vec![pattern; slot.ty.bytes() as usize / 4];
-                self.gpu.queue().write_buffer(buffer, *offset, bytemuck::cast_slice(&words));
-            }
+        for (buffer, size) in self.arenas.iter().zip(&self.plan.arenas) {
+            let words = vec![pattern; *size as usize / 4];
+            self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(&words));
         }
     }
 }
 
-/// Values as they lie in GPU memory.
-#[must_use]
-pub fn pack(values: &[f64], dtype: crate::dtype::DType) -> Vec<u8> {
-    use crate::dtype::DType;
-    let mut bytes: Vec<u8> = match dtype {
-        DType::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
-        DType::U32 => values.iter().flat_map(|&x| (x as u32).to_le_bytes()).collect(),
-        DType::I32 => values.iter().flat_map(|&x| (x as i32).to_le_bytes()).collect(),
-        DType::F16 => values.iter().flat_map(|&x| half::f16::from_f64(x).to_le_bytes()).collect(),
-        DType::BF16 => values.iter().flat_map(|&x| half::bf16::from_f64(x).to_le_bytes()).collect(),
-    };
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+fn storage() -> wgpu::BufferUsages {
+    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
+}
+
+/// All constants of a recording side by side in one buffer, and where each slot's lies. Equal ones are stored once.
+fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<usize, u64>)> {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut offsets = HashMap::new();
+    let mut known = HashMap::new();
+    for (index, slot) in recording.slots.iter().enumerate() {
+        if let Source::Constant(value, dtype) = &slot.source {
+            let offset = *known.entry((Arc::as_ptr(value), *dtype)).or_insert_with(|| {
+                let offset = bytes.len() as u64;
+                bytes.extend(pack(&value.data, *dtype));
+                bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+                offset
+            });
+            offsets.insert(index, offset);
+        }
+    }
+    let buffer = gpu.buffer("constants", bytes.len() as u64, storage())?;
+    gpu.queue().write_buffer(&buffer, 0, &bytes);
+    Ok((buffer, offsets))
+}
+
+/// The uniform blocks of all launches in one buffer.
+struct ParamBlocks {
+    buffer: wgpu::Buffer,
+    blocks: Vec<(u64, u64)>,
+}
+
+fn upload_params(gpu: &Gpu, recording: &Recording, launches: &[(usize, Range<u32>)]) -> Result<ParamBlocks> {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut blocks = Vec::with_capacity(launches.len());
+    for (index, range) in launches {
+        let offset = bytes.len() as u64;
+        let words = [range.start, range.end].into_iter().chain(recording.dispatches[*index].params.iter().copied());
+        bytes.extend(words.flat_map(u32::to_le_bytes));
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        blocks.push((offset, bytes.len() as u64 - offset));
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+    }
+    let buffer =
+        gpu.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
+    gpu.queue().write_buffer(&buffer, 0, &bytes);
+    Ok(ParamBlocks { buffer, blocks })
 }
 
 fn prepare_step(
     gpu: &Gpu,
+    index: usize,
     dispatch: &Dispatch,
-    buffers: &[(wgpu::Buffer, u64)],
-    pipelines: &mut HashMap<String, wgpu::ComputePipeline>,
+    range: Range<u32>,
+    uniform: wgpu::BufferBinding<'_>,
+    memory: &[Option<(wgpu::Buffer, u64)>],
 ) -> Result<Step> {
     let shader = assemble(dispatch);
-    let pipeline = match pipelines.get(&shader.text) {
-        Some(pipeline) => pipeline.clone(),
-        None => {
-            let pipeline = compile(gpu, dispatch, &shader)?;
-            pipelines.insert(shader.text.clone(), pipeline.clone());
-            pipeline
+    let read_only: Vec<bool> = dispatch.bindings.iter().map(|b| b.access == Access::Read).collect();
+    let pipeline = gpu.pipeline(shader.entry, &shader.text, &read_only).map_err(|refused| Error::Shader {
+        place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
+        message: refused.message,
+    })?;
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
+    for (number, binding) in dispatch.bindings.iter().enumerate() {
+        let view = &binding.view;
+        let place = memory[view.slot].as_ref();
+        let (buffer, base) =
+            place.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
+        let offset = base + view.dtype.bytes(view.start);
+        if offset % gpu.caps().offset_alignment != 0 {
+            let message = format!("offset {offset} is no multiple of {}", gpu.caps().offset_alignment);
+            return Err(Error::Validation { what: format!("binding {} of {}", number + 1, dispatch.label), message });
         }
-    };
-    let mut words = vec![0, dispatch.groups];
-    words.extend(&dispatch.params);
-    let size = (words.len() as u64 * 4).next_multiple_of(16);
-    let params = gpu.buffer("params", size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
-    gpu.queue().write_buffer(&params, 0, bytemuck::cast_slice(&words));
-    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
-    for (index, binding) in dispatch.bindings.iter().enumerate() {
-        let (buffer, offset) = &buffers[binding.view.slot];
-        entries.push(wgpu::BindGroupEntry {
-            binding: index as u32 + 1,
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer,
-                offset: offset + binding.view.dtype.bytes(binding.view.start),
-                size: std::num::NonZeroU64::new(binding.view.bytes()),
-            }),
-        });
+        let resource =
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(view.bytes()) });
+        entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
     }
     let layout = pipeline.get_bind_group_layout(0);
     let bind_group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -191,52 +321,7 @@ fn prepare_step(
         layout: &layout,
         entries: &entries,
     });
-    let width = dispatch.groups.min(gpu.caps().max_groups);
-    Ok(Step { pipeline, bind_group, grid: [width, dispatch.groups.div_ceil(width.max(1))] })
-}
-
-fn compile(gpu: &Gpu, dispatch: &Dispatch, shader: &crate::kernel::ShaderText) -> Result<wgpu::ComputePipeline> {
-    let device = gpu.device();
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let descriptor = wgpu::ShaderModuleDescriptor {
-        label: Some(shader.entry),
-        source: wgpu::ShaderSource::Wgsl(shader.text.as_str().into()),
-    };
-    // SAFETY: the kernels guard every index themselves, and the conformance suite runs them with checks on as well.
-    let module = unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
-    let mut entries = vec![layout_entry(0, wgpu::BufferBindingType::Uniform)];
-    for (index, binding) in dispatch.bindings.iter().enumerate() {
-        let read_only = binding.access == Access::Read;
-        entries.push(layout_entry(index as u32 + 1, wgpu::BufferBindingType::Storage { read_only }));
-    }
-    let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: None,
-        bind_group_layouts: &[Some(&group)],
-        immediate_size: 0,
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(shader.entry),
-        layout: Some(&layout),
-        module: &module,
-        entry_point: Some(shader.entry),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        },
-        cache: None,
-    });
-    match pollster::block_on(scope.pop()) {
-        None => Ok(pipeline),
-        Some(error) => Err(Error::Shader { place: format!("{}.wgsl", shader.entry), message: error.to_string() }),
-    }
-}
-
-fn layout_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
-    wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    }
+    let groups = range.len() as u32;
+    let width = groups.min(gpu.caps().max_groups).max(1);
+    Ok(Step { dispatch: index, pipeline, bind_group, grid: [width, groups.div_ceil(width)] })
 }

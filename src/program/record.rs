@@ -1,10 +1,11 @@
 //! Recording: a graph becomes a list of dispatches over slots of memory. Plain data; no GPU.
 
 use crate::dtype::DType;
-use crate::error::Result;
-use crate::graph::{Alias, Array, Graph, Kind, Tensor};
+use crate::error::{Error, Result};
+use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
 use crate::kernel::{Caps, Dispatch, Launch, View};
 use crate::shape::TensorType;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Where the memory of a slot comes from.
@@ -48,55 +49,183 @@ impl Recording {
     /// Records what the graph's outputs, and its updates of states and parameters, need.
     ///
     /// # Errors
-    /// Those of the ops: a shape out of range, a kernel without a variant for the adapter.
+    /// Those of the ops: a shape out of range, a kernel without a variant for the adapter; [`Error::Graph`] if a value
+    /// is read after it was overwritten in place.
     pub fn new(graph: &Graph, caps: &Caps) -> Result<Self> {
-        let live = live_nodes(graph);
-        let mut slots: Vec<Slot> = Vec::new();
-        let mut dispatches = Vec::new();
-        let mut views: Vec<Vec<View>> = Vec::with_capacity(graph.nodes().len());
+        let mut recorder = Recorder {
+            graph,
+            caps,
+            live: live_nodes(graph),
+            views: vec![Vec::new(); graph.nodes().len()],
+            versions: HashMap::new(),
+            placed: HashMap::new(),
+            slots: Vec::new(),
+            dispatches: Vec::new(),
+        };
+        recorder.leaves();
+        recorder.place();
         for (index, node) in graph.nodes().iter().enumerate() {
-            if !live[index] {
-                views.push(Vec::new());
+            if let (true, Kind::Op(op)) = (recorder.live[index], &node.kind) {
+                recorder.op(index, node, op.as_ref())?;
+            }
+        }
+        let outputs = graph.outputs().iter().map(|(name, t)| (name.clone(), recorder.view(*t))).collect();
+        Ok(Self { slots: recorder.slots, dispatches: recorder.dispatches, outputs })
+    }
+
+    /// Floating-point operations of all dispatches.
+    #[must_use]
+    pub fn flops(&self) -> u64 {
+        self.dispatches.iter().map(|d| d.flops).sum()
+    }
+
+    /// Bytes that all dispatches bind: the least that moves.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.dispatches.iter().map(Dispatch::bytes).sum()
+    }
+}
+
+struct Recorder<'a> {
+    graph: &'a Graph,
+    caps: &'a Caps,
+    live: Vec<bool>,
+    views: Vec<Vec<View>>,
+    /// How often a slot was updated in place, and the count that each tensor stands for.
+    versions: HashMap<usize, u32>,
+    /// Tensors that are computed right where a pack wants them.
+    placed: HashMap<Tensor, View>,
+    slots: Vec<Slot>,
+    dispatches: Vec<Dispatch>,
+}
+
+impl Recorder<'_> {
+    fn fresh(&mut self, source: Source, ty: &TensorType, label: String) -> View {
+        self.slots.push(Slot { label, source, ty: ty.clone() });
+        View { slot: self.slots.len() - 1, start: 0, shape: ty.shape.clone(), dtype: ty.dtype }
+    }
+
+    fn view(&self, tensor: Tensor) -> View {
+        self.views[tensor.node as usize][tensor.output as usize].clone()
+    }
+
+    /// Slots for everything that is there before the first dispatch.
+    fn leaves(&mut self) {
+        for (index, node) in self.graph.nodes().iter().enumerate() {
+            let source = match &node.kind {
+                Kind::Input(name) => Source::Input(name.clone()),
+                Kind::Parameter(name) => Source::Parameter(name.clone()),
+                Kind::State(name) => Source::State(name.clone()),
+                Kind::Constant(value) => Source::Constant(value.clone(), node.outputs[0].dtype),
+                Kind::Op(_) => continue,
+            };
+            if self.live[index] {
+                let view = self.fresh(source, &node.outputs[0], node.label.clone());
+                self.views[index] = vec![view];
+            }
+        }
+    }
+
+    /// Finds the tensors that can be computed right where an op wants them (see [`Op::placements`]).
+    fn place(&mut self) {
+        let nodes = self.graph.nodes();
+        for (index, node) in nodes.iter().enumerate() {
+            let Kind::Op(op) = &node.kind else { continue };
+            if !self.live[index] {
                 continue;
             }
-            let mut fresh = |source: Source, ty: &TensorType, label: String| {
-                slots.push(Slot { label, source, ty: ty.clone() });
-                View { slot: slots.len() - 1, start: 0, shape: ty.shape.clone(), dtype: ty.dtype }
-            };
-            let ty = &node.outputs[0];
-            let label = node.label.clone();
-            let outputs = match &node.kind {
-                Kind::Input(name) => vec![fresh(Source::Input(name.clone()), ty, label)],
-                Kind::Parameter(name) => vec![fresh(Source::Parameter(name.clone()), ty, label)],
-                Kind::State(name) => vec![fresh(Source::State(name.clone()), ty, label)],
-                Kind::Constant(value) => vec![fresh(Source::Constant(value.clone(), ty.dtype), ty, label)],
-                Kind::Op(op) => {
-                    let inputs: Vec<View> =
-                        node.inputs.iter().map(|t| views[t.node as usize][t.output as usize].clone()).collect();
-                    let outputs: Vec<View> = (node.outputs.iter().enumerate())
-                        .map(|(output, ty)| match op.alias(output) {
-                            Some(Alias::View(input) | Alias::InPlace(input)) => {
-                                View { shape: ty.shape.clone(), dtype: ty.dtype, ..inputs[input].clone() }
-                            }
-                            None => fresh(Source::Temporary, ty, node.label.clone()),
-                        })
-                        .collect();
-                    let mut launch = Launch::new(caps, &inputs, &outputs, slots.len());
-                    op.launch(&mut launch)?;
-                    let (launched, scratch) = launch.finish();
-                    for view in scratch {
-                        let ty = TensorType::new(view.shape, view.dtype);
-                        slots.push(Slot { label: format!("{}.scratch", node.label), source: Source::Temporary, ty });
-                    }
-                    dispatches.extend(launched.into_iter().map(|d| Dispatch { label: node.label.clone(), ..d }));
-                    outputs
+            for placement in op.placements() {
+                let (part, whole) = (node.inputs[placement.input], node.inputs[placement.into]);
+                let Some(root) = self.views[whole.node as usize].first().cloned() else { continue };
+                if self.can_be_placed(part) && !self.placed.contains_key(&part) {
+                    let ty = self.graph.ty(part);
+                    let start = root.start + placement.offset;
+                    self.placed.insert(part, View { start, shape: ty.shape.clone(), dtype: ty.dtype, ..root });
                 }
-            };
-            views.push(outputs);
+            }
         }
-        let view_of = |t: &Tensor| views[t.node as usize][t.output as usize].clone();
-        let outputs = graph.outputs().iter().map(|(name, t)| (name.clone(), view_of(t))).collect();
-        Ok(Self { slots, dispatches, outputs })
+    }
+
+    /// A tensor can be placed if its op writes it afresh, in memory of its own, and does not read what is placed too.
+    fn can_be_placed(&self, tensor: Tensor) -> bool {
+        let node = &self.graph.nodes()[tensor.node as usize];
+        match &node.kind {
+            Kind::Op(op) => {
+                op.alias(tensor.output as usize).is_none()
+                    && op.placeable(tensor.output as usize)
+                    && !node.inputs.iter().any(|input| self.placed.contains_key(input))
+                    && !self.read_with_placed_output(tensor)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an op that reads the tensor writes a placed one.
+    fn read_with_placed_output(&self, tensor: Tensor) -> bool {
+        self.placed.keys().any(|placed| self.graph.nodes()[placed.node as usize].inputs.contains(&tensor))
+    }
+
+    fn op(&mut self, index: usize, node: &Node, op: &dyn Op) -> Result<()> {
+        let inputs: Vec<View> = node.inputs.iter().map(|&t| self.view(t)).collect();
+        self.check_versions(node, op, &inputs)?;
+        let mut outputs = Vec::with_capacity(node.outputs.len());
+        for (output, ty) in node.outputs.iter().enumerate() {
+            let tensor = Tensor { node: index as u32, output: output as u32 };
+            outputs.push(match op.alias(output) {
+                Some(Alias::View(input) | Alias::InPlace(input)) => {
+                    View { shape: ty.shape.clone(), dtype: ty.dtype, ..inputs[input].clone() }
+                }
+                None => match self.placed.get(&tensor) {
+                    Some(view) => view.clone(),
+                    None => self.fresh(Source::Temporary, ty, node.label.clone()),
+                },
+            });
+        }
+        let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len());
+        op.launch(&mut launch)?;
+        let (launched, scratch) = launch.finish();
+        for view in scratch {
+            let ty = TensorType::new(view.shape, view.dtype);
+            self.slots.push(Slot { label: format!("{}.scratch", node.label), source: Source::Temporary, ty });
+        }
+        self.dispatches.extend(launched.into_iter().map(|d| Dispatch { label: node.label.clone(), ..d }));
+        self.views[index] = outputs;
+        Ok(())
+    }
+
+    /// Refuses a read of a value that an earlier node has overwritten in place, and counts this node's updates.
+    fn check_versions(&mut self, node: &Node, op: &dyn Op, inputs: &[View]) -> Result<()> {
+        for (tensor, view) in node.inputs.iter().zip(inputs) {
+            let stands_for = self.version_of(*tensor);
+            if self.versions.get(&view.slot).is_some_and(|now| *now != stands_for) {
+                let what =
+                    format!("{} reads {} after it was overwritten in place", node.label, self.slots[view.slot].label);
+                return Err(Error::Graph(what));
+            }
+        }
+        for output in 0..node.outputs.len() {
+            let Some(Alias::InPlace(input)) = op.alias(output) else { continue };
+            let slot = inputs[input].slot;
+            if matches!(self.slots[slot].source, Source::Input(_) | Source::Constant(..)) {
+                let what = format!("{} would overwrite {}, an input or constant", node.label, self.slots[slot].label);
+                return Err(Error::Graph(what));
+            }
+            *self.versions.entry(slot).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// How many updates of its memory a tensor has seen.
+    fn version_of(&self, tensor: Tensor) -> u32 {
+        let node = &self.graph.nodes()[tensor.node as usize];
+        match &node.kind {
+            Kind::Op(op) => match op.alias(tensor.output as usize) {
+                Some(Alias::View(input)) => self.version_of(node.inputs[input]),
+                Some(Alias::InPlace(input)) => self.version_of(node.inputs[input]) + 1,
+                None => 0,
+            },
+            _ => 0,
+        }
     }
 }
 

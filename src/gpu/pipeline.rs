@@ -1,0 +1,88 @@
+//! Compute pipelines, compiled once for each text and kept as long as the device.
+
+use super::Gpu;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Pipelines by shader text and by which bindings are read only.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines(Mutex<HashMap<(String, Vec<bool>), wgpu::ComputePipeline>>);
+
+/// Why a text did not become a pipeline.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The line of the text, from 1, if the compiler named one.
+    pub(crate) line: Option<usize>,
+    /// The compiler's words.
+    pub(crate) message: String,
+}
+
+impl Gpu {
+    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then storage buffers, `read_only` or not.
+    pub(crate) fn pipeline(
+        &self,
+        entry: &str,
+        text: &str,
+        read_only: &[bool],
+    ) -> Result<wgpu::ComputePipeline, Refused> {
+        let key = (text.to_owned(), read_only.to_vec());
+        let mut known = self.inner.pipelines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = known.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = self.compile(entry, text, read_only)?;
+        known.insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, entry: &str, text: &str, read_only: &[bool]) -> Result<wgpu::ComputePipeline, Refused> {
+        let device = self.device();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let source = wgpu::ShaderSource::Wgsl(text.into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry), source };
+        let module = if self.checked() {
+            device.create_shader_module(descriptor)
+        } else {
+            // SAFETY: the kernels guard every index themselves; the conformance suite runs them with checks as well.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        };
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            let info = pollster::block_on(module.get_compilation_info());
+            let line = info.messages.iter().find_map(|m| m.location).map(|l| l.line_number as usize);
+            return Err(Refused { line, message: error.to_string() });
+        }
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(wgpu::BufferBindingType::Uniform)
+            .chain(read_only.iter().map(|&read_only| wgpu::BufferBindingType::Storage { read_only }))
+            .enumerate()
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding: binding as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                count: None,
+            })
+            .collect();
+        let group =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(entry), entries: &entries });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(entry),
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(entry),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(pipeline),
+            Some(error) => Err(Refused { line: None, message: error.to_string() }),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Numbers as they lie in GPU memory, and back.
+
+use crate::dtype::DType;
+use half::{bf16, f16};
+
+/// Values as they lie in GPU memory: little-endian, 16-bit types in pairs, padded to whole words.
+#[must_use]
+pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
+    let mut bytes: Vec<u8> = match dtype {
+        DType::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+        DType::U32 => values.iter().flat_map(|&x| (x as u32).to_le_bytes()).collect(),
+        DType::I32 => values.iter().flat_map(|&x| (x as i32).to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
+        DType::BF16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+    };
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// The first `count` numbers of what lies in GPU memory.
+#[must_use]
+pub fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
+    let words = bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]);
+    let halves = bytes.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
+    match dtype {
+        DType::F32 => words.map(|w| f64::from(f32::from_le_bytes(w))).take(count).collect(),
+        DType::U32 => words.map(|w| f64::from(u32::from_le_bytes(w))).take(count).collect(),
+        DType::I32 => words.map(|w| f64::from(i32::from_le_bytes(w))).take(count).collect(),
+        DType::F16 => halves.map(|h| f16::from_bits(h).to_f64()).take(count).collect(),
+        DType::BF16 => halves.map(|h| bf16::from_bits(h).to_f64()).take(count).collect(),
+    }
+}

@@ -1,0 +1,217 @@
+//! The memory plan: where each temporary lies, so that little memory serves the whole step.
+//!
+//! Temporaries are placed greedily by size into the best-fitting gap among those that live at the same time
+//! (Pisarchyk and Lee 2020, arXiv:2001.03288). WebGPU forbids that one dispatch reads and writes one buffer, so the
+//! temporaries are spread over a few arenas such that no dispatch reads from an arena that it writes to.
+
+use super::{Recording, Source};
+use crate::error::{Error, Result, human_bytes};
+use crate::kernel::{Access, Caps};
+use std::collections::HashSet;
+
+/// Offsets of tensors inside arenas, in bytes: what every adapter accepts as a binding offset.
+const ALIGNMENT: u64 = 256;
+
+/// Where a temporary lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The arena.
+    pub arena: usize,
+    /// The offset in bytes.
+    pub offset: u64,
+}
+
+/// Where every temporary of a recording lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The place of each slot; `None` for slots that are no temporaries, or that no dispatch touches.
+    pub places: Vec<Option<Place>>,
+    /// The size of each arena in bytes.
+    pub arenas: Vec<u64>,
+    /// The most bytes that are alive at one time: no plan can do with less.
+    pub lower_bound: u64,
+}
+
+/// A temporary to be placed.
+struct Item {
+    slot: usize,
+    size: u64,
+    first: usize,
+    last: usize,
+}
+
+impl Plan {
+    /// Plans the temporaries of a recording.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if a tensor is larger than the device binds at once; [`Error::Unsupported`] if a dispatch
+    /// has more bindings than the adapter allows; [`Error::Graph`] if a dispatch reads and writes one tensor.
+    pub fn new(recording: &Recording, caps: &Caps) -> Result<Self> {
+        check_limits(recording, caps)?;
+        let items = lifetimes(recording);
+        let rivals = rivals(recording);
+        let lower_bound = lower_bound(&items, recording.dispatches.len());
+        let orders: [fn(&Item) -> (u64, u64); 3] = [
+            |i| (u64::MAX - i.size, i.first as u64),
+            |i| (u64::MAX - (i.last - i.first + 1) as u64, u64::MAX - i.size),
+            |i| (u64::MAX - i.size * (i.last - i.first + 1) as u64, i.first as u64),
+        ];
+        let plans = orders.iter().map(|order| place(&items, *order, &rivals, recording.slots.len(), caps));
+        let best = plans.min_by_key(|(_, arenas)| arenas.iter().sum::<u64>());
+        let (places, arenas) = best.unwrap_or_default();
+        Ok(Self { places, arenas, lower_bound })
+    }
+
+    /// Bytes of all arenas.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.arenas.iter().sum()
+    }
+}
+
+fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
+    for dispatch in &recording.dispatches {
+        let count = dispatch.bindings.len();
+        if count > caps.storage_bindings as usize {
+            return Err(Error::Unsupported {
+                what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
+                needs: format!("{count} storage buffers in one shader, of which there are {}", caps.storage_bindings),
+                adapter: caps.name.clone(),
+                hint: "Request a higher max_storage_buffers_per_shader_stage when opening the device".into(),
+            });
+        }
+        for (index, binding) in dispatch.bindings.iter().enumerate() {
+            let bytes = binding.view.bytes();
+            if bytes > caps.max_binding_bytes {
+                return Err(Error::OutOfMemory {
+                    what: format!("{} of {}", recording.slots[binding.view.slot].label, dispatch.label),
+                    needed: human_bytes(bytes),
+                    available: format!("{} in one binding", human_bytes(caps.max_binding_bytes)),
+                    hint: "Lower the batch, the sequence length or the vocabulary".into(),
+                });
+            }
+            let twice = dispatch.bindings[..index].iter().any(|other| {
+                let same = overlaps(&other.view, &binding.view);
+                same && (other.access != Access::Read || binding.access != Access::Read)
+            });
+            if twice {
+                let what = format!(
+                    "{} binds {} twice and writes it",
+                    dispatch.label, recording.slots[binding.view.slot].label
+                );
+                return Err(Error::Graph(what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn overlaps(a: &crate::kernel::View, b: &crate::kernel::View) -> bool {
+    a.slot == b.slot && a.start < b.start + b.numel() && b.start < a.start + a.numel()
+}
+
+/// The temporaries with the dispatches that touch them first and last; outputs live to the end.
+fn lifetimes(recording: &Recording) -> Vec<Item> {
+    let mut spans: Vec<Option<(usize, usize)>> = vec![None; recording.slots.len()];
+    for (index, dispatch) in recording.dispatches.iter().enumerate() {
+        for binding in &dispatch.bindings {
+            let span = spans[binding.view.slot].get_or_insert((index, index));
+            span.1 = index;
+        }
+    }
+    for (_, view) in &recording.outputs {
+        let span = spans[view.slot].get_or_insert((0, 0));
+        span.1 = recording.dispatches.len();
+    }
+    let item = |(slot, span): (usize, &Option<(usize, usize)>)| {
+        let temporary = matches!(recording.slots[slot].source, Source::Temporary);
+        let size = recording.slots[slot].ty.bytes().next_multiple_of(ALIGNMENT).max(ALIGNMENT);
+        span.filter(|_| temporary).map(|(first, last)| Item { slot, size, first, last })
+    };
+    spans.iter().enumerate().filter_map(item).collect()
+}
+
+/// For each slot, the slots that some dispatch reads while it writes this one, or the reverse.
+fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
+    let mut rivals = vec![HashSet::new(); recording.slots.len()];
+    for dispatch in &recording.dispatches {
+        let (read, written): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access == Access::Read);
+        for a in &read {
+            for b in &written {
+                rivals[a.view.slot].insert(b.view.slot);
+                rivals[b.view.slot].insert(a.view.slot);
+            }
+        }
+    }
+    rivals
+}
+
+fn lower_bound(items: &[Item], dispatches: usize) -> u64 {
+    let mut change = vec![0_i128; dispatches + 2];
+    for item in items {
+        change[item.first] += i128::from(item.size);
+        change[item.last + 1] -= i128::from(item.size);
+    }
+    let mut live = 0;
+    let peak = change.iter().map(|c| {
+        live += c;
+        live
+    });
+    peak.max().unwrap_or(0) as u64
+}
+
+type Arena<'a> = (u64, Vec<(u64, &'a Item)>);
+
+/// Places items in the given order, each where the arenas grow least.
+fn place<K: Ord>(
+    items: &[Item],
+    order: impl Fn(&Item) -> K,
+    rivals: &[HashSet<usize>],
+    slots: usize,
+    caps: &Caps,
+) -> (Vec<Option<Place>>, Vec<u64>) {
+    let mut sorted: Vec<&Item> = items.iter().collect();
+    sorted.sort_by_key(|item| (order(item), item.slot));
+    let mut arenas: Vec<Arena<'_>> = Vec::new();
+    let mut places: Vec<Option<Place>> = vec![None; slots];
+    for item in sorted {
+        let mut best: Option<(u64, usize, u64)> = None;
+        for (index, (size, placed)) in arenas.iter().enumerate() {
+            if placed.iter().any(|(_, other)| rivals[item.slot].contains(&other.slot)) {
+                continue;
+            }
+            let offset = best_gap(item, placed);
+            let growth = (offset + item.size).saturating_sub(*size);
+            if size + growth <= caps.max_buffer_bytes && best.is_none_or(|(least, ..)| growth < least) {
+                best = Some((growth, index, offset));
+            }
+        }
+        let (growth, index, offset) = best.unwrap_or_else(|| {
+            arenas.push((0, Vec::new()));
+            (item.size, arenas.len() - 1, 0)
+        });
+        let (size, placed) = &mut arenas[index];
+        *size += growth;
+        let at = placed.partition_point(|(other, _)| *other <= offset);
+        placed.insert(at, (offset, item));
+        places[item.slot] = Some(Place { arena: index, offset });
+    }
+    (places, arenas.iter().map(|(size, _)| *size).collect())
+}
+
+/// The smallest gap, among the items that live at the same time, that takes the item; the end if there is none.
+fn best_gap(item: &Item, placed: &[(u64, &Item)]) -> u64 {
+    let mut end = 0;
+    let mut best: Option<(u64, u64)> = None;
+    for (offset, other) in placed {
+        if other.first > item.last || item.first > other.last {
+            continue;
+        }
+        let gap = offset.saturating_sub(end);
+        if gap >= item.size && best.is_none_or(|(least, _)| gap < least) {
+            best = Some((gap, end));
+        }
+        end = end.max(offset + other.size);
+    }
+    best.map_or(end, |(_, offset)| offset)
+}
