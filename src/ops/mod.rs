@@ -13,10 +13,14 @@ mod matmul;
 mod norm;
 mod optimizer;
 mod position;
-mod reduce;
+pub(crate) mod reduce;
+pub(crate) mod rows;
 mod softmax;
 
 pub use crate::graph::Add;
+pub use activation::{Activation, activation, gated};
+pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
+pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};

@@ -1,6 +1,9 @@
 //! The cases, one file a family of ops.
 
+mod activation;
 mod arithmetic;
+mod elementwise;
+mod reduce;
 
 use super::Case;
 
@@ -8,6 +11,9 @@ use super::Case;
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
+    cases.extend(activation::cases());
     cases.extend(arithmetic::cases());
+    cases.extend(elementwise::cases());
+    cases.extend(reduce::cases());
     cases
 }

@@ -1,0 +1,32 @@
+// elementwise_binary: the difference or the product of two tensors of one shape.
+//
+//   out[i] = a[i] − b[i]   (OPERATION 0)
+//   out[i] = a[i] b[i]     (OPERATION 1)
+//
+// in        a (n) f32   b (n) f32
+// out       out (n) f32
+// grid      one invocation for 1 element (4 where 4 divides n)
+// needs     the constant OPERATION; common/elements4 or elements1, `count` in units of Element
+// numerics  one rounding
+
+struct Params { base: u32, groups: u32, count: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> a: array<Element>;           // (n)
+@group(0) @binding(2) var<storage, read> b: array<Element>;           // (n)
+@group(0) @binding(3) var<storage, read_write> out: array<Element>;   // (n)
+
+@compute @workgroup_size(64)
+fn elementwise_binary(
+    @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32,
+) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let i = group * 64u + lane;
+    if (i < p.count) {
+        switch (OPERATION) {
+            case 0u: { out[i] = a[i] - b[i]; }
+            default: { out[i] = a[i] * b[i]; }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+// gated: a gated linear unit without its matrix products.
+//
+//   out[i] = f(gate[i]) up[i], f chosen by the constant ACTIVATION
+//
+// in        gate (n) f32   up (n) f32
+// out       out (n) f32
+// grid      one invocation for 1 element (4 where 4 divides n)
+// needs     the constant ACTIVATION, common/activation; common/elements4 or elements1, `count` in units of Element
+// numerics  see common/activation
+// paper     GLU variants improve transformer, Shazeer 2020, arXiv 2002.05202
+
+struct Params { base: u32, groups: u32, count: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> gate: array<Element>;        // (n)
+@group(0) @binding(2) var<storage, read> up: array<Element>;          // (n)
+@group(0) @binding(3) var<storage, read_write> out: array<Element>;   // (n)
+
+@compute @workgroup_size(64)
+fn gated(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let i = group * 64u + lane;
+    if (i < p.count) {
+        out[i] = narrow(activate4(ACTIVATION, widen(gate[i]))) * up[i];
+    }
+}

@@ -1,0 +1,26 @@
+// scale_by: a tensor times a scalar that lies in GPU memory.
+//
+//   out[i] = x[i] s[0]
+//
+// in        x (n) f32   s (1) f32
+// out       out (n) f32
+// grid      one invocation for 1 element (4 where 4 divides n)
+// needs     common/elements4 or elements1, `count` in units of Element
+// numerics  one rounding
+
+struct Params { base: u32, groups: u32, count: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<Element>;           // (n)
+@group(0) @binding(2) var<storage, read> s: array<f32>;               // (1)
+@group(0) @binding(3) var<storage, read_write> out: array<Element>;   // (n)
+
+@compute @workgroup_size(64)
+fn scale_by(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let i = group * 64u + lane;
+    if (i < p.count) {
+        out[i] = x[i] * s[0];
+    }
+}

@@ -1,0 +1,147 @@
+//! What kernels over elements and rows share: the width of their loads, how rows are cut up, shape rules.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
+use crate::shape::TensorType;
+
+static ELEMENTS4: Snippet = Snippet::new("common/elements4", include_str!("../../shaders/common/elements4.wgsl"));
+static ELEMENTS1: Snippet = Snippet::new("common/elements1", include_str!("../../shaders/common/elements1.wgsl"));
+
+static REDUCE_WORKGROUP: Snippet =
+    Snippet::new("common/reduce_workgroup", include_str!("../../shaders/common/reduce_workgroup.wgsl"));
+static COLUMN_SUM: Kernel = Kernel::new("column_sum", include_str!("../../shaders/column_sum.wgsl"));
+static ROW_SUM: [Kernel; 2] = [
+    Kernel::new("row_sum_threads", include_str!("../../shaders/row_sum_threads.wgsl")),
+    Kernel::new("row_sum_workgroup", include_str!("../../shaders/row_sum_workgroup.wgsl")),
+];
+
+/// The rule of ops on `count` f32 tensors of one type, which is the output's too.
+pub(super) fn same_f32(op: &str, inputs: &[TensorType], count: usize) -> Result<Vec<TensorType>> {
+    if inputs.len() != count {
+        return Err(Error::shape(op, format!("expected {count} tensors, got {}", inputs.len())));
+    }
+    for input in inputs {
+        if input.dtype != DType::F32 {
+            return Err(Error::shape(op, format!("expected f32, got {input}")));
+        }
+        if input.shape != inputs[0].shape {
+            return Err(Error::shape(op, format!("{} and {input} differ", inputs[0])));
+        }
+    }
+    Ok(vec![inputs[0].clone()])
+}
+
+/// How many f32 one load takes where runs of `count` of them are read: 4 if 4 divides it, else 1.
+pub(super) fn width(count: usize) -> usize {
+    if count % 4 == 0 { 4 } else { 1 }
+}
+
+/// The snippet that defines `Element` for a width.
+pub(super) fn elements(width: usize) -> &'static Snippet {
+    if width == 4 { &ELEMENTS4 } else { &ELEMENTS1 }
+}
+
+/// Records a kernel that reads every input and writes every output, one `Element` an invocation in workgroups of 64. Its
+/// first parameter is the number of `Element`s.
+pub(super) fn elementwise(cx: &mut Launch<'_>, outputs: usize, dispatch: Dispatch) -> Result<()> {
+    let count = cx.output(0).numel();
+    let width = width(count);
+    let mut dispatch = dispatch.snippet(elements(width)).param(count / width);
+    for index in 0..cx.input_count() {
+        dispatch = dispatch.read(cx.input(index));
+    }
+    for index in 0..outputs {
+        dispatch = dispatch.write(cx.output(index));
+    }
+    cx.dispatch(dispatch.groups_for(count / width, 64).flops(count as u64))
+}
+
+/// How a kernel that reduces rows shares out the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowVariant {
+    /// One invocation a row: for drivers on the CPU, where memory shared by a workgroup is slow, and for very short rows.
+    Threads,
+    /// One workgroup a row: for GPUs.
+    Workgroup,
+}
+
+impl RowVariant {
+    /// Both, for tests.
+    pub(crate) const ALL: [Self; 2] = [Self::Threads, Self::Workgroup];
+
+    /// The forced variant, or the one that fits the adapter and the rows.
+    pub(super) fn choose(forced: Option<Self>, caps: &Caps, columns: usize) -> Self {
+        match (forced, caps.class) {
+            (Some(variant), _) => variant,
+            (None, AdapterClass::Gpu) if columns > 16 => Self::Workgroup,
+            (None, _) => Self::Threads,
+        }
+    }
+
+    /// A dispatch over `rows` rows of `columns` elements: its grid, its snippets, and its first parameters, which are the
+    /// number of rows (for [`RowVariant::Threads`] only: the other's grid says it) and the columns in `Element`s.
+    pub(super) fn over_rows(self, kernels: &'static [Kernel; 2], rows: usize, columns: usize) -> Dispatch {
+        let width = width(columns);
+        let columns = columns / width;
+        match self {
+            Self::Threads => {
+                // As wide as the vectors of the processor, so that few rows still fill all its cores.
+                let dispatch = Dispatch::new(&kernels[0]).constant("LANES", 8u32).snippet(elements(width));
+                dispatch.param(rows).param(columns).groups_for(rows, 8)
+            }
+            Self::Workgroup => {
+                let lanes: u32 = if columns <= 256 { 64 } else { 256 };
+                let dispatch = Dispatch::new(&kernels[1]).constant("LANES", lanes).snippet(elements(width));
+                dispatch.snippet(&REDUCE_WORKGROUP).param(columns).groups(rows)
+            }
+        }
+    }
+}
+
+/// How many rows a partial sum over rows takes: the same on every machine, so that results are.
+pub(super) fn block_rows(rows: usize) -> usize {
+    rows.div_ceil(128).max(32)
+}
+
+/// Records `out = factor · Σ_rows x`, `x` (rows, columns) and `out` (columns), in one or two stages.
+pub(super) fn column_sum(cx: &mut Launch<'_>, x: View, out: View, factor: f32) -> Result<()> {
+    let (count, columns) = (x.numel(), out.numel());
+    let rows = count.div_ceil(columns.max(1));
+    let block = block_rows(rows);
+    if rows <= 2 * block {
+        return cx.dispatch(column_sum_stage(x, out, count, columns, rows, factor));
+    }
+    let blocks = rows.div_ceil(block);
+    let partial = cx.scratch([blocks, columns], DType::F32);
+    cx.dispatch(column_sum_stage(x, partial.clone(), count, columns, block, factor))?;
+    cx.dispatch(column_sum_stage(partial, out, blocks * columns, columns, blocks, 1.0))
+}
+
+/// One stage: every `block` rows of `x`, of which `count` elements are there, become a row of `out`.
+fn column_sum_stage(x: View, out: View, count: usize, columns: usize, block: usize, factor: f32) -> Dispatch {
+    let width = width(count).min(width(columns));
+    let blocks = out.numel() / columns.max(1);
+    let dispatch = Dispatch::new(&COLUMN_SUM).snippet(elements(width));
+    let dispatch = dispatch.param(count / width).param(columns / width).param(block).param_f32(factor);
+    dispatch.read(x).write(out).groups(blocks * (columns / width).div_ceil(64)).flops(count as u64)
+}
+
+/// Records `out = factor · Σ x` over all elements, `out` being a single one.
+pub(super) fn total_sum(cx: &mut Launch<'_>, x: View, out: View, factor: f32) -> Result<()> {
+    // So many sums side by side that a GPU is busy, and few enough for one workgroup to finish.
+    let count = x.numel();
+    let lanes = 8192 * width(count);
+    if count <= 2 * lanes {
+        return cx.dispatch(row_sum(RowVariant::Workgroup, x, out, 1, count, factor));
+    }
+    let partial = cx.scratch([lanes], DType::F32);
+    cx.dispatch(column_sum_stage(x, partial.clone(), count, lanes, count.div_ceil(lanes), factor))?;
+    cx.dispatch(row_sum(RowVariant::Workgroup, partial, out, 1, lanes, 1.0))
+}
+
+/// `out[r] = factor · Σ_c x[r, c]`.
+pub(super) fn row_sum(variant: RowVariant, x: View, out: View, rows: usize, columns: usize, factor: f32) -> Dispatch {
+    let flops = x.numel() as u64;
+    variant.over_rows(&ROW_SUM, rows, columns).param_f32(factor).read(x).write(out).flops(flops)
+}
