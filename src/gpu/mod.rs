@@ -1,11 +1,22 @@
-//! Adapters, devices, buffers: everything the engine asks of wgpu before there is a graph.
+//! Adapters, devices, buffers, uploads and readbacks: everything the engine asks of wgpu before there is a graph.
 
+mod caps;
+mod fault;
 mod pipeline;
+mod readback;
+mod upload;
+mod wait;
+
+pub use caps::{AdapterClass, Caps};
+pub use readback::Readback;
+pub use upload::Uploads;
 
 use crate::error::{Error, Result, human_bytes};
-use crate::kernel::{AdapterClass, Caps};
+use fault::Faults;
+use readback::{Pool, Slot};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use upload::Ring;
 
 /// An adapter and its device, opened by the engine or adopted from the application. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -19,7 +30,11 @@ struct Inner {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     caps: Caps,
-    lost: Arc<Mutex<Option<String>>>,
+    faults: Arc<Faults>,
+    pool: Pool,
+    ring: Mutex<Ring>,
+    watcher: OnceLock<mpsc::Sender<Arc<Slot>>>,
+    buffers_created: AtomicU64,
     pipelines: pipeline::Pipelines,
     checked: bool,
     /// Measured floating-point operations per second, as the bits of an f64; 0 before the first measurement.
@@ -56,24 +71,33 @@ impl Gpu {
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::Validation { what: "opening the device".into(), message: e.to_string() })?;
-        Self::adopt(adapter, device, queue)
+        let gpu = Self::adopt(device, queue)?;
+        let faults = gpu.inner.faults.clone();
+        gpu.device().on_uncaptured_error(Arc::new(move |error| faults.keep(error)));
+        let faults = gpu.inner.faults.clone();
+        gpu.device().set_device_lost_callback(move |_, reason| faults.lose(&reason));
+        Ok(gpu)
     }
 
-    /// Takes an adapter, device and queue that the application already owns.
+    /// Takes a device and queue that the application already owns, with the limits and features that they have. The
+    /// application's error handlers stay as they are.
     ///
     /// # Errors
     /// None today.
-    pub fn adopt(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
-        let info = adapter.get_info();
-        let caps = caps(&device, &info);
-        let lost = Arc::new(Mutex::new(None));
+    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        let info = device.adapter_info();
+        let caps = Caps::of(&device.limits(), device.features(), &info);
         Ok(Self {
             inner: Arc::new(Inner {
                 device,
                 queue,
                 info,
                 caps,
-                lost,
+                faults: Arc::default(),
+                pool: Pool::default(),
+                ring: Mutex::default(),
+                watcher: OnceLock::new(),
+                buffers_created: AtomicU64::new(0),
                 pipelines: Default::default(),
                 checked: false,
                 speed: AtomicU64::new(0),
@@ -99,7 +123,7 @@ impl Gpu {
         &self.inner.info
     }
 
-    /// What the adapter can do, as plain data.
+    /// What the device can do, as plain data.
     #[must_use]
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
@@ -122,70 +146,51 @@ impl Gpu {
         self.inner.speed.store(flops_per_second.to_bits(), Ordering::Relaxed);
     }
 
-    /// Creates a buffer, zero-filled.
+    /// How many buffers were created through this device so far; stands still in steady state.
+    #[must_use]
+    pub fn buffers_created(&self) -> u64 {
+        self.inner.buffers_created.load(Ordering::Relaxed)
+    }
+
+    /// Creates a buffer, zero-filled, its size rounded up to 4 bytes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if it is larger than the device allows or the memory is not there.
+    /// [`Error::OutOfMemory`] if it is larger than the device allows or the memory is not there;
+    /// [`Error::DeviceLost`].
     pub fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let oom = |available: String| Error::OutOfMemory {
+        self.create(label, size, usage, false)
+    }
+
+    /// Creates a buffer for uploads that is mapped from the start.
+    fn mapped_buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer> {
+        self.create(label, size, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)
+    }
+
+    fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
+        let refused = |available: String| Error::OutOfMemory {
             what: format!("buffer \"{label}\""),
             needed: human_bytes(size),
             available,
             hint: "Lower the batch, the sequence length or the model size".into(),
         };
-        if size > self.caps().max_buffer_bytes {
-            return Err(oom(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes))));
+        let rounded = size.checked_next_multiple_of(4).unwrap_or(u64::MAX).max(4);
+        if rounded > self.caps().max_buffer_bytes {
+            return Err(refused(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes))));
         }
-        let scope = self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let size = size.next_multiple_of(4).max(4);
-        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage,
-            mapped_at_creation: false,
+        let created = self.scoped(&format!("buffer \"{label}\""), || {
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: rounded,
+                usage,
+                mapped_at_creation: mapped,
+            })
         });
-        match pollster::block_on(scope.pop()) {
-            None => Ok(buffer),
-            Some(error) => Err(oom(error.to_string())),
-        }
-    }
-
-    /// Reads bytes of a buffer back, waiting for the work submitted so far.
-    ///
-    /// # Errors
-    /// [`Error::DeviceLost`] if the device went away.
-    pub fn read(&self, buffer: &wgpu::Buffer, offset: u64, size: u64) -> Result<Vec<u8>> {
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.buffer("readback", size, usage)?;
-        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
-        self.queue().submit([encoder.finish()]);
-        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        self.device()
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|e| Error::DeviceLost { reason: e.to_string() })?;
-        let bytes =
-            staging.slice(..size).get_mapped_range().map_err(|e| Error::DeviceLost { reason: e.to_string() })?;
-        Ok(bytes.to_vec())
-    }
-}
-
-fn caps(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> Caps {
-    let (limits, features) = (device.limits(), device.features());
-    let fixed_subgroup =
-        info.subgroup_min_size == info.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
-    Caps {
-        name: info.name.clone(),
-        class: if info.device_type == wgpu::DeviceType::Cpu { AdapterClass::Cpu } else { AdapterClass::Gpu },
-        subgroup: fixed_subgroup.then_some(info.subgroup_min_size),
-        f16: features.contains(wgpu::Features::SHADER_F16),
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
-        max_invocations: limits.max_compute_invocations_per_workgroup,
-        workgroup_memory: limits.max_compute_workgroup_storage_size,
-        storage_bindings: limits.max_storage_buffers_per_shader_stage,
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
-        max_buffer_bytes: limits.max_buffer_size,
-        offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
-        max_groups: limits.max_compute_workgroups_per_dimension,
+        let buffer = created.map_err(|error| match error {
+            Error::OutOfMemory { available, .. } => refused(available),
+            other => other,
+        })?;
+        self.check()?;
+        self.inner.buffers_created.fetch_add(1, Ordering::Relaxed);
+        Ok(buffer)
     }
 }

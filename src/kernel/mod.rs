@@ -16,6 +16,7 @@ mod assemble;
 mod dispatch;
 mod launch;
 
+pub use crate::gpu::{AdapterClass, Caps};
 pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
-pub use launch::{AdapterClass, Caps, Launch};
+pub use launch::Launch;

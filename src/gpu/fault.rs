@@ -1,0 +1,127 @@
+//! What can go wrong on a device, and how it becomes an [`Error`] instead of a panic.
+//!
+//! wgpu reports errors in four ways, and all of them end here:
+//!
+//! * Validation and memory errors go to the innermost error scope of the thread: [`Gpu::scoped`] opens one around every
+//!   call that can fail, so that an adopted device's own handler sees none of the engine's errors.
+//! * What no scope caught goes to the device's handler. Devices that the engine opened have one that keeps the first
+//!   error for [`Gpu::check`]; the handler of an adopted device belongs to the application and stays.
+//! * A lost device reports nothing: every call on it silently does nothing. [`Gpu::check`] asks for it.
+//! * `Device::poll` panics when it is the first to notice the loss; see the module `wait`.
+
+use super::Gpu;
+use crate::error::{Error, Result};
+use std::sync::{Mutex, PoisonError};
+
+/// What a device reported on its own account.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    lost: Mutex<Option<String>>,
+    pending: Mutex<Option<Error>>,
+}
+
+impl Faults {
+    /// Notes that the device is lost; the first reason stays.
+    pub(super) fn lose(&self, reason: &str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = if reason.is_empty() { "destroyed, or reset by its driver" } else { reason };
+        lost.get_or_insert_with(|| reason.into());
+    }
+
+    /// Keeps an error that no scope caught, unless one waits already.
+    pub(super) fn keep(&self, error: wgpu::Error) {
+        let error = translate("a call outside any error scope", error);
+        log::error!("{error}");
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// The loss, if it is known.
+    pub(super) fn known(&self) -> Result<()> {
+        match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(()),
+            Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
+        }
+    }
+
+    fn take(&self) -> Result<()> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// wgpu's error in the engine's words.
+fn translate(what: &str, error: wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { source } => Error::OutOfMemory {
+            what: what.into(),
+            needed: "another piece".into(),
+            available: format!("no more ({source})"),
+            hint: "Lower the batch, the sequence length or the model size".into(),
+        },
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            Error::Validation { what: what.into(), message: description.trim().into() }
+        }
+    }
+}
+
+impl Gpu {
+    /// The device's state: `Ok` if it is there and no error waits to be told.
+    ///
+    /// A loss is told every time, another error once. Costs about a microsecond.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`]; or the [`Error::Validation`] or [`Error::OutOfMemory`] that no call could be blamed for.
+    pub fn check(&self) -> Result<()> {
+        let faults = &self.inner.faults;
+        faults.known()?;
+        faults.take()?;
+        if !self.alive() {
+            faults.lose("");
+        }
+        faults.known()
+    }
+
+    /// Whether the device still answers. A lost one swallows all calls without a word, even wrong ones; so it is given
+    /// a buffer without usages, which only a living device objects to. No memory is allocated.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn alive(&self) -> bool {
+        let scope = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let usage = wgpu::BufferUsages::empty();
+        drop(self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("is the device there?"),
+            size: 4,
+            usage,
+            mapped_at_creation: false,
+        }));
+        pollster::block_on(scope.pop()).is_some()
+    }
+
+    /// A browser tells of a loss through the callback only.
+    #[cfg(target_arch = "wasm32")]
+    fn alive(&self) -> bool {
+        true
+    }
+
+    /// Runs calls to wgpu and returns the first error they caused, as one of `what`.
+    ///
+    /// In a browser errors arrive later, so there the call returns at once and [`Gpu::check`] tells of them.
+    ///
+    /// # Errors
+    /// [`Error::Validation`], [`Error::OutOfMemory`].
+    pub fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
+        if cfg!(target_arch = "wasm32") {
+            return Ok(calls());
+        }
+        let device = self.device();
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let value = calls();
+        let memory = pollster::block_on(memory.pop());
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        match memory.or(validation).or(internal) {
+            None => Ok(value),
+            Some(error) => Err(translate(what, error)),
+        }
+    }
+}

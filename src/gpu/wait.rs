@@ -1,0 +1,95 @@
+//! Submitting work and waiting for it, in slices, so that no lock of the driver is held for long and a lost device is
+//! noticed.
+
+use super::Gpu;
+use super::fault::Faults;
+use crate::error::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+/// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
+/// give up (with a panic of wgpu's) after one to six seconds.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What a poll found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Polled {
+    /// Nothing is in flight.
+    Idle,
+    /// What was waited for is done.
+    Done,
+    /// Not yet.
+    Busy,
+}
+
+/// Polls, turning the panic by which wgpu says "lost" into an error.
+pub(super) fn poll(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> Result<Polled> {
+    let waits = matches!(how, wgpu::PollType::Wait { .. });
+    match catch_unwind(AssertUnwindSafe(|| device.poll(how))) {
+        Ok(Ok(wgpu::PollStatus::QueueEmpty)) => Ok(Polled::Idle),
+        Ok(Ok(_)) => Ok(if waits { Polled::Done } else { Polled::Busy }),
+        Ok(Err(wgpu::PollError::Timeout)) => Ok(Polled::Busy),
+        Ok(Err(error @ wgpu::PollError::WrongSubmissionIndex(..))) => {
+            faults.known()?;
+            Err(Error::Validation { what: "waiting for a submission".into(), message: error.to_string() })
+        }
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().map_or("", String::as_str);
+            if !words.starts_with("Error in Device::poll") {
+                // Not wgpu's: a callback of the application. It is theirs to see.
+                resume_unwind(panic);
+            }
+            faults.lose(words.lines().next_back().map_or("", str::trim));
+            faults.known().map(|()| Polled::Busy)
+        }
+    }
+}
+
+impl Gpu {
+    /// Finishes encoders and submits them, in order, as one submission.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] if wgpu refuses one of them, and then none of their work happens; [`Error::OutOfMemory`];
+    /// [`Error::DeviceLost`].
+    pub fn submit(
+        &self,
+        what: &str,
+        encoders: impl IntoIterator<Item = wgpu::CommandEncoder>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let index =
+            self.scoped(what, || self.queue().submit(encoders.into_iter().map(wgpu::CommandEncoder::finish)))?;
+        self.check()?;
+        Ok(index)
+    }
+
+    /// An encoder.
+    #[must_use]
+    pub fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
+        self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
+    }
+
+    /// Does what is due (callbacks, freeing of memory) without waiting; true if nothing is in flight.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn poll(&self) -> Result<bool> {
+        self.inner.faults.known()?;
+        Ok(poll(self.device(), &self.inner.faults, wgpu::PollType::Poll)? == Polled::Idle)
+    }
+
+    /// Waits for a submission, or for all of them.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn wait(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
+        while self.wait_slice(submission)? == Polled::Busy {}
+        self.check()
+    }
+
+    /// Waits for a submission, or for all of them, but not for long.
+    pub(super) fn wait_slice(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<Polled> {
+        let how = wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(SLICE) };
+        self.inner.faults.known()?;
+        poll(self.device(), &self.inner.faults, how)
+    }
+}

@@ -1,0 +1,290 @@
+//! The room `gpu/` on every adapter of this machine. Without an adapter these tests fail.
+
+use std::sync::Mutex;
+use wgformer::{Error, Gpu};
+use wgpu::BufferUsages as Usage;
+
+const DATA: Usage = Usage::STORAGE.union(Usage::COPY_SRC).union(Usage::COPY_DST);
+
+/// Devices are opened one test at a time: software drivers share two cores with everybody.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn on_every_adapter(test: impl Fn(&wgpu::Adapter)) {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let adapters = Gpu::adapters();
+    assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver, e.g. apt-get install mesa-vulkan-drivers");
+    for adapter in adapters {
+        let info = adapter.get_info();
+        eprintln!("[{:?} {}]", info.backend, info.name);
+        test(&adapter);
+    }
+}
+
+fn on_every_gpu(test: impl Fn(&Gpu)) {
+    on_every_adapter(|adapter| {
+        let gpu = Gpu::open(adapter).unwrap();
+        test(&gpu);
+        gpu.check().unwrap();
+    });
+}
+
+fn bytes(count: usize, seed: u32) -> Vec<u8> {
+    (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 13) as u8).collect()
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    on_every_gpu(|gpu| {
+        // 20 MiB is more than one window of a read and one batch of a write.
+        for size in [4, 4096, 100_004, 20 << 20] {
+            let buffer = gpu.buffer("data", size as u64 + 8, DATA).unwrap();
+            let data = bytes(size, 1);
+            gpu.write(&buffer, 4, &data).unwrap();
+            assert!(gpu.read(&buffer, 4, size as u64).unwrap() == data, "blocking, {size} bytes");
+            let read = pollster::block_on(gpu.read_async(&buffer, 4, size as u64)).unwrap();
+            assert!(read == data, "async, {size} bytes");
+            assert_eq!(gpu.read(&buffer, 0, 4).unwrap(), [0; 4], "in front of what was written");
+            assert_eq!(gpu.read(&buffer, size as u64 + 4, 3).unwrap(), [0; 3], "behind what was written");
+        }
+        let buffer = gpu.buffer("data", 8, DATA).unwrap();
+        assert_eq!(gpu.read(&buffer, 0, 0).unwrap(), [0; 0]);
+    });
+}
+
+#[test]
+fn a_readback_that_is_not_ready_does_not_block() {
+    on_every_gpu(|gpu| {
+        let buffer = gpu.buffer("data", 1 << 20, DATA).unwrap();
+        let data = bytes(1 << 20, 2);
+        gpu.write(&buffer, 0, &data).unwrap();
+        let mut encoder = gpu.encoder("copy");
+        let mut readback = gpu.readback(&mut encoder, &buffer, 0, 1 << 20).unwrap();
+        assert!(readback.try_get().unwrap().is_none(), "nothing was submitted");
+        gpu.submit("copy", [encoder]).unwrap();
+        let read = loop {
+            if let Some(read) = readback.try_get().unwrap() {
+                break read;
+            }
+            std::thread::yield_now();
+        };
+        assert!(read == data);
+        let message = readback.try_get().unwrap_err().to_string();
+        assert!(message.contains("taken already"), "{message}");
+    });
+}
+
+#[test]
+fn steady_work_creates_no_buffers() {
+    on_every_gpu(|gpu| {
+        let buffer = gpu.buffer("data", 4096, DATA).unwrap();
+        let mut uploads = wgformer::gpu::Uploads::new(gpu, 8192);
+        let step = |uploads: &mut wgformer::gpu::Uploads, seed| {
+            let data = bytes(4096, seed);
+            let mut encoder = gpu.encoder("step");
+            uploads.write(&mut encoder, &buffer, 0, &data[..2048]).unwrap();
+            uploads.write(&mut encoder, &buffer, 2048, &data[2048..]).unwrap();
+            let readback = gpu.readback(&mut encoder, &buffer, 0, 4096).unwrap();
+            uploads.finish(&encoder).unwrap();
+            let submission = gpu.submit("step", [encoder]).unwrap();
+            (readback.after(&submission), data)
+        };
+        let mut created = 0;
+        for seed in 0..100 {
+            let (readback, data) = step(&mut uploads, seed);
+            assert!(readback.wait().unwrap() == data, "step {seed}");
+            if seed == 10 {
+                created = gpu.buffers_created();
+            }
+        }
+        assert_eq!(gpu.buffers_created(), created, "buffers after 10 steps and after 100");
+        // The CPU running ahead of the GPU is held back by the ring instead of filling the memory.
+        let ahead: Vec<_> = (0..100).map(|seed| step(&mut uploads, seed)).collect();
+        for (seed, (readback, data)) in ahead.into_iter().enumerate() {
+            assert!(readback.wait().unwrap() == data, "step {seed} of many in flight");
+        }
+        let rings = gpu.buffers_created() - created;
+        assert!(rings <= 100 + 4, "100 readbacks in flight and a ring of at most 5 took {rings} buffers");
+    });
+}
+
+#[test]
+fn uploads_larger_than_a_chunk_and_encoders_that_are_never_submitted() {
+    on_every_gpu(|gpu| {
+        let buffer = gpu.buffer("data", 10_000, DATA).unwrap();
+        let mut uploads = wgformer::gpu::Uploads::new(gpu, 1000);
+        let data = bytes(10_000, 3);
+        for _ in 0..3 {
+            let mut lost = gpu.encoder("never submitted");
+            uploads.write(&mut lost, &buffer, 0, &bytes(5_000, 4)).unwrap();
+            uploads.finish(&lost).unwrap();
+        }
+        let mut encoder = gpu.encoder("step");
+        uploads.write(&mut encoder, &buffer, 0, &data).unwrap();
+        uploads.finish(&encoder).unwrap();
+        gpu.submit("step", [encoder]).unwrap();
+        assert!(gpu.read(&buffer, 0, 10_000).unwrap() == data);
+        // A ring that is dropped half way leaves a valid encoder behind.
+        let mut encoder = gpu.encoder("step");
+        uploads.write(&mut encoder, &buffer, 0, &[7; 8]).unwrap();
+        drop(uploads);
+        gpu.submit("step", [encoder]).unwrap();
+        assert_eq!(gpu.read(&buffer, 0, 8).unwrap(), [7; 8]);
+    });
+}
+
+#[test]
+fn futures_of_readbacks_wake_without_anybody_polling() {
+    on_every_gpu(|gpu| {
+        let buffer = gpu.buffer("data", 64, DATA).unwrap();
+        gpu.write(&buffer, 0, &[5; 64]).unwrap();
+        let mut encoder = gpu.encoder("late");
+        let early = gpu.readback(&mut encoder, &buffer, 0, 64).unwrap();
+        let other = gpu.clone();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            other.submit("late", [encoder]).unwrap();
+        });
+        assert_eq!(pollster::block_on(early).unwrap(), [5; 64], "awaited before it was submitted");
+        late.join().unwrap();
+        let mut encoder = gpu.encoder("two");
+        let first = gpu.readback(&mut encoder, &buffer, 0, 4).unwrap();
+        let second = gpu.readback(&mut encoder, &buffer, 60, 4).unwrap();
+        gpu.submit("two", [encoder]).unwrap();
+        let both = pollster::block_on(async { futures::future::join(first, second).await });
+        assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec![5; 4], vec![5; 4]));
+        let mut encoder = gpu.encoder("never");
+        let never = gpu.readback(&mut encoder, &buffer, 0, 64).unwrap();
+        drop(encoder);
+        let message = pollster::block_on(never).unwrap_err().to_string();
+        assert!(message.contains("dropped, not submitted"), "{message}");
+    });
+}
+
+#[test]
+fn wrong_calls_are_errors_with_words() {
+    on_every_gpu(|gpu| {
+        let told = |result: Result<(), Error>, words: &str| {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        let buffer = gpu.buffer("data", 16, DATA).unwrap();
+        let mut encoder = gpu.encoder("wrong");
+        told(gpu.read(&buffer, 8, 12).map(drop), "do not fit in a buffer of 16 B");
+        told(gpu.read(&buffer, 2, 4).map(drop), "multiples of 4");
+        told(gpu.write(&buffer, 0, &[0; 3]), "multiples of 4");
+        told(gpu.write(&buffer, u64::MAX - 3, &[0; 8]), "do not fit");
+        let deaf = gpu.buffer("deaf", 16, Usage::STORAGE).unwrap();
+        told(gpu.read(&deaf, 0, 4).map(drop), "COPY_SRC");
+        told(gpu.write(&deaf, 0, &[0; 4]), "COPY_DST");
+        told(gpu.buffer("no use", 16, Usage::empty()).map(drop), "buffer \"no use\"");
+        told(gpu.readback(&mut encoder, &buffer, 0, 4).unwrap().wait().map(drop), "submit the encoder");
+        // An encoder with a mistake in it is refused as a whole, and the next one works.
+        let mut wrong = gpu.encoder("wrong");
+        wrong.copy_buffer_to_buffer(&deaf, 0, &buffer, 0, 4);
+        told(gpu.submit("a wrong copy", [wrong]).map(drop), "wgpu refused a wrong copy");
+        gpu.write(&buffer, 0, &[1; 4]).unwrap();
+    });
+}
+
+#[test]
+fn too_much_memory_is_an_error_that_says_how_much() {
+    on_every_gpu(|gpu| {
+        for size in [gpu.caps().max_buffer_bytes.saturating_add(4), u64::MAX] {
+            let error = gpu.buffer("huge", size, DATA).unwrap_err();
+            assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+            assert!(error.to_string().contains("buffer \"huge\" needs"), "{error}");
+        }
+        gpu.buffer("small", 4, DATA).unwrap();
+    });
+}
+
+#[test]
+fn an_error_outside_any_scope_is_told_once() {
+    on_every_gpu(|gpu| {
+        let _ = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("nobody looks"),
+            size: 4,
+            usage: Usage::empty(),
+            mapped_at_creation: false,
+        });
+        let error = gpu.check().unwrap_err();
+        assert!(matches!(error, Error::Validation { .. }) && error.to_string().contains("nobody looks"), "{error}");
+        gpu.check().unwrap();
+    });
+}
+
+fn lost(result: Result<(), Error>, what: &str) {
+    match result {
+        Err(Error::DeviceLost { .. }) => {}
+        Err(other) => panic!("{what} on a lost device: {other}"),
+        Ok(()) => panic!("{what} on a lost device went through"),
+    }
+}
+
+/// Everything that can be asked of a device, after it was lost.
+fn all_calls_tell_of_the_loss(gpu: &Gpu) {
+    let buffer = gpu.buffer("data", 1 << 20, DATA).unwrap();
+    let mut uploads = wgformer::gpu::Uploads::new(gpu, 1024);
+    let mut encoder = gpu.encoder("before");
+    uploads.write(&mut encoder, &buffer, 0, &[1; 16]).unwrap();
+    uploads.finish(&encoder).unwrap();
+    let mut flying = gpu.readback(&mut encoder, &buffer, 0, 1 << 20).unwrap();
+    let second = gpu.readback(&mut encoder, &buffer, 0, 4).unwrap();
+    let third = gpu.readback(&mut encoder, &buffer, 0, 4).unwrap();
+    gpu.submit("before", [encoder]).unwrap();
+    let mut unsubmitted = gpu.encoder("open at the loss");
+    uploads.write(&mut unsubmitted, &buffer, 0, &[1; 16]).unwrap();
+    let never = gpu.readback(&mut unsubmitted, &buffer, 0, 4).unwrap();
+
+    gpu.device().destroy();
+
+    lost(gpu.check(), "check");
+    // What was in flight may have arrived in time; it must not hang or panic.
+    for result in [flying.try_get(), second.wait().map(Some), pollster::block_on(third).map(Some)] {
+        assert!(matches!(result, Ok(_) | Err(Error::DeviceLost { .. })), "{result:?}");
+    }
+    let _ = uploads.finish(&unsubmitted);
+    lost(gpu.submit("after", [unsubmitted]).map(drop), "submit");
+    lost(never.wait().map(drop), "wait");
+    let mut encoder = gpu.encoder("after");
+    lost(uploads.write(&mut encoder, &buffer, 0, &[1; 2048]), "upload");
+    lost(gpu.readback(&mut encoder, &buffer, 0, 8 << 10).map(drop), "readback");
+    lost(gpu.submit("after", [encoder]).map(drop), "submit");
+    lost(gpu.buffer("late", 16, DATA).map(drop), "buffer");
+    lost(gpu.read(&buffer, 0, 4).map(drop), "read");
+    lost(pollster::block_on(gpu.read_async(&buffer, 0, 4)).map(drop), "read_async");
+    lost(gpu.write(&buffer, 0, &[1; 4]), "write");
+    lost(gpu.wait(None), "wait");
+    lost(gpu.poll().map(drop), "poll");
+    lost(gpu.check(), "check");
+}
+
+#[test]
+fn a_lost_device_is_an_error_and_never_a_panic() {
+    on_every_adapter(|adapter| all_calls_tell_of_the_loss(&Gpu::open(adapter).unwrap()));
+}
+
+#[test]
+fn an_adopted_device_keeps_its_handlers() {
+    on_every_adapter(|adapter| {
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+        let (sender, seen) = std::sync::mpsc::channel();
+        let loss = sender.clone();
+        device.on_uncaptured_error(std::sync::Arc::new(move |error: wgpu::Error| drop(sender.send(error.to_string()))));
+        device.set_device_lost_callback(move |reason, _| drop(loss.send(format!("{reason:?}"))));
+        let gpu = Gpu::adopt(device.clone(), queue).unwrap();
+        assert_eq!(gpu.caps().max_invocations, device.limits().max_compute_invocations_per_workgroup);
+        assert!(gpu.buffer("no use", 16, Usage::empty()).is_err(), "the engine's own error");
+        assert!(seen.try_recv().is_err(), "the application was told of the engine's error");
+        let _ = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("the application's mistake"),
+            size: 4,
+            usage: Usage::empty(),
+            mapped_at_creation: false,
+        });
+        assert!(seen.try_recv().unwrap().contains("the application's mistake"));
+        all_calls_tell_of_the_loss(&gpu);
+        device.poll(wgpu::PollType::Poll).unwrap();
+        assert_eq!(seen.try_recv().as_deref(), Ok("Destroyed"), "the application's callback of the loss");
+    });
+}
