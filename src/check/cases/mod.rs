@@ -4,6 +4,7 @@ mod activation;
 mod arithmetic;
 mod elementwise;
 mod reduce;
+mod optimizer;
 
 use super::Case;
 
@@ -15,5 +16,6 @@ pub fn all() -> Vec<Case> {
     cases.extend(arithmetic::cases());
     cases.extend(elementwise::cases());
     cases.extend(reduce::cases());
+    cases.extend(optimizer::cases());
     cases
 }

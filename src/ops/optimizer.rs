@@ -1,1 +1,0 @@
-//! Gradient clipping, AdamW, casts of weights, loss scaling.

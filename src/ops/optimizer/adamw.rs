@@ -1,0 +1,119 @@
+//! Adam with decoupled weight decay.
+
+use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector};
+use crate::error::{Error, Result};
+use crate::graph::{Alias, Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::shape::TensorType;
+
+static ADAMW: Kernel = Kernel::new("adamw", include_str!("../../../shaders/adamw.wgsl"));
+
+/// One step of AdamW over a flat range, in place:
+///
+/// ```text
+/// g = coefficient · grad      m ← β1 m + (1 − β1) g      v ← β2 v + (1 − β2) g²
+/// x ← x − lr · a · ((m / c1) / (√(v / c2) + ε) + wd · d · x)
+/// ```
+///
+/// with the multipliers `a` (learning rate) and `d` (decay) of the element's block from the table, and everything else
+/// from the control tensor of [`OptimizerControl`]. A skipped step changes nothing.
+///
+/// Inputs: x, grad, m, v (n each), table (n / 64, 2), control (16). Outputs: x, m, v. No gradient.
+/// Paper: Loshchilov and Hutter, arXiv:1711.05101.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdamW;
+
+impl Op for AdamW {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        expect_count("adamw", inputs, 6)?;
+        let count = expect_flat("adamw", "the parameter range", &inputs[0])?;
+        for (what, input) in ["the gradient range", "the first moment", "the second moment"].iter().zip(&inputs[1..]) {
+            if expect_flat("adamw", what, input)? != count {
+                return Err(Error::shape("adamw", format!("{what} is {input}, the parameter range {}", inputs[0])));
+            }
+        }
+        expect_vector("adamw", "the table", &inputs[4], count / BLOCK * 2)?;
+        expect_vector("adamw", "the control tensor", &inputs[5], OptimizerControl::LEN)?;
+        Ok(vec![inputs[0].clone(), inputs[2].clone(), inputs[3].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [mut x, mut m, mut v] = [inputs[0], inputs[2], inputs[3]].map(Array::clone);
+        let (grad, table, control) = (&inputs[1].data, &inputs[4].data, &inputs[5].data);
+        let (beta1, beta2) = (control[4], control[5]);
+        if control[8] != 0.0 {
+            return Ok(vec![x, m, v]);
+        }
+        for (i, x) in x.data.iter_mut().enumerate() {
+            let g = grad[i] * control[0];
+            let (rate, decay) = (table[i / BLOCK * 2], table[i / BLOCK * 2 + 1]);
+            m.data[i] = beta1 * m.data[i] + (1.0 - beta1) * g;
+            v.data[i] = beta2 * v.data[i] + (1.0 - beta2) * g * g;
+            let direction = (m.data[i] / control[2]) / ((v.data[i] / control[3]).sqrt() + control[6]);
+            *x -= control[1] * rate * (direction + control[7] * decay * *x);
+        }
+        Ok(vec![x, m, v])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let vectors = cx.input(0).numel() / 4;
+        cx.dispatch(
+            Dispatch::new(&ADAMW)
+                .read(cx.input(1))
+                .read(cx.input(4))
+                .read(cx.input(5))
+                .update(cx.output(0))
+                .update(cx.output(1))
+                .update(cx.output(2))
+                .param(vectors)
+                .groups_for(vectors, 64)
+                .flops(vectors as u64 * 4 * 16),
+        )
+    }
+
+    fn alias(&self, index: usize) -> Option<Alias> {
+        Some(Alias::InPlace([0, 2, 3][index.min(2)]))
+    }
+}
+
+/// One step of [`AdamW`]; gives the updated parameters, first and second moments.
+///
+/// # Errors
+/// [`Error::Shape`] if an operand is no flat range or their sizes differ.
+pub fn adamw(
+    g: &mut Graph,
+    parameters: Tensor,
+    gradients: Tensor,
+    moments: [Tensor; 2],
+    table: Tensor,
+    control: Tensor,
+) -> Result<[Tensor; 3]> {
+    let inputs = [parameters, gradients, moments[0], moments[1], table, control];
+    match g.apply(AdamW, &inputs)?[..] {
+        [parameters, first, second] => Ok([parameters, first, second]),
+        _ => Err(Error::Graph("adamw did not give three tensors".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+
+    #[test]
+    fn ranges_of_different_sizes_are_refused() {
+        let mut g = Graph::new();
+        let x = g.state("x", [128], DType::F32).unwrap();
+        let y = g.state("y", [64], DType::F32).unwrap();
+        let table = g.input("table", [2, 2], DType::F32).unwrap();
+        let control = g.input("control", [16], DType::F32).unwrap();
+        let error = adamw(&mut g, x, x, [x, y], table, control).unwrap_err().to_string();
+        assert!(error.contains("the second moment is f32[64], the parameter range f32[128]"), "{error}");
+        let error = adamw(&mut g, x, x, [x, x], control, control).unwrap_err().to_string();
+        assert!(error.contains("the table is f32[16], expected f32[4]"), "{error}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Half-precision copies of f32 weights.
+
+use super::{BLOCK, expect_count, expect_flat};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Alias, Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::shape::{Shape, TensorType};
+
+static CAST_HALF: Kernel = Kernel::new("cast_half", include_str!("../../../shaders/cast_half.wgsl"));
+
+/// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even, and what is too
+/// large becomes the largest finite value of the type.
+///
+/// Inputs: source (n) f32, a flat range; target (k ≤ n) f16 or bf16, k a multiple of 64. Output: the target. No gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CastHalf {
+    /// The type of the target.
+    pub dtype: DType,
+}
+
+impl CastHalf {
+    /// The value that the kernel stores for `x`.
+    fn round(self, x: f64) -> f64 {
+        let largest = match self.dtype {
+            DType::BF16 => half::bf16::MAX.to_f64(),
+            _ => half::f16::MAX.to_f64(),
+        };
+        let rounded = self.dtype.round(x);
+        if rounded.is_infinite() { largest.copysign(x) } else { rounded }
+    }
+}
+
+impl Op for CastHalf {
+    fn name(&self) -> &'static str {
+        "cast_half"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        expect_count("cast_half", inputs, 2)?;
+        let count = expect_flat("cast_half", "the source", &inputs[0])?;
+        let target = &inputs[1];
+        let fits = target.shape.rank() == 1
+            && matches!(self.dtype, DType::F16 | DType::BF16)
+            && target.dtype == self.dtype
+            && target.shape.numel().is_multiple_of(BLOCK)
+            && target.shape.numel() <= count;
+        if !fits {
+            let what = format!("the target is {target}, expected f16 or bf16[k], k a multiple of {BLOCK} up to {count}");
+            return Err(Error::shape("cast_half", what));
+        }
+        Ok(vec![target.clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let count = inputs[1].data.len();
+        Ok(vec![Array::from_fn([count], |i| self.round(inputs[0].data[i]))])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (source, target) = (cx.input(0), cx.output(0));
+        let count = target.numel();
+        let window = View { shape: Shape::new([count]), ..source };
+        cx.dispatch(
+            Dispatch::new(&CAST_HALF)
+                .constant("BRAIN", self.dtype == DType::BF16)
+                .read(window)
+                .write(target)
+                .param(count / 4)
+                .groups_for(count / 4, 64),
+        )
+    }
+
+    fn alias(&self, _index: usize) -> Option<Alias> {
+        Some(Alias::InPlace(1))
+    }
+}
+
+/// Rounds the first elements of the flat range `source` into the half-precision range `target`, in place.
+///
+/// # Errors
+/// [`Error::Shape`] if `source` is no flat range, or `target` is not f16 or bf16 or longer.
+pub fn cast_half(g: &mut Graph, source: Tensor, target: Tensor) -> Result<Tensor> {
+    let dtype = g.dtype(target);
+    g.apply1(CastHalf { dtype }, &[source, target])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_of_another_type_or_size_is_refused() {
+        let mut g = Graph::new();
+        let source = g.state("source", [128], DType::F32).unwrap();
+        for (name, count, dtype) in [("a", 128, DType::F32), ("b", 192, DType::F16), ("c", 65, DType::BF16)] {
+            let target = g.state(name, [count], dtype).unwrap();
+            let error = cast_half(&mut g, source, target).unwrap_err().to_string();
+            assert!(error.contains("expected f16 or bf16[k], k a multiple of 64 up to 128"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_range_ends_at_the_largest_value() {
+        let cast = CastHalf { dtype: DType::F16 };
+        assert_eq!([65519.0, 65520.0, -1e9].map(|x| cast.round(x)), [65504.0, 65504.0, -65504.0]);
+        assert!(cast.round(f64::NAN).is_nan());
+    }
+}

@@ -1,0 +1,55 @@
+//! Gradients in one flat range, their norm, clipping, AdamW, loss scaling and casts of weights.
+//!
+//! All ops here work on *flat ranges*: one-dimensional f32 tensors of a multiple of [`BLOCK`] elements, in which the
+//! tensors of a model lie side by side, each at a multiple of [`BLOCK`], zeros between them. One step of training is
+//!
+//! ```text
+//! gradients ──pack──► flat ──global_norm──► norm ──optimizer_control──► control ──adamw──► parameters, moments
+//! ```
+//!
+//! and nothing of it waits for the CPU: clipping, bias correction, loss scaling and the decision to skip a step whose
+//! gradients are not finite are all taken on the GPU.
+
+mod adamw;
+mod cast;
+mod control;
+mod norm;
+mod pack;
+
+pub use adamw::{AdamW, adamw};
+pub use cast::{CastHalf, cast_half};
+pub use control::{LossSeed, OptimizerControl, OptimizerScalars, StepReport, loss_seed, optimizer_control};
+pub use norm::{GlobalNorm, global_norm};
+pub use pack::{Pack, pack};
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::shape::TensorType;
+
+/// Elements that a tensor's place in a flat range is aligned to: the widest binding alignment there is, in f32.
+pub const BLOCK: usize = 64;
+
+/// Checks that `ty` is a flat range of f32.
+fn expect_flat(op: &str, what: &str, ty: &TensorType) -> Result<usize> {
+    let count = ty.shape.numel();
+    if ty.shape.rank() == 1 && ty.dtype == DType::F32 && count > 0 && count.is_multiple_of(BLOCK) {
+        return Ok(count);
+    }
+    Err(Error::shape(op, format!("{what} is {ty}, expected a flat range: f32[n], n a multiple of {BLOCK}")))
+}
+
+/// Checks that `ty` is `count` elements of f32.
+fn expect_vector(op: &str, what: &str, ty: &TensorType, count: usize) -> Result<()> {
+    if ty.dtype == DType::F32 && ty.shape.numel() == count {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("{what} is {ty}, expected f32[{count}]")))
+}
+
+/// Checks the number of operands.
+fn expect_count(op: &str, inputs: &[TensorType], count: usize) -> Result<()> {
+    if inputs.len() == count {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("expected {count} tensors, got {}", inputs.len())))
+}

@@ -1,0 +1,100 @@
+//! The Euclidean norm of all gradients together.
+
+use super::expect_flat;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::shape::{Shape, TensorType};
+
+static NORM_PARTIALS: Kernel = Kernel::new("norm_partials", include_str!("../../../shaders/norm_partials.wgsl"));
+static NORM_FINAL: Kernel = Kernel::new("norm_final", include_str!("../../../shaders/norm_final.wgsl"));
+
+/// Elements that one workgroup of the first stage sums.
+const CHUNK: usize = 4096;
+
+/// An element of this size or more counts as not finite: below it, f32 sums of squares can't overflow.
+const LARGEST: f64 = (1_u64 << 47) as f64;
+
+/// `norm = sqrt(Σ x²)` over all elements of one or more flat ranges, as a scalar; NaN if an element is NaN, infinite,
+/// or 2^47 or more.
+///
+/// Two stages in a fixed order, so the same gradients give the same bits. No gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GlobalNorm;
+
+impl Op for GlobalNorm {
+    fn name(&self) -> &'static str {
+        "global_norm"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        if inputs.is_empty() {
+            return Err(Error::shape("global_norm", "expected at least one flat range"));
+        }
+        for (index, input) in inputs.iter().enumerate() {
+            expect_flat("global_norm", &format!("operand {index}"), input)?;
+        }
+        Ok(vec![TensorType::f32(Shape::default())])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let elements = || inputs.iter().flat_map(|flat| &flat.data);
+        let finite = elements().all(|x| x.abs() < LARGEST);
+        let norm = if finite { elements().map(|x| x * x).sum::<f64>().sqrt() } else { f64::NAN };
+        Ok(vec![Array::scalar(norm)])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let groups: Vec<usize> = (0..cx.input_count()).map(|i| cx.input(i).numel().div_ceil(CHUNK)).collect();
+        let total: usize = groups.iter().sum();
+        let partials = cx.scratch([total], DType::F32);
+        let mut first = 0;
+        for (index, &groups) in groups.iter().enumerate() {
+            let flat = cx.input(index);
+            let count = flat.numel();
+            cx.dispatch(
+                Dispatch::new(&NORM_PARTIALS)
+                    .read(flat)
+                    .update(partials.clone())
+                    .param(count / 4)
+                    .param(first)
+                    .groups(groups)
+                    .flops(2 * count as u64),
+            )?;
+            first += groups;
+        }
+        cx.dispatch(Dispatch::new(&NORM_FINAL).read(partials).write(cx.output(0)).param(total).flops(total as u64))
+    }
+}
+
+/// The Euclidean norm of all elements of `flats` together, as a scalar.
+///
+/// # Errors
+/// [`Error::Shape`] if an operand is no flat range.
+pub fn global_norm(g: &mut Graph, flats: &[Tensor]) -> Result<Tensor> {
+    g.apply1(GlobalNorm, flats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_flat_is_refused() {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 64], DType::F32).unwrap();
+        let error = global_norm(&mut g, &[x]).unwrap_err().to_string();
+        assert!(error.contains("operand 0 is f32[2, 64], expected a flat range"), "{error}");
+        assert!(global_norm(&mut g, &[]).unwrap_err().to_string().contains("at least one"));
+    }
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        for bad in [f64::NAN, f64::INFINITY, -1e15] {
+            let mut x = Array::zeros([64]);
+            x.data[7] = bad;
+            assert!(GlobalNorm.reference(&[&x]).unwrap()[0].data[0].is_nan());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Tensors into their places in a flat range.
+
+use super::{expect_flat, expect_vector};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::shape::{Shape, TensorType};
+
+static PACK: Kernel = Kernel::new("pack", include_str!("../../../shaders/pack.wgsl"));
+static PACK_ACCUMULATE: Kernel =
+    Kernel::new("pack_accumulate", include_str!("../../../shaders/pack_accumulate.wgsl"));
+
+/// `flat[offset + i] = part[i]` for each part, in place; with a `keep` scalar, `flat[offset + i] = part[i] + (keep ?
+/// flat[offset + i] : 0)`, which sums gradients over micro-batches.
+///
+/// Inputs: `flat`, then `keep` (1 element) if [`Pack::accumulate`] is set, then the f32 parts. What lies between the
+/// parts is not touched. No gradient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pack {
+    /// Where each part begins, in elements of the flat range: multiples of [`BLOCK`](super::BLOCK).
+    pub offsets: Vec<usize>,
+    /// Whether input 1 is the `keep` scalar.
+    pub accumulate: bool,
+}
+
+impl Pack {
+    /// The index of the first part among the inputs.
+    #[must_use]
+    pub fn first_part(&self) -> usize {
+        1 + usize::from(self.accumulate)
+    }
+}
+
+impl Op for Pack {
+    fn name(&self) -> &'static str {
+        if self.accumulate { "pack_accumulate" } else { "pack" }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let name = self.name();
+        super::expect_count(name, inputs, self.first_part() + self.offsets.len())?;
+        let total = expect_flat(name, "the flat range", &inputs[0])?;
+        if self.accumulate {
+            expect_vector(name, "keep", &inputs[1], 1)?;
+        }
+        let mut taken: Vec<(usize, usize)> = Vec::new();
+        for (index, (&offset, part)) in self.offsets.iter().zip(&inputs[self.first_part()..]).enumerate() {
+            let end = offset + part.shape.numel();
+            if part.dtype != DType::F32 || end > total || !offset.is_multiple_of(super::BLOCK) {
+                let what = format!("part {index}, {part} at {offset}, does not fit into a flat range of {total}");
+                return Err(Error::shape(name, what));
+            }
+            taken.push((offset, end));
+        }
+        taken.sort_unstable();
+        match taken.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+            None => Ok(vec![inputs[0].clone()]),
+            Some(pair) => Err(Error::shape(name, format!("the parts at {} and {} overlap", pair[0].0, pair[1].0))),
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let mut flat = inputs[0].clone();
+        let keeps = self.accumulate && inputs[1].data[0] != 0.0;
+        for (&offset, part) in self.offsets.iter().zip(&inputs[self.first_part()..]) {
+            for (to, from) in flat.data[offset..].iter_mut().zip(&part.data) {
+                *to = if keeps { *to + from } else { *from };
+            }
+        }
+        Ok(vec![flat])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        for (index, &offset) in self.offsets.iter().enumerate() {
+            let part = cx.input(self.first_part() + index);
+            let (flat, count) = (cx.output(0), part.numel());
+            if part.slot == flat.slot {
+                // Its producer wrote it in place.
+                continue;
+            }
+            let window = View { start: flat.start + offset, shape: Shape::new([count]), ..flat };
+            let dispatch = if self.accumulate {
+                Dispatch::new(&PACK_ACCUMULATE).read(part).read(cx.input(1)).update(window)
+            } else {
+                Dispatch::new(&PACK).read(part).write(window)
+            };
+            let flops = if self.accumulate { count as u64 } else { 0 };
+            cx.dispatch(dispatch.param(count).groups_for(count, 256).flops(flops))?;
+        }
+        Ok(())
+    }
+
+    fn alias(&self, _index: usize) -> Option<Alias> {
+        Some(Alias::InPlace(0))
+    }
+
+    fn placements(&self) -> Vec<Placement> {
+        if self.accumulate {
+            return Vec::new();
+        }
+        let parts = self.offsets.iter().enumerate();
+        parts.map(|(index, &offset)| Placement { input: self.first_part() + index, into: 0, offset }).collect()
+    }
+}
+
+/// Copies each part to its element offset in `flat`, in place; with `keep`, adds to what lies there unless `keep` is 0.
+///
+/// # Errors
+/// [`Error::Shape`] if `flat` is no flat range, or a part does not fit, is not f32, or overlaps another.
+pub fn pack(g: &mut Graph, flat: Tensor, parts: &[(Tensor, usize)], keep: Option<Tensor>) -> Result<Tensor> {
+    let op = Pack { offsets: parts.iter().map(|part| part.1).collect(), accumulate: keep.is_some() };
+    let inputs: Vec<Tensor> = [flat].into_iter().chain(keep).chain(parts.iter().map(|part| part.0)).collect();
+    g.apply1(op, &inputs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pack_error(offsets: [usize; 2]) -> String {
+        let mut g = Graph::new();
+        let flat = g.state("flat", [128], DType::F32).unwrap();
+        let a = g.input("a", [10], DType::F32).unwrap();
+        let b = g.input("b", [3, 5], DType::F32).unwrap();
+        pack(&mut g, flat, &[(a, offsets[0]), (b, offsets[1])], None).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn misplaced_parts_are_refused() {
+        assert!(pack_error([0, 10]).contains("part 1, f32[3, 5] at 10, does not fit"));
+        assert!(pack_error([128, 0]).contains("part 0, f32[10] at 128, does not fit"));
+        assert!(pack_error([64, 64]).contains("the parts at 64 and 64 overlap"));
+    }
+
+    #[test]
+    fn a_range_that_is_not_flat_is_refused() {
+        let mut g = Graph::new();
+        let flat = g.state("flat", [100], DType::F32).unwrap();
+        let error = pack(&mut g, flat, &[], None).unwrap_err().to_string();
+        assert!(error.contains("f32[100], expected a flat range"), "{error}");
+    }
+}

@@ -1,0 +1,339 @@
+//! A training step as graphs: forward, backward, clipping and AdamW in one recording, or cut in two at the gradients.
+
+use super::layout::{FlatLayout, Placed, Range};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::kernel::Caps;
+use crate::ops::{self, BLOCK, OptimizerControl, OptimizerScalars};
+use crate::shape::TensorType;
+use serde::{Deserialize, Serialize};
+
+/// The input that holds [`OptimizerScalars`].
+pub const SCALARS: &str = "optimizer.scalars";
+/// The input that says whether gradients are added to those of the micro-batches before (1) or replace them (0).
+pub const KEEP: &str = "optimizer.keep";
+/// The state of [`OptimizerControl`].
+pub const STATE: &str = "optimizer.state";
+/// The output that [`StepReport`](ops::StepReport) reads.
+pub const REPORT: &str = "report";
+/// The state that sums the losses of micro-batches.
+const LOSS: &str = "optimizer.loss";
+
+/// The constants of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamOptions {
+    /// The decay of the first moment.
+    pub beta1: f32,
+    /// The decay of the second moment.
+    pub beta2: f32,
+    /// What is added to the root of the second moment.
+    pub epsilon: f32,
+    /// The decoupled weight decay.
+    pub weight_decay: f32,
+}
+
+impl Default for AdamOptions {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 }
+    }
+}
+
+/// Dynamic loss scaling: the loss is differentiated with a factor that grows while gradients stay finite.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossScaling {
+    /// The factor of the first step.
+    pub initial: f32,
+    /// What the factor is multiplied by after `interval` good steps.
+    pub growth: f32,
+    /// What the factor is multiplied by when a gradient is not finite.
+    pub backoff: f32,
+    /// Good steps between two growths.
+    pub interval: u32,
+}
+
+impl Default for LossScaling {
+    fn default() -> Self {
+        Self { initial: 65536.0, growth: 2.0, backoff: 0.5, interval: 2000 }
+    }
+}
+
+/// What a training step does besides the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepOptions {
+    /// The constants of AdamW.
+    pub adam: AdamOptions,
+    /// Gradients are shortened to this norm; 0 leaves them as they are.
+    pub max_norm: f32,
+    /// Whether vectors (gains, biases) decay as well.
+    pub decay_vectors: bool,
+    /// Parameters whose name contains one of these do not decay.
+    pub no_decay: Vec<String>,
+    /// Parameters whose name contains the text learn at this multiple of the rate.
+    pub rates: Vec<(String, f32)>,
+    /// Micro-batches whose gradients are averaged before a step.
+    pub accumulation: u32,
+    /// Dynamic loss scaling, if any.
+    pub loss_scaling: Option<LossScaling>,
+}
+
+impl Default for StepOptions {
+    fn default() -> Self {
+        Self {
+            adam: AdamOptions::default(),
+            max_norm: 1.0,
+            decay_vectors: false,
+            no_decay: Vec::new(),
+            rates: Vec::new(),
+            accumulation: 1,
+            loss_scaling: None,
+        }
+    }
+}
+
+impl StepOptions {
+    /// The tensor [`SCALARS`] of a step with this learning rate.
+    #[must_use]
+    pub fn scalars(&self, learning_rate: f32) -> OptimizerScalars {
+        let none = LossScaling { initial: 1.0, growth: 1.0, backoff: 1.0, interval: 1 };
+        let scaling = self.loss_scaling.unwrap_or(none);
+        OptimizerScalars {
+            learning_rate,
+            beta1: self.adam.beta1,
+            beta2: self.adam.beta2,
+            epsilon: self.adam.epsilon,
+            weight_decay: self.adam.weight_decay,
+            max_norm: self.max_norm,
+            share: 1.0 / self.accumulation.max(1) as f32,
+            initial_scale: scaling.initial,
+            growth: scaling.growth,
+            backoff: scaling.backoff,
+            interval: scaling.interval as f32,
+            // Gradients of 2^47 count as overflow, so a larger scale could never be used.
+            largest_scale: 16_777_216.0_f32.max(scaling.initial),
+        }
+    }
+
+    /// Refuses what makes no sense.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the option.
+    pub fn check(&self) -> Result<()> {
+        let adam = &self.adam;
+        let unit = |x: f32| (0.0..1.0).contains(&x);
+        let not_negative = |x: f32| x >= 0.0 && x.is_finite();
+        let checks = [
+            ("beta1", unit(adam.beta1), "from 0 up to, not including, 1"),
+            ("beta2", unit(adam.beta2), "from 0 up to, not including, 1"),
+            ("epsilon", adam.epsilon > 0.0 && adam.epsilon.is_finite(), "greater than 0"),
+            ("weight_decay", not_negative(adam.weight_decay), "0 or greater"),
+            ("max_norm", not_negative(self.max_norm), "0 (no clipping) or greater"),
+            ("accumulation", self.accumulation > 0, "1 or greater"),
+            ("loss_scaling", self.loss_scaling.is_none_or(|s| s.is_usable()), "growing, shrinking and positive"),
+            ("rates", self.rates.iter().all(|(_, rate)| not_negative(*rate)), "0 or greater"),
+        ];
+        match checks.iter().find(|(_, fine, _)| !fine) {
+            None => Ok(()),
+            Some((name, _, wanted)) => Err(Error::input(*name, format!("it must be {wanted}"))),
+        }
+    }
+
+    /// The learning-rate and decay multipliers of a parameter.
+    fn multipliers(&self, placed: &Placed) -> [f64; 2] {
+        let rate = self.rates.iter().find(|(part, _)| placed.name.contains(part)).map_or(1.0, |(_, rate)| *rate);
+        let decays = (self.decay_vectors || placed.ty.shape.rank() > 1)
+            && !self.no_decay.iter().any(|part| placed.name.contains(part));
+        [f64::from(rate), if decays { 1.0 } else { 0.0 }]
+    }
+}
+
+impl LossScaling {
+    fn is_usable(&self) -> bool {
+        let in_range = self.initial > 0.0 && self.initial.is_finite();
+        in_range && self.growth >= 1.0 && self.backoff > 0.0 && self.backoff <= 1.0 && self.interval > 0
+    }
+}
+
+/// Which part of a step a graph holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    Whole,
+    /// Forward and backward: up to the gradients. Also what all micro-batches but the last run.
+    Gradients,
+    /// From the gradients on: norm, clipping, AdamW. Between the halves, engines may average gradients over machines.
+    Update,
+}
+
+/// A training step: the layout of what is trained, and what happens to it.
+#[derive(Clone, Debug)]
+pub struct TrainStep {
+    layout: FlatLayout,
+    options: StepOptions,
+}
+
+/// What the first half of a step leaves to the second.
+struct Halfway {
+    gradients: Vec<Tensor>,
+    loss: Tensor,
+}
+
+impl TrainStep {
+    /// A step that trains these parameters on an adapter.
+    ///
+    /// # Errors
+    /// Those of [`FlatLayout::new`] and [`StepOptions::check`].
+    pub fn new(parameters: &[(String, TensorType)], caps: &Caps, options: StepOptions) -> Result<Self> {
+        options.check()?;
+        Ok(Self { layout: FlatLayout::new(parameters, caps)?, options })
+    }
+
+    /// How the parameters lie.
+    #[must_use]
+    pub fn layout(&self) -> &FlatLayout {
+        &self.layout
+    }
+
+    /// What happens to them.
+    #[must_use]
+    pub fn options(&self) -> &StepOptions {
+        &self.options
+    }
+
+    /// The graph of a part of the step. `build` adds the model and gives the scalar loss; the update needs none.
+    ///
+    /// # Errors
+    /// Those of `build`; [`Error::NotDifferentiable`]; [`Error::Graph`] if the loss does not depend on a parameter.
+    pub fn graph(&self, part: Part, build: impl FnOnce(&mut Graph) -> Result<Tensor>) -> Result<Graph> {
+        let mut g = Graph::new();
+        let halfway = match part {
+            Part::Update => self.halfway_states(&mut g)?,
+            Part::Whole | Part::Gradients => {
+                let loss = build(&mut g)?;
+                self.gradients(&mut g, loss)?
+            }
+        };
+        match part {
+            Part::Gradients => g.output("loss", halfway.loss)?,
+            Part::Whole | Part::Update => g.scope("update", |g| self.update(g, &halfway))?,
+        }
+        Ok(g)
+    }
+
+    /// Gradients and loss as the first half of the step left them in memory.
+    fn halfway_states(&self, g: &mut Graph) -> Result<Halfway> {
+        let flats = self.layout.shards.iter().enumerate();
+        let gradients = flats
+            .map(|(i, shard)| g.state(&Range::Gradients.name(i), [shard.total], DType::F32))
+            .collect::<Result<_>>()?;
+        Ok(Halfway { gradients, loss: g.state(LOSS, [BLOCK], DType::F32)? })
+    }
+
+    /// Adds the backward pass and gathers gradients and loss in flat ranges.
+    fn gradients(&self, g: &mut Graph, loss: Tensor) -> Result<Halfway> {
+        let mut wrt = Vec::new();
+        for Placed { name, ty, .. } in self.layout.parameters() {
+            match g.find(name).filter(|t| g.ty(*t) == ty) {
+                Some(tensor) => wrt.push(tensor),
+                None => return Err(Error::Graph(format!("the model has no parameter \"{name}\" of type {ty}"))),
+            }
+        }
+        let found = match self.options.loss_scaling {
+            None => g.differentiate(loss, &wrt)?,
+            Some(_) => {
+                let (state, scalars) = control_leaves(g)?;
+                let seed = ops::loss_seed(g, loss, state, scalars)?;
+                g.differentiate_from(&[(loss, seed)], &wrt)?
+            }
+        };
+        let keep = match self.options.accumulation {
+            0 | 1 => None,
+            _ => Some(g.input(KEEP, [1], DType::F32)?),
+        };
+        let mut halfway = self.halfway_states(g)?;
+        let mut found = found.into_iter();
+        for (flat, shard) in halfway.gradients.iter_mut().zip(&self.layout.shards) {
+            let mut parts = Vec::with_capacity(shard.parameters.len());
+            for (placed, gradient) in shard.parameters.iter().zip(found.by_ref()) {
+                let gradient = gradient
+                    .ok_or_else(|| Error::Graph(format!("the loss does not depend on \"{}\"", placed.name)))?;
+                parts.push((gradient, placed.offset));
+            }
+            *flat = ops::pack(g, *flat, &parts, keep)?;
+        }
+        halfway.loss = ops::pack(g, halfway.loss, &[(loss, 0)], keep)?;
+        Ok(halfway)
+    }
+
+    /// Adds norm, control, AdamW and the casts to half precision.
+    fn update(&self, g: &mut Graph, halfway: &Halfway) -> Result<()> {
+        let norm = ops::global_norm(g, &halfway.gradients)?;
+        let (state, scalars) = control_leaves(g)?;
+        let (control, _) = ops::optimizer_control(g, norm, halfway.loss, scalars, state)?;
+        for (index, shard) in self.layout.shards.iter().enumerate() {
+            let mut flat = |range: Range| g.state(&range.name(index), [shard.total], DType::F32);
+            let parameters = flat(Range::Parameters)?;
+            let moments = [flat(Range::FirstMoment)?, flat(Range::SecondMoment)?];
+            let table = self.layout.table(index, |placed| self.options.multipliers(placed));
+            let table = g.constant("multipliers", table, DType::F32);
+            let [parameters, ..] = ops::adamw(g, parameters, halfway.gradients[index], moments, table, control)?;
+            if let (Some(dtype), true) = (self.layout.half_type, shard.half > 0) {
+                let half = g.state(&Range::Half.name(index), [shard.half], dtype)?;
+                ops::cast_half(g, parameters, half)?;
+            }
+        }
+        g.output(REPORT, control)
+    }
+}
+
+fn control_leaves(g: &mut Graph) -> Result<(Tensor, Tensor)> {
+    let state = g.state(STATE, [OptimizerControl::STATE], DType::F32)?;
+    let scalars = match g.find(SCALARS) {
+        Some(scalars) => scalars,
+        None => g.input(SCALARS, [OptimizerScalars::LEN], DType::F32)?,
+    };
+    Ok((state, scalars))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters() -> Vec<(String, TensorType)> {
+        vec![("w".into(), TensorType::f32([3, 5])), ("b".into(), TensorType::f32([5]))]
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_refused_by_name() {
+        let bad = StepOptions { adam: AdamOptions { beta2: 1.0, ..Default::default() }, ..Default::default() };
+        let error = TrainStep::new(&parameters(), &Caps::baseline(), bad).unwrap_err().to_string();
+        assert!(error.contains("beta2: it must be from 0 up to"), "{error}");
+        let bad = StepOptions { accumulation: 0, ..Default::default() };
+        assert!(bad.check().unwrap_err().to_string().contains("accumulation: it must be 1 or greater"));
+        let bad = StepOptions { max_norm: f32::NAN, ..Default::default() };
+        assert!(bad.check().unwrap_err().to_string().contains("max_norm"));
+    }
+
+    #[test]
+    fn vectors_do_not_decay_and_rates_go_by_name() {
+        let options =
+            StepOptions { rates: vec![("router".into(), 0.1)], no_decay: vec!["wte".into()], ..Default::default() };
+        let of = |name: &str, dims: &[usize]| {
+            let placed = Placed { name: name.into(), ty: TensorType::f32(dims), offset: 0 };
+            options.multipliers(&placed)
+        };
+        assert_eq!(of("h.0.weight", &[3, 3]), [1.0, 1.0]);
+        assert_eq!(of("h.0.bias", &[3]), [1.0, 0.0]);
+        assert_eq!(of("wte.weight", &[3, 3]), [1.0, 0.0]);
+        assert_eq!(of("router.weight", &[3, 3]), [f64::from(0.1_f32), 1.0]);
+    }
+
+    #[test]
+    fn a_parameter_the_loss_does_not_reach_is_named() {
+        let step = TrainStep::new(&parameters(), &Caps::baseline(), StepOptions::default()).unwrap();
+        let build = |g: &mut Graph| g.parameter("w", [3, 5], DType::F32);
+        let error = step.graph(Part::Whole, build).unwrap_err().to_string();
+        assert!(error.contains("the model has no parameter \"b\" of type f32[5]"), "{error}");
+    }
+}
