@@ -2,7 +2,7 @@
 //
 //   seed = state.scale, or the initial scale before the first step
 //
-// in        state (8) f32   scalars (16) f32
+// in        state (64) f32, 8 in use   scalars (16) f32
 // out       seed (1) f32
 // grid      one invocation
 // numerics  exact
@@ -10,7 +10,7 @@
 struct Params { base: u32, groups: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> state: array<f32>;         // (8)
+@group(0) @binding(1) var<storage, read> state: array<f32>;         // (64)
 @group(0) @binding(2) var<storage, read> scalars: array<f32>;       // (16)
 @group(0) @binding(3) var<storage, read_write> seed: array<f32>;    // (1)
 

@@ -6,7 +6,7 @@
 //   a good step: t + 1, and scale * growth after `interval` of them; a bad one: skipped + 1, scale * backoff
 //
 // in        norm (1) f32 as bits   loss (1 or more) f32 as bits, the first is read   scalars (16) f32
-// out       control (16) f32 as bits   state (8) f32, updated
+// out       control (16) f32 as bits   state (64) f32, 8 in use, updated
 // grid      one invocation
 // numerics  f32; what may be NaN is looked at and passed on as bits only
 // paper     Loshchilov and Hutter, arXiv:1711.05101; Micikevicius et al., arXiv:1710.03740
@@ -18,7 +18,7 @@ struct Params { base: u32, groups: u32 }
 @group(0) @binding(2) var<storage, read> loss: array<u32>;             // (1 or more)
 @group(0) @binding(3) var<storage, read> scalars: array<f32>;          // (16) lr b1 b2 eps wd max_norm share scale0 growth backoff interval scale_max
 @group(0) @binding(4) var<storage, read_write> control: array<u32>;    // (16)
-@group(0) @binding(5) var<storage, read_write> state: array<f32>;      // (8) scale good skipped t c1 c2 norm row
+@group(0) @binding(5) var<storage, read_write> state: array<f32>;      // (64) scale good skipped t c1 c2 norm row
 
 fn is_finite(bits: u32) -> bool {
     return (bits & 0x7f800000u) != 0x7f800000u;

@@ -20,11 +20,11 @@ mod softmax;
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
-pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 pub use optimizer::{
-    AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw, cast_half,
-    global_norm, loss_seed, optimizer_control, pack,
+    AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw,
+    cast_half, global_norm, loss_seed, optimizer_control, pack,
 };
+pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};

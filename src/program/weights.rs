@@ -78,6 +78,40 @@ impl Weights {
         Ok(())
     }
 
+    /// Moves tensors into one buffer, each to its offset in elements; `flat` names the whole. Values that the store has
+    /// already come along, others are zero. Programs that were prepared before keep using the old memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the store has a tensor with another type; [`Error::OutOfMemory`].
+    pub fn gather(&self, flat: &str, whole: &TensorType, places: &[(String, TensorType, usize)]) -> Result<()> {
+        let mut map = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, held, ty)) =
+            places.iter().find_map(|(n, ty, _)| map.get(n).filter(|e| e.ty != *ty).map(|e| (n, e.ty.clone(), ty)))
+        {
+            return Err(Error::shape(name, format!("the store holds {held}, training wants {ty}")));
+        }
+        let in_place = |entry: &Entry| {
+            places.iter().all(|(name, ty, offset)| {
+                map.get(name).is_some_and(|e| e.buffer == entry.buffer && e.offset == ty.dtype.bytes(*offset))
+            })
+        };
+        if map.get(flat).is_some_and(|entry| entry.ty == *whole && in_place(entry)) {
+            return Ok(());
+        }
+        let buffer = self.gpu.buffer(flat, whole.bytes(), usage())?;
+        let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for (name, ty, offset) in places {
+            let offset = ty.dtype.bytes(*offset);
+            if let Some(old) = map.get(name) {
+                encoder.copy_buffer_to_buffer(&old.buffer, old.offset, &buffer, offset, ty.bytes());
+            }
+            map.insert(name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset });
+        }
+        map.insert(flat.into(), Entry { ty: whole.clone(), buffer, offset: 0 });
+        self.gpu.queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
     /// The entry of that name, created and zero if it is not there.
     ///
     /// # Errors

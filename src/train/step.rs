@@ -256,8 +256,8 @@ impl TrainStep {
         for (flat, shard) in halfway.gradients.iter_mut().zip(&self.layout.shards) {
             let mut parts = Vec::with_capacity(shard.parameters.len());
             for (placed, gradient) in shard.parameters.iter().zip(found.by_ref()) {
-                let gradient = gradient
-                    .ok_or_else(|| Error::Graph(format!("the loss does not depend on \"{}\"", placed.name)))?;
+                let gradient =
+                    gradient.ok_or_else(|| Error::Graph(format!("the loss does not depend on \"{}\"", placed.name)))?;
                 parts.push((gradient, placed.offset));
             }
             *flat = ops::pack(g, *flat, &parts, keep)?;

@@ -3,8 +3,8 @@
 mod activation;
 mod arithmetic;
 mod elementwise;
-mod reduce;
 mod optimizer;
+mod reduce;
 
 use super::Case;
 

@@ -53,9 +53,8 @@ fn norm() -> Vec<Case> {
     for blocks in [vec![1], vec![31], vec![33, 1, 257]] {
         let names = ["a", "b", "c"];
         let feeds = blocks.iter().zip(names).map(|(n, name)| Feed::normal(name, [n * BLOCK]).fixed()).collect();
-        cases.push(Case::new(format!("global_norm blocks {blocks:?}"), feeds, |g, x| {
-            Ok(vec![ops::global_norm(g, x)?])
-        }));
+        cases
+            .push(Case::new(format!("global_norm blocks {blocks:?}"), feeds, |g, x| Ok(vec![ops::global_norm(g, x)?])));
     }
     cases
 }
@@ -90,12 +89,18 @@ fn control() -> Vec<Case> {
                 Feed::given("norm", [1], DType::F32, [norm]),
                 Feed::given("loss", [1], DType::F32, [2.5]),
                 scalar_feed(),
-                Feed::given("before", [8], DType::F32, state.map(|x| f64::from(x as f32))),
+                Feed::given(
+                    "before",
+                    [64],
+                    DType::F32,
+                    (0..64).map(|i| state.get(i).map_or(0.0, |&x| DType::F32.round(x))),
+                ),
             ];
             let name = format!("optimizer_control {what}, norm {norm}");
             cases.push(Case::new(name, feeds, |g, x| {
-                let seed = ops::loss_seed(g, x[3], x[2])?;
-                let (control, state) = ops::optimizer_control(g, x[0], x[1], x[2], x[3])?;
+                let before = flat(g, "state", x[3])?;
+                let seed = ops::loss_seed(g, x[1], before, x[2])?;
+                let (control, state) = ops::optimizer_control(g, x[0], x[1], x[2], before)?;
                 Ok(vec![seed, control, state])
             }));
         }
@@ -128,9 +133,30 @@ fn adamw(blocks: usize, skip: f64) -> Case {
 fn cast(dtype: DType, blocks: usize) -> Case {
     let count = blocks * BLOCK;
     let edges = [
-        0.0, -0.0, 1.0, 1.000_488_281_25, 1.001_464_843_75, 65504.0, 65519.99, 65520.0, -70000.0, 6.1e-5, 6.097_555e-5,
-        5.96e-8, 2.98e-8, 2.980_232_3e-8, 8.94e-8, 1e-9, -3.4e38, 3.39e38, 1.003_906_25, 1.011_718_75, 2049.0, 2051.0,
-        -6.103_515_6e-5, 6.100_5e-5,
+        0.0,
+        -0.0,
+        1.0,
+        1.000_488_281_25,
+        1.001_464_843_75,
+        65504.0,
+        65519.99,
+        65520.0,
+        -70000.0,
+        6.1e-5,
+        6.097_555e-5,
+        5.96e-8,
+        2.98e-8,
+        2.980_232_3e-8,
+        8.94e-8,
+        1e-9,
+        -3.4e38,
+        3.39e38,
+        1.003_906_25,
+        1.011_718_75,
+        2049.0,
+        2051.0,
+        -6.103_515_6e-5,
+        6.100_5e-5,
     ];
     let value = move |i: usize| match edges.get(i) {
         Some(&edge) => edge,

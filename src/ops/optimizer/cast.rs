@@ -46,7 +46,8 @@ impl Op for CastHalf {
             && target.shape.numel().is_multiple_of(BLOCK)
             && target.shape.numel() <= count;
         if !fits {
-            let what = format!("the target is {target}, expected f16 or bf16[k], k a multiple of {BLOCK} up to {count}");
+            let what =
+                format!("the target is {target}, expected f16 or bf16[k], k a multiple of {BLOCK} up to {count}");
             return Err(Error::shape("cast_half", what));
         }
         Ok(vec![target.clone()])

@@ -114,7 +114,7 @@ impl StepReport {
 /// If norm and loss are finite, the step counts (t + 1) and the loss scale grows by `growth` after `interval` of them.
 /// If not, the step is skipped, t and the corrections stay, and the loss scale is multiplied by `backoff`.
 ///
-/// Inputs: norm (1), loss (1 or more, the first is read), scalars (16, see [`OptimizerScalars`]), state (8: scale, good
+/// Inputs: norm (1), loss (1 or more, the first is read), scalars (16, see [`OptimizerScalars`]), state (64, of which 8 are used: scale, good
 /// steps since it grew, skipped, t, c1, c2, norm, skipped in a row; zero at first). Outputs: control (16: coefficient,
 /// lr, c1, c2, β1, β2, ε, weight decay, skip, loss, norm, scale, t, skipped, skipped in a row, clip) and the state,
 /// updated in place. No gradient. Papers: arXiv:1711.05101, arXiv:1710.03740.
@@ -124,8 +124,8 @@ pub struct OptimizerControl;
 impl OptimizerControl {
     /// Elements of the control tensor.
     pub const LEN: usize = 16;
-    /// Elements of the state.
-    pub const STATE: usize = 8;
+    /// Elements of the state: a flat range, of which 8 are in use.
+    pub const STATE: usize = super::BLOCK;
 }
 
 impl Op for OptimizerControl {
@@ -208,9 +208,12 @@ pub fn optimizer_control(
 }
 
 /// The scalar that the loss is differentiated with: the loss scale of the state, or the initial one before the first
-/// step. Inputs: state (8), scalars (16). No gradient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LossSeed;
+/// step. Inputs: state (64), scalars (16). No gradient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LossSeed {
+    /// The loss's shape, of one element.
+    pub shape: Shape,
+}
 
 impl Op for LossSeed {
     fn name(&self) -> &'static str {
@@ -221,12 +224,14 @@ impl Op for LossSeed {
         expect_count("loss_seed", inputs, 2)?;
         expect_vector("loss_seed", "state", &inputs[0], OptimizerControl::STATE)?;
         expect_vector("loss_seed", "scalars", &inputs[1], OptimizerScalars::LEN)?;
-        Ok(vec![TensorType::f32(Shape::default())])
+        let ty = TensorType::f32(self.shape.clone());
+        expect_vector("loss_seed", "the loss", &ty, 1)?;
+        Ok(vec![ty])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let scale = inputs[0].data[0];
-        Ok(vec![Array::scalar(if scale == 0.0 { inputs[1].data[7] } else { scale })])
+        Ok(vec![Array::new(self.shape.clone(), vec![if scale == 0.0 { inputs[1].data[7] } else { scale }])?])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
@@ -234,12 +239,13 @@ impl Op for LossSeed {
     }
 }
 
-/// The loss scale as a scalar, to differentiate the loss with.
+/// The loss scale in the shape of `loss`, to differentiate that with.
 ///
 /// # Errors
-/// [`Error::Shape`] if state or scalars have another size than they must.
-pub fn loss_seed(g: &mut Graph, state: Tensor, scalars: Tensor) -> Result<Tensor> {
-    g.apply1(LossSeed, &[state, scalars])
+/// [`Error::Shape`] if the loss is no scalar, or state or scalars have another size than they must.
+pub fn loss_seed(g: &mut Graph, loss: Tensor, state: Tensor, scalars: Tensor) -> Result<Tensor> {
+    let shape = g.shape(loss).clone();
+    g.apply1(LossSeed { shape }, &[state, scalars])
 }
 
 #[cfg(test)]
@@ -251,18 +257,18 @@ mod tests {
     fn operands_of_another_size_are_refused() {
         let mut g = Graph::new();
         let one = g.input("one", [1], DType::F32).unwrap();
-        let state = g.state("state", [8], DType::F32).unwrap();
+        let state = g.state("state", [64], DType::F32).unwrap();
         let error = optimizer_control(&mut g, one, one, one, state).unwrap_err().to_string();
         assert!(error.contains("scalars is f32[1], expected f32[16]"), "{error}");
-        let error = loss_seed(&mut g, one, one).unwrap_err().to_string();
-        assert!(error.contains("state is f32[1], expected f32[8]"), "{error}");
+        let error = loss_seed(&mut g, one, one, one).unwrap_err().to_string();
+        assert!(error.contains("state is f32[1], expected f32[64]"), "{error}");
     }
 
     #[test]
     fn corrections_are_one_minus_the_power() {
         let scalars = scalars().map(f64::from);
         let scalars = Array::new([16], scalars.to_vec()).unwrap();
-        let mut state = Array::zeros([8]);
+        let mut state = Array::zeros([OptimizerControl::STATE]);
         for _ in 0..100 {
             let inputs = [&Array::scalar(1.0), &Array::scalar(1.0), &scalars, &state];
             state = OptimizerControl.reference(&inputs).unwrap().remove(1);

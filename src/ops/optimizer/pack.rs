@@ -8,8 +8,7 @@ use crate::kernel::{Dispatch, Kernel, Launch, View};
 use crate::shape::{Shape, TensorType};
 
 static PACK: Kernel = Kernel::new("pack", include_str!("../../../shaders/pack.wgsl"));
-static PACK_ACCUMULATE: Kernel =
-    Kernel::new("pack_accumulate", include_str!("../../../shaders/pack_accumulate.wgsl"));
+static PACK_ACCUMULATE: Kernel = Kernel::new("pack_accumulate", include_str!("../../../shaders/pack_accumulate.wgsl"));
 
 /// `flat[offset + i] = part[i]` for each part, in place; with a `keep` scalar, `flat[offset + i] = part[i] + (keep ?
 /// flat[offset + i] : 0)`, which sums gradients over micro-batches.
