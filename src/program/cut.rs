@@ -15,10 +15,10 @@ pub struct Budget {
 /// Operations that the movement of one byte counts for: between a GPU's and a CPU's ratio of speed to bandwidth.
 const FLOPS_PER_BYTE: f64 = 4.0;
 /// Seconds of work in one submission that no watchdog minds (the shortest, on Windows, bites at 2 s).
-const SECONDS: f64 = 0.5;
+const SECONDS: f64 = 0.25;
 
 impl Budget {
-    /// A cautious budget for an adapter that has not been measured: half a second at a tenth of what is usual.
+    /// A cautious budget for an adapter that has not been measured: a quarter of a second at a tenth of what is usual.
     #[must_use]
     pub fn cautious(caps: &Caps) -> Self {
         match caps.class {
