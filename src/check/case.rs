@@ -187,7 +187,7 @@ impl Case {
         let expected = built.graph.evaluate(&built.values, &wanted)?;
         let weights = Weights::new(gpu);
         let program = Program::new(gpu, &built.graph, &weights)?;
-        program.fill_temporaries(f32::NAN.to_bits());
+        program.fill_temporaries(f32::NAN.to_bits())?;
         for (name, tensor) in built.graph.inputs() {
             program.write(name, &pack(&built.values[name].data, built.graph.dtype(tensor)))?;
         }

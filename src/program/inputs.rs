@@ -60,7 +60,7 @@ impl Inputs {
     }
 
     /// Hands out what was written since the last call, joined where it touches.
-    pub(super) fn send(&mut self, mut each: impl FnMut(u64, &[u8])) {
+    pub(super) fn send(&mut self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         self.written.sort_unstable_by_key(|r| r.start);
         let mut pending: Option<Range<usize>> = None;
         for range in self.written.drain(..) {
@@ -68,13 +68,14 @@ impl Inputs {
                 Some(open) if range.start < open.end + ALIGNMENT => open.end = open.end.max(range.end),
                 open => {
                     if let Some(done) = open.replace(range) {
-                        each(done.start as u64, &self.bytes[done]);
+                        each(done.start as u64, &self.bytes[done])?;
                     }
                 }
             }
         }
         if let Some(done) = pending {
-            each(done.start as u64, &self.bytes[done]);
+            each(done.start as u64, &self.bytes[done])?;
         }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::inputs::Inputs;
 use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Readback, Uploads};
 use crate::graph::Graph;
 use crate::kernel::{Access, Dispatch, View, assemble};
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub struct Program {
     memory: Vec<Option<(wgpu::Buffer, u64)>>,
     arenas: Vec<wgpu::Buffer>,
     input_buffer: wgpu::Buffer,
-    inputs: Mutex<Inputs>,
+    inputs: Mutex<(Inputs, Uploads)>,
     steps: Vec<Step>,
     costs: Vec<f64>,
 }
@@ -95,8 +95,8 @@ impl Program {
             costs.push(cost(dispatch) * f64::from(range.len() as u32) / f64::from(dispatch.groups.max(1)));
             steps.push(prepare_step(gpu, index, dispatch, range, uniform, &memory)?);
         }
-        gpu.queue().submit([]);
-        let inputs = Mutex::new(inputs);
+        let uploads = Uploads::new(gpu, inputs.size() + ALIGNMENT);
+        let inputs = Mutex::new((inputs, uploads));
         Ok(Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, steps, costs })
     }
 
@@ -133,39 +133,70 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such input or the size differs.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).write(name, bytes)
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.write(name, bytes)
     }
 
-    /// Encodes and submits one run.
+    /// Encodes and submits one run. It does not wait.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn run(&self) -> Result<()> {
-        self.send_inputs();
-        let budget = self.gpu.speed().map_or_else(|| Budget::cautious(self.gpu.caps()), Budget::at_speed);
-        for range in submissions(&self.costs, budget) {
-            let descriptor = wgpu::CommandEncoderDescriptor::default();
-            let mut encoder = self.gpu.device().create_command_encoder(&descriptor);
-            self.encode_range(&mut encoder, range.clone());
-            self.gpu.queue().submit([encoder.finish()]);
-            self.measure(self.costs[range].iter().sum());
-        }
-        Ok(())
+        self.run_reading(&[]).map(drop)
     }
 
-    /// Encodes one run into the caller's encoder; inputs are sent ahead through the queue.
+    /// Encodes and submits one run, and the readback of outputs with it: their values of this run arrive in the returned
+    /// handles, whatever is submitted meanwhile.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`].
+    /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn run_reading(&self, outputs: &[&str]) -> Result<Vec<Readback>> {
+        let budget = self.gpu.speed().map_or_else(|| Budget::cautious(self.gpu.caps()), Budget::at_speed);
+        let mut ranges = submissions(&self.costs, budget);
+        // Outputs may be read of a program that computes nothing.
+        let last = ranges.pop().unwrap_or(0..0);
+        let mut encoder = self.gpu.encoder("step");
+        self.send_inputs(&mut encoder)?;
+        for range in ranges {
+            self.encode_range(&mut encoder, range.clone());
+            self.submit(std::mem::replace(&mut encoder, self.gpu.encoder("step")), range)?;
+        }
+        self.encode_range(&mut encoder, last.clone());
+        let readbacks: Vec<Readback> =
+            outputs.iter().map(|name| self.readback(&mut encoder, name)).collect::<Result<_>>()?;
+        let submission = self.submit(encoder, last)?;
+        Ok(readbacks.into_iter().map(|r| r.after(&submission)).collect())
+    }
+
+    /// Encodes one run into the caller's encoder, between the caller's own commands. The inputs' values are taken now.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.send_inputs();
+        self.send_inputs(encoder)?;
         self.encode_range(encoder, 0..self.steps.len());
         Ok(())
     }
 
-    fn send_inputs(&self) {
-        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-        inputs.send(|offset, bytes| self.gpu.queue().write_buffer(&self.input_buffer, offset, bytes));
+    /// Encodes the readback of an output into the caller's encoder, behind what was encoded so far.
+    ///
+    /// # Errors
+    /// As [`Program::run_reading`].
+    pub fn readback(&self, encoder: &mut wgpu::CommandEncoder, output: &str) -> Result<Readback> {
+        let (buffer, offset, size) = self.output_buffer(output)?;
+        self.gpu.readback(encoder, buffer, offset, size)
+    }
+
+    fn submit(&self, encoder: wgpu::CommandEncoder, range: Range<usize>) -> Result<wgpu::SubmissionIndex> {
+        let submission = self.gpu.submit("a step", [encoder])?;
+        self.measure(self.costs[range].iter().sum());
+        Ok(submission)
+    }
+
+    fn send_inputs(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        let mut guard = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (inputs, uploads) = &mut *guard;
+        inputs.send(|offset, bytes| uploads.write(encoder, &self.input_buffer, offset, bytes))?;
+        uploads.finish(encoder)
     }
 
     fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
@@ -229,11 +260,15 @@ impl Program {
     }
 
     /// Fills all planned memory with a pattern; tests use NaN, so that what is not written shows.
-    pub fn fill_temporaries(&self, pattern: u32) {
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn fill_temporaries(&self, pattern: u32) -> Result<()> {
         for (buffer, size) in self.arenas.iter().zip(&self.plan.arenas) {
             let words = vec![pattern; *size as usize / 4];
-            self.gpu.queue().write_buffer(buffer, 0, bytemuck::cast_slice(&words));
+            self.gpu.write(buffer, 0, bytemuck::cast_slice(&words))?;
         }
+        Ok(())
     }
 }
 
@@ -258,7 +293,7 @@ fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<
         }
     }
     let buffer = gpu.buffer("constants", bytes.len() as u64, storage())?;
-    gpu.queue().write_buffer(&buffer, 0, &bytes);
+    gpu.write(&buffer, 0, &bytes)?;
     Ok((buffer, offsets))
 }
 
@@ -281,7 +316,7 @@ fn upload_params(gpu: &Gpu, recording: &Recording, launches: &[(usize, Range<u32
     }
     let buffer =
         gpu.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
-    gpu.queue().write_buffer(&buffer, 0, &bytes);
+    gpu.write(&buffer, 0, &bytes)?;
     Ok(ParamBlocks { buffer, blocks })
 }
 

@@ -158,8 +158,7 @@ impl Weights {
             let message = format!("{} takes {} bytes, got {}", entry.ty, entry.ty.bytes(), bytes.len());
             return Err(Error::input(name, message));
         }
-        self.gpu.queue().write_buffer(&entry.buffer, entry.offset, bytes);
-        Ok(())
+        self.gpu.write(&entry.buffer, entry.offset, bytes)
     }
 
     /// Reads a weight or state back.
