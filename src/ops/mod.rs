@@ -16,6 +16,8 @@ mod position;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 mod softmax;
+mod sort;
+mod transpose;
 
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
@@ -25,6 +27,11 @@ pub use optimizer::{
     cast_half, global_norm, loss_seed, optimizer_control, pack,
 };
 pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
+pub use embedding::embedding;
+pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
+pub use layout::{concat, reshape, slice, split, zeros};
+pub use sort::{SortedIndex, sort_index};
+pub use transpose::transpose;
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};

@@ -5,6 +5,9 @@ mod arithmetic;
 mod elementwise;
 mod optimizer;
 mod reduce;
+mod embedding;
+mod index;
+mod layout;
 
 use super::Case;
 
@@ -17,5 +20,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(elementwise::cases());
     cases.extend(reduce::cases());
     cases.extend(optimizer::cases());
+    cases.extend(embedding::cases());
+    cases.extend(index::cases());
+    cases.extend(layout::cases());
     cases
 }

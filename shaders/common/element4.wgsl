@@ -1,0 +1,3 @@
+// element4: what an elementwise kernel computes at a time: four f32.
+
+alias Element = vec4f;
