@@ -1,5 +1,6 @@
 //! Gather and scatter of rows by index.
 
+use super::rows::{elements, width};
 use super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -8,8 +9,6 @@ use crate::kernel::{Caps, Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
 use std::ops::Range;
 
-static ELEMENT: Snippet = Snippet::new("element", include_str!("../../shaders/common/element.wgsl"));
-static ELEMENT4: Snippet = Snippet::new("element4", include_str!("../../shaders/common/element4.wgsl"));
 static TABLE_F32: Snippet = Snippet::new("table_f32", include_str!("../../shaders/common/table_f32.wgsl"));
 static TABLE_F32X4: Snippet = Snippet::new("table_f32x4", include_str!("../../shaders/common/table_f32x4.wgsl"));
 static TABLE_F16: Snippet = Snippet::new("table_f16", include_str!("../../shaders/common/table_f16.wgsl"));
@@ -161,8 +160,8 @@ impl Op for ScatterRows {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, index, order, starts, out) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
         let (positions, columns) = (x.shape.rows(), x.shape.last());
-        let (snippet, size) = if columns % 4 == 0 { (&ELEMENT4, 4) } else { (&ELEMENT, 1) };
-        let width = columns / size;
+        let size = width(columns);
+        let (snippet, width) = (elements(size), columns / size);
         let chunk = chunk_length(positions);
         let chunks = positions.div_ceil(chunk);
         let partials = cx.scratch([2 * chunks, columns], DType::F32);

@@ -17,7 +17,7 @@ pub(crate) mod reduce;
 pub(crate) mod rows;
 mod softmax;
 mod sort;
-mod transpose;
+pub(crate) mod transpose;
 
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
@@ -30,6 +30,7 @@ pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 pub use embedding::embedding;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
 pub use layout::{concat, reshape, slice, split, zeros};
+pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 pub use sort::{SortedIndex, sort_index};
 pub use transpose::transpose;
 

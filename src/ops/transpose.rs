@@ -19,7 +19,7 @@ const MAX_AXES: usize = 5;
 /// # Errors
 /// [`Error::Shape`] if `axes` is no permutation, the type is packed, or more than five groups of axes move apart.
 pub fn transpose(g: &mut Graph, x: Tensor, axes: &[usize]) -> Result<Tensor> {
-    let op = Transpose { axes: axes.to_vec() };
+    let op = Transpose { axes: axes.to_vec(), tiles: None };
     let out = op.infer(std::slice::from_ref(g.ty(x)))?.remove(0);
     if Merged::new(g.shape(x), axes).axes.len() <= 1 {
         return reshape(g, x, out.shape);
@@ -31,8 +31,11 @@ pub fn transpose(g: &mut Graph, x: Tensor, axes: &[usize]) -> Result<Tensor> {
 ///
 /// On GPUs a swap of the last two (merged) axes goes through tiles of workgroup memory; everything else gathers.
 #[derive(Debug)]
-struct Transpose {
-    axes: Vec<usize>,
+pub(crate) struct Transpose {
+    /// Which axis of the input is axis `k` of the output.
+    pub(crate) axes: Vec<usize>,
+    /// Whether swaps go through workgroup memory; by default on GPUs.
+    pub(crate) tiles: Option<bool>,
 }
 
 /// A permutation without axes of extent 1 and with neighbours that stay neighbours merged.
@@ -55,6 +58,9 @@ impl Merged {
                 Some((_, end)) if next_real(*end) == axis => *end = axis + 1,
                 _ => runs.push((axis, axis + 1)),
             }
+        }
+        if runs.is_empty() {
+            return Self { dims: vec![1], axes: vec![0] };
         }
         let mut order: Vec<usize> = (0..runs.len()).collect();
         order.sort_by_key(|&run| runs[run].0);
@@ -140,7 +146,8 @@ impl Op for Transpose {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, out) = (cx.input(0), cx.output(0));
         let merged = Merged::new(&x.shape, &self.axes);
-        if let (Some([batch, rows, columns]), AdapterClass::Gpu) = (merged.swap(), cx.caps().class) {
+        let through_tiles = self.tiles.unwrap_or(cx.caps().class == AdapterClass::Gpu);
+        if let (Some([batch, rows, columns]), true) = (merged.swap(), through_tiles) {
             let tiles = [rows.div_ceil(32), columns.div_ceil(32)];
             return cx.dispatch(
                 Dispatch::new(&TRANSPOSE)

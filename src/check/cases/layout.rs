@@ -3,6 +3,7 @@
 use crate::check::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::ops;
+use crate::ops::transpose::Transpose;
 
 /// Copies are exact; a gradient is one too, wherever no two meet.
 const EXACT: Tolerance = Tolerance { nmse: 0.0, worst: 0.0 };
@@ -89,6 +90,14 @@ fn transposes() -> Vec<Case> {
         cases.push(Case::new(format!("transpose {shape:?} to {axes:?}"), feeds, move |g, x| {
             Ok(vec![ops::transpose(g, x[0], &axes)?])
         }));
+    }
+    for shape in [[1, 1, 33], [2, 32, 64], [3, 33, 257]] {
+        for tiles in [false, true] {
+            let name = format!("transpose {shape:?}, tiles {tiles}");
+            cases.push(Case::new(name, vec![Feed::normal("x", shape)], move |g, x| {
+                Ok(vec![g.apply1(Transpose { axes: vec![0, 2, 1], tiles: Some(tiles) }, &[x[0]])?])
+            }));
+        }
     }
     cases
 }

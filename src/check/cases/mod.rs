@@ -8,6 +8,7 @@ mod reduce;
 mod embedding;
 mod index;
 mod layout;
+mod reduce;
 
 use super::Case;
 
