@@ -22,14 +22,13 @@ pub(crate) mod transpose;
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
+pub use embedding::embedding;
+pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
+pub use layout::{concat, reshape, slice, split, zeros};
 pub use optimizer::{
     AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw,
     cast_half, global_norm, loss_seed, optimizer_control, pack,
 };
-pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
-pub use embedding::embedding;
-pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
-pub use layout::{concat, reshape, slice, split, zeros};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 pub use sort::{SortedIndex, sort_index};
 pub use transpose::transpose;

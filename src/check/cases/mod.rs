@@ -3,11 +3,10 @@
 mod activation;
 mod arithmetic;
 mod elementwise;
-mod optimizer;
-mod reduce;
 mod embedding;
 mod index;
 mod layout;
+mod optimizer;
 mod reduce;
 
 use super::Case;
