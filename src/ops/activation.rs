@@ -259,8 +259,8 @@ mod tests {
         for (x, expected) in
             [(0.5, 0.520_499_877_813_046_5), (1.0, 0.842_700_792_949_714_9), (2.0, 0.995_322_265_018_952_7)]
         {
-            assert!((erf(x) - expected).abs() <= 2e-16, "erf({x}) = {}", erf(x));
-            assert!((erf(-x) + expected).abs() <= 2e-16);
+            assert!((erf(x) - expected).abs() <= 5e-16, "erf({x}) = {}", erf(x));
+            assert!((erf(-x) + expected).abs() <= 5e-16);
         }
         assert!((erf(6.5) - 1.0).abs() <= 0.0 && erf(0.0).abs() <= 0.0);
     }

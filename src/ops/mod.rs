@@ -10,12 +10,12 @@ mod embedding;
 mod index;
 mod layout;
 mod matmul;
-mod norm;
+pub(crate) mod norm;
 mod optimizer;
 mod position;
 pub(crate) mod reduce;
 pub(crate) mod rows;
-mod softmax;
+pub(crate) mod softmax;
 mod sort;
 pub(crate) mod transpose;
 
@@ -25,11 +25,13 @@ pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
 pub use embedding::embedding;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
 pub use layout::{concat, reshape, slice, split, zeros};
+pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use optimizer::{
     AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw,
     cast_half, global_norm, loss_seed, optimizer_control, pack,
 };
 pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
+pub use softmax::{log_softmax, softmax};
 pub use sort::{SortedIndex, sort_index};
 pub use transpose::transpose;
 

@@ -144,9 +144,9 @@ impl Op for Reduce {
             Over::All(_) => rows::total_sum(cx, x, out, self.factor),
             Over::Rows => rows::column_sum(cx, x, out, self.factor),
             Over::Last => {
-                let (rows, columns) = (x.shape.rows(), x.shape.last());
+                let columns = x.shape.last();
                 let variant = RowVariant::choose(self.variant, cx.caps(), columns);
-                cx.dispatch(rows::row_sum(variant, x, out, rows, columns, self.factor))
+                rows::row_sum(cx, variant, x, out, columns, self.factor)
             }
         }
     }

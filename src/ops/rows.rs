@@ -10,6 +10,8 @@ static ELEMENTS1: Snippet = Snippet::new("common/elements1", include_str!("../..
 
 static REDUCE_WORKGROUP: Snippet =
     Snippet::new("common/reduce_workgroup", include_str!("../../shaders/common/reduce_workgroup.wgsl"));
+static REDUCE_SUBGROUP: Snippet =
+    Snippet::new("common/reduce_subgroup", include_str!("../../shaders/common/reduce_subgroup.wgsl"));
 static COLUMN_SUM: Kernel = Kernel::new("column_sum", include_str!("../../shaders/column_sum.wgsl"));
 static ROW_SUM: [Kernel; 2] = [
     Kernel::new("row_sum_threads", include_str!("../../shaders/row_sum_threads.wgsl")),
@@ -30,6 +32,14 @@ pub(super) fn same_f32(op: &str, inputs: &[TensorType], count: usize) -> Result<
         }
     }
     Ok(vec![inputs[0].clone()])
+}
+
+/// The rule that a tensor has a last axis with something in it.
+pub(super) fn has_rows(op: &str, x: &TensorType) -> Result<()> {
+    if x.shape.rank() == 0 || x.shape.last() == 0 {
+        return Err(Error::shape(op, format!("{x} has no last axis to work along")));
+    }
+    Ok(())
 }
 
 /// How many f32 one load takes where runs of `count` of them are read: 4 if 4 divides it, else 1.
@@ -64,58 +74,72 @@ pub(crate) enum RowVariant {
     Threads,
     /// One workgroup a row: for GPUs.
     Workgroup,
+    /// One subgroup a row: for GPUs whose subgroups have a fixed size, and rows that are not too long for one.
+    Subgroup,
 }
 
 impl RowVariant {
-    /// Both, for tests.
-    pub(crate) const ALL: [Self; 2] = [Self::Threads, Self::Workgroup];
+    /// All, for tests.
+    pub(crate) const ALL: [Self; 3] = [Self::Threads, Self::Workgroup, Self::Subgroup];
 
-    /// The forced variant, or the one that fits the adapter and the rows.
+    /// The forced variant (a workgroup a row if it wants subgroups that are not there), or the one that fits the adapter and
+    /// the rows.
     pub(super) fn choose(forced: Option<Self>, caps: &Caps, columns: usize) -> Self {
-        match (forced, caps.class) {
-            (Some(variant), _) => variant,
-            (None, AdapterClass::Gpu) if columns > 16 => Self::Workgroup,
-            (None, _) => Self::Threads,
+        let elements = columns / width(columns);
+        match (forced, caps.class, caps.subgroup) {
+            (Some(Self::Subgroup), _, None) => Self::Workgroup,
+            (Some(variant), _, _) => variant,
+            (None, AdapterClass::Cpu, _) => Self::Threads,
+            (None, AdapterClass::Gpu, _) if columns <= 16 => Self::Threads,
+            (None, AdapterClass::Gpu, Some(lanes)) if elements <= 8 * lanes as usize => Self::Subgroup,
+            (None, AdapterClass::Gpu, _) => Self::Workgroup,
         }
     }
 
     /// A dispatch over `rows` rows of `columns` elements: its grid, its snippets, and its first parameters, which are the
-    /// number of rows (for [`RowVariant::Threads`] only: the other's grid says it) and the columns in `Element`s.
-    pub(super) fn over_rows(self, kernels: &'static [Kernel; 2], rows: usize, columns: usize) -> Dispatch {
+    /// number of rows (for [`RowVariant::Threads`] only: the others' grid says it) and the columns in `Element`s.
+    pub(super) fn over_rows(self, caps: &Caps, kernels: &'static [Kernel; 2], rows: usize, columns: usize) -> Dispatch {
         let width = width(columns);
         let columns = columns / width;
-        match self {
-            Self::Threads => {
+        let by_group = |lanes: u32, reduction: &'static Snippet| {
+            let dispatch = Dispatch::new(&kernels[1]).constant("LANES", lanes).snippet(elements(width));
+            dispatch.snippet(reduction).param(columns).groups(rows)
+        };
+        match (self, caps.subgroup) {
+            (Self::Threads, _) => {
                 // As wide as the vectors of the processor, so that few rows still fill all its cores.
                 let dispatch = Dispatch::new(&kernels[0]).constant("LANES", 8u32).snippet(elements(width));
                 dispatch.param(rows).param(columns).groups_for(rows, 8)
             }
-            Self::Workgroup => {
-                let lanes: u32 = if columns <= 256 { 64 } else { 256 };
-                let dispatch = Dispatch::new(&kernels[1]).constant("LANES", lanes).snippet(elements(width));
-                dispatch.snippet(&REDUCE_WORKGROUP).param(columns).groups(rows)
-            }
+            (Self::Subgroup, Some(lanes)) => by_group(lanes, &REDUCE_SUBGROUP),
+            _ => by_group(if columns <= 256 { 64 } else { 256 }, &REDUCE_WORKGROUP),
         }
     }
 }
 
-/// How many rows a partial sum over rows takes: the same on every machine, so that results are.
-pub(super) fn block_rows(rows: usize) -> usize {
-    rows.div_ceil(128).max(32)
+/// How many rows go into a partial sum over `rows` rows, and how many such blocks there are: the same on every machine, so
+/// that results are. Few rows make one block.
+pub(super) fn blocks(rows: usize) -> (usize, usize) {
+    let block = rows.div_ceil(128).max(32);
+    if rows <= 2 * block { (rows, 1) } else { (block, rows.div_ceil(block)) }
 }
 
 /// Records `out = factor · Σ_rows x`, `x` (rows, columns) and `out` (columns), in one or two stages.
 pub(super) fn column_sum(cx: &mut Launch<'_>, x: View, out: View, factor: f32) -> Result<()> {
     let (count, columns) = (x.numel(), out.numel());
-    let rows = count.div_ceil(columns.max(1));
-    let block = block_rows(rows);
-    if rows <= 2 * block {
-        return cx.dispatch(column_sum_stage(x, out, count, columns, rows, factor));
+    let (block, blocks) = blocks(count / columns.max(1));
+    if blocks == 1 {
+        return cx.dispatch(column_sum_stage(x, out, count, columns, block, factor));
     }
-    let blocks = rows.div_ceil(block);
     let partial = cx.scratch([blocks, columns], DType::F32);
     cx.dispatch(column_sum_stage(x, partial.clone(), count, columns, block, factor))?;
-    cx.dispatch(column_sum_stage(partial, out, blocks * columns, columns, blocks, 1.0))
+    sum_blocks(cx, partial, out)
+}
+
+/// Records `out = Σ_blocks partial`, `partial` (blocks, columns) and `out` (columns).
+pub(super) fn sum_blocks(cx: &mut Launch<'_>, partial: View, out: View) -> Result<()> {
+    let (count, columns) = (partial.numel(), out.numel());
+    cx.dispatch(column_sum_stage(partial, out, count, columns, count / columns.max(1), 1.0))
 }
 
 /// One stage: every `block` rows of `x`, of which `count` elements are there, become a row of `out`.
@@ -133,15 +157,22 @@ pub(super) fn total_sum(cx: &mut Launch<'_>, x: View, out: View, factor: f32) ->
     let count = x.numel();
     let lanes = 8192 * width(count);
     if count <= 2 * lanes {
-        return cx.dispatch(row_sum(RowVariant::Workgroup, x, out, 1, count, factor));
+        return row_sum(cx, RowVariant::Workgroup, x, out, count, factor);
     }
     let partial = cx.scratch([lanes], DType::F32);
     cx.dispatch(column_sum_stage(x, partial.clone(), count, lanes, count.div_ceil(lanes), factor))?;
-    cx.dispatch(row_sum(RowVariant::Workgroup, partial, out, 1, lanes, 1.0))
+    row_sum(cx, RowVariant::Workgroup, partial, out, lanes, 1.0)
 }
 
-/// `out[r] = factor · Σ_c x[r, c]`.
-pub(super) fn row_sum(variant: RowVariant, x: View, out: View, rows: usize, columns: usize, factor: f32) -> Dispatch {
-    let flops = x.numel() as u64;
-    variant.over_rows(&ROW_SUM, rows, columns).param_f32(factor).read(x).write(out).flops(flops)
+/// Records `out[r] = factor · Σ_c x[r, c]`.
+pub(super) fn row_sum(
+    cx: &mut Launch<'_>,
+    variant: RowVariant,
+    x: View,
+    out: View,
+    columns: usize,
+    factor: f32,
+) -> Result<()> {
+    let dispatch = variant.over_rows(cx.caps(), &ROW_SUM, x.numel() / columns, columns).param_f32(factor);
+    cx.dispatch(dispatch.flops(x.numel() as u64).read(x).write(out))
 }

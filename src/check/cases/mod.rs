@@ -6,8 +6,10 @@ mod elementwise;
 mod embedding;
 mod index;
 mod layout;
+mod norm;
 mod optimizer;
 mod reduce;
+mod softmax;
 
 use super::Case;
 
@@ -18,7 +20,9 @@ pub fn all() -> Vec<Case> {
     cases.extend(activation::cases());
     cases.extend(arithmetic::cases());
     cases.extend(elementwise::cases());
+    cases.extend(norm::cases());
     cases.extend(reduce::cases());
+    cases.extend(softmax::cases());
     cases.extend(optimizer::cases());
     cases.extend(embedding::cases());
     cases.extend(index::cases());
