@@ -1,1 +1,18 @@
-//! Files: safetensors, Hugging Face folders, tokenizers. Bytes and names, no models.
+//! Files: safetensors, Hugging Face folders, tokenizers, checkpoints. Bytes and names, no models.
+//!
+//! Everything that is written is written to a temporary name, synced and renamed, so that a kill at any moment leaves the old
+//! file or the new one. Everything that is read is checked, and what is wrong with it is said with the file's path.
+
+pub mod checkpoint;
+mod config;
+mod convert;
+pub mod file;
+pub mod folder;
+pub mod safetensors;
+pub mod tokenizer;
+
+pub use checkpoint::{Checkpoint, Checkpoints};
+pub use config::Config;
+pub use folder::{Contents, ModelFolder};
+pub use safetensors::{NamedTensor, TensorRef, Tensors};
+pub use tokenizer::{Encoding, TextStream, Tokenizer};

@@ -1,0 +1,389 @@
+//! Checkpoints of a training run: a kill at any moment leaves one that can be resumed from.
+//!
+//! ```text
+//! run/step-000200/model.safetensors       the weights, under the model's names
+//!                 optimizer.safetensors   moments and whatever else the optimiser keeps
+//!                 config.json, …          small files of the caller: with them the folder is a model folder, too
+//!                 state.json              what the caller wants to know again
+//!                 checkpoint.json         size and fingerprint of all the files above
+//! run/latest                              the name of the newest checkpoint, for people and scripts
+//! ```
+//!
+//! A checkpoint is written under a temporary name, synced, and renamed. Only then are older ones removed. A folder whose files
+//! do not match its `checkpoint.json` is torn or damaged; resuming skips it, says so, and takes the next older one.
+
+use super::file::{self, Fingerprint};
+use super::safetensors::{Layout, NamedTensor, Tensors};
+use crate::error::{Error, Result};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+const MODEL: &str = super::safetensors::SINGLE;
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+const RECORD: &str = "checkpoint.json";
+const LATEST: &str = "latest";
+const PREFIX: &str = "step-";
+const TEMPORARY: &str = ".tmp";
+/// Raised when a field changes its meaning.
+const VERSION: u64 = 1;
+
+/// What is saved.
+#[derive(Clone, Debug)]
+pub struct Checkpoint<'a> {
+    /// Training steps done.
+    pub step: u64,
+    /// The weights.
+    pub model: &'a [NamedTensor<'a>],
+    /// What the optimiser keeps.
+    pub optimizer: &'a [NamedTensor<'a>],
+    /// Schedule, position in the data, random state, history, configuration: any JSON.
+    pub state: &'a Value,
+    /// Other small files by name, such as `config.json` and `tokenizer.json`.
+    pub files: &'a [(String, Vec<u8>)],
+}
+
+/// What was read back.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The checkpoint's folder.
+    pub path: PathBuf,
+    /// Training steps done.
+    pub step: u64,
+    /// The weights.
+    pub model: Tensors,
+    /// What the optimiser kept.
+    pub optimizer: Tensors,
+    /// The caller's JSON.
+    pub state: Value,
+    /// The engine's version that wrote it.
+    pub engine: String,
+    /// Newer checkpoints that could not be used, and why.
+    pub skipped: Vec<String>,
+}
+
+/// The checkpoints of one run, in one folder.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+/// The moments of a save between which a kill makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    FolderMade,
+    ModelWritten,
+    OptimizerWritten,
+    FilesWritten,
+    RecordWritten,
+    Renamed,
+    Pointed,
+    Pruned,
+}
+
+impl Checkpoints {
+    /// The checkpoints in a folder, of which the newest `keep` stay (at least one). Nothing is touched yet.
+    pub fn new(folder: impl Into<PathBuf>, keep: usize) -> Self {
+        Self { folder: folder.into(), keep: keep.max(1) }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Saves a checkpoint and removes those that are too old. Returns its folder.
+    ///
+    /// # Errors
+    /// [`Error::File`] if something cannot be written, [`Error::Input`] if a tensor or name is not usable. Older checkpoints
+    /// are then untouched, and what was written is removed.
+    pub fn save(&self, checkpoint: &Checkpoint<'_>) -> Result<PathBuf> {
+        let result = self.save_in_stages(checkpoint, &mut |_| Ok(()));
+        if result.is_err() {
+            // The error that is reported is the first one; what cannot be removed now is removed by the next save.
+            let _ = self.remove_temporary();
+        }
+        result
+    }
+
+    /// The save itself. `after` stands at every stage, so that tests can stop there.
+    fn save_in_stages(&self, c: &Checkpoint<'_>, after: &mut dyn FnMut(Stage) -> Result<()>) -> Result<PathBuf> {
+        let (model, optimizer) = (Layout::new(c.model)?, Layout::new(c.optimizer)?);
+        fs::create_dir_all(&self.folder).map_err(|e| Error::file(&self.folder, file::explain(e)))?;
+        self.remove_temporary()?;
+        let older = self.list()?;
+        let name = self.free_name(c.step);
+        let (temporary, path) = (self.folder.join(format!("{name}{TEMPORARY}")), self.folder.join(&name));
+        fs::create_dir(&temporary).map_err(|e| Error::file(&temporary, file::explain(e)))?;
+        after(Stage::FolderMade)?;
+        let mut files = Map::new();
+        let mut write = |name: &str, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>| -> Result<()> {
+            let path = temporary.join(name);
+            let entry = write_file(&path, fill).map_err(|e| Error::file(&path, file::explain(e)))?;
+            files.insert(name.to_owned(), entry);
+            Ok(())
+        };
+        write(MODEL, &|w| model.write_to(w))?;
+        after(Stage::ModelWritten)?;
+        write(OPTIMIZER, &|w| optimizer.write_to(w))?;
+        after(Stage::OptimizerWritten)?;
+        write(STATE, &|w| w.write_all(&super::folder::pretty(c.state)))?;
+        for (name, bytes) in c.files {
+            if [MODEL, OPTIMIZER, STATE, RECORD].contains(&name.as_str()) || file::plain_name(&temporary, name).is_err()
+            {
+                return Err(Error::input(name, "cannot be the name of a file in a checkpoint"));
+            }
+            write(name, &|w| w.write_all(bytes))?;
+        }
+        after(Stage::FilesWritten)?;
+        let sequence = 1 + older.iter().filter_map(|o| o.sequence).max().unwrap_or(0);
+        file::write_atomic(temporary.join(RECORD), &sealed(c.step, sequence, files))?;
+        after(Stage::RecordWritten)?;
+        let rename = || {
+            file::sync_folder(&temporary)?;
+            fs::rename(&temporary, &path)?;
+            file::sync_folder(&self.folder)
+        };
+        rename().map_err(|e| Error::file(&path, file::explain(e)))?;
+        after(Stage::Renamed)?;
+        file::write_atomic(self.folder.join(LATEST), format!("{name}\n").as_bytes())?;
+        after(Stage::Pointed)?;
+        self.prune(older)?;
+        after(Stage::Pruned)?;
+        Ok(path)
+    }
+
+    /// A name for a step that no folder has: a run that went back may come to the same step again.
+    fn free_name(&self, step: u64) -> String {
+        let plain = format!("{PREFIX}{step:06}");
+        let again = (1u64..).map(|n| format!("{plain}-{n}"));
+        let mut names = std::iter::once(plain.clone()).chain(again);
+        names.find(|name| !self.folder.join(name).exists()).unwrap_or(plain)
+    }
+
+    /// Keeps the newest, counting the one just written, and of the others only whole folders of ours are removed.
+    fn prune(&self, older: Vec<Listed>) -> Result<()> {
+        for old in older.into_iter().skip(self.keep - 1) {
+            // Renamed first: a kill amid the removal must not leave a folder that looks like a checkpoint.
+            let doomed = self.folder.join(format!("{}{TEMPORARY}", old.name));
+            fs::rename(&old.path, &doomed).map_err(|e| Error::file(&old.path, e))?;
+            fs::remove_dir_all(&doomed).map_err(|e| Error::file(&doomed, e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed save left.
+    fn remove_temporary(&self) -> Result<()> {
+        for (name, path) in self.folders()? {
+            if name.starts_with(PREFIX) && name.ends_with(TEMPORARY) {
+                fs::remove_dir_all(&path).map_err(|e| Error::file(&path, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn folders(&self) -> Result<Vec<(String, PathBuf)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::file(&self.folder, e)),
+        };
+        let mut folders = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::file(&self.folder, e))?;
+            if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().is_dir()) {
+                folders.push((name.to_owned(), entry.path()));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// The checkpoints' folders, the newest first, those without a usable record last. Their other files are not looked at.
+    fn list(&self) -> Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for (name, path) in self.folders()? {
+            let Some(step) = parse_name(&name) else { continue };
+            // The order of writing, not of steps, says which is newest: a run may have gone back to an earlier step.
+            let sequence = Record::read(&path.join(RECORD)).ok().map(|record| record.sequence);
+            listed.push(Listed { sequence, step, name, path });
+        }
+        listed.sort_by(|a, b| (b.sequence, b.step, &b.name).cmp(&(a.sequence, a.step, &a.name)));
+        Ok(listed)
+    }
+
+    /// Whether there are checkpoints, whole or not.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the folder cannot be read.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.list()?.is_empty())
+    }
+
+    /// The newest whole checkpoint; `None` if there is no checkpoint at all. What had to be skipped is logged and listed in
+    /// the result.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the folder cannot be read; [`Error::Format`] if there are checkpoints and none is whole.
+    pub fn latest(&self) -> Result<Option<Loaded>> {
+        let mut skipped = Vec::new();
+        let (recorded, torn): (Vec<Listed>, Vec<Listed>) = self.list()?.into_iter().partition(|l| l.sequence.is_some());
+        // The torn ones first: their age is unknown, and what is wrong with them must be said.
+        for listed in torn.into_iter().chain(recorded) {
+            match Self::load(&listed.path) {
+                Ok(loaded) => return Ok(Some(Loaded { skipped, ..loaded })),
+                Err(error) => {
+                    log::warn!("skipping a checkpoint: {error}");
+                    skipped.push(error.to_string());
+                }
+            }
+        }
+        if skipped.is_empty() {
+            Ok(None)
+        } else {
+            Err(Error::format(&self.folder, format!("no checkpoint is whole: {}", skipped.join("; "))))
+        }
+    }
+
+    /// Reads the checkpoint in a folder after checking all of its files.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Format`] with the file that is missing or damaged.
+    pub fn load(path: impl AsRef<Path>) -> Result<Loaded> {
+        let path = path.as_ref();
+        let record_path = path.join(RECORD);
+        let record = Record::read(&record_path)?;
+        if let Some(missing) = [MODEL, OPTIMIZER, STATE].iter().find(|&&name| !record.files.contains_key(name)) {
+            return Err(Error::format(record_path, format!("does not list {missing}")));
+        }
+        for (name, expected) in &record.files {
+            let file = file::plain_name(&record_path, name)?;
+            let (handle, _) = file::open(&file)?;
+            let found = describe(handle).map_err(|e| Error::file(&file, e))?;
+            if found != *expected {
+                return Err(Error::format(
+                    &file,
+                    format!("is torn or damaged: {RECORD} says {expected}, it is {found}"),
+                ));
+            }
+        }
+        Ok(Loaded {
+            path: path.to_owned(),
+            step: record.step,
+            model: Tensors::open(path.join(MODEL))?,
+            optimizer: Tensors::open(path.join(OPTIMIZER))?,
+            state: file::read_json(path.join(STATE))?,
+            engine: record.engine,
+            skipped: Vec::new(),
+        })
+    }
+}
+
+struct Listed {
+    /// `None` if its record is torn.
+    sequence: Option<u64>,
+    step: u64,
+    name: String,
+    path: PathBuf,
+}
+
+/// The step of a checkpoint's folder: `step-000200`, `step-000200-1`.
+fn parse_name(name: &str) -> Option<u64> {
+    let numbers = name.strip_prefix(PREFIX)?;
+    let (step, again) = numbers.split_once('-').unwrap_or((numbers, "0"));
+    again.parse::<u64>().ok()?;
+    step.parse().ok()
+}
+
+/// What `checkpoint.json` says. It holds whole numbers and text only, which read back exactly as they were written.
+struct Record {
+    step: u64,
+    sequence: u64,
+    engine: String,
+    files: BTreeMap<String, Value>,
+}
+
+/// The text of `checkpoint.json`: the seal is the fingerprint of all else in it.
+fn sealed(step: u64, sequence: u64, files: Map<String, Value>) -> Vec<u8> {
+    let engine = concat!("wgformer ", env!("CARGO_PKG_VERSION"));
+    let mut record = json!({"version": VERSION, "engine": engine, "sequence": sequence, "step": step, "files": files});
+    record["seal"] = json!(Fingerprint::of(record.to_string().as_bytes()));
+    super::folder::pretty(&record)
+}
+
+impl Record {
+    fn read(path: &Path) -> Result<Self> {
+        let mut record = file::read_json(path)?;
+        let damaged = |what: &str| Error::format(path, format!("is torn or damaged: {what}"));
+        let seal = record.as_object_mut().and_then(|r| r.remove("seal"));
+        if seal.as_ref().and_then(Value::as_str) != Some(Fingerprint::of(record.to_string().as_bytes()).as_str()) {
+            return Err(damaged("its seal does not fit"));
+        }
+        let number =
+            |key: &str| record.get(key).and_then(Value::as_u64).ok_or_else(|| damaged(&format!("it has no {key}")));
+        let (version, step, sequence) = (number("version")?, number("step")?, number("sequence")?);
+        if version != VERSION {
+            let message = format!("has version {version}, this program reads {VERSION}: use the program that wrote it");
+            return Err(Error::format(path, message));
+        }
+        let engine = record.get("engine").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        match record.get_mut("files").map(Value::take) {
+            Some(Value::Object(files)) => Ok(Self { step, sequence, engine, files: files.into_iter().collect() }),
+            _ => Err(damaged("it lists no files")),
+        }
+    }
+}
+
+/// Writes a file to disk; what it is then described by.
+fn write_file(path: &Path, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<Value> {
+    let mut fingerprint = Fingerprint::new();
+    let mut length = 0u64;
+    let mut file = File::create_new(path)?;
+    file::write_synced(&mut file, |w| {
+        fill(&mut Watched { inner: w, fingerprint: &mut fingerprint, length: &mut length })
+    })?;
+    Ok(json!({"bytes": length, "fingerprint": fingerprint.finish()}))
+}
+
+/// What a file is described by.
+fn describe(mut file: File) -> io::Result<Value> {
+    let mut fingerprint = Fingerprint::new();
+    let mut length = 0u64;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(json!({"bytes": length, "fingerprint": fingerprint.finish()}));
+        }
+        length += count as u64;
+        fingerprint.update(&buffer[..count]);
+    }
+}
+
+/// A writer that takes the fingerprint of what passes.
+struct Watched<'a> {
+    inner: &'a mut dyn Write,
+    fingerprint: &'a mut Fingerprint,
+    length: &'a mut u64,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.fingerprint.update(&bytes[..count]);
+        *self.length += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

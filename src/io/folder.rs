@@ -1,0 +1,263 @@
+//! Folders in the form of Hugging Face: configuration, weights, tokenizer.
+
+use super::config::Config;
+use super::file;
+use super::safetensors::{self, INDEX, NamedTensor, SINGLE, Tensors};
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The model's configuration.
+pub const CONFIG: &str = "config.json";
+/// How to generate with it.
+pub const GENERATION: &str = "generation_config.json";
+/// Its tokenizer.
+pub const TOKENIZER: &str = "tokenizer.json";
+
+/// Small files that Hugging Face's libraries put beside these and that a saved copy keeps.
+const COMPANIONS: [&str; 10] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "spiece.model",
+    "source.spm",
+    "target.spm",
+];
+
+/// A model folder that was opened.
+#[derive(Debug)]
+pub struct ModelFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// `config.json`.
+    pub config: Config,
+    /// `generation_config.json`, if it is there.
+    pub generation: Option<Config>,
+    /// The weights.
+    pub tensors: Tensors,
+    /// `tokenizer.json`, if it is there.
+    pub tokenizer: Option<Tokenizer>,
+}
+
+impl ModelFolder {
+    /// Opens a folder.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        if !path.is_dir() {
+            let message = "is not a folder: give the folder that holds config.json and model.safetensors";
+            return Err(Error::format(path, message));
+        }
+        let config = Config::read(path.join(CONFIG))?;
+        let generation = path.join(GENERATION);
+        let generation = if generation.exists() { Some(Config::read(generation)?) } else { None };
+        let tensors = Tensors::open(&path)?;
+        let tokenizer = if path.join(TOKENIZER).exists() { Some(Tokenizer::open(&path)?) } else { None };
+        Ok(Self { path, config, generation, tensors, tokenizer })
+    }
+
+    /// The tokenizer, for what cannot do without.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the folder has none.
+    pub fn expect_tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let message = "has no tokenizer.json; make it with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+            Error::format(&self.path, message)
+        })
+    }
+
+    /// The small files beside the weights that a saved copy should keep, by name.
+    ///
+    /// # Errors
+    /// [`Error::File`] if one is there and cannot be read.
+    pub fn companions(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for name in COMPANIONS {
+            let path = self.path.join(name);
+            if path.is_file() {
+                found.push((name.to_owned(), std::fs::read(&path).map_err(|e| Error::file(&path, e))?));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// What is saved as a model folder.
+#[derive(Clone, Debug)]
+pub struct Contents<'a> {
+    /// `config.json`.
+    pub config: &'a Value,
+    /// `generation_config.json`.
+    pub generation: Option<&'a Value>,
+    /// The weights, under Hugging Face's names.
+    pub tensors: &'a [NamedTensor<'a>],
+    /// `tokenizer.json`.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// Other small files, by name: [`ModelFolder::companions`] of the folder the model came from.
+    pub companions: &'a [(String, Vec<u8>)],
+}
+
+impl Contents<'_> {
+    /// The small files with their content; the weights are not among them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a companion's name is no plain file name.
+    pub(crate) fn small_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut files = Vec::new();
+        if let Some(tokenizer) = self.tokenizer {
+            files.push((TOKENIZER.to_owned(), tokenizer.to_json().as_bytes().to_vec()));
+            // Without this file, Hugging Face's AutoTokenizer does not know which class to make of tokenizer.json.
+            files.push(("tokenizer_config.json".to_owned(), pretty(&tokenizer.hugging_face_config())));
+        }
+        for (name, bytes) in self.companions {
+            if !COMPANIONS.contains(&name.as_str()) {
+                return Err(Error::input(name, "is not one of the files that a model folder keeps beside its weights"));
+            }
+            files.retain(|(there, _)| there != name);
+            files.push((name.clone(), bytes.clone()));
+        }
+        if let Some(generation) = self.generation {
+            files.push((GENERATION.to_owned(), pretty(generation)));
+        }
+        files.push((CONFIG.to_owned(), pretty(self.config)));
+        Ok(files)
+    }
+
+    /// Saves the folder. A new one appears whole or not at all; in one that exists each file is replaced atomically, the weights
+    /// first and the configuration last, what else lies there staying, except for an older model's shards' index.
+    ///
+    /// # Errors
+    /// [`Error::File`] if something cannot be written, [`Error::Input`] if a tensor or a name is not usable.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        if path.exists() {
+            if !path.is_dir() {
+                return Err(Error::format(path, "is there and is not a folder: choose another name"));
+            }
+            return self.write_into(path);
+        }
+        let parent = file::parent(path);
+        let new_folder = || {
+            std::fs::create_dir_all(parent)?;
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(".saving-").suffix(".tmp");
+            #[cfg(unix)]
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+            builder.tempdir_in(parent)
+        };
+        let temporary = new_folder().map_err(|e| Error::file(path, file::explain(e)))?;
+        self.write_into(temporary.path())?;
+        let move_there = || {
+            std::fs::rename(temporary.path(), path)?;
+            file::sync_folder(parent)
+        };
+        move_there().map_err(|e| Error::file(path, file::explain(e)))?;
+        // It is no longer under its temporary name, so there is nothing to remove.
+        let _ = temporary.keep();
+        Ok(())
+    }
+
+    fn write_into(&self, folder: &Path) -> Result<()> {
+        let files = self.small_files()?;
+        safetensors::write(folder.join(SINGLE), self.tensors)?;
+        for (name, bytes) in files {
+            file::write_atomic(folder.join(name), &bytes)?;
+        }
+        let index = folder.join(INDEX);
+        if index.exists() {
+            std::fs::remove_file(&index).map_err(|e| Error::file(&index, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// JSON as people read it, with a line's end at its end.
+pub(crate) fn pretty(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn save(path: &Path, first: f32) -> Result<()> {
+        let tokenizer = Tokenizer::bytes().unwrap();
+        let tensors = [NamedTensor::f32("wte.weight", [1, 2], &[first, 2.0])];
+        let (config, generation) = (json!({"model_type": "gpt2"}), json!({"eos_token_id": 3}));
+        let companions = [("vocab.txt".to_owned(), b"a\nb\n".to_vec())];
+        Contents {
+            config: &config,
+            generation: Some(&generation),
+            tensors: &tensors,
+            tokenizer: Some(&tokenizer),
+            companions: &companions,
+        }
+        .save(path)
+    }
+
+    #[test]
+    fn a_folder_reads_back_as_it_was_saved() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("deep/model");
+        for first in [1.0, 5.0] {
+            save(&path, first).unwrap();
+            let model = ModelFolder::open(&path).unwrap();
+            assert_eq!(model.config.get::<String>("model_type").unwrap(), "gpt2");
+            assert_eq!(model.generation.as_ref().unwrap().get::<u32>("eos_token_id").unwrap(), 3);
+            assert_eq!(model.tensors.expect("wte.weight").unwrap().to_f32().unwrap(), [first, 2.0]);
+            assert_eq!(model.expect_tokenizer().unwrap().encode("hi").unwrap(), [104, 105]);
+            let names: Vec<String> = model.companions().unwrap().into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names, ["tokenizer_config.json", "vocab.txt"]);
+            // An index of an older, sharded model must not outlive it.
+            std::fs::write(path.join(INDEX), "{}").unwrap();
+        }
+        save(&path, 6.0).unwrap();
+        assert!(!path.join(INDEX).exists());
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a temporary folder was left");
+    }
+
+    #[test]
+    fn a_failed_save_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("model");
+        let wrong = NamedTensor::new("w", crate::TensorType::f32([2]), vec![0; 4]);
+        let config = json!({});
+        let mut contents =
+            Contents { config: &config, generation: None, tensors: &[wrong], tokenizer: None, companions: &[] };
+        assert!(contents.save(&path).unwrap_err().to_string().contains("w: f32[2]"));
+        let outside = [("../x".to_owned(), Vec::new())];
+        contents.tensors = &[];
+        contents.companions = &outside;
+        assert!(contents.save(&path).unwrap_err().to_string().contains("../x"));
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+        std::fs::write(&path, "a file").unwrap();
+        contents.companions = &[];
+        assert!(contents.save(&path).unwrap_err().to_string().contains("not a folder"));
+    }
+
+    #[test]
+    fn what_a_folder_lacks_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let said = |path: &Path| ModelFolder::open(path).unwrap_err().to_string();
+        assert!(said(&home.path().join("none")).contains("is not a folder"));
+        assert!(said(home.path()).contains("config.json"));
+        std::fs::write(home.path().join(CONFIG), "{\"a\": ").unwrap();
+        assert!(said(home.path()).contains("not valid JSON"));
+        std::fs::write(home.path().join(CONFIG), "{}").unwrap();
+        assert!(said(home.path()).contains("model.safetensors"));
+        safetensors::write(home.path().join(SINGLE), &[]).unwrap();
+        let model = ModelFolder::open(home.path()).unwrap();
+        assert!(model.expect_tokenizer().unwrap_err().to_string().contains("no tokenizer.json"));
+        std::fs::write(home.path().join(TOKENIZER), "{}").unwrap();
+        assert!(said(home.path()).contains("tokenizer.json"));
+    }
+}

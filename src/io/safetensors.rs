@@ -1,0 +1,436 @@
+//! Safetensors files: tensors by name, read through a memory map and written by rename.
+//!
+//! The format: eight bytes with the length of a JSON header, the header (name → type, shape, range of bytes), the bytes. What
+//! is read is checked whole when the file is opened, so that nothing that a tensor says of itself can lead outside the file.
+
+use super::convert::{self, Numbers};
+use super::file;
+use crate::dtype::DType;
+use crate::error::{Error, Result, human_bytes};
+use crate::shape::{Shape, TensorType};
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+pub use safetensors::Dtype;
+
+/// Bytes in front of the header.
+const PREFIX: usize = 8;
+/// Headers over this are taken for damage; the reference implementation draws the line here, too.
+const HEADER_LIMIT: usize = 100_000_000;
+/// What Hugging Face calls the file with all tensors.
+pub const SINGLE: &str = "model.safetensors";
+/// What Hugging Face calls the list of the files that hold the tensors of a large model.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The tensors of a file, or of the files of one model: read-only, by name.
+///
+/// A file is mapped, not copied. Replacing it by rename (as everything here writes) is safe while it is open; shortening it in
+/// place is not, and no program that handles models does so.
+#[derive(Debug)]
+pub struct Tensors {
+    path: PathBuf,
+    files: Vec<OneFile>,
+    entries: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    start: usize,
+    end: usize,
+    dtype: Dtype,
+    shape: Shape,
+}
+
+#[derive(Debug)]
+enum OneFile {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl OneFile {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Tensors {
+    /// Opens a file; or a sharded model by its `….index.json`; or a folder that holds either (one file wins, as in Hugging
+    /// Face's libraries).
+    ///
+    /// # Errors
+    /// [`Error::File`] if something cannot be read; [`Error::Format`] if it is damaged, and what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            let (single, index) = (path.join(SINGLE), path.join(INDEX));
+            return match (single.exists(), index.exists()) {
+                (true, _) => Self::open_file(&single),
+                (false, true) => Self::open_sharded(&index),
+                (false, false) => Err(Error::format(path, no_weights(path))),
+            };
+        }
+        let is_index = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
+        if is_index { Self::open_sharded(path) } else { Self::open_file(path) }
+    }
+
+    /// The tensors of a file that is in memory; `label` stands for its path in messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is damaged.
+    pub fn from_bytes(label: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self> {
+        let mut tensors = Self::empty(label.into());
+        let label = tensors.path.clone();
+        tensors.add(&label, OneFile::Owned(bytes))?;
+        Ok(tensors)
+    }
+
+    fn empty(path: PathBuf) -> Self {
+        Self { path, files: Vec::new(), entries: BTreeMap::new(), metadata: BTreeMap::new() }
+    }
+
+    fn open_file(path: &Path) -> Result<Self> {
+        let mut tensors = Self::empty(path.to_owned());
+        tensors.add(path, map(path)?)?;
+        Ok(tensors)
+    }
+
+    fn open_sharded(index: &Path) -> Result<Self> {
+        let value = file::read_json(index)?;
+        let listed = value.get("weight_map").and_then(serde_json::Value::as_object).ok_or_else(|| {
+            Error::format(index, "has no object \"weight_map\" (tensor name → file name): is it a safetensors index?")
+        })?;
+        let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, file) in listed {
+            let file = file.as_str().ok_or_else(|| Error::format(index, format!("weight_map.{name} is not text")))?;
+            shards.entry(file).or_default().push(name);
+        }
+        let mut tensors = Self::empty(index.to_owned());
+        for (shard, names) in shards {
+            let path = file::plain_name(index, shard)?;
+            let number = tensors.files.len();
+            tensors.add(&path, map(&path)?)?;
+            let here = |name: &&&str| tensors.entries.get(**name).is_some_and(|e| e.file == number);
+            if let Some(missing) = names.iter().find(|name| !here(name)) {
+                let message = format!("does not hold {missing:?}, which {INDEX} says is there: download both again");
+                return Err(Error::format(&path, message));
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Takes up a file's tensors after checking every one of them.
+    fn add(&mut self, path: &Path, content: OneFile) -> Result<()> {
+        let bytes = content.bytes();
+        let (data, metadata) = header(bytes).map_err(|message| Error::format(path, message))?;
+        let promised = metadata.data_len();
+        let there = bytes.len() - data;
+        if promised != there {
+            let what = if promised > there { "is truncated" } else { "has bytes after its end" };
+            let (promised, there) = (human_bytes(promised as u64), human_bytes(there as u64));
+            let message =
+                format!("{what}: its header lists {promised} of tensors, {there} follow; copy or download it again");
+            return Err(Error::format(path, message));
+        }
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let entry = Entry {
+                file: self.files.len(),
+                start: data + start,
+                end: data + end,
+                dtype: info.dtype,
+                shape: info.shape.clone().into(),
+            };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(Error::format(
+                    path,
+                    format!("holds {name:?}, which another file of this model holds, too"),
+                ));
+            }
+        }
+        self.metadata.extend(metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
+        self.files.push(content);
+        Ok(())
+    }
+
+    /// The file, index or label it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of tensors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The tensors, by name.
+    pub fn iter(&self) -> impl Iterator<Item = TensorRef<'_>> {
+        self.entries.iter().map(|(name, entry)| self.tensor(name, entry))
+    }
+
+    /// What the writer noted about the file, such as `format: pt`.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The tensor of that name, if it is there.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<TensorRef<'_>> {
+        self.entries.get_key_value(name).map(|(name, entry)| self.tensor(name, entry))
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is not there, with names that are like it.
+    pub fn expect(&self, name: &str) -> Result<TensorRef<'_>> {
+        self.get(name).ok_or_else(|| {
+            let last =
+                name.rsplit('.').find(|part| part.parse::<u32>().is_err() && *part != "weight" && *part != "bias");
+            let like = self.names().filter(|n| last.is_some_and(|last| n.contains(last))).take(4);
+            let like: Vec<_> = like.map(|n| format!("{n:?}")).collect();
+            let hint = if like.is_empty() {
+                "is it of another model family?".into()
+            } else {
+                format!("like it: {}", like.join(", "))
+            };
+            Error::format(&self.path, format!("holds no tensor {name:?} among its {}; {hint}", self.len()))
+        })
+    }
+
+    /// The tensor of that name, which must have that shape.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is not there or has another shape.
+    pub fn expect_shape(&self, name: &str, shape: &Shape) -> Result<TensorRef<'_>> {
+        let tensor = self.expect(name)?;
+        if tensor.shape == shape {
+            return Ok(tensor);
+        }
+        let message = format!(
+            "{name:?} has shape {}, the configuration asks for {shape}: do they belong together?",
+            tensor.shape
+        );
+        Err(Error::format(&self.path, message))
+    }
+
+    fn tensor<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorRef<'a> {
+        let bytes = &self.files[entry.file].bytes()[entry.start..entry.end];
+        TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes }
+    }
+}
+
+fn no_weights(folder: &Path) -> String {
+    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
+    match others.iter().find(|name| folder.join(name).exists()) {
+        Some(other) => format!(
+            "holds {other} but no {SINGLE}; convert it once with Python: \
+             AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+        ),
+        None => format!("holds neither {SINGLE} nor {INDEX}: is it the folder of a model?"),
+    }
+}
+
+fn map(path: &Path) -> Result<OneFile> {
+    let (handle, length) = file::open(path)?;
+    if length == 0 {
+        return Ok(OneFile::Owned(Vec::new()));
+    }
+    // SAFETY: the map is read-only and lives as long as what borrows from it. Another process that shortens the file in
+    // place could still make a read fail with a signal; the type's documentation says so.
+    #[allow(unsafe_code, reason = "memory maps cannot be made in safe Rust")]
+    let map = unsafe { Mmap::map(&handle) };
+    map.map(OneFile::Mapped).map_err(|e| Error::file(path, e))
+}
+
+/// The header, checked, and where the data begin.
+fn header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
+    let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        let length = bytes.len();
+        return Err(format!("is {length} bytes long, too short for a safetensors file; copy or download it again"));
+    };
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err("is a Git LFS pointer, not the weights: run `git lfs pull` in its folder".into());
+    }
+    let length = u64::from_le_bytes(*prefix);
+    if length > HEADER_LIMIT as u64 {
+        return Err(format!("says that its header has {} bytes: it is damaged or no safetensors file", length));
+    }
+    let length = length as usize;
+    let text = rest.get(..length).ok_or_else(|| {
+        format!("is truncated: its header should have {length} bytes, {} follow; copy or download it again", rest.len())
+    })?;
+    let metadata: Metadata =
+        serde_json::from_slice(text).map_err(|e| format!("has a damaged header ({e}); copy or download it again"))?;
+    Ok((PREFIX + length, metadata))
+}
+
+/// One tensor of a file: what it is and its bytes, little-endian and row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorRef<'a> {
+    path: &'a Path,
+    /// The name.
+    pub name: &'a str,
+    /// The element type in the file.
+    pub dtype: Dtype,
+    /// The extents.
+    pub shape: &'a Shape,
+    /// The elements.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> TensorRef<'a> {
+    fn numbers(&self) -> Numbers<'a> {
+        Numbers { dtype: self.dtype, bytes: self.bytes }
+    }
+
+    fn refuse(&self, message: String) -> Error {
+        Error::format(self.path, format!("tensor {:?}: {message}", self.name))
+    }
+
+    /// The elements as f32, rounded to nearest.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for element types that hold no plain numbers (8-bit floats and smaller, complex).
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        self.numbers().to_f32().map_err(|m| self.refuse(m))
+    }
+
+    /// The elements as i32.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if they are no integers or one does not fit.
+    pub fn to_i32(&self) -> Result<Vec<i32>> {
+        self.numbers().to_integers("i32").map_err(|m| self.refuse(m))
+    }
+
+    /// The elements as u32.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if they are no integers or one does not fit.
+    pub fn to_u32(&self) -> Result<Vec<u32>> {
+        self.numbers().to_integers("u32").map_err(|m| self.refuse(m))
+    }
+
+    /// The elements as they lie in GPU memory when stored as `dtype`: 16-bit types packed in pairs, the last word filled up
+    /// with zero.
+    ///
+    /// # Errors
+    /// As the other conversions.
+    pub fn to_words(&self, dtype: DType) -> Result<Vec<u8>> {
+        self.numbers().to_words(dtype).map_err(|m| self.refuse(m))
+    }
+}
+
+/// A tensor to be written: name, type and bytes as they lie in GPU memory (a padded last word of 16-bit types is cut).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor<'a> {
+    /// The name.
+    pub name: Cow<'a, str>,
+    /// Extents and element type.
+    pub ty: TensorType,
+    /// The elements, little-endian and row-major.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> NamedTensor<'a> {
+    /// A tensor from its parts.
+    pub fn new(name: impl Into<Cow<'a, str>>, ty: TensorType, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { name: name.into(), ty, bytes: bytes.into() }
+    }
+
+    /// An f32 tensor from its elements.
+    pub fn f32(name: impl Into<Cow<'a, str>>, shape: impl Into<Shape>, values: &[f32]) -> Self {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(name, TensorType::f32(shape), bytes)
+    }
+}
+
+/// Writes tensors to a file, atomically, in the form that Hugging Face's libraries write.
+///
+/// # Errors
+/// [`Error::Input`] if a tensor's bytes do not fit its type or a name occurs twice; [`Error::File`] if the file cannot be
+/// written, which leaves an older file of that name as it was.
+pub fn write(path: impl AsRef<Path>, tensors: &[NamedTensor<'_>]) -> Result<()> {
+    let layout = Layout::new(tensors)?;
+    file::write_atomic_with(path.as_ref(), |w| layout.write_to(w))
+}
+
+/// A safetensors file about to be written.
+pub(crate) struct Layout<'a> {
+    header: Vec<u8>,
+    data: Vec<&'a [u8]>,
+}
+
+impl<'a> Layout<'a> {
+    pub(crate) fn new(tensors: &'a [NamedTensor<'_>]) -> Result<Self> {
+        let mut sorted: Vec<&NamedTensor<'_>> = tensors.iter().collect();
+        // Wider elements first, so that every tensor is aligned; then by name, so that equal tensors give equal files.
+        sorted.sort_by_key(|t| (std::cmp::Reverse(convert::file_type(t.ty.dtype)), &t.name));
+        let (mut infos, mut data, mut offset) = (Vec::new(), Vec::new(), 0);
+        for tensor in sorted {
+            let (dtype, length) = (convert::file_type(tensor.ty.dtype), convert::file_bytes(&tensor.ty));
+            if tensor.bytes.len() != length && tensor.bytes.len() as u64 != tensor.ty.bytes() {
+                let message = format!("{} has {length} bytes, got {}", tensor.ty, tensor.bytes.len());
+                return Err(Error::input(tensor.name.as_ref(), message));
+            }
+            let shape = tensor.ty.shape.dims().to_vec();
+            let info = TensorInfo { dtype, shape, data_offsets: (offset, offset + length) };
+            if tensor.name == "__metadata__" || infos.last().is_some_and(|(last, _)| *last == *tensor.name) {
+                return Err(Error::input(
+                    tensor.name.as_ref(),
+                    "a file holds a name once, and not this one: rename it",
+                ));
+            }
+            infos.push((tensor.name.to_string(), info));
+            data.push(&tensor.bytes[..length]);
+            offset += length;
+        }
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let refused = |e: &dyn std::fmt::Display| Error::input("safetensors header", e.to_string());
+        let count = infos.len();
+        let metadata = Metadata::new(Some(metadata), infos).map_err(|e| refused(&e))?;
+        if metadata.tensors().len() != count {
+            return Err(refused(&"two tensors have the same name"));
+        }
+        let mut header = serde_json::to_vec(&metadata).map_err(|e| refused(&e))?;
+        header.resize(header.len().next_multiple_of(PREFIX), b' ');
+        if header.len() > HEADER_LIMIT {
+            return Err(refused(&"there are too many tensors for one file"));
+        }
+        Ok(Self { header, data })
+    }
+
+    pub(crate) fn write_to(&self, writer: &mut dyn Write) -> io::Result<()> {
+        writer.write_all(&(self.header.len() as u64).to_le_bytes())?;
+        writer.write_all(&self.header)?;
+        self.data.iter().try_for_each(|bytes| writer.write_all(bytes))
+    }
+}
+
+#[cfg(test)]
+#[path = "safetensors_tests.rs"]
+mod tests;

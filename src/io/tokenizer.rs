@@ -1,0 +1,472 @@
+//! Text ↔ token ids: tokenizers of Hugging Face, and three that need no download: bytes, characters, trained on the spot.
+//!
+//! There is one representation, the `tokenizer.json` of Hugging Face's library, so whatever is trained here loads there:
+//! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
+
+use super::file;
+use super::folder::TOKENIZER;
+use crate::error::{Error, Result};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, TokenizerBuilder};
+
+/// The token that ends a text, in tokenizers that are trained here.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+/// The alphabet and the end of a text: no byte-level BPE is smaller.
+const SMALLEST_BPE: usize = 257;
+/// Texts up to this size are encoded in one piece.
+const WHOLE: usize = 4 << 20;
+/// Longer ones in pieces of about this size.
+const PIECE: usize = 1 << 18;
+
+/// Roles of special tokens and the names they usually go by, for a `tokenizer.json` without its `tokenizer_config.json`.
+const ROLES: [(&str, &[&str]); 7] = [
+    ("bos", &["<s>", "<bos>", "<|begin_of_text|>", END_OF_TEXT]),
+    ("eos", &["</s>", "<eos>", "<|end_of_text|>", END_OF_TEXT]),
+    ("pad", &["<pad>", "[PAD]"]),
+    ("unk", &["<unk>", "[UNK]"]),
+    ("cls", &["[CLS]"]),
+    ("sep", &["[SEP]"]),
+    ("mask", &["[MASK]", "<mask>"]),
+];
+
+/// A tokenizer. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    source: PathBuf,
+    tokenizer: tokenizers::Tokenizer,
+    json: String,
+    vocab_size: usize,
+    roles: BTreeMap<&'static str, (String, u32)>,
+    /// The characters it knows, if it would silently drop the others.
+    alphabet: Option<HashSet<char>>,
+    /// Whether cutting a text before a blank leaves its tokens the same.
+    divisible: bool,
+}
+
+/// What a text became, with what tasks need to find their way back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoding {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// 0 for the first text, 1 for the second.
+    pub type_ids: Vec<u32>,
+    /// The bytes of its text that each token stands for.
+    pub offsets: Vec<(usize, usize)>,
+    /// Which text a token belongs to (0 or 1); none for special tokens.
+    pub sequences: Vec<Option<usize>>,
+    /// The number of the word within its text; none for special tokens.
+    pub words: Vec<Option<u32>>,
+}
+
+impl Tokenizer {
+    /// Opens a `tokenizer.json`, or the one in a folder, with the roles that a `tokenizer_config.json` beside it gives.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let path = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
+        let json = file::read_text(&path)?;
+        let folder = file::parent(&path);
+        let mut names = Vec::new();
+        for beside in ["tokenizer_config.json", "special_tokens_map.json"] {
+            names.extend(file::read_json_if_there(&folder.join(beside))?);
+        }
+        Self::new(path, json, &names)
+    }
+
+    /// A tokenizer from the text of a `tokenizer.json`; `label` stands for its path in messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is damaged.
+    pub fn from_json(label: impl Into<PathBuf>, json: String) -> Result<Self> {
+        Self::new(label.into(), json, &[])
+    }
+
+    /// One token a byte: 256 tokens, and every text can be written with them.
+    ///
+    /// # Errors
+    /// None that is known: the tokenizer is made of constants.
+    pub fn bytes() -> Result<Self> {
+        let vocabulary = (0..=255u8).map(|byte| (byte_character(byte).to_string(), u32::from(byte))).collect();
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        Self::without_merges("bytes", &vocabulary, &level, &level)
+    }
+
+    /// One token a character: those that occur in `text`, in the order of their code points.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the text is empty.
+    pub fn characters(text: &str) -> Result<Self> {
+        let alphabet: BTreeSet<char> = text.chars().collect();
+        if alphabet.is_empty() {
+            return Err(Error::input("text", "is empty: there are no characters to make tokens of"));
+        }
+        let vocabulary = alphabet.into_iter().zip(0u32..).map(|(c, id)| (c.to_string(), id)).collect();
+        Self::without_merges("characters", &vocabulary, &Value::Null, &json!({"type": "Fuse"}))
+    }
+
+    fn without_merges(label: &str, vocabulary: &BTreeMap<String, u32>, before: &Value, after: &Value) -> Result<Self> {
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": before, "post_processor": null, "decoder": after,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "vocab": vocabulary, "merges": [],
+            },
+        });
+        Self::from_json(label, json.to_string())
+    }
+
+    /// A byte-level BPE of at most `vocab_size` tokens, trained on a text. The same text gives the same tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the size is below 257 (256 bytes and the end of a text) or the text is empty.
+    pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
+        if vocab_size < SMALLEST_BPE {
+            let message = format!("is {vocab_size}; a byte-level BPE needs {SMALLEST_BPE} or more, or choose bytes");
+            return Err(Error::input("vocabulary size", message));
+        }
+        if text.is_empty() {
+            return Err(Error::input("text", "is empty: there is nothing to train a tokenizer on"));
+        }
+        let trained = || -> tokenizers::Result<String> {
+            let level = ByteLevel::new(false, false, true);
+            let mut tokenizer =
+                TokenizerBuilder::<BPE, tokenizers::NormalizerWrapper, _, tokenizers::PostProcessorWrapper, _>::new()
+                    .with_model(BPE::default())
+                    .with_pre_tokenizer(Some(level))
+                    .with_decoder(Some(level))
+                    .build()?;
+            let mut trainer = BpeTrainer::builder()
+                .show_progress(false)
+                .vocab_size(vocab_size)
+                .min_frequency(2)
+                .initial_alphabet((0..=255).map(byte_character).collect())
+                .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+                .build();
+            tokenizer.train(&mut trainer, pieces(text, PIECE).into_iter())?;
+            tokenizer.to_string(false)
+        };
+        let json = trained().map_err(|e| Error::input("text", format!("no BPE could be trained on it: {e}")))?;
+        Self::from_json("trained BPE", json)
+    }
+
+    fn new(source: PathBuf, json: String, names: &[Value]) -> Result<Self> {
+        let refused = |e: tokenizers::Error| {
+            Error::format(
+                &source,
+                format!("is no tokenizer that can be read ({e}); save it again with a current version of tokenizers"),
+            )
+        };
+        let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(refused)?;
+        // Lengths are the caller's business here; the file as it is saved keeps these settings.
+        tokenizer.with_truncation(None).map_err(refused)?;
+        tokenizer.with_padding(None);
+        let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&largest| largest as usize + 1);
+        let roles = ROLES
+            .iter()
+            .filter_map(|&(role, usual)| {
+                let named = names.iter().find_map(|n| token_name(n.get(format!("{role}_token"))?));
+                let candidates = named.into_iter().chain(usual.iter().map(|&u| u.to_owned()));
+                candidates.into_iter().find_map(|t| tokenizer.token_to_id(&t).map(|id| (role, (t, id))))
+            })
+            .collect();
+        let alphabet = alphabet(&tokenizer);
+        let divisible = divisible(&tokenizer);
+        let inner = Inner { source, tokenizer, json, vocab_size, roles, alphabet, divisible };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The `tokenizer.json`.
+    #[must_use]
+    pub fn to_json(&self) -> &str {
+        &self.inner.json
+    }
+
+    /// Writes the `tokenizer.json`, atomically.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        file::write_atomic(path, self.inner.json.as_bytes())
+    }
+
+    /// What Hugging Face's libraries want to know beside the `tokenizer.json`, for a `tokenizer_config.json`.
+    #[must_use]
+    pub fn hugging_face_config(&self) -> Value {
+        let mut config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false});
+        for (role, (token, _)) in &self.inner.roles {
+            config[format!("{role}_token")] = json!(token);
+        }
+        config
+    }
+
+    /// The rows an embedding table needs: one more than the largest id.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.vocab_size
+    }
+
+    /// The token that ends a text, if it is known.
+    #[must_use]
+    pub fn eos(&self) -> Option<u32> {
+        self.special("eos")
+    }
+
+    /// The token that begins a text, if it is known.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.special("bos")
+    }
+
+    /// The token of a role: `bos`, `eos`, `pad`, `unk`, `cls`, `sep` or `mask`.
+    #[must_use]
+    pub fn special(&self, role: &str) -> Option<u32> {
+        self.inner.roles.get(role).map(|&(_, id)| id)
+    }
+
+    /// The id of a token as it is written in the vocabulary.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.tokenizer.token_to_id(token)
+    }
+
+    /// The token of an id as it is written in the vocabulary.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.tokenizer.id_to_token(id)
+    }
+
+    /// The tokens of a text, without special tokens around it. Long texts are cut into pieces and encoded on all cores.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a character has no token.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.check_alphabet(text)?;
+        let tokenizer = &self.inner.tokenizer;
+        if text.len() <= PIECE || (text.len() <= WHOLE && !self.inner.divisible) {
+            let encoding = tokenizer.encode_fast(text, false).map_err(|e| self.unusable(e))?;
+            return Ok(encoding.get_ids().to_vec());
+        }
+        let encodings = tokenizer.encode_batch_fast(pieces(text, PIECE), false).map_err(|e| self.unusable(e))?;
+        Ok(encodings.iter().flat_map(|e| e.get_ids().iter().copied()).collect())
+    }
+
+    /// The tokens of a text, or of two (question and context), with the special tokens that the model was trained with.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a character has no token.
+    pub fn encode_for_model(&self, text: &str, second: Option<&str>) -> Result<Encoding> {
+        self.check_alphabet(text)?;
+        let tokenizer = &self.inner.tokenizer;
+        let encoding = match second {
+            None => tokenizer.encode(text, true),
+            Some(second) => {
+                self.check_alphabet(second)?;
+                tokenizer.encode((text, second), true)
+            }
+        };
+        let encoding = encoding.map_err(|e| self.unusable(e))?;
+        let special = encoding.get_special_tokens_mask();
+        let ordinary = |i: usize| special.get(i).is_none_or(|&s| s == 0);
+        let sequences = encoding.get_sequence_ids().into_iter().enumerate();
+        Ok(Encoding {
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().to_vec(),
+            offsets: encoding.get_offsets().to_vec(),
+            sequences: sequences.map(|(i, s)| s.filter(|_| ordinary(i))).collect(),
+            words: encoding.get_word_ids().to_vec(),
+        })
+    }
+
+    fn check_alphabet(&self, text: &str) -> Result<()> {
+        let Some(alphabet) = &self.inner.alphabet else { return Ok(()) };
+        match text.chars().find(|c| !alphabet.contains(c)) {
+            None => Ok(()),
+            Some(c) => Err(Error::input(
+                "text",
+                format!(
+                    "the character {c:?} has no token: it did not occur in the text that {} was made of",
+                    self.inner.source.display()
+                ),
+            )),
+        }
+    }
+
+    fn unusable(&self, error: tokenizers::Error) -> Error {
+        Error::input("text", format!("the tokenizer {} could not encode it: {error}", self.inner.source.display()))
+    }
+
+    /// The text of tokens, without special ones. Ids beyond the vocabulary (of a padded embedding table) give nothing, bytes
+    /// that are no UTF-8 give `U+FFFD`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.decode_with(ids, true)
+    }
+
+    /// As [`Tokenizer::decode`], the special tokens as they are written in the vocabulary unless they are skipped.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the tokenizer's decoder fails.
+    pub fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let decoded = self.inner.tokenizer.decode(ids, skip_special);
+        decoded.map_err(|e| Error::input("tokens", format!("they could not be decoded: {e}")))
+    }
+
+    /// A stream that gives text as tokens come.
+    #[must_use]
+    pub fn stream(&self) -> TextStream {
+        TextStream { tokenizer: self.clone(), ids: Vec::new(), emitted: String::new(), fresh: 0 }
+    }
+}
+
+/// Tokens in, text out, in whole characters: a character whose bytes are spread over several tokens comes with the last.
+#[derive(Clone, Debug)]
+pub struct TextStream {
+    tokenizer: Tokenizer,
+    /// The tokens of the last piece, which say how the next one is joined on, and those after it.
+    ids: Vec<u32>,
+    /// What of their text was given out.
+    emitted: String,
+    /// How many of them came after the last piece was given out.
+    fresh: usize,
+}
+
+/// A character has at most four bytes, and a decoder may need one token more to tell; over this the bytes are no text.
+const PATIENCE: usize = 8;
+
+impl TextStream {
+    /// Takes a token; gives the text that is certain now.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the tokenizer's decoder fails.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
+        self.ids.push(id);
+        self.fresh += 1;
+        self.take(self.fresh >= PATIENCE)
+    }
+
+    /// Gives what is left, incomplete characters as `U+FFFD`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the tokenizer's decoder fails.
+    pub fn finish(&mut self) -> Result<Option<String>> {
+        let rest = self.take(true)?;
+        (self.ids, self.emitted, self.fresh) = (Vec::new(), String::new(), 0);
+        Ok(rest)
+    }
+
+    fn take(&mut self, all: bool) -> Result<Option<String>> {
+        let text = self.tokenizer.decode(&self.ids)?;
+        let certain = if all { text.as_str() } else { text.trim_end_matches('\u{FFFD}') };
+        // Some decoders write complete characters anew while the bytes after them are incomplete.
+        let Some(new) = certain.strip_prefix(self.emitted.as_str()).filter(|new| !new.is_empty()) else {
+            return Ok(None);
+        };
+        let new = new.to_owned();
+        if certain.len() == text.len() {
+            self.ids.drain(..self.ids.len() - self.fresh);
+            self.emitted = self.tokenizer.decode(&self.ids)?;
+            self.fresh = 0;
+        } else {
+            self.emitted = certain.to_owned();
+        }
+        Ok(Some(new))
+    }
+}
+
+/// The character that byte-level tokenizers write for a byte: itself if it prints, else one from U+0100 on.
+fn byte_character(byte: u8) -> char {
+    let prints = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if prints(byte) {
+        return char::from(byte);
+    }
+    let rank = (0..byte).filter(|&b| !prints(b)).count() as u32;
+    char::from_u32(0x100 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// A token's name in `tokenizer_config.json`: text, or an object with its settings.
+fn token_name(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// The characters of a tokenizer that drops all others without a word: a BPE that nothing prepares the text for.
+fn alphabet(tokenizer: &tokenizers::Tokenizer) -> Option<HashSet<char>> {
+    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return None };
+    let bare = tokenizer.get_normalizer().is_none()
+        && tokenizer.get_pre_tokenizer().is_none()
+        && tokenizer.get_added_vocabulary().is_empty()
+        && bpe.get_unk_token().is_none()
+        && !bpe.byte_fallback;
+    let single = |token: String| -> Option<char> {
+        let mut characters = token.chars();
+        characters.next().filter(|_| characters.next().is_none())
+    };
+    bare.then(|| bpe.get_vocab().into_keys().filter_map(single).collect())
+}
+
+/// Whether a text may be cut before a blank: so it is with the plain byte-level pattern, which never joins a blank to what
+/// stands before it, and where there are no merges at all.
+fn divisible(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let plain = match tokenizer.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::ByteLevel(level)) => {
+            !level.add_prefix_space && (level.use_regex || !has_merges(tokenizer))
+        }
+        None => matches!(tokenizer.get_decoder(), Some(DecoderWrapper::Fuse(_))) && !has_merges(tokenizer),
+        Some(_) => false,
+    };
+    let decoder = tokenizer.get_added_tokens_decoder();
+    let simple = |t: &AddedToken| !t.lstrip && !t.rstrip && !t.content.contains(char::is_whitespace);
+    plain && tokenizer.get_normalizer().is_none() && decoder.values().all(simple)
+}
+
+fn has_merges(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return true };
+    // Merges make tokens of several characters, and nothing else does here.
+    bpe.get_vocab().keys().any(|token| token.chars().count() > 1)
+}
+
+/// The text in pieces of about `size` bytes, each but the first beginning with the blank that follows a word; where there
+/// is none for long, at any character.
+fn pieces(text: &str, size: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while rest.len() > size {
+        let mut before = ' ';
+        let mut cut = None;
+        for (at, c) in rest.char_indices() {
+            if at >= size && c.is_whitespace() && !before.is_whitespace() || at >= 2 * size {
+                cut = Some(at);
+                break;
+            }
+            before = c;
+        }
+        let Some(at) = cut else { break };
+        let (piece, after) = rest.split_at(at);
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;

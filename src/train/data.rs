@@ -1,0 +1,337 @@
+//! A text as training data: tokens, a part held out, batches in an order that a seed fixes.
+
+use crate::error::{Error, Result};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use std::sync::Arc;
+
+/// The label of a position that does not count.
+pub const IGNORED: i32 = -1;
+
+/// A text's tokens: those to train on, and the end of the text, which is held out to measure on.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    /// To train on.
+    pub train: Arc<[u32]>,
+    /// To measure on.
+    pub held_out: Arc<[u32]>,
+}
+
+impl Corpus {
+    /// Splits tokens by position: the last `held_out` share of them is held out.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the share is not below 1 or nothing is left to train on.
+    pub fn new(tokens: &[u32], held_out: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&held_out) {
+            let message = format!("is {held_out}; it must be 0 or more and less than 1, 0.1 for example");
+            return Err(Error::input("held-out share", message));
+        }
+        let count = (tokens.len() as f64 * held_out).round() as usize;
+        let (train, rest) = tokens.split_at(tokens.len() - count);
+        if train.len() < 2 {
+            let message = format!("has {} tokens, of which {} are left to train on: give a longer one", tokens.len(), train.len());
+            return Err(Error::input("text", message));
+        }
+        Ok(Self { train: train.into(), held_out: rest.into() })
+    }
+}
+
+/// Rows of tokens, and for each position the token that follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub length: usize,
+    /// `rows × length` tokens.
+    pub inputs: Vec<u32>,
+    /// `rows × length` next tokens; [`IGNORED`] where there is none.
+    pub labels: Vec<i32>,
+}
+
+impl Batch {
+    fn with_capacity(rows: usize, length: usize) -> Self {
+        let cells = rows * length;
+        Self { rows, length, inputs: Vec::with_capacity(cells), labels: Vec::with_capacity(cells) }
+    }
+
+    /// Adds a row from a window of tokens; what it lacks is filled up and ignored.
+    fn push(&mut self, window: &[u32]) {
+        for at in 0..self.length {
+            self.inputs.push(window.get(at).copied().unwrap_or(0));
+            self.labels.push(window.get(at + 1).map_or(IGNORED, |&token| token as i32));
+        }
+    }
+
+    /// How many labels count.
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        self.labels.iter().filter(|&&label| label >= 0).count()
+    }
+}
+
+/// Where a run stands in its data: with it, the next batch is the one it would have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DataState {
+    /// What fixes the order.
+    pub seed: u64,
+    /// Passes over the text that are done.
+    pub epoch: u64,
+    /// Windows of this pass that were given out.
+    pub cursor: u64,
+}
+
+/// Endless batches. A pass cuts the text into windows side by side, beginning at a random place so that the cuts differ from pass
+/// to pass, and gives each window once, in random order. A batch may reach from one pass into the next.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    tokens: Arc<[u32]>,
+    rows: usize,
+    length: usize,
+    state: DataState,
+    /// Where this pass begins.
+    offset: usize,
+    /// The windows of this pass in the order they are given out.
+    order: Vec<u32>,
+}
+
+impl Batches {
+    /// Batches of `rows` windows of `length` tokens, from the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a size is 0 or the text has no window of that length.
+    pub fn new(tokens: Arc<[u32]>, rows: usize, length: usize, seed: u64) -> Result<Self> {
+        Self::resume(tokens, rows, length, DataState { seed, epoch: 0, cursor: 0 })
+    }
+
+    /// As [`Batches::new`], going on where a run stood. The text and the length must be those of that run.
+    ///
+    /// # Errors
+    /// As [`Batches::new`]; [`Error::Input`] if the position lies outside of this text.
+    pub fn resume(tokens: Arc<[u32]>, rows: usize, length: usize, state: DataState) -> Result<Self> {
+        if rows == 0 || length == 0 {
+            return Err(Error::input("batch", format!("{rows} rows of {length} tokens are nothing: both must be 1 or more")));
+        }
+        if tokens.len() <= length {
+            let message = format!(
+                "has {} tokens; windows of {length} need {} or more: give a longer text or a shorter context",
+                tokens.len(),
+                length + 1
+            );
+            return Err(Error::input("training text", message));
+        }
+        let mut batches = Self { tokens, rows, length, state, offset: 0, order: Vec::new() };
+        batches.lay_out();
+        if state.cursor > batches.order.len() as u64 {
+            let message = format!(
+                "stands at window {} of a pass, but this text has {} windows: resume with the text and context length of the run",
+                state.cursor,
+                batches.order.len()
+            );
+            return Err(Error::input("data position", message));
+        }
+        Ok(batches)
+    }
+
+    /// Where the next batch begins.
+    #[must_use]
+    pub fn state(&self) -> DataState {
+        self.state
+    }
+
+    /// Windows of a pass, at most.
+    #[must_use]
+    pub fn windows(&self) -> usize {
+        (self.tokens.len() - 1) / self.length
+    }
+
+    /// Lays out the pass that the state names: it depends on nothing but the seed, the pass, and the sizes.
+    fn lay_out(&mut self) {
+        let mut random = ChaCha8Rng::seed_from_u64(self.state.seed);
+        random.set_stream(self.state.epoch);
+        // A window of n tokens and the label of its last one.
+        let spare = self.tokens.len() - 1 - self.length;
+        self.offset = below(&mut random, spare.min(self.length - 1) as u64 + 1) as usize;
+        let count = (self.tokens.len() - 1 - self.offset) / self.length;
+        self.order = (0..count as u32).collect();
+        for last in (1..count).rev() {
+            let other = below(&mut random, last as u64 + 1) as usize;
+            self.order.swap(last, other);
+        }
+    }
+
+    /// The next batch.
+    pub fn next_batch(&mut self) -> Batch {
+        let mut batch = Batch::with_capacity(self.rows, self.length);
+        while batch.inputs.len() < self.rows * self.length {
+            let Some(&window) = self.order.get(self.state.cursor as usize) else {
+                (self.state.epoch, self.state.cursor) = (self.state.epoch + 1, 0);
+                self.lay_out();
+                continue;
+            };
+            let start = self.offset + window as usize * self.length;
+            batch.push(&self.tokens[start..=start + self.length]);
+            self.state.cursor += 1;
+        }
+        batch
+    }
+}
+
+/// A number below `bound` (at least 1), every one equally likely. Written out, so that the order of the data does not change
+/// with the version of a library.
+fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
+    // The low part of the product tells apart the few draws that would favour some numbers (arXiv 1805.10941).
+    let reject_below = bound.wrapping_neg() % bound;
+    loop {
+        let product = u128::from(random.next_u64()) * u128::from(bound);
+        if product as u64 >= reject_below {
+            return (product >> 64) as u64;
+        }
+    }
+}
+
+/// All of some tokens once, in order, in batches of one size: to measure a loss on. What the last ones lack is ignored.
+#[must_use]
+pub fn in_order(tokens: &[u32], rows: usize, length: usize) -> Vec<Batch> {
+    let (rows, length) = (rows.max(1), length.max(1));
+    // The last token is only a label.
+    let starts: Vec<usize> = (0..tokens.len().saturating_sub(1)).step_by(length).collect();
+    starts
+        .chunks(rows)
+        .map(|chunk| {
+            let mut batch = Batch::with_capacity(rows, length);
+            for row in 0..rows {
+                let window = chunk.get(row).map_or(&[][..], |&s| &tokens[s..tokens.len().min(s + length + 1)]);
+                batch.push(window);
+            }
+            batch
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(length: usize) -> Arc<[u32]> {
+        (0..length as u32).collect()
+    }
+
+    #[test]
+    fn the_end_is_held_out() {
+        let corpus = Corpus::new(&text(10), 0.2).unwrap();
+        assert_eq!((&*corpus.train, &*corpus.held_out), (&[0, 1, 2, 3, 4, 5, 6, 7][..], &[8, 9][..]));
+        assert!(Corpus::new(&text(10), 0.0).unwrap().held_out.is_empty());
+        assert!(Corpus::new(&text(10), 1.0).unwrap_err().to_string().contains("less than 1"));
+        assert!(Corpus::new(&text(10), f64::NAN).is_err());
+        assert!(Corpus::new(&text(3), 0.9).unwrap_err().to_string().contains("longer"));
+        assert!(Corpus::new(&[], 0.5).is_err());
+    }
+
+    #[test]
+    fn labels_are_the_tokens_that_follow() {
+        let mut batches = Batches::new(text(100), 3, 7, 1).unwrap();
+        for _ in 0..50 {
+            let batch = batches.next_batch();
+            assert_eq!((batch.inputs.len(), batch.counted()), (21, 21));
+            assert!(batch.inputs.iter().zip(&batch.labels).all(|(&i, &l)| l == i as i32 + 1));
+            assert!(batch.inputs.chunks(7).all(|row| row.windows(2).all(|w| w[1] == w[0] + 1)));
+        }
+    }
+
+    #[test]
+    fn a_pass_gives_every_window_once_and_passes_differ() {
+        let mut batches = Batches::new(text(1000), 1, 10, 42).unwrap();
+        let mut passes: Vec<Vec<u32>> = vec![Vec::new(); 3];
+        loop {
+            let first = batches.next_batch().inputs[0];
+            let epoch = batches.state().epoch as usize;
+            match passes.get_mut(epoch) {
+                Some(pass) => pass.push(first),
+                None => break,
+            }
+        }
+        for pass in &passes {
+            let mut sorted = pass.clone();
+            sorted.sort_unstable();
+            assert!(sorted.windows(2).all(|w| w[1] == w[0] + 10), "windows lie side by side");
+            assert!(pass.len() >= 98 && sorted[0] < 10);
+            assert_ne!(*pass, sorted, "not shuffled");
+        }
+        assert_ne!(passes[0], passes[1]);
+    }
+
+    #[test]
+    fn the_order_of_a_seed_never_changes() {
+        let mut batches = Batches::new(text(64), 4, 8, 7).unwrap();
+        let starts: Vec<u32> = (0..3).flat_map(|_| batches.next_batch().inputs.chunks(8).map(|r| r[0]).collect::<Vec<_>>()).collect();
+        // Runs that were saved by an older version must go on as they were.
+        assert_eq!(starts, ORDER_OF_SEED_7);
+        let other = Batches::new(text(64), 4, 8, 8).unwrap().next_batch();
+        assert_ne!(other, Batches::new(text(64), 4, 8, 7).unwrap().next_batch());
+    }
+
+    const ORDER_OF_SEED_7: [u32; 12] = [0; 12];
+
+    #[test]
+    fn the_smallest_text_is_enough() {
+        let mut batches = Batches::new(text(5), 3, 4, 0).unwrap();
+        assert_eq!(batches.windows(), 1);
+        let batch = batches.next_batch();
+        assert_eq!(batch.inputs, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
+        assert_eq!((batches.state().epoch, batches.state().cursor), (2, 1));
+        let said = |tokens, rows, length| Batches::new(text(tokens), rows, length, 0).unwrap_err().to_string();
+        assert!(said(4, 1, 4).contains("need 5 or more"));
+        assert!(said(0, 1, 4).contains("has 0 tokens"));
+        assert!(said(9, 0, 4).contains("0 rows"));
+        assert!(said(9, 1, 0).contains("0 tokens are nothing"));
+    }
+
+    #[test]
+    fn a_position_of_another_text_is_refused() {
+        let state = DataState { seed: 1, epoch: 0, cursor: 50 };
+        let message = Batches::resume(text(20), 1, 4, state).unwrap_err().to_string();
+        assert!(message.contains("window 50"), "{message}");
+    }
+
+    #[test]
+    fn all_tokens_are_measured_once() {
+        for tokens in 0..40 {
+            let batches = in_order(&text(tokens), 3, 4);
+            let counted: usize = batches.iter().map(Batch::counted).sum();
+            assert_eq!(counted, tokens.saturating_sub(1));
+            let labels = batches.iter().flat_map(|b| b.labels.iter().copied()).filter(|&l| l >= 0);
+            assert!(labels.eq(1..tokens as i32), "each token but the first is predicted once");
+            assert!(batches.iter().all(|b| b.inputs.len() == 12 && b.labels.len() == 12 && b.counted() > 0));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_resumed_run_sees_the_same_batches(
+            tokens in 2usize..300, length in 1usize..20, rows in 1usize..6, seed in any::<u64>(), before in 0usize..60,
+        ) {
+            prop_assume!(tokens > length);
+            let mut run = Batches::new(text(tokens), rows, length, seed).unwrap();
+            for _ in 0..before {
+                run.next_batch();
+            }
+            let saved = serde_json::to_string(&run.state()).unwrap();
+            let state = serde_json::from_str(&saved).unwrap();
+            let mut resumed = Batches::resume(text(tokens), rows, length, state).unwrap();
+            for _ in 0..20 {
+                prop_assert_eq!(run.next_batch(), resumed.next_batch());
+            }
+        }
+
+        #[test]
+        fn numbers_below_a_bound_are(seed in any::<u64>(), bound in 1u64..) {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            prop_assert!((0..10).all(|_| below(&mut random, bound) < bound));
+        }
+    }
+}
