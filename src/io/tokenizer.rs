@@ -349,8 +349,12 @@ pub struct TextStream {
     fresh: usize,
 }
 
-/// A character has at most four bytes, and a decoder may need one token more to tell; over this the bytes are no text.
+/// After this many tokens without text, the bytes before the last character's are given out as they are.
 const PATIENCE: usize = 8;
+/// After this many, all of them are.
+const LIMIT: usize = 64;
+/// Bytes of an incomplete character, at most; decoders write `U+FFFD` for each of them or for all.
+const INCOMPLETE: usize = 3;
 
 impl TextStream {
     /// Takes a token; gives the text that is certain now.
@@ -360,7 +364,13 @@ impl TextStream {
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.ids.push(id);
         self.fresh += 1;
-        self.take(self.fresh >= PATIENCE)
+        self.take(if self.fresh >= LIMIT {
+            0
+        } else if self.fresh >= PATIENCE {
+            INCOMPLETE
+        } else {
+            usize::MAX
+        })
     }
 
     /// Gives what is left, incomplete characters as `U+FFFD`.
@@ -368,14 +378,16 @@ impl TextStream {
     /// # Errors
     /// [`Error::Input`] if the tokenizer's decoder fails.
     pub fn finish(&mut self) -> Result<Option<String>> {
-        let rest = self.take(true)?;
+        let rest = self.take(0)?;
         (self.ids, self.emitted, self.fresh) = (Vec::new(), String::new(), 0);
         Ok(rest)
     }
 
-    fn take(&mut self, all: bool) -> Result<Option<String>> {
+    /// The text that was not given out yet, without up to `held` replacement characters at its end.
+    fn take(&mut self, held: usize) -> Result<Option<String>> {
         let text = self.tokenizer.decode(&self.ids)?;
-        let certain = if all { text.as_str() } else { text.trim_end_matches('\u{FFFD}') };
+        let replaced = text.chars().rev().take_while(|&c| c == '\u{FFFD}').take(held).count();
+        let certain = &text[..text.len() - replaced * '\u{FFFD}'.len_utf8()];
         // Some decoders write complete characters anew while the bytes after them are incomplete.
         let Some(new) = certain.strip_prefix(self.emitted.as_str()).filter(|new| !new.is_empty()) else {
             return Ok(None);

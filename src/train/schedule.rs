@@ -56,7 +56,11 @@ impl Schedule {
     /// [`Error::Input`] with the number that does not.
     pub fn check(&self) -> Result<()> {
         let share = |what: &str, value: f64| {
-            if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(Error::input(what, format!("is {value}; it must lie between 0 and 1"))) }
+            if (0.0..=1.0).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::input(what, format!("is {value}; it must lie between 0 and 1")))
+            }
         };
         if !(self.peak.is_finite() && self.peak >= 0.0) {
             return Err(Error::input("learning rate", format!("is {}; it must be a number from 0 on", self.peak)));
@@ -84,7 +88,9 @@ impl Schedule {
         let fall = |floor: f64, share: f64| self.peak * (floor + (1.0 - floor) * share);
         match self.decay {
             Decay::Constant => self.peak,
-            Decay::Cosine { floor } => fall(floor, 0.5 * (1.0 + (std::f64::consts::PI * self.progress(step, self.warmup)).cos())),
+            Decay::Cosine { floor } => {
+                fall(floor, 0.5 * (1.0 + (std::f64::consts::PI * self.progress(step, self.warmup)).cos()))
+            }
             Decay::Linear { floor } => fall(floor, 1.0 - self.progress(step, self.warmup)),
             Decay::Wsd { fraction, floor } => {
                 let last = (self.steps as f64 * fraction).round() as u64;
@@ -121,7 +127,10 @@ mod tests {
         close(rates(4, 10, Decay::Constant, &[0, 1, 3, 4, 9, 50]), &[0.5, 1.0, 2.0, 2.0, 2.0, 2.0]);
         // cos(π/4) = 1/√2 at a quarter of the way, 0 at half of it.
         let quarter = 0.2 + 1.8 * 0.5 * (1.0 + 0.5f64.sqrt());
-        close(rates(2, 10, Decay::Cosine { floor: 0.1 }, &[0, 1, 2, 4, 6, 10, 99]), &[1.0, 2.0, 2.0, quarter, 1.1, 0.2, 0.2]);
+        close(
+            rates(2, 10, Decay::Cosine { floor: 0.1 }, &[0, 1, 2, 4, 6, 10, 99]),
+            &[1.0, 2.0, 2.0, quarter, 1.1, 0.2, 0.2],
+        );
         close(rates(0, 8, Decay::Linear { floor: 0.5 }, &[0, 2, 4, 8, 9]), &[2.0, 1.75, 1.5, 1.0, 1.0]);
         let wsd = Decay::Wsd { fraction: 0.4, floor: 0.0 };
         close(rates(2, 10, wsd, &[0, 1, 5, 6, 7, 8, 9, 10, 11]), &[1.0, 2.0, 2.0, 2.0, 1.5, 1.0, 0.5, 0.0, 0.0]);
@@ -142,7 +151,10 @@ mod tests {
                     let at: Vec<u64> = (0..15).collect();
                     let got = rates(warmup, steps, decay, &at);
                     assert!(got.iter().all(|r| (0.0..=2.0).contains(r)), "{decay:?} {warmup}/{steps}: {got:?}");
-                    assert!(steps == 0 || got[0] > 0.0, "{decay:?} {warmup}/{steps} does not learn from its first step");
+                    assert!(
+                        steps == 0 || got[0] > 0.0,
+                        "{decay:?} {warmup}/{steps} does not learn from its first step"
+                    );
                     let after = &got[warmup as usize..];
                     assert!(after.windows(2).all(|w| w[0] >= w[1]), "{decay:?} {warmup}/{steps} rises again: {got:?}");
                 }
