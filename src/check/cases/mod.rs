@@ -6,6 +6,7 @@ mod elementwise;
 mod embedding;
 mod index;
 mod layout;
+mod matmul;
 mod norm;
 mod optimizer;
 mod reduce;
@@ -27,5 +28,6 @@ pub fn all() -> Vec<Case> {
     cases.extend(embedding::cases());
     cases.extend(index::cases());
     cases.extend(layout::cases());
+    cases.extend(matmul::cases());
     cases
 }

@@ -1,0 +1,3 @@
+// matmul_activation_none: no activation function.
+
+fn activated(x: Element) -> Element { return x; }

@@ -1,0 +1,40 @@
+// matmul_subgroup: C = α op(A) op(B) in registers, spread by subgroup shuffles, for drivers that run shaders on the CPU.
+//
+//   A subgroup computes a tile of ROWS × LANES rows and 4 LANES columns. Each lane loads other rows of A and other columns of B; a
+//   shuffle with a constant lane is the only cheap broadcast there, and a load costs as much as tens of multiplications.
+//
+// in, out    see matmul_problem
+// grid       a workgroup a tile, columns fastest, then rows, then the batch
+// constants  LANES: the subgroup size, which must be the same everywhere; ROWS: 4 or 8 rows of the tile a lane
+// needs      subgroup shuffles, a workgroup is one subgroup
+// numerics   f32, each element summed in the order of k, four at a time
+
+@compute @workgroup_size(LANES)
+fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let across_n = (p.n + 4u * LANES - 1u) / (4u * LANES);
+    let across_m = (p.m + ROWS * LANES - 1u) / (ROWS * LANES);
+    let column = (group % across_n * LANES + lane) * 4u;
+    let row = group / across_n % across_m * ROWS * LANES;
+    let batch = group / across_n / across_m;
+    // Row (r / 4 × LANES + j) × 4 + r % 4 of the tile is acc[r][j].
+    var acc: array<array<vec4f, LANES>, ROWS>;
+    for (var k = 0u; k < p.k; k += 4u) {
+        let b = b_block(batch, k, column);
+        for (var r = 0u; r < ROWS; r += 4u) {
+            var a = a_block(batch, row + r * LANES + lane * 4u, k);
+            for (var i = 0u; i < 4u; i++) {
+                for (var j = 0u; j < LANES; j++) {
+                    acc[r + i][j] += subgroupShuffle(a[i].x, j) * b[0] + subgroupShuffle(a[i].y, j) * b[1]
+                        + subgroupShuffle(a[i].z, j) * b[2] + subgroupShuffle(a[i].w, j) * b[3];
+                }
+            }
+        }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        for (var j = 0u; j < LANES; j++) {
+            store(batch, row + r / 4u * 4u * LANES + j * 4u + r % 4u, column, acc[r][j]);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Matrix products: every form, size, epilogue, weight type and kernel.
+
+use crate::DType;
+use crate::check::{Case, Feed, Tolerance};
+use crate::ops::{self, Form, Matmul, Variant, WeightLayout};
+
+const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
+
+fn case(
+    name: String,
+    feeds: Vec<Feed>,
+    build: impl Fn(&mut crate::Graph, &[crate::Tensor]) -> crate::Result<Vec<crate::Tensor>> + Send + Sync + 'static,
+) -> Case {
+    let tolerance = Tolerance { nmse: 1e-12, worst: 2e-6 };
+    Case::new(name, feeds, build).tolerance(tolerance, tolerance)
+}
+
+/// The operands of a product in the order in which they lie in memory.
+fn operands(form: Form, lead: &[usize], [m, n, k]: [usize; 3]) -> (Vec<usize>, Vec<usize>) {
+    let with = |rows: usize, columns: usize| [lead, &[rows, columns]].concat();
+    let a = if form.a_transposed() { with(k, m) } else { with(m, k) };
+    let b = if form.b_transposed() { with(n, k) } else { with(k, n) };
+    (a, b)
+}
+
+fn sizes() -> impl Iterator<Item = Case> {
+    let sizes = [[1, 1, 1], [31, 33, 257], [257, 31, 33], [64, 64, 64], [65, 127, 129], [1, 33, 257], [3, 260, 68]];
+    FORMS.iter().flat_map(move |&form| {
+        sizes.into_iter().map(move |size| {
+            let (a, b) = operands(form, &[], size);
+            let feeds = vec![Feed::normal("a", a), Feed::normal("b", b)];
+            case(format!("matmul {form:?} {size:?}"), feeds, move |g, x| {
+                Ok(vec![g.apply1(Matmul::new(form), &[x[0], x[1]])?])
+            })
+        })
+    })
+}
+
+fn batches() -> impl Iterator<Item = Case> {
+    FORMS.iter().flat_map(|&form| {
+        [[33, 5, 7], [4, 36, 64]].into_iter().map(move |size| {
+            let (a, b) = operands(form, &[2, 3], size);
+            let feeds = vec![Feed::normal("a", a), Feed::normal("b", b)];
+            case(format!("matmul {form:?} batch [2, 3] of {size:?}"), feeds, move |g, x| {
+                Ok(vec![g.apply1(Matmul::new(form), &[x[0], x[1]])?])
+            })
+        })
+    })
+}
+
+/// Every kernel with every form. A kernel that the adapter does not have is not skipped: the default takes its place.
+fn variants() -> impl Iterator<Item = Case> {
+    Variant::ALL.iter().flat_map(|&variant| {
+        FORMS.iter().flat_map(move |&form| {
+            [[36, 68, 72], [67, 37, 41], [7, 36, 40], [2, 37, 43]].into_iter().map(move |size| {
+                let (a, b) = operands(form, &[2], size);
+                let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).fixed()];
+                let name = format!("matmul {form:?} {size:?} by {} where legal, else the default", variant.name());
+                case(name, feeds, move |g, x| {
+                    let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
+                    Ok(vec![g.apply1(op, &[x[0], x[1]])?])
+                })
+            })
+        })
+    })
+}
+
+fn linears() -> impl Iterator<Item = Case> {
+    let layouts = [WeightLayout::InOut, WeightLayout::OutIn];
+    layouts.into_iter().flat_map(|layout| {
+        [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(move |dtype| {
+            [[33, 31], [64, 68]].into_iter().map(move |[inputs, outputs]| {
+                let weight = if layout == WeightLayout::InOut { [inputs, outputs] } else { [outputs, inputs] };
+                let feeds = vec![
+                    Feed::normal("x", [2, 5, inputs]),
+                    Feed::normal("weight", weight).stored_as(dtype),
+                    Feed::normal("bias", [outputs]),
+                ];
+                case(format!("linear matmul {layout:?} {dtype} {weight:?}"), feeds, move |g, x| {
+                    Ok(vec![ops::linear(g, x[0], x[1], Some(x[2]), layout)?])
+                })
+            })
+        })
+    })
+}
+
+fn epilogues() -> impl Iterator<Item = Case> {
+    [[31, 33, 20], [32, 36, 20]].into_iter().map(|size @ [m, n, k]| {
+        let feeds = vec![
+            Feed::normal("a", [m, k]),
+            Feed::normal("b", [k, n]),
+            Feed::normal("bias", [n]),
+            Feed::normal("residual", [m, n]),
+        ];
+        case(format!("matmul {size:?} with factor, bias and residual"), feeds, |g, x| {
+            let op = Matmul { alpha: 0.25, bias: true, residual: true, ..Matmul::new(Form::Nn) };
+            Ok(vec![g.apply1(op, x)?])
+        })
+    })
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    sizes().chain(batches()).chain(variants()).chain(linears()).chain(epilogues()).collect()
+}

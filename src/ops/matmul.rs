@@ -1,1 +1,0 @@
-//! Matrix products in all transposes, with fused bias, activation and residual.

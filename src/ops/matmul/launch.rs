@@ -1,0 +1,265 @@
+//! From a matrix product to dispatches: windows over operands that are too large for a binding, and the parts of the shader.
+
+use super::op::Matmul;
+use super::problem::Problem;
+use super::variant::Variant;
+use crate::dtype::DType;
+use crate::error::{Error, Result, human_bytes};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
+use crate::shape::TensorType;
+
+macro_rules! snippets {
+    ($($name:ident = $file:literal;)*) => {
+        $(static $name: Snippet = Snippet::new($file, include_str!(concat!("../../../shaders/common/", $file, ".wgsl")));)*
+    };
+}
+
+snippets! {
+    PROBLEM = "matmul_problem";
+    A_VEC4 = "matmul_a_vec4";
+    A_SCALAR = "matmul_a_scalar";
+    B_VEC4 = "matmul_b_vec4";
+    B_SCALAR = "matmul_b_scalar";
+    B_HALF4 = "matmul_b_half4";
+    B_HALF1 = "matmul_b_half1";
+    WEIGHT_F16 = "weight_f16";
+    WEIGHT_BF16 = "weight_bf16";
+    OUT_VEC4 = "matmul_out_vec4";
+    OUT_SCALAR = "matmul_out_scalar";
+    FINISH = "matmul_finish";
+    BIAS = "matmul_bias";
+    BIAS_NONE = "matmul_bias_none";
+    RESIDUAL = "matmul_residual";
+    RESIDUAL_NONE = "matmul_residual_none";
+    PRE_NONE = "matmul_pre_none";
+    ACTIVATION_NONE = "matmul_activation_none";
+}
+
+static TILE: Kernel = Kernel::new("matmul_tile", include_str!("../../../shaders/matmul_tile.wgsl"));
+static REGISTERS: Kernel = Kernel::new("matmul_registers", include_str!("../../../shaders/matmul_registers.wgsl"));
+static SUBGROUP: Kernel = Kernel::new("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"));
+static ROW: Kernel = Kernel::new("matmul_row", include_str!("../../../shaders/matmul_row.wgsl"));
+
+/// A stretch of one of the extents.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    start: usize,
+    len: usize,
+}
+
+/// Cuts `extent` into stretches of `chunk`.
+fn ranges(extent: usize, chunk: usize) -> impl Iterator<Item = Range> + Clone {
+    (0..extent).step_by(chunk).map(move |start| Range { start, len: chunk.min(extent - start) })
+}
+
+/// How many elements of each extent one dispatch may span, so that every binding is within the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chunks {
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+impl Chunks {
+    fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
+        // A window begins up to an alignment in front of what it is for.
+        let limit = caps.max_binding_bytes.saturating_sub(caps.offset_alignment);
+        let fit = |row: usize, dtype: DType| (limit / dtype.bytes(row).max(1)) as usize;
+        let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
+        if whole > 0 {
+            return Ok(Self { batch: whole.min(p.batch), m: p.m, n: p.n, k: p.k });
+        }
+        let (mut m, mut n, mut k) = (fit(p.n, DType::F32), p.n, p.k);
+        let a_rows = if p.form.a_transposed() { &mut k } else { &mut m };
+        *a_rows = (*a_rows).min(fit(p.stored_a().1, DType::F32));
+        let b_rows = if p.form.b_transposed() { &mut n } else { &mut k };
+        *b_rows = (*b_rows).min(fit(p.stored_b().1, p.weight));
+        if m.min(n).min(k) == 0 {
+            return Err(Error::Unsupported {
+                what: format!("{name} ({} × {} × {})", p.m, p.n, p.k),
+                needs: "a storage binding that holds a row of each operand".into(),
+                adapter: caps.name.clone(),
+                hint: format!("Its bindings hold {}: cut the matrices.", human_bytes(caps.max_binding_bytes)),
+            });
+        }
+        // Whole tiles, where there is room for them.
+        let round = |chunk: usize, extent: usize| match chunk {
+            _ if chunk >= extent => extent,
+            64.. => chunk / 64 * 64,
+            4.. => chunk / 4 * 4,
+            _ => chunk,
+        };
+        Ok(Self { batch: 1, m: round(m, p.m), n: round(n, p.n), k: round(k, p.k) })
+    }
+}
+
+/// A window on a stack of row-major matrices, and what an index into it needs.
+#[derive(Clone, Debug)]
+struct Window {
+    view: View,
+    /// Elements in front of the first one wanted.
+    offset: usize,
+    /// From row to row.
+    stride: usize,
+    /// From matrix to matrix.
+    distance: usize,
+}
+
+impl Window {
+    /// The `rows` from column `column` on of each matrix of `batch`, of matrices of `extents`.
+    fn new(caps: &Caps, view: &View, extents: (usize, usize), batch: Range, rows: Range, column: usize) -> Self {
+        let (all_rows, stride) = extents;
+        let distance = all_rows * stride;
+        let start = batch.start * distance + rows.start * stride;
+        let end = (batch.start + batch.len - 1) * distance + (rows.start + rows.len) * stride;
+        let size = view.dtype.bytes(2) / 2;
+        let first = start - start % (caps.offset_alignment / size).max(1) as usize;
+        let view = View { start: view.start + first, shape: [end - first].into(), ..view.clone() };
+        Self { view, offset: start - first + column, stride, distance }
+    }
+
+    /// Whether four elements from a multiple of 4 on can be loaded as one.
+    fn vec4(&self) -> bool {
+        self.stride % 4 == 0 && self.offset % 4 == 0
+    }
+}
+
+/// The part of a product that one dispatch computes.
+struct Piece {
+    batch: Range,
+    m: Range,
+    n: Range,
+    k: Range,
+}
+
+pub(super) fn launch(op: &Matmul, cx: &mut Launch<'_>) -> Result<()> {
+    let (a, b) = (cx.input(0), cx.input(1));
+    let ty = |v: &View| TensorType::new(v.shape.clone(), v.dtype);
+    let (problem, _) = Problem::new(op.name, op.form, op.flat, &ty(&a), &ty(&b))?;
+    let chunks = Chunks::new(op.name, cx.caps(), &problem)?;
+    for batch in ranges(problem.batch, chunks.batch) {
+        for m in ranges(problem.m, chunks.m) {
+            for n in ranges(problem.n, chunks.n) {
+                for k in ranges(problem.k, chunks.k) {
+                    launch_piece(op, cx, &problem, &Piece { batch, m, n, k })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, whole: &Problem, piece: &Piece) -> Result<()> {
+    let caps = cx.caps();
+    let Piece { batch, m, n, k } = *piece;
+    let p = Problem { batch: batch.len, m: m.len, n: n.len, k: k.len, ..*whole };
+    let (a_rows, a_column) = if p.form.a_transposed() { (k, m.start) } else { (m, k.start) };
+    let (b_rows, b_column) = if p.form.b_transposed() { (n, k.start) } else { (k, n.start) };
+    let a = Window::new(caps, &cx.input(0), whole.stored_a(), batch, a_rows, a_column);
+    let b = Window::new(caps, &cx.input(1), whole.stored_b(), batch, b_rows, b_column);
+    let like_out = |view: &View| Window::new(caps, view, (whole.m, whole.n), batch, m, n.start);
+    let out = like_out(&cx.output(0));
+    let (first, last) = (k.start == 0, k.start + k.len == whole.k);
+    let legal = Variant::legal(caps, &p);
+    let variant = op.variant.filter(|v| legal.contains(v)).unwrap_or_else(|| Variant::choose(caps, &p));
+    let mut dispatch = Dispatch::new(kernel(variant))
+        .constant("A_TRANSPOSED", p.form.a_transposed())
+        .constant("B_TRANSPOSED", p.form.b_transposed())
+        .constant("ACCUMULATE", !first)
+        .param(p.m)
+        .param(p.n)
+        .param(p.k)
+        .param(p.batch);
+    for window in [&a, &b, &out] {
+        dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
+    }
+    dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
+    dispatch = operands(dispatch, &a, &b, &out);
+    dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
+    dispatch = epilogue(op, cx, dispatch, like_out, last);
+    cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
+}
+
+/// Binds the operands, and puts in the snippets that load and store in the widths that the sizes allow.
+fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
+    let load_b = match (b.view.dtype, b.vec4()) {
+        (DType::F16 | DType::BF16, true) => &B_HALF4,
+        (DType::F16 | DType::BF16, false) => &B_HALF1,
+        (_, true) => &B_VEC4,
+        (_, false) => &B_SCALAR,
+    };
+    let dispatch = match b.view.dtype {
+        DType::F16 => dispatch.snippet(&WEIGHT_F16),
+        DType::BF16 => dispatch.snippet(&WEIGHT_BF16),
+        _ => dispatch,
+    };
+    dispatch
+        .snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR })
+        .snippet(load_b)
+        .snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR })
+        .snippet(&FINISH)
+        .read(a.view.clone())
+        .read(b.view.clone())
+}
+
+/// Binds what is added after the product, and puts in the snippets that add it.
+fn epilogue(
+    op: &Matmul,
+    cx: &Launch<'_>,
+    mut dispatch: Dispatch,
+    like_out: impl Fn(&View) -> Window,
+    last: bool,
+) -> Dispatch {
+    let mut next = dispatch.bindings.len() as u32;
+    let mut binding = || {
+        next += 1;
+        next
+    };
+    if op.bias && last {
+        dispatch = dispatch.constant("BIAS_BINDING", binding()).snippet(&BIAS).read(cx.input(2));
+    } else {
+        dispatch = dispatch.snippet(&BIAS_NONE);
+    }
+    if op.residual && last {
+        let residual = like_out(&cx.input(cx.input_count() - 1)).view;
+        dispatch = dispatch.constant("RESIDUAL_BINDING", binding()).snippet(&RESIDUAL).read(residual);
+    } else {
+        dispatch = dispatch.snippet(&RESIDUAL_NONE);
+    }
+    dispatch.snippet(&PRE_NONE).snippet(&ACTIVATION_NONE)
+}
+
+fn kernel(variant: Variant) -> &'static Kernel {
+    match variant {
+        Variant::Tile64 | Variant::Tile32 => &TILE,
+        Variant::Registers => &REGISTERS,
+        Variant::Subgroup4 | Variant::Subgroup8 => &SUBGROUP,
+        Variant::Row => &ROW,
+    }
+}
+
+/// The constants and the grid of a variant.
+fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispatch {
+    let tiles = |rows: usize, columns: usize| p.batch * p.m.div_ceil(rows) * p.n.div_ceil(columns);
+    // The width of the vectors that a driver on the CPU computes with.
+    let lanes = caps.subgroup.unwrap_or(8).clamp(4, 16);
+    let subgroups = |rows: u32| {
+        let groups = tiles((rows * lanes) as usize, 4 * lanes as usize);
+        dispatch.clone().constant("LANES", lanes).constant("ROWS", rows).groups(groups)
+    };
+    match variant {
+        Variant::Tile64 => dispatch.constant("SIDE", 16_u32).groups(tiles(64, 64)),
+        Variant::Tile32 => dispatch.constant("SIDE", 8_u32).groups(tiles(32, 32)),
+        Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
+        Variant::Subgroup4 => subgroups(4),
+        Variant::Subgroup8 => subgroups(8),
+        Variant::Row => {
+            // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
+            let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
+            let rows = p.m.next_power_of_two() as u32;
+            let dispatch = dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices);
+            dispatch.groups(p.batch * p.n.div_ceil(4 * lanes as usize))
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Matrix products: plain, with either operand transposed, batched, and as the linear layer with its epilogue.
+
+mod launch;
+mod op;
+mod problem;
+mod variant;
+
+pub use op::Matmul;
+pub use problem::{Form, Problem};
+pub use variant::Variant;
+
+use super::layout::reshape;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+
+/// How the weight of a linear layer lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum WeightLayout {
+    /// (in, out), as GPT-2's `Conv1D` stores it.
+    InOut,
+    /// (out, in), as almost everything else stores it.
+    #[default]
+    OutIn,
+}
+
+impl WeightLayout {
+    /// The product of a linear layer with a weight of this layout.
+    #[must_use]
+    pub fn form(self) -> Form {
+        match self {
+            Self::InOut => Form::Nn,
+            Self::OutIn => Form::Nt,
+        }
+    }
+}
+
+/// `a · b`: a (…, M, K) and b (K, N), or b (…, K, N) with the same leading extents, give (…, M, N).
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) that names the operand that does not fit.
+pub fn matmul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply1(Matmul::new(Form::Nn), &[a, b])
+}
+
+/// `a · bᵀ`: a (…, M, K) and b (N, K), or b (…, N, K) with the same leading extents, give (…, M, N).
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_nt(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply1(Matmul::new(Form::Nt), &[a, b])
+}
+
+/// `aᵀ · b`: a (K, M) and b (K, N) give (M, N); a (…, K, M) and b (…, K, N) with the same leading extents give (…, M, N).
+///
+/// If b has two axes and a has more, the rows of all leading axes of a are contracted with the rows of b.
+/// [`matmul_tn_rows`] contracts the rows of all leading axes of both.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_tn(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
+    let a = match (g.ty(a).shape.rank(), g.ty(b).shape.rank()) {
+        (3.., 2) => reshape(g, a, [g.shape(a).rows(), g.shape(a).last()])?,
+        _ => a,
+    };
+    g.apply1(Matmul::new(Form::Tn), &[a, b])
+}
+
+/// `aᵀ · b` over all rows: a (…, M) and b (…, N) give (M, N). This is the gradient of a weight.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn matmul_tn_rows(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply1(Matmul::new(Form::Tn).flattened(), &[a, b])
+}
+
+/// `x · W + bias`: x (…, in) gives (…, out). The weight may be stored in f16 or bf16; the bias has (out) elements.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Option<Tensor>, layout: WeightLayout) -> Result<Tensor> {
+    let op = Matmul { bias: bias.is_some(), name: "linear", ..Matmul::new(layout.form()) };
+    let inputs: Vec<Tensor> = [x, weight].into_iter().chain(bias).collect();
+    g.apply1(op, &inputs)
+}

@@ -1,0 +1,169 @@
+//! The matrix product as an op of the graph.
+
+use super::super::reduce::sum_rows;
+use super::launch;
+use super::problem::{Form, Problem};
+use super::variant::Variant;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::kernel::Launch;
+use crate::shape::TensorType;
+
+/// `out = α op(A) op(B) + bias + residual`, `op` being a transposition or nothing (see [`Form`]).
+///
+/// Inputs: A (…, M, K) f32; B f32, f16 or bf16, with two axes (then all leading axes of A are rows of one product) or with
+/// the leading axes of A (then a product each); if `bias`, one of (N); if `residual`, one of the result's shape.
+///
+/// Gradients with d = dout: `A · B`: dA = α d Bᵀ, dB = α Aᵀ d. `A · Bᵀ`: dA = α d B, dB = α dᵀ A. `Aᵀ · B`: dA = α B dᵀ,
+/// dB = α A d. dbias = the sum of d's rows, dresidual = d. The gradient of B is f32 whatever B is stored in.
+#[derive(Clone, Debug)]
+pub struct Matmul {
+    /// What prints.
+    pub name: &'static str,
+    /// Which operands lie transposed.
+    pub form: Form,
+    /// All leading axes of both operands count as rows: see [`Problem::new`].
+    pub flat: bool,
+    /// The factor in front of the product.
+    pub alpha: f32,
+    /// Whether a bias is among the inputs.
+    pub bias: bool,
+    /// Whether a residual is the last input.
+    pub residual: bool,
+    /// A kernel to use if it is legal on the adapter, instead of the default one.
+    pub variant: Option<Variant>,
+}
+
+impl Matmul {
+    /// A plain product.
+    #[must_use]
+    pub fn new(form: Form) -> Self {
+        let name = match form {
+            Form::Nn => "matmul",
+            Form::Nt => "matmul_nt",
+            Form::Tn => "matmul_tn",
+        };
+        Self { name, form, flat: false, alpha: 1.0, bias: false, residual: false, variant: None }
+    }
+
+    /// With all leading axes of both operands counted as rows.
+    #[must_use]
+    pub fn flattened(self) -> Self {
+        Self { flat: true, ..self }
+    }
+
+    fn problem(&self, a: &TensorType, b: &TensorType) -> Result<(Problem, crate::shape::Shape)> {
+        Problem::new(self.name, self.form, self.flat, a, b)
+    }
+
+    /// A product of the backward pass, with this one's factor.
+    fn product(&self, g: &mut Graph, form: Form, a: Tensor, b: Tensor) -> Result<Tensor> {
+        g.apply1(Self { alpha: self.alpha, ..Self::new(form) }, &[a, b])
+    }
+
+    fn gradient_a(&self, g: &mut Graph, b: Tensor, d: Tensor) -> Result<Tensor> {
+        match self.form {
+            Form::Nn => self.product(g, Form::Nt, d, b),
+            Form::Nt => self.product(g, Form::Nn, d, b),
+            Form::Tn => self.product(g, Form::Nt, b, d),
+        }
+    }
+
+    fn gradient_b(&self, g: &mut Graph, a: Tensor, b: Tensor, d: Tensor) -> Result<Tensor> {
+        let (left, right) = match self.form {
+            Form::Nn => (a, d),
+            Form::Nt => (d, a),
+            Form::Tn => return self.product(g, Form::Nn, a, d),
+        };
+        let op = Self { alpha: self.alpha, flat: g.shape(b).rank() == 2, ..Self::new(Form::Tn) };
+        g.apply1(op, &[left, right])
+    }
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let expected = 2 + usize::from(self.bias) + usize::from(self.residual);
+        let [a, b, rest @ ..] = inputs else {
+            return Err(Error::shape(self.name, format!("expected {expected} tensors, got {}", inputs.len())));
+        };
+        if inputs.len() != expected {
+            return Err(Error::shape(self.name, format!("expected {expected} tensors, got {}", inputs.len())));
+        }
+        let (problem, shape) = self.problem(a, b)?;
+        let out = TensorType::f32(shape);
+        let mut rest = rest.iter();
+        if self.bias
+            && let Some(bias) = rest.next()
+            && *bias != TensorType::f32([problem.n])
+        {
+            return Err(Error::shape(self.name, format!("the bias is {bias}, it must be f32[{}]", problem.n)));
+        }
+        if self.residual
+            && let Some(residual) = rest.next()
+            && *residual != out
+        {
+            return Err(Error::shape(self.name, format!("the residual is {residual}, the result {out}")));
+        }
+        Ok(vec![out])
+    }
+
+    fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        let d = cx.upstream(0)?;
+        let (a, b) = (cx.inputs[0], cx.inputs[1]);
+        let mut gradients = vec![None; cx.inputs.len()];
+        if cx.needed[0] {
+            gradients[0] = Some(self.gradient_a(cx.graph, b, d)?);
+        }
+        if cx.needed[1] {
+            gradients[1] = Some(self.gradient_b(cx.graph, a, b, d)?);
+        }
+        if self.bias && cx.needed[2] {
+            gradients[2] = Some(sum_rows(cx.graph, d)?);
+        }
+        if self.residual {
+            gradients[cx.inputs.len() - 1] = Some(d);
+        }
+        Ok(gradients)
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let ty = |x: &Array| TensorType::f32(x.shape.clone());
+        let (problem, shape) = self.problem(&ty(inputs[0]), &ty(inputs[1]))?;
+        let mut data = reference_product(&problem, &inputs[0].data, &inputs[1].data);
+        let bias = self.bias.then(|| inputs[2]);
+        let residual = if self.residual { inputs.last() } else { None };
+        for (i, x) in data.iter_mut().enumerate() {
+            *x *= f64::from(self.alpha);
+            *x += bias.map_or(0.0, |bias| bias.data[i % problem.n]);
+            *x += residual.map_or(0.0, |residual| residual.data[i]);
+        }
+        Ok(vec![Array { shape, data }])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        launch::launch(self, cx)
+    }
+}
+
+/// The products alone, row by row of op(B), so that long rows stay in the cache.
+fn reference_product(p: &Problem, a: &[f64], b: &[f64]) -> Vec<f64> {
+    let mut out = vec![0.0; p.batch * p.m * p.n];
+    for batch in 0..p.batch {
+        let a = &a[batch * p.m * p.k..][..p.m * p.k];
+        let b = &b[batch * p.n * p.k..][..p.n * p.k];
+        for m in 0..p.m {
+            let row = &mut out[(batch * p.m + m) * p.n..][..p.n];
+            for k in 0..p.k {
+                let x = if p.form.a_transposed() { a[k * p.m + m] } else { a[m * p.k + k] };
+                for (n, sum) in row.iter_mut().enumerate() {
+                    *sum += x * if p.form.b_transposed() { b[n * p.k + k] } else { b[k * p.n + n] };
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,84 @@
+//! Which kernel computes a matrix product.
+
+use super::problem::Problem;
+use crate::kernel::{AdapterClass, Caps};
+
+/// A kernel for matrix products. All of them give the same sums up to rounding; [`Variant::legal`] says which fit a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// 64×64 tiles in workgroup memory, 256 invocations.
+    Tile64,
+    /// 32×32 tiles in workgroup memory, 64 invocations.
+    Tile32,
+    /// 16×8 tiles in registers, an invocation each.
+    Registers,
+    /// Subgroup shuffles, 4 rows of the tile a lane: 32×32 tiles for subgroups of 8.
+    Subgroup4,
+    /// Subgroup shuffles, 8 rows of the tile a lane: 64×32 tiles for subgroups of 8.
+    Subgroup8,
+    /// Up to 8 rows, B read once.
+    Row,
+}
+
+/// The most rows that [`Variant::Row`] takes.
+const MOST_ROWS: usize = 8;
+
+impl Variant {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Tile64, Self::Tile32, Self::Registers, Self::Subgroup4, Self::Subgroup8, Self::Row];
+
+    /// The name that prints.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tile64 => "tile64",
+            Self::Tile32 => "tile32",
+            Self::Registers => "registers",
+            Self::Subgroup4 => "subgroup4",
+            Self::Subgroup8 => "subgroup8",
+            Self::Row => "row",
+        }
+    }
+
+    /// The variants that compute this problem on this adapter: what a tuner may choose from.
+    #[must_use]
+    pub fn legal(caps: &Caps, problem: &Problem) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|v| v.is_legal(caps, problem)).collect()
+    }
+
+    fn is_legal(self, caps: &Caps, problem: &Problem) -> bool {
+        match self {
+            Self::Tile64 | Self::Tile32 | Self::Registers => true,
+            // Accumulators are an array of one vector a lane: wider subgroups would spill them.
+            Self::Subgroup4 | Self::Subgroup8 => matches!(caps.subgroup, Some(4..=16)),
+            Self::Row => problem.m <= MOST_ROWS && !problem.form.a_transposed(),
+        }
+    }
+
+    /// The default, the same on every run:
+    ///
+    /// | adapter | rows | variant |
+    /// |---|---|---|
+    /// | GPU | up to 8 | row |
+    /// | GPU | more, 48 tiles of 64×64 or more | tile64 |
+    /// | GPU | more, fewer tiles | tile32 |
+    /// | CPU | up to 4 | row |
+    /// | CPU, fixed subgroups of 4 to 16 | more than 4 | subgroup4 |
+    /// | CPU, others | more than 4 | registers |
+    #[must_use]
+    pub fn choose(caps: &Caps, problem: &Problem) -> Self {
+        let most = if caps.class == AdapterClass::Gpu { MOST_ROWS } else { 4 };
+        if problem.m <= most && Self::Row.is_legal(caps, problem) {
+            return Self::Row;
+        }
+        let tiles = problem.batch * problem.m.div_ceil(64) * problem.n.div_ceil(64);
+        match caps.class {
+            AdapterClass::Gpu if tiles >= 48 => Self::Tile64,
+            AdapterClass::Gpu => Self::Tile32,
+            AdapterClass::Cpu if Self::Subgroup4.is_legal(caps, problem) => Self::Subgroup4,
+            AdapterClass::Cpu => Self::Registers,
+        }
+    }
+}
