@@ -21,7 +21,8 @@ impl Kernel {
     }
 }
 
-/// A shared piece of WGSL: functions and aliases that kernels build on, without bindings or entry points of its own.
+/// A shared piece of WGSL: functions and aliases that kernels build on, without an entry point of its own. A binding in
+/// it has its number from a constant.
 pub type Snippet = Kernel;
 
 /// A constant that goes in front of a kernel's text.

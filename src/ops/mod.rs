@@ -21,6 +21,8 @@ pub(crate) mod transpose;
 
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
+pub use attention::{AttentionOptions, AttentionVariant, attention};
+pub use cache::cache_write;
 pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
 pub use embedding::embedding;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};

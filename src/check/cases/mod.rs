@@ -2,6 +2,7 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
 mod elementwise;
 mod embedding;
 mod index;
@@ -29,5 +30,6 @@ pub fn all() -> Vec<Case> {
     cases.extend(index::cases());
     cases.extend(layout::cases());
     cases.extend(matmul::cases());
+    cases.extend(attention::cases());
     cases
 }

@@ -1,0 +1,81 @@
+// attention_forward_rows: fused attention, an invocation for ROWS queries of one head, with the online softmax.
+//
+//   s = scale * q . k + bias, where seen;   out = sum of softmax(s) * v;   lse = log of the sum of exp(s)
+//
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
+// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// grid      one invocation for ROWS queries of a head
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, a bias, vector1 or vector4
+// numerics  f32 throughout; masked scores are selected away, no infinities
+// paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
+
+@group(0) @binding(1) var<storage, read> q: array<Vector>;             // (B, Tq, H, D)
+@group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
+@group(0) @binding(4) var<storage, read_write> out: array<Vector>;     // (B, Tq, H, D)
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+
+@compute @workgroup_size(64)
+fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+                          @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let blocks = (p.queries + ROWS - 1u) / ROWS;
+    let index = group * 64u + lane;
+    if (index >= p.batch * p.heads * blocks) { return; }
+    let first = index % blocks * ROWS;
+    let head = index / blocks % p.heads;
+    let batch = index / (blocks * p.heads);
+    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
+
+    var mine: array<array<Vector, WIDTH>, ROWS>;
+    var acc: array<array<Vector, WIDTH>, ROWS>;
+    var top: array<f32, ROWS>;
+    var sum: array<f32, ROWS>;
+    var limit: array<u32, ROWS>;
+    var end = 0u;
+    for (var r = 0u; r < ROWS; r++) {
+        let query = min(first + r, p.queries - 1u);
+        limit[r] = row_limit(batch, query);
+        end = max(end, limit[r]);
+        top[r] = FAR;
+        for (var c = 0u; c < WIDTH; c++) { mine[r][c] = q[query_row(batch, query, head) * WIDTH + c] * p.scale; }
+    }
+    for (var k0 = 0u; k0 < end; k0 += 4u) {
+        let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
+        let near = min(key, vec4u(p.keys - 1u));
+        let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
+        let real = keys_real(batch, near);
+        var s: array<vec4f, ROWS>;
+        for (var c = 0u; c < WIDTH; c++) {
+            let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
+            for (var r = 0u; r < ROWS; r++) {
+                let a = mine[r][c];
+                s[r] += vec4f(inner(a, b0), inner(a, b1), inner(a, b2), inner(a, b3));
+            }
+        }
+        var shrink: array<f32, ROWS>;
+        for (var r = 0u; r < ROWS; r++) {
+            let seen = real & (key < vec4u(limit[r]));
+            let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
+            let m = max(top[r], largest(select(vec4f(FAR), score, seen)));
+            shrink[r] = exp(max(top[r] - m, -80.0));
+            s[r] = select(vec4f(), exp_below(score - m), seen);
+            top[r] = m;
+            sum[r] = sum[r] * shrink[r] + dot(s[r], vec4f(1.0));
+        }
+        for (var c = 0u; c < WIDTH; c++) {
+            let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];
+            for (var r = 0u; r < ROWS; r++) {
+                acc[r][c] = acc[r][c] * shrink[r] + s[r].x * b0 + s[r].y * b1 + s[r].z * b2 + s[r].w * b3;
+            }
+        }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        if (first + r >= p.queries) { break; }
+        let some = sum[r] > 0.0;
+        let share = select(0.0, 1.0 / sum[r], some);
+        for (var c = 0u; c < WIDTH; c++) { out[query_row(batch, first + r, head) * WIDTH + c] = acc[r][c] * share; }
+        lse[stat_row(batch, first + r, head)] = select(-FAR, top[r] + log(max(sum[r], 1e-30)), some);
+    }
+}

@@ -1,0 +1,80 @@
+// attention_grad_q_rows: the gradient of attention by its queries, an invocation for ROWS queries of one head.
+//
+//   P = exp(S - lse);   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
+//
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// out       dq (B, Tq, H, D) f32
+// grid      one invocation for ROWS queries of a head
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, a bias, vector1 or vector4
+// numerics  f32 throughout; masked scores are selected away, no infinities
+// paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
+
+@group(0) @binding(1) var<storage, read> q: array<Vector>;             // (B, Tq, H, D)
+@group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
+@group(0) @binding(4) var<storage, read> dout: array<Vector>;          // (B, Tq, H, D)
+@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(6) var<storage, read_write> dq: array<Vector>;      // (B, Tq, H, D)
+
+@compute @workgroup_size(64)
+fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+                         @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let blocks = (p.queries + ROWS - 1u) / ROWS;
+    let index = group * 64u + lane;
+    if (index >= p.batch * p.heads * blocks) { return; }
+    let first = index % blocks * ROWS;
+    let head = index / blocks % p.heads;
+    let batch = index / (blocks * p.heads);
+    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
+
+    var mine: array<array<Vector, WIDTH>, ROWS>;
+    var upstream: array<array<Vector, WIDTH>, ROWS>;
+    var acc: array<array<Vector, WIDTH>, ROWS>;
+    var stat: array<vec2f, ROWS>;
+    var limit: array<u32, ROWS>;
+    var end = 0u;
+    for (var r = 0u; r < ROWS; r++) {
+        let query = min(first + r, p.queries - 1u);
+        limit[r] = row_limit(batch, query);
+        end = max(end, limit[r]);
+        stat[r] = stats[stat_row(batch, query, head)];
+        for (var c = 0u; c < WIDTH; c++) {
+            let at = query_row(batch, query, head) * WIDTH + c;
+            mine[r][c] = q[at] * p.scale;
+            upstream[r][c] = dout[at];
+        }
+    }
+    for (var k0 = 0u; k0 < end; k0 += 4u) {
+        let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
+        let near = min(key, vec4u(p.keys - 1u));
+        let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
+        let real = keys_real(batch, near);
+        var s: array<vec4f, ROWS>;
+        var dp: array<vec4f, ROWS>;
+        for (var c = 0u; c < WIDTH; c++) {
+            let a0 = k[at.x + c]; let a1 = k[at.y + c]; let a2 = k[at.z + c]; let a3 = k[at.w + c];
+            let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];
+            for (var r = 0u; r < ROWS; r++) {
+                let x = mine[r][c];
+                let y = upstream[r][c];
+                s[r] += vec4f(inner(x, a0), inner(x, a1), inner(x, a2), inner(x, a3));
+                dp[r] += vec4f(inner(y, b0), inner(y, b1), inner(y, b2), inner(y, b3));
+            }
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            let seen = real & (key < vec4u(limit[r]));
+            let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
+            s[r] = select(vec4f(), exp_below(score - stat[r].x) * (dp[r] - stat[r].y), seen);
+        }
+        for (var c = 0u; c < WIDTH; c++) {
+            let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
+            for (var r = 0u; r < ROWS; r++) { acc[r][c] += s[r].x * b0 + s[r].y * b1 + s[r].z * b2 + s[r].w * b3; }
+        }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        if (first + r >= p.queries) { break; }
+        for (var c = 0u; c < WIDTH; c++) { dq[query_row(batch, first + r, head) * WIDTH + c] = acc[r][c] * p.scale; }
+    }
+}

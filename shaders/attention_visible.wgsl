@@ -1,0 +1,61 @@
+// attention_visible: how many keys each query sees, and which keys are not padding, from up to three inputs.
+//
+//   limit[b, i] = min(lengths[b], keys, position[b, i] + 1)      tile[b, t] = the largest limit of 32 queries
+//
+// in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32; what is absent has its flag 0 and is not read
+// out       visible (B, ceil(Tq / 32) + Tq [+ Tk]) u32: tile limits, limits, mask as 0 or 1
+// grid      one invocation for 32 queries or 32 keys
+// numerics  exact
+//
+// Without positions, a causal query i stands at i + Tk - Tq.
+
+struct Params {
+    base: u32, groups: u32,
+    batch: u32, queries: u32, keys: u32,
+    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> lengths: array<u32>;          // (B)
+@group(0) @binding(2) var<storage, read> key_mask: array<u32>;         // (B, Tk)
+@group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, Tq)
+@group(0) @binding(4) var<storage, read_write> visible: array<u32>;    // (B, tiles + Tq [+ Tk])
+
+fn limit(batch: u32, query: u32) -> u32 {
+    var end = p.keys;
+    if (p.has_lengths != 0u) { end = min(end, lengths[batch]); }
+    if (p.has_positions != 0u) {
+        end = min(end, min(positions[batch * p.queries + query], p.keys) + 1u);
+    } else if (p.causal != 0u) {
+        end = min(end, max(query + p.keys + 1u, p.queries) - p.queries);
+    }
+    return end;
+}
+
+@compute @workgroup_size(64)
+fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+                     @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let tiles = (p.queries + 31u) / 32u;
+    let chunks = tiles + select(0u, (p.keys + 31u) / 32u, p.has_mask != 0u);
+    let index = group * 64u + lane;
+    if (index >= p.batch * chunks) { return; }
+    let batch = index / chunks;
+    let chunk = index % chunks;
+    let row = batch * (tiles + p.queries + select(0u, p.keys, p.has_mask != 0u));
+    if (chunk < tiles) {
+        var most = 0u;
+        for (var i = chunk * 32u; i < min(chunk * 32u + 32u, p.queries); i++) {
+            let end = limit(batch, i);
+            visible[row + tiles + i] = end;
+            most = max(most, end);
+        }
+        visible[row + chunk] = most;
+        return;
+    }
+    let first = (chunk - tiles) * 32u;
+    for (var key = first; key < min(first + 32u, p.keys); key++) {
+        visible[row + tiles + p.queries + key] = u32(key_mask[batch * p.keys + key] != 0u);
+    }
+}

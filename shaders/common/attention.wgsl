@@ -1,0 +1,26 @@
+// attention: what all attention kernels share. Their inputs lie as (batch, token, head, width).
+
+struct Params {
+    base: u32, groups: u32,
+    batch: u32, queries: u32, keys: u32, heads: u32, kv_heads: u32,
+    scale: f32,
+    bias_batch: u32,                     // 1 if every batch row has a bias of its own
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+
+const FAR = -1e30;                       // stands for minus infinity, which shaders may not use
+
+// The row of q, out and their gradients.
+fn query_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.queries + query) * p.heads + head; }
+
+// The row of the log-sum-exp and of the stats.
+fn stat_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.heads + head) * p.queries + query; }
+
+// The key and value head that a query head reads.
+fn shared_head(head: u32) -> u32 { return head / (p.heads / p.kv_heads); }
+
+// exp for arguments that are not positive: far below, the driver is not trusted.
+fn exp_below(x: vec4f) -> vec4f { return exp(max(x, vec4f(-80.0))); }
+
+fn largest(x: vec4f) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }

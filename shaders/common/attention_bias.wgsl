@@ -1,0 +1,19 @@
+// attention_bias: a term added to every score.
+
+@group(0) @binding(BIAS) var<storage, read> bias: array<f32>;   // (heads, queries, keys), or one such for each batch row
+
+fn bias_row(batch: u32, head: u32, query: u32) -> u32 {
+    return ((batch * p.bias_batch * p.heads + head) * p.queries + query) * p.keys;
+}
+
+// The terms of one query and four keys, all in range.
+fn bias_keys(batch: u32, head: u32, query: u32, key: vec4u) -> vec4f {
+    let at = vec4u(bias_row(batch, head, query)) + key;
+    return vec4f(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+}
+
+// The terms of four queries and one key, all in range.
+fn bias_queries(batch: u32, head: u32, query: vec4u, key: u32) -> vec4f {
+    let at = vec4u(bias_row(batch, head, 0u) + key) + query * p.keys;
+    return vec4f(bias[at.x], bias[at.y], bias[at.z], bias[at.w]);
+}

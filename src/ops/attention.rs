@@ -1,1 +1,0 @@
-//! Fused softmax attention, forward and backward, without a T×T tensor.

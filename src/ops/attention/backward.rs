@@ -1,0 +1,175 @@
+//! The backward ops: each has its own reference and can be checked alone.
+
+use super::reference::Scores;
+use super::setting::{Setting, Sizes, by_vectors};
+use super::variant::{AttentionVariant, rows};
+use crate::error::{Error, Result};
+use crate::graph::{Array, Op};
+use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::shape::TensorType;
+
+static DELTA: Kernel = Kernel::new("attention_delta", include_str!("../../../shaders/attention_delta.wgsl"));
+static Q_ROWS: Kernel =
+    Kernel::new("attention_grad_q_rows", include_str!("../../../shaders/attention_grad_q_rows.wgsl"));
+static KV_ROWS: Kernel =
+    Kernel::new("attention_grad_kv_rows", include_str!("../../../shaders/attention_grad_kv_rows.wgsl"));
+static BIAS: Kernel = Kernel::new("attention_grad_bias", include_str!("../../../shaders/attention_grad_bias.wgsl"));
+
+/// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.
+const FIXED: usize = 5;
+
+/// `stats[b, h, i] = (lse[b, h, i], Σ_d out · dout)`, from out and dout (B, Tq, H, D) and lse (B, H, Tq). No gradient.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delta;
+
+impl Op for Delta {
+    fn name(&self) -> &'static str {
+        "attention_delta"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [out, dout, lse] = inputs else {
+            return Err(Error::shape(self.name(), format!("expected 3 inputs, got {}", inputs.len())));
+        };
+        let [batch, queries, heads, _] = out.shape.expect("attention_delta, out")?;
+        if dout != out || lse.shape.dims() != [batch, heads, queries] {
+            return Err(Error::shape(self.name(), format!("out is {out}, dout {dout}, lse {lse}")));
+        }
+        Ok(vec![TensorType::f32([batch, heads, queries, 2])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [batch, queries, heads, _] = inputs[0].shape.expect("attention_delta, out")?;
+        let mut stats = Array::zeros([batch, heads, queries, 2]);
+        for row in 0..batch * queries * heads {
+            let (h, i, b) = (row % heads, row / heads % queries, row / heads / queries);
+            let at = (b * heads + h) * queries + i;
+            let delta: f64 = inputs[0].row(row).iter().zip(inputs[1].row(row)).map(|(x, y)| x * y).sum();
+            stats.row_mut(at).copy_from_slice(&[inputs[2].data[at], delta]);
+        }
+        Ok(vec![stats])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let [batch, queries, heads, width] = cx.input(0).shape.expect("attention_delta, out")?;
+        let rows = batch * queries * heads;
+        let dispatch = by_vectors(&DELTA, width)
+            .read(cx.input(0))
+            .read(cx.input(1))
+            .read(cx.input(2))
+            .write(cx.output(0))
+            .param(batch)
+            .param(queries)
+            .param(heads);
+        cx.dispatch(dispatch.groups_for(rows, 64).flops(2 * (rows * width) as u64))
+    }
+}
+
+/// Sizes, and a dispatch with the five fixed inputs bound.
+fn start(cx: &Launch<'_>, setting: &Setting, kernel: &'static Kernel) -> Result<(Sizes, Dispatch)> {
+    let types: Vec<TensorType> =
+        (0..cx.input_count()).map(|i| TensorType::new(cx.input(i).shape, cx.input(i).dtype)).collect();
+    let sizes = setting.sizes("attention", FIXED, &types)?;
+    let dispatch = (0..FIXED).fold(by_vectors(kernel, sizes.width), |d, i| d.read(cx.input(i)));
+    Ok((sizes, dispatch))
+}
+
+/// `dq = scale · dS k`. Inputs: q, k, v, dout, stats, then the visible tensor and the bias, if there are any.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GradQ(pub Setting);
+
+impl Op for GradQ {
+    fn name(&self) -> &'static str {
+        "attention_grad_q"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        self.0.sizes(self.name(), FIXED, inputs)?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![Scores::new(&self.0, FIXED, inputs)?.grad_q()])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (sizes, dispatch) = start(cx, &self.0, &Q_ROWS)?;
+        let extras = self.0.extras(FIXED, |i| cx.input(i));
+        let dispatch = match AttentionVariant::choose(self.0.variant, cx.caps(), &sizes) {
+            AttentionVariant::Rows => {
+                let own = rows(cx.caps(), &sizes, sizes.queries);
+                let items = sizes.batch * sizes.heads * sizes.queries.div_ceil(own as usize);
+                dispatch.constant("ROWS", own).write(cx.output(0)).groups_for(items, 64)
+            }
+        };
+        let flops = 6 * sizes.width as u64 * sizes.pairs(&self.0);
+        cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
+    }
+}
+
+/// `dk = scale · dSᵀ q` and `dv = Pᵀ dout`, summed over the query heads that share a key head. Inputs as [`GradQ`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GradKv(pub Setting);
+
+impl Op for GradKv {
+    fn name(&self) -> &'static str {
+        "attention_grad_kv"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        self.0.sizes(self.name(), FIXED, inputs)?;
+        Ok(vec![inputs[1].clone(), inputs[2].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (dk, dv) = Scores::new(&self.0, FIXED, inputs)?.grad_kv();
+        Ok(vec![dk, dv])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        self.launch_rows(cx, cx.output(0), true)?;
+        self.launch_rows(cx, cx.output(1), false)
+    }
+}
+
+impl GradKv {
+    fn launch_rows(&self, cx: &mut Launch<'_>, out: View, of_keys: bool) -> Result<()> {
+        let (sizes, dispatch) = start(cx, &self.0, &KV_ROWS)?;
+        let extras = self.0.extras(FIXED, |i| cx.input(i));
+        let own = rows(cx.caps(), &sizes, sizes.keys);
+        let items = sizes.batch * sizes.kv_heads * sizes.keys.div_ceil(own as usize);
+        let dispatch = dispatch.constant("ROWS", own).constant("OF_KEYS", of_keys).write(out).groups_for(items, 64);
+        let flops = if of_keys { 6 } else { 4 } * sizes.width as u64 * sizes.pairs(&self.0);
+        cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
+    }
+}
+
+/// `dbias = dS`, summed over the batch if the bias has no batch axis. Inputs as [`GradQ`]; the bias must be there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GradBias(pub Setting);
+
+impl Op for GradBias {
+    fn name(&self) -> &'static str {
+        "attention_grad_bias"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        self.0.sizes(self.name(), FIXED, inputs)?;
+        let bias = self.0.extras(FIXED, |i| inputs[i].clone()).bias;
+        Ok(vec![bias.ok_or_else(|| Error::shape(self.name(), "there is no bias"))?])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![Scores::new(&self.0, FIXED, inputs)?.grad_bias(inputs[inputs.len() - 1])])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (sizes, dispatch) = start(cx, &self.0, &BIAS)?;
+        let extras = self.0.extras(FIXED, |i| cx.input(i));
+        let out = cx.output(0);
+        let blocks = out.numel() / (sizes.queries * sizes.keys) * sizes.queries.div_ceil(4) * sizes.keys.div_ceil(4);
+        let flops = 4 * sizes.width as u64 * sizes.pairs(&self.0);
+        let dispatch = dispatch.write(out).groups_for(blocks, 64);
+        cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
+    }
+}

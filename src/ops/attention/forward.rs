@@ -1,0 +1,84 @@
+//! The forward op.
+
+use super::backward::{Delta, GradBias, GradKv, GradQ};
+use super::reference::Scores;
+use super::setting::{Setting, Sizes, by_vectors};
+use super::variant::{AttentionVariant, rows};
+use crate::error::{Error, Result};
+use crate::graph::{Array, Gradient, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::shape::TensorType;
+
+static ROWS: Kernel =
+    Kernel::new("attention_forward_rows", include_str!("../../../shaders/attention_forward_rows.wgsl"));
+
+/// See [`attention`](super::attention). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
+/// Outputs: out (B, Tq, H, D) and lse (B, H, Tq), which is 1e30 for a row that sees no key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attention(pub Setting);
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let sizes = self.0.sizes("attention", 3, inputs)?;
+        Ok(vec![inputs[0].clone(), TensorType::f32([sizes.batch, sizes.heads, sizes.queries])])
+    }
+
+    fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        let setting = self.0;
+        if cx.upstream[1].is_some() {
+            return Err(Error::Graph("the log-sum-exp of attention has no gradient".into()));
+        }
+        let dout = cx.upstream(0)?;
+        let stats = cx.graph.apply1(Delta, &[cx.outputs[0], dout, cx.outputs[1]])?;
+        let mut inputs = vec![cx.inputs[0], cx.inputs[1], cx.inputs[2], dout, stats];
+        inputs.extend(&cx.inputs[3..]);
+        let mut grads = vec![None; cx.inputs.len()];
+        if cx.needed[0] {
+            grads[0] = Some(cx.graph.apply1(GradQ(setting), &inputs)?);
+        }
+        if cx.needed[1] || cx.needed[2] {
+            let both = cx.graph.apply(GradKv(setting), &inputs)?;
+            grads[1] = Some(both[0]);
+            grads[2] = Some(both[1]);
+        }
+        if setting.bias && cx.needed[setting.inputs(3) - 1] {
+            grads[setting.inputs(3) - 1] = Some(cx.graph.apply1(GradBias(setting), &inputs)?);
+        }
+        Ok(grads)
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (out, lse) = Scores::new(&self.0, 3, inputs)?.forward();
+        Ok(vec![out, lse])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let setting = &self.0;
+        let types: Vec<TensorType> =
+            (0..cx.input_count()).map(|i| TensorType::new(cx.input(i).shape, cx.input(i).dtype)).collect();
+        let sizes = setting.sizes("attention", 3, &types)?;
+        let extras = setting.extras(3, |i| cx.input(i));
+        let flops = 4 * sizes.width as u64 * sizes.pairs(setting);
+        let dispatch = match AttentionVariant::choose(setting.variant, cx.caps(), &sizes) {
+            AttentionVariant::Rows => forward_rows(cx, &sizes),
+        };
+        cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops))
+    }
+}
+
+fn forward_rows(cx: &Launch<'_>, sizes: &Sizes) -> Dispatch {
+    let own = rows(cx.caps(), sizes, sizes.queries);
+    let items = sizes.batch * sizes.heads * sizes.queries.div_ceil(own as usize);
+    by_vectors(&ROWS, sizes.width)
+        .constant("ROWS", own)
+        .read(cx.input(0))
+        .read(cx.input(1))
+        .read(cx.input(2))
+        .write(cx.output(0))
+        .write(cx.output(1))
+        .groups_for(items, 64)
+}

@@ -1,0 +1,133 @@
+//! Fused softmax attention, forward and backward, without a T×T tensor.
+
+mod backward;
+mod forward;
+mod reference;
+mod setting;
+mod variant;
+mod visible;
+
+pub use variant::AttentionVariant;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use forward::Attention;
+use setting::{Setting, Sizes};
+
+/// What [`attention`] can do beyond plain softmax attention.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AttentionOptions {
+    /// A query sees only keys at or before its own position: `query_positions`, or else query `i` sees the keys up to
+    /// `i + Tk − Tq`.
+    pub causal: bool,
+    /// What scores are multiplied by; `1 / sqrt(D)` if not given.
+    pub scale: Option<f32>,
+    /// (B) u32: how many keys of each batch row are there. Keys past it are neither seen nor read.
+    pub lengths: Option<Tensor>,
+    /// (B, Tk) u32: 1 for a key that is real, 0 for padding.
+    pub key_mask: Option<Tensor>,
+    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled scores; differentiable.
+    pub bias: Option<Tensor>,
+    /// (B, Tq) u32: the position of each query among the keys. Only with `causal`.
+    pub query_positions: Option<Tensor>,
+    /// A kernel to prefer to the one that the adapter would get; where it is not legal, it is not used.
+    pub variant: Option<AttentionVariant>,
+}
+
+/// `out = softmax(scale · q kᵀ + bias, over the keys that are seen) · v`, for each head.
+///
+/// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32. `H` is a multiple of `Hkv`:
+/// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query that sees no key
+/// gives zeros, and gradients of zero.
+///
+/// The forward kernel keeps one number a row, the log-sum-exp of its scores; the backward kernels compute the
+/// probabilities again from it. With `P = exp(S − lse)` and `delta = rowsum(dout ∘ out)`:
+/// `dv = Pᵀ dout`, `dS = P ∘ (dout vᵀ − delta)`, `dq = scale · dS k`, `dk = scale · dSᵀ q`, and `dbias = dS`, summed
+/// over the batch if the bias has no batch axis.
+///
+/// Dao et al., `FlashAttention`, 2022 (arXiv 2205.14135); Dao, `FlashAttention-2`, 2023 (arXiv 2307.08691).
+///
+/// # Errors
+/// [`Error::Shape`] that names the operand that does not fit.
+pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &AttentionOptions) -> Result<Tensor> {
+    let sizes = Sizes::new(g.ty(q), g.ty(k), g.ty(v))?;
+    if options.query_positions.is_some() && !options.causal {
+        return Err(Error::shape("attention", "query_positions has a meaning only with causal: set it or drop them"));
+    }
+    let mut inputs = vec![q, k, v];
+    let visible = visible::visible(g, &sizes, options)?;
+    inputs.extend(visible);
+    inputs.extend(options.bias);
+    let setting = Setting {
+        causal: options.causal,
+        scale: options.scale.unwrap_or(1.0 / (sizes.width as f32).sqrt()),
+        visible: visible.is_some(),
+        masked: options.key_mask.is_some(),
+        bias: options.bias.is_some(),
+        variant: options.variant,
+    };
+    g.apply1(Attention(setting), &inputs)
+}
+
+/// Refuses an optional operand that has another type than `expected`.
+fn expect(what: &str, g: &Graph, tensor: Tensor, shape: &[usize], dtype: DType) -> Result<()> {
+    let ty = g.ty(tensor);
+    if ty.shape.dims() == shape && ty.dtype == dtype {
+        return Ok(());
+    }
+    Err(Error::shape("attention", format!("{what} is {ty}, expected {dtype}{shape:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuse(q: [usize; 4], k: [usize; 4], v: [usize; 4], words: &str) {
+        let mut g = Graph::new();
+        let q = g.input("q", q, DType::F32).unwrap();
+        let k = g.input("k", k, DType::F32).unwrap();
+        let v = g.input("v", v, DType::F32).unwrap();
+        let error = attention(&mut g, q, k, v, &AttentionOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_named() {
+        refuse(
+            [2, 3, 4, 8],
+            [2, 5, 4, 8],
+            [2, 6, 4, 8],
+            "v is f32[2, 6, 4, 8], expected the type of k, f32[2, 5, 4, 8]",
+        );
+        refuse([2, 3, 4, 8], [1, 5, 4, 8], [1, 5, 4, 8], "k is f32[1, 5, 4, 8], q f32[2, 3, 4, 8]: batches differ");
+        refuse([2, 3, 4, 8], [2, 5, 4, 4], [2, 5, 4, 4], "head widths differ");
+        refuse([2, 3, 4, 8], [2, 5, 3, 8], [2, 5, 3, 8], "4 query heads can't share 3 key heads");
+        refuse([2, 3, 4, 257], [2, 5, 4, 257], [2, 5, 4, 257], "a head of 257 is wider than 256");
+        refuse([2, 3, 4, 8], [2, 0, 4, 8], [2, 0, 4, 8], "an axis is empty");
+    }
+
+    #[test]
+    fn options_that_do_not_fit_are_named() {
+        let mut g = Graph::new();
+        let q = g.input("q", [2, 3, 4, 8], DType::F32).unwrap();
+        let k = g.input("k", [2, 5, 2, 8], DType::F32).unwrap();
+        let wide = g.input("wide", [3], DType::U32).unwrap();
+        let float = g.input("float", [2, 5], DType::F32).unwrap();
+        let bias = g.input("bias", [4, 3, 4], DType::F32).unwrap();
+        let mut refuse = |options: AttentionOptions, words: &str| {
+            let error = attention(&mut g, q, k, k, &options).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let none = AttentionOptions::default();
+        refuse(AttentionOptions { lengths: Some(wide), ..none }, "lengths is u32[3], expected u32[2]");
+        refuse(AttentionOptions { key_mask: Some(float), ..none }, "key_mask is f32[2, 5], expected u32[2, 5]");
+        refuse(AttentionOptions { query_positions: Some(wide), ..none }, "only with causal");
+        let causal = AttentionOptions { causal: true, ..none };
+        refuse(
+            AttentionOptions { query_positions: Some(wide), ..causal },
+            "query_positions is u32[3], expected u32[2, 3]",
+        );
+        refuse(AttentionOptions { bias: Some(bias), ..none }, "bias is f32[4, 3, 4], expected f32[4, 3, 5] or");
+    }
+}

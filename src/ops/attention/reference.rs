@@ -1,0 +1,155 @@
+//! Attention in f64, forward and backward, from the definition.
+
+use super::setting::{Setting, Sizes, TILE};
+use crate::error::Result;
+use crate::graph::Array;
+use crate::shape::TensorType;
+
+/// The inputs of an attention op, and what follows from them at once.
+pub(super) struct Scores<'a> {
+    sizes: Sizes,
+    setting: Setting,
+    inputs: &'a [&'a Array],
+    visible: Option<&'a Array>,
+    bias: Option<&'a Array>,
+}
+
+impl<'a> Scores<'a> {
+    /// The inputs of an op whose optional ones come after `fixed` others.
+    pub fn new(setting: &Setting, fixed: usize, inputs: &'a [&'a Array]) -> Result<Self> {
+        let types: Vec<TensorType> = inputs.iter().map(|a| TensorType::f32(a.shape.clone())).collect();
+        let sizes = setting.sizes("attention", fixed, &types)?;
+        let extras = setting.extras(fixed, |i| inputs[i]);
+        Ok(Self { sizes, setting: *setting, inputs, visible: extras.visible, bias: extras.bias })
+    }
+
+    /// The head of `h` in row `t` of batch `b` of input `index`.
+    fn head(&self, index: usize, b: usize, t: usize, h: usize) -> &'a [f64] {
+        let dims = self.inputs[index].shape.dims();
+        self.inputs[index].row((b * dims[1] + t) * dims[2] + h)
+    }
+
+    fn kv_head(&self, h: usize) -> usize {
+        h / (self.sizes.heads / self.sizes.kv_heads)
+    }
+
+    fn sees(&self, b: usize, i: usize, j: usize) -> bool {
+        let Sizes { queries, keys, .. } = self.sizes;
+        match self.visible {
+            Some(visible) => {
+                let (row, tiles) = (visible.row(b), queries.div_ceil(TILE));
+                j < row[tiles + i] as usize && (!self.setting.masked || row[tiles + queries + j] != 0.0)
+            }
+            None => !self.setting.causal || j + queries < i + keys + 1,
+        }
+    }
+
+    fn score(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        let Sizes { heads, queries, keys, .. } = self.sizes;
+        let bias = self.bias.map_or(0.0, |bias| {
+            let b = if bias.shape.rank() == 4 { b } else { 0 };
+            bias.data[((b * heads + h) * queries + i) * keys + j]
+        });
+        f64::from(self.setting.scale) * dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h))) + bias
+    }
+
+    /// Calls `each(b, h, i, j)` for every key that a query sees, queries in order.
+    fn for_each_pair(&self, mut each: impl FnMut(usize, usize, usize, usize)) {
+        let Sizes { batch, queries, keys, heads, .. } = self.sizes;
+        for b in 0..batch {
+            for h in 0..heads {
+                for i in 0..queries {
+                    for j in (0..keys).filter(|&j| self.sees(b, i, j)) {
+                        each(b, h, i, j);
+                    }
+                }
+            }
+        }
+    }
+
+    fn stat(&self, b: usize, h: usize, i: usize) -> usize {
+        (b * self.sizes.heads + h) * self.sizes.queries + i
+    }
+
+    /// out and lse.
+    pub fn forward(&self) -> (Array, Array) {
+        let Sizes { batch, queries, heads, .. } = self.sizes;
+        let mut out = Array::zeros(self.inputs[0].shape.clone());
+        let mut lse = Array::zeros([batch, heads, queries]).map(|_| 1e30);
+        let mut top = lse.map(|_| f64::NEG_INFINITY);
+        let mut sum = lse.map(|_| 0.0);
+        self.for_each_pair(|b, h, i, j| {
+            let top = &mut top.data[self.stat(b, h, i)];
+            *top = top.max(self.score(b, h, i, j));
+        });
+        self.for_each_pair(|b, h, i, j| {
+            let at = self.stat(b, h, i);
+            let weight = (self.score(b, h, i, j) - top.data[at]).exp();
+            sum.data[at] += weight;
+            add(out.row_mut((b * queries + i) * heads + h), weight, self.head(2, b, j, self.kv_head(h)));
+        });
+        for b in 0..batch {
+            for (h, i) in (0..heads).flat_map(|h| (0..queries).map(move |i| (h, i))) {
+                let at = self.stat(b, h, i);
+                if sum.data[at] > 0.0 {
+                    out.row_mut((b * queries + i) * heads + h).iter_mut().for_each(|x| *x /= sum.data[at]);
+                    lse.data[at] = top.data[at] + sum.data[at].ln();
+                }
+            }
+        }
+        (out, lse)
+    }
+
+    /// The probability of a pair and the gradient of its score, from the stats: inputs 3 and 4 are dout and stats.
+    fn pair(&self, b: usize, h: usize, i: usize, j: usize) -> (f64, f64) {
+        let stat = self.inputs[4].row(self.stat(b, h, i));
+        let probability = (self.score(b, h, i, j) - stat[0]).exp();
+        let upstream = dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
+        (probability, probability * (upstream - stat[1]))
+    }
+
+    /// dq.
+    pub fn grad_q(&self) -> Array {
+        let mut dq = Array::zeros(self.inputs[0].shape.clone());
+        let scale = f64::from(self.setting.scale);
+        self.for_each_pair(|b, h, i, j| {
+            let (_, ds) = self.pair(b, h, i, j);
+            let row = (b * self.sizes.queries + i) * self.sizes.heads + h;
+            add(dq.row_mut(row), scale * ds, self.head(1, b, j, self.kv_head(h)));
+        });
+        dq
+    }
+
+    /// dk and dv.
+    pub fn grad_kv(&self) -> (Array, Array) {
+        let mut dk = Array::zeros(self.inputs[1].shape.clone());
+        let mut dv = dk.clone();
+        let scale = f64::from(self.setting.scale);
+        self.for_each_pair(|b, h, i, j| {
+            let (probability, ds) = self.pair(b, h, i, j);
+            let row = (b * self.sizes.keys + j) * self.sizes.kv_heads + self.kv_head(h);
+            add(dk.row_mut(row), scale * ds, self.head(0, b, i, h));
+            add(dv.row_mut(row), probability, self.head(3, b, i, h));
+        });
+        (dk, dv)
+    }
+
+    /// dbias, in the bias's shape.
+    pub fn grad_bias(&self, bias: &Array) -> Array {
+        let mut dbias = Array::zeros(bias.shape.clone());
+        let Sizes { queries, keys, heads, .. } = self.sizes;
+        self.for_each_pair(|b, h, i, j| {
+            let b_bias = if bias.shape.rank() == 4 { b } else { 0 };
+            dbias.data[((b_bias * heads + h) * queries + i) * keys + j] += self.pair(b, h, i, j).1;
+        });
+        dbias
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+fn add(to: &mut [f64], factor: f64, from: &[f64]) {
+    to.iter_mut().zip(from).for_each(|(x, y)| *x += factor * y);
+}

@@ -1,0 +1,173 @@
+//! What the attention ops share: sizes, settings, and how a dispatch is put together.
+
+use super::variant::AttentionVariant;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::kernel::{Dispatch, Kernel, Snippet, View};
+use crate::shape::TensorType;
+
+static SHARED: Snippet = Snippet::new("attention", include_str!("../../../shaders/common/attention.wgsl"));
+static MASK_NONE: Snippet =
+    Snippet::new("attention_mask_none", include_str!("../../../shaders/common/attention_mask_none.wgsl"));
+static MASK_CAUSAL: Snippet =
+    Snippet::new("attention_mask_causal", include_str!("../../../shaders/common/attention_mask_causal.wgsl"));
+static MASK_VISIBLE: Snippet =
+    Snippet::new("attention_mask_visible", include_str!("../../../shaders/common/attention_mask_visible.wgsl"));
+static BIAS: Snippet = Snippet::new("attention_bias", include_str!("../../../shaders/common/attention_bias.wgsl"));
+static BIAS_NONE: Snippet =
+    Snippet::new("attention_bias_none", include_str!("../../../shaders/common/attention_bias_none.wgsl"));
+static VECTOR1: Snippet = Snippet::new("vector1", include_str!("../../../shaders/common/vector1.wgsl"));
+static VECTOR4: Snippet = Snippet::new("vector4", include_str!("../../../shaders/common/vector4.wgsl"));
+
+/// Queries of a tile, for which the visible tensor holds the largest limit.
+pub(super) const TILE: usize = 32;
+
+/// What an attention node does, beyond the shapes of its inputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Setting {
+    /// Masked by position. With a visible tensor the positions are in that already.
+    pub causal: bool,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// Whether there is a visible tensor.
+    pub visible: bool,
+    /// Whether the visible tensor holds a mask.
+    pub masked: bool,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// The kernel that was asked for.
+    pub variant: Option<AttentionVariant>,
+}
+
+/// The extents of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub batch: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub width: usize,
+}
+
+impl Sizes {
+    /// The sizes, if the operands fit together.
+    pub fn new(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<Self> {
+        let refuse = |what: String| Err(Error::shape("attention", what));
+        for (name, ty) in [("q", q), ("k", k), ("v", v)] {
+            if ty.dtype != DType::F32 {
+                return refuse(format!("{name} is {ty}, expected f32"));
+            }
+        }
+        let [batch, queries, heads, width] = q.shape.expect("attention, q (B, Tq, H, D)")?;
+        let [k_batch, keys, kv_heads, k_width] = k.shape.expect("attention, k (B, Tk, Hkv, D)")?;
+        if v != k {
+            return refuse(format!("v is {v}, expected the type of k, {k}"));
+        }
+        if batch != k_batch {
+            return refuse(format!("k is {k}, q {q}: batches differ"));
+        }
+        if width != k_width {
+            return refuse(format!("k is {k}, q {q}: head widths differ"));
+        }
+        if q.shape.numel() == 0 || k.shape.numel() == 0 {
+            return refuse(format!("k is {k}, q {q}: an axis is empty"));
+        }
+        if heads % kv_heads != 0 {
+            return refuse(format!("{heads} query heads can't share {kv_heads} key heads: not a multiple"));
+        }
+        if width > 256 {
+            return refuse(format!("a head of {width} is wider than 256"));
+        }
+        Ok(Self { batch, queries, keys, heads, kv_heads, width })
+    }
+
+    /// The words of a batch row of the visible tensor.
+    pub fn visible_row(&self, masked: bool) -> usize {
+        self.queries.div_ceil(TILE) + self.queries + if masked { self.keys } else { 0 }
+    }
+
+    /// Pairs of a query and a key that are computed: about half of all under a causal mask.
+    pub fn pairs(&self, setting: &Setting) -> u64 {
+        let all = (self.batch * self.heads * self.queries * self.keys) as u64;
+        if !setting.causal || setting.visible {
+            return all;
+        }
+        let seen: u64 =
+            (0..self.queries).map(|i| (i + self.keys + 1).saturating_sub(self.queries).min(self.keys) as u64).sum();
+        (self.batch * self.heads) as u64 * seen
+    }
+}
+
+/// The optional inputs of an attention op, found behind its `fixed` first ones.
+#[derive(Debug)]
+pub(super) struct Extras<T> {
+    pub visible: Option<T>,
+    pub bias: Option<T>,
+}
+
+impl Setting {
+    /// Sorts the inputs that follow the `fixed` first ones.
+    pub fn extras<T>(&self, fixed: usize, input: impl Fn(usize) -> T) -> Extras<T> {
+        Extras {
+            visible: self.visible.then(|| input(fixed)),
+            bias: self.bias.then(|| input(fixed + usize::from(self.visible))),
+        }
+    }
+
+    /// The number of inputs of an op with `fixed` ones that are always there.
+    pub fn inputs(&self, fixed: usize) -> usize {
+        fixed + usize::from(self.visible) + usize::from(self.bias)
+    }
+
+    /// Checks the number of inputs, q, k and v, and the bias.
+    pub fn sizes(&self, op: &str, fixed: usize, inputs: &[TensorType]) -> Result<Sizes> {
+        if inputs.len() != self.inputs(fixed) {
+            return Err(Error::shape(op, format!("expected {} inputs, got {}", self.inputs(fixed), inputs.len())));
+        }
+        let sizes = Sizes::new(&inputs[0], &inputs[1], &inputs[2])?;
+        let extras = self.extras(fixed, |i| &inputs[i]);
+        if let Some(bias) = extras.bias {
+            let plane = [sizes.heads, sizes.queries, sizes.keys];
+            let batched = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
+            if bias.dtype != DType::F32 || (bias.shape.dims() != plane && bias.shape.dims() != batched) {
+                let what = format!("bias is {bias}, expected f32{plane:?} or f32{batched:?}");
+                return Err(Error::shape("attention", what));
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// Adds to a dispatch whose own bindings are set what all attention kernels have: masks, bias, sizes.
+    pub fn finish(&self, dispatch: Dispatch, sizes: &Sizes, extras: Extras<View>) -> Dispatch {
+        let mut dispatch = dispatch.snippet(&SHARED);
+        let next = |dispatch: &Dispatch| dispatch.bindings.len() as u32 + 1;
+        dispatch = match extras.visible {
+            Some(view) => {
+                let binding = next(&dispatch);
+                dispatch = dispatch.constant("VISIBLE", binding).constant("MASKED", self.masked);
+                dispatch.snippet(&MASK_VISIBLE).read(view)
+            }
+            None if self.causal => dispatch.snippet(&MASK_CAUSAL),
+            None => dispatch.snippet(&MASK_NONE),
+        };
+        let mut bias_batch = 0;
+        dispatch = match extras.bias {
+            Some(view) => {
+                bias_batch = usize::from(view.shape.rank() == 4);
+                let binding = next(&dispatch);
+                dispatch.constant("BIAS", binding).snippet(&BIAS).read(view)
+            }
+            None => dispatch.snippet(&BIAS_NONE),
+        };
+        let Sizes { batch, queries, keys, heads, kv_heads, .. } = *sizes;
+        dispatch = dispatch.param(batch).param(queries).param(keys).param(heads).param(kv_heads);
+        dispatch.param_f32(self.scale).param(bias_batch)
+    }
+}
+
+/// A dispatch that sees rows of `width` as vectors of four floats, or single floats where that does not divide.
+pub(super) fn by_vectors(kernel: &'static Kernel, width: usize) -> Dispatch {
+    let (snippet, length) = if width.is_multiple_of(4) { (&VECTOR4, 4) } else { (&VECTOR1, 1) };
+    Dispatch::new(kernel).snippet(snippet).constant("WIDTH", (width / length) as u32)
+}

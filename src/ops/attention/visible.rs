@@ -1,0 +1,125 @@
+//! Lengths, key mask and query positions as one tensor, so that attention kernels need a single binding for them.
+
+use super::setting::{Sizes, TILE};
+use super::{AttentionOptions, expect};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Array, Graph, Kind, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::shape::TensorType;
+use std::any::Any;
+
+static VISIBLE: Kernel = Kernel::new("attention_visible", include_str!("../../../shaders/attention_visible.wgsl"));
+
+/// How many keys each query sees, and which keys are real.
+///
+/// Inputs, those that are there: lengths (B), key mask (B, Tk), positions (B, Tq), all u32. Output (B, n) u32, in a row:
+/// the largest limit of each 32 queries, the limit of each query `min(length, Tk, position + 1)`, the mask as 0 and 1.
+/// No gradient.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Visible {
+    sizes: Sizes,
+    causal: bool,
+    lengths: bool,
+    mask: bool,
+    positions: bool,
+}
+
+/// The visible tensor of the options, if one is needed. Layers that share the inputs share the node.
+pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) -> Result<Option<Tensor>> {
+    let mut inputs = Vec::new();
+    for (what, tensor, shape) in [
+        ("lengths", options.lengths, &[sizes.batch] as &[usize]),
+        ("key_mask", options.key_mask, &[sizes.batch, sizes.keys]),
+        ("query_positions", options.query_positions, &[sizes.batch, sizes.queries]),
+    ] {
+        if let Some(tensor) = tensor {
+            expect(what, g, tensor, shape, DType::U32)?;
+            inputs.push(tensor);
+        }
+    }
+    if inputs.is_empty() {
+        return Ok(None);
+    }
+    let op = Visible {
+        sizes: *sizes,
+        causal: options.causal,
+        lengths: options.lengths.is_some(),
+        mask: options.key_mask.is_some(),
+        positions: options.query_positions.is_some(),
+    };
+    let same = |kind: &Kind| match kind {
+        Kind::Op(other) => (other.as_ref() as &dyn Any).downcast_ref::<Visible>() == Some(&op),
+        _ => false,
+    };
+    let found = g.nodes().iter().rposition(|n| same(&n.kind) && n.inputs == inputs);
+    match found {
+        Some(node) => Ok(Some(Tensor { node: node as u32, output: 0 })),
+        None => g.apply1(op, &inputs).map(Some),
+    }
+}
+
+impl Visible {
+    fn row(&self) -> usize {
+        self.sizes.visible_row(self.mask)
+    }
+
+    /// Lengths, mask and positions, those that are there.
+    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 3] {
+        let mut next = 0;
+        [self.lengths, self.mask, self.positions].map(|there| {
+            there.then(|| {
+                next += 1;
+                input(next - 1)
+            })
+        })
+    }
+}
+
+impl Op for Visible {
+    fn name(&self) -> &'static str {
+        "attention_visible"
+    }
+
+    fn infer(&self, _inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        Ok(vec![TensorType::new([self.sizes.batch, self.row()], DType::U32)])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let Sizes { batch, queries, keys, .. } = self.sizes;
+        let [lengths, mask, positions] = self.sort(|i| inputs[i]);
+        let tiles = queries.div_ceil(TILE);
+        let mut out = Array::zeros([batch, self.row()]);
+        for b in 0..batch {
+            let length = lengths.map_or(keys, |l| (l.data[b] as usize).min(keys));
+            for i in 0..queries {
+                let causal = if self.causal { (i + keys + 1).saturating_sub(queries) } else { keys };
+                let end = positions.map_or(causal, |p| p.row(b)[i] as usize + 1).min(length) as f64;
+                let row = out.row_mut(b);
+                row[tiles + i] = end;
+                row[i / TILE] = row[i / TILE].max(end);
+            }
+            if let Some(mask) = mask {
+                for j in 0..keys {
+                    out.row_mut(b)[tiles + queries + j] = f64::from(u8::from(mask.row(b)[j] != 0.0));
+                }
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let Sizes { batch, queries, keys, .. } = self.sizes;
+        let given = self.sort(|i| cx.input(i));
+        let flags = [self.causal, self.lengths, self.mask, self.positions].map(usize::from);
+        // What is absent is not read, but a binding must be there.
+        let view = |given: &Option<View>| given.clone().unwrap_or_else(|| cx.input(0));
+        let [lengths, mask, positions] = [view(&given[0]), view(&given[1]), view(&given[2])];
+        let chunks = queries.div_ceil(TILE) + if self.mask { keys.div_ceil(TILE) } else { 0 };
+        let mut dispatch = Dispatch::new(&VISIBLE).read(lengths).read(mask).read(positions).write(cx.output(0));
+        for value in [batch, queries, keys].into_iter().chain(flags) {
+            dispatch = dispatch.param(value);
+        }
+        cx.dispatch(dispatch.groups_for(batch * chunks, 64))
+    }
+}
