@@ -104,12 +104,15 @@ fn sweep(variant: Option<AttentionVariant>) -> Vec<Case> {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = sweep(None);
-    let causal = Wish { causal: true, ..Wish::default() };
-    cases.push(case("causal", [1, 257, 257, 2, 1, 16], causal));
-    cases.push(case("causal, wide", [1, 9, 9, 1, 1, 256], causal));
-    cases.push(case("causal, odd", [1, 9, 9, 1, 1, 35], causal));
-    cases.push(case("causal, wide", [1, 37, 37, 1, 1, 128], causal));
+    let plain = Wish::default();
+    let causal = Wish { causal: true, ..plain };
+    let mut cases = vec![
+        case("causal", [1, 257, 257, 2, 1, 16], causal),
+        case("causal, wide", [1, 9, 9, 1, 1, 256], causal),
+        case("causal, wide", [1, 37, 37, 1, 1, 128], causal),
+        case("causal, odd", [1, 9, 9, 1, 1, 35], causal),
+        case("lengths", [2, 33, 40, 2, 2, 12], Wish { lengths: Some([35, 0]), ..plain }),
+    ];
     for variant in AttentionVariant::ALL {
         cases.extend(sweep(Some(variant)));
     }
