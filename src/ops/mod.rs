@@ -13,6 +13,7 @@ mod matmul;
 pub(crate) mod norm;
 mod optimizer;
 mod position;
+pub(crate) mod random;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod softmax;
@@ -23,6 +24,7 @@ pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionOptions, AttentionVariant, attention};
 pub use cache::cache_write;
+pub use dropout::dropout;
 pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
 pub use embedding::embedding;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
@@ -33,6 +35,7 @@ pub use optimizer::{
     AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw,
     cast_half, global_norm, loss_seed, optimizer_control, pack,
 };
+pub use position::{RopeOptions, RopeScaling, rope, rope_table, sinusoidal_table, sinusoidal_table_halves};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 pub use softmax::{log_softmax, softmax};
 pub use sort::{SortedIndex, sort_index};

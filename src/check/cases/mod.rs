@@ -3,6 +3,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod dropout;
 mod elementwise;
 mod embedding;
 mod index;
@@ -10,6 +11,7 @@ mod layout;
 mod matmul;
 mod norm;
 mod optimizer;
+mod position;
 mod reduce;
 mod softmax;
 
@@ -26,6 +28,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(reduce::cases());
     cases.extend(softmax::cases());
     cases.extend(optimizer::cases());
+    cases.extend(dropout::cases());
+    cases.extend(position::cases());
     cases.extend(embedding::cases());
     cases.extend(index::cases());
     cases.extend(layout::cases());
