@@ -1,6 +1,7 @@
 //! The room `gpu/` on every adapter of this machine. Without an adapter these tests fail.
 
 use std::sync::Mutex;
+use wgformer::gpu::{AdapterSummary, Caps, GpuOptions, Timestamps};
 use wgformer::{Error, Gpu};
 use wgpu::BufferUsages as Usage;
 
@@ -284,7 +285,212 @@ fn an_adopted_device_keeps_its_handlers() {
         });
         assert!(seen.try_recv().unwrap().contains("the application's mistake"));
         all_calls_tell_of_the_loss(&gpu);
-        device.poll(wgpu::PollType::Poll).unwrap();
+        // The callback comes once the queue is empty.
+        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
         assert_eq!(seen.try_recv().as_deref(), Ok("Destroyed"), "the application's callback of the loss");
+    });
+}
+
+#[test]
+fn adapters_are_chosen_by_number_backend_and_name() {
+    let adapters = Gpu::summaries();
+    assert!(!adapters.is_empty());
+    for adapter in &adapters {
+        eprintln!("{adapter}");
+        let text = serde_json::to_string(adapter).unwrap();
+        assert_eq!(&serde_json::from_str::<AdapterSummary>(&text).unwrap(), adapter);
+        let gpu = Gpu::choose(Some(&adapter.index.to_string())).unwrap();
+        assert_eq!((&gpu.info().name, gpu.info().backend.to_str()), (&adapter.name, adapter.backend.as_str()));
+        assert_eq!(gpu.caps(), &adapter.caps, "an opened device has all that its adapter has");
+        let gpu = Gpu::choose(Some(&format!("{}:{}", adapter.backend, adapter.name))).unwrap();
+        assert_eq!((&gpu.info().name, gpu.info().backend.to_str()), (&adapter.name, adapter.backend.as_str()));
+    }
+    let message = Gpu::choose(Some("a card that nobody sells")).unwrap_err().to_string();
+    assert!(message.contains(&adapters[0].to_string()), "{message}");
+}
+
+#[test]
+fn a_weaker_device_than_the_adapter_can_be_asked_for() {
+    on_every_adapter(|adapter| {
+        let gpu = Gpu::open_with(adapter, &GpuOptions { checked: true, ..GpuOptions::portable() }).unwrap();
+        let least = Caps { name: gpu.caps().name.clone(), class: gpu.caps().class, ..Caps::baseline() };
+        assert_eq!(gpu.caps(), &least);
+        assert!(gpu.checked());
+        assert!(gpu.buffer("larger than portable", (256 << 20) + 4, DATA).is_err());
+        assert!(Timestamps::new(&gpu, 2).unwrap().is_none());
+        let few = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..Default::default() };
+        let options = GpuOptions { limits: Some(few.clone()), ..Default::default() };
+        let message = Gpu::open_with(adapter, &options).unwrap_err().to_string();
+        assert!(message.contains("max_storage_buffers_per_shader_stage of 8 (not 4)"), "{message}");
+        let descriptor = wgpu::DeviceDescriptor { required_limits: few, ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+        let message = Gpu::adopt(device, queue).unwrap_err().to_string();
+        assert!(message.contains("required_limits: adapter.limits()"), "{message}");
+    });
+}
+
+#[test]
+fn a_device_that_is_lost_before_it_is_adopted_is_refused() {
+    on_every_adapter(|adapter| {
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+        device.destroy();
+        lost(Gpu::adopt(device, queue).map(drop), "adopt");
+    });
+}
+
+#[test]
+fn memory_that_the_driver_does_not_give_is_an_error() {
+    on_every_gpu(|gpu| {
+        if gpu.info().backend == wgpu::Backend::Gl {
+            // OpenGL drivers on the CPU touch all of it, and take seconds to find the machine's memory used up.
+            return eprintln!("not on OpenGL");
+        }
+        // SwiftShader refuses the size that it names as its largest; others may grant it.
+        match gpu.buffer("as large as can be", gpu.caps().max_buffer_bytes, DATA) {
+            Ok(_) => eprintln!("granted"),
+            Err(error) => {
+                assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+                assert!(error.to_string().contains("allows no more (Not enough memory left)"), "{error}");
+            }
+        }
+        gpu.buffer("small", 4, DATA).unwrap();
+    });
+}
+
+#[test]
+fn wgpu_saying_by_a_panic_that_the_device_is_lost_becomes_an_error() {
+    on_every_adapter(|adapter| {
+        // The words with which `Device::poll` panics when the driver fails in the middle of a wait.
+        let gpu = Gpu::open(adapter).unwrap();
+        gpu.submit("work", [gpu.encoder("work")]).unwrap();
+        gpu.queue().on_submitted_work_done(|| panic!("Error in {}: Validation Error\n\n    lost", "Device::poll"));
+        lost(gpu.wait(None), "wait");
+        lost(gpu.check(), "check");
+        // A panic of the application's own callback is the application's.
+        let gpu = Gpu::open(adapter).unwrap();
+        gpu.submit("work", [gpu.encoder("work")]).unwrap();
+        gpu.queue().on_submitted_work_done(|| panic!("mine"));
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gpu.wait(None)));
+        assert_eq!(waited.unwrap_err().downcast_ref(), Some(&"mine"));
+        gpu.check().unwrap();
+    });
+}
+
+#[test]
+fn several_threads_share_a_device() {
+    on_every_gpu(|gpu| {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    let buffer = gpu.buffer("own", 40_000, DATA).unwrap();
+                    for round in 0..25 {
+                        let data = bytes(40_000, thread * 1000 + round);
+                        gpu.write(&buffer, 0, &data).unwrap();
+                        let read = match round % 2 {
+                            0 => gpu.read(&buffer, 0, 40_000),
+                            _ => pollster::block_on(gpu.read_async(&buffer, 0, 40_000)),
+                        };
+                        assert!(read.unwrap() == data, "thread {thread}, round {round}");
+                    }
+                });
+            }
+        });
+    });
+}
+
+/// Multiplies every word by an odd number, many times.
+const BUSY: &str = "
+@group(0) @binding(0) var<storage, read_write> data: array<u32>;
+@compute @workgroup_size(64) fn busy(@builtin(global_invocation_id) at: vec3<u32>) {
+    var x = data[at.x];
+    for (var i = 0u; i < 500u; i++) { x = x * 1664525u + 1013904223u; }
+    data[at.x] = x;
+}";
+
+fn busy(gpu: &Gpu, words: u64) -> (wgpu::Buffer, wgpu::ComputePipeline, wgpu::BindGroup) {
+    let source = wgpu::ShaderSource::Wgsl(BUSY.into());
+    let module = gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+    let pipeline = gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: None,
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    let buffer = gpu.buffer("busy", words * 4, DATA).unwrap();
+    let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.as_entire_binding() }],
+    });
+    (buffer, pipeline, group)
+}
+
+#[test]
+fn timestamps_tell_the_time_of_each_dispatch() {
+    on_every_gpu(|gpu| {
+        let (_, pipeline, group) = busy(gpu, 1 << 16);
+        // 5000 is more than one query set holds.
+        for count in [5, 5000] {
+            let Some(timestamps) = Timestamps::new(gpu, count).unwrap() else {
+                assert!(!gpu.caps().timestamps);
+                eprintln!("no timestamps inside passes");
+                return;
+            };
+            let dispatches = 4;
+            let mut encoder = gpu.encoder("timed");
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            timestamps.write(&mut pass, 0);
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            for index in 1..count {
+                if index <= dispatches {
+                    // The second one does sixteen times the work of the others.
+                    pass.dispatch_workgroups(if index == 2 { 1024 } else { 64 }, 1, 1);
+                }
+                timestamps.write(&mut pass, index);
+            }
+            timestamps.write(&mut pass, count);
+            drop(pass);
+            let readback = timestamps.resolve(&mut encoder, count).unwrap();
+            assert!(timestamps.resolve(&mut encoder, count + 1).is_err());
+            gpu.submit("timed", [encoder]).unwrap();
+            let times = timestamps.nanoseconds(&readback.wait().unwrap());
+            assert_eq!(times.len(), count as usize);
+            assert!(times.windows(2).all(|w| w[0] <= w[1]), "time runs backwards");
+            let spans: Vec<f64> = times.windows(2).take(4).map(|w| w[1] - w[0]).collect();
+            eprintln!("{spans:.0?} ns");
+            assert!(times[4] > 0.0 && times[4] < 60e9, "{} ns", times[4]);
+        }
+    });
+}
+
+#[test]
+fn a_wait_for_an_early_submission_does_not_wait_for_later_ones() {
+    on_every_gpu(|gpu| {
+        let (buffer, pipeline, group) = busy(gpu, 1 << 15);
+        let dispatch = |encoder: &mut wgpu::CommandEncoder| {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(512, 1, 1);
+        };
+        let mut encoder = gpu.encoder("early");
+        let early = gpu.readback(&mut encoder, &buffer, 0, 4).unwrap();
+        let submission = gpu.submit("early", [encoder]).unwrap();
+        for _ in 0..4 {
+            let mut encoder = gpu.encoder("late");
+            dispatch(&mut encoder);
+            gpu.submit("late", [encoder]).unwrap();
+        }
+        let start = std::time::Instant::now();
+        assert_eq!(early.after(&submission).wait().unwrap(), [0; 4]);
+        let early = start.elapsed();
+        gpu.wait(None).unwrap();
+        let late = start.elapsed();
+        eprintln!("early {early:?}, late {late:?}");
+        // Where submitting itself does the work (OpenGL on the CPU), there is nothing left to wait for.
+        assert!(late.as_millis() < 20 || early < late / 2, "early {early:?}, late {late:?}");
     });
 }

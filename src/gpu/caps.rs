@@ -73,8 +73,9 @@ impl Caps {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             storage_bindings: limits.max_storage_buffers_per_shader_stage,
-            max_binding_bytes: limits.max_storage_buffer_binding_size,
-            max_buffer_bytes: limits.max_buffer_size,
+            // Some drivers say 2 GiB less one byte; whole words are what can be used.
+            max_binding_bytes: limits.max_storage_buffer_binding_size / 4 * 4,
+            max_buffer_bytes: limits.max_buffer_size / 4 * 4,
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_groups: limits.max_compute_workgroups_per_dimension,
         }

@@ -54,7 +54,7 @@ fn translate(what: &str, error: wgpu::Error) -> Error {
         wgpu::Error::OutOfMemory { source } => Error::OutOfMemory {
             what: what.into(),
             needed: "another piece".into(),
-            available: format!("no more ({source})"),
+            available: format!("no more ({})", root(&*source).trim_end_matches('.')),
             hint: "Lower the batch, the sequence length or the model size".into(),
         },
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
@@ -63,10 +63,15 @@ fn translate(what: &str, error: wgpu::Error) -> Error {
     }
 }
 
+/// The words of the innermost cause.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    error.source().map_or_else(|| error.to_string(), root)
+}
+
 impl Gpu {
     /// The device's state: `Ok` if it is there and no error waits to be told.
     ///
-    /// A loss is told every time, another error once. Costs about a microsecond.
+    /// A loss is told every time, another error once. Costs a few microseconds.
     ///
     /// # Errors
     /// [`Error::DeviceLost`]; or the [`Error::Validation`] or [`Error::OutOfMemory`] that no call could be blamed for.

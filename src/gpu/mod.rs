@@ -1,14 +1,20 @@
 //! Adapters, devices, buffers, uploads and readbacks: everything the engine asks of wgpu before there is a graph.
 
+mod adapter;
 mod caps;
 mod fault;
+mod open;
 mod pipeline;
 mod readback;
+mod timestamps;
 mod upload;
 mod wait;
 
+pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps};
+pub use open::GpuOptions;
 pub use readback::Readback;
+pub use timestamps::Timestamps;
 pub use upload::Uploads;
 
 use crate::error::{Error, Result, human_bytes};
@@ -41,70 +47,33 @@ struct Inner {
     speed: AtomicU64,
 }
 
+impl Inner {
+    fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        info: wgpu::AdapterInfo,
+        caps: Caps,
+        faults: Arc<Faults>,
+        checked: bool,
+    ) -> Self {
+        Self {
+            device,
+            queue,
+            info,
+            caps,
+            faults,
+            pool: Pool::default(),
+            ring: Mutex::default(),
+            watcher: OnceLock::new(),
+            buffers_created: AtomicU64::new(0),
+            pipelines: Default::default(),
+            checked,
+            speed: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Gpu {
-    /// All adapters of all backends on this machine.
-    #[must_use]
-    pub fn adapters() -> Vec<wgpu::Adapter> {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            flags: wgpu::InstanceFlags::default() - wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL,
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
-        pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
-    }
-
-    /// Opens an adapter's device with the limits and features that the adapter really has.
-    ///
-    /// # Errors
-    /// [`Error::Validation`] with the driver's words if it refuses.
-    pub fn open(adapter: &wgpu::Adapter) -> Result<Self> {
-        let wanted = wgpu::Features::SUBGROUP
-            | wgpu::Features::SHADER_F16
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
-            | wgpu::Features::PIPELINE_CACHE;
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("wgformer"),
-            required_features: adapter.features() & wanted,
-            required_limits: adapter.limits(),
-            ..Default::default()
-        };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|e| Error::Validation { what: "opening the device".into(), message: e.to_string() })?;
-        let gpu = Self::adopt(device, queue)?;
-        let faults = gpu.inner.faults.clone();
-        gpu.device().on_uncaptured_error(Arc::new(move |error| faults.keep(error)));
-        let faults = gpu.inner.faults.clone();
-        gpu.device().set_device_lost_callback(move |_, reason| faults.lose(&reason));
-        Ok(gpu)
-    }
-
-    /// Takes a device and queue that the application already owns, with the limits and features that they have. The
-    /// application's error handlers stay as they are.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
-        let info = device.adapter_info();
-        let caps = Caps::of(&device.limits(), device.features(), &info);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                device,
-                queue,
-                info,
-                caps,
-                faults: Arc::default(),
-                pool: Pool::default(),
-                ring: Mutex::default(),
-                watcher: OnceLock::new(),
-                buffers_created: AtomicU64::new(0),
-                pipelines: Default::default(),
-                checked: false,
-                speed: AtomicU64::new(0),
-            }),
-        })
-    }
-
     /// The device.
     #[must_use]
     pub fn device(&self) -> &wgpu::Device {

@@ -34,7 +34,8 @@ pub(super) fn poll(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) 
             Err(Error::Validation { what: "waiting for a submission".into(), message: error.to_string() })
         }
         Err(panic) => {
-            let words = panic.downcast_ref::<String>().map_or("", String::as_str);
+            let fixed = panic.downcast_ref::<&str>().copied();
+            let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or_default();
             if !words.starts_with("Error in Device::poll") {
                 // Not wgpu's: a callback of the application. It is theirs to see.
                 resume_unwind(panic);

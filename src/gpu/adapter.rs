@@ -1,0 +1,294 @@
+//! Which adapters there are, and which one the user means.
+
+use super::{Caps, Gpu, GpuOptions};
+use crate::error::{Error, Result};
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+/// The environment variable that chooses an adapter, in the form that [`AdapterChoice`] reads.
+pub const ADAPTER_VARIABLE: &str = "WGFORMER_ADAPTER";
+
+/// What is known of an adapter before it is opened: plain data, for lists, reports and the choice itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AdapterSummary {
+    /// Its place in the list of [`Gpu::adapters`].
+    pub index: usize,
+    /// The name that the driver gives it.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
+    pub device_type: String,
+    /// The driver's name; may be empty.
+    pub driver: String,
+    /// The driver's version; may be empty.
+    pub driver_info: String,
+    /// The vendor's number, mostly of the PCI registry.
+    pub vendor: u32,
+    /// The device's number.
+    pub device: u32,
+    /// What it can do when it is opened with all it has.
+    pub caps: Caps,
+}
+
+impl AdapterSummary {
+    /// Describes the adapter at place `index` of a list.
+    #[must_use]
+    pub fn new(index: usize, adapter: &wgpu::Adapter) -> Self {
+        let info = adapter.get_info();
+        let caps = Caps::of(&adapter.limits(), adapter.features(), &info);
+        let device_type = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "cpu",
+            wgpu::DeviceType::Other => "other",
+        };
+        Self {
+            index,
+            name: info.name,
+            backend: info.backend.to_str().into(),
+            device_type: device_type.into(),
+            driver: info.driver,
+            driver_info: info.driver_info,
+            vendor: info.vendor,
+            device: info.device,
+            caps,
+        }
+    }
+
+    /// Orders adapters from best to worst: real GPUs first, then the backend with fewer layers, then the list's order.
+    fn rank(&self) -> (usize, usize, usize) {
+        const TYPES: [&str; 5] = ["discrete", "integrated", "virtual", "other", "cpu"];
+        let device_type = TYPES.iter().position(|t| *t == self.device_type).unwrap_or(TYPES.len());
+        (device_type, usize::from(self.backend == "gl"), self.index)
+    }
+}
+
+impl fmt::Display for AdapterSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {} ({}, {})", self.index, self.name, self.backend, self.device_type)?;
+        let driver = format!("{} {}", self.driver, self.driver_info);
+        if driver.trim().is_empty() { Ok(()) } else { write!(f, ", driver {}", driver.trim()) }
+    }
+}
+
+/// Which adapter is wanted. Read from a string:
+///
+/// * empty: the best there is;
+/// * a number, `1`: the place in the list (a part of the name, if the list is shorter);
+/// * a backend, `vulkan`, `metal`, `dx12`, `gl` or `webgpu`: the best one of it;
+/// * a part of the name, `swiftshader`, in any case of letters;
+/// * both, `gl:llvmpipe`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdapterChoice {
+    text: String,
+    backend: Option<&'static str>,
+    name: String,
+}
+
+impl AdapterChoice {
+    /// The choice in the environment variable [`ADAPTER_VARIABLE`]; the best adapter if it is not set.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::parse(&std::env::var(ADAPTER_VARIABLE).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let text = text.trim();
+        let (backend, name) = match text.split_once(':') {
+            Some((front, back)) if backend(front).is_some() => (backend(front), back.trim()),
+            _ if backend(text).is_some() => (backend(text), ""),
+            _ => (None, text),
+        };
+        Self { text: text.into(), backend, name: name.to_lowercase() }
+    }
+
+    /// The place of the chosen adapter.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], which lists what is there and says what to do.
+    pub fn pick(&self, adapters: &[AdapterSummary]) -> Result<usize> {
+        let by_index = self.text.parse::<usize>().ok().filter(|index| *index < adapters.len());
+        let fits = |a: &&AdapterSummary| match by_index {
+            Some(index) => a.index == index,
+            None => self.backend.is_none_or(|b| b == a.backend) && a.name.to_lowercase().contains(&self.name),
+        };
+        let best = adapters.iter().filter(fits).min_by_key(|a| a.rank());
+        best.map(|a| a.index).ok_or_else(|| self.not_found(adapters))
+    }
+
+    fn not_found(&self, adapters: &[AdapterSummary]) -> Error {
+        let wanted = if self.text.is_empty() { "is there".into() } else { format!("fits \"{}\"", self.text) };
+        if adapters.is_empty() {
+            let hint = if cfg!(target_os = "linux") {
+                "Install a Vulkan driver: your GPU's, or one for the CPU, e.g. apt-get install mesa-vulkan-drivers"
+            } else {
+                "Install the current driver of your GPU"
+            };
+            return Error::NoAdapter { wanted, found: "none".into(), hint: hint.into() };
+        }
+        let found: Vec<String> = adapters.iter().map(ToString::to_string).collect();
+        let hint = format!("Choose by number, backend or a part of the name, e.g. {ADAPTER_VARIABLE}=0 or \"vulkan\"");
+        Error::NoAdapter { wanted, found: found.join("; "), hint }
+    }
+}
+
+impl FromStr for AdapterChoice {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self::parse(text))
+    }
+}
+
+impl fmt::Display for AdapterChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.text.is_empty() { "best" } else { &self.text })
+    }
+}
+
+/// A backend by one of its names.
+fn backend(name: &str) -> Option<&'static str> {
+    match name.trim().to_lowercase().as_str() {
+        "vulkan" | "vk" => Some("vulkan"),
+        "metal" | "mtl" => Some("metal"),
+        "dx12" | "d3d12" => Some("dx12"),
+        "gl" | "gles" | "opengl" => Some("gl"),
+        "webgpu" => Some("webgpu"),
+        _ => None,
+    }
+}
+
+impl Gpu {
+    /// All adapters of all backends on this machine.
+    #[must_use]
+    pub fn adapters() -> Vec<wgpu::Adapter> {
+        pollster::block_on(Self::adapters_async(&GpuOptions::default()))
+    }
+
+    /// All adapters, of an instance with these options; the async form of [`Gpu::adapters`].
+    pub async fn adapters_async(options: &GpuOptions) -> Vec<wgpu::Adapter> {
+        let mut flags = wgpu::InstanceFlags::default() - wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL;
+        if let Some(on) = options.validation {
+            flags.set(wgpu::InstanceFlags::VALIDATION | wgpu::InstanceFlags::DEBUG, on);
+        }
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            flags,
+            memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+                for_resource_creation: options.memory_budget_percent,
+                for_device_loss: None,
+            },
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        instance.enumerate_adapters(wgpu::Backends::all()).await
+    }
+
+    /// What is known of each adapter on this machine.
+    #[must_use]
+    pub fn summaries() -> Vec<AdapterSummary> {
+        summaries(&Self::adapters())
+    }
+
+    /// Opens the adapter that `wanted` names in the form of [`AdapterChoice`]; with `None`, the one that the environment
+    /// variable [`ADAPTER_VARIABLE`] names; otherwise the best.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] with what is there and what to do; those of [`Gpu::open`].
+    pub fn choose(wanted: Option<&str>) -> Result<Self> {
+        pollster::block_on(Self::choose_async(wanted, &GpuOptions::default()))
+    }
+
+    /// As [`Gpu::choose`], with options.
+    ///
+    /// # Errors
+    /// As [`Gpu::choose`].
+    pub fn choose_with(wanted: Option<&str>, options: &GpuOptions) -> Result<Self> {
+        pollster::block_on(Self::choose_async(wanted, options))
+    }
+
+    /// The async form of [`Gpu::choose_with`].
+    ///
+    /// # Errors
+    /// As [`Gpu::choose`].
+    pub async fn choose_async(wanted: Option<&str>, options: &GpuOptions) -> Result<Self> {
+        let choice = wanted.map_or_else(AdapterChoice::from_env, AdapterChoice::parse);
+        let adapters = Self::adapters_async(options).await;
+        let index = choice.pick(&summaries(&adapters))?;
+        Self::open_async(&adapters[index], options).await
+    }
+}
+
+fn summaries(adapters: &[wgpu::Adapter]) -> Vec<AdapterSummary> {
+    adapters.iter().enumerate().map(|(index, adapter)| AdapterSummary::new(index, adapter)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(adapters: &[(&str, &str, &str)]) -> Vec<AdapterSummary> {
+        (adapters.iter().enumerate())
+            .map(|(index, (name, backend, device_type))| AdapterSummary {
+                index,
+                name: (*name).into(),
+                backend: (*backend).into(),
+                device_type: (*device_type).into(),
+                driver: String::new(),
+                driver_info: String::new(),
+                vendor: 0,
+                device: 0,
+                caps: Caps::baseline(),
+            })
+            .collect()
+    }
+
+    fn machine() -> Vec<AdapterSummary> {
+        list(&[
+            ("llvmpipe (LLVM 15)", "vulkan", "cpu"),
+            ("Intel UHD 630", "gl", "integrated"),
+            ("Intel UHD 630", "vulkan", "integrated"),
+            ("NVIDIA GeForce RTX 3060", "gl", "discrete"),
+            ("NVIDIA GeForce RTX 3060", "vulkan", "discrete"),
+            ("NVIDIA GeForce RTX 3060", "dx12", "discrete"),
+            ("SwiftShader Device", "vulkan", "cpu"),
+        ])
+    }
+
+    #[test]
+    fn a_choice_is_an_index_a_backend_a_name_or_both() {
+        let pick = |text: &str| AdapterChoice::parse(text).pick(&machine()).unwrap();
+        assert_eq!(pick(""), 4, "discrete, not OpenGL, first of its kind");
+        assert_eq!(pick("1"), 1);
+        assert_eq!(pick("3060"), 4, "no such index, but a part of a name");
+        assert_eq!(pick("swiftShader"), 6);
+        assert_eq!(pick("uhd"), 2);
+        assert_eq!(pick("gl:uhd"), 1);
+        assert_eq!(pick(" OpenGL "), 3);
+        assert_eq!(pick("dx12"), 5);
+        assert_eq!(pick("vk: llvmpipe"), 0);
+    }
+
+    #[test]
+    fn software_comes_last_and_its_order_is_stable() {
+        let soft = list(&[("llvmpipe", "gl", "cpu"), ("llvmpipe", "vulkan", "cpu"), ("swift", "vulkan", "cpu")]);
+        assert_eq!(AdapterChoice::default().pick(&soft).unwrap(), 1);
+        let unknown = list(&[("llvmpipe", "vulkan", "cpu"), ("Adreno", "gl", "other")]);
+        assert_eq!(AdapterChoice::default().pick(&unknown).unwrap(), 1);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_what_is() {
+        let told = |text: &str, adapters: &[AdapterSummary]| {
+            AdapterChoice::parse(text).pick(adapters).unwrap_err().to_string()
+        };
+        let message = told("metal", &machine());
+        assert!(message.contains("no GPU adapter fits \"metal\""), "{message}");
+        assert!(message.contains("[5] NVIDIA GeForce RTX 3060 (dx12, discrete)"), "{message}");
+        assert!(message.contains("WGFORMER_ADAPTER"), "{message}");
+        let message = told("", &[]);
+        assert!(message.contains("no GPU adapter is there. Found: none. Install"), "{message}");
+        assert!(told("9", &machine()).contains("fits \"9\""));
+    }
+}

@@ -1,0 +1,143 @@
+//! Opening a device of the engine's own, or adopting the application's.
+
+use super::fault::Faults;
+use super::{Caps, Gpu, Inner};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// How a device is opened. The default takes all that the adapter has.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Use no more than these limits; for tests of weaker adapters than the one that is there.
+    pub limits: Option<wgpu::Limits>,
+    /// Use no other optional features than these.
+    pub features: Option<wgpu::Features>,
+    /// Compile shaders with the driver's bounds checks.
+    pub checked: bool,
+    /// The driver's validation layers; `None` is on in debug builds. Holds where the engine makes the list of adapters.
+    pub validation: Option<bool>,
+    /// Refuse new buffers when this share of the memory budget, which the driver names, is used. Holds where the engine
+    /// makes the list of adapters, and on drivers that know a budget.
+    pub memory_budget_percent: Option<u8>,
+}
+
+impl GpuOptions {
+    /// The least that WebGPU promises: no subgroups, no f16, no timestamps, the default limits.
+    #[must_use]
+    pub fn portable() -> Self {
+        Self { limits: Some(wgpu::Limits::default()), features: Some(wgpu::Features::empty()), ..Self::default() }
+    }
+}
+
+/// Optional features that the engine makes use of.
+const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
+    .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES)
+    .union(wgpu::Features::PIPELINE_CACHE);
+
+impl Gpu {
+    /// The optional features that the engine uses where a device has them, for applications that open their own:
+    /// `required_features: adapter.features() & Gpu::wanted_features()`.
+    #[must_use]
+    pub fn wanted_features() -> wgpu::Features {
+        WANTED
+    }
+
+    /// Opens an adapter's device with the limits that the adapter really has and the features that the engine uses.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the adapter lacks what all kernels need; [`Error::Validation`] with the driver's words
+    /// if it refuses.
+    pub fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        pollster::block_on(Self::open_async(adapter, &GpuOptions::default()))
+    }
+
+    /// As [`Gpu::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
+        pollster::block_on(Self::open_async(adapter, options))
+    }
+
+    /// The async form of [`Gpu::open_with`].
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub async fn open_async(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
+        let limits = match &options.limits {
+            Some(most) => adapter.limits().or_worse_values_from(most),
+            None => adapter.limits(),
+        };
+        let info = adapter.get_info();
+        let hint = "Choose another adapter, or update its driver";
+        sufficient(&limits, &format!("{} ({})", info.name, info.backend), hint)?;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgformer"),
+            required_features: adapter.features() & WANTED & options.features.unwrap_or(WANTED),
+            required_limits: limits,
+            ..Default::default()
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let what = || format!("opening adapter \"{}\" ({})", info.name, info.backend);
+        let (device, queue) = opened.map_err(|error| Error::Validation { what: what(), message: error.to_string() })?;
+        let faults = Arc::new(Faults::default());
+        let kept = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error| kept.keep(error)));
+        let told = faults.clone();
+        device.set_device_lost_callback(move |_, reason| told.lose(&reason));
+        Ok(Self::new(device, queue, faults, options.checked))
+    }
+
+    /// Takes a device and queue that the application already owns, with the limits and features that they were opened
+    /// with. The application's handlers of errors and of loss stay as they are; the engine catches its own errors.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the device was opened with less than all kernels need, and what to request;
+    /// [`Error::DeviceLost`].
+    pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
+        Self::adopt_with(device, queue, &GpuOptions::default())
+    }
+
+    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] is heeded.
+    ///
+    /// # Errors
+    /// As [`Gpu::adopt`].
+    pub fn adopt_with(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Self> {
+        let hint = "Open the device with `required_limits: adapter.limits()`, or at least this limit at this value";
+        let name = format!("{}, as its device was opened,", device.adapter_info().name);
+        sufficient(&device.limits(), &name, hint)?;
+        let gpu = Self::new(device, queue, Arc::default(), options.checked);
+        gpu.check()?;
+        Ok(gpu)
+    }
+
+    fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, checked: bool) -> Self {
+        let info = device.adapter_info();
+        let caps = Caps::of(&device.limits(), device.features(), &info);
+        Self { inner: Arc::new(Inner::new(device, queue, info, caps, faults, checked)) }
+    }
+}
+
+/// Whether the portable variant of every kernel fits within the limits.
+fn sufficient(limits: &wgpu::Limits, adapter: &str, hint: &str) -> Result<()> {
+    let least = Caps::baseline();
+    let needs = [
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage, least.storage_bindings),
+        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size, least.workgroup_memory),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup, least.max_invocations),
+        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x, least.max_invocations),
+        ("max_bindings_per_bind_group", limits.max_bindings_per_bind_group, least.storage_bindings + 1),
+    ];
+    match needs.iter().find(|(_, has, needed)| has < needed) {
+        None => Ok(()),
+        Some((limit, has, needed)) => Err(Error::Unsupported {
+            what: "the engine".into(),
+            needs: format!("{limit} of {needed} (not {has})"),
+            adapter: adapter.into(),
+            hint: hint.into(),
+        }),
+    }
+}
