@@ -1,0 +1,370 @@
+//! The training loop: inputs in, reports out a few steps later, evaluation, early stop, checkpoints.
+
+use super::objective::{Batches, DROPOUT_SEED, Objective};
+use super::progress::{Event, Progress, Speed, StepEvent};
+use super::step::{KEEP, Part, REPORT, SCALARS, StepOptions, TrainStep};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Readback};
+use crate::graph::Graph;
+use crate::ops::StepReport;
+use crate::program::{Program, Weights};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Steps in a row whose gradients may be non-finite before the run ends, without loss scaling.
+const PATIENCE: u64 = 10;
+/// The same with loss scaling, which needs some steps to find its scale.
+const PATIENCE_SCALED: u64 = 60;
+/// Evaluation batches whose losses are on their way at a time.
+const EVALUATIONS_IN_FLIGHT: usize = 4;
+
+/// How long a trainer runs and what it does in between.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunOptions {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// The seed of dropout.
+    pub seed: u64,
+    /// Steps between two evaluations; 0 for none.
+    pub evaluate_every: u64,
+    /// Ends the run after this many evaluations without a better loss.
+    pub patience: Option<u32>,
+    /// Steps between two checkpoints; 0 for one at the end only.
+    pub save_every: u64,
+    /// Steps that may be on their way before the oldest one's report is waited for.
+    pub in_flight: usize,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { steps: 1000, seed: 0, evaluate_every: 0, patience: None, save_every: 0, in_flight: 3 }
+    }
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished,
+    /// The held-out loss got no better.
+    StoppedEarly,
+    /// The stop flag was set.
+    Interrupted,
+}
+
+/// How far a run has come: what a checkpoint holds besides tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Steps done.
+    pub step: u64,
+    /// The best held-out loss; `None` before the first evaluation.
+    pub best_loss: Option<f64>,
+    /// Evaluations since then.
+    pub without_progress: u32,
+}
+
+/// Trains a model: owns the programs, counts the steps, and keeps the GPU busy.
+pub struct Trainer {
+    pub(super) gpu: Gpu,
+    pub(super) weights: Weights,
+    pub(super) step: TrainStep,
+    pub(super) state: RunState,
+    whole: Program,
+    gradients: Option<Program>,
+    evaluation: Program,
+    has_dropout: bool,
+    run: RunOptions,
+    schedule: Box<dyn Fn(u64) -> f32 + Send + Sync>,
+    pending: VecDeque<Pending>,
+    speed: Speed,
+    mark: Option<Instant>,
+}
+
+/// A step whose report is on its way.
+#[derive(Debug)]
+struct Pending {
+    step: u64,
+    learning_rate: f32,
+    report: Readback,
+}
+
+impl fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer").field("state", &self.state).field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
+impl Trainer {
+    /// A trainer of the weights in the store, which are moved side by side; `schedule` gives the learning rate of a
+    /// step, counted from 0.
+    ///
+    /// # Errors
+    /// Those of the model and of recording; [`Error::OutOfMemory`].
+    pub fn new(
+        gpu: &Gpu,
+        weights: &Weights,
+        objective: &dyn Objective,
+        options: StepOptions,
+        run: RunOptions,
+        schedule: impl Fn(u64) -> f32 + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
+        step.layout().gather(weights)?;
+        let whole = step.graph(Part::Whole, |g| objective.loss(g, true))?;
+        let has_dropout = whole.find(DROPOUT_SEED).is_some();
+        let gradients = match step.options().accumulation {
+            1 => None,
+            _ => {
+                let graph = step.graph(Part::Gradients, |g| objective.loss(g, true))?;
+                Some(Program::new(gpu, &graph, weights)?)
+            }
+        };
+        let mut evaluation = Graph::new();
+        let loss = objective.loss(&mut evaluation, false)?;
+        evaluation.output("loss", loss)?;
+        Ok(Self {
+            whole: Program::new(gpu, &whole, weights)?,
+            gradients,
+            evaluation: Program::new(gpu, &evaluation, weights)?,
+            gpu: gpu.clone(),
+            weights: weights.clone(),
+            step,
+            state: RunState { step: 0, best_loss: None, without_progress: 0 },
+            has_dropout,
+            run,
+            schedule: Box::new(schedule),
+            pending: VecDeque::new(),
+            speed: Speed::default(),
+            mark: None,
+        })
+    }
+
+    /// How far the run has come. Steps are counted when they are submitted.
+    #[must_use]
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The program of a whole step, for reports of its memory and dispatches.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.whole
+    }
+
+    /// The weights.
+    #[must_use]
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Submits one step; its report comes with [`Trainer::reports`].
+    ///
+    /// # Errors
+    /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
+    pub fn submit_step(&mut self, data: &dyn Batches) -> Result<()> {
+        self.mark.get_or_insert_with(Instant::now);
+        let learning_rate = (self.schedule)(self.state.step);
+        let count = u64::from(self.step.options().accumulation);
+        for micro in 0..count {
+            let index = self.state.step * count + micro;
+            let program = match &self.gradients {
+                Some(gradients) if micro + 1 < count => gradients,
+                _ => &self.whole,
+            };
+            for (name, bytes) in data.batch(index)? {
+                program.write(&name, &bytes)?;
+            }
+            if self.has_dropout {
+                program.write(DROPOUT_SEED, bytemuck::bytes_of(&mix(self.run.seed, index).to_le()))?;
+            }
+            if count > 1 {
+                program.write(KEEP, bytemuck::bytes_of(&(if micro == 0 { 0.0_f32 } else { 1.0 })))?;
+            }
+            if program.has_input(SCALARS) {
+                let scalars = self.step.options().scalars(learning_rate).to_array();
+                program.write(SCALARS, bytemuck::cast_slice(&scalars))?;
+            }
+            program.run()?;
+        }
+        let report = self.whole.request(REPORT)?;
+        self.state.step += 1;
+        self.pending.push_back(Pending { step: self.state.step, learning_rate, report });
+        Ok(())
+    }
+
+    /// Hands out the reports that are there, waiting for the oldest while more than `in_flight` are missing.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if the loss, or the gradients for too many steps in a row, are not finite. Such steps did
+    /// not change the weights. [`Error::DeviceLost`].
+    pub fn reports(&mut self, data: &dyn Batches, in_flight: usize, progress: &mut dyn Progress) -> Result<()> {
+        while let Some(mut oldest) = self.pending.pop_front() {
+            let bytes = if self.pending.len() + 1 > in_flight {
+                oldest.report.wait()?
+            } else {
+                match oldest.report.try_get()? {
+                    Some(bytes) => bytes,
+                    None => {
+                        self.pending.push_front(oldest);
+                        return Ok(());
+                    }
+                }
+            };
+            let control: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            let report = StepReport::from_slice(&control)
+                .ok_or_else(|| Error::Graph("the report of a step is too short".into()))?;
+            let now = Instant::now();
+            if let Some(before) = self.mark.replace(now) {
+                self.speed.add(now.duration_since(before).as_secs_f64());
+            }
+            let tokens = data.tokens() * u64::from(self.step.options().accumulation);
+            progress.event(&Event::Step(StepEvent {
+                step: oldest.step,
+                steps: self.run.steps,
+                report,
+                learning_rate: oldest.learning_rate,
+                tokens_per_second: self.speed.rate(tokens),
+                remaining: self.speed.remaining(self.run.steps.saturating_sub(oldest.step)),
+            }));
+            self.check_finite(oldest.step, &report)?;
+        }
+        Ok(())
+    }
+
+    fn check_finite(&self, step: u64, report: &StepReport) -> Result<()> {
+        if !report.loss.is_finite() {
+            let message = format!(
+                "it is {} at step {step}, so this step changed no weights. If it is the first one, the weights loaded \
+                 are not finite; otherwise resume from the last checkpoint with a lower learning rate, a longer \
+                 warm-up or a smaller max_norm",
+                report.loss
+            );
+            return Err(Error::NonFinite { what: "the loss".into(), message });
+        }
+        let scaled = self.step.options().loss_scaling.is_some();
+        let patience = if scaled { PATIENCE_SCALED } else { PATIENCE };
+        if report.skipped_in_row < patience {
+            return Ok(());
+        }
+        let message = format!(
+            "{patience} steps in a row up to step {step} were skipped for it, the loss being {}. Resume from the last \
+             checkpoint with a lower learning rate, or train in f32",
+            report.loss
+        );
+        Err(Error::NonFinite { what: "the norm of the gradients".into(), message })
+    }
+
+    /// The mean loss over all batches of `data`, without dropout.
+    ///
+    /// # Errors
+    /// Those of the data; [`Error::Input`] if it is empty or does not fit the model's inputs; [`Error::DeviceLost`].
+    pub fn evaluate(&mut self, data: &dyn Batches) -> Result<f64> {
+        let count = data.count();
+        if count == 0 {
+            return Err(Error::input("held-out data", "it is shorter than one batch: give more, or evaluate never"));
+        }
+        let mut sum = 0.0;
+        let mut flying: VecDeque<Readback> = VecDeque::new();
+        let mut land = |readback: Readback| -> Result<()> {
+            sum += readback.wait_with(|bytes| f64::from(bytemuck::pod_read_unaligned::<f32>(&bytes[..4])))?;
+            Ok(())
+        };
+        for index in 0..count {
+            for (name, bytes) in data.batch(index)? {
+                self.evaluation.write(&name, &bytes)?;
+            }
+            self.evaluation.run()?;
+            flying.push_back(self.evaluation.request("loss")?);
+            if flying.len() > EVALUATIONS_IN_FLIGHT {
+                flying.pop_front().map_or(Ok(()), &mut land)?;
+            }
+        }
+        flying.into_iter().try_for_each(land)?;
+        // The time spent here is not training time.
+        self.mark = None;
+        Ok(sum / count as f64)
+    }
+
+    /// Whether an evaluation with this loss ends the run.
+    fn stops_early(&mut self, loss: f64, progress: &mut dyn Progress) -> bool {
+        let best = self.state.best_loss.unwrap_or(f64::INFINITY);
+        if loss < best {
+            self.state.best_loss = Some(loss);
+            self.state.without_progress = 0;
+        } else {
+            self.state.without_progress += 1;
+        }
+        let best = self.state.best_loss.unwrap_or(loss);
+        progress.event(&Event::Evaluated { step: self.state.step, loss, best });
+        self.run.patience.is_some_and(|patience| self.state.without_progress >= patience)
+    }
+
+    /// Runs to the end, to an early stop, or until `stop` is set; saves through `save` where the options say so, and
+    /// before it returns.
+    ///
+    /// # Errors
+    /// As [`Trainer::submit_step`], [`Trainer::reports`], [`Trainer::evaluate`] and `save`.
+    pub fn run(
+        &mut self,
+        data: &dyn Batches,
+        held_out: Option<&dyn Batches>,
+        stop: &AtomicBool,
+        save: &mut dyn FnMut(&Self) -> Result<std::path::PathBuf>,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome> {
+        let every = |interval: u64, step: u64| interval > 0 && step.is_multiple_of(interval);
+        let mut outcome = Outcome::Finished;
+        let mut saved_at = None;
+        while self.state.step < self.run.steps {
+            if stop.load(Ordering::Relaxed) {
+                outcome = Outcome::Interrupted;
+                break;
+            }
+            self.submit_step(data)?;
+            self.reports(data, self.run.in_flight, progress)?;
+            let step = self.state.step;
+            if let (Some(held_out), true) = (held_out, every(self.run.evaluate_every, step)) {
+                self.reports(data, 0, progress)?;
+                let loss = self.evaluate(held_out)?;
+                if self.stops_early(loss, progress) {
+                    outcome = Outcome::StoppedEarly;
+                    break;
+                }
+            }
+            if every(self.run.save_every, step) {
+                self.save_with(data, save, progress)?;
+                saved_at = Some(step);
+            }
+        }
+        if saved_at != Some(self.state.step) {
+            self.save_with(data, save, progress)?;
+        }
+        Ok(outcome)
+    }
+
+    fn save_with(
+        &mut self,
+        data: &dyn Batches,
+        save: &mut dyn FnMut(&Self) -> Result<std::path::PathBuf>,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        // What is saved must be what was reported as finite.
+        self.reports(data, 0, progress)?;
+        let path = save(self)?;
+        progress.event(&Event::Saved { step: self.state.step, path });
+        self.mark = None;
+        Ok(())
+    }
+}
+
+/// A seed for micro-batch `index`: the same for the same arguments, unlike for others (SplitMix64, Steele et al. 2014).
+fn mix(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

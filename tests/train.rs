@@ -1,0 +1,389 @@
+//! Training on every adapter of this machine: the loss falls, runs repeat bit by bit, resume, and refuse NaN.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use wgformer::graph::{Array, Values};
+use wgformer::ops::{self, Activation};
+use wgformer::train::{
+    AdamOptions, Batches, Event, Feeds, LossScaling, Objective, Outcome, Part, RunOptions, StepOptions, TrainStep,
+    Trainer,
+};
+use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, TensorType, Weights};
+
+type Check = fn(&Gpu) -> Result<(), Failed>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("the loss falls", the_loss_falls),
+    ("one seed gives one result", one_seed_gives_one_result),
+    ("five steps of AdamW agree with f64", five_steps_agree_with_f64),
+    ("two micro-batches equal one batch", two_micro_batches_equal_one_batch),
+    ("half-precision storage trains", half_precision_storage_trains),
+    ("loss scaling changes nothing but the scale", loss_scaling_changes_only_the_scale),
+    ("overflow is skipped and lowers the scale", overflow_is_skipped),
+    ("NaN weights are an error", nan_weights_are_an_error),
+    ("a step cut in two equals a whole one", halves_equal_the_whole),
+    ("early stop", early_stop),
+    ("several shards equal one", several_shards_equal_one),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let adapters = Gpu::adapters();
+    let mut trials = vec![Trial::test("an adapter is there", {
+        let count = adapters.len();
+        move || if count == 0 { Err("no adapter: install a Vulkan driver (mesa-vulkan-drivers)".into()) } else { Ok(()) }
+    })];
+    for adapter in adapters {
+        let info = adapter.get_info();
+        let gpu = Gpu::open(&adapter);
+        for &(name, check) in CHECKS {
+            let gpu = gpu.as_ref().map(Gpu::clone).map_err(ToString::to_string);
+            let name = format!("[{:?} {}] {name}", info.backend, info.name);
+            trials.push(Trial::test(name, move || check(&gpu.map_err(Failed::from)?)));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+const INPUTS: usize = 7;
+const HIDDEN: usize = 13;
+
+/// `mean((tanh(x w + b) · u)²-like)`: a regression without matrix products, so that it stands on few ops.
+#[derive(Clone)]
+struct Regression {
+    rows: usize,
+    storage: DType,
+}
+
+impl Regression {
+    fn new(rows: usize) -> Self {
+        Self { rows, storage: DType::F32 }
+    }
+}
+
+impl Objective for Regression {
+    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+        Ok(vec![
+            ("w".into(), TensorType::new([INPUTS, HIDDEN], self.storage)),
+            ("b".into(), TensorType::f32([HIDDEN])),
+            ("u".into(), TensorType::new([HIDDEN, 1], self.storage)),
+        ])
+    }
+
+    fn loss(&self, g: &mut Graph, _training: bool) -> Result<Tensor> {
+        let x = g.input("x", [self.rows, INPUTS], DType::F32)?;
+        let y = g.input("y", [self.rows, 1], DType::F32)?;
+        let w = g.parameter("w", [INPUTS, HIDDEN], self.storage)?;
+        let b = g.parameter("b", [HIDDEN], DType::F32)?;
+        let u = g.parameter("u", [HIDDEN, 1], self.storage)?;
+        let hidden = ops::matmul(g, x, w)?;
+        let hidden = ops::add_row(g, hidden, b)?;
+        let hidden = ops::activation(g, hidden, Activation::Tanh)?;
+        let guess = ops::matmul(g, hidden, u)?;
+        let error = ops::sub(g, guess, y)?;
+        let square = ops::mul(g, error, error)?;
+        ops::mean(g, square)
+    }
+}
+
+/// Rows of a smooth function, a fixed set of micro-batches.
+struct Rows {
+    rows: usize,
+    count: u64,
+}
+
+fn wave(seed: u64, index: u64) -> f32 {
+    let bits = (seed.wrapping_mul(0x9e37_79b9) ^ index).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((bits >> 40) as f32 / (1 << 24) as f32 - 0.5) * 2.0
+}
+
+impl Rows {
+    fn x(&self, index: u64) -> Vec<f32> {
+        let first = (index % self.count) * (self.rows * INPUTS) as u64;
+        (0..(self.rows * INPUTS) as u64).map(|i| wave(1, first + i)).collect()
+    }
+
+    fn y(&self, index: u64) -> Vec<f32> {
+        self.x(index).chunks_exact(INPUTS).map(|row| (row[0] * 2.0 + row[1]).sin() + row[2] * row[3]).collect()
+    }
+}
+
+impl Batches for Rows {
+    fn batch(&self, index: u64) -> Result<Feeds> {
+        let bytes = |values: Vec<f32>| values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Ok(vec![("x".into(), bytes(self.x(index))), ("y".into(), bytes(self.y(index)))])
+    }
+
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn tokens(&self) -> u64 {
+        self.rows as u64
+    }
+}
+
+/// Fresh weights, the same for every call.
+fn weights(gpu: &Gpu, objective: &Regression) -> Result<Weights> {
+    let weights = Weights::new(gpu);
+    for (seed, (name, ty)) in objective.parameters()?.into_iter().enumerate() {
+        weights.ensure(&name, &ty)?;
+        let values: Vec<f64> =
+            (0..ty.shape.numel()).map(|i| f64::from(wave(seed as u64 + 7, i as u64)) * 0.5).collect();
+        weights.upload(&name, &wgformer::program::pack(&values, ty.dtype))?;
+    }
+    Ok(weights)
+}
+
+fn options() -> StepOptions {
+    let adam = AdamOptions { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.01 };
+    StepOptions { adam, ..StepOptions::default() }
+}
+
+fn trainer(gpu: &Gpu, objective: &Regression, options: StepOptions, run: RunOptions) -> Result<Trainer> {
+    Trainer::new(gpu, &weights(gpu, objective)?, objective, options, run, |step| 0.02 / (1.0 + step as f32 * 0.01))
+}
+
+/// Runs some steps and gives their losses.
+fn losses(trainer: &mut Trainer, data: &dyn Batches, steps: u64) -> Result<Vec<f32>> {
+    let mut losses = Vec::new();
+    let mut note = |event: &Event| {
+        if let Event::Step(step) = event {
+            losses.push(step.report.loss);
+        }
+    };
+    for _ in 0..steps {
+        trainer.submit_step(data)?;
+        trainer.reports(data, 3, &mut note)?;
+    }
+    trainer.reports(data, 0, &mut note)?;
+    Ok(losses)
+}
+
+fn ensure(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(what.into().into()) }
+}
+
+fn download(trainer: &Trainer, name: &str) -> Result<Vec<f32>> {
+    Ok(bytemuck::pod_collect_to_vec(&trainer.weights().download(name)?))
+}
+
+/// The largest difference over the largest value.
+fn difference(a: &[f32], b: &[f32]) -> f64 {
+    let largest = a.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+    let worst = a.iter().zip(b).fold(0.0, |m: f32, (a, b)| if (a - b).abs() <= m { m } else { (a - b).abs() });
+    if a.len() == b.len() { f64::from(worst / largest) } else { f64::NAN }
+}
+
+fn the_loss_falls(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let data = Rows { rows: 33, count: 4 };
+    let mut trainer = trainer(gpu, &objective, options(), RunOptions::default())?;
+    let losses = losses(&mut trainer, &data, 120)?;
+    let held_out = trainer.evaluate(&data)?;
+    ensure(losses.len() == 120, format!("{} reports for 120 steps", losses.len()))?;
+    ensure(losses[119] < 0.25 * losses[0], format!("from {} to {}", losses[0], losses[119]))?;
+    ensure((held_out - f64::from(losses[119])).abs() < 0.1, format!("evaluated to {held_out}"))
+}
+
+fn one_seed_gives_one_result(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(31);
+    let data = Rows { rows: 31, count: 3 };
+    let run = || -> Result<_> {
+        let mut trainer = trainer(gpu, &objective, options(), RunOptions::default())?;
+        let losses = losses(&mut trainer, &data, 6)?;
+        Ok((losses, download(&trainer, "flat.parameters")?, download(&trainer, "flat.second_moment")?))
+    };
+    let (first, second) = (run()?, run()?);
+    ensure(first == second, "two runs differ")?;
+    ensure(first.1.iter().any(|x| *x != 0.0), "nothing was trained")
+}
+
+/// The same five steps in f64, with gradients of the f64 twin.
+fn five_steps_agree_with_f64(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(17);
+    let data = Rows { rows: 17, count: 5 };
+    let options = StepOptions { max_norm: 0.3, ..options() };
+    let mut trainer = trainer(gpu, &objective, options.clone(), RunOptions::default())?;
+    let mut values = Values::new();
+    for name in ["w", "b", "u"] {
+        let ty = trainer.weights().get(name).ok_or("no weight")?.ty;
+        let data = download(&trainer, name)?.iter().map(|&x| f64::from(x)).collect();
+        values.insert(name.into(), Array::new(ty.shape, data)?);
+    }
+    let mut g = Graph::new();
+    let loss = objective.loss(&mut g, true)?;
+    let wrt: Vec<Tensor> = ["w", "b", "u"].iter().filter_map(|name| g.find(name)).collect();
+    let grads = g.differentiate(loss, &wrt)?;
+    let wanted: Vec<Tensor> = grads.into_iter().flatten().collect();
+    let mut moments: Vec<Vec<[f64; 2]>> = wrt.iter().map(|&t| vec![[0.0; 2]; g.shape(t).numel()]).collect();
+    for step in 0..5 {
+        let exact = |values: Vec<f32>| values.iter().map(|&x| f64::from(x)).collect();
+        values.insert("x".into(), Array::new([17, INPUTS], exact(data.x(step)))?);
+        values.insert("y".into(), Array::new([17, 1], exact(data.y(step)))?);
+        let grads = g.evaluate(&values, &wanted)?;
+        let norm = grads.iter().flat_map(|g| &g.data).map(|x| x * x).sum::<f64>().sqrt();
+        let clip = (0.3_f32 as f64 / (norm + 1e-6)).min(1.0);
+        let rate = f64::from(0.02 / (1.0 + step as f32 * 0.01));
+        for (index, name) in ["w", "b", "u"].iter().enumerate() {
+            let decay = if *name == "b" { 0.0 } else { f64::from(0.01_f32) };
+            let (b1, b2) = (f64::from(0.9_f32), f64::from(0.95_f32));
+            let t = step as i32 + 1;
+            let value = values.get_mut(*name).ok_or("no value")?;
+            for (i, x) in value.data.iter_mut().enumerate() {
+                let (gradient, [m, v]) = (grads[index].data[i] * clip, &mut moments[index][i]);
+                *m = b1 * *m + (1.0 - b1) * gradient;
+                *v = b2 * *v + (1.0 - b2) * gradient * gradient;
+                let direction = (*m / (1.0 - b1.powi(t))) / ((*v / (1.0 - b2.powi(t))).sqrt() + f64::from(1e-8_f32));
+                *x -= rate * (direction + decay * *x);
+            }
+        }
+    }
+    losses(&mut trainer, &data, 5)?;
+    for name in ["w", "b", "u"] {
+        let expected: Vec<f32> = values[name].data.iter().map(|&x| x as f32).collect();
+        let error = difference(&expected, &download(&trainer, name)?);
+        ensure(error <= 2e-5, format!("{name} is off by {error:e}"))?;
+    }
+    Ok(())
+}
+
+fn two_micro_batches_equal_one_batch(gpu: &Gpu) -> Result<(), Failed> {
+    // Rows 0..32 as one batch, or as two of 16: the generator numbers elements through.
+    let mut whole = trainer(gpu, &Regression::new(32), options(), RunOptions::default())?;
+    let wide = losses(&mut whole, &Rows { rows: 32, count: 3 }, 4)?;
+    let cut = StepOptions { accumulation: 2, ..options() };
+    let mut parts = trainer(gpu, &Regression::new(16), cut, RunOptions::default())?;
+    let narrow = losses(&mut parts, &Rows { rows: 16, count: 6 }, 4)?;
+    let error = difference(&wide, &narrow);
+    ensure(error <= 1e-5, format!("losses differ by {error:e}: {wide:?} {narrow:?}"))?;
+    let error = difference(&download(&whole, "flat.parameters")?, &download(&parts, "flat.parameters")?);
+    ensure(error <= 1e-4, format!("weights differ by {error:e}"))
+}
+
+fn half_precision_storage_trains(gpu: &Gpu) -> Result<(), Failed> {
+    for storage in [DType::F16, DType::BF16] {
+        let objective = Regression { rows: 33, storage };
+        let data = Rows { rows: 33, count: 4 };
+        let options = StepOptions { loss_scaling: Some(LossScaling::default()), ..options() };
+        let mut trainer = trainer(gpu, &objective, options, RunOptions::default())?;
+        let losses = losses(&mut trainer, &data, 80)?;
+        ensure(losses[79] < 0.4 * losses[0], format!("{storage}: from {} to {}", losses[0], losses[79]))?;
+        let masters = download(&trainer, "master.w")?;
+        let copy = wgformer::program::unpack(&trainer.weights().download("w")?, storage, masters.len());
+        let rounded: Vec<f64> = masters.iter().map(|&x| storage.round(f64::from(x))).collect();
+        ensure(copy == rounded, format!("{storage}: the copy is not the rounded master"))?;
+    }
+    Ok(())
+}
+
+fn loss_scaling_changes_only_the_scale(gpu: &Gpu) -> Result<(), Failed> {
+    let data = Rows { rows: 33, count: 4 };
+    let mut plain = trainer(gpu, &Regression::new(33), options(), RunOptions::default())?;
+    // Powers of two scale without rounding.
+    let scaling = LossScaling { initial: 256.0, growth: 2.0, backoff: 0.5, interval: 2 };
+    let scaled = StepOptions { loss_scaling: Some(scaling), ..options() };
+    let mut scaled = trainer(gpu, &Regression::new(33), scaled, RunOptions::default())?;
+    let (a, b) = (losses(&mut plain, &data, 5)?, losses(&mut scaled, &data, 5)?);
+    let error = difference(&a, &b);
+    ensure(error <= 1e-5, format!("losses differ by {error:e}"))?;
+    let state = download(&scaled, "optimizer.state")?;
+    ensure(state[0] == 1024.0 && state[3] == 5.0, format!("after 5 steps the state is {:?}", &state[..8]))
+}
+
+fn overflow_is_skipped(gpu: &Gpu) -> Result<(), Failed> {
+    let scaling = LossScaling { initial: 1e30, growth: 2.0, backoff: 0.001, interval: 1000 };
+    let options = StepOptions { loss_scaling: Some(scaling), ..options() };
+    let data = Rows { rows: 33, count: 4 };
+    let mut trainer = trainer(gpu, &Regression::new(33), options, RunOptions::default())?;
+    let before = download(&trainer, "flat.parameters")?;
+    losses(&mut trainer, &data, 1)?;
+    ensure(before == download(&trainer, "flat.parameters")?, "a skipped step changed the weights")?;
+    let losses = losses(&mut trainer, &data, 30)?;
+    let state = download(&trainer, "optimizer.state")?;
+    ensure(state[2] > 1.0 && state[2] + state[3] == 31.0, format!("state {:?}", &state[..8]))?;
+    ensure(losses[29] < losses[0], format!("from {} to {}", losses[0], losses[29]))
+}
+
+fn nan_weights_are_an_error(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let weights = weights(gpu, &objective)?;
+    let mut bytes = weights.download("b")?;
+    bytes[0..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    weights.upload("b", &bytes)?;
+    let mut trainer = Trainer::new(gpu, &weights, &objective, options(), RunOptions::default(), |_| 0.01)?;
+    match losses(&mut trainer, &Rows { rows: 33, count: 4 }, 1) {
+        Err(Error::NonFinite { what, message }) => {
+            ensure(what == "the loss" && message.contains("at step 1"), format!("{what}: {message}"))?;
+        }
+        other => return Err(format!("expected an error, got {other:?}").into()),
+    }
+    let after = trainer.weights().download("b")?;
+    ensure(after == bytes, "the step changed weights")
+}
+
+fn halves_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let data = Rows { rows: 33, count: 4 };
+    let mut whole = trainer(gpu, &objective, options(), RunOptions::default())?;
+    losses(&mut whole, &data, 2)?;
+    let store = weights(gpu, &objective)?;
+    let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options())?;
+    step.layout().gather(&store)?;
+    let first = Program::new(gpu, &step.graph(Part::Gradients, |g| objective.loss(g, true))?, &store)?;
+    let second = Program::new(gpu, &step.graph(Part::Update, |g| objective.loss(g, true))?, &store)?;
+    for index in 0..2 {
+        for (name, bytes) in data.batch(index)? {
+            first.write(&name, &bytes)?;
+        }
+        let scalars = options().scalars(0.02 / (1.0 + index as f32 * 0.01)).to_array();
+        second.write("optimizer.scalars", bytemuck::cast_slice(&scalars))?;
+        first.run()?;
+        second.run()?;
+    }
+    ensure(store.download("flat.parameters")? == whole.weights().download("flat.parameters")?, "weights differ")
+}
+
+fn early_stop(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let data = Rows { rows: 33, count: 4 };
+    let run = RunOptions { steps: 50, evaluate_every: 2, patience: Some(2), ..RunOptions::default() };
+    // With a rate of 0 nothing gets better.
+    let mut trainer = Trainer::new(gpu, &weights(gpu, &objective)?, &objective, options(), run, |_| 0.0)?;
+    let mut saves = 0;
+    let mut save = |_: &Trainer| {
+        saves += 1;
+        Ok(PathBuf::new())
+    };
+    let outcome = trainer.run(&data, Some(&data), &AtomicBool::new(false), &mut save, &mut |_: &Event| {})?;
+    ensure(outcome == Outcome::StoppedEarly && trainer.state().step == 6, format!("{outcome:?} {trainer:?}"))?;
+    let outcome = trainer.run(&data, None, &AtomicBool::new(true), &mut save, &mut |_: &Event| {})?;
+    ensure(outcome == Outcome::Interrupted && trainer.state().step == 6, format!("{outcome:?}"))?;
+    ensure(saves == 2, format!("{saves} saves"))
+}
+
+fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let data = Rows { rows: 33, count: 4 };
+    let mut whole = trainer(gpu, &objective, options(), RunOptions::default())?;
+    losses(&mut whole, &data, 1)?;
+    let store = weights(gpu, &objective)?;
+    // So small a limit that every parameter gets a shard of its own.
+    let caps = wgformer::kernel::Caps { max_binding_bytes: 128 * 4, ..gpu.caps().clone() };
+    let step = TrainStep::new(&objective.parameters()?, &caps, options())?;
+    ensure(step.layout().shards.len() > 1, "one shard")?;
+    step.layout().gather(&store)?;
+    let program = Program::new(gpu, &step.graph(Part::Whole, |g| objective.loss(g, true))?, &store)?;
+    for (name, bytes) in data.batch(0)? {
+        program.write(&name, &bytes)?;
+    }
+    program.write("optimizer.scalars", bytemuck::cast_slice(&options().scalars(0.02).to_array()))?;
+    program.run()?;
+    for name in ["w", "b", "u"] {
+        let (a, b) = (download(&whole, name)?, bytemuck::pod_collect_to_vec(&store.download(name)?));
+        let error = difference(&a, &b);
+        ensure(error <= 1e-5, format!("{name} differs by {error:e}"))?;
+    }
+    Ok(())
+}
