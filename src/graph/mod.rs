@@ -8,6 +8,7 @@ mod array;
 mod differentiate;
 mod evaluate;
 mod op;
+mod recompute;
 
 pub use add::Add;
 pub use array::Array;

@@ -69,7 +69,6 @@ pub struct RunState {
 
 /// Trains a model: owns the programs, counts the steps, and keeps the GPU busy.
 pub struct Trainer {
-    pub(super) gpu: Gpu,
     pub(super) weights: Weights,
     pub(super) step: TrainStep,
     pub(super) state: RunState,
@@ -130,7 +129,6 @@ impl Trainer {
             whole: Program::new(gpu, &whole, weights)?,
             gradients,
             evaluation: Program::new(gpu, &evaluation, weights)?,
-            gpu: gpu.clone(),
             weights: weights.clone(),
             step,
             state: RunState { step: 0, best_loss: None, without_progress: 0 },
@@ -168,12 +166,15 @@ impl Trainer {
     pub fn submit_step(&mut self, data: &dyn Batches) -> Result<()> {
         self.mark.get_or_insert_with(Instant::now);
         let learning_rate = (self.schedule)(self.state.step);
+        let scalars = self.step.options().scalars(learning_rate).to_array();
+        let scaled = self.step.options().loss_scaling.is_some();
         let count = u64::from(self.step.options().accumulation);
+        let mut report = None;
         for micro in 0..count {
             let index = self.state.step * count + micro;
-            let program = match &self.gradients {
-                Some(gradients) if micro + 1 < count => gradients,
-                _ => &self.whole,
+            let (program, last) = match &self.gradients {
+                Some(gradients) if micro + 1 < count => (gradients, false),
+                _ => (&self.whole, true),
             };
             for (name, bytes) in data.batch(index)? {
                 program.write(&name, &bytes)?;
@@ -184,15 +185,13 @@ impl Trainer {
             if count > 1 {
                 program.write(KEEP, bytemuck::bytes_of(&(if micro == 0 { 0.0_f32 } else { 1.0 })))?;
             }
-            if program.has_input(SCALARS) {
-                let scalars = self.step.options().scalars(learning_rate).to_array();
+            if last || scaled {
                 program.write(SCALARS, bytemuck::cast_slice(&scalars))?;
             }
-            program.run()?;
+            report = program.run_reading(if last { &[REPORT] } else { &[] })?.pop();
         }
-        let report = self.whole.request(REPORT)?;
         self.state.step += 1;
-        self.pending.push_back(Pending { step: self.state.step, learning_rate, report });
+        self.pending.extend(report.map(|report| Pending { step: self.state.step, learning_rate, report }));
         Ok(())
     }
 
@@ -277,8 +276,7 @@ impl Trainer {
             for (name, bytes) in data.batch(index)? {
                 self.evaluation.write(&name, &bytes)?;
             }
-            self.evaluation.run()?;
-            flying.push_back(self.evaluation.request("loss")?);
+            flying.extend(self.evaluation.run_reading(&["loss"])?);
             if flying.len() > EVALUATIONS_IN_FLIGHT {
                 flying.pop_front().map_or(Ok(()), &mut land)?;
             }
