@@ -4,10 +4,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use wgformer::graph::{Array, Values};
+use wgformer::io::Checkpoints;
 use wgformer::ops::{self, Activation};
 use wgformer::train::{
-    AdamOptions, Batches, Event, Feeds, LossScaling, Objective, Outcome, Part, RunOptions, StepOptions, TrainStep,
-    Trainer,
+    AdamOptions, BatchSource, Decay, Event, Feeds, HeldOut, LossScaling, Objective, Outcome, Part, RunOptions,
+    Schedule, StepOptions, TrainStep, Trainer,
 };
 use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, TensorType, Weights};
 
@@ -25,6 +26,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("a step cut in two equals a whole one", halves_equal_the_whole),
     ("early stop", early_stop),
     ("several shards equal one", several_shards_equal_one),
+    ("a killed run resumes bit by bit", a_killed_run_resumes_bit_by_bit),
+    ("recomputed activations give the same bits", recomputation_gives_the_same_bits),
 ];
 
 fn main() {
@@ -32,7 +35,9 @@ fn main() {
     let adapters = Gpu::adapters();
     let mut trials = vec![Trial::test("an adapter is there", {
         let count = adapters.len();
-        move || if count == 0 { Err("no adapter: install a Vulkan driver (mesa-vulkan-drivers)".into()) } else { Ok(()) }
+        move || {
+            if count == 0 { Err("no adapter: install a Vulkan driver (mesa-vulkan-drivers)".into()) } else { Ok(()) }
+        }
     })];
     for adapter in adapters {
         let info = adapter.get_info();
@@ -49,7 +54,7 @@ fn main() {
 const INPUTS: usize = 7;
 const HIDDEN: usize = 13;
 
-/// `mean((tanh(x w + b) · u)²-like)`: a regression without matrix products, so that it stands on few ops.
+/// `mean((gelu(tanh(x w + b)) u - y)²)`.
 #[derive(Clone)]
 struct Regression {
     rows: usize,
@@ -79,7 +84,10 @@ impl Objective for Regression {
         let u = g.parameter("u", [HIDDEN, 1], self.storage)?;
         let hidden = ops::matmul(g, x, w)?;
         let hidden = ops::add_row(g, hidden, b)?;
-        let hidden = ops::activation(g, hidden, Activation::Tanh)?;
+        let hidden = g.scope("blocks.0", |g| {
+            let hidden = ops::activation(g, hidden, Activation::Tanh)?;
+            ops::activation(g, hidden, Activation::GeluTanh)
+        })?;
         let guess = ops::matmul(g, hidden, u)?;
         let error = ops::sub(g, guess, y)?;
         let square = ops::mul(g, error, error)?;
@@ -87,10 +95,11 @@ impl Objective for Regression {
     }
 }
 
-/// Rows of a smooth function, a fixed set of micro-batches.
+/// Rows of a smooth function, a fixed set of micro-batches over and over.
 struct Rows {
     rows: usize,
     count: u64,
+    next: u64,
 }
 
 fn wave(seed: u64, index: u64) -> f32 {
@@ -99,6 +108,10 @@ fn wave(seed: u64, index: u64) -> f32 {
 }
 
 impl Rows {
+    fn new(rows: usize, count: u64) -> Self {
+        Self { rows, count, next: 0 }
+    }
+
     fn x(&self, index: u64) -> Vec<f32> {
         let first = (index % self.count) * (self.rows * INPUTS) as u64;
         (0..(self.rows * INPUTS) as u64).map(|i| wave(1, first + i)).collect()
@@ -107,16 +120,25 @@ impl Rows {
     fn y(&self, index: u64) -> Vec<f32> {
         self.x(index).chunks_exact(INPUTS).map(|row| (row[0] * 2.0 + row[1]).sin() + row[2] * row[3]).collect()
     }
-}
 
-impl Batches for Rows {
-    fn batch(&self, index: u64) -> Result<Feeds> {
+    fn feeds(&self, index: u64) -> Feeds {
         let bytes = |values: Vec<f32>| values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Ok(vec![("x".into(), bytes(self.x(index))), ("y".into(), bytes(self.y(index)))])
+        vec![("x".into(), bytes(self.x(index))), ("y".into(), bytes(self.y(index)))]
     }
 
-    fn count(&self) -> u64 {
-        self.count
+    fn all(&self) -> Vec<HeldOut> {
+        (0..self.count).map(|index| HeldOut { feeds: self.feeds(index), weight: self.rows as f64 }).collect()
+    }
+}
+
+impl BatchSource for Rows {
+    fn next_feeds(&mut self) -> Result<Feeds> {
+        self.next += 1;
+        Ok(self.feeds(self.next - 1))
+    }
+
+    fn position(&self) -> serde_json::Value {
+        self.next.into()
     }
 
     fn tokens(&self) -> u64 {
@@ -141,12 +163,17 @@ fn options() -> StepOptions {
     StepOptions { adam, ..StepOptions::default() }
 }
 
+/// A learning rate that changes at every step.
+fn schedule() -> Schedule {
+    Schedule { peak: 0.02, warmup: 2, steps: 400, decay: Decay::Linear { floor: 0.1 } }
+}
+
 fn trainer(gpu: &Gpu, objective: &Regression, options: StepOptions, run: RunOptions) -> Result<Trainer> {
-    Trainer::new(gpu, &weights(gpu, objective)?, objective, options, run, |step| 0.02 / (1.0 + step as f32 * 0.01))
+    Trainer::new(gpu, &weights(gpu, objective)?, objective, options, run, schedule())
 }
 
 /// Runs some steps and gives their losses.
-fn losses(trainer: &mut Trainer, data: &dyn Batches, steps: u64) -> Result<Vec<f32>> {
+fn losses(trainer: &mut Trainer, data: &mut dyn BatchSource, steps: u64) -> Result<Vec<f32>> {
     let mut losses = Vec::new();
     let mut note = |event: &Event| {
         if let Event::Step(step) = event {
@@ -155,9 +182,9 @@ fn losses(trainer: &mut Trainer, data: &dyn Batches, steps: u64) -> Result<Vec<f
     };
     for _ in 0..steps {
         trainer.submit_step(data)?;
-        trainer.reports(data, 3, &mut note)?;
+        trainer.reports(3, &mut note)?;
     }
-    trainer.reports(data, 0, &mut note)?;
+    trainer.reports(0, &mut note)?;
     Ok(losses)
 }
 
@@ -178,10 +205,10 @@ fn difference(a: &[f32], b: &[f32]) -> f64 {
 
 fn the_loss_falls(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
-    let data = Rows { rows: 33, count: 4 };
+    let mut data = Rows::new(33, 4);
     let mut trainer = trainer(gpu, &objective, options(), RunOptions::default())?;
-    let losses = losses(&mut trainer, &data, 120)?;
-    let held_out = trainer.evaluate(&data)?;
+    let losses = losses(&mut trainer, &mut data, 120)?;
+    let held_out = trainer.evaluate(&data.all())?;
     ensure(losses.len() == 120, format!("{} reports for 120 steps", losses.len()))?;
     ensure(losses[119] < 0.25 * losses[0], format!("from {} to {}", losses[0], losses[119]))?;
     ensure((held_out - f64::from(losses[119])).abs() < 0.1, format!("evaluated to {held_out}"))
@@ -189,10 +216,10 @@ fn the_loss_falls(gpu: &Gpu) -> Result<(), Failed> {
 
 fn one_seed_gives_one_result(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(31);
-    let data = Rows { rows: 31, count: 3 };
     let run = || -> Result<_> {
+        let mut data = Rows::new(31, 3);
         let mut trainer = trainer(gpu, &objective, options(), RunOptions::default())?;
-        let losses = losses(&mut trainer, &data, 6)?;
+        let losses = losses(&mut trainer, &mut data, 6)?;
         Ok((losses, download(&trainer, "flat.parameters")?, download(&trainer, "flat.second_moment")?))
     };
     let (first, second) = (run()?, run()?);
@@ -203,7 +230,7 @@ fn one_seed_gives_one_result(gpu: &Gpu) -> Result<(), Failed> {
 /// The same five steps in f64, with gradients of the f64 twin.
 fn five_steps_agree_with_f64(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(17);
-    let data = Rows { rows: 17, count: 5 };
+    let mut data = Rows::new(17, 5);
     let options = StepOptions { max_norm: 0.3, ..options() };
     let mut trainer = trainer(gpu, &objective, options.clone(), RunOptions::default())?;
     let mut values = Values::new();
@@ -225,7 +252,7 @@ fn five_steps_agree_with_f64(gpu: &Gpu) -> Result<(), Failed> {
         let grads = g.evaluate(&values, &wanted)?;
         let norm = grads.iter().flat_map(|g| &g.data).map(|x| x * x).sum::<f64>().sqrt();
         let clip = (0.3_f32 as f64 / (norm + 1e-6)).min(1.0);
-        let rate = f64::from(0.02 / (1.0 + step as f32 * 0.01));
+        let rate = f64::from(schedule().rate(step) as f32);
         for (index, name) in ["w", "b", "u"].iter().enumerate() {
             let decay = if *name == "b" { 0.0 } else { f64::from(0.01_f32) };
             let (b1, b2) = (f64::from(0.9_f32), f64::from(0.95_f32));
@@ -240,7 +267,7 @@ fn five_steps_agree_with_f64(gpu: &Gpu) -> Result<(), Failed> {
             }
         }
     }
-    losses(&mut trainer, &data, 5)?;
+    losses(&mut trainer, &mut data, 5)?;
     for name in ["w", "b", "u"] {
         let expected: Vec<f32> = values[name].data.iter().map(|&x| x as f32).collect();
         let error = difference(&expected, &download(&trainer, name)?);
@@ -252,10 +279,10 @@ fn five_steps_agree_with_f64(gpu: &Gpu) -> Result<(), Failed> {
 fn two_micro_batches_equal_one_batch(gpu: &Gpu) -> Result<(), Failed> {
     // Rows 0..32 as one batch, or as two of 16: the generator numbers elements through.
     let mut whole = trainer(gpu, &Regression::new(32), options(), RunOptions::default())?;
-    let wide = losses(&mut whole, &Rows { rows: 32, count: 3 }, 4)?;
+    let wide = losses(&mut whole, &mut Rows::new(32, 3), 4)?;
     let cut = StepOptions { accumulation: 2, ..options() };
     let mut parts = trainer(gpu, &Regression::new(16), cut, RunOptions::default())?;
-    let narrow = losses(&mut parts, &Rows { rows: 16, count: 6 }, 4)?;
+    let narrow = losses(&mut parts, &mut Rows::new(16, 6), 4)?;
     let error = difference(&wide, &narrow);
     ensure(error <= 1e-5, format!("losses differ by {error:e}: {wide:?} {narrow:?}"))?;
     let error = difference(&download(&whole, "flat.parameters")?, &download(&parts, "flat.parameters")?);
@@ -265,10 +292,10 @@ fn two_micro_batches_equal_one_batch(gpu: &Gpu) -> Result<(), Failed> {
 fn half_precision_storage_trains(gpu: &Gpu) -> Result<(), Failed> {
     for storage in [DType::F16, DType::BF16] {
         let objective = Regression { rows: 33, storage };
-        let data = Rows { rows: 33, count: 4 };
+        let mut data = Rows::new(33, 4);
         let options = StepOptions { loss_scaling: Some(LossScaling::default()), ..options() };
         let mut trainer = trainer(gpu, &objective, options, RunOptions::default())?;
-        let losses = losses(&mut trainer, &data, 80)?;
+        let losses = losses(&mut trainer, &mut data, 80)?;
         ensure(losses[79] < 0.4 * losses[0], format!("{storage}: from {} to {}", losses[0], losses[79]))?;
         let masters = download(&trainer, "master.w")?;
         let copy = wgformer::program::unpack(&trainer.weights().download("w")?, storage, masters.len());
@@ -279,13 +306,13 @@ fn half_precision_storage_trains(gpu: &Gpu) -> Result<(), Failed> {
 }
 
 fn loss_scaling_changes_only_the_scale(gpu: &Gpu) -> Result<(), Failed> {
-    let data = Rows { rows: 33, count: 4 };
+    let mut data = Rows::new(33, 4);
     let mut plain = trainer(gpu, &Regression::new(33), options(), RunOptions::default())?;
     // Powers of two scale without rounding.
     let scaling = LossScaling { initial: 256.0, growth: 2.0, backoff: 0.5, interval: 2 };
     let scaled = StepOptions { loss_scaling: Some(scaling), ..options() };
     let mut scaled = trainer(gpu, &Regression::new(33), scaled, RunOptions::default())?;
-    let (a, b) = (losses(&mut plain, &data, 5)?, losses(&mut scaled, &data, 5)?);
+    let (a, b) = (losses(&mut plain, &mut data, 5)?, losses(&mut scaled, &mut Rows::new(33, 4), 5)?);
     let error = difference(&a, &b);
     ensure(error <= 1e-5, format!("losses differ by {error:e}"))?;
     let state = download(&scaled, "optimizer.state")?;
@@ -295,12 +322,12 @@ fn loss_scaling_changes_only_the_scale(gpu: &Gpu) -> Result<(), Failed> {
 fn overflow_is_skipped(gpu: &Gpu) -> Result<(), Failed> {
     let scaling = LossScaling { initial: 1e30, growth: 2.0, backoff: 0.001, interval: 1000 };
     let options = StepOptions { loss_scaling: Some(scaling), ..options() };
-    let data = Rows { rows: 33, count: 4 };
+    let mut data = Rows::new(33, 4);
     let mut trainer = trainer(gpu, &Regression::new(33), options, RunOptions::default())?;
     let before = download(&trainer, "flat.parameters")?;
-    losses(&mut trainer, &data, 1)?;
+    losses(&mut trainer, &mut data, 1)?;
     ensure(before == download(&trainer, "flat.parameters")?, "a skipped step changed the weights")?;
-    let losses = losses(&mut trainer, &data, 30)?;
+    let losses = losses(&mut trainer, &mut data, 30)?;
     let state = download(&trainer, "optimizer.state")?;
     ensure(state[2] > 1.0 && state[2] + state[3] == 31.0, format!("state {:?}", &state[..8]))?;
     ensure(losses[29] < losses[0], format!("from {} to {}", losses[0], losses[29]))
@@ -312,8 +339,8 @@ fn nan_weights_are_an_error(gpu: &Gpu) -> Result<(), Failed> {
     let mut bytes = weights.download("b")?;
     bytes[0..4].copy_from_slice(&f32::NAN.to_le_bytes());
     weights.upload("b", &bytes)?;
-    let mut trainer = Trainer::new(gpu, &weights, &objective, options(), RunOptions::default(), |_| 0.01)?;
-    match losses(&mut trainer, &Rows { rows: 33, count: 4 }, 1) {
+    let mut trainer = Trainer::new(gpu, &weights, &objective, options(), RunOptions::default(), schedule())?;
+    match losses(&mut trainer, &mut Rows::new(33, 4), 1) {
         Err(Error::NonFinite { what, message }) => {
             ensure(what == "the loss" && message.contains("at step 1"), format!("{what}: {message}"))?;
         }
@@ -325,19 +352,20 @@ fn nan_weights_are_an_error(gpu: &Gpu) -> Result<(), Failed> {
 
 fn halves_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
-    let data = Rows { rows: 33, count: 4 };
+    let mut data = Rows::new(33, 4);
     let mut whole = trainer(gpu, &objective, options(), RunOptions::default())?;
-    losses(&mut whole, &data, 2)?;
+    losses(&mut whole, &mut data, 2)?;
+    let mut data = Rows::new(33, 4);
     let store = weights(gpu, &objective)?;
     let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options())?;
     step.layout().gather(&store)?;
     let first = Program::new(gpu, &step.graph(Part::Gradients, |g| objective.loss(g, true))?, &store)?;
     let second = Program::new(gpu, &step.graph(Part::Update, |g| objective.loss(g, true))?, &store)?;
     for index in 0..2 {
-        for (name, bytes) in data.batch(index)? {
+        for (name, bytes) in data.next_feeds()? {
             first.write(&name, &bytes)?;
         }
-        let scalars = options().scalars(0.02 / (1.0 + index as f32 * 0.01)).to_array();
+        let scalars = options().scalars(schedule().rate(index) as f32).to_array();
         second.write("optimizer.scalars", bytemuck::cast_slice(&scalars))?;
         first.run()?;
         second.run()?;
@@ -347,27 +375,29 @@ fn halves_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
 
 fn early_stop(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
-    let data = Rows { rows: 33, count: 4 };
+    let mut data = Rows::new(33, 4);
     let run = RunOptions { steps: 50, evaluate_every: 2, patience: Some(2), ..RunOptions::default() };
     // With a rate of 0 nothing gets better.
-    let mut trainer = Trainer::new(gpu, &weights(gpu, &objective)?, &objective, options(), run, |_| 0.0)?;
+    let mut trainer =
+        Trainer::new(gpu, &weights(gpu, &objective)?, &objective, options(), run, Schedule::constant(0.0))?;
     let mut saves = 0;
-    let mut save = |_: &Trainer| {
+    let mut save = |_: &Trainer, _: &serde_json::Value| {
         saves += 1;
-        Ok(PathBuf::new())
+        Ok(None::<PathBuf>)
     };
-    let outcome = trainer.run(&data, Some(&data), &AtomicBool::new(false), &mut save, &mut |_: &Event| {})?;
+    let held_out = data.all();
+    let outcome = trainer.run(&mut data, &held_out, &AtomicBool::new(false), &mut save, &mut |_: &Event| {})?;
     ensure(outcome == Outcome::StoppedEarly && trainer.state().step == 6, format!("{outcome:?} {trainer:?}"))?;
-    let outcome = trainer.run(&data, None, &AtomicBool::new(true), &mut save, &mut |_: &Event| {})?;
+    let outcome = trainer.run(&mut data, &[], &AtomicBool::new(true), &mut save, &mut |_: &Event| {})?;
     ensure(outcome == Outcome::Interrupted && trainer.state().step == 6, format!("{outcome:?}"))?;
     ensure(saves == 2, format!("{saves} saves"))
 }
 
 fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
-    let data = Rows { rows: 33, count: 4 };
+    let mut data = Rows::new(33, 4);
     let mut whole = trainer(gpu, &objective, options(), RunOptions::default())?;
-    losses(&mut whole, &data, 1)?;
+    losses(&mut whole, &mut data, 1)?;
     let store = weights(gpu, &objective)?;
     // So small a limit that every parameter gets a shard of its own.
     let caps = wgformer::kernel::Caps { max_binding_bytes: 128 * 4, ..gpu.caps().clone() };
@@ -375,10 +405,11 @@ fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     ensure(step.layout().shards.len() > 1, "one shard")?;
     step.layout().gather(&store)?;
     let program = Program::new(gpu, &step.graph(Part::Whole, |g| objective.loss(g, true))?, &store)?;
-    for (name, bytes) in data.batch(0)? {
+    for (name, bytes) in Rows::new(33, 4).next_feeds()? {
         program.write(&name, &bytes)?;
     }
-    program.write("optimizer.scalars", bytemuck::cast_slice(&options().scalars(0.02).to_array()))?;
+    program
+        .write("optimizer.scalars", bytemuck::cast_slice(&options().scalars(schedule().rate(0) as f32).to_array()))?;
     program.run()?;
     for name in ["w", "b", "u"] {
         let (a, b) = (download(&whole, name)?, bytemuck::pod_collect_to_vec(&store.download(name)?));
@@ -386,4 +417,47 @@ fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
         ensure(error <= 1e-5, format!("{name} differs by {error:e}"))?;
     }
     Ok(())
+}
+
+fn a_killed_run_resumes_bit_by_bit(gpu: &Gpu) -> Result<(), Failed> {
+    for storage in [DType::F32, DType::BF16] {
+        let objective = Regression { rows: 33, storage };
+        let options = StepOptions { accumulation: 2, loss_scaling: Some(LossScaling::default()), ..options() };
+        let new = || trainer(gpu, &objective, options.clone(), RunOptions::default());
+        let mut through = new()?;
+        losses(&mut through, &mut Rows::new(33, 3), 10)?;
+        let folder = tempfile::tempdir()?;
+        let checkpoints = Checkpoints::new(folder.path(), 2);
+        {
+            let mut data = Rows::new(33, 3);
+            let mut killed = new()?;
+            losses(&mut killed, &mut data, 5)?;
+            killed.save(&checkpoints, &data.position(), &[])?;
+            // What happens after the save is lost.
+            losses(&mut killed, &mut data, 1)?;
+        }
+        let loaded = checkpoints.latest()?.ok_or("no checkpoint")?;
+        let mut resumed = new()?;
+        let mut data = Rows::new(33, 3);
+        data.next = resumed.resume(&loaded)?.as_u64().ok_or("no position")?;
+        ensure(resumed.state().step == 5 && data.next == 10, format!("{:?} at {}", resumed.state(), data.next))?;
+        losses(&mut resumed, &mut data, 5)?;
+        for name in ["w", "b", "u", "flat.parameters", "flat.first_moment", "flat.second_moment", "optimizer.state"] {
+            let (a, b) = (through.weights().download(name)?, resumed.weights().download(name)?);
+            ensure(a == b, format!("{storage}: {name} differs"))?;
+        }
+    }
+    Ok(())
+}
+
+fn recomputation_gives_the_same_bits(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let mut plain = trainer(gpu, &objective, options(), RunOptions::default())?;
+    let again = StepOptions { recompute: true, ..options() };
+    let mut again = trainer(gpu, &objective, again, RunOptions::default())?;
+    let count = |trainer: &Trainer| trainer.program().recording().dispatches.len();
+    ensure(count(&again) > count(&plain), "nothing is recomputed")?;
+    let (a, b) = (losses(&mut plain, &mut Rows::new(33, 4), 3)?, losses(&mut again, &mut Rows::new(33, 4), 3)?);
+    ensure(a == b, format!("{a:?} and {b:?}"))?;
+    ensure(download(&plain, "flat.parameters")? == download(&again, "flat.parameters")?, "weights differ")
 }

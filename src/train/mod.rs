@@ -1,17 +1,18 @@
-//! Training: the step as one recording, schedules, data, and a loop that can be stopped and resumed.
+//! Training: the step as one recording, data, schedules, and a loop that can be stopped and resumed.
 
+mod checkpoint;
 pub mod data;
 mod layout;
-pub mod schedule;
 mod objective;
 mod progress;
+pub mod schedule;
 mod step;
 mod trainer;
 
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, in_order};
 pub use layout::{FlatLayout, Placed, Range, Shard};
-pub use schedule::{Decay, Schedule};
-pub use objective::{Batches, DROPOUT_SEED, Feeds, Objective};
+pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};
+pub use schedule::{Decay, Schedule};
 pub use step::{AdamOptions, KEEP, LossScaling, Part, REPORT, SCALARS, STATE, StepOptions, TrainStep};
-pub use trainer::{Outcome, RunOptions, RunState, Trainer};
+pub use trainer::{Outcome, RunOptions, RunState, Save, Trainer};

@@ -26,17 +26,26 @@ pub trait Objective {
 /// The inputs of one micro-batch: names, and bytes as they lie in GPU memory.
 pub type Feeds = Vec<(String, Vec<u8>)>;
 
-/// A supply of micro-batches that can be entered anywhere: what makes a resumed run the same as an uninterrupted one.
-pub trait Batches {
-    /// Micro-batch `index`, counted from the start of the run: the same index always gives the same bytes.
+/// An endless supply of micro-batches that knows where it stands.
+pub trait BatchSource {
+    /// The next micro-batch.
     ///
     /// # Errors
     /// Whatever keeps the data from being read.
-    fn batch(&self, index: u64) -> Result<Feeds>;
+    fn next_feeds(&mut self) -> Result<Feeds>;
 
-    /// The number of micro-batches of one pass over the data.
-    fn count(&self) -> u64;
+    /// Where the next micro-batch begins. A checkpoint keeps it, and a source made from it goes on with the same bytes.
+    fn position(&self) -> serde_json::Value;
 
     /// Tokens of a micro-batch, for the speed that is reported.
     fn tokens(&self) -> u64;
+}
+
+/// A batch of held-out data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldOut {
+    /// The inputs.
+    pub feeds: Feeds,
+    /// The weight of its loss in the mean: how many labels count.
+    pub weight: f64,
 }

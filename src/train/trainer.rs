@@ -1,6 +1,7 @@
 //! The training loop: inputs in, reports out a few steps later, evaluation, early stop, checkpoints.
 
-use super::objective::{Batches, DROPOUT_SEED, Objective};
+use super::Schedule;
+use super::objective::{BatchSource, DROPOUT_SEED, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
 use super::step::{KEEP, Part, REPORT, SCALARS, StepOptions, TrainStep};
 use crate::error::{Error, Result};
@@ -9,8 +10,10 @@ use crate::graph::Graph;
 use crate::ops::StepReport;
 use crate::program::{Program, Weights};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -45,6 +48,9 @@ impl Default for RunOptions {
     }
 }
 
+/// Writes a checkpoint of the trainer and the data's position, if it likes, and says where.
+pub type Save<'a> = dyn FnMut(&Trainer, &Value) -> Result<Option<PathBuf>> + 'a;
+
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -77,7 +83,7 @@ pub struct Trainer {
     evaluation: Program,
     has_dropout: bool,
     run: RunOptions,
-    schedule: Box<dyn Fn(u64) -> f32 + Send + Sync>,
+    schedule: Schedule,
     pending: VecDeque<Pending>,
     speed: Speed,
     mark: Option<Instant>,
@@ -88,6 +94,7 @@ pub struct Trainer {
 struct Pending {
     step: u64,
     learning_rate: f32,
+    tokens: u64,
     report: Readback,
 }
 
@@ -98,8 +105,7 @@ impl fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// A trainer of the weights in the store, which are moved side by side; `schedule` gives the learning rate of a
-    /// step, counted from 0.
+    /// A trainer of the weights in the store, which are moved side by side.
     ///
     /// # Errors
     /// Those of the model and of recording; [`Error::OutOfMemory`].
@@ -109,8 +115,9 @@ impl Trainer {
         objective: &dyn Objective,
         options: StepOptions,
         run: RunOptions,
-        schedule: impl Fn(u64) -> f32 + Send + Sync + 'static,
+        schedule: Schedule,
     ) -> Result<Self> {
+        schedule.check()?;
         let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
         step.layout().gather(weights)?;
         let whole = step.graph(Part::Whole, |g| objective.loss(g, true))?;
@@ -134,7 +141,7 @@ impl Trainer {
             state: RunState { step: 0, best_loss: None, without_progress: 0 },
             has_dropout,
             run,
-            schedule: Box::new(schedule),
+            schedule,
             pending: VecDeque::new(),
             speed: Speed::default(),
             mark: None,
@@ -163,9 +170,9 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
-    pub fn submit_step(&mut self, data: &dyn Batches) -> Result<()> {
+    pub fn submit_step(&mut self, data: &mut dyn BatchSource) -> Result<()> {
         self.mark.get_or_insert_with(Instant::now);
-        let learning_rate = (self.schedule)(self.state.step);
+        let learning_rate = self.schedule.rate(self.state.step) as f32;
         let scalars = self.step.options().scalars(learning_rate).to_array();
         let scaled = self.step.options().loss_scaling.is_some();
         let count = u64::from(self.step.options().accumulation);
@@ -176,7 +183,7 @@ impl Trainer {
                 Some(gradients) if micro + 1 < count => (gradients, false),
                 _ => (&self.whole, true),
             };
-            for (name, bytes) in data.batch(index)? {
+            for (name, bytes) in data.next_feeds()? {
                 program.write(&name, &bytes)?;
             }
             if self.has_dropout {
@@ -191,7 +198,8 @@ impl Trainer {
             report = program.run_reading(if last { &[REPORT] } else { &[] })?.pop();
         }
         self.state.step += 1;
-        self.pending.extend(report.map(|report| Pending { step: self.state.step, learning_rate, report }));
+        let (step, tokens) = (self.state.step, count * data.tokens());
+        self.pending.extend(report.map(|report| Pending { step, learning_rate, tokens, report }));
         Ok(())
     }
 
@@ -200,7 +208,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] if the loss, or the gradients for too many steps in a row, are not finite. Such steps did
     /// not change the weights. [`Error::DeviceLost`].
-    pub fn reports(&mut self, data: &dyn Batches, in_flight: usize, progress: &mut dyn Progress) -> Result<()> {
+    pub fn reports(&mut self, in_flight: usize, progress: &mut dyn Progress) -> Result<()> {
         while let Some(mut oldest) = self.pending.pop_front() {
             let bytes = if self.pending.len() + 1 > in_flight {
                 oldest.report.wait()?
@@ -220,13 +228,12 @@ impl Trainer {
             if let Some(before) = self.mark.replace(now) {
                 self.speed.add(now.duration_since(before).as_secs_f64());
             }
-            let tokens = data.tokens() * u64::from(self.step.options().accumulation);
             progress.event(&Event::Step(StepEvent {
                 step: oldest.step,
                 steps: self.run.steps,
                 report,
                 learning_rate: oldest.learning_rate,
-                tokens_per_second: self.speed.rate(tokens),
+                tokens_per_second: self.speed.rate(oldest.tokens),
                 remaining: self.speed.remaining(self.run.steps.saturating_sub(oldest.step)),
             }));
             self.check_finite(oldest.step, &report)?;
@@ -257,26 +264,27 @@ impl Trainer {
         Err(Error::NonFinite { what: "the norm of the gradients".into(), message })
     }
 
-    /// The mean loss over all batches of `data`, without dropout.
+    /// The mean loss over held-out batches, without dropout.
     ///
     /// # Errors
-    /// Those of the data; [`Error::Input`] if it is empty or does not fit the model's inputs; [`Error::DeviceLost`].
-    pub fn evaluate(&mut self, data: &dyn Batches) -> Result<f64> {
-        let count = data.count();
-        if count == 0 {
-            return Err(Error::input("held-out data", "it is shorter than one batch: give more, or evaluate never"));
+    /// [`Error::Input`] if there is none, or one does not fit the model's inputs; [`Error::DeviceLost`].
+    pub fn evaluate(&mut self, held_out: &[HeldOut]) -> Result<f64> {
+        let weights: f64 = held_out.iter().map(|batch| batch.weight).sum();
+        if weights.is_nan() || weights <= 0.0 {
+            return Err(Error::input("held-out data", "it has nothing to measure: hold out more, or never evaluate"));
         }
         let mut sum = 0.0;
-        let mut flying: VecDeque<Readback> = VecDeque::new();
-        let mut land = |readback: Readback| -> Result<()> {
-            sum += readback.wait_with(|bytes| f64::from(bytemuck::pod_read_unaligned::<f32>(&bytes[..4])))?;
+        let mut flying: VecDeque<(Readback, f64)> = VecDeque::new();
+        let mut land = |(readback, weight): (Readback, f64)| -> Result<()> {
+            sum += weight * readback.wait_with(|bytes| f64::from(bytemuck::pod_read_unaligned::<f32>(&bytes[..4])))?;
             Ok(())
         };
-        for index in 0..count {
-            for (name, bytes) in data.batch(index)? {
-                self.evaluation.write(&name, &bytes)?;
+        for batch in held_out {
+            for (name, bytes) in &batch.feeds {
+                self.evaluation.write(name, bytes)?;
             }
-            flying.extend(self.evaluation.run_reading(&["loss"])?);
+            let readbacks = self.evaluation.run_reading(&["loss"])?;
+            flying.extend(readbacks.into_iter().map(|readback| (readback, batch.weight)));
             if flying.len() > EVALUATIONS_IN_FLIGHT {
                 flying.pop_front().map_or(Ok(()), &mut land)?;
             }
@@ -284,7 +292,7 @@ impl Trainer {
         flying.into_iter().try_for_each(land)?;
         // The time spent here is not training time.
         self.mark = None;
-        Ok(sum / count as f64)
+        Ok(sum / weights)
     }
 
     /// Whether an evaluation with this loss ends the run.
@@ -301,17 +309,17 @@ impl Trainer {
         self.run.patience.is_some_and(|patience| self.state.without_progress >= patience)
     }
 
-    /// Runs to the end, to an early stop, or until `stop` is set; saves through `save` where the options say so, and
-    /// before it returns.
+    /// Runs to the end, to an early stop, or until `stop` is set; calls `save` with the data's position where the options
+    /// say so, and before it returns.
     ///
     /// # Errors
     /// As [`Trainer::submit_step`], [`Trainer::reports`], [`Trainer::evaluate`] and `save`.
     pub fn run(
         &mut self,
-        data: &dyn Batches,
-        held_out: Option<&dyn Batches>,
+        data: &mut dyn BatchSource,
+        held_out: &[HeldOut],
         stop: &AtomicBool,
-        save: &mut dyn FnMut(&Self) -> Result<std::path::PathBuf>,
+        save: &mut Save<'_>,
         progress: &mut dyn Progress,
     ) -> Result<Outcome> {
         let every = |interval: u64, step: u64| interval > 0 && step.is_multiple_of(interval);
@@ -323,10 +331,10 @@ impl Trainer {
                 break;
             }
             self.submit_step(data)?;
-            self.reports(data, self.run.in_flight, progress)?;
+            self.reports(self.run.in_flight, progress)?;
             let step = self.state.step;
-            if let (Some(held_out), true) = (held_out, every(self.run.evaluate_every, step)) {
-                self.reports(data, 0, progress)?;
+            if !held_out.is_empty() && every(self.run.evaluate_every, step) {
+                self.reports(0, progress)?;
                 let loss = self.evaluate(held_out)?;
                 if self.stops_early(loss, progress) {
                     outcome = Outcome::StoppedEarly;
@@ -334,26 +342,22 @@ impl Trainer {
                 }
             }
             if every(self.run.save_every, step) {
-                self.save_with(data, save, progress)?;
+                self.save_through(save, &data.position(), progress)?;
                 saved_at = Some(step);
             }
         }
         if saved_at != Some(self.state.step) {
-            self.save_with(data, save, progress)?;
+            self.save_through(save, &data.position(), progress)?;
         }
         Ok(outcome)
     }
 
-    fn save_with(
-        &mut self,
-        data: &dyn Batches,
-        save: &mut dyn FnMut(&Self) -> Result<std::path::PathBuf>,
-        progress: &mut dyn Progress,
-    ) -> Result<()> {
+    fn save_through(&mut self, save: &mut Save<'_>, position: &Value, progress: &mut dyn Progress) -> Result<()> {
         // What is saved must be what was reported as finite.
-        self.reports(data, 0, progress)?;
-        let path = save(self)?;
-        progress.event(&Event::Saved { step: self.state.step, path });
+        self.reports(0, progress)?;
+        if let Some(path) = save(self, position)? {
+            progress.event(&Event::Saved { step: self.state.step, path });
+        }
         self.mark = None;
         Ok(())
     }

@@ -21,7 +21,8 @@ pub struct CastHalf {
 
 impl CastHalf {
     /// The value that the kernel stores for `x`.
-    fn round(self, x: f64) -> f64 {
+    #[must_use]
+    pub fn round(self, x: f64) -> f64 {
         let largest = match self.dtype {
             DType::BF16 => half::bf16::MAX.to_f64(),
             _ => half::f16::MAX.to_f64(),

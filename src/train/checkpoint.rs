@@ -1,0 +1,123 @@
+//! A trainer to disk and back: the rest of a resumed run is the same, bit by bit, as if it had never ended.
+//!
+//! Tensors are stored by name, in f32, whatever the layout in memory: `model.safetensors` has the weights as any tool
+//! reads them (the masters, if the model reads half-precision copies), `optimizer.safetensors` the moments.
+
+use super::layout::{Placed, Range};
+use super::step::{STATE, StepOptions};
+use super::trainer::{RunState, Trainer};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::io::checkpoint::Loaded;
+use crate::io::{Checkpoint, Checkpoints, NamedTensor, Tensors};
+use crate::ops::{CastHalf, OptimizerControl};
+use crate::program::pack;
+use crate::shape::TensorType;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The ranges that hold a number for each parameter, and what stands in front of the names.
+const MOMENTS: [(Range, &str); 2] = [(Range::FirstMoment, "first_moment."), (Range::SecondMoment, "second_moment.")];
+
+/// What `state.json` holds of a trainer.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    run: RunState,
+    options: StepOptions,
+    /// The position of the data.
+    data: Value,
+}
+
+/// A flat range on the CPU.
+struct Flat {
+    shard: usize,
+    bytes: Vec<u8>,
+}
+
+impl Trainer {
+    /// Saves everything that a resumed run needs, with the data's position and small files of the caller. All reports
+    /// should have been handed out, so that nothing is saved that was not finite.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoints::save`]; [`Error::DeviceLost`].
+    pub fn save(&self, checkpoints: &Checkpoints, data: &Value, files: &[(String, Vec<u8>)]) -> Result<PathBuf> {
+        let masters = self.download(Range::Parameters)?;
+        let model = self.named(&masters, "");
+        let moments = [self.download(MOMENTS[0].0)?, self.download(MOMENTS[1].0)?];
+        let mut optimizer: Vec<NamedTensor<'_>> = Vec::new();
+        for (flats, (_, prefix)) in moments.iter().zip(MOMENTS) {
+            optimizer.extend(self.named(flats, prefix));
+        }
+        let state = self.weights.download(STATE)?;
+        optimizer.push(NamedTensor::new(STATE, TensorType::f32([OptimizerControl::STATE]), state));
+        let saved = Saved { run: self.state, options: self.step.options().clone(), data: data.clone() };
+        let state = serde_json::to_value(saved).map_err(|e| Error::input("the state of the run", e.to_string()))?;
+        let step = self.state.step;
+        checkpoints.save(&Checkpoint { step, model: &model, optimizer: &optimizer, state: &state, files })
+    }
+
+    /// Goes on from a checkpoint; gives the data's position.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the checkpoint is of another model; [`Error::NonFinite`] if a weight in it is not finite.
+    pub fn resume(&mut self, loaded: &Loaded) -> Result<Value> {
+        let saved: Saved = serde_json::from_value(loaded.state.clone())
+            .map_err(|e| Error::format(&loaded.path, format!("state.json is not that of a training run: {e}")))?;
+        if saved.options != *self.step.options() {
+            log::warn!("the run goes on with other options than it had: {:?} before", saved.options);
+        }
+        self.upload(Range::Parameters, &loaded.model, "")?;
+        for (range, prefix) in MOMENTS {
+            self.upload(range, &loaded.optimizer, prefix)?;
+        }
+        let shape = TensorType::f32([OptimizerControl::STATE]);
+        let state = loaded.optimizer.expect_shape(STATE, &shape.shape)?.to_words(DType::F32)?;
+        self.weights.upload(STATE, &state)?;
+        self.state = saved.run;
+        Ok(saved.data)
+    }
+
+    /// The flat ranges of a kind.
+    fn download(&self, range: Range) -> Result<Vec<Flat>> {
+        let shards = 0..self.step.layout().shards.len();
+        shards.map(|shard| Ok(Flat { shard, bytes: self.weights.download(&range.name(shard))? })).collect()
+    }
+
+    /// The parameters' pieces of flat ranges, by name.
+    fn named<'a>(&'a self, flats: &'a [Flat], prefix: &str) -> Vec<NamedTensor<'a>> {
+        let shards = &self.step.layout().shards;
+        let piece = |flat: &'a Flat, placed: &'a Placed| {
+            let first = placed.offset * 4;
+            let bytes = &flat.bytes[first..first + placed.ty.shape.numel() * 4];
+            NamedTensor::new(format!("{prefix}{}", placed.name), TensorType::f32(placed.ty.shape.clone()), bytes)
+        };
+        flats.iter().flat_map(|flat| shards[flat.shard].parameters.iter().map(move |p| piece(flat, p))).collect()
+    }
+
+    /// Fills the flat ranges of a kind from named tensors, and the half-precision copies if it is the parameters.
+    fn upload(&self, range: Range, tensors: &Tensors, prefix: &str) -> Result<()> {
+        for (index, shard) in self.step.layout().shards.iter().enumerate() {
+            let mut flat = vec![0_u8; shard.total * 4];
+            for placed in &shard.parameters {
+                let name = format!("{prefix}{}", placed.name);
+                let words = tensors.expect_shape(&name, &placed.ty.shape)?.to_words(DType::F32)?;
+                if words.chunks_exact(4).any(|w| !f32::from_le_bytes([w[0], w[1], w[2], w[3]]).is_finite()) {
+                    let message =
+                        format!("{} holds a NaN or an infinity; go back to an older one", tensors.path().display());
+                    return Err(Error::NonFinite { what: name, message });
+                }
+                flat[placed.offset * 4..placed.offset * 4 + words.len()].copy_from_slice(&words);
+            }
+            self.weights.upload(&range.name(index), &flat)?;
+            if let (Range::Parameters, Some(dtype), true) = (range, self.step.layout().half_type, shard.half > 0) {
+                let cast = CastHalf { dtype };
+                let masters = flat[..shard.half * 4].chunks_exact(4);
+                let halves: Vec<f64> =
+                    masters.map(|w| cast.round(f64::from(f32::from_le_bytes([w[0], w[1], w[2], w[3]])))).collect();
+                self.weights.upload(&Range::Half.name(index), &pack(&halves, dtype))?;
+            }
+        }
+        Ok(())
+    }
+}
