@@ -23,6 +23,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("loss scaling changes nothing but the scale", loss_scaling_changes_only_the_scale),
     ("overflow is skipped and lowers the scale", overflow_is_skipped),
     ("NaN weights are an error", nan_weights_are_an_error),
+    ("a loss that is not finite is an error", a_loss_that_is_not_finite_is_an_error),
     ("a step cut in two equals a whole one", halves_equal_the_whole),
     ("early stop", early_stop),
     ("several shards equal one", several_shards_equal_one),
@@ -342,12 +343,47 @@ fn nan_weights_are_an_error(gpu: &Gpu) -> Result<(), Failed> {
     let mut trainer = Trainer::new(gpu, &weights, &objective, options(), RunOptions::default(), schedule())?;
     match losses(&mut trainer, &mut Rows::new(33, 4), 1) {
         Err(Error::NonFinite { what, message }) => {
-            ensure(what == "the loss" && message.contains("at step 1"), format!("{what}: {message}"))?;
+            ensure(what == "the weight \"b\"" && message.contains("element 0 is NaN"), format!("{what}: {message}"))?;
         }
         other => return Err(format!("expected an error, got {other:?}").into()),
     }
     let after = trainer.weights().download("b")?;
     ensure(after == bytes, "the step changed weights")
+}
+
+/// Data with a NaN: the step must not touch the weights.
+struct Poisoned(Rows);
+
+impl BatchSource for Poisoned {
+    fn next_feeds(&mut self) -> Result<Feeds> {
+        let mut feeds = self.0.next_feeds()?;
+        if self.0.next == 3 {
+            feeds[1].1[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        Ok(feeds)
+    }
+
+    fn position(&self) -> serde_json::Value {
+        self.0.position()
+    }
+
+    fn tokens(&self) -> u64 {
+        self.0.tokens()
+    }
+}
+
+fn a_loss_that_is_not_finite_is_an_error(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let mut two = trainer(gpu, &objective, options(), RunOptions::default())?;
+    losses(&mut two, &mut Rows::new(33, 4), 2)?;
+    let mut three = trainer(gpu, &objective, options(), RunOptions::default())?;
+    match losses(&mut three, &mut Poisoned(Rows::new(33, 4)), 3) {
+        Err(Error::NonFinite { what, message }) => {
+            ensure(what == "the loss" && message.contains("at step 3"), format!("{what}: {message}"))?;
+        }
+        other => return Err(format!("expected an error, got {other:?}").into()),
+    }
+    ensure(download(&two, "flat.parameters")? == download(&three, "flat.parameters")?, "the step changed weights")
 }
 
 fn halves_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {

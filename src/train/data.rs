@@ -141,6 +141,12 @@ impl Batches {
         Ok(batches)
     }
 
+    /// Rows of a batch, and tokens of a row.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        (self.rows, self.length)
+    }
+
     /// Where the next batch begins.
     #[must_use]
     pub fn state(&self) -> DataState {

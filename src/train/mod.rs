@@ -2,6 +2,7 @@
 
 mod checkpoint;
 pub mod data;
+mod language;
 mod layout;
 mod objective;
 mod progress;
@@ -10,6 +11,7 @@ mod step;
 mod trainer;
 
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, in_order};
+pub use language::{IDS, LABELS, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};

@@ -230,6 +230,21 @@ impl TrainStep {
         Ok(g)
     }
 
+    /// A graph with the norm of all parameters as its output `norm`: NaN if one is not finite.
+    ///
+    /// # Errors
+    /// Those of the graph.
+    pub fn health_graph(&self) -> Result<Graph> {
+        let mut g = Graph::new();
+        let flats = self.layout.shards.iter().enumerate();
+        let flats: Vec<Tensor> = flats
+            .map(|(i, shard)| g.state(&Range::Parameters.name(i), [shard.total], DType::F32))
+            .collect::<Result<_>>()?;
+        let norm = ops::global_norm(&mut g, &flats)?;
+        g.output("norm", norm)?;
+        Ok(g)
+    }
+
     /// Gradients and loss as the first half of the step left them in memory.
     fn halfway_states(&self, g: &mut Graph) -> Result<Halfway> {
         let flats = self.layout.shards.iter().enumerate();

@@ -81,6 +81,8 @@ pub struct Trainer {
     whole: Program,
     gradients: Option<Program>,
     evaluation: Program,
+    health: Program,
+    checked: bool,
     has_dropout: bool,
     run: RunOptions,
     schedule: Schedule,
@@ -136,6 +138,8 @@ impl Trainer {
             whole: Program::new(gpu, &whole, weights)?,
             gradients,
             evaluation: Program::new(gpu, &evaluation, weights)?,
+            health: Program::new(gpu, &step.health_graph()?, weights)?,
+            checked: false,
             weights: weights.clone(),
             step,
             state: RunState { step: 0, best_loss: None, without_progress: 0 },
@@ -166,11 +170,38 @@ impl Trainer {
         &self.weights
     }
 
+    /// Looks at all weights. The first step does so, and every save: activations that clamp can hide a NaN from the loss.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] with the name of a weight that is not finite.
+    pub fn check_weights(&self) -> Result<()> {
+        self.health.run()?;
+        if self.health.read_f32("norm")?.iter().all(|norm| norm.is_finite()) {
+            return Ok(());
+        }
+        for placed in self.step.layout().parameters() {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&self.weights.download(&placed.master())?);
+            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+                let message = format!(
+                    "element {at} is {} after step {}. Load other weights, or resume from the last checkpoint",
+                    values[at], self.state.step
+                );
+                return Err(Error::NonFinite { what: format!("the weight \"{}\"", placed.name), message });
+            }
+        }
+        let message = "they have grown beyond 1e14. Resume from the last checkpoint with a lower learning rate";
+        Err(Error::NonFinite { what: "the norm of the weights".into(), message: message.into() })
+    }
+
     /// Submits one step; its report comes with [`Trainer::reports`].
     ///
     /// # Errors
     /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
     pub fn submit_step(&mut self, data: &mut dyn BatchSource) -> Result<()> {
+        if !self.checked {
+            self.check_weights()?;
+            self.checked = true;
+        }
         self.mark.get_or_insert_with(Instant::now);
         let learning_rate = self.schedule.rate(self.state.step) as f32;
         let scalars = self.step.options().scalars(learning_rate).to_array();
@@ -244,9 +275,8 @@ impl Trainer {
     fn check_finite(&self, step: u64, report: &StepReport) -> Result<()> {
         if !report.loss.is_finite() {
             let message = format!(
-                "it is {} at step {step}, so this step changed no weights. If it is the first one, the weights loaded \
-                 are not finite; otherwise resume from the last checkpoint with a lower learning rate, a longer \
-                 warm-up or a smaller max_norm",
+                "it is {} at step {step}, so this step changed no weights. Resume from the last checkpoint with a lower \
+                 learning rate, a longer warm-up or a smaller max_norm",
                 report.loss
             );
             return Err(Error::NonFinite { what: "the loss".into(), message });
@@ -355,6 +385,7 @@ impl Trainer {
     fn save_through(&mut self, save: &mut Save<'_>, position: &Value, progress: &mut dyn Progress) -> Result<()> {
         // What is saved must be what was reported as finite.
         self.reports(0, progress)?;
+        self.check_weights()?;
         if let Some(path) = save(self, position)? {
             progress.event(&Event::Saved { step: self.state.step, path });
         }

@@ -1,0 +1,67 @@
+//! Language modelling: windows of tokens as the inputs `ids` and `labels` of a model.
+
+use super::data::{Batch, Batches, in_order};
+use super::objective::{BatchSource, Feeds, HeldOut};
+use crate::error::Result;
+
+/// The input of token ids, `(rows, length)` u32.
+pub const IDS: &str = "ids";
+/// The input of next tokens, `(rows, length)` i32; negative ones do not count.
+pub const LABELS: &str = "labels";
+
+impl Batch {
+    /// The batch as the inputs [`IDS`] and [`LABELS`].
+    #[must_use]
+    pub fn feeds(&self) -> Feeds {
+        let ids = self.inputs.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let labels = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        vec![(IDS.into(), ids), (LABELS.into(), labels)]
+    }
+}
+
+impl BatchSource for Batches {
+    fn next_feeds(&mut self) -> Result<Feeds> {
+        Ok(self.next_batch().feeds())
+    }
+
+    fn position(&self) -> serde_json::Value {
+        let state = self.state();
+        serde_json::json!({"seed": state.seed, "epoch": state.epoch, "cursor": state.cursor})
+    }
+
+    fn tokens(&self) -> u64 {
+        let (rows, length) = self.size();
+        (rows * length) as u64
+    }
+}
+
+/// All of some tokens once, in batches of one size, to measure a loss on.
+#[must_use]
+pub fn held_out(tokens: &[u32], rows: usize, length: usize) -> Vec<HeldOut> {
+    let batches = in_order(tokens, rows, length);
+    batches.iter().map(|batch| HeldOut { feeds: batch.feeds(), weight: batch.counted() as f64 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::DataState;
+
+    #[test]
+    fn a_position_survives_json() {
+        let tokens: Vec<u32> = (0..100).collect();
+        let mut batches = Batches::new(tokens.clone().into(), 2, 7, 5).unwrap();
+        let first = batches.next_feeds().unwrap();
+        let state: DataState = serde_json::from_value(batches.position()).unwrap();
+        let mut again = Batches::resume(tokens.into(), 2, 7, state).unwrap();
+        assert_eq!(batches.next_feeds().unwrap(), again.next_feeds().unwrap());
+        assert_eq!((first[0].0.as_str(), first[0].1.len(), batches.tokens()), (IDS, 2 * 7 * 4, 14));
+    }
+
+    #[test]
+    fn what_fills_up_a_held_out_batch_does_not_count() {
+        let tokens: Vec<u32> = (0..10).collect();
+        let batches = held_out(&tokens, 2, 4);
+        assert_eq!(batches.iter().map(|b| b.weight).collect::<Vec<_>>(), [8.0, 1.0]);
+    }
+}
