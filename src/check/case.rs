@@ -4,7 +4,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Array, Graph, Tensor, Values, finite_difference};
-use crate::program::{Program, Weights, pack, unpack};
+use crate::kernel::Caps;
+use crate::program::{Program, Recording, Weights, pack, unpack};
 use crate::shape::Shape;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -175,6 +176,14 @@ impl Case {
             graph.output(name, *tensor)?;
         }
         Ok(Built { graph, values, results, loss })
+    }
+
+    /// What the case would launch on an adapter with these abilities.
+    ///
+    /// # Errors
+    /// Those of building the graph and of recording it.
+    pub fn recording(&self, caps: &Caps) -> Result<Recording> {
+        Recording::new(&self.build()?.graph, caps)
     }
 
     /// Runs the case on a GPU and compares every output and gradient with the f64 twin.

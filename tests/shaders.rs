@@ -1,0 +1,243 @@
+//! Every shader that the conformance suite launches, on any kind of adapter, assembled and checked without a GPU.
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use wgformer::check::cases;
+use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, ShaderText, assemble};
+
+/// Adapters of every kind for which kernels differ.
+fn adapters() -> Vec<Caps> {
+    let baseline = Caps::baseline();
+    let named = |name: &str, class, subgroup| Caps { name: name.into(), class, subgroup, ..Caps::baseline() };
+    let roomy =
+        Caps { max_invocations: 1024, workgroup_memory: 32768, storage_bindings: 16, f16: true, ..baseline.clone() };
+    vec![
+        named("GPU with subgroups of 32", AdapterClass::Gpu, Some(32)),
+        named("CPU without subgroups", AdapterClass::Cpu, None),
+        named("CPU with subgroups of 4", AdapterClass::Cpu, Some(4)),
+        named("CPU with subgroups of 8", AdapterClass::Cpu, Some(8)),
+        Caps { name: "GPU with higher limits".into(), subgroup: Some(32), ..roomy },
+        baseline,
+    ]
+}
+
+/// A shader text, the adapter it is meant for and a dispatch that uses it.
+struct Launched {
+    caps: Caps,
+    case: String,
+    dispatch: Dispatch,
+    shader: ShaderText,
+}
+
+impl Launched {
+    fn place(&self) -> String {
+        format!("{} of case \"{}\" on {}", self.dispatch.kernel.name, self.case, self.caps.name)
+    }
+}
+
+/// Calls `check` with every dispatch of every case on every adapter; all complaints make one failure.
+fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
+    let mut complaints = BTreeSet::new();
+    for caps in adapters() {
+        for case in cases::all() {
+            let recording = match case.recording(&caps) {
+                Ok(recording) => recording,
+                Err(error) => {
+                    complaints.insert(format!("case \"{}\" on {}: {error}", case.name, caps.name));
+                    continue;
+                }
+            };
+            for dispatch in recording.dispatches {
+                let shader = assemble(&dispatch);
+                let launched = Launched { caps: caps.clone(), case: case.name.clone(), dispatch, shader };
+                if let Err(complaint) = check(&launched) {
+                    complaints.insert(format!("{}: {complaint}", launched.place()));
+                }
+            }
+        }
+    }
+    let shown: Vec<String> = complaints.iter().take(20).cloned().collect();
+    assert!(complaints.is_empty(), "{} complaints, such as\n{}", complaints.len(), shown.join("\n"));
+}
+
+/// What naga makes of a text, with no capability beyond WebGPU's but subgroups where the adapter has them.
+fn parse(launched: &Launched) -> Result<Module, String> {
+    let text = &launched.shader.text;
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    // unpack2x16float is part of WebGPU; wgpu marks only the oldest OpenGL drivers as without.
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    capabilities.set(Capabilities::SUBGROUP, launched.caps.subgroup.is_some());
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
+    Ok(module)
+}
+
+#[test]
+fn every_shader_is_valid_and_agrees_with_its_dispatch() {
+    let mut modules: BTreeMap<(String, bool), Result<Module, String>> = BTreeMap::new();
+    for_every_dispatch(|launched| {
+        let key = (launched.shader.text.clone(), launched.caps.subgroup.is_some());
+        let module = modules.entry(key).or_insert_with(|| parse(launched)).as_ref()?;
+        entry_point(launched, module)?;
+        params(launched, module)?;
+        bindings(launched, module)
+    });
+    println!("{} shader texts", modules.len());
+    assert!(modules.len() > 50, "the suite launched hardly anything");
+}
+
+/// The entry point is the file's, and its workgroup fits the adapter.
+fn entry_point(launched: &Launched, module: &Module) -> Result<(), String> {
+    let [entry] = module.entry_points.as_slice() else {
+        return Err(format!("{} entry points", module.entry_points.len()));
+    };
+    if entry.name != launched.dispatch.kernel.name {
+        return Err(format!("the entry point is called {}", entry.name));
+    }
+    let invocations: u32 = entry.workgroup_size.iter().product();
+    if invocations > launched.caps.max_invocations {
+        return Err(format!("{invocations} invocations, the adapter allows {}", launched.caps.max_invocations));
+    }
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == AddressSpace::WorkGroup);
+    let bytes: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
+    if bytes > launched.caps.workgroup_memory {
+        return Err(format!(
+            "{bytes} bytes of workgroup memory, the adapter allows {}",
+            launched.caps.workgroup_memory
+        ));
+    }
+    Ok(())
+}
+
+/// `Params` begins with base and groups, has 4-byte members and as many as the dispatch has words.
+fn params(launched: &Launched, module: &Module) -> Result<(), String> {
+    let uniform = module.global_variables.iter().find(|(_, v)| v.space == AddressSpace::Uniform);
+    let (_, variable) = uniform.ok_or("no uniform")?;
+    if variable.binding.as_ref().map(|b| (b.group, b.binding)) != Some((0, 0)) {
+        return Err("the uniform is not at binding 0".into());
+    }
+    let TypeInner::Struct { members, .. } = &module.types[variable.ty].inner else {
+        return Err("the uniform is no struct".into());
+    };
+    let names: Vec<&str> = members.iter().filter_map(|m| m.name.as_deref()).collect();
+    if !names.starts_with(&["base", "groups"]) || names.len() != 2 + launched.dispatch.params.len() {
+        return Err(format!("Params is {names:?}, the dispatch has {} words", launched.dispatch.params.len()));
+    }
+    let word = |inner: &TypeInner| matches!(inner, TypeInner::Scalar(s) if s.width == 4 && s.kind != ScalarKind::Bool);
+    if members.iter().all(|m| word(&module.types[m.ty].inner)) {
+        Ok(())
+    } else {
+        Err("Params has a member that is not a word".into())
+    }
+}
+
+/// The storage bindings are those of the dispatch: as many, read or written as it says, of a type that the tensor fills.
+fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
+    let mut declared = BTreeMap::new();
+    for (_, variable) in module.global_variables.iter() {
+        if let (AddressSpace::Storage { access }, Some(binding)) = (variable.space, &variable.binding) {
+            let name = variable.name.clone().unwrap_or_default();
+            declared.insert(binding.binding, (name, access, variable.ty));
+        }
+    }
+    let bound = &launched.dispatch.bindings;
+    if bound.len() > launched.caps.storage_bindings as usize {
+        return Err(format!("{} storage bindings, the adapter allows {}", bound.len(), launched.caps.storage_bindings));
+    }
+    if !declared.keys().copied().eq(1..=bound.len() as u32) {
+        return Err(format!("declares the bindings {:?}, the dispatch has {}", declared.keys(), bound.len()));
+    }
+    for (binding, (name, access, ty)) in bound.iter().zip(declared.values()) {
+        let writes = access.contains(StorageAccess::STORE);
+        if writes != (binding.access != Access::Read) {
+            return Err(format!("{name} is declared {access:?} and bound as {:?}", binding.access));
+        }
+        let stride = match module.types[*ty].inner {
+            TypeInner::Array { stride, .. } => u64::from(stride),
+            ref inner => u64::from(inner.size(module.to_ctx())),
+        };
+        if binding.view.bytes() % stride != 0 {
+            let what = format!("{} of {} bytes in elements of {stride}", binding.view.shape, binding.view.bytes());
+            return Err(format!("{name} would not reach the end of its tensor: {what}"));
+        }
+    }
+    Ok(())
+}
+
+/// The shader files: path below `shaders/` without the ending, and text.
+fn files() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).expect("the folder of shaders can be read");
+        let paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        for path in paths {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "wgsl") {
+                let name = path.strip_prefix(&root).expect("below the root").with_extension("");
+                let name = name.to_str().expect("a plain name").replace('\\', "/");
+                found.insert(name, std::fs::read_to_string(&path).expect("a text"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_file_says_what_it_does_and_is_short() {
+    for (name, text) in files() {
+        let stem = name.rsplit('/').next().unwrap_or(&name);
+        assert!(text.starts_with(&format!("// {stem}: ")), "{name}.wgsl does not begin with a comment on {stem}");
+        assert!(text.lines().count() <= 200, "{name}.wgsl has {} lines, more than 200", text.lines().count());
+        assert!(!text.contains("enable subgroups"), "{name}.wgsl: naga rejects that line");
+        if name.contains('/') {
+            assert!(!text.contains("@compute"), "{name}.wgsl is a shared text and must have no entry point");
+        } else {
+            assert!(text.contains("// grid "), "the header of {name}.wgsl does not say what the grid is");
+        }
+    }
+}
+
+/// Texts whose op is not there yet.
+const AWAITED: [&str; 2] = ["matmul_activation", "matmul_pre"];
+
+#[test]
+fn every_file_is_launched_by_a_case() {
+    let stem = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
+    let mut unused: BTreeSet<String> = files().keys().map(|name| stem(name)).collect();
+    for_every_dispatch(|launched| {
+        for part in launched.dispatch.snippets.iter().chain([&launched.dispatch.kernel]) {
+            unused.remove(&stem(part.name));
+        }
+        Ok(())
+    });
+    unused.retain(|name| !AWAITED.contains(&name.as_str()));
+    assert!(unused.is_empty(), "no case of the suite launches {unused:?}");
+}
+
+/// Tint, the compiler of Chromium, refuses some things that naga accepts. Where its command is installed, it is asked too.
+#[test]
+fn tint_accepts_every_shader() {
+    if std::process::Command::new("tint").arg("--version").output().is_err() {
+        println!("skipped: the command `tint` is not installed, so nothing was checked");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut seen = BTreeSet::new();
+    for_every_dispatch(|launched| {
+        if !seen.insert(launched.shader.text.clone()) {
+            return Ok(());
+        }
+        // wgpu passes no such line on; a browser wants it.
+        let enable = if launched.shader.text.contains("subgroup") { "enable subgroups;\n" } else { "" };
+        let path = folder.path().join(format!("{}.wgsl", seen.len()));
+        std::fs::write(&path, format!("{enable}{}", launched.shader.text)).map_err(|e| e.to_string())?;
+        let tint = std::process::Command::new("tint").args(["--format", "wgsl"]).arg(&path).output();
+        let tint = tint.map_err(|e| e.to_string())?;
+        if tint.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&tint.stderr).into_owned()) }
+    });
+}
