@@ -1,0 +1,31 @@
+# What people run. `make demo` and `make test` work on a fresh machine that has Rust.
+
+CARGO ?= cargo
+OUT ?= runs/demo
+NOVEL ?= data/pride_and_prejudice.txt
+DEMO ?= --steps 400
+
+.PHONY: demo test check bench setup help
+
+help:
+	@echo 'make demo    train a small GPT on a novel and let it write (into $(OUT))'
+	@echo 'make test    all tests, on every adapter of this machine'
+	@echo 'make check   format and lints'
+	@echo 'make bench   benchmarks'
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	$(CARGO) run --release --locked -- train --data $(NOVEL) --out $(OUT) $(DEMO)
+	$(CARGO) run --release --locked -- generate $(OUT)/model --prompt 'It is a truth'
+
+test:
+	@.ci/run
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+bench: setup
+	$(CARGO) bench --locked

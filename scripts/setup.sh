@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Makes sure that there is something to compute on: a Vulkan driver. Where there is none, installs one that computes on the CPU
+# (Debian, Ubuntu). With --tests also what the test suite runs on: OpenGL in software, and SwiftShader.
+# Does nothing where everything is there. Options: --tests, --help.
+set -euo pipefail
+
+tests=false
+for argument in "$@"; do
+  case $argument in
+    --tests) tests=true ;;
+    -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+    *) echo "setup: unknown option $argument (known: --tests)" >&2; exit 2 ;;
+  esac
+done
+
+say() { echo "setup: $*" >&2; }
+
+# A Vulkan driver whose manifest matches a name; any driver without one.
+has_vulkan() {
+  local folder
+  for folder in /usr/share/vulkan/icd.d /etc/vulkan/icd.d /usr/local/share/vulkan/icd.d; do
+    compgen -G "$folder/*${1-}*.json" >/dev/null && return 0
+  done
+  [ -z "${1-}" ] && [ -n "${VK_DRIVER_FILES:-}${VK_ADD_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]
+}
+has_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q "$1"; }
+has_gl() { has_library libEGL.so.1 && compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null; }
+has_swiftshader() { [ -f /usr/lib/chromium/vk_swiftshader_icd.json ]; }
+
+if [ "$(uname -s)" != Linux ]; then
+  exit 0 # macOS and Windows bring Metal and DirectX 12 along.
+fi
+
+packages=()
+if ! has_library libvulkan.so.1 || ! has_vulkan; then
+  packages+=(mesa-vulkan-drivers libvulkan1)
+  if compgen -G '/dev/nvidia[0-9]*' >/dev/null; then
+    say "there is an NVIDIA GPU, but its Vulkan driver is not installed: install the full driver (in a container: NVIDIA_DRIVER_CAPABILITIES=all) to use it"
+  fi
+elif $tests && ! has_vulkan lvp; then
+  packages+=(mesa-vulkan-drivers)
+fi
+if $tests; then
+  has_gl || packages+=(libgl1-mesa-dri libegl1)
+  has_swiftshader || packages+=(chromium-common)
+fi
+if [ ${#packages[@]} -eq 0 ]; then
+  exit 0
+fi
+
+if ! command -v apt-get >/dev/null; then
+  say "no Vulkan driver was found. Install your GPU's, or Mesa's with the CPU driver \"lavapipe\":"
+  say "  Fedora: dnf install mesa-vulkan-drivers; Arch: pacman -S vulkan-swrast; openSUSE: zypper install libvulkan_lvp"
+  exit 1
+fi
+
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    say "please run as root: apt-get install ${packages[*]}"
+    exit 1
+  fi
+  sudo=(sudo)
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt() { "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@" >>"$log" 2>&1; }
+install() { apt install -y -q --no-install-recommends "$@"; }
+
+say "no GPU driver for all that is needed; installing: ${packages[*]}"
+# The first attempt fails on machines that never ran apt-get update.
+if install "${packages[@]}" || { apt update -q && install "${packages[@]}"; }; then
+  say "done"
+  exit 0
+fi
+# Ubuntu has no chromium-common; the tests then do without SwiftShader.
+wanted=()
+for package in "${packages[@]}"; do
+  if [ "$package" != chromium-common ]; then wanted+=("$package"); fi
+done
+if [ ${#wanted[@]} -lt ${#packages[@]} ]; then
+  if [ ${#wanted[@]} -eq 0 ] || install "${wanted[@]}"; then
+    say "done, but for SwiftShader: chromium-common could not be installed"
+    exit 0
+  fi
+fi
+tail -n 8 "$log" >&2
+say "the packages could not be installed (is there a network?). By hand: apt-get update && apt-get install ${packages[*]}"
+exit 1
