@@ -1,6 +1,7 @@
 //! The conformance suite on every adapter of this machine: one test for each case and adapter.
 //!
-//! Run some of it with `cargo test --test gpu -- NAME`. Without an adapter the run fails: a skipped suite is no pass.
+//! Run some of it with `cargo test --test gpu -- NAME`. Without an adapter the run fails: a skipped suite is no pass. Where
+//! certain adapters must be among them, `REQUIRE_ADAPTERS=vulkan:llvmpipe,gl` (backend, or backend and part of the name) says so.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgformer::check::{Case, Comparison, cases};
@@ -15,6 +16,7 @@ fn main() {
             Ok(())
         }
     })];
+    trials.extend(required_adapters());
     for case in cases::all() {
         let name = format!("[f64] finite differences: {}", case.name);
         trials.push(Trial::test(name, move || verdict(case.check_gradients(12))));
@@ -35,6 +37,25 @@ fn main() {
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A test for each adapter that the environment asks for.
+fn required_adapters() -> Vec<Trial> {
+    let found: Vec<String> = Gpu::adapters()
+        .iter()
+        .map(|adapter| {
+            let info = adapter.get_info();
+            format!("{:?}:{}", info.backend, info.name).to_lowercase()
+        })
+        .collect();
+    let wanted = std::env::var("REQUIRE_ADAPTERS").unwrap_or_default().to_lowercase();
+    let test = |wanted: &str| {
+        let (backend, name) = wanted.split_once(':').unwrap_or((wanted, ""));
+        let there = found.iter().any(|f| f.split_once(':').is_some_and(|(b, n)| b == backend && n.contains(name)));
+        let message = format!("{wanted} is not among the adapters found: {}", found.join(", "));
+        Trial::test(format!("required adapter {wanted}"), move || if there { Ok(()) } else { Err(message.into()) })
+    };
+    wanted.split(',').map(str::trim).filter(|w| !w.is_empty()).map(test).collect()
 }
 
 fn run(case: &Case, gpu: &Gpu) -> Result<(), Failed> {

@@ -205,3 +205,16 @@ proptest! {
         prop_assert_eq!(streamed(&tokenizer, &ids).0, text);
     }
 }
+
+#[test]
+fn a_novel_trains_the_same_bpe_twice_and_comes_back_whole() {
+    let novel = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/data/pride_and_prejudice.txt")).unwrap();
+    let tokenizer = Tokenizer::train_bpe(&novel, 1024).unwrap();
+    assert_eq!(tokenizer.to_json(), Tokenizer::train_bpe(&novel, 1024).unwrap().to_json());
+    assert_eq!(tokenizer.vocab_size(), 1024);
+    let ids = tokenizer.encode(&novel).unwrap();
+    assert!(ids.len() * 5 < novel.len() * 2, "{} tokens for {} bytes", ids.len(), novel.len());
+    assert_eq!(tokenizer.decode(&ids).unwrap(), novel);
+    let whole = tokenizer.inner.tokenizer.encode_fast(novel.as_str(), false).unwrap();
+    assert!(ids == whole.get_ids(), "pieces encode otherwise than the whole");
+}
