@@ -153,6 +153,8 @@ fn futures_of_readbacks_wake_without_anybody_polling() {
         gpu.submit("two", [encoder]).unwrap();
         let both = pollster::block_on(async { futures::future::join(first, second).await });
         assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec![5; 4], vec![5; 4]));
+        pollster::block_on(gpu.wait_async()).unwrap();
+        assert!(gpu.poll().unwrap(), "something is in flight after the wait");
         let mut encoder = gpu.encoder("never");
         let never = gpu.readback(&mut encoder, &buffer, 0, 64).unwrap();
         drop(encoder);
@@ -171,6 +173,8 @@ fn wrong_calls_are_errors_with_words() {
         let buffer = gpu.buffer("data", 16, DATA).unwrap();
         let mut encoder = gpu.encoder("wrong");
         told(gpu.read(&buffer, 8, 12).map(drop), "do not fit in a buffer of 16 B");
+        told(gpu.read(&buffer, 4, u64::MAX).map(drop), "do not fit");
+        told(pollster::block_on(gpu.read_async(&buffer, 0, u64::MAX - 8)).map(drop), "do not fit");
         told(gpu.read(&buffer, 2, 4).map(drop), "multiples of 4");
         told(gpu.write(&buffer, 0, &[0; 3]), "multiples of 4");
         told(gpu.write(&buffer, u64::MAX - 3, &[0; 8]), "do not fit");
@@ -256,6 +260,7 @@ fn all_calls_tell_of_the_loss(gpu: &Gpu) {
     lost(pollster::block_on(gpu.read_async(&buffer, 0, 4)).map(drop), "read_async");
     lost(gpu.write(&buffer, 0, &[1; 4]), "write");
     lost(gpu.wait(None), "wait");
+    lost(pollster::block_on(gpu.wait_async()), "wait_async");
     lost(gpu.poll().map(drop), "poll");
     lost(gpu.check(), "check");
 }

@@ -6,6 +6,7 @@ mod fault;
 mod open;
 mod pipeline;
 mod readback;
+mod signal;
 mod timestamps;
 mod upload;
 mod wait;
@@ -19,7 +20,8 @@ pub use upload::Uploads;
 
 use crate::error::{Error, Result, human_bytes};
 use fault::Faults;
-use readback::{Pool, Slot};
+use readback::Pool;
+use signal::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use upload::Ring;
@@ -39,7 +41,7 @@ struct Inner {
     faults: Arc<Faults>,
     pool: Pool,
     ring: Mutex<Ring>,
-    watcher: OnceLock<mpsc::Sender<Arc<Slot>>>,
+    watcher: OnceLock<mpsc::Sender<Arc<Signal>>>,
     buffers_created: AtomicU64,
     pipelines: pipeline::Pipelines,
     checked: bool,

@@ -6,14 +6,14 @@
 //! so steady work creates no GPU objects.
 
 use super::Gpu;
-use super::fault::Faults;
-use super::wait::{self, Polled};
+use super::signal::{Arrival, Landing, Outcome, Signal};
+use super::wait::Polled;
 use crate::error::{Error, Result, human_bytes};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Bytes that the blocking and async reads move at once: bounds the staging memory of a large download.
@@ -49,58 +49,6 @@ impl Pool {
     }
 }
 
-/// How the mapping ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Mapped,
-    Failed,
-    Abandoned,
-}
-
-/// Where wgpu's callback leaves its word for the waiting side.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    state: Mutex<(Option<Outcome>, Option<Waker>)>,
-}
-
-impl Slot {
-    fn outcome(&self) -> Option<Outcome> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn settle(&self, outcome: Outcome) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.0.get_or_insert(outcome);
-        let waker = state.1.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Registers a waker; false if there is nothing to wait for any more.
-    fn arm(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1 = Some(waker.clone());
-        state.0.is_none()
-    }
-}
-
-/// Lives in wgpu's callback; if that is dropped uncalled, the encoder was never submitted.
-struct Landing(Arc<Slot>);
-
-impl Landing {
-    fn landed(&self, result: Result<(), wgpu::BufferAsyncError>) {
-        self.0.settle(if result.is_ok() { Outcome::Mapped } else { Outcome::Failed });
-    }
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.0.settle(Outcome::Abandoned);
-    }
-}
-
 /// Bytes on their way from a buffer to the caller. Dropping it gives up on them.
 #[derive(Debug)]
 #[must_use = "the bytes arrive through `try_get`, `wait` or `.await`"]
@@ -108,9 +56,9 @@ pub struct Readback {
     gpu: Gpu,
     staging: Option<wgpu::Buffer>,
     size: u64,
-    slot: Arc<Slot>,
+    signal: Arc<Signal>,
+    arrival: Arrival,
     after: Option<wgpu::SubmissionIndex>,
-    watched: bool,
     taken: bool,
 }
 
@@ -127,19 +75,21 @@ impl Gpu {
         offset: u64,
         size: u64,
     ) -> Result<Readback> {
-        let padded = size.next_multiple_of(4);
-        check_range("readback", buffer, wgpu::BufferUsages::COPY_SRC, offset, padded)?;
-        let slot = Arc::new(Slot::default());
+        let padded = check_source(buffer, offset, size)?;
+        let signal = Arc::new(Signal::default());
+        let arrival = Arrival::new(self, &signal);
         let mut readback =
-            Readback { gpu: self.clone(), staging: None, size, slot, after: None, watched: false, taken: false };
+            Readback { gpu: self.clone(), staging: None, size, signal, arrival, after: None, taken: false };
         if size == 0 {
-            readback.slot.settle(Outcome::Mapped);
+            readback.signal.settle(Outcome::Done);
             return Ok(readback);
         }
         let staging = self.staging(padded)?;
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, padded);
-        let landing = Landing(readback.slot.clone());
-        encoder.map_buffer_on_submit(&staging, wgpu::MapMode::Read, 0..padded, move |result| landing.landed(result));
+        let landing = Landing::new(&readback.signal);
+        encoder.map_buffer_on_submit(&staging, wgpu::MapMode::Read, 0..padded, move |result| {
+            landing.landed(result.is_ok())
+        });
         readback.staging = Some(staging);
         Ok(readback)
     }
@@ -149,6 +99,7 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::readback`].
     pub fn read(&self, buffer: &wgpu::Buffer, offset: u64, size: u64) -> Result<Vec<u8>> {
+        check_source(buffer, offset, size)?;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         let mut flying = VecDeque::new();
         for (start, length) in windows(offset, size) {
@@ -168,6 +119,7 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::readback`].
     pub async fn read_async(&self, buffer: &wgpu::Buffer, offset: u64, size: u64) -> Result<Vec<u8>> {
+        check_source(buffer, offset, size)?;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         let mut flying: VecDeque<Readback> = VecDeque::new();
         let mut windows = windows(offset, size);
@@ -195,51 +147,6 @@ impl Gpu {
             None => self.buffer("readback", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
         }
     }
-
-    /// Makes sure that somebody polls until the slot is settled, so that an executor without a poller wakes up; false if
-    /// nobody can be had.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn watch(&self, slot: &Arc<Slot>) -> bool {
-        let watcher = self.inner.watcher.get_or_init(|| {
-            let (sender, receiver) = mpsc::channel();
-            let (device, faults) = (self.device().clone(), self.inner.faults.clone());
-            // If no thread can be had, the receiver is dropped, and the send below fails.
-            let _ = std::thread::Builder::new()
-                .name("wgformer readback".into())
-                .spawn(move || watch(&device, &faults, &receiver));
-            sender
-        });
-        watcher.send(slot.clone()).is_ok()
-    }
-
-    /// A browser polls by itself.
-    #[cfg(target_arch = "wasm32")]
-    fn watch(&self, _slot: &Arc<Slot>) -> bool {
-        true
-    }
-}
-
-/// The body of the thread that polls while async readbacks are in flight, and sleeps otherwise.
-fn watch(device: &wgpu::Device, faults: &Faults, receiver: &mpsc::Receiver<Arc<Slot>>) {
-    /// Short, because the wait keeps others from freeing resources.
-    const SLICE: Duration = Duration::from_millis(1);
-    while let Ok(first) = receiver.recv() {
-        let mut waiting = vec![first];
-        while !waiting.is_empty() {
-            waiting.extend(receiver.try_iter());
-            let how = wgpu::PollType::Wait { submission_index: None, timeout: Some(SLICE) };
-            match wait::poll(device, faults, how) {
-                Ok(polled) => {
-                    waiting.retain(|slot| slot.outcome().is_none());
-                    if polled != Polled::Busy && !waiting.is_empty() {
-                        // Their encoders are not submitted yet.
-                        std::thread::sleep(SLICE);
-                    }
-                }
-                Err(_) => waiting.drain(..).for_each(|slot| slot.settle(Outcome::Failed)),
-            }
-        }
-    }
 }
 
 impl Readback {
@@ -255,10 +162,10 @@ impl Readback {
     /// [`Error::DeviceLost`]; [`Error::Input`] if the encoder was dropped without being submitted, or the bytes were
     /// taken already.
     pub fn try_get(&mut self) -> Result<Option<Vec<u8>>> {
-        if self.slot.outcome().is_none() {
+        if self.signal.outcome().is_none() {
             self.gpu.poll()?;
         }
-        match self.slot.outcome() {
+        match self.signal.outcome() {
             None => Ok(None),
             Some(outcome) => self.collect(outcome, <[u8]>::to_vec).map(Some),
         }
@@ -280,10 +187,13 @@ impl Readback {
         // Another thread may have fetched the callback and not called it yet, so an idle queue is looked at again.
         let mut patience = 200;
         loop {
-            if let Some(outcome) = self.slot.outcome() {
+            if let Some(outcome) = self.signal.outcome() {
                 return self.collect(outcome, look);
             }
-            if self.gpu.wait_slice(self.after.as_ref())? != Polled::Busy && self.slot.outcome().is_none() {
+            if cfg!(target_arch = "wasm32") {
+                return Err(Error::input("readback", "a browser cannot be waited for: await it"));
+            }
+            if self.gpu.wait_slice(self.after.as_ref())? != Polled::Busy && self.signal.outcome().is_none() {
                 if patience == 0 {
                     return Err(Error::input("readback", "submit the encoder that it was encoded into before waiting"));
                 }
@@ -298,8 +208,8 @@ impl Readback {
             return Err(Error::input("readback", "its bytes were taken already"));
         }
         match (outcome, self.staging.take()) {
-            (Outcome::Mapped, None) => Ok(look(&[])),
-            (Outcome::Mapped, Some(staging)) => {
+            (Outcome::Done, None) => Ok(look(&[])),
+            (Outcome::Done, Some(staging)) => {
                 let padded = self.size.next_multiple_of(4);
                 let view = match staging.slice(..padded).get_mapped_range() {
                     Ok(view) => view,
@@ -329,28 +239,22 @@ impl Future for Readback {
     type Output = Result<Vec<u8>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.try_get() {
-            Ok(Some(bytes)) => return Poll::Ready(Ok(bytes)),
-            Ok(None) => {}
-            Err(error) => return Poll::Ready(Err(error)),
-        }
-        if !self.slot.arm(context.waker()) {
-            return Poll::Ready(self.try_get().map(Option::unwrap_or_default));
-        }
-        self.watched = self.watched || self.gpu.watch(&self.slot);
-        if !self.watched {
-            // No thread to be had: the executor comes back at once, and every visit polls.
-            context.waker().wake_by_ref();
-        }
-        Poll::Pending
+        Pin::new(&mut self.arrival).poll(context).map(|outcome| self.collect(outcome, <[u8]>::to_vec))
     }
 }
 
 impl Drop for Readback {
     fn drop(&mut self) {
         // Lets the watching thread forget it. The staging buffer, if not collected, goes: a copy may still be under way.
-        self.slot.settle(Outcome::Abandoned);
+        self.signal.settle(Outcome::Abandoned);
     }
+}
+
+/// The size of a copy out of a buffer: whole words.
+fn check_source(buffer: &wgpu::Buffer, offset: u64, size: u64) -> Result<u64> {
+    let padded = size.checked_next_multiple_of(4).unwrap_or(u64::MAX - 3);
+    check_range("readback", buffer, wgpu::BufferUsages::COPY_SRC, offset, padded)?;
+    Ok(padded)
 }
 
 fn windows(offset: u64, size: u64) -> impl Iterator<Item = (u64, u64)> {

@@ -3,8 +3,10 @@
 
 use super::Gpu;
 use super::fault::Faults;
+use super::signal::{Arrival, Landing, Signal};
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
@@ -78,7 +80,21 @@ impl Gpu {
         Ok(poll(self.device(), &self.inner.faults, wgpu::PollType::Poll)? == Polled::Idle)
     }
 
-    /// Waits for a submission, or for all of them.
+    /// Waits until all that was submitted so far is done; the async form of [`Gpu::wait`].
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub async fn wait_async(&self) -> Result<()> {
+        self.inner.faults.known()?;
+        let signal = Arc::new(Signal::default());
+        let landing = Landing::new(&signal);
+        self.queue().on_submitted_work_done(move || landing.landed(true));
+        // Whatever the outcome, the device's word counts.
+        Arrival::new(self, &signal).await;
+        self.check()
+    }
+
+    /// Waits for a submission, or for all of them. A browser does not wait: there [`Gpu::wait_async`] does.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
