@@ -3,12 +3,13 @@
 mod activation;
 mod attention;
 mod cache;
-mod cross_entropy;
+pub(crate) mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
 mod index;
 mod layout;
+pub(crate) mod linear_cross_entropy;
 mod matmul;
 pub(crate) mod norm;
 mod optimizer;
@@ -24,11 +25,13 @@ pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionOptions, AttentionVariant, attention};
 pub use cache::cache_write;
+pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use dropout::dropout;
 pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
 pub use embedding::embedding;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
 pub use layout::{concat, reshape, slice, split, zeros};
+pub use linear_cross_entropy::linear_cross_entropy;
 pub use matmul::{Form, Matmul, Problem, Variant, WeightLayout, linear, matmul, matmul_nt, matmul_tn, matmul_tn_rows};
 pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use optimizer::{

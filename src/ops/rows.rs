@@ -52,6 +52,11 @@ pub(super) fn elements(width: usize) -> &'static Snippet {
     if width == 4 { &ELEMENTS4 } else { &ELEMENTS1 }
 }
 
+/// The snippet of reductions over a workgroup.
+pub(super) fn workgroup_reduction() -> &'static Snippet {
+    &REDUCE_WORKGROUP
+}
+
 /// Records a kernel that reads every input and writes every output, one `Element` an invocation in workgroups of 64. Its
 /// first parameter is the number of `Element`s.
 pub(super) fn elementwise(cx: &mut Launch<'_>, outputs: usize, dispatch: Dispatch) -> Result<()> {

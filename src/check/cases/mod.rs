@@ -3,6 +3,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(reduce::cases());
     cases.extend(softmax::cases());
     cases.extend(optimizer::cases());
+    cases.extend(cross_entropy::cases());
     cases.extend(dropout::cases());
     cases.extend(position::cases());
     cases.extend(embedding::cases());

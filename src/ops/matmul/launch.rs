@@ -133,16 +133,35 @@ struct Piece {
     k: Range,
 }
 
-pub(super) fn launch(op: &Matmul, cx: &mut Launch<'_>) -> Result<()> {
-    let (a, b) = (cx.input(0), cx.input(1));
+/// What a product reads and writes.
+#[derive(Clone, Debug)]
+pub(in crate::ops) struct Operands {
+    pub(in crate::ops) a: View,
+    pub(in crate::ops) b: View,
+    pub(in crate::ops) bias: Option<View>,
+    pub(in crate::ops) residual: Option<View>,
+    pub(in crate::ops) out: View,
+    /// The product is added to what is in `out`.
+    pub(in crate::ops) accumulate: bool,
+}
+
+impl Operands {
+    /// A product and nothing else.
+    pub(in crate::ops) fn new(a: View, b: View, out: View) -> Self {
+        Self { a, b, bias: None, residual: None, out, accumulate: false }
+    }
+}
+
+pub(super) fn launch(op: &Matmul, cx: &mut Launch<'_>, operands: &Operands) -> Result<()> {
+    let (a, b) = (&operands.a, &operands.b);
     let ty = |v: &View| TensorType::new(v.shape.clone(), v.dtype);
-    let (problem, _) = Problem::new(op.name, op.form, op.flat, &ty(&a), &ty(&b))?;
+    let (problem, _) = Problem::new(op.name, op.form, op.flat, &ty(a), &ty(b))?;
     let chunks = Chunks::new(op.name, cx.caps(), &problem)?;
     for batch in ranges(problem.batch, chunks.batch) {
         for m in ranges(problem.m, chunks.m) {
             for n in ranges(problem.n, chunks.n) {
                 for k in ranges(problem.k, chunks.k) {
-                    launch_piece(op, cx, &problem, &Piece { batch, m, n, k })?;
+                    launch_piece(op, cx, operands, &problem, &Piece { batch, m, n, k })?;
                 }
             }
         }
@@ -150,17 +169,17 @@ pub(super) fn launch(op: &Matmul, cx: &mut Launch<'_>) -> Result<()> {
     Ok(())
 }
 
-fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, whole: &Problem, piece: &Piece) -> Result<()> {
+fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem, piece: &Piece) -> Result<()> {
     let caps = cx.caps();
     let Piece { batch, m, n, k } = *piece;
     let p = Problem { batch: batch.len, m: m.len, n: n.len, k: k.len, ..*whole };
     let (a_rows, a_column) = if p.form.a_transposed() { (k, m.start) } else { (m, k.start) };
     let (b_rows, b_column) = if p.form.b_transposed() { (n, k.start) } else { (k, n.start) };
-    let a = Window::new(caps, &cx.input(0), whole.stored_a(), batch, a_rows, a_column);
-    let b = Window::new(caps, &cx.input(1), whole.stored_b(), batch, b_rows, b_column);
+    let a = Window::new(caps, &io.a, whole.stored_a(), batch, a_rows, a_column);
+    let b = Window::new(caps, &io.b, whole.stored_b(), batch, b_rows, b_column);
     let like_out = |view: &View| Window::new(caps, view, (whole.m, whole.n), batch, m, n.start);
-    let out = like_out(&cx.output(0));
-    let (first, last) = (k.start == 0, k.start + k.len == whole.k);
+    let out = like_out(&io.out);
+    let (first, last) = (k.start == 0 && !io.accumulate, k.start + k.len == whole.k);
     let legal = Variant::legal(caps, &p);
     let variant = op.variant.filter(|v| legal.contains(v)).unwrap_or_else(|| Variant::choose(caps, &p));
     let mut dispatch = Dispatch::new(kernel(variant))
@@ -177,7 +196,7 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, whole: &Problem, piece: &Piece
     dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
     dispatch = operands(dispatch, &a, &b, &out);
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
-    dispatch = epilogue(op, cx, dispatch, like_out, last);
+    dispatch = epilogue(io, dispatch, like_out, last);
     cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
 }
 
@@ -204,25 +223,19 @@ fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatc
 }
 
 /// Binds what is added after the product, and puts in the snippets that add it.
-fn epilogue(
-    op: &Matmul,
-    cx: &Launch<'_>,
-    mut dispatch: Dispatch,
-    like_out: impl Fn(&View) -> Window,
-    last: bool,
-) -> Dispatch {
+fn epilogue(io: &Operands, mut dispatch: Dispatch, like_out: impl Fn(&View) -> Window, last: bool) -> Dispatch {
     let mut next = dispatch.bindings.len() as u32;
     let mut binding = || {
         next += 1;
         next
     };
-    if op.bias && last {
-        dispatch = dispatch.constant("BIAS_BINDING", binding()).snippet(&BIAS).read(cx.input(2));
+    if let (Some(bias), true) = (&io.bias, last) {
+        dispatch = dispatch.constant("BIAS_BINDING", binding()).snippet(&BIAS).read(bias.clone());
     } else {
         dispatch = dispatch.snippet(&BIAS_NONE);
     }
-    if op.residual && last {
-        let residual = like_out(&cx.input(cx.input_count() - 1)).view;
+    if let (Some(residual), true) = (&io.residual, last) {
+        let residual = like_out(residual).view;
         dispatch = dispatch.constant("RESIDUAL_BINDING", binding()).snippet(&RESIDUAL).read(residual);
     } else {
         dispatch = dispatch.snippet(&RESIDUAL_NONE);

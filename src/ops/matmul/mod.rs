@@ -5,6 +5,7 @@ mod op;
 mod problem;
 mod variant;
 
+pub(super) use launch::Operands;
 pub use op::Matmul;
 pub use problem::{Form, Problem};
 pub use variant::Variant;

@@ -1,7 +1,7 @@
 //! The matrix product as an op of the graph.
 
 use super::super::reduce::sum_rows;
-use super::launch;
+use super::launch::{self, Operands};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
 use crate::error::{Error, Result};
@@ -50,6 +50,11 @@ impl Matmul {
     #[must_use]
     pub fn flattened(self) -> Self {
         Self { flat: true, ..self }
+    }
+
+    /// Records this product of given views: what ops that contain products launch.
+    pub(in crate::ops) fn launch_on(&self, cx: &mut Launch<'_>, operands: &Operands) -> Result<()> {
+        launch::launch(self, cx, operands)
     }
 
     fn problem(&self, a: &TensorType, b: &TensorType) -> Result<(Problem, crate::shape::Shape)> {
@@ -145,7 +150,12 @@ impl Op for Matmul {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        launch::launch(self, cx)
+        let operands = Operands {
+            bias: self.bias.then(|| cx.input(2)),
+            residual: self.residual.then(|| cx.input(cx.input_count() - 1)),
+            ..Operands::new(cx.input(0), cx.input(1), cx.output(0))
+        };
+        self.launch_on(cx, &operands)
     }
 }
 

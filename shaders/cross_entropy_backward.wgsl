@@ -1,0 +1,31 @@
+// cross_entropy_backward: the gradient of the mean cross-entropy by the logits.
+//
+//   out[r, v] = upstream · scale · ((1 + 2c·lse_r)·e^(z_rv − lse_r) − (1 − ε)·[v = label_r] − ε / classes)
+//
+// in        logits (rows, columns) f32   labels (rows) i32   lse (rows) f32   scale, upstream (1) f32
+// out       out (rows, columns) f32
+// grid      one invocation for each Element of out
+// needs     common/elements4 or elements1, `columns` in units of Element; common/cross_entropy_gradient
+// numerics  f32
+
+struct Params { base: u32, groups: u32, count: u32, columns: u32, smoothing: f32, z_loss: f32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> logits: array<Element>;      // (rows, columns)
+@group(0) @binding(2) var<storage, read> labels: array<i32>;          // (rows)
+@group(0) @binding(3) var<storage, read> lse: array<f32>;             // (rows)
+@group(0) @binding(4) var<storage, read> scale: array<f32>;           // (1)
+@group(0) @binding(5) var<storage, read> upstream: array<f32>;        // (1)
+@group(0) @binding(6) var<storage, read_write> out: array<Element>;   // (rows, columns)
+
+@compute @workgroup_size(256)
+fn cross_entropy_backward(
+    @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32,
+) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let i = group * 256u + lane;
+    if (i >= p.count) { return; }
+    let row = i / p.columns;
+    out[i] = gradient_of(logits[i], i - row * p.columns, labels[row], lse[row], scale[0] * upstream[0]);
+}
