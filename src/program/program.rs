@@ -350,11 +350,13 @@ fn prepare_step(
         entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
     }
     let layout = pipeline.get_bind_group_layout(0);
-    let bind_group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some(&dispatch.label),
-        layout: &layout,
-        entries: &entries,
-    });
+    let bind_group = gpu.scoped(&format!("the bindings of {}", dispatch.label), || {
+        gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.label),
+            layout: &layout,
+            entries: &entries,
+        })
+    })?;
     let groups = range.len() as u32;
     let width = groups.min(gpu.caps().max_groups).max(1);
     Ok(Step { dispatch: index, pipeline, bind_group, grid: [width, groups.div_ceil(width)] })

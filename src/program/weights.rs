@@ -99,7 +99,7 @@ impl Weights {
             return Ok(());
         }
         let buffer = self.gpu.buffer(flat, whole.bytes(), usage())?;
-        let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = self.gpu.encoder("gather");
         for (name, ty, offset) in places {
             let offset = ty.dtype.bytes(*offset);
             if let Some(old) = map.get(name) {
@@ -108,7 +108,7 @@ impl Weights {
             map.insert(name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset });
         }
         map.insert(flat.into(), Entry { ty: whole.clone(), buffer, offset: 0 });
-        self.gpu.queue().submit([encoder.finish()]);
+        self.gpu.submit("gathering weights", [encoder])?;
         Ok(())
     }
 
