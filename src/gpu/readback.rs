@@ -280,7 +280,7 @@ pub(super) fn check_range(
             format!("the buffer must be created with {usage:?}, it has {:?}", buffer.usage()),
         ));
     }
-    if offset % 4 != 0 || size % 4 != 0 {
+    if !offset.is_multiple_of(4) || !size.is_multiple_of(4) {
         return Err(Error::input(what, format!("offset {offset} and size {size} must be multiples of 4 bytes")));
     }
     if offset.checked_add(size).is_none_or(|end| end > buffer.size()) {
