@@ -1,1 +1,236 @@
 //! Model families: configuration, graph, names of weights.
+//!
+//! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder with [`load`].
+
+mod gpt2;
+mod initialise;
+mod llama;
+pub mod settings;
+mod weights;
+
+pub use gpt2::Gpt2;
+pub use initialise::{Initial, initial_values};
+pub use llama::Llama;
+pub use weights::{load, load_weights, named_tensors, save};
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Tensor};
+use crate::io::Config;
+use crate::nn::Memory;
+use crate::ops::{self, WeightLayout};
+use crate::program::{Weights, pack};
+use crate::shape::TensorType;
+use serde_json::Value;
+use std::fmt::Debug;
+
+/// The sizes that training and generation need to know of a decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// The longest sequence.
+    pub positions: usize,
+    /// The width of hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+}
+
+/// What a decoder's graph is fed with.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs {
+    /// Token ids, `(B, T)` u32.
+    pub ids: Tensor,
+    /// The position of each token, `(B, T)` u32.
+    pub positions: Tensor,
+    /// What all positions are below.
+    pub places: usize,
+    /// Where attention finds keys and values.
+    pub memory: Memory,
+    /// The seed of dropout, `(2)` u32; none: nothing is dropped.
+    pub dropout_seed: Option<Tensor>,
+}
+
+impl Inputs {
+    /// Whole sequences without padding, at positions 0, 1, 2, …
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the ids are not `(B, T)`.
+    pub fn new(g: &mut Graph, ids: Tensor) -> Result<Self> {
+        let [batch, time] = g.shape(ids).expect("ids")?;
+        let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
+        let positions = g.constant("positions", positions, DType::U32);
+        Ok(Self { ids, positions, places: time, memory: Memory::Whole { key_mask: None }, dropout_seed: None })
+    }
+
+    /// The same with a mask `(B, T)` u32 that is 0 on padding.
+    #[must_use]
+    pub fn with_mask(self, mask: Tensor) -> Self {
+        Self { memory: Memory::Whole { key_mask: Some(mask) }, ..self }
+    }
+
+    /// The same with other positions, `(B, T)` u32, all of them below `places`.
+    #[must_use]
+    pub fn with_positions(self, positions: Tensor, places: usize) -> Self {
+        Self { positions, places, ..self }
+    }
+
+    /// The same with dropout, as in training.
+    #[must_use]
+    pub fn with_dropout(self, seed: Tensor) -> Self {
+        Self { dropout_seed: Some(seed), ..self }
+    }
+
+    /// Refuses more positions than a model has.
+    fn check(&self, positions: usize, key: &str) -> Result<()> {
+        if self.places <= positions {
+            return Ok(());
+        }
+        let message = format!("{} tokens are too many: the model has {positions} positions ({key})", self.places);
+        Err(Error::shape("ids", message))
+    }
+}
+
+/// The last layer of a decoder: from hidden states to logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// The weight; with tied embeddings the table itself.
+    pub weight: Tensor,
+    /// The bias.
+    pub bias: Option<Tensor>,
+    /// Which axis of the weight is the input's.
+    pub layout: WeightLayout,
+}
+
+/// A decoder language model: what training, generation and checks know of it.
+pub trait Decoder: Debug + Send + Sync {
+    /// The `config.json` that describes the model, with the keys that Hugging Face uses.
+    fn config(&self) -> Value;
+
+    /// The sizes.
+    fn dimensions(&self) -> Dimensions;
+
+    /// How matrices lie in GPU memory. Training needs f32.
+    fn storage(&self) -> DType;
+
+    /// Changes how matrices lie in GPU memory.
+    fn set_storage(&mut self, storage: DType);
+
+    /// The hidden states behind the last norm, `(B, T, C)`.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor>;
+
+    /// The last layer.
+    ///
+    /// # Errors
+    /// Those of the graph.
+    fn head(&self, g: &mut Graph) -> Result<Head>;
+
+    /// What a fresh parameter is filled with.
+    fn initial(&self, parameter: &str) -> Initial;
+
+    /// What stands in front of the names of all parameters but the head's. Checkpoints may leave it out.
+    fn base_prefix(&self) -> &'static str;
+
+    /// Whether a tensor of a checkpoint is no parameter and can be left aside.
+    fn ignores(&self, tensor: &str) -> bool;
+
+    /// Floating-point operations of the forward pass for one token that sees `context` keys; training takes three times
+    /// as many.
+    fn forward_flops(&self, context: usize) -> u64;
+
+    /// The logits, `(…, V)`, of hidden states `(…, C)`.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn logits(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
+        let head = self.head(g)?;
+        g.scope("head", |g| ops::linear(g, hidden, head.weight, head.bias, head.layout))
+    }
+
+    /// The parameters in the order of their first use: names as Hugging Face gives them, and types.
+    ///
+    /// # Errors
+    /// Those of the ops: a configuration whose numbers do not fit together.
+    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+        let mut g = Graph::new();
+        let ids = g.input("ids", [1, 1], DType::U32)?;
+        let inputs = Inputs::new(&mut g, ids)?;
+        self.hidden(&mut g, &inputs)?;
+        self.head(&mut g)?;
+        Ok(g.parameters().map(|(name, tensor)| (name.to_owned(), g.ty(tensor).clone())).collect())
+    }
+
+    /// The number of trained values.
+    ///
+    /// # Errors
+    /// As [`Decoder::parameters`].
+    fn parameter_count(&self) -> Result<usize> {
+        Ok(self.parameters()?.iter().map(|(_, ty)| ty.shape.numel()).sum())
+    }
+
+    /// Fills the store with fresh weights. The same seed gives the same weights.
+    ///
+    /// # Errors
+    /// As [`Decoder::parameters`]; [`Error::OutOfMemory`].
+    fn initialise(&self, weights: &Weights, seed: u64) -> Result<()> {
+        for (name, ty) in self.parameters()? {
+            weights.ensure(&name, &ty)?;
+            let values = initial_values(self.initial(&name), ty.shape.numel(), seed, &name);
+            weights.upload(&name, &pack(&values, ty.dtype))?;
+        }
+        Ok(())
+    }
+}
+
+/// The decoder that a `config.json` describes.
+///
+/// # Errors
+/// [`Error::Format`] that names the key whose value is missing, wrong or not supported.
+pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
+    match config.get::<String>("model_type")?.as_str() {
+        "gpt2" => Ok(Box::new(Gpt2::from_config(config)?)),
+        "llama" => Ok(Box::new(Llama::from_config(config)?)),
+        other => Err(config.refuse("model_type", format!("is \"{other}\"; supported decoders are gpt2 and llama"))),
+    }
+}
+
+/// The tokens that end an answer: `eos_token_id` of a `config.json` or `generation_config.json`, one or several.
+#[must_use]
+pub fn end_tokens(config: &Value) -> Vec<u32> {
+    let value = &config["eos_token_id"];
+    let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+}
+
+/// Keys of a `config.json` that are no business of the graph and are passed on to a saved one.
+fn passed_on(config: &Config) -> Vec<(String, Value)> {
+    const KEYS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
+    KEYS.iter().filter(|key| config.has(key)).map(|key| ((*key).to_owned(), config.value()[key].clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_unknown_family_is_refused_by_name() {
+        let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
+        assert_eq!(
+            refused(json!({"model_type": "mamba"})),
+            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2 and llama"
+        );
+        assert_eq!(refused(json!({})), "config.json: has no \"model_type\"");
+    }
+
+    #[test]
+    fn one_or_several_tokens_end_an_answer() {
+        assert_eq!(end_tokens(&json!({"eos_token_id": 2})), [2]);
+        assert_eq!(end_tokens(&json!({"eos_token_id": [2, 7]})), [2, 7]);
+        assert!(end_tokens(&json!({"eos_token_id": null})).is_empty() && end_tokens(&json!({})).is_empty());
+    }
+}

@@ -129,6 +129,13 @@ impl Weights {
         Ok(entry)
     }
 
+    /// A store of its own with the memory of what is here now: what is added to one is not seen by the other.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { gpu: self.gpu.clone(), entries: Arc::new(Mutex::new(entries)) }
+    }
+
     /// The entry of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Entry> {

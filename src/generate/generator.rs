@@ -1,0 +1,211 @@
+//! A decoder made ready to generate: a program that reads prompts and one that adds a token.
+
+use super::sampling::SamplingOptions;
+use super::session::{Answer, Session, Token};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Tensor};
+use crate::models::{Decoder, Inputs};
+use crate::nn::Memory;
+use crate::ops;
+use crate::program::{Program, Weights};
+use futures::{Stream, StreamExt, stream};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Prompts are padded to a power of two of at least this many tokens, so that few programs serve all lengths.
+const SMALLEST_BUCKET: usize = 16;
+
+/// How much a generator is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerateLimits {
+    /// Prompts that are answered at a time.
+    pub batch: usize,
+    /// Tokens of a prompt and its answer together.
+    pub max_tokens: usize,
+}
+
+/// Turns tokens into text; stop texts need it.
+pub type TextOf = Arc<dyn Fn(&[u32]) -> Result<String> + Send + Sync>;
+
+/// A decoder with its caches on one device.
+///
+/// Keys and values of all layers are kept, `(batch, max_tokens, key heads, head width)` each. A prompt is read by one
+/// run whose logits are those of each row's last token only; every further token takes one run over the batch.
+pub struct Generator {
+    pub(super) gpu: Gpu,
+    pub(super) model: Arc<dyn Decoder>,
+    pub(super) limits: GenerateLimits,
+    pub(super) text: Option<TextOf>,
+    weights: Weights,
+    prefill: BTreeMap<usize, Program>,
+    decode: Option<Program>,
+}
+
+impl fmt::Debug for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generator").field("model", &self.model).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl Generator {
+    /// Makes a decoder ready. The caches belong to this generator; the weights stay shared with the store.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the limits are not the model's or the store lacks a weight.
+    pub fn new(gpu: &Gpu, model: Arc<dyn Decoder>, weights: &Weights, limits: GenerateLimits) -> Result<Self> {
+        let positions = model.dimensions().positions;
+        if limits.batch == 0 {
+            return Err(Error::input("batch", "0 is given; at least 1 is needed"));
+        }
+        if limits.max_tokens < 2 || limits.max_tokens > positions {
+            let message = format!("{} is given; the model allows 2 up to {positions}", limits.max_tokens);
+            return Err(Error::input("max_tokens", message));
+        }
+        for (name, _) in model.parameters()? {
+            if weights.get(&name).is_none() {
+                return Err(Error::input(name, "the store lacks this weight: load or initialise the model first"));
+            }
+        }
+        Ok(Self {
+            gpu: gpu.clone(),
+            model,
+            limits,
+            text: None,
+            weights: weights.fork(),
+            prefill: BTreeMap::new(),
+            decode: None,
+        })
+    }
+
+    /// Gives the generator a way to turn tokens into text, for stop texts and [`Answer::text`].
+    #[must_use]
+    pub fn with_text(mut self, text: TextOf) -> Self {
+        self.text = Some(text);
+        self
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> GenerateLimits {
+        self.limits
+    }
+
+    /// The program that reads prompts of up to `length` tokens, and the length they are padded to.
+    pub(super) fn prefill(&mut self, length: usize) -> Result<(&Program, usize)> {
+        let bucket = length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens);
+        if !self.prefill.contains_key(&bucket) {
+            let program = Program::new(&self.gpu, &self.prefill_graph(bucket)?, &self.weights)?;
+            self.prefill.insert(bucket, program);
+        }
+        self.prefill.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
+    }
+
+    /// The program that adds a token to every row.
+    pub(super) fn decode(&mut self) -> Result<&Program> {
+        if self.decode.is_none() {
+            self.decode = Some(Program::new(&self.gpu, &self.decode_graph()?, &self.weights)?);
+        }
+        self.decode.as_ref().ok_or_else(|| absent("decode"))
+    }
+
+    /// Inputs `ids (B, bucket)` and `last (B)`: the index among all `B · bucket` tokens of each row's last one.
+    fn prefill_graph(&self, bucket: usize) -> Result<Graph> {
+        let GenerateLimits { batch, max_tokens } = self.limits;
+        let mut g = Graph::new();
+        let ids = g.input("ids", [batch, bucket], DType::U32)?;
+        let last = g.input("last", [batch], DType::U32)?;
+        let inputs = Inputs { memory: Memory::Prefill { capacity: max_tokens }, ..Inputs::new(&mut g, ids)? };
+        let hidden = self.model.hidden(&mut g, &inputs)?;
+        let rows = self.rows(&mut g, hidden)?;
+        let rows = ops::gather_rows(&mut g, rows, last)?;
+        self.finish(g, rows)
+    }
+
+    /// Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which count the new token.
+    fn decode_graph(&self) -> Result<Graph> {
+        let GenerateLimits { batch, max_tokens } = self.limits;
+        let mut g = Graph::new();
+        let ids = g.input("ids", [batch, 1], DType::U32)?;
+        let positions = g.input("positions", [batch, 1], DType::U32)?;
+        let lengths = g.input("lengths", [batch], DType::U32)?;
+        let memory = Memory::Decode { capacity: max_tokens, lengths };
+        let hidden =
+            self.model.hidden(&mut g, &Inputs { ids, positions, places: max_tokens, memory, dropout_seed: None })?;
+        let rows = self.rows(&mut g, hidden)?;
+        self.finish(g, rows)
+    }
+
+    fn rows(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
+        let (rows, width) = (g.shape(hidden).rows(), g.shape(hidden).last());
+        ops::reshape(g, hidden, [rows, width])
+    }
+
+    fn finish(&self, mut g: Graph, rows: Tensor) -> Result<Graph> {
+        let logits = self.model.logits(&mut g, rows)?;
+        g.output("logits", logits)?;
+        Ok(g)
+    }
+
+    /// Answers prompts, any number of them, `batch` at a time. Each token is shown to `watch` as it comes, which can
+    /// break off. Must not be called from within an async executor; see [`Generator::stream`].
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a prompt is empty, too long or has unknown tokens, or an option makes no sense;
+    /// [`Error::NonFinite`] if the logits are not finite; [`Error::DeviceLost`]; [`Error::OutOfMemory`].
+    pub fn generate(
+        &mut self,
+        prompts: &[Vec<u32>],
+        options: &SamplingOptions,
+        mut watch: impl FnMut(&Token) -> ControlFlow<()>,
+    ) -> Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(prompts.len());
+        let batch = self.limits.batch;
+        for (chunk, prompts) in prompts.chunks(batch).enumerate() {
+            let mut session = Session::new(self, prompts, options, chunk * batch)?;
+            'session: loop {
+                let tokens = pollster::block_on(session.step())?;
+                if tokens.is_empty() {
+                    break;
+                }
+                for token in &tokens {
+                    if watch(token).is_break() {
+                        break 'session;
+                    }
+                }
+            }
+            let broken_off = !session.finished();
+            answers.extend(session.answers()?);
+            if broken_off {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Answers up to `batch` prompts as a stream of tokens, which any executor can poll. Dropping it stops the work.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`]; [`Error::Input`] if there are more prompts than `batch`.
+    pub fn stream<'a>(
+        &'a mut self,
+        prompts: &[Vec<u32>],
+        options: &SamplingOptions,
+    ) -> Result<impl Stream<Item = Result<Token>> + Send + 'a> {
+        let session = Session::new(self, prompts, options, 0)?;
+        let steps = stream::try_unfold((session, VecDeque::new()), |(mut session, mut ready)| async move {
+            if ready.is_empty() {
+                ready.extend(session.step().await?);
+            }
+            Ok(ready.pop_front().map(|token| (token, (session, ready))))
+        });
+        Ok(steps.boxed())
+    }
+}
+
+fn absent(what: &str) -> Error {
+    Error::Graph(format!("the {what} program was not kept"))
+}

@@ -1,0 +1,219 @@
+//! One batch of prompts being answered.
+
+use super::generator::Generator;
+use super::sampling::{SamplingOptions, sample};
+use crate::error::{Error, Result};
+use crate::program::Program;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// By an end token, which is the answer's last.
+    End,
+    /// By a stop text.
+    Stop,
+    /// By the number of tokens asked for, or the room of the caches.
+    Length,
+    /// By the caller, before its time.
+    BrokenOff,
+}
+
+/// A token as it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The prompt it answers.
+    pub prompt: usize,
+    /// The token.
+    pub id: u32,
+    /// Set on the last token of an answer.
+    pub finish: Option<Finish>,
+}
+
+/// A finished answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The new tokens; an end token is among them.
+    pub tokens: Vec<u32>,
+    /// The text in front of a stop text, if the generator can make text.
+    pub text: Option<String>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+#[derive(Debug)]
+struct Row {
+    /// Prompt and answer.
+    tokens: Vec<u32>,
+    prompt: usize,
+    rng: ChaCha8Rng,
+    finish: Option<Finish>,
+}
+
+impl Row {
+    fn answer(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+}
+
+/// The rows of a batch and how far they are.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    generator: &'a mut Generator,
+    options: SamplingOptions,
+    rows: Vec<Row>,
+    /// The number of the first prompt among all of them.
+    first: usize,
+    started: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        generator: &'a mut Generator,
+        prompts: &[Vec<u32>],
+        options: &SamplingOptions,
+        first: usize,
+    ) -> Result<Self> {
+        options.validate()?;
+        if !options.stop.is_empty() && generator.text.is_none() {
+            return Err(Error::input("stop", "stop texts need a generator that was given a tokenizer (with_text)"));
+        }
+        let limits = generator.limits();
+        if prompts.len() > limits.batch {
+            let message = format!("{} are given; the generator was made for {} at a time", prompts.len(), limits.batch);
+            return Err(Error::input("prompts", message));
+        }
+        let mut rows = Vec::with_capacity(prompts.len());
+        for (index, prompt) in prompts.iter().enumerate() {
+            check_prompt(generator, prompt, first + index)?;
+            let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+            rng.set_stream((first + index) as u64);
+            let finish = (options.max_new_tokens == 0).then_some(Finish::Length);
+            rows.push(Row { tokens: prompt.clone(), prompt: prompt.len(), rng, finish });
+        }
+        Ok(Self { generator, options: options.clone(), rows, first, started: false })
+    }
+
+    pub(super) fn finished(&self) -> bool {
+        self.rows.iter().all(|row| row.finish.is_some())
+    }
+
+    /// One more token of every answer that is not finished; none when all are.
+    pub(super) async fn step(&mut self) -> Result<Vec<Token>> {
+        if self.finished() {
+            return Ok(Vec::new());
+        }
+        let bytes = if self.started { self.decode().await? } else { self.prefill().await? };
+        self.started = true;
+        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let vocabulary = self.generator.model.dimensions().vocabulary;
+        let mut tokens = Vec::new();
+        for (index, logits) in logits.chunks_exact(vocabulary).take(self.rows.len()).enumerate() {
+            let row = &mut self.rows[index];
+            if row.finish.is_some() {
+                continue;
+            }
+            let id = sample(logits, &row.tokens, &self.options, &mut row.rng)?;
+            row.tokens.push(id);
+            let finish = self.why_finished(index)?;
+            self.rows[index].finish = finish;
+            tokens.push(Token { prompt: self.first + index, id, finish });
+        }
+        Ok(tokens)
+    }
+
+    async fn prefill(&mut self) -> Result<Vec<u8>> {
+        let longest = self.rows.iter().map(|row| row.tokens.len()).max().unwrap_or(1);
+        let batch = self.generator.limits().batch;
+        let (program, bucket) = self.generator.prefill(longest)?;
+        let mut ids = vec![0_u32; batch * bucket];
+        // Rows without a prompt are read at their first token, and nobody looks at the result.
+        let mut last: Vec<u32> = (0..batch).map(|row| (row * bucket) as u32).collect();
+        for (index, row) in self.rows.iter().enumerate() {
+            ids[index * bucket..][..row.tokens.len()].copy_from_slice(&row.tokens);
+            last[index] += row.tokens.len() as u32 - 1;
+        }
+        program.write("ids", bytemuck::cast_slice(&ids))?;
+        program.write("last", bytemuck::cast_slice(&last))?;
+        logits(program).await
+    }
+
+    async fn decode(&mut self) -> Result<Vec<u8>> {
+        let batch = self.generator.limits().batch;
+        let (mut ids, mut positions, mut lengths) = (vec![0_u32; batch], vec![0_u32; batch], vec![1_u32; batch]);
+        for (index, row) in self.rows.iter().enumerate() {
+            ids[index] = row.tokens[row.tokens.len() - 1];
+            positions[index] = row.tokens.len() as u32 - 1;
+            lengths[index] = row.tokens.len() as u32;
+        }
+        let program = self.generator.decode()?;
+        program.write("ids", bytemuck::cast_slice(&ids))?;
+        program.write("positions", bytemuck::cast_slice(&positions))?;
+        program.write("lengths", bytemuck::cast_slice(&lengths))?;
+        logits(program).await
+    }
+
+    fn why_finished(&self, index: usize) -> Result<Option<Finish>> {
+        let row = &self.rows[index];
+        if row.answer().last().is_some_and(|id| self.options.end.contains(id)) {
+            return Ok(Some(Finish::End));
+        }
+        if !self.options.stop.is_empty() && self.stop_at(&self.text(row)?.unwrap_or_default()).is_some() {
+            return Ok(Some(Finish::Stop));
+        }
+        let full =
+            row.answer().len() >= self.options.max_new_tokens || row.tokens.len() >= self.generator.limits().max_tokens;
+        Ok(full.then_some(Finish::Length))
+    }
+
+    fn text(&self, row: &Row) -> Result<Option<String>> {
+        self.generator.text.as_ref().map(|text| text(row.answer())).transpose()
+    }
+
+    /// Where the first stop text begins.
+    fn stop_at(&self, text: &str) -> Option<usize> {
+        self.options.stop.iter().filter_map(|stop| text.find(stop)).min()
+    }
+
+    pub(super) fn answers(self) -> Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(self.rows.len());
+        for row in &self.rows {
+            let mut text = self.text(row)?;
+            if let Some(text) = &mut text {
+                text.truncate(self.stop_at(text).unwrap_or(text.len()));
+            }
+            let finish = row.finish.unwrap_or(Finish::BrokenOff);
+            answers.push(Answer { tokens: row.answer().to_vec(), text, finish });
+        }
+        Ok(answers)
+    }
+}
+
+/// One run, and the logits `(B, V)` it gives.
+async fn logits(program: &Program) -> Result<Vec<u8>> {
+    match program.run_reading(&["logits"])?.pop() {
+        Some(readback) => readback.await,
+        None => Err(Error::Graph("the run gave no logits to read".into())),
+    }
+}
+
+fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<()> {
+    let refuse = |message: String| Err(Error::input(format!("prompt {number}"), message));
+    let vocabulary = generator.model.dimensions().vocabulary;
+    let (limit, positions) = (generator.limits().max_tokens, generator.model.dimensions().positions);
+    if prompt.is_empty() {
+        return refuse("it is empty; at least one token is needed".into());
+    }
+    if prompt.len() >= limit {
+        let given = prompt.len();
+        return refuse(format!(
+            "it has {given} tokens, and an answer needs room; the generator was made for {limit} tokens of prompt and \
+             answer (max_tokens), the model allows {positions}"
+        ));
+    }
+    match prompt.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(id) => refuse(format!("token {id} is not among the {vocabulary} of the vocabulary")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,344 @@
+//! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
+
+use super::settings::{activation, activation_name, count, count_if_any, must_divide, positive_number, rate, shortest};
+use super::{Decoder, Dimensions, Head, Initial, Inputs, passed_on};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::io::Config;
+use crate::nn::{self, Attention, Heads, Rotary, Style};
+use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
+use serde_json::{Value, json};
+
+/// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
+///
+/// `attention_dropout` is NOT applied in training: the fused attention never has its probabilities in memory. A model
+/// with a rate above zero trains without it, and a warning says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Llama {
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// The longest sequence.
+    pub positions: usize,
+    /// The width of hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// The attention heads.
+    pub heads: Heads,
+    /// The width of the feed-forward network.
+    pub inner: usize,
+    /// The activation of the gate.
+    pub activation: Activation,
+    /// Added to the mean square in RMS norms.
+    pub epsilon: f32,
+    /// Whether the head is the embedding table.
+    pub tied: bool,
+    /// Whether the projections of attention have biases.
+    pub attention_bias: bool,
+    /// Whether the feed-forward network has biases.
+    pub inner_bias: bool,
+    /// The rotary positions.
+    pub rope: RopeOptions,
+    /// The rate of dropout on attention probabilities, which is kept for the config and not applied.
+    pub attention_dropout: f32,
+    /// The standard deviation of fresh weights.
+    pub deviation: f64,
+    /// How matrices lie in GPU memory.
+    pub storage: DType,
+    extra: Vec<(String, Value)>,
+}
+
+impl Llama {
+    /// The model of a `config.json` with `model_type` llama.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
+    pub fn from_config(config: &Config) -> Result<Self> {
+        let width = count(config, "hidden_size")?;
+        let query = count(config, "num_attention_heads")?;
+        let key_value = count_if_any(config, "num_key_value_heads")?.unwrap_or(query);
+        must_divide(config, "num_key_value_heads", key_value, query, "num_attention_heads")?;
+        let head = match count_if_any(config, "head_dim")? {
+            Some(head) => head,
+            None => {
+                must_divide(config, "num_attention_heads", query, width, "hidden_size")?;
+                width / query
+            }
+        };
+        if head % 2 == 1 {
+            let message = format!("makes heads {head} wide; rotary positions need an even width");
+            return Err(config.refuse("head_dim", message));
+        }
+        let positions = count_if_any(config, "max_position_embeddings")?.unwrap_or(2048);
+        Ok(Self {
+            vocabulary: count(config, "vocab_size")?,
+            positions,
+            width,
+            layers: count(config, "num_hidden_layers")?,
+            heads: Heads { query, key_value, width: head },
+            inner: count(config, "intermediate_size")?,
+            activation: activation(config, "hidden_act", "silu")?,
+            epsilon: positive_number(config, "rms_norm_eps", 1e-6)?,
+            tied: config.get_or("tie_word_embeddings", false)?,
+            attention_bias: config.get_or("attention_bias", false)?,
+            inner_bias: config.get_or("mlp_bias", false)?,
+            rope: rope_options(config, positions)?,
+            attention_dropout: rate(config, "attention_dropout")?,
+            deviation: config.get_or("initializer_range", 0.02)?,
+            storage: DType::F32,
+            extra: passed_on(config),
+        })
+    }
+
+    fn style(&self, bias: bool) -> Style {
+        Style { layout: WeightLayout::OutIn, storage: self.storage, bias }
+    }
+
+    /// As in GPT-2: the stream, and the sum that is still to be added to it.
+    fn block(
+        &self,
+        g: &mut Graph,
+        prefix: &str,
+        (x, normed): (Tensor, Tensor),
+        inputs: &Inputs,
+        rotary: &Rotary<'_>,
+    ) -> Result<(Tensor, Tensor)> {
+        let attention =
+            Attention { heads: self.heads, scale: None, positions: inputs.positions, memory: inputs.memory };
+        let mixed = g.scope("attention", |g| {
+            let style = self.style(self.attention_bias);
+            nn::rotary_attention(g, &format!("{prefix}.self_attn"), normed, &attention, rotary, style)
+        })?;
+        let (x, normed) = nn::add_rms_norm(g, &format!("{prefix}.post_attention_layernorm"), mixed, x, self.epsilon)?;
+        let fed = g.scope("feed_forward", |g| {
+            let (prefix, style) = (format!("{prefix}.mlp"), self.style(self.inner_bias));
+            nn::gated_feed_forward(g, &prefix, normed, self.inner, self.activation, style)
+        })?;
+        Ok((x, fed))
+    }
+}
+
+impl Decoder for Llama {
+    fn config(&self) -> Value {
+        let mut config = json!({
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.positions,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads.query,
+            "num_key_value_heads": self.heads.key_value,
+            "head_dim": self.heads.width,
+            "intermediate_size": self.inner,
+            "hidden_act": activation_name(self.activation),
+            "rms_norm_eps": shortest(self.epsilon),
+            "tie_word_embeddings": self.tied,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.inner_bias,
+            "attention_dropout": shortest(self.attention_dropout),
+            "initializer_range": self.deviation,
+            "rope_theta": shortest(self.rope.theta),
+            "rope_parameters": rope_config(&self.rope),
+            "dtype": "float32",
+        });
+        // What older versions of transformers read.
+        if self.rope.scaling != RopeScaling::None {
+            config["rope_scaling"] = rope_config(&self.rope);
+        }
+        for (key, value) in &self.extra {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    fn dimensions(&self) -> Dimensions {
+        Dimensions { vocabulary: self.vocabulary, positions: self.positions, width: self.width, layers: self.layers }
+    }
+
+    fn storage(&self) -> DType {
+        self.storage
+    }
+
+    fn set_storage(&mut self, storage: DType) {
+        self.storage = storage;
+    }
+
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
+        if inputs.dropout_seed.is_some() && self.attention_dropout > 0.0 {
+            let rate = self.attention_dropout;
+            log::warn!("attention_dropout {rate} is not applied: attention probabilities are never stored");
+        }
+        inputs.check(self.positions, "max_position_embeddings")?;
+        let table = [self.vocabulary, self.width];
+        let mut x =
+            g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.storage))?;
+        let options = RopeOptions { max_positions: inputs.places, ..self.rope };
+        let table = ops::rope_table(g, self.heads.width, &options)?;
+        let rotary = Rotary { table, options: &options };
+        let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
+        for layer in 0..self.layers {
+            (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
+                let (x, added) = self.block(g, &format!("model.layers.{layer}"), (x, normed), inputs, &rotary)?;
+                let next = match layer + 1 < self.layers {
+                    true => format!("model.layers.{}.input_layernorm", layer + 1),
+                    false => "model.norm".into(),
+                };
+                nn::add_rms_norm(g, &next, added, x, self.epsilon)
+            })?;
+        }
+        Ok(normed)
+    }
+
+    fn head(&self, g: &mut Graph) -> Result<Head> {
+        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let weight = g.parameter(name, [self.vocabulary, self.width], self.storage)?;
+        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+    }
+
+    fn initial(&self, parameter: &str) -> Initial {
+        if parameter.ends_with(".bias") {
+            Initial::Zeros
+        } else if parameter.ends_with("norm.weight") {
+            Initial::Ones
+        } else if parameter.ends_with("o_proj.weight") || parameter.ends_with("down_proj.weight") {
+            Initial::Normal(self.deviation / (2.0 * self.layers as f64).sqrt())
+        } else {
+            Initial::Normal(self.deviation)
+        }
+    }
+
+    fn base_prefix(&self) -> &'static str {
+        "model."
+    }
+
+    fn ignores(&self, tensor: &str) -> bool {
+        // Old checkpoints store the rotary frequencies, and tied ones may store the table twice.
+        tensor.ends_with(".rotary_emb.inv_freq") || (self.tied && tensor == "lm_head.weight")
+    }
+
+    fn forward_flops(&self, context: usize) -> u64 {
+        let (query, key_value) = (self.heads.query * self.heads.width, self.heads.key_value * self.heads.width);
+        let block = 2 * self.width * (query + key_value) + 3 * self.width * self.inner;
+        let matrices = self.layers * block + self.vocabulary * self.width;
+        2 * matrices as u64 + 4 * (self.layers * query * context) as u64
+    }
+}
+
+/// `rope_parameters`, or the older `rope_theta` and `rope_scaling`.
+fn rope_options(config: &Config, max_positions: usize) -> Result<RopeOptions> {
+    if config.get_or("partial_rotary_factor", 1.0)? != 1.0 {
+        return Err(config.refuse("partial_rotary_factor", "is not 1; only 1 is supported"));
+    }
+    let theta = positive_number(config, "rope_theta", 10000.0)?;
+    let mut options = RopeOptions { theta, max_positions, ..Default::default() };
+    let inner = match config.section("rope_parameters")? {
+        Some(inner) => inner,
+        None => match config.section("rope_scaling")? {
+            Some(inner) => inner,
+            None => return Ok(options),
+        },
+    };
+    options.theta = positive_number(&inner, "rope_theta", theta)?;
+    let needed = |key: &str| match inner.has(key) {
+        true => positive_number(&inner, key, 1.0),
+        false => Err(inner.refuse(key, "is missing, and this rope_type needs it")),
+    };
+    // Before transformers 4.43 the key was `type`.
+    let kind = inner.get_or("rope_type", inner.get_or("type", "default".to_owned())?)?;
+    options.scaling = match kind.as_str() {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: needed("factor")? },
+        "llama3" => RopeScaling::Llama3 {
+            factor: needed("factor")?,
+            low_freq_factor: needed("low_freq_factor")?,
+            high_freq_factor: needed("high_freq_factor")?,
+            original_max_position: count(&inner, "original_max_position_embeddings")?,
+        },
+        _ => {
+            let message = format!("is \"{kind}\"; supported are default, linear and llama3");
+            return Err(inner.refuse("rope_type", message));
+        }
+    };
+    Ok(options)
+}
+
+fn rope_config(rope: &RopeOptions) -> Value {
+    let theta = shortest(rope.theta);
+    match rope.scaling {
+        RopeScaling::None => json!({"rope_type": "default", "rope_theta": theta}),
+        RopeScaling::Linear { factor } => {
+            json!({"rope_type": "linear", "rope_theta": theta, "factor": shortest(factor)})
+        }
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => json!({
+            "rope_type": "llama3",
+            "rope_theta": theta,
+            "factor": shortest(factor),
+            "low_freq_factor": shortest(low_freq_factor),
+            "high_freq_factor": shortest(high_freq_factor),
+            "original_max_position_embeddings": original_max_position,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Value {
+        json!({"model_type": "llama", "vocab_size": 97, "hidden_size": 35, "num_attention_heads": 5, "head_dim": 6,
+               "num_hidden_layers": 2, "intermediate_size": 51, "max_position_embeddings": 300, "eos_token_id": [2, 3]})
+    }
+
+    fn with(key: &str, value: Value) -> Result<Llama> {
+        let mut config = small();
+        config[key] = value;
+        model(config)
+    }
+
+    fn model(config: Value) -> Result<Llama> {
+        Llama::from_config(&Config::new("config.json", config)?)
+    }
+
+    #[test]
+    fn a_config_survives_the_round_trip_with_every_kind_of_rope() {
+        let llama3 = json!({"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+        let old = with("rope_scaling", json!({"type": "linear", "factor": 2.5})).unwrap();
+        assert_eq!(old.rope.scaling, RopeScaling::Linear { factor: 2.5 });
+        for first in [old, model(small()).unwrap(), with("rope_parameters", llama3).unwrap()] {
+            assert_eq!(model(first.config()).unwrap(), first);
+            assert_eq!(first.config()["eos_token_id"], json!([2, 3]));
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_key() {
+        let refused = |key: &str, value: Value| with(key, value).unwrap_err().to_string();
+        assert_eq!(
+            refused("rope_scaling", json!({"rope_type": "yarn"})),
+            "config.json: \"rope_scaling.rope_type\" is \"yarn\"; supported are default, linear and llama3"
+        );
+        assert!(refused("rope_scaling", json!({"rope_type": "linear"})).contains("\"rope_scaling.factor\" is missing"));
+        assert!(refused("head_dim", json!(7)).contains("need an even width"));
+        assert!(refused("head_dim", Value::Null).contains("rotary positions need an even width"));
+        assert_eq!(
+            refused("num_key_value_heads", json!(2)),
+            "config.json: \"num_key_value_heads\" is 2; it must divide num_attention_heads, which is 5"
+        );
+        assert!(refused("partial_rotary_factor", json!(0.5)).contains("only 1 is supported"));
+    }
+
+    #[test]
+    fn parameters_are_those_of_hugging_face() {
+        let model = model(small()).unwrap();
+        let names: Vec<String> = model.parameters().unwrap().into_iter().map(|(n, _)| n).collect();
+        assert_eq!(names.len(), 1 + 2 * 9 + 2);
+        assert!(names.contains(&"model.layers.1.self_attn.k_proj.weight".to_owned()));
+        let block = 4 * 30 * 35 + 3 * 35 * 51 + 2 * 35;
+        assert_eq!(model.parameter_count().unwrap(), 2 * 97 * 35 + 2 * block + 35);
+        let biased = Llama { attention_bias: true, inner_bias: true, tied: true, ..model };
+        assert_eq!(biased.parameters().unwrap().len(), 1 + 2 * 16 + 1);
+    }
+}

@@ -1,0 +1,108 @@
+//! What model families read from a `config.json`, with errors that name the key and say what is supported.
+
+use crate::error::Result;
+use crate::io::Config;
+use crate::ops::Activation;
+
+/// A count that must be there and be positive.
+///
+/// # Errors
+/// [`Error::Format`](crate::Error::Format) that names the key.
+pub fn count(config: &Config, key: &str) -> Result<usize> {
+    positive(config, key, config.get(key)?)
+}
+
+/// A count that must be positive if it is there.
+///
+/// # Errors
+/// As [`count`].
+pub fn count_if_any(config: &Config, key: &str) -> Result<Option<usize>> {
+    config.optional(key)?.map(|count| positive(config, key, count)).transpose()
+}
+
+fn positive(config: &Config, key: &str, count: usize) -> Result<usize> {
+    if count > 0 { Ok(count) } else { Err(config.refuse(key, "is 0; at least 1 is needed")) }
+}
+
+/// A rate of dropout, or 0.
+///
+/// # Errors
+/// As [`count`].
+pub fn rate(config: &Config, key: &str) -> Result<f32> {
+    let rate: f32 = config.get_or(key, 0.0)?;
+    match (0.0..1.0).contains(&rate) {
+        true => Ok(rate),
+        false => Err(config.refuse(key, format!("is {rate}; a rate from 0 up to, but not, 1 is needed"))),
+    }
+}
+
+/// A positive number, or its default.
+///
+/// # Errors
+/// As [`count`].
+pub fn positive_number(config: &Config, key: &str, default: f32) -> Result<f32> {
+    let number: f32 = config.get_or(key, default)?;
+    match number > 0.0 && number.is_finite() {
+        true => Ok(number),
+        false => Err(config.refuse(key, format!("is {number}; a positive number is needed"))),
+    }
+}
+
+/// An activation under one of the names that Hugging Face gives it.
+///
+/// # Errors
+/// As [`count`], listing the activations there are.
+pub fn activation(config: &Config, key: &str, default: &str) -> Result<Activation> {
+    let name = config.get_or(key, default.to_owned())?;
+    match name.as_str() {
+        "relu" => Ok(Activation::Relu),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "gelu" | "gelu_python" => Ok(Activation::GeluErf),
+        "silu" | "swish" => Ok(Activation::Silu),
+        "tanh" => Ok(Activation::Tanh),
+        "sigmoid" => Ok(Activation::Sigmoid),
+        _ => {
+            let names = "relu, gelu_new, gelu_pytorch_tanh, gelu_fast, gelu, gelu_python, silu, swish, tanh, sigmoid";
+            Err(config.refuse(key, format!("is \"{name}\"; supported are {names}")))
+        }
+    }
+}
+
+/// The name that Hugging Face gives an activation.
+#[must_use]
+pub fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu => "relu",
+        Activation::GeluTanh => "gelu_new",
+        Activation::GeluErf => "gelu",
+        Activation::Silu => "silu",
+        Activation::Tanh => "tanh",
+        Activation::Sigmoid => "sigmoid",
+    }
+}
+
+/// Refuses a flag that is on: what it asks for is not built.
+///
+/// # Errors
+/// As [`count`].
+pub fn must_be_off(config: &Config, key: &str) -> Result<()> {
+    if config.get_or(key, false)? { Err(config.refuse(key, "is true; only false is supported")) } else { Ok(()) }
+}
+
+/// Refuses a number that does not divide another.
+///
+/// # Errors
+/// As [`count`].
+pub fn must_divide(config: &Config, key: &str, number: usize, whole: usize, of: &str) -> Result<()> {
+    if whole.is_multiple_of(number) {
+        return Ok(());
+    }
+    Err(config.refuse(key, format!("is {number}; it must divide {of}, which is {whole}")))
+}
+
+/// An f32 as the shortest decimal number that reads back as the same f32, so that a config says 1e-5 and not
+/// 9.999999747378752e-6.
+#[must_use]
+pub fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
+}

@@ -1,0 +1,376 @@
+//! Whole models of awkward sizes against the f64 twin of their own graph, and generation against whole forward passes,
+//! on every adapter of this machine.
+
+mod common;
+
+use futures::StreamExt;
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use wgformer::generate::{Finish, GenerateLimits, Generator, SamplingOptions, Token};
+use wgformer::graph::{Array, Values};
+use wgformer::io::{Config, ModelFolder};
+use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
+use wgformer::program::pack;
+use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, Weights};
+
+fn main() {
+    let mut trials = Vec::new();
+    for (name, gpu) in common::adapters(&mut trials) {
+        for case in cases() {
+            let (gpu, title) = (gpu.clone(), format!("[{name}] whole model: {}", case.name));
+            trials.push(Trial::test(title, move || case.run(&gpu)));
+        }
+        type Test = fn(&Gpu) -> Result<(), Failed>;
+        let tests: [(&str, Test); 5] = [
+            ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
+            ("a stream gives the tokens of generate", streams_agree),
+            ("seeds decide what is drawn", seeds_decide),
+            ("refused prompts and limits", refusals),
+            ("weights survive saving and loading", weights_round_trip),
+        ];
+        for (title, test) in tests {
+            let gpu = gpu.clone();
+            trials.push(Trial::test(format!("[{name}] {title}"), move || test(&gpu)));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// A model with sizes that no kernel likes.
+struct Case {
+    name: &'static str,
+    config: Value,
+    batch: usize,
+    time: usize,
+    /// Real tokens of each row; empty: all.
+    lengths: Vec<usize>,
+    dropout: bool,
+}
+
+fn gpt2(more: Value) -> Value {
+    merged(
+        json!({"model_type": "gpt2", "vocab_size": 97, "n_embd": 35, "n_head": 5, "n_layer": 2, "n_positions": 300}),
+        more,
+    )
+}
+
+fn llama(more: Value) -> Value {
+    let base = json!({"model_type": "llama", "vocab_size": 97, "hidden_size": 35, "num_attention_heads": 5,
+                      "num_key_value_heads": 1, "head_dim": 6, "num_hidden_layers": 2, "intermediate_size": 51,
+                      "max_position_embeddings": 300});
+    merged(base, more)
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        base[key] = value.clone();
+    }
+    base
+}
+
+fn cases() -> Vec<Case> {
+    let rope = json!({"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                      "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
+    let case = |name, config, batch, time, lengths: &[usize], dropout| Case {
+        name,
+        config,
+        batch,
+        time,
+        lengths: lengths.to_vec(),
+        dropout,
+    };
+    vec![
+        case("gpt2 of 257 tokens", gpt2(json!({"n_inner": 51, "activation_function": "relu"})), 1, 257, &[], false),
+        case(
+            "gpt2 with dropout, odd scales and an untied head",
+            gpt2(json!({"tie_word_embeddings": false, "scale_attn_weights": false, "activation_function": "gelu",
+                        "scale_attn_by_inverse_layer_idx": true, "resid_pdrop": 0.1, "embd_pdrop": 0.2})),
+            2,
+            19,
+            &[],
+            true,
+        ),
+        case(
+            "llama with padding, biases, a tied head and scaled rotary positions",
+            llama(
+                json!({"attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true, "rope_parameters": rope}),
+            ),
+            3,
+            33,
+            &[33, 20, 1],
+            false,
+        ),
+        case(
+            "llama of one token, five key heads",
+            llama(json!({"num_key_value_heads": 5, "rope_scaling": {"type": "linear", "factor": 2.0}})),
+            1,
+            1,
+            &[],
+            false,
+        ),
+    ]
+}
+
+fn decoder(config: &Value) -> Result<Box<dyn Decoder>> {
+    models::decoder(&Config::new("config.json", config.clone())?)
+}
+
+/// Weights wide enough that a missing bias, scale or gain shows.
+fn weights_of(model: &dyn Decoder) -> Result<Values> {
+    let mut values = Values::new();
+    for (name, ty) in model.parameters()? {
+        let (centre, deviation) = match model.initial(&name) {
+            Initial::Ones => (1.0, 0.3),
+            Initial::Zeros => (0.0, 0.3),
+            Initial::Normal(_) => (0.0, 0.25),
+        };
+        let data = initial_values(Initial::Normal(deviation), ty.shape.numel(), 5, &name);
+        let data = data.into_iter().map(|x| DType::F32.round(centre + x)).collect();
+        values.insert(name, Array::new(ty.shape, data)?);
+    }
+    Ok(values)
+}
+
+fn upload(gpu: &Gpu, model: &dyn Decoder, values: &Values) -> Result<Weights> {
+    let weights = Weights::new(gpu);
+    for (name, ty) in model.parameters()? {
+        weights.ensure(&name, &ty)?;
+        weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
+    }
+    Ok(weights)
+}
+
+/// Token `i` of a reproducible text over 97 tokens.
+fn token(i: usize) -> usize {
+    (i * i * 31 + i * 7 + 3) % 97
+}
+
+impl Case {
+    fn run(&self, gpu: &Gpu) -> Result<(), Failed> {
+        let model = decoder(&self.config)?;
+        let mut values = weights_of(model.as_ref())?;
+        let weights = upload(gpu, model.as_ref(), &values)?;
+        let (g, wanted) = self.graph(model.as_ref(), &mut values)?;
+        let tensors: Vec<Tensor> = wanted.iter().map(|(_, t)| *t).collect();
+        let expected = g.evaluate(&values, &tensors)?;
+        let program = Program::new(gpu, &g, &weights)?;
+        program.fill_temporaries(f32::NAN.to_bits())?;
+        for (name, tensor) in g.inputs() {
+            program.write(name, &pack(&values[name].data, g.dtype(tensor)))?;
+        }
+        program.run()?;
+        let size = |array: &Array| array.data.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+        let gradients = || wanted.iter().zip(&expected).filter(|((name, _), _)| name.starts_with("grad."));
+        let floor = 1e-3 * gradients().fold(0.0_f64, |m, (_, array)| m.max(size(array)));
+        let mut failed = Vec::new();
+        for ((name, _), expected) in wanted.iter().zip(&expected) {
+            let got = program.read_f32(name)?;
+            let errors = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).abs());
+            let error = errors.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
+            let gradient = name.starts_with("grad.");
+            let (scale, limit) = if gradient { (size(expected).max(floor), 2e-4) } else { (size(expected), 1e-5) };
+            if !(error / scale <= limit) || got.len() != expected.data.len() {
+                failed.push(format!("{name}: error {:.1e}, allowed {limit:.1e}", error / scale));
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+    }
+
+    /// The whole step, and the values of its inputs.
+    fn graph(&self, model: &dyn Decoder, values: &mut Values) -> Result<(Graph, Vec<(String, Tensor)>)> {
+        let (mut g, shape) = (Graph::new(), [self.batch, self.time]);
+        let ids = g.input("ids", shape, DType::U32)?;
+        values.insert("ids".into(), Array::from_fn(shape, |i| token(i) as f64));
+        let real = |i: usize| self.lengths.get(i / self.time).is_none_or(|&length| i % self.time < length);
+        let mut inputs = Inputs::new(&mut g, ids)?;
+        if !self.lengths.is_empty() {
+            inputs = inputs.with_mask(g.input("mask", shape, DType::U32)?);
+            values.insert("mask".into(), Array::from_fn(shape, |i| f64::from(u8::from(real(i)))));
+        }
+        if self.dropout {
+            inputs = inputs.with_dropout(g.input("seed", [2], DType::U32)?);
+            values.insert("seed".into(), Array::new([2], vec![12345.0, 678.0])?);
+        }
+        let hidden = model.hidden(&mut g, &inputs)?;
+        let logits = model.logits(&mut g, hidden)?;
+        let wanted = vec![("logits".to_owned(), logits)];
+        for (name, tensor) in &wanted {
+            g.output(name, *tensor)?;
+        }
+        Ok((g, wanted))
+    }
+}
+
+fn generator(gpu: &Gpu, config: &Value, batch: usize, max_tokens: usize) -> Result<(Generator, Values)> {
+    let model: Arc<dyn Decoder> = decoder(config)?.into();
+    let values = weights_of(model.as_ref())?;
+    let weights = upload(gpu, model.as_ref(), &values)?;
+    Ok((Generator::new(gpu, model, &weights, GenerateLimits { batch, max_tokens })?, values))
+}
+
+fn prompt(length: usize) -> Vec<u32> {
+    (0..length).map(|i| token(i + 11 * length) as u32).collect()
+}
+
+/// Prompts of different lengths in one batch, more prompts than rows: each token must be the likeliest one by a whole
+/// forward pass in f64.
+fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
+    for config in [gpt2(json!({})), llama(json!({}))] {
+        let (mut generator, mut values) = generator(gpu, &config, 3, 40)?;
+        let prompts = [prompt(7), prompt(1), prompt(18), prompt(5)];
+        let options = SamplingOptions::greedy(9);
+        let answers = generator.generate(&prompts, &options, |_| ControlFlow::Continue(()))?;
+        if answers.len() != prompts.len() {
+            return Err(format!("{} answers to {} prompts", answers.len(), prompts.len()).into());
+        }
+        let model = decoder(&config)?;
+        for (prompt, answer) in prompts.iter().zip(&answers) {
+            if answer.tokens.len() != 9 || answer.finish != Finish::Length {
+                return Err(format!("{answer:?} is no answer of 9 tokens").into());
+            }
+            let text = [prompt.as_slice(), &answer.tokens].concat();
+            let mut g = Graph::new();
+            let ids = g.input("ids", [1, text.len()], DType::U32)?;
+            values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
+            let inputs = Inputs::new(&mut g, ids)?;
+            let hidden = model.hidden(&mut g, &inputs)?;
+            let logits = model.logits(&mut g, hidden)?;
+            let logits = g.evaluate(&values, &[logits])?.remove(0);
+            for t in prompt.len()..text.len() {
+                let row = logits.row(t - 1);
+                let largest = row.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
+                if !(row[text[t] as usize] >= largest - 1e-4) {
+                    return Err(format!("token {t} of {text:?} is not the likeliest").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn streams_agree(gpu: &Gpu) -> Result<(), Failed> {
+    let (mut generator, _) = generator(gpu, &llama(json!({})), 2, 32)?;
+    let options = SamplingOptions { max_new_tokens: 6, seed: 4, ..Default::default() };
+    let prompts = [prompt(4), prompt(9)];
+    let mut seen: Vec<Token> = Vec::new();
+    let answers = generator.generate(&prompts, &options, |token| {
+        seen.push(*token);
+        ControlFlow::Continue(())
+    })?;
+    let streamed: Vec<Token> = futures::executor::block_on(async {
+        generator.stream(&prompts, &options)?.collect::<Vec<_>>().await.into_iter().collect::<Result<_>>()
+    })?;
+    // A stream that is dropped half way leaves the generator usable.
+    let first = futures::executor::block_on(async { generator.stream(&prompts, &options)?.next().await.transpose() })?;
+    let of = |p: usize| streamed.iter().filter(|t| t.prompt == p).map(|t| t.id).collect::<Vec<_>>();
+    let same = streamed == seen && of(0) == answers[0].tokens && of(1) == answers[1].tokens;
+    if !same || first.as_ref() != seen.first() || seen.len() != 12 {
+        return Err(format!("{seen:?} and {streamed:?} differ").into());
+    }
+    let broken_off = generator.generate(&prompts, &options, |_| ControlFlow::Break(()))?;
+    match broken_off.iter().all(|answer| answer.tokens.len() == 1 && answer.finish == Finish::BrokenOff) {
+        true => Ok(()),
+        false => Err(format!("breaking off gave {broken_off:?}").into()),
+    }
+}
+
+fn seeds_decide(gpu: &Gpu) -> Result<(), Failed> {
+    let (mut wide, _) = generator(gpu, &gpt2(json!({})), 2, 64)?;
+    let (mut narrow, _) = generator(gpu, &gpt2(json!({})), 1, 48)?;
+    let options = |seed| SamplingOptions { max_new_tokens: 12, seed, temperature: 1.5, ..Default::default() };
+    let quiet = |_: &Token| ControlFlow::Continue(());
+    let prompts = [prompt(3), prompt(6)];
+    let a = wide.generate(&prompts, &options(1), quiet)?;
+    let b = narrow.generate(&prompts, &options(1), quiet)?;
+    let c = wide.generate(&prompts, &options(2), quiet)?;
+    if a != b || a == c {
+        return Err(format!("{a:?}, {b:?}, {c:?}").into());
+    }
+    // Whatever came third ends the answer when it is an end token, and a stop text is cut off.
+    let third = a[0].tokens[2];
+    let ended = wide.generate(&prompts[..1], &SamplingOptions { end: vec![third], ..options(1) }, quiet)?;
+    let length = a[0].tokens.iter().position(|&id| id == third).unwrap_or(0) + 1;
+    if ended[0].tokens != a[0].tokens[..length] || ended[0].finish != Finish::End {
+        return Err(format!("{ended:?} should end at {third}").into());
+    }
+    let mut spelling = wide.with_text(Arc::new(|ids| Ok(ids.iter().map(|id| format!("<{id}>")).collect())));
+    let stop = format!("{}><{}", a[0].tokens[1], a[0].tokens[2]);
+    let stopped =
+        spelling.generate(&prompts[..1], &SamplingOptions { stop: vec![stop.clone()], ..options(1) }, quiet)?;
+    let text = stopped[0].text.clone().unwrap_or_default();
+    match stopped[0].finish == Finish::Stop && text.starts_with('<') && !text.contains(&stop) {
+        true => Ok(()),
+        false => Err(format!("{stopped:?} should stop at {stop}").into()),
+    }
+}
+
+fn refusals(gpu: &Gpu) -> Result<(), Failed> {
+    let (mut generator, _) = generator(gpu, &gpt2(json!({})), 1, 20)?;
+    let mut refused =
+        |prompt: Vec<u32>, options: &SamplingOptions, words: &str| match generator
+            .generate(&[prompt], options, |_| ControlFlow::Continue(()))
+        {
+            Err(error) if error.to_string().contains(words) => Ok(()),
+            other => Err(Failed::from(format!("expected \"{words}\", got {other:?}"))),
+        };
+    let greedy = SamplingOptions::greedy(4);
+    refused(Vec::new(), &greedy, "it is empty")?;
+    refused(prompt(20), &greedy, "it has 20 tokens")?;
+    refused(prompt(20), &greedy, "the model allows 300")?;
+    refused(vec![1, 97], &greedy, "token 97 is not among the 97")?;
+    refused(prompt(3), &SamplingOptions { temperature: -0.5, ..greedy.clone() }, "temperature")?;
+    refused(prompt(3), &SamplingOptions { stop: vec!["x".into()], ..greedy.clone() }, "with_text")?;
+    // The room of the caches ends an answer.
+    let answers = generator.generate(&[prompt(17)], &SamplingOptions::greedy(100), |_| ControlFlow::Continue(()))?;
+    if answers[0].tokens.len() != 3 || answers[0].finish != Finish::Length {
+        return Err(format!("{answers:?} should have 3 tokens").into());
+    }
+    let model: Arc<dyn Decoder> = decoder(&gpt2(json!({})))?.into();
+    let limits = GenerateLimits { batch: 1, max_tokens: 301 };
+    let long = Generator::new(gpu, model.clone(), &Weights::new(gpu), limits).err().map(|e| e.to_string());
+    let limits = GenerateLimits { batch: 1, max_tokens: 30 };
+    let bare = Generator::new(gpu, model, &Weights::new(gpu), limits).err().map(|e| e.to_string());
+    match (long, bare) {
+        (Some(long), Some(bare)) if long.contains("2 up to 300") && bare.contains("lacks this weight") => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let model = decoder(&llama(json!({"tie_word_embeddings": true})))?;
+    let weights = Weights::new(gpu);
+    model.initialise(&weights, 3)?;
+    models::save(model.as_ref(), &weights, None, folder.path())?;
+    let load = || models::load(gpu, &ModelFolder::open(folder.path())?, DType::F32);
+    let (again, loaded) = load()?;
+    for (name, _) in model.parameters()? {
+        if weights.download(&name)? != loaded.download(&name)? {
+            return Err(format!("{name} changed").into());
+        }
+    }
+    if again.config() != model.config() {
+        return Err(format!("{} became {}", model.config(), again.config()).into());
+    }
+    // A config that asks for more layers is told what is missing, one with fewer what is surplus.
+    let refused = |layers: usize, width: usize, words: &str| -> Result<(), Failed> {
+        let mut config = again.config();
+        (config["num_hidden_layers"], config["intermediate_size"]) = (layers.into(), width.into());
+        std::fs::write(folder.path().join("config.json"), config.to_string())?;
+        match load() {
+            Err(error) if error.to_string().contains(words) => Ok(()),
+            other => Err(format!("expected \"{words}\", got {:?}", other.err()).into()),
+        }
+    };
+    refused(3, 51, "9 missing: model.layers.2.")?;
+    refused(1, 51, "9 not of this model: model.layers.1.")?;
+    refused(2, 52, "model.layers.0.mlp.gate_proj.weight has shape [51, 35], the config says [52, 35]")?;
+    weights.upload("model.norm.weight", &pack(&[f64::NAN; 35], DType::F32))?;
+    models::save(model.as_ref(), &weights, None, folder.path())?;
+    match load() {
+        Err(Error::NonFinite { what, .. }) if what == "weight model.norm.weight" => Ok(()),
+        other => Err(format!("a NaN was loaded: {:?}", other.err()).into()),
+    }
+}
