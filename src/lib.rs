@@ -25,3 +25,8 @@ pub use gpu::Gpu;
 pub use graph::{Graph, Tensor};
 pub use program::{Program, Recording, Weights};
 pub use shape::{Shape, TensorType};
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `wgformer` command. All logic is in the library.
+
+fn main() -> std::process::ExitCode {
+    wgformer::cli::main()
+}

@@ -38,16 +38,22 @@ impl Inputs {
         self.bytes.len() as u64
     }
 
-    /// Takes the new value of an input.
-    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let Some((offset, ty)) = self.places.get(name) else {
+    /// The offset and size of an input in bytes.
+    pub(super) fn place(&self, name: &str) -> Result<(u64, u64)> {
+        self.find(name).map(|(offset, ty)| (*offset as u64, ty.bytes()))
+    }
+
+    fn find(&self, name: &str) -> Result<&(usize, TensorType)> {
+        self.places.get(name).ok_or_else(|| {
             let mut names: Vec<&str> = self.places.keys().map(String::as_str).collect();
             names.sort_unstable();
-            return Err(Error::input(
-                name,
-                format!("the program has no input of this name; it has: {}", names.join(", ")),
-            ));
-        };
+            Error::input(name, format!("the program has no input of this name; it has: {}", names.join(", ")))
+        })
+    }
+
+    /// Takes the new value of an input.
+    pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (offset, ty) = self.find(name)?;
         if bytes.len() as u64 != ty.bytes() {
             return Err(Error::input(name, format!("{ty} takes {} bytes, got {}", ty.bytes(), bytes.len())));
         }

@@ -1,9 +1,63 @@
 //! Where the time of a run goes, dispatch by dispatch, and as a trace that Perfetto opens.
 
-use super::{Recording, human_count};
+use super::{Program, Recording, human_count};
+use crate::error::Result;
+use crate::gpu::Timestamps;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Instant;
+
+impl Program {
+    /// Runs once and times every launch: by the GPU's timestamps, or, where it has none, by the clock, one launch at a
+    /// time (which adds the cost of a submission to each).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
+    pub fn profile(&self) -> Result<Profile> {
+        self.run()?;
+        self.gpu().wait(None)?;
+        let start = Instant::now();
+        self.run()?;
+        let encode = start.elapsed().as_nanos() as u64;
+        self.gpu().wait(None)?;
+        let ends = match Timestamps::new(self.gpu(), self.steps().len() as u32 + 1)? {
+            Some(timestamps) => self.timed_by_gpu(&timestamps)?,
+            None => self.timed_by_clock()?,
+        };
+        Ok(Profile::new(self, &ends, encode))
+    }
+
+    /// The nanoseconds at which each launch ended, from the start of the run, by the GPU.
+    fn timed_by_gpu(&self, timestamps: &Timestamps) -> Result<Vec<f64>> {
+        let mut encoder = self.gpu().encoder("profile");
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        timestamps.write(&mut pass, 0);
+        for (index, step) in self.steps().iter().enumerate() {
+            step.encode(&mut pass);
+            timestamps.write(&mut pass, index as u32 + 1);
+        }
+        drop(pass);
+        let readback = timestamps.resolve(&mut encoder, timestamps.count())?;
+        let submission = self.gpu().submit("a profile", [encoder])?;
+        let times = timestamps.nanoseconds(&readback.after(&submission).wait()?);
+        Ok(times[1.min(times.len())..].to_vec())
+    }
+
+    /// The same by the clock of the CPU.
+    fn timed_by_clock(&self) -> Result<Vec<f64>> {
+        let start = Instant::now();
+        let mut ends = Vec::with_capacity(self.steps().len());
+        for step in self.steps() {
+            let mut encoder = self.gpu().encoder("profile");
+            step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            let submission = self.gpu().submit("a profile", [encoder])?;
+            self.gpu().wait(Some(&submission))?;
+            ends.push(start.elapsed().as_nanos() as f64);
+        }
+        Ok(ends)
+    }
+}
 
 /// The time of one launch.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -45,22 +99,24 @@ pub struct KernelTime {
 }
 
 impl Profile {
-    /// A profile from the begin and end of each launch in nanoseconds, `dispatches` naming what each one ran.
-    #[must_use]
-    pub fn new(recording: &Recording, dispatches: &[usize], times: &[(u64, u64)], encode: u64) -> Self {
-        let origin = times.iter().map(|t| t.0).min().unwrap_or(0);
-        let launch = |(index, time): (&usize, &(u64, u64))| {
-            let dispatch = &recording.dispatches[*index];
+    /// A profile from the nanosecond at which each launch ended.
+    fn new(program: &Program, ends: &[f64], encode: u64) -> Self {
+        let recording: &Recording = program.recording();
+        let mut last = 0.0;
+        let launch = |(step, end): (&super::program::Step, &f64)| {
+            let dispatch = &recording.dispatches[step.dispatch];
+            let start = std::mem::replace(&mut last, *end);
+            let part = |whole: u64| (whole as f64 * step.share) as u64;
             LaunchTime {
                 label: dispatch.label.clone(),
                 kernel: dispatch.kernel.name,
-                start: time.0 - origin,
-                duration: time.1.saturating_sub(time.0),
-                flops: dispatch.flops,
-                bytes: dispatch.bytes(),
+                start: start as u64,
+                duration: (end - start).max(0.0) as u64,
+                flops: part(dispatch.flops),
+                bytes: part(dispatch.bytes()),
             }
         };
-        Self { launches: dispatches.iter().zip(times).map(launch).collect(), encode }
+        Self { launches: program.steps().iter().zip(ends).map(launch).collect(), encode }
     }
 
     /// Nanoseconds of all launches.

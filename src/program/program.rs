@@ -35,9 +35,19 @@ pub struct Program {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) dispatch: usize,
-    pub(super) pipeline: wgpu::ComputePipeline,
-    pub(super) bind_group: wgpu::BindGroup,
-    pub(super) grid: [u32; 2],
+    /// The share of the dispatch's workgroups that this launch runs.
+    pub(super) share: f64,
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 2],
+}
+
+impl Step {
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], 1);
+    }
 }
 
 impl Program {
@@ -92,8 +102,9 @@ impl Program {
             let dispatch = &recording.dispatches[index];
             let (offset, size) = params.blocks[number];
             let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
-            costs.push(cost(dispatch) * f64::from(range.len() as u32) / f64::from(dispatch.groups.max(1)));
-            steps.push(prepare_step(gpu, index, dispatch, range, uniform, &memory)?);
+            let step = prepare_step(gpu, index, dispatch, range, uniform, &memory)?;
+            costs.push(cost(dispatch) * step.share);
+            steps.push(step);
         }
         let uploads = Uploads::new(gpu, inputs.size() + ALIGNMENT);
         let inputs = Mutex::new((inputs, uploads));
@@ -201,14 +212,8 @@ impl Program {
 
     fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        let mut current = None;
         for step in &self.steps[range] {
-            if current != Some(&step.pipeline) {
-                pass.set_pipeline(&step.pipeline);
-                current = Some(&step.pipeline);
-            }
-            pass.set_bind_group(0, &step.bind_group, &[]);
-            pass.dispatch_workgroups(step.grid[0], step.grid[1], 1);
+            step.encode(&mut pass);
         }
     }
 
@@ -221,6 +226,16 @@ impl Program {
             // few submissions, because kernels differ in speed by factors.
             gpu.measured(gpu.speed().map_or(speed, |known| 0.75 * known + 0.25 * speed));
         });
+    }
+
+    /// Where an input lies: buffer, offset and size in bytes, for applications that fill it with passes of their own. What
+    /// [`Program::write`] was given since the last run would be sent over it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such input.
+    pub fn input_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
+        let (offset, size) = self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.place(name)?;
+        Ok((&self.input_buffer, offset, size))
     }
 
     fn output(&self, name: &str) -> Result<&View> {
@@ -359,5 +374,6 @@ fn prepare_step(
     })?;
     let groups = range.len() as u32;
     let width = groups.min(gpu.caps().max_groups).max(1);
-    Ok(Step { dispatch: index, pipeline, bind_group, grid: [width, groups.div_ceil(width)] })
+    let share = f64::from(groups) / f64::from(dispatch.groups.max(1));
+    Ok(Step { dispatch: index, share, pipeline, bind_group, grid: [width, groups.div_ceil(width)] })
 }
