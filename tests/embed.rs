@@ -22,7 +22,12 @@ fn the_example_computes_what_it_says_on_every_adapter() {
                 let gelu = 0.5 * x * (1.0 + (0.797_884_560_8 * (x + 0.044_715 * x.powi(3))).tanh());
                 let got = f64::from(out[row * columns + column]);
                 // The application's sine is WGSL's, which may be off by 2^-11.
-                assert!((got + gelu).abs() < 5e-3, "{}: {row},{column}: {got} against {}", adapter.get_info().name, -gelu);
+                assert!(
+                    (got + gelu).abs() < 5e-3,
+                    "{}: {row},{column}: {got} against {}",
+                    adapter.get_info().name,
+                    -gelu
+                );
             }
         }
     }

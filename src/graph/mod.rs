@@ -7,6 +7,8 @@ mod add;
 mod array;
 mod differentiate;
 mod evaluate;
+mod fuse;
+mod live;
 mod op;
 mod recompute;
 

@@ -6,6 +6,7 @@ use crate::kernel::Launch;
 use crate::shape::TensorType;
 use std::any::Any;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 /// An operation of the graph: shape rule, gradient, f64 reference and kernels, in one place.
 ///
@@ -49,6 +50,12 @@ pub trait Op: Any + Debug + Send + Sync {
     /// that nothing is left to copy. `launch` sees that it happened by the input's slot.
     fn placements(&self) -> Vec<Placement> {
         Vec::new()
+    }
+
+    /// The op that computes `consumer`'s output at once, where this op's only output is `consumer`'s input `index` and
+    /// nothing else reads it. Its inputs are this op's, then `consumer`'s others in their order.
+    fn epilogue(&self, _consumer: &dyn Op, _index: usize) -> Option<Arc<dyn Op>> {
+        None
     }
 
     /// Whether output `index` may lie inside a larger tensor: not if other dispatches of the op read it.

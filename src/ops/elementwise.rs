@@ -160,8 +160,8 @@ impl Op for Affine {
 /// `out[…, c] = x[…, c] + row[c]` or `x[…, c] · row[c]`; x (…, C), row (C), f32.
 ///
 /// Gradients: of the sum `dx = dout`, `drow = Σ_rows dout`; of the product `dx = dout · row`, `drow = Σ_rows dout · x`.
-#[derive(Debug)]
-enum RowWise {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RowWise {
     Add,
     Mul,
 }

@@ -46,16 +46,17 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Records what the graph's outputs, and its updates of states and parameters, need.
+    /// Records what the graph's outputs, and its updates of states and parameters, need, after [`Graph::fused`].
     ///
     /// # Errors
     /// Those of the ops: a shape out of range, a kernel without a variant for the adapter; [`Error::Graph`] if a value
     /// is read after it was overwritten in place.
     pub fn new(graph: &Graph, caps: &Caps) -> Result<Self> {
+        let graph = &graph.fused();
         let mut recorder = Recorder {
             graph,
             caps,
-            live: live_nodes(graph),
+            live: graph.live(),
             views: vec![Vec::new(); graph.nodes().len()],
             versions: HashMap::new(),
             placed: HashMap::new(),
@@ -226,43 +227,5 @@ impl Recorder<'_> {
             },
             _ => 0,
         }
-    }
-}
-
-/// Nodes that an output, or an update of a state or parameter, depends on.
-fn live_nodes(graph: &Graph) -> Vec<bool> {
-    let nodes = graph.nodes();
-    let mut live = vec![false; nodes.len()];
-    for (_, tensor) in graph.outputs() {
-        live[tensor.node as usize] = true;
-    }
-    for index in (0..nodes.len()).rev() {
-        let node = &nodes[index];
-        if let Kind::Op(op) = &node.kind {
-            let updates = |output| match op.alias(output) {
-                Some(Alias::InPlace(input)) => is_persistent(graph, node.inputs[input]),
-                _ => false,
-            };
-            live[index] |= (0..node.outputs.len()).any(updates);
-        }
-        if live[index] {
-            for input in &node.inputs {
-                live[input.node as usize] = true;
-            }
-        }
-    }
-    live
-}
-
-/// Whether a tensor lies in the memory of a state or parameter.
-fn is_persistent(graph: &Graph, tensor: Tensor) -> bool {
-    let node = &graph.nodes()[tensor.node as usize];
-    match &node.kind {
-        Kind::Parameter(_) | Kind::State(_) => true,
-        Kind::Op(op) => match op.alias(tensor.output as usize) {
-            Some(Alias::View(input) | Alias::InPlace(input)) => is_persistent(graph, node.inputs[input]),
-            None => false,
-        },
-        _ => false,
     }
 }

@@ -1,13 +1,16 @@
 //! The matrix product as an op of the graph.
 
+use super::super::elementwise::RowWise;
 use super::super::reduce::sum_rows;
 use super::launch::{self, Operands};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::Launch;
 use crate::shape::TensorType;
+use std::any::Any;
+use std::sync::Arc;
 
 /// `out = α op(A) op(B) + bias + residual`, `op` being a transposition or nothing (see [`Form`]).
 ///
@@ -147,6 +150,18 @@ impl Op for Matmul {
             *x += residual.map_or(0.0, |residual| residual.data[i]);
         }
         Ok(vec![Array { shape, data }])
+    }
+
+    fn epilogue(&self, consumer: &dyn Op, index: usize) -> Option<Arc<dyn Op>> {
+        if self.residual {
+            return None;
+        }
+        let consumer: &dyn Any = consumer;
+        if consumer.is::<Add>() {
+            return Some(Arc::new(Self { residual: true, ..self.clone() }));
+        }
+        let adds_row = consumer.downcast_ref() == Some(&RowWise::Add) && index == 0;
+        (adds_row && !self.bias).then(|| Arc::new(Self { bias: true, ..self.clone() }) as Arc<dyn Op>)
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

@@ -1,0 +1,49 @@
+//! Which nodes matter: those that an output, or an update of a state or parameter, depends on.
+
+use super::{Alias, Graph, Kind, Tensor};
+
+impl Graph {
+    /// For each node, whether an output, or an update of a state or parameter, depends on it.
+    pub(crate) fn live(&self) -> Vec<bool> {
+        let mut live = vec![false; self.nodes.len()];
+        for (_, tensor) in &self.outputs {
+            live[tensor.node as usize] = true;
+        }
+        for index in (0..self.nodes.len()).rev() {
+            let node = &self.nodes[index];
+            live[index] |= (0..node.outputs.len()).any(|output| match self.alias(index, output) {
+                Some(Alias::InPlace(input)) => self.is_persistent(node.inputs[input]),
+                _ => false,
+            });
+            if live[index] {
+                for input in &node.inputs {
+                    live[input.node as usize] = true;
+                }
+            }
+        }
+        live
+    }
+
+    /// How output `output` of node `index` shares memory with an input.
+    pub(crate) fn alias(&self, index: usize, output: usize) -> Option<Alias> {
+        match &self.nodes[index].kind {
+            Kind::Op(op) => op.alias(output),
+            _ => None,
+        }
+    }
+
+    /// The tensor whose memory a tensor lies in.
+    pub(crate) fn root(&self, tensor: Tensor) -> Tensor {
+        match self.alias(tensor.node as usize, tensor.output as usize) {
+            Some(Alias::View(input) | Alias::InPlace(input)) => {
+                self.root(self.nodes[tensor.node as usize].inputs[input])
+            }
+            None => tensor,
+        }
+    }
+
+    /// Whether a tensor lies in the memory of a state or parameter.
+    fn is_persistent(&self, tensor: Tensor) -> bool {
+        matches!(self.nodes[self.root(tensor).node as usize].kind, Kind::Parameter(_) | Kind::State(_))
+    }
+}
