@@ -40,6 +40,7 @@ impl Gpu {
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(text.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry), source };
+        #[allow(unsafe_code, reason = "unchecked modules are much faster, and wgpu calls them unsafe")]
         let module = if self.checked() {
             device.create_shader_module(descriptor)
         } else {

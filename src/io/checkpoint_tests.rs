@@ -122,9 +122,9 @@ fn damage_is_found_and_the_older_checkpoint_taken() {
                 _ => bytes.clear(),
             }
             if damage == "remove" {
-                fs::remove_file(&file).unwrap()
+                fs::remove_file(&file).unwrap();
             } else {
-                fs::write(&file, &bytes).unwrap()
+                fs::write(&file, &bytes).unwrap();
             }
             let loaded = checkpoints.latest().unwrap().unwrap();
             // The last byte of the record is a line's end, which says nothing.

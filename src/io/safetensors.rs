@@ -277,7 +277,7 @@ fn header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
     }
     let length = u64::from_le_bytes(*prefix);
     if length > HEADER_LIMIT as u64 {
-        return Err(format!("says that its header has {} bytes: it is damaged or no safetensors file", length));
+        return Err(format!("says that its header has {length} bytes: it is damaged or no safetensors file"));
     }
     let length = length as usize;
     let text = rest.get(..length).ok_or_else(|| {

@@ -219,7 +219,7 @@ fn a_full_disk_is_an_error() {
     let tensors = [NamedTensor::f32("w", [1 << 20], &vec![1.0; 1 << 20])];
     let layout = Layout::new(&tensors).unwrap();
     let error = file::write_synced(&mut full, |w| layout.write_to(w)).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(file::explain(error).to_string().contains("make room"));
 }
 
