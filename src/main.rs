@@ -1,1 +1,3 @@
+//! The `wgformer` command.
+
 fn main() {}

@@ -1,4 +1,5 @@
 //! Every shader that the conformance suite launches, on any kind of adapter, assembled and checked without a GPU.
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};

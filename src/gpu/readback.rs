@@ -88,7 +88,7 @@ impl Gpu {
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, padded);
         let landing = Landing::new(&readback.signal);
         encoder.map_buffer_on_submit(&staging, wgpu::MapMode::Read, 0..padded, move |result| {
-            landing.landed(result.is_ok())
+            landing.landed(result.is_ok());
         });
         readback.staging = Some(staging);
         Ok(readback)

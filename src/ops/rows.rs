@@ -44,7 +44,7 @@ pub(super) fn has_rows(op: &str, x: &TensorType) -> Result<()> {
 
 /// How many f32 one load takes where runs of `count` of them are read: 4 if 4 divides it, else 1.
 pub(super) fn width(count: usize) -> usize {
-    if count % 4 == 0 { 4 } else { 1 }
+    if count.is_multiple_of(4) { 4 } else { 1 }
 }
 
 /// The snippet that defines `Element` for a width.

@@ -16,7 +16,7 @@ pub(super) struct Scores<'a> {
 
 impl<'a> Scores<'a> {
     /// The inputs of an op whose optional ones come after `fixed` others.
-    pub fn new(setting: &Setting, fixed: usize, inputs: &'a [&'a Array]) -> Result<Self> {
+    pub(super) fn new(setting: &Setting, fixed: usize, inputs: &'a [&'a Array]) -> Result<Self> {
         let types: Vec<TensorType> = inputs.iter().map(|a| TensorType::f32(a.shape.clone())).collect();
         let sizes = setting.sizes("attention", fixed, &types)?;
         let extras = setting.extras(fixed, |i| inputs[i]);
@@ -72,7 +72,7 @@ impl<'a> Scores<'a> {
     }
 
     /// out and lse.
-    pub fn forward(&self) -> (Array, Array) {
+    pub(super) fn forward(&self) -> (Array, Array) {
         let Sizes { batch, queries, heads, .. } = self.sizes;
         let mut out = Array::zeros(self.inputs[0].shape.clone());
         let mut lse = Array::zeros([batch, heads, queries]).map(|_| 1e30);
@@ -109,7 +109,7 @@ impl<'a> Scores<'a> {
     }
 
     /// dq.
-    pub fn grad_q(&self) -> Array {
+    pub(super) fn grad_q(&self) -> Array {
         let mut dq = Array::zeros(self.inputs[0].shape.clone());
         let scale = f64::from(self.setting.scale);
         self.for_each_pair(|b, h, i, j| {
@@ -121,7 +121,7 @@ impl<'a> Scores<'a> {
     }
 
     /// dk and dv.
-    pub fn grad_kv(&self) -> (Array, Array) {
+    pub(super) fn grad_kv(&self) -> (Array, Array) {
         let mut dk = Array::zeros(self.inputs[1].shape.clone());
         let mut dv = dk.clone();
         let scale = f64::from(self.setting.scale);
@@ -135,7 +135,7 @@ impl<'a> Scores<'a> {
     }
 
     /// dbias, in the bias's shape.
-    pub fn grad_bias(&self, bias: &Array) -> Array {
+    pub(super) fn grad_bias(&self, bias: &Array) -> Array {
         let mut dbias = Array::zeros(bias.shape.clone());
         let Sizes { queries, keys, heads, .. } = self.sizes;
         self.for_each_pair(|b, h, i, j| {

@@ -52,7 +52,7 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// The sizes, if the operands fit together.
-    pub fn new(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<Self> {
+    pub(super) fn new(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<Self> {
         let refuse = |what: String| Err(Error::shape("attention", what));
         for (name, ty) in [("q", q), ("k", k), ("v", v)] {
             if ty.dtype != DType::F32 {
@@ -83,12 +83,12 @@ impl Sizes {
     }
 
     /// The words of a batch row of the visible tensor.
-    pub fn visible_row(&self, masked: bool) -> usize {
+    pub(super) fn visible_row(&self, masked: bool) -> usize {
         self.queries.div_ceil(TILE) + self.queries + if masked { self.keys } else { 0 }
     }
 
     /// Pairs of a query and a key that are computed: about half of all under a causal mask.
-    pub fn pairs(&self, setting: &Setting) -> u64 {
+    pub(super) fn pairs(&self, setting: &Setting) -> u64 {
         let all = (self.batch * self.heads * self.queries * self.keys) as u64;
         if !setting.causal || setting.visible {
             return all;
@@ -108,7 +108,7 @@ pub(super) struct Extras<T> {
 
 impl Setting {
     /// Sorts the inputs that follow the `fixed` first ones.
-    pub fn extras<T>(&self, fixed: usize, input: impl Fn(usize) -> T) -> Extras<T> {
+    pub(super) fn extras<T>(&self, fixed: usize, input: impl Fn(usize) -> T) -> Extras<T> {
         Extras {
             visible: self.visible.then(|| input(fixed)),
             bias: self.bias.then(|| input(fixed + usize::from(self.visible))),
@@ -116,12 +116,12 @@ impl Setting {
     }
 
     /// The number of inputs of an op with `fixed` ones that are always there.
-    pub fn inputs(&self, fixed: usize) -> usize {
+    pub(super) fn inputs(&self, fixed: usize) -> usize {
         fixed + usize::from(self.visible) + usize::from(self.bias)
     }
 
     /// Checks the number of inputs, q, k and v, and the bias.
-    pub fn sizes(&self, op: &str, fixed: usize, inputs: &[TensorType]) -> Result<Sizes> {
+    pub(super) fn sizes(&self, op: &str, fixed: usize, inputs: &[TensorType]) -> Result<Sizes> {
         if inputs.len() != self.inputs(fixed) {
             return Err(Error::shape(op, format!("expected {} inputs, got {}", self.inputs(fixed), inputs.len())));
         }
@@ -139,7 +139,7 @@ impl Setting {
     }
 
     /// Adds to a dispatch whose own bindings are set what all attention kernels have: masks, bias, sizes.
-    pub fn finish(&self, dispatch: Dispatch, sizes: &Sizes, extras: Extras<View>) -> Dispatch {
+    pub(super) fn finish(&self, dispatch: Dispatch, sizes: &Sizes, extras: Extras<View>) -> Dispatch {
         let mut dispatch = dispatch.snippet(&SHARED);
         let next = |dispatch: &Dispatch| dispatch.bindings.len() as u32 + 1;
         dispatch = match extras.visible {

@@ -121,7 +121,7 @@ impl Window {
 
     /// Whether four elements from a multiple of 4 on can be loaded as one.
     fn vec4(&self) -> bool {
-        self.stride % 4 == 0 && self.offset % 4 == 0
+        self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4)
     }
 }
 
