@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 use wgformer::Gpu;
 
 /// All adapters, opened, by name. That there are none, or that one does not open, is a failed test.
-pub fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, Gpu)> {
+pub(crate) fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, Gpu)> {
     let (mut opened, adapters) = (Vec::new(), Gpu::adapters());
     if adapters.is_empty() {
         let hint = "no adapter: install a Vulkan driver (mesa-vulkan-drivers)";
