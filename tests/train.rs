@@ -10,7 +10,7 @@ use wgformer::train::{
     AdamOptions, BatchSource, Decay, Event, Feeds, HeldOut, LossScaling, Objective, Outcome, Part, RunOptions,
     Schedule, StepOptions, TrainStep, Trainer,
 };
-use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, TensorType, Weights};
+use wgformer::{DType, Error, Gpu, Graph, Program, Recording, Result, Tensor, TensorType, Weights};
 
 type Check = fn(&Gpu) -> Result<(), Failed>;
 
@@ -27,6 +27,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a step cut in two equals a whole one", halves_equal_the_whole),
     ("early stop", early_stop),
     ("several shards equal one", several_shards_equal_one),
+    ("ranges larger than a binding equal one", windows_equal_the_whole),
     ("a killed run resumes bit by bit", a_killed_run_resumes_bit_by_bit),
     ("recomputed activations give the same bits", recomputation_gives_the_same_bits),
 ];
@@ -436,7 +437,7 @@ fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     losses(&mut whole, &mut data, 1)?;
     let store = weights(gpu, &objective)?;
     // So small a limit that every parameter gets a shard of its own.
-    let caps = wgformer::kernel::Caps { max_binding_bytes: 128 * 4, ..gpu.caps().clone() };
+    let caps = wgformer::kernel::Caps { max_buffer_bytes: 128 * 4, ..gpu.caps().clone() };
     let step = TrainStep::new(&objective.parameters()?, &caps, options())?;
     ensure(step.layout().shards.len() > 1, "one shard")?;
     step.layout().gather(&store)?;
@@ -453,6 +454,42 @@ fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
         ensure(error <= 1e-5, format!("{name} differs by {error:e}"))?;
     }
     Ok(())
+}
+
+/// The update of one parameter of 10,000 elements, in bindings of 4,096.
+fn windows_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
+    const COUNT: usize = 10_000;
+    let run = |binding: u64| -> Result<Vec<Vec<u8>>> {
+        let parameters = vec![("w".to_owned(), TensorType::new([COUNT, 1], DType::BF16))];
+        let caps = wgformer::kernel::Caps { max_binding_bytes: binding, ..gpu.caps().clone() };
+        let step = TrainStep::new(&parameters, &caps, options())?;
+        let store = Weights::new(gpu);
+        step.layout().gather(&store)?;
+        let values = |seed| (0..COUNT as u64).flat_map(move |i| wave(seed, i).to_le_bytes()).collect::<Vec<u8>>();
+        store.upload("master.w", &values(1))?;
+        let mut g = Graph::new();
+        let gradient = g.input("gradient", [COUNT], DType::F32)?;
+        let flat = g.state("flat.gradients", [step.layout().shards[0].total], DType::F32)?;
+        let flat = ops::pack(&mut g, flat, &[(gradient, 0)], None)?;
+        g.output("flat", flat)?;
+        let graphs = [g, step.graph(Part::Update, |g| g.parameter("w", [COUNT, 1], DType::BF16))?];
+        for graph in graphs {
+            let program = Program::prepare(gpu, Recording::new(&graph, &caps)?, &store)?;
+            if graph.find("gradient").is_some() {
+                program.write("gradient", &values(2))?;
+            } else {
+                program.write("optimizer.scalars", bytemuck::cast_slice(&options().scalars(0.1).to_array()))?;
+            }
+            program.run()?;
+        }
+        ["flat.gradients", "flat.parameters", "flat.first_moment", "flat.second_moment", "flat.half", "optimizer.state"]
+            .iter()
+            .map(|name| store.download(name))
+            .collect()
+    };
+    let (cut, whole) = (run(4096 * 4)?, run(gpu.caps().max_binding_bytes)?);
+    ensure(cut == whole, "windows differ from the whole")?;
+    ensure(whole[1] != whole[0] && whole[2].iter().any(|byte| *byte != 0), "nothing was updated")
 }
 
 fn a_killed_run_resumes_bit_by_bit(gpu: &Gpu) -> Result<(), Failed> {

@@ -30,7 +30,7 @@ pub struct Shard {
     pub half: usize,
 }
 
-/// The flat ranges of a model: one shard, or several if the parameters do not fit into one binding.
+/// The flat ranges of a model: one shard, or several if the parameters do not fit into one buffer.
 ///
 /// Values, gradients and both moments are flat ranges of f32, of the same layout. What the model reads in half
 /// precision has its f32 master in the flat range and a copy in a range of its own, at the same offsets.
@@ -76,11 +76,12 @@ impl FlatLayout {
     /// Lays out parameters for an adapter.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if a single parameter is larger than the adapter binds at once, [`Error::Input`] if there
+    /// [`Error::OutOfMemory`] if a single parameter is larger than a buffer can be, [`Error::Input`] if there
     /// is none, one is no float, or both half-precision types are there.
     pub fn new(parameters: &[(String, TensorType)], caps: &Caps) -> Result<Self> {
         let half_type = half_type(parameters)?;
-        let limit = (caps.max_binding_bytes.min(caps.max_buffer_bytes) / 4) as usize / BLOCK * BLOCK;
+        // Kernels count elements in 32 bits.
+        let limit = (caps.max_buffer_bytes / 4).min(u64::from(u32::MAX)) as usize / BLOCK * BLOCK;
         let mut shards: Vec<Shard> = Vec::new();
         let (halves, full): (Vec<_>, Vec<_>) = parameters.iter().partition(|(_, ty)| ty.dtype != DType::F32);
         for (name, ty) in halves.into_iter().chain(full) {
@@ -215,7 +216,7 @@ fn too_large(name: &str, ty: &TensorType, caps: &Caps) -> Error {
     Error::OutOfMemory {
         what: format!("training \"{name}\", {ty},"),
         needed: human_bytes(ty.shape.numel() as u64 * 4),
-        available: format!("{} in one binding", human_bytes(caps.max_binding_bytes)),
+        available: format!("{} in one buffer", human_bytes(caps.max_buffer_bytes)),
         hint: "Use a smaller vocabulary or width, or another adapter".into(),
     }
 }
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_shard_never_splits_a_tensor() {
-        let caps = Caps { max_binding_bytes: 128 * 4, ..Caps::baseline() };
+        let caps = Caps { max_buffer_bytes: 128 * 4, ..Caps::baseline() };
         let list = parameters(&[("a", 64, DType::F32), ("b", 100, DType::F32), ("c", 10, DType::F32)]);
         let layout = FlatLayout::new(&list, &caps).unwrap();
         let names: Vec<Vec<&str>> =

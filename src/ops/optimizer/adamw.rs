@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay.
 
-use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector};
+use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector, window, windows};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch};
@@ -60,19 +60,23 @@ impl Op for AdamW {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let vectors = cx.input(0).numel() / 4;
-        cx.dispatch(
-            Dispatch::new(&ADAMW)
-                .read(cx.input(1))
-                .read(cx.input(4))
-                .read(cx.input(5))
-                .update(cx.output(0))
-                .update(cx.output(1))
-                .update(cx.output(2))
-                .param(vectors)
-                .groups_for(vectors, 64)
-                .flops(vectors as u64 * 4 * 16),
-        )
+        for range in windows(cx, cx.input(0).numel()) {
+            let vectors = range.len() / 4;
+            let rows = range.start / BLOCK * 2..range.end / BLOCK * 2;
+            cx.dispatch(
+                Dispatch::new(&ADAMW)
+                    .read(window(cx.input(1), &range))
+                    .read(window(cx.input(4), &rows))
+                    .read(cx.input(5))
+                    .update(window(cx.output(0), &range))
+                    .update(window(cx.output(1), &range))
+                    .update(window(cx.output(2), &range))
+                    .param(vectors)
+                    .groups_for(vectors, 64)
+                    .flops(range.len() as u64 * 16),
+            )?;
+        }
+        Ok(())
     }
 
     fn alias(&self, index: usize) -> Option<Alias> {

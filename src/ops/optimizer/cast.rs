@@ -1,11 +1,11 @@
 //! Half-precision copies of f32 weights.
 
-use super::{BLOCK, expect_count, expect_flat};
+use super::{BLOCK, expect_count, expect_flat, window, windows};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
-use crate::shape::{Shape, TensorType};
+use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::shape::TensorType;
 
 static CAST_HALF: Kernel = Kernel::new("cast_half", include_str!("../../../shaders/cast_half.wgsl"));
 
@@ -60,17 +60,18 @@ impl Op for CastHalf {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let (source, target) = (cx.input(0), cx.output(0));
-        let count = target.numel();
-        let window = View { shape: Shape::new([count]), ..source };
-        cx.dispatch(
-            Dispatch::new(&CAST_HALF)
-                .constant("BRAIN", self.dtype == DType::BF16)
-                .read(window)
-                .write(target)
-                .param(count / 4)
-                .groups_for(count / 4, 64),
-        )
+        for range in windows(cx, cx.output(0).numel()) {
+            let vectors = range.len() / 4;
+            cx.dispatch(
+                Dispatch::new(&CAST_HALF)
+                    .constant("BRAIN", self.dtype == DType::BF16)
+                    .read(window(cx.input(0), &range))
+                    .write(window(cx.output(0), &range))
+                    .param(vectors)
+                    .groups_for(vectors, 64),
+            )?;
+        }
+        Ok(())
     }
 
     fn alias(&self, _index: usize) -> Option<Alias> {

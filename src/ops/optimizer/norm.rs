@@ -1,6 +1,6 @@
 //! The Euclidean norm of all gradients together.
 
-use super::expect_flat;
+use super::{expect_flat, window, windows};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -46,16 +46,20 @@ impl Op for GlobalNorm {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let groups: Vec<usize> = (0..cx.input_count()).map(|i| cx.input(i).numel().div_ceil(CHUNK)).collect();
-        let total: usize = groups.iter().sum();
+        let mut pieces = Vec::new();
+        for index in 0..cx.input_count() {
+            let flat = cx.input(index);
+            pieces.extend(windows(cx, flat.numel()).iter().map(|range| window(flat.clone(), range)));
+        }
+        let total: usize = pieces.iter().map(|piece| piece.numel().div_ceil(CHUNK)).sum();
         let partials = cx.scratch([total], DType::F32);
         let mut first = 0;
-        for (index, &groups) in groups.iter().enumerate() {
-            let flat = cx.input(index);
-            let count = flat.numel();
+        for piece in pieces {
+            let count = piece.numel();
+            let groups = count.div_ceil(CHUNK);
             cx.dispatch(
                 Dispatch::new(&NORM_PARTIALS)
-                    .read(flat)
+                    .read(piece)
                     .update(partials.clone())
                     .param(count / 4)
                     .param(first)

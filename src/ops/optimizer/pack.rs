@@ -1,11 +1,11 @@
 //! Tensors into their places in a flat range.
 
-use super::{expect_flat, expect_vector};
+use super::{expect_flat, expect_vector, window, windows};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, View};
-use crate::shape::{Shape, TensorType};
+use crate::shape::TensorType;
 
 static PACK: Kernel = Kernel::new("pack", include_str!("../../../shaders/pack.wgsl"));
 static PACK_ACCUMULATE: Kernel = Kernel::new("pack_accumulate", include_str!("../../../shaders/pack_accumulate.wgsl"));
@@ -72,20 +72,22 @@ impl Op for Pack {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         for (index, &offset) in self.offsets.iter().enumerate() {
-            let part = cx.input(self.first_part() + index);
-            let (flat, count) = (cx.output(0), part.numel());
+            let (part, flat) = (cx.input(self.first_part() + index), cx.output(0));
             if part.slot == flat.slot {
                 // Its producer wrote it in place.
                 continue;
             }
-            let window = View { start: flat.start + offset, shape: Shape::new([count]), ..flat };
-            let dispatch = if self.accumulate {
-                Dispatch::new(&PACK_ACCUMULATE).read(part).read(cx.input(1)).update(window)
-            } else {
-                Dispatch::new(&PACK).read(part).write(window)
-            };
-            let flops = if self.accumulate { count as u64 } else { 0 };
-            cx.dispatch(dispatch.param(count).groups_for(count, 256).flops(flops))?;
+            let place = View { start: flat.start + offset, ..flat };
+            for range in windows(cx, part.numel()) {
+                let (part, place) = (window(part.clone(), &range), window(place.clone(), &range));
+                let count = range.len();
+                let dispatch = if self.accumulate {
+                    Dispatch::new(&PACK_ACCUMULATE).read(part).read(cx.input(1)).update(place).flops(count as u64)
+                } else {
+                    Dispatch::new(&PACK).read(part).write(place)
+                };
+                cx.dispatch(dispatch.param(count).groups_for(count, 256))?;
+            }
         }
         Ok(())
     }
