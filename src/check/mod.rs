@@ -5,5 +5,7 @@
 
 mod case;
 pub mod cases;
+mod golden;
 
 pub use case::{Case, Comparison, Feed, Tolerance};
+pub use golden::{GoldenReport, GoldenRow, check_golden};

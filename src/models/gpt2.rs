@@ -171,12 +171,6 @@ impl Decoder for Gpt2 {
     }
 
     fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
-        if inputs.dropout_seed.is_some() && self.attention_dropout > 0.0 {
-            log::warn!(
-                "attn_pdrop {} is not applied: attention probabilities are never stored",
-                self.attention_dropout
-            );
-        }
         inputs.check(self.positions, "n_positions")?;
         let mut x = g.scope("embedding", |g| {
             let (table, places) = ([self.vocabulary, self.width], [self.positions, self.width]);
@@ -203,6 +197,14 @@ impl Decoder for Gpt2 {
         let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
         let weight = g.parameter(name, [self.vocabulary, self.width], self.storage)?;
         Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+    }
+
+    fn drops(&self) -> bool {
+        if self.attention_dropout > 0.0 {
+            let rate = self.attention_dropout;
+            log::warn!("attn_pdrop {rate} is not applied: attention probabilities are never stored");
+        }
+        self.embedding_dropout > 0.0 || self.residual_dropout > 0.0
     }
 
     fn initial(&self, parameter: &str) -> Initial {

@@ -166,10 +166,6 @@ impl Decoder for Llama {
     }
 
     fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
-        if inputs.dropout_seed.is_some() && self.attention_dropout > 0.0 {
-            let rate = self.attention_dropout;
-            log::warn!("attention_dropout {rate} is not applied: attention probabilities are never stored");
-        }
         inputs.check(self.positions, "max_position_embeddings")?;
         let table = [self.vocabulary, self.width];
         let mut x =
@@ -195,6 +191,14 @@ impl Decoder for Llama {
         let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let weight = g.parameter(name, [self.vocabulary, self.width], self.storage)?;
         Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+    }
+
+    fn drops(&self) -> bool {
+        if self.attention_dropout > 0.0 {
+            let rate = self.attention_dropout;
+            log::warn!("attention_dropout {rate} is not applied: attention probabilities are never stored");
+        }
+        false
     }
 
     fn initial(&self, parameter: &str) -> Initial {

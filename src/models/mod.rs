@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
 use crate::nn::Memory;
-use crate::ops::{self, WeightLayout};
+use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 use crate::program::{Weights, pack};
 use crate::shape::TensorType;
 use serde_json::Value;
@@ -129,6 +129,9 @@ pub trait Decoder: Debug + Send + Sync {
     /// Those of the graph.
     fn head(&self, g: &mut Graph) -> Result<Head>;
 
+    /// Whether training drops anything, so that it needs a seed. A rate in the config that is not applied is warned of.
+    fn drops(&self) -> bool;
+
     /// What a fresh parameter is filled with.
     fn initial(&self, parameter: &str) -> Initial;
 
@@ -149,6 +152,25 @@ pub trait Decoder: Debug + Send + Sync {
     fn logits(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
         let head = self.head(g)?;
         g.scope("head", |g| ops::linear(g, hidden, head.weight, head.bias, head.layout))
+    }
+
+    /// The mean cross-entropy against `labels (B, T)` i32. `labels[t]` is the token behind `ids[t]`; negative ones do not
+    /// count. All logits are never in memory at once.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn loss(&self, g: &mut Graph, inputs: &Inputs, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        let hidden = self.hidden(g, inputs)?;
+        self.loss_of(g, hidden, labels, options)
+    }
+
+    /// The loss, as [`Decoder::loss`], from hidden states.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn loss_of(&self, g: &mut Graph, hidden: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        let head = self.head(g)?;
+        g.scope("head", |g| ops::linear_cross_entropy(g, hidden, head.weight, head.bias, head.layout, labels, options))
     }
 
     /// The parameters in the order of their first use: names as Hugging Face gives them, and types.

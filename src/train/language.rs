@@ -1,13 +1,50 @@
 //! Language modelling: windows of tokens as the inputs `ids` and `labels` of a model.
 
 use super::data::{Batch, Batches, in_order};
-use super::objective::{BatchSource, Feeds, HeldOut};
+use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
+use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::models::{Decoder, Inputs};
+use crate::ops::CrossEntropyOptions;
+use crate::shape::TensorType;
+use std::sync::Arc;
 
 /// The input of token ids, `(rows, length)` u32.
 pub const IDS: &str = "ids";
 /// The input of next tokens, `(rows, length)` i32; negative ones do not count.
 pub const LABELS: &str = "labels";
+
+/// A decoder that learns to predict the next token, from the inputs [`IDS`] and [`LABELS`].
+#[derive(Clone, Debug)]
+pub struct LanguageModel {
+    /// The decoder.
+    pub model: Arc<dyn Decoder>,
+    /// Rows of a micro-batch.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub length: usize,
+    /// What the loss has besides the cross-entropy; evaluation goes without.
+    pub options: CrossEntropyOptions,
+}
+
+impl Objective for LanguageModel {
+    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+        self.model.parameters()
+    }
+
+    fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
+        let shape = [self.rows, self.length];
+        let ids = g.input(IDS, shape, DType::U32)?;
+        let labels = g.input(LABELS, shape, DType::I32)?;
+        let mut inputs = Inputs::new(g, ids)?;
+        if training && self.model.drops() {
+            inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
+        }
+        let options = if training { self.options } else { CrossEntropyOptions::default() };
+        self.model.loss(g, &inputs, labels, &options)
+    }
+}
 
 impl Batch {
     /// The batch as the inputs [`IDS`] and [`LABELS`].

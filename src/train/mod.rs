@@ -11,7 +11,7 @@ mod step;
 mod trainer;
 
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, in_order};
-pub use language::{IDS, LABELS, held_out};
+pub use language::{IDS, LABELS, LanguageModel, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};

@@ -1,0 +1,228 @@
+//! Golden folders: a small model as Hugging Face writes it, with what PyTorch computed from it in f64.
+//!
+//! A folder holds `config.json`, `model.safetensors`, `golden.safetensors` (inputs, outputs, `loss`, and `grad.NAME` of
+//! every parameter) and, for models that generate, `generated.safetensors` (`prompt` and the `greedy` continuation).
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateLimits, Generator, SamplingOptions};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Tensor};
+use crate::io::{ModelFolder, Tensors};
+use crate::models::{self, Decoder, Inputs};
+use crate::ops::CrossEntropyOptions;
+use crate::program::{Program, Weights};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The largest error of an output, over its largest entry.
+const OUTPUT_LIMIT: f64 = 1e-4;
+/// The largest error of a gradient, over its largest entry.
+const GRADIENT_LIMIT: f64 = 1e-3;
+/// The relative error of the loss.
+const LOSS_LIMIT: f64 = 1e-5;
+/// A gradient that is small beside the model's largest (a key bias has none in exact arithmetic) is measured by this
+/// share of the largest.
+const GRADIENT_FLOOR: f64 = 1e-3;
+
+/// One compared result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GoldenRow {
+    /// `logits`, `loss`, `grad.NAME` or `greedy`.
+    pub what: String,
+    /// The largest error over the largest entry; for `greedy` the number of wrong tokens.
+    pub error: f64,
+    /// What is allowed.
+    pub limit: f64,
+    /// Whether the error is within the limit.
+    pub passed: bool,
+}
+
+impl GoldenRow {
+    fn new(what: impl Into<String>, error: f64, limit: f64) -> Self {
+        Self { what: what.into(), error, limit, passed: error <= limit }
+    }
+}
+
+/// How close a model on one adapter comes to a golden folder.
+#[derive(Clone, Debug, Serialize)]
+pub struct GoldenReport {
+    /// The folder.
+    pub folder: String,
+    /// The architecture.
+    pub model: String,
+    /// The adapter.
+    pub adapter: String,
+    /// The results.
+    pub rows: Vec<GoldenRow>,
+}
+
+impl GoldenReport {
+    /// Whether all results are within their limits.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.passed)
+    }
+
+    /// The largest error among the rows whose name begins so; NaN if one is.
+    #[must_use]
+    pub fn worst(&self, prefix: &str) -> f64 {
+        let errors = self.rows.iter().filter(|row| row.what.starts_with(prefix)).map(|row| row.error);
+        errors.fold(0.0, larger)
+    }
+}
+
+/// Runs the model of a golden folder on the GPU and compares it: outputs, loss, every gradient, greedy tokens.
+///
+/// # Errors
+/// Whatever keeps the model from running at all; a result that is off is a row of the report.
+pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport> {
+    let folder = folder.as_ref();
+    let (model, weights) = models::load(gpu, &ModelFolder::open(folder)?, DType::F32)?;
+    let model: Arc<dyn Decoder> = model.into();
+    let golden = Tensors::open(folder.join("golden.safetensors"))?;
+    let mut rows = check_step(gpu, model.as_ref(), &weights, &golden)?;
+    let generated = folder.join("generated.safetensors");
+    if generated.exists() {
+        rows.push(check_greedy(gpu, &model, &weights, &Tensors::open(generated)?)?);
+    }
+    Ok(GoldenReport {
+        folder: folder.display().to_string(),
+        model: model.config()["model_type"].as_str().unwrap_or_default().into(),
+        adapter: format!("{:?} {}", gpu.info().backend, gpu.info().name),
+        rows,
+    })
+}
+
+/// Outputs, loss and gradients of one step.
+fn check_step(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, golden: &Tensors) -> Result<Vec<GoldenRow>> {
+    let ids = golden.expect("input_ids")?;
+    let [batch, time] = ids.shape.expect("input_ids")?;
+    let mask = golden.get("attention_mask");
+    let mut g = Graph::new();
+    let graph_ids = g.input("input_ids", [batch, time], DType::U32)?;
+    let labels = g.input("labels", [batch, time], DType::I32)?;
+    let mut inputs = Inputs::new(&mut g, graph_ids)?;
+    if mask.is_some() {
+        let mask = g.input("attention_mask", [batch, time], DType::U32)?;
+        inputs = inputs.with_mask(mask);
+    }
+    let hidden = model.hidden(&mut g, &inputs)?;
+    let logits = model.logits(&mut g, hidden)?;
+    let loss = model.loss_of(&mut g, hidden, labels, &CrossEntropyOptions::default())?;
+    g.output("logits", logits)?;
+    g.output("loss", loss)?;
+    let parameters: Vec<(String, Tensor)> = g.parameters().map(|(name, t)| (name.to_owned(), t)).collect();
+    let wrt: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
+    let gradients = g.differentiate(loss, &wrt)?;
+    for ((name, _), gradient) in parameters.iter().zip(&gradients) {
+        if let Some(gradient) = gradient {
+            g.output(&format!("grad.{name}"), *gradient)?;
+        }
+    }
+    let program = Program::new(gpu, &g, weights)?;
+    program.write("input_ids", bytemuck::cast_slice(&ids.to_u32()?))?;
+    program.write("labels", bytemuck::cast_slice(&next_tokens(&golden.expect("labels")?.to_i32()?, time)))?;
+    if let Some(mask) = mask {
+        program.write("attention_mask", bytemuck::cast_slice(&mask.to_u32()?))?;
+    }
+    program.run()?;
+    compare_step(&program, &g, golden)
+}
+
+/// The labels as training wants them: `labels[t]` is the token behind `ids[t]`, and behind the last there is none.
+fn next_tokens(labels: &[i32], time: usize) -> Vec<i32> {
+    labels.chunks_exact(time).flat_map(|row| row.iter().skip(1).copied().chain([-100])).collect()
+}
+
+/// A row for every output of the golden file.
+fn compare_step(program: &Program, g: &Graph, golden: &Tensors) -> Result<Vec<GoldenRow>> {
+    let names = || golden.names().filter(|n| *n == "logits" || *n == "loss" || n.starts_with("grad."));
+    let mut largest_gradient = 0.0_f64;
+    for name in names().filter(|n| n.starts_with("grad.")) {
+        largest_gradient = largest_gradient.max(largest(&golden.expect(name)?.to_f32()?));
+    }
+    let mut rows = Vec::new();
+    for name in names() {
+        let expected = golden.expect(name)?.to_f32()?;
+        let got = match g.outputs().iter().any(|(n, _)| n == name) {
+            true => program.read_f32(name)?,
+            false => vec![f32::NAN; expected.len()],
+        };
+        let (floor, limit) = match name {
+            "loss" => (0.0, LOSS_LIMIT),
+            "logits" => (0.0, OUTPUT_LIMIT),
+            _ => (GRADIENT_FLOOR * largest_gradient, GRADIENT_LIMIT),
+        };
+        rows.push(GoldenRow::new(name, relative_error(&got, &expected, floor), limit));
+    }
+    let known = |name: &str| golden.get(name).is_some();
+    let unchecked = g.outputs().iter().filter(|(name, _)| !known(name));
+    rows.extend(unchecked.map(|(name, _)| GoldenRow::new(format!("{name} (not in the golden file)"), f64::NAN, 0.0)));
+    Ok(rows)
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |m, x| m.max(f64::from(x.abs())))
+}
+
+/// The larger of two numbers; unlike `f64::max` it keeps a NaN.
+fn larger(a: f64, b: f64) -> f64 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// The largest error over the largest expected entry or the floor; NaN if a value is.
+fn relative_error(got: &[f32], expected: &[f32], floor: f64) -> f64 {
+    if got.len() != expected.len() {
+        return f64::NAN;
+    }
+    let errors = got.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
+    errors.fold(0.0, larger) / largest(expected).max(floor).max(f64::MIN_POSITIVE)
+}
+
+/// The greedy continuation of all prompts in one batch, counted in wrong tokens.
+fn check_greedy(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, generated: &Tensors) -> Result<GoldenRow> {
+    let (prompt, greedy) = (generated.expect("prompt")?, generated.expect("greedy")?);
+    let [batch, length] = prompt.shape.expect("prompt")?;
+    let [rows, whole] = greedy.shape.expect("greedy")?;
+    if rows != batch || whole <= length {
+        let message = format!("greedy has shape {}, which does not continue prompt {}", greedy.shape, prompt.shape);
+        return Err(Error::format(generated.path(), message));
+    }
+    let prompts: Vec<Vec<u32>> = prompt.to_u32()?.chunks_exact(length).map(<[u32]>::to_vec).collect();
+    let mut generator = Generator::new(gpu, model.clone(), weights, GenerateLimits { batch, max_tokens: whole })?;
+    let options =
+        SamplingOptions { end: models::end_tokens(&model.config()), ..SamplingOptions::greedy(whole - length) };
+    let answers = generator.generate(&prompts, &options, |_| ControlFlow::Continue(()))?;
+    let expected = greedy.to_u32()?;
+    let mut wrong = 0;
+    for (row, answer) in expected.chunks_exact(whole).zip(&answers) {
+        let expected = &row[length..];
+        // Behind an end token the file is padded.
+        let end = expected.iter().position(|id| options.end.contains(id)).map_or(expected.len(), |i| i + 1);
+        let same = expected[..end].iter().zip(&answer.tokens).filter(|(a, b)| a == b).count();
+        wrong += end.max(answer.tokens.len()) - same;
+    }
+    Ok(GoldenRow::new("greedy", wrong as f64, 0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_measured_by_the_largest_entry_or_the_floor_and_nan_never_passes() {
+        assert_eq!(relative_error(&[1.0, 4.0], &[1.5, -4.0], 0.0), 2.0);
+        assert_eq!(relative_error(&[0.5], &[0.0], 2.0), 0.25);
+        assert_eq!(relative_error(&[0.0], &[0.0], 0.0), 0.0);
+        assert!(!GoldenRow::new("x", relative_error(&[f32::NAN, 0.0], &[1.0, 0.0], 0.0), 1.0).passed);
+        assert!(!GoldenRow::new("x", relative_error(&[1.0], &[1.0, 0.0], 0.0), 1.0).passed);
+    }
+
+    #[test]
+    fn labels_move_by_one_in_each_row() {
+        assert_eq!(next_tokens(&[1, 2, 3, 4, 5, 6], 3), [2, 3, -100, 5, 6, -100]);
+    }
+}

@@ -1,0 +1,48 @@
+//! Golden folders on every adapter of this machine: what PyTorch computed from the same weights.
+//!
+//! `cargo test --test golden -- NAME` runs some of it; the errors measured are printed.
+
+mod common;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::PathBuf;
+use wgformer::Gpu;
+use wgformer::check::check_golden;
+
+const MODELS: [&str; 2] = ["gpt2", "llama"];
+
+fn main() {
+    let mut trials = Vec::new();
+    for (name, gpu) in common::adapters(&mut trials) {
+        for model in MODELS {
+            let gpu = gpu.clone();
+            trials.push(Trial::test(format!("[{name}] golden {model}"), move || run(&gpu, model)));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(model);
+    let report = check_golden(gpu, folder)?;
+    println!(
+        "{} {model}: logits {:.1e}, loss {:.1e}, gradients {:.1e}, {} wrong tokens",
+        report.adapter,
+        report.worst("logits"),
+        report.worst("loss"),
+        report.worst("grad."),
+        report.worst("greedy"),
+    );
+    let mut wanted = vec!["logits", "loss", "greedy"];
+    wanted.retain(|what| !report.rows.iter().any(|row| row.what == *what));
+    if !wanted.is_empty() {
+        return Err(format!("not compared: {wanted:?}").into());
+    }
+    let failed: Vec<String> = report
+        .rows
+        .iter()
+        .filter(|row| !row.passed)
+        .map(|row| format!("{}: error {:.1e}, allowed {:.1e}", row.what, row.error, row.limit))
+        .collect();
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+}
