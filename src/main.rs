@@ -1,3 +1,5 @@
-//! The `wgformer` command.
+//! The `wgformer` command. All logic is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    wgformer::cli::main()
+}

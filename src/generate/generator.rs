@@ -98,7 +98,11 @@ impl Generator {
     pub(super) fn prefill(&mut self, length: usize) -> Result<(&Program, usize)> {
         let bucket = length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens);
         if !self.prefill.contains_key(&bucket) {
-            let program = Program::new(&self.gpu, &self.prefill_graph(bucket)?, &self.weights)?;
+            let program = Program::new(
+                &self.gpu,
+                &Self::prefill_graph(self.model.as_ref(), self.limits, bucket)?,
+                &self.weights,
+            )?;
             self.prefill.insert(bucket, program);
         }
         self.prefill.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
@@ -107,47 +111,45 @@ impl Generator {
     /// The program that adds a token to every row.
     pub(super) fn decode(&mut self) -> Result<&Program> {
         if self.decode.is_none() {
-            self.decode = Some(Program::new(&self.gpu, &self.decode_graph()?, &self.weights)?);
+            self.decode =
+                Some(Program::new(&self.gpu, &Self::decode_graph(self.model.as_ref(), self.limits)?, &self.weights)?);
         }
         self.decode.as_ref().ok_or_else(|| absent("decode"))
     }
 
-    /// Inputs `ids (B, bucket)` and `last (B)`: the index among all `B · bucket` tokens of each row's last one.
-    fn prefill_graph(&self, bucket: usize) -> Result<Graph> {
-        let GenerateLimits { batch, max_tokens } = self.limits;
+    /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)` and `last (B)`: the index among all
+    /// `B · bucket` tokens of each row's last one.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn prefill_graph(model: &dyn Decoder, limits: GenerateLimits, bucket: usize) -> Result<Graph> {
+        let GenerateLimits { batch, max_tokens } = limits;
         let mut g = Graph::new();
         let ids = g.input("ids", [batch, bucket], DType::U32)?;
         let last = g.input("last", [batch], DType::U32)?;
         let inputs = Inputs { memory: Memory::Prefill { capacity: max_tokens }, ..Inputs::new(&mut g, ids)? };
-        let hidden = self.model.hidden(&mut g, &inputs)?;
-        let rows = self.rows(&mut g, hidden)?;
+        let hidden = model.hidden(&mut g, &inputs)?;
+        let rows = rows(&mut g, hidden)?;
         let rows = ops::gather_rows(&mut g, rows, last)?;
-        self.finish(g, rows)
+        with_logits(model, g, rows)
     }
 
-    /// Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which count the new token.
-    fn decode_graph(&self) -> Result<Graph> {
-        let GenerateLimits { batch, max_tokens } = self.limits;
+    /// The graph that adds a token to every row. Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which count
+    /// the new token.
+    ///
+    /// # Errors
+    /// Those of the model.
+    pub fn decode_graph(model: &dyn Decoder, limits: GenerateLimits) -> Result<Graph> {
+        let GenerateLimits { batch, max_tokens } = limits;
         let mut g = Graph::new();
         let ids = g.input("ids", [batch, 1], DType::U32)?;
         let positions = g.input("positions", [batch, 1], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let memory = Memory::Decode { capacity: max_tokens, lengths };
-        let hidden =
-            self.model.hidden(&mut g, &Inputs { ids, positions, places: max_tokens, memory, dropout_seed: None })?;
-        let rows = self.rows(&mut g, hidden)?;
-        self.finish(g, rows)
-    }
-
-    fn rows(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
-        let (rows, width) = (g.shape(hidden).rows(), g.shape(hidden).last());
-        ops::reshape(g, hidden, [rows, width])
-    }
-
-    fn finish(&self, mut g: Graph, rows: Tensor) -> Result<Graph> {
-        let logits = self.model.logits(&mut g, rows)?;
-        g.output("logits", logits)?;
-        Ok(g)
+        let inputs = Inputs { ids, positions, places: max_tokens, memory, dropout_seed: None };
+        let hidden = model.hidden(&mut g, &inputs)?;
+        let rows = rows(&mut g, hidden)?;
+        with_logits(model, g, rows)
     }
 
     /// Answers prompts, any number of them, `batch` at a time. Each token is shown to `watch` as it comes, which can
@@ -204,6 +206,17 @@ impl Generator {
         });
         Ok(steps.boxed())
     }
+}
+
+fn rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
+    let (rows, width) = (g.shape(hidden).rows(), g.shape(hidden).last());
+    ops::reshape(g, hidden, [rows, width])
+}
+
+fn with_logits(model: &dyn Decoder, mut g: Graph, rows: Tensor) -> Result<Graph> {
+    let logits = model.logits(&mut g, rows)?;
+    g.output("logits", logits)?;
+    Ok(g)
 }
 
 fn absent(what: &str) -> Error {

@@ -2,6 +2,7 @@
 
 use super::{Caps, Gpu, GpuOptions};
 use crate::error::{Error, Result};
+use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -58,11 +59,12 @@ impl AdapterSummary {
         }
     }
 
-    /// Orders adapters from best to worst: real GPUs first, then the backend with fewer layers, then the list's order.
-    fn rank(&self) -> (usize, usize, usize) {
+    /// Orders adapters from best to worst: real GPUs first, then the backend with fewer layers, then wider vectors (of
+    /// two drivers that compute on the CPU the faster one), then the list's order.
+    fn rank(&self) -> (usize, usize, Reverse<u32>, usize) {
         const TYPES: [&str; 5] = ["discrete", "integrated", "virtual", "other", "cpu"];
         let device_type = TYPES.iter().position(|t| *t == self.device_type).unwrap_or(TYPES.len());
-        (device_type, usize::from(self.backend == "gl"), self.index)
+        (device_type, usize::from(self.backend == "gl"), Reverse(self.caps.subgroup.unwrap_or(0)), self.index)
     }
 }
 

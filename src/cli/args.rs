@@ -1,0 +1,300 @@
+//! The arguments of the `wgformer` command.
+
+use crate::DType;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Transformers on any GPU: train, generate, evaluate, inspect.
+#[derive(Debug, Parser)]
+#[command(name = "wgformer", version, max_term_width = 100, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the adapters of this machine and what they can do
+    Devices(DevicesArgs),
+    /// Train a model on text, from scratch, from a checkpoint or from a Hugging Face folder
+    Train(Box<TrainArgs>),
+    /// Continue a prompt
+    Generate(GenerateArgs),
+    /// Loss and perplexity of a model on text
+    Eval(EvalArgs),
+    /// Show what a step of a model does: dispatches, FLOPs, bytes, memory plan, time
+    Inspect(InspectArgs),
+    /// Compare models with what PyTorch computed from them
+    Check(CheckArgs),
+}
+
+/// Where to run and how to print: options that most subcommands take.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Adapter: index, part of the name, backend (vulkan, gl, metal, dx12) or backend:name [default: $WGFORMER_ADAPTER,
+    /// else the best]
+    #[arg(long, value_name = "ADAPTER")]
+    pub(super) adapter: Option<String>,
+    /// Print JSON for programs instead of text for people
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DevicesArgs {
+    /// Print JSON for programs instead of text for people
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Model families that can be trained from scratch.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Family {
+    /// Learned positions, layer norm, GELU
+    Gpt2,
+    /// Rotary positions, RMS norm, gated SiLU
+    Llama,
+}
+
+/// Shapes of a learning-rate schedule.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ScheduleKind {
+    /// The same rate throughout
+    Constant,
+    /// Half a cosine down to the final rate
+    Cosine,
+    /// A straight line down to the final rate
+    Linear,
+    /// Warm-up, stable, decay over the last fifth
+    Wsd,
+}
+
+/// Element types that weights can be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Storage {
+    /// 32-bit float
+    F32,
+    /// 16-bit IEEE float; training keeps f32 masters and scales the loss
+    F16,
+    /// 16-bit brain float; training keeps f32 masters
+    Bf16,
+}
+
+impl From<Storage> for DType {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::F32 => Self::F32,
+            Storage::F16 => Self::F16,
+            Storage::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// The size of a new model.
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// Model family
+    #[arg(long, value_enum, default_value = "gpt2")]
+    pub(super) model: Family,
+    /// Blocks
+    #[arg(long, default_value_t = 4)]
+    pub(super) layers: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = 4)]
+    pub(super) heads: usize,
+    /// Heads of keys and values (llama) [default: as many as heads]
+    #[arg(long)]
+    pub(super) kv_heads: Option<usize>,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = 128)]
+    pub(super) width: usize,
+    /// Tokens of context
+    #[arg(long, default_value_t = 128)]
+    pub(super) context: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Text files to learn from; a tenth of the text is held out
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(super) data: Vec<PathBuf>,
+    /// Folder for checkpoints, the loss curve and the finished model
+    #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
+    pub(super) out: PathBuf,
+    /// Tokenizer: bytes, chars, bpe:SIZE (trained on the text) or a tokenizer.json
+    #[arg(long, default_value = "bpe:1024")]
+    pub(super) tokenizer: String,
+    /// Start from the weights of a Hugging Face folder instead of new ones
+    #[arg(long, value_name = "DIR")]
+    pub(super) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8)]
+    pub(super) batch: usize,
+    /// Steps of training
+    #[arg(long, default_value_t = 1000)]
+    pub(super) steps: u64,
+    /// Stop after this many minutes, saving first
+    #[arg(long)]
+    pub(super) minutes: Option<f64>,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 2e-3)]
+    pub(super) lr: f64,
+    /// Schedule of the learning rate
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub(super) schedule: ScheduleKind,
+    /// Steps of linear warm-up
+    #[arg(long, default_value_t = 50)]
+    pub(super) warmup: u64,
+    /// Final learning rate as a share of the highest
+    #[arg(long, default_value_t = 0.1)]
+    pub(super) final_lr: f64,
+    /// Decoupled weight decay; gains and biases are spared
+    #[arg(long, default_value_t = 0.1)]
+    pub(super) weight_decay: f64,
+    /// Clip gradients to this global norm
+    #[arg(long, default_value_t = 1.0)]
+    pub(super) clip: f64,
+    /// Dropout rate
+    #[arg(long, default_value_t = 0.0)]
+    pub(super) dropout: f64,
+    /// Batches whose gradients are summed before a step
+    #[arg(long, default_value_t = 1)]
+    pub(super) accumulate: u32,
+    /// Compute activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    pub(super) recompute: bool,
+    /// Element type in which the forward and backward pass read weights
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(super) dtype: Storage,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Steps between evaluations on held-out text
+    #[arg(long, default_value_t = 100)]
+    pub(super) eval_every: u64,
+    /// Stop when this many evaluations in a row bring nothing better
+    #[arg(long)]
+    pub(super) patience: Option<u32>,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 200)]
+    pub(super) checkpoint_every: u64,
+    /// Go on from the newest checkpoint in the output folder
+    #[arg(long)]
+    pub(super) resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Folder of the model: config.json, model.safetensors, tokenizer.json
+    #[arg(value_name = "MODEL")]
+    pub(super) model: PathBuf,
+    /// Text to continue; several are continued as one batch
+    #[arg(long, short, default_value = "\n")]
+    pub(super) prompt: Vec<String>,
+    /// Tokens to write
+    #[arg(long, short = 'n', default_value_t = 200)]
+    pub(super) max_tokens: usize,
+    /// Take the likeliest token each time
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    pub(super) greedy: bool,
+    /// Randomness: below 1 more predictable, above 1 wilder
+    #[arg(long, default_value_t = 0.8)]
+    pub(super) temperature: f32,
+    /// Choose among this many likeliest tokens
+    #[arg(long)]
+    pub(super) top_k: Option<usize>,
+    /// Choose among the likeliest tokens that hold this share of the probability
+    #[arg(long)]
+    pub(super) top_p: Option<f32>,
+    /// Drop tokens below this share of the likeliest one's probability
+    #[arg(long)]
+    pub(super) min_p: Option<f32>,
+    /// Lower the odds of tokens that were used already by this factor
+    #[arg(long, default_value_t = 1.0)]
+    pub(super) repetition_penalty: f32,
+    /// Seed of the choice
+    #[arg(long, default_value_t = 1)]
+    pub(super) seed: u64,
+    /// Stop in front of this text
+    #[arg(long)]
+    pub(super) stop: Vec<String>,
+    /// Element type to hold the weights in
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(super) dtype: Storage,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Folder of the model
+    #[arg(value_name = "MODEL")]
+    pub(super) model: PathBuf,
+    /// Text files to measure on
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(super) data: Vec<PathBuf>,
+    /// Tokens of context [default: what the model was made for]
+    #[arg(long)]
+    pub(super) context: Option<usize>,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8)]
+    pub(super) batch: usize,
+    /// Measure on at most this many batches
+    #[arg(long)]
+    pub(super) batches: Option<usize>,
+}
+
+/// Steps that can be inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum StepKind {
+    /// Forward, backward, clipping, AdamW
+    Train,
+    /// Forward and loss
+    Eval,
+    /// One token with a cache
+    Decode,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Folder of a model, or its config.json [default: a new model of the size given]
+    #[arg(value_name = "MODEL")]
+    pub(super) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// Vocabulary of a new model
+    #[arg(long, default_value_t = 1024)]
+    pub(super) vocabulary: usize,
+    /// The step to show
+    #[arg(long, value_enum, default_value = "train")]
+    pub(super) step: StepKind,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8)]
+    pub(super) batch: usize,
+    /// List every dispatch
+    #[arg(long)]
+    pub(super) list: bool,
+    /// Run the step and show where the time goes
+    #[arg(long)]
+    pub(super) profile: bool,
+    /// Run the step and write a trace for Perfetto (ui.perfetto.dev)
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Folders with config.json, model.safetensors, golden.safetensors and, for decoders, generated.safetensors
+    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    pub(super) golden: Vec<PathBuf>,
+}

@@ -1,0 +1,37 @@
+//! `wgformer check --golden`: models against what PyTorch computed from them.
+
+use super::args::CheckArgs;
+use super::{print_json, table};
+use crate::check::{GoldenReport, check_golden};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use std::process::ExitCode;
+
+pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
+    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let mut reports = Vec::new();
+    for folder in &options.golden {
+        let report = check_golden(&gpu, folder)?;
+        if !options.common.json {
+            print(&report);
+        }
+        reports.push(report);
+    }
+    if options.common.json {
+        print_json(&reports)?;
+    }
+    let passed = reports.iter().all(GoldenReport::passed);
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(report: &GoldenReport) {
+    println!("{} ({}) on {}", report.folder, report.model, report.adapter);
+    let mut table = table(&["compared", "largest relative error", "limit", ""]);
+    for row in &report.rows {
+        let verdict = if row.passed { "ok" } else { "MISSED" };
+        table.add_row([row.what.clone(), format!("{:.2e}", row.error), format!("{:.0e}", row.limit), verdict.into()]);
+    }
+    println!("{table}");
+    let missed = report.rows.iter().filter(|row| !row.passed).count();
+    println!("{} compared, {missed} missed\n", report.rows.len());
+}

@@ -1,0 +1,76 @@
+//! `wgformer eval`: loss and perplexity on text.
+
+use super::args::EvalArgs;
+use super::{print_json, read_texts};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::Graph;
+use crate::io::ModelFolder;
+use crate::models::{self, Inputs};
+use crate::ops::CrossEntropyOptions;
+use crate::program::Program;
+use crate::train::in_order;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::Instant;
+
+pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
+    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let folder = ModelFolder::open(&options.model)?;
+    let (model, weights) = models::load(&gpu, &folder, DType::F32)?;
+    let tokens = folder.expect_tokenizer()?.encode(&read_texts(&options.data)?)?;
+    let longest = model.dimensions().positions;
+    let context = options.context.unwrap_or(longest.min(1024));
+    if context == 0 || context > longest {
+        return Err(Error::input(
+            "context",
+            format!("it must be 1 to {longest}, which the model was made for; got {context}"),
+        ));
+    }
+    let mut g = Graph::new();
+    let ids = g.input("ids", [options.batch, context], DType::U32)?;
+    let labels = g.input("labels", [options.batch, context], DType::I32)?;
+    let inputs = Inputs::new(&mut g, ids)?;
+    let loss = model.loss(&mut g, &inputs, labels, &CrossEntropyOptions::default())?;
+    g.output("loss", loss)?;
+    let program = Program::new(&gpu, &g, &weights)?;
+
+    let mut batches = in_order(&tokens, options.batch, context);
+    batches.truncate(options.batches.unwrap_or(usize::MAX));
+    let bar = bar(batches.len() as u64, options.common.json);
+    let (start, mut sum, mut counted) = (Instant::now(), 0.0, 0);
+    for batch in &batches {
+        program.write("ids", bytemuck::cast_slice(&batch.inputs))?;
+        program.write("labels", bytemuck::cast_slice(&batch.labels))?;
+        program.run()?;
+        sum += f64::from(program.read_f32("loss")?[0]) * batch.counted() as f64;
+        counted += batch.counted();
+        bar.inc(1);
+        bar.set_message(format!("loss {:.4}", sum / counted.max(1) as f64));
+    }
+    bar.finish_and_clear();
+    if counted == 0 {
+        return Err(Error::input("data", "the text has fewer than two tokens: there is nothing to predict"));
+    }
+    let (loss, seconds) = (sum / counted as f64, start.elapsed().as_secs_f64());
+    let rate = counted as f64 / seconds;
+    if options.common.json {
+        print_json(&json!({ "loss": loss, "perplexity": loss.exp(), "tokens": counted, "tokens_per_second": rate }))?;
+    } else {
+        println!(
+            "loss {loss:.4} nats a token, perplexity {:.2}, over {counted} tokens ({rate:.0} tokens/s)",
+            loss.exp()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bar(length: u64, hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches  {per_sec}  {eta} left  {msg}");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

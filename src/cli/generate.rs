@@ -1,0 +1,101 @@
+//! `wgformer generate`: continue prompts.
+
+use super::args::GenerateArgs;
+use super::print_json;
+use crate::error::{Error, Result};
+use crate::generate::{Finish, GenerateLimits, Generator, SamplingOptions};
+use crate::gpu::Gpu;
+use crate::io::{ModelFolder, TextStream};
+use crate::models;
+use serde_json::json;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
+    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let folder = ModelFolder::open(&options.model)?;
+    let tokenizer = Arc::new(folder.expect_tokenizer()?.clone());
+    let (model, weights) = models::load(&gpu, &folder, options.dtype.into())?;
+    let prompts = options.prompt.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let room = model.dimensions().positions;
+    let limits = GenerateLimits { batch: prompts.len(), max_tokens: (longest + options.max_tokens).min(room) };
+    let mut sampling = sampling(options);
+    sampling.end = models::end_tokens(folder.generation.as_ref().unwrap_or(&folder.config).value());
+    let text_of = tokenizer.clone();
+    let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?
+        .with_text(Arc::new(move |tokens: &[u32]| text_of.decode(tokens)));
+    let start = Instant::now();
+    let stream_text = prompts.len() == 1 && !options.common.json && options.stop.is_empty();
+    let mut stream = tokenizer.stream();
+    if stream_text {
+        show(&options.prompt[0])?;
+    }
+    let mut failed = None;
+    let answers = generator.generate(&prompts, &sampling, |token| {
+        let ended = token.finish == Some(Finish::End);
+        if stream_text
+            && !ended
+            && let Err(error) = show_token(&mut stream, token.id)
+        {
+            failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let tokens: usize = answers.iter().map(|a| a.tokens.len()).sum();
+    let texts: Vec<&str> = answers.iter().map(|a| a.text.as_deref().unwrap_or_default()).collect();
+    if options.common.json {
+        let answers: Vec<_> = (options.prompt.iter().zip(&answers).zip(&texts))
+            .map(|((prompt, answer), text)| {
+                json!({ "prompt": prompt, "text": text, "tokens": answer.tokens, "finish": format!("{:?}", answer.finish) })
+            })
+            .collect();
+        print_json(&json!({ "answers": answers, "seconds": seconds, "tokens_per_second": tokens as f64 / seconds }))?;
+    } else {
+        if !stream_text {
+            for (prompt, text) in options.prompt.iter().zip(&texts) {
+                show(&format!("{prompt}{text}\n---\n"))?;
+            }
+        }
+        eprintln!(
+            "\n[{tokens} tokens in {seconds:.1} s, {:.1} tokens/s on {}]",
+            tokens as f64 / seconds,
+            gpu.info().name
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sampling(options: &GenerateArgs) -> SamplingOptions {
+    SamplingOptions {
+        max_new_tokens: options.max_tokens,
+        temperature: if options.greedy { 0.0 } else { options.temperature },
+        top_k: options.top_k.unwrap_or(0),
+        top_p: options.top_p.unwrap_or(1.0),
+        min_p: options.min_p.unwrap_or(0.0),
+        repetition_penalty: options.repetition_penalty,
+        seed: options.seed,
+        stop: options.stop.clone(),
+        ..SamplingOptions::default()
+    }
+}
+
+fn show_token(stream: &mut TextStream, id: u32) -> Result<()> {
+    match stream.push(id)? {
+        Some(text) => show(&text),
+        None => Ok(()),
+    }
+}
+
+fn show(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::file("standard output", e))
+}

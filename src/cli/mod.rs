@@ -1,0 +1,66 @@
+//! The `wgformer` command: what it takes, and one file a subcommand.
+
+mod args;
+mod check;
+mod devices;
+mod eval;
+mod generate;
+mod inspect;
+mod model;
+mod plot;
+mod train;
+
+use crate::error::{Error, Result};
+use crate::io::read_text;
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Runs the command line of this process. Errors go to standard error in one sentence; the exit code is then 1.
+#[must_use]
+pub fn main() -> ExitCode {
+    let filter = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=off");
+    env_logger::Builder::from_env(filter).init();
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Devices(options) => devices::run(options),
+        Command::Train(options) => train::run(options),
+        Command::Generate(options) => generate::run(options),
+        Command::Eval(options) => eval::run(options),
+        Command::Inspect(options) => inspect::run(options),
+        Command::Check(options) => check::run(options),
+    }
+}
+
+/// Prints a value as one JSON document.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::input("output", e.to_string()))?;
+    println!("{text}");
+    Ok(())
+}
+
+/// The texts of files, one behind the other.
+fn read_texts(files: &[std::path::PathBuf]) -> Result<String> {
+    let mut text = String::new();
+    for file in files {
+        text.push_str(&read_text(file)?);
+    }
+    Ok(text)
+}
+
+/// A table as wide as it needs to be.
+fn table(head: &[&str]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(head);
+    table
+}

@@ -1,0 +1,336 @@
+//! `wgformer train`: a model learns a text.
+
+use super::args::{Common, ScheduleKind, Storage, TrainArgs};
+use super::{model, plot, read_texts};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::io::{Checkpoints, Contents, ModelFolder, Tokenizer};
+use crate::models::{self, Decoder};
+use crate::ops::CrossEntropyOptions;
+use crate::program::{Weights, human_count};
+use crate::train::{
+    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LanguageModel, LossScaling, Outcome, RunOptions, Schedule,
+    StepOptions, Trainer, held_out,
+};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The share of the text that is held out.
+const HELD_OUT: f64 = 0.1;
+/// Batches that an evaluation looks at.
+const EVALUATION: usize = 16;
+/// Between two lines of progress where there is no terminal for a bar.
+const EVERY: Duration = Duration::from_secs(10);
+/// Checkpoints that are kept.
+const KEEP: usize = 2;
+
+pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // A second Ctrl-C ends the process at once; checkpoints are atomic.
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nsaving a checkpoint first; press Ctrl-C again to stop at once");
+    })
+    .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
+
+    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let text = read_texts(&options.data)?;
+    let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
+    let resumed = match options.resume {
+        true => checkpoints.latest()?,
+        false => None,
+    };
+    refuse_to_overwrite(options, &checkpoints)?;
+    let origin = match (&resumed, &options.from) {
+        (Some(loaded), _) => Some(loaded.path.clone()),
+        (None, from) => from.clone(),
+    };
+    let (model, weights, tokenizer) = prepare(options, &gpu, &text, origin.as_deref())?;
+    let corpus = Corpus::new(&tokenizer.encode(&text)?, HELD_OUT)?;
+    let files = small_files(model.as_ref(), &tokenizer)?;
+    let context = options.model.context.min(model.dimensions().positions);
+    let objective = LanguageModel {
+        model: model.clone(),
+        rows: options.batch,
+        length: context,
+        options: CrossEntropyOptions::default(),
+    };
+    let mut trainer =
+        Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options))?;
+    let mut source = match &resumed {
+        Some(loaded) => {
+            let state = serde_json::from_value(trainer.resume(loaded)?)
+                .map_err(|e| Error::format(&loaded.path, format!("the position in the data: {e}")))?;
+            Batches::resume(corpus.train.clone(), options.batch, context, state)?
+        }
+        None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
+    };
+    let held_out = sample_of(held_out(&corpus.held_out, options.batch, context));
+    introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some())?;
+
+    if let Some(minutes) = options.minutes {
+        stop_after(minutes, stop.clone())?;
+    }
+    let mut history = History::load(&options.out, trainer.state().step)?;
+    let bar = bar(options.steps, trainer.state().step, &options.common);
+    let start = Instant::now();
+    let mut save = |trainer: &Trainer, position: &Value| trainer.save(&checkpoints, position, &files).map(Some);
+    let mut progress = |event: &Event| history.take(event, &bar, &options.common);
+    let outcome = trainer.run(&mut source, &held_out, &stop, &mut save, &mut progress)?;
+    bar.finish_and_clear();
+
+    let folder = options.out.join("model");
+    let state = trainer.state();
+    finish(model.as_ref(), &trainer, &tokenizer, &folder)?;
+    history.save(&options.out)?;
+    let picture = options.out.join("loss.svg");
+    let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
+    plot::loss_curve(&picture, &curve)?;
+    let how = match outcome {
+        Outcome::Finished => "finished",
+        Outcome::StoppedEarly => "stopped early: the held-out loss got no better",
+        Outcome::Interrupted => "stopped; go on with --resume",
+    };
+    if options.common.json {
+        let best = state.best_loss;
+        println!(
+            "{}",
+            json!({ "event": "end", "outcome": how, "step": state.step, "best_held_out_loss": best, "model": folder })
+        );
+    } else {
+        println!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()));
+        println!("model       {}", folder.display());
+        println!("loss curve  {}", picture.display());
+        println!("checkpoints {}", checkpoints.folder().display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Some of the held-out batches, spread evenly.
+fn sample_of(batches: Vec<HeldOut>) -> Vec<HeldOut> {
+    let stride = batches.len().div_ceil(EVALUATION).max(1);
+    batches.into_iter().step_by(stride).collect()
+}
+
+/// A new run must not silently replace the checkpoints of another.
+fn refuse_to_overwrite(options: &TrainArgs, checkpoints: &Checkpoints) -> Result<()> {
+    if options.resume || !checkpoints.folder().exists() || checkpoints.is_empty()? {
+        return Ok(());
+    }
+    let message = "a run lies here already: go on with it (--resume), choose another folder (--out) or remove this one";
+    Err(Error::format(&options.out, message))
+}
+
+/// Model, weights and tokenizer: of a folder, or new.
+fn prepare(
+    options: &TrainArgs,
+    gpu: &Gpu,
+    text: &str,
+    origin: Option<&Path>,
+) -> Result<(Arc<dyn Decoder>, Weights, Tokenizer)> {
+    if let Some(path) = origin {
+        let folder = ModelFolder::open(path)?;
+        let tokenizer = folder.expect_tokenizer()?.clone();
+        let (model, weights) = models::load(gpu, &folder, options.dtype.into())?;
+        return Ok((model.into(), weights, tokenizer));
+    }
+    let tokenizer = tokenizer(&options.tokenizer, text)?;
+    let mut model = models::decoder(&model::config(&options.model, tokenizer.vocab_size(), options.dropout)?)?;
+    model.set_storage(options.dtype.into());
+    let weights = Weights::new(gpu);
+    model.initialise(&weights, options.seed)?;
+    Ok((model.into(), weights, tokenizer))
+}
+
+fn tokenizer(wanted: &str, text: &str) -> Result<Tokenizer> {
+    match wanted {
+        "bytes" => Tokenizer::bytes(),
+        "chars" => Tokenizer::characters(text),
+        _ => match wanted.strip_prefix("bpe:").map(str::parse) {
+            Some(Ok(size)) => Tokenizer::train_bpe(text, size),
+            Some(Err(_)) => {
+                Err(Error::input("tokenizer", format!("{wanted}: write the size as a number, e.g. bpe:1024")))
+            }
+            None => Tokenizer::open(wanted),
+        },
+    }
+}
+
+fn step_options(options: &TrainArgs) -> StepOptions {
+    StepOptions {
+        adam: AdamOptions { weight_decay: options.weight_decay as f32, ..AdamOptions::default() },
+        max_norm: options.clip as f32,
+        accumulation: options.accumulate,
+        recompute: options.recompute,
+        loss_scaling: (options.dtype == Storage::F16).then(LossScaling::default),
+        ..StepOptions::default()
+    }
+}
+
+fn run_options(options: &TrainArgs) -> RunOptions {
+    RunOptions {
+        steps: options.steps,
+        seed: options.seed,
+        evaluate_every: options.eval_every,
+        patience: options.patience,
+        save_every: options.checkpoint_every,
+        ..RunOptions::default()
+    }
+}
+
+fn schedule(options: &TrainArgs) -> Schedule {
+    let floor = options.final_lr;
+    let decay = match options.schedule {
+        ScheduleKind::Constant => Decay::Constant,
+        ScheduleKind::Cosine => Decay::Cosine { floor },
+        ScheduleKind::Linear => Decay::Linear { floor },
+        ScheduleKind::Wsd => Decay::Wsd { fraction: 0.2, floor },
+    };
+    Schedule { peak: options.lr, warmup: options.warmup.min(options.steps), steps: options.steps, decay }
+}
+
+/// What makes a checkpoint a model folder of its own.
+fn small_files(model: &dyn Decoder, tokenizer: &Tokenizer) -> Result<Vec<(String, Vec<u8>)>> {
+    let config = serde_json::to_vec_pretty(&model.config()).map_err(|e| Error::input("config.json", e.to_string()))?;
+    Ok(vec![("config.json".into(), config), ("tokenizer.json".into(), tokenizer.to_json().as_bytes().to_vec())])
+}
+
+/// Saves the trained model as a Hugging Face folder.
+fn finish(model: &dyn Decoder, trainer: &Trainer, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    let tensors = models::named_tensors(model, trainer.weights())?;
+    let config = model.config();
+    let contents =
+        Contents { config: &config, generation: None, tensors: &tensors, tokenizer: Some(tokenizer), companions: &[] };
+    contents.save(folder)
+}
+
+fn introduce(
+    options: &TrainArgs,
+    gpu: &Gpu,
+    trainer: &Trainer,
+    model: &dyn Decoder,
+    corpus: &Corpus,
+    resumed: bool,
+) -> Result<()> {
+    if options.common.json {
+        return Ok(());
+    }
+    let recording = trainer.program().recording();
+    println!("adapter  {}", gpu.info().name);
+    println!(
+        "model    {} parameters; a step is {} dispatches, {}flop",
+        human_count(model.parameter_count()? as u64),
+        recording.dispatches.len(),
+        human_count(recording.flops())
+    );
+    println!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "));
+    println!("text     {} tokens, {} held out", corpus.train.len(), corpus.held_out.len());
+    if resumed {
+        println!("resumed  from step {}", trainer.state().step);
+    }
+    Ok(())
+}
+
+/// Sets the flag after some minutes.
+fn stop_after(minutes: f64, stop: Arc<AtomicBool>) -> Result<()> {
+    let time = Duration::try_from_secs_f64(minutes * 60.0)
+        .map_err(|_| Error::input("minutes", "it must be a positive number"))?;
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+fn bar(steps: u64, done: u64, common: &Common) -> ProgressBar {
+    if common.json {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(steps).with_style(style);
+    bar.set_position(done);
+    bar
+}
+
+/// The losses of a run, for the picture; kept beside the checkpoints, so that a resumed run draws the whole curve.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct History {
+    train: Vec<(u64, f64)>,
+    held_out: Vec<(u64, f64)>,
+    /// When a line was last printed where there is no terminal for a bar.
+    #[serde(skip)]
+    said: Option<Instant>,
+}
+
+impl History {
+    fn load(folder: &Path, step: u64) -> Result<Self> {
+        let path = folder.join("history.json");
+        if step == 0 || !path.exists() {
+            return Ok(Self::default());
+        }
+        let value = crate::io::read_json(&path)?;
+        let mut history: Self = serde_json::from_value(value).map_err(|e| Error::format(&path, e.to_string()))?;
+        history.train.retain(|(at, _)| *at <= step);
+        history.held_out.retain(|(at, _)| *at <= step);
+        Ok(history)
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|e| Error::input("history", e.to_string()))?;
+        crate::io::write_atomic(folder.join("history.json"), &text)
+    }
+
+    fn take(&mut self, event: &Event, bar: &ProgressBar, common: &Common) {
+        match event {
+            Event::Step(step) => {
+                let loss = f64::from(step.report.loss);
+                self.train.push((step.step, loss));
+                bar.set_position(step.step);
+                let held_out = self.held_out.last().map_or(String::new(), |(_, loss)| format!(" (held out {loss:.3})"));
+                let line = format!(
+                    "loss {loss:.3}{held_out}  {:.0} tokens/s  {} left",
+                    step.tokens_per_second,
+                    HumanDuration(step.remaining)
+                );
+                if bar.is_hidden() && !common.json && self.said.is_none_or(|at| at.elapsed() > EVERY) {
+                    println!("step {:>6}  {line}", step.step);
+                    self.said = Some(Instant::now());
+                }
+                bar.set_message(line);
+                if common.json {
+                    println!(
+                        "{}",
+                        json!({
+                            "event": "step", "step": step.step, "loss": loss, "norm": step.report.norm,
+                            "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second,
+                        })
+                    );
+                }
+            }
+            Event::Evaluated { step, loss, best } => {
+                self.held_out.push((*step, *loss));
+                if common.json {
+                    println!("{}", json!({ "event": "evaluated", "step": step, "loss": loss, "best": best }));
+                } else {
+                    let line = format!("step {step:>6}  held-out loss {loss:.4}  perplexity {:.1}", loss.exp());
+                    // A hidden bar would swallow it.
+                    bar.suspend(|| println!("{line}"));
+                }
+            }
+            Event::Saved { step, path } => {
+                if common.json {
+                    println!("{}", json!({ "event": "saved", "step": step, "path": path }));
+                }
+            }
+        }
+    }
+}
