@@ -24,3 +24,6 @@ fn shared_head(head: u32) -> u32 { return head / (p.heads / p.kv_heads); }
 fn exp_below(x: vec4f) -> vec4f { return exp(max(x, vec4f(-80.0))); }
 
 fn largest(x: vec4f) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
+
+// The i-th of n blocks in an order in which long and short rows of a causal mask alternate.
+fn alternate(i: u32, n: u32) -> u32 { return select(i / 2u, n - 1u - i / 2u, i % 2u == 1u); }

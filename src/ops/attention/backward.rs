@@ -1,19 +1,29 @@
 //! The backward ops: each has its own reference and can be checked alone.
 
 use super::reference::Scores;
-use super::setting::{Setting, Sizes, by_vectors};
-use super::variant::{AttentionVariant, rows};
+use super::setting::{Setting, by_vectors, input_types};
+use super::variant::{AttentionVariant, Kernels};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch};
 use crate::shape::TensorType;
 
 static DELTA: Kernel = Kernel::new("attention_delta", include_str!("../../../shaders/attention_delta.wgsl"));
+static BIAS: Kernel = Kernel::new("attention_grad_bias", include_str!("../../../shaders/attention_grad_bias.wgsl"));
 static Q_ROWS: Kernel =
     Kernel::new("attention_grad_q_rows", include_str!("../../../shaders/attention_grad_q_rows.wgsl"));
+static Q_SHUFFLE: Kernel =
+    Kernel::new("attention_grad_q_shuffle", include_str!("../../../shaders/attention_grad_q_shuffle.wgsl"));
+static Q_TILE: Kernel =
+    Kernel::new("attention_grad_q_tile", include_str!("../../../shaders/attention_grad_q_tile.wgsl"));
+static Q: Kernels = Kernels { rows: &Q_ROWS, shuffle: &Q_SHUFFLE, tile: &Q_TILE, split: None };
 static KV_ROWS: Kernel =
     Kernel::new("attention_grad_kv_rows", include_str!("../../../shaders/attention_grad_kv_rows.wgsl"));
-static BIAS: Kernel = Kernel::new("attention_grad_bias", include_str!("../../../shaders/attention_grad_bias.wgsl"));
+static KV_SHUFFLE: Kernel =
+    Kernel::new("attention_grad_kv_shuffle", include_str!("../../../shaders/attention_grad_kv_shuffle.wgsl"));
+static KV_TILE: Kernel =
+    Kernel::new("attention_grad_kv_tile", include_str!("../../../shaders/attention_grad_kv_tile.wgsl"));
+static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_TILE, split: None };
 
 /// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.
 const FIXED: usize = 5;
@@ -65,13 +75,9 @@ impl Op for Delta {
     }
 }
 
-/// Sizes, and a dispatch with the five fixed inputs bound.
-fn start(cx: &Launch<'_>, setting: &Setting, kernel: &'static Kernel) -> Result<(Sizes, Dispatch)> {
-    let types: Vec<TensorType> =
-        (0..cx.input_count()).map(|i| TensorType::new(cx.input(i).shape, cx.input(i).dtype)).collect();
-    let sizes = setting.sizes("attention", FIXED, &types)?;
-    let dispatch = (0..FIXED).fold(by_vectors(kernel, sizes.width), |d, i| d.read(cx.input(i)));
-    Ok((sizes, dispatch))
+/// Binds the five fixed inputs.
+fn bind(cx: &Launch<'_>, dispatch: Dispatch) -> Dispatch {
+    (0..FIXED).fold(dispatch, |d, i| d.read(cx.input(i)))
 }
 
 /// `dq = scale · dS k`. Inputs: q, k, v, dout, stats, then the visible tensor and the bias, if there are any.
@@ -93,15 +99,11 @@ impl Op for GradQ {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let (sizes, dispatch) = start(cx, &self.0, &Q_ROWS)?;
+        let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
         let extras = self.0.extras(FIXED, |i| cx.input(i));
-        let dispatch = match AttentionVariant::choose(self.0.variant, cx.caps(), &sizes) {
-            AttentionVariant::Rows => {
-                let own = rows(cx.caps(), &sizes, sizes.queries);
-                let items = sizes.batch * sizes.heads * sizes.queries.div_ceil(own as usize);
-                dispatch.constant("ROWS", own).write(cx.output(0)).groups_for(items, 64)
-            }
-        };
+        let variant = AttentionVariant::choose(self.0.variant, cx.caps(), &sizes, self.0.inputs(FIXED + 1));
+        let dispatch = Q.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
+        let dispatch = bind(cx, dispatch).write(cx.output(0));
         let flops = 6 * sizes.width as u64 * sizes.pairs(&self.0);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
     }
@@ -127,20 +129,22 @@ impl Op for GradKv {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        self.launch_rows(cx, cx.output(0), true)?;
-        self.launch_rows(cx, cx.output(1), false)
-    }
-}
-
-impl GradKv {
-    fn launch_rows(&self, cx: &mut Launch<'_>, out: View, of_keys: bool) -> Result<()> {
-        let (sizes, dispatch) = start(cx, &self.0, &KV_ROWS)?;
-        let extras = self.0.extras(FIXED, |i| cx.input(i));
-        let own = rows(cx.caps(), &sizes, sizes.keys);
-        let items = sizes.batch * sizes.kv_heads * sizes.keys.div_ceil(own as usize);
-        let dispatch = dispatch.constant("ROWS", own).constant("OF_KEYS", of_keys).write(out).groups_for(items, 64);
-        let flops = if of_keys { 6 } else { 4 } * sizes.width as u64 * sizes.pairs(&self.0);
-        cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
+        let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
+        let variant = AttentionVariant::choose(self.0.variant, cx.caps(), &sizes, self.0.inputs(FIXED + 2));
+        let dispatch = KV.launch(variant, cx.caps(), &sizes, sizes.keys, sizes.kv_heads);
+        let dispatch = bind(cx, dispatch);
+        let finish = |cx: &mut Launch<'_>, dispatch: Dispatch, products: u64| {
+            let extras = self.0.extras(FIXED, |i| cx.input(i));
+            let flops = 2 * products * sizes.width as u64 * sizes.pairs(&self.0);
+            cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
+        };
+        if variant == AttentionVariant::Rows {
+            // One gradient a launch: with both, masks and bias it would be a binding too many for some adapters.
+            let keys = dispatch.clone().constant("OF_KEYS", true).write(cx.output(0));
+            finish(cx, keys, 3)?;
+            return finish(cx, dispatch.constant("OF_KEYS", false).write(cx.output(1)), 2);
+        }
+        finish(cx, dispatch.write(cx.output(0)).write(cx.output(1)), 4)
     }
 }
 
@@ -164,12 +168,12 @@ impl Op for GradBias {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let (sizes, dispatch) = start(cx, &self.0, &BIAS)?;
+        let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
         let extras = self.0.extras(FIXED, |i| cx.input(i));
         let out = cx.output(0);
         let blocks = out.numel() / (sizes.queries * sizes.keys) * sizes.queries.div_ceil(4) * sizes.keys.div_ceil(4);
         let flops = 4 * sizes.width as u64 * sizes.pairs(&self.0);
-        let dispatch = dispatch.write(out).groups_for(blocks, 64);
+        let dispatch = bind(cx, by_vectors(&BIAS, sizes.width)).write(out).groups_for(blocks, 64);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
     }
 }

@@ -2,15 +2,24 @@
 
 use super::backward::{Delta, GradBias, GradKv, GradQ};
 use super::reference::Scores;
-use super::setting::{Setting, Sizes, by_vectors};
-use super::variant::{AttentionVariant, rows};
+use super::setting::{Extras, Setting, by_vectors, input_types};
+use super::variant::{AttentionVariant, Kernels, SPLIT};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Kernel, Launch};
 use crate::shape::TensorType;
 
 static ROWS: Kernel =
     Kernel::new("attention_forward_rows", include_str!("../../../shaders/attention_forward_rows.wgsl"));
+static SHUFFLE: Kernel =
+    Kernel::new("attention_forward_shuffle", include_str!("../../../shaders/attention_forward_shuffle.wgsl"));
+static TILE: Kernel =
+    Kernel::new("attention_forward_tile", include_str!("../../../shaders/attention_forward_tile.wgsl"));
+static SPLITS: Kernel =
+    Kernel::new("attention_forward_split", include_str!("../../../shaders/attention_forward_split.wgsl"));
+static MERGE: Kernel = Kernel::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
+static KERNELS: Kernels = Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, split: Some(&SPLITS) };
 
 /// See [`attention`](super::attention). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
 /// Outputs: out (B, Tq, H, D) and lse (B, H, Tq), which is 1e30 for a row that sees no key.
@@ -58,27 +67,28 @@ impl Op for Attention {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let setting = &self.0;
-        let types: Vec<TensorType> =
-            (0..cx.input_count()).map(|i| TensorType::new(cx.input(i).shape, cx.input(i).dtype)).collect();
-        let sizes = setting.sizes("attention", 3, &types)?;
+        let sizes = setting.sizes("attention", 3, &input_types(cx))?;
         let extras = setting.extras(3, |i| cx.input(i));
         let flops = 4 * sizes.width as u64 * sizes.pairs(setting);
-        let dispatch = match AttentionVariant::choose(setting.variant, cx.caps(), &sizes) {
-            AttentionVariant::Rows => forward_rows(cx, &sizes),
-        };
-        cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops))
+        let variant = AttentionVariant::choose_forward(setting.variant, cx.caps(), &sizes, setting.inputs(5));
+        let dispatch = KERNELS
+            .launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads)
+            .read(cx.input(0))
+            .read(cx.input(1))
+            .read(cx.input(2));
+        if variant != AttentionVariant::Split {
+            let dispatch = dispatch.write(cx.output(0)).write(cx.output(1));
+            return cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops));
+        }
+        let rows = [sizes.batch, sizes.queries, sizes.heads, sizes.keys.div_ceil(SPLIT)];
+        let partials = cx.scratch([&rows[..], &[sizes.width]].concat(), DType::F32);
+        let found = cx.scratch([&rows[..], &[2]].concat(), DType::F32);
+        let dispatch = dispatch.write(partials.clone()).write(found.clone());
+        let (visible, numel) = (extras.visible.clone(), partials.numel() as u64);
+        cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops))?;
+        let merge = by_vectors(&MERGE, sizes.width).read(partials).read(found).write(cx.output(0)).write(cx.output(1));
+        let vectors = cx.output(0).numel() / if sizes.width.is_multiple_of(4) { 4 } else { 1 };
+        let merge = setting.finish(merge, &sizes, Extras { visible, bias: None });
+        cx.dispatch(merge.groups_for(vectors, 64).flops(2 * numel))
     }
-}
-
-fn forward_rows(cx: &Launch<'_>, sizes: &Sizes) -> Dispatch {
-    let own = rows(cx.caps(), sizes, sizes.queries);
-    let items = sizes.batch * sizes.heads * sizes.queries.div_ceil(own as usize);
-    by_vectors(&ROWS, sizes.width)
-        .constant("ROWS", own)
-        .read(cx.input(0))
-        .read(cx.input(1))
-        .read(cx.input(2))
-        .write(cx.output(0))
-        .write(cx.output(1))
-        .groups_for(items, 64)
 }

@@ -3,7 +3,7 @@
 use super::variant::AttentionVariant;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::{Dispatch, Kernel, Snippet, View};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
 
 static SHARED: Snippet = Snippet::new("attention", include_str!("../../../shaders/common/attention.wgsl"));
@@ -170,4 +170,9 @@ impl Setting {
 pub(super) fn by_vectors(kernel: &'static Kernel, width: usize) -> Dispatch {
     let (snippet, length) = if width.is_multiple_of(4) { (&VECTOR4, 4) } else { (&VECTOR1, 1) };
     Dispatch::new(kernel).snippet(snippet).constant("WIDTH", (width / length) as u32)
+}
+
+/// The types of an op's inputs when it is recorded.
+pub(super) fn input_types(cx: &Launch<'_>) -> Vec<TensorType> {
+    (0..cx.input_count()).map(|i| TensorType::new(cx.input(i).shape, cx.input(i).dtype)).collect()
 }

@@ -1,37 +1,117 @@
 //! The kernels that attention can be computed by, and which adapter gets which.
 
-use super::setting::Sizes;
-use crate::kernel::{AdapterClass, Caps};
+use super::setting::{Sizes, by_vectors};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Snippet};
+
+static SHUFFLE: Snippet =
+    Snippet::new("attention_shuffle", include_str!("../../../shaders/common/attention_shuffle.wgsl"));
+static TILE: Snippet = Snippet::new("attention_tile", include_str!("../../../shaders/common/attention_tile.wgsl"));
+
+/// Keys of a split.
+pub(super) const SPLIT: usize = 64;
 
 /// A way to compute attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttentionVariant {
     /// An invocation for a few rows. Legal everywhere.
     Rows,
+    /// A subgroup for 8 to 16 rows, which lanes share by shuffles: for CPU drivers with subgroups.
+    Shuffle,
+    /// A workgroup for 32 rows, through workgroup memory: for GPUs.
+    Tile,
+    /// A workgroup for 64 keys, and a second launch that merges: for decoding. Forward only.
+    Split,
 }
 
 impl AttentionVariant {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Rows];
+    pub const ALL: [Self; 4] = [Self::Rows, Self::Shuffle, Self::Tile, Self::Split];
 
-    /// Whether the adapter can run it on these sizes.
-    pub(super) fn legal(self, _caps: &Caps, _sizes: &Sizes) -> bool {
+    /// Whether the adapter can run a kernel of it with so many storage bindings on these sizes.
+    fn legal(self, caps: &Caps, sizes: &Sizes, bindings: usize) -> bool {
+        let fits = sizes.width.is_multiple_of(4) && bindings <= caps.storage_bindings as usize;
         match self {
             Self::Rows => true,
+            Self::Shuffle => fits && sizes.width <= 128 && matches!(caps.subgroup, Some(4 | 8)),
+            Self::Tile => fits,
+            Self::Split => false,
         }
     }
 
-    /// The wished-for variant if it is legal, or else the adapter's default.
-    pub(super) fn choose(wish: Option<Self>, caps: &Caps, sizes: &Sizes) -> Self {
-        wish.filter(|v| v.legal(caps, sizes)).unwrap_or(Self::Rows)
+    /// For a backward op: the wished-for variant if it is legal, or else the adapter's default.
+    pub(super) fn choose(wish: Option<Self>, caps: &Caps, sizes: &Sizes, bindings: usize) -> Self {
+        let default = match caps.class {
+            AdapterClass::Gpu => Self::Tile,
+            AdapterClass::Cpu => Self::Shuffle,
+        };
+        let legal = |v: &Self| v.legal(caps, sizes, bindings);
+        wish.filter(legal).or(Some(default).filter(legal)).unwrap_or(Self::Rows)
     }
+
+    /// For the forward op: splits of the keys where there are too few queries to keep an adapter busy.
+    pub(super) fn choose_forward(wish: Option<Self>, caps: &Caps, sizes: &Sizes, bindings: usize) -> Self {
+        let decoding = sizes.queries <= 4 && sizes.keys > 32;
+        match wish {
+            Some(Self::Split) => Self::Split,
+            None if decoding => Self::Split,
+            _ => Self::choose(wish, caps, sizes, bindings),
+        }
+    }
+}
+
+/// The kernels of an op, one for each variant.
+#[derive(Debug)]
+pub(super) struct Kernels {
+    pub rows: &'static Kernel,
+    pub shuffle: &'static Kernel,
+    pub tile: &'static Kernel,
+    pub split: Option<&'static Kernel>,
+}
+
+impl Kernels {
+    /// A launch of a variant that owns `rows` rows of each of `heads` heads: its constants and its grid.
+    pub fn launch(&self, variant: AttentionVariant, caps: &Caps, sizes: &Sizes, rows: usize, heads: usize) -> Dispatch {
+        let heads = sizes.batch * heads;
+        let vectors = (sizes.width / 4) as u32;
+        match variant {
+            AttentionVariant::Rows => {
+                let own = rows_of_invocation(caps, sizes, rows);
+                let dispatch = by_vectors(self.rows, sizes.width).constant("ROWS", own as u32);
+                dispatch.groups_for(heads * rows.div_ceil(own), 64)
+            }
+            AttentionVariant::Shuffle => {
+                let lanes = caps.subgroup.unwrap_or(8);
+                let factor = if vectors <= 16 { 2 } else { 1 };
+                let dispatch = Dispatch::new(self.shuffle).snippet(&SHUFFLE).constant("WIDTH", vectors);
+                let dispatch = dispatch.constant("LANES", lanes).constant("R", factor);
+                dispatch.groups(heads * rows.div_ceil((lanes * factor) as usize))
+            }
+            AttentionVariant::Tile => {
+                let dispatch = Dispatch::new(self.tile).snippet(&TILE).constant("WIDTH", vectors);
+                dispatch.groups(heads * rows.div_ceil(32))
+            }
+            AttentionVariant::Split => {
+                let pack = heads_of_split(sizes);
+                let dispatch = by_vectors(self.split.unwrap_or(self.rows), sizes.width).constant("GROUP", pack as u32);
+                dispatch.groups(heads / pack * rows * sizes.keys.div_ceil(SPLIT))
+            }
+        }
+    }
+}
+
+/// Query heads that a workgroup of the split kernel serves at once: they share keys, which are loaded once, and
+/// workgroup memory.
+fn heads_of_split(sizes: &Sizes) -> usize {
+    let most = if sizes.width > 128 { 4 } else { 8 };
+    let shared_by = sizes.heads / sizes.kv_heads;
+    (1..=most).rev().find(|n| shared_by.is_multiple_of(*n)).unwrap_or(1)
 }
 
 /// Rows an invocation of the row kernels owns. On CPU drivers loads are dear and registers spill cheaply, but the time to
 /// compile grows with the square of what is spilled.
-pub(super) fn rows(caps: &Caps, sizes: &Sizes, count: usize) -> u32 {
+fn rows_of_invocation(caps: &Caps, sizes: &Sizes, count: usize) -> usize {
     match caps.class {
-        AdapterClass::Cpu if count >= 16 => (32 / sizes.width.next_power_of_two()).clamp(1, 4) as u32,
+        AdapterClass::Cpu if count >= 16 => (32 / sizes.width.next_power_of_two()).clamp(1, 4),
         _ => 1,
     }
 }

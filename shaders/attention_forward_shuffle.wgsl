@@ -1,0 +1,95 @@
+// attention_forward_shuffle: fused attention, a subgroup for ROWS queries of one head, with the online softmax.
+//
+//   s = scale * q . k + bias, where seen;   out = sum of softmax(s) * v;   lse = log of the sum of exp(s)
+//
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
+// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// grid      one workgroup, which is one subgroup, for ROWS queries of a head
+// needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
+//           snippets attention, attention_shuffle, a mask, a bias
+// numerics  f32 throughout; masked scores are selected away, no infinities
+// paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
+//
+// On CPU drivers a shuffle with a constant lane is the only cheap broadcast: lanes load different rows and share them.
+
+@group(0) @binding(1) var<storage, read> q: array<vec4f>;              // (B, Tq, H, D)
+@group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
+@group(0) @binding(4) var<storage, read_write> out: array<vec4f>;      // (B, Tq, H, D)
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+
+@compute @workgroup_size(LANES)
+fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+                             @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let blocks = (p.queries + ROWS - 1u) / ROWS;
+    let first = alternate(group % blocks, blocks) * ROWS;
+    let head = group / blocks % p.heads;
+    let batch = group / (blocks * p.heads);
+    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
+    let last = p.queries - 1u;
+
+    var acc: array<Tile, PARTS>;
+    var top: array<array<f32, LANES>, R>;        // running maximum
+    var sum: array<array<f32, LANES>, R>;        // running sum, this lane's share
+    var q_at: array<u32, R>;
+    var limit: array<u32, R>;
+    for (var r = 0u; r < R; r++) {
+        let query = min(first + r * LANES + lane, last);
+        q_at[r] = query_row(batch, query, head) * WIDTH;
+        limit[r] = row_limit(batch, query);
+        for (var j = 0u; j < LANES; j++) { top[r][j] = FAR; }
+    }
+    let end = tile_limit(batch, first);
+    for (var k0 = 0u; k0 < end; k0 += BLOCK) {
+        let key = vec4u(k0 + lane * 4u) + vec4u(0u, 1u, 2u, 3u);
+        let near = min(key, vec4u(p.keys - 1u));
+        let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
+        var s = Tile();                          // scores, then probabilities
+        for (var c = 0u; c < WIDTH; c++) {
+            let b = transpose(mat4x4f(k[at.x + c], k[at.y + c], k[at.z + c], k[at.w + c]));
+            for (var r = 0u; r < R; r++) { add_rows(&s, r, q[q_at[r] + c], b); }
+        }
+        let real = keys_real(batch, near);
+        for (var r = 0u; r < R; r++) {
+            for (var j = 0u; j < LANES; j++) {
+                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j)));
+                let score = s[r][j] * p.scale + bias_keys(batch, head, min(first + r * LANES + j, last), near);
+                let m = max(top[r][j], max_over_lanes(largest(select(vec4f(FAR), score, seen))));
+                let shrink = exp(max(top[r][j] - m, -80.0));
+                s[r][j] = select(vec4f(), exp_below(score - m), seen);
+                top[r][j] = m;
+                sum[r][j] = sum[r][j] * shrink + dot(s[r][j], vec4f(1.0));
+                for (var part = 0u; part < PARTS; part++) { acc[part][r][j] *= shrink; }
+            }
+        }
+        for (var part = 0u; part < PARTS; part++) {
+            let column = min(part * LANES + lane, WIDTH - 1u);
+            for (var x = 0u; x < LANES; x++) {   // the keys that lane x holds
+                let keys = min(vec4u(k0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.keys - 1u));
+                let row = (vec4u(kv_base) + keys * p.kv_heads) * WIDTH + column;
+                let b = mat4x4f(v[row.x], v[row.y], v[row.z], v[row.w]);
+                for (var r = 0u; r < R; r++) {
+                    for (var j = 0u; j < LANES; j++) { acc[part][r][j] += combine(subgroupShuffle(s[r][j], x), b); }
+                }
+            }
+        }
+    }
+    for (var r = 0u; r < R; r++) {
+        for (var j = 0u; j < LANES; j++) {
+            let query = first + r * LANES + j;
+            let total = sum_over_lanes(sum[r][j]);
+            if (query > last) { continue; }
+            let share = select(0.0, 1.0 / total, total > 0.0);
+            for (var part = 0u; part < PARTS; part++) {
+                let column = part * LANES + lane;
+                if (column < WIDTH) { out[query_row(batch, query, head) * WIDTH + column] = acc[part][r][j] * share; }
+            }
+            if (lane == 0u) {
+                let found = top[r][j] + log(max(total, 1e-30));
+                lse[stat_row(batch, query, head)] = select(-FAR, found, total > 0.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+// attention_merge: attention from the partial sums over splits of the keys.
+//
+//   m = max of m[i];   out = sum of exp(m[i] - m) * partial[i] / sum of exp(m[i] - m) * l[i];   lse = m + log of the latter
+//
+// in        partials (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l   [visible]
+// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// grid      one invocation for a vector of a row
+// needs     constant WIDTH (vectors of a row); snippets attention, a mask, vector1 or vector4
+// numerics  f32 throughout; splits in order
+// paper     Dao et al., Flash-Decoding, 2023
+
+@group(0) @binding(1) var<storage, read> partials: array<Vector>;      // (B, Tq, H, splits, D)
+@group(0) @binding(2) var<storage, read> found: array<vec2f>;          // (B, Tq, H, splits)
+@group(0) @binding(3) var<storage, read_write> out: array<Vector>;     // (B, Tq, H, D)
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+
+@compute @workgroup_size(64)
+fn attention_merge(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+                   @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let index = group * 64u + lane;
+    if (index >= p.batch * p.queries * p.heads * WIDTH) { return; }
+    let row = index / WIDTH;
+    let head = row % p.heads;
+    let query = row / p.heads % p.queries;
+    let batch = row / (p.heads * p.queries);
+    let splits = (p.keys + 63u) / 64u;
+    let used = min((row_limit(batch, query) + 63u) / 64u, splits);
+
+    var m = FAR;
+    for (var i = 0u; i < used; i++) { m = max(m, found[row * splits + i].x); }
+    var total = 0.0;
+    var acc: Vector;
+    for (var i = 0u; i < used; i++) {
+        let at = row * splits + i;
+        let share = select(0.0, exp(max(found[at].x - m, -80.0)), found[at].y > 0.0);
+        total += share * found[at].y;
+        acc += share * partials[at * WIDTH + index % WIDTH];
+    }
+    out[index] = acc * select(0.0, 1.0 / total, total > 0.0);
+    if (index % WIDTH == 0u) {
+        lse[stat_row(batch, query, head)] = select(-FAR, m + log(max(total, 1e-30)), total > 0.0);
+    }
+}
