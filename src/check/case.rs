@@ -59,6 +59,12 @@ impl Feed {
         self
     }
 
+    /// The values.
+    #[must_use]
+    pub fn value(&self) -> &Array {
+        &self.value
+    }
+
     /// Does not ask for this input's gradient.
     #[must_use]
     pub fn fixed(mut self) -> Self {

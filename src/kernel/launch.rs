@@ -12,6 +12,7 @@ pub struct Launch<'a> {
     caps: &'a Caps,
     inputs: &'a [View],
     outputs: &'a [View],
+    used: Vec<bool>,
     next_slot: usize,
     scratch: Vec<View>,
     dispatches: Vec<Dispatch>,
@@ -21,7 +22,15 @@ impl<'a> Launch<'a> {
     /// A launch of an op with these tensors; slots from `next_slot` on are free for scratch memory.
     #[must_use]
     pub fn new(caps: &'a Caps, inputs: &'a [View], outputs: &'a [View], next_slot: usize) -> Self {
-        Self { caps, inputs, outputs, next_slot, scratch: Vec::new(), dispatches: Vec::new() }
+        let used = vec![true; outputs.len()];
+        Self { caps, inputs, outputs, used, next_slot, scratch: Vec::new(), dispatches: Vec::new() }
+    }
+
+    /// Says which outputs anything reads; all of them, unless said.
+    #[must_use]
+    pub fn with_used(mut self, used: Vec<bool>) -> Self {
+        self.used = used;
+        self
     }
 
     /// The adapter's abilities.
@@ -40,6 +49,12 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn output(&self, index: usize) -> View {
         self.outputs[index].clone()
+    }
+
+    /// Whether anything reads output `index`. One that nothing reads need not be computed, and then has no memory.
+    #[must_use]
+    pub fn output_used(&self, index: usize) -> bool {
+        self.used.get(index).copied().unwrap_or(true)
     }
 
     /// The number of inputs.

@@ -126,12 +126,17 @@ pub fn gated(g: &mut Graph, gate: Tensor, up: Tensor, kind: Activation) -> Resul
     g.apply1(Gated { kind }, &[gate, up])
 }
 
+/// `dout f′(x)`: the gradient of an activation that another op computes.
+pub(crate) fn activation_backward(g: &mut Graph, x: Tensor, dout: Tensor, kind: Activation) -> Result<Tensor> {
+    g.apply1(ActivateBackward { kind }, &[x, dout])
+}
+
 /// `out = f(x)`, element by element, f32 of any shape.
 ///
 /// Gradient: `dx = dout f′(x)`, one kernel.
 #[derive(Debug)]
-struct Activate {
-    kind: Activation,
+pub(super) struct Activate {
+    pub(super) kind: Activation,
 }
 
 impl Op for Activate {

@@ -10,7 +10,7 @@ mod embedding;
 mod index;
 mod layout;
 pub(crate) mod linear_cross_entropy;
-mod matmul;
+pub mod matmul;
 pub(crate) mod norm;
 mod optimizer;
 mod position;
@@ -32,7 +32,9 @@ pub use embedding::embedding;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
 pub use layout::{concat, reshape, slice, split, zeros};
 pub use linear_cross_entropy::linear_cross_entropy;
-pub use matmul::{Form, Matmul, Problem, Variant, WeightLayout, linear, matmul, matmul_nt, matmul_tn, matmul_tn_rows};
+pub use matmul::{
+    LinearOptions, Matmul, WeightLayout, linear, linear_fused, matmul, matmul_nt, matmul_tn, matmul_tn_rows,
+};
 pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use optimizer::{
     AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw,

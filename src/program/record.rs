@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
 use crate::kernel::{Caps, Dispatch, Launch, View};
 use crate::shape::TensorType;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Where the memory of a slot comes from.
@@ -57,12 +57,14 @@ impl Recording {
             graph,
             caps,
             live: graph.live(),
+            read: HashSet::new(),
             views: vec![Vec::new(); graph.nodes().len()],
             versions: HashMap::new(),
             placed: HashMap::new(),
             slots: Vec::new(),
             dispatches: Vec::new(),
         };
+        recorder.read = read_tensors(graph, &recorder.live);
         recorder.leaves();
         recorder.place();
         for (index, node) in graph.nodes().iter().enumerate() {
@@ -91,6 +93,8 @@ struct Recorder<'a> {
     graph: &'a Graph,
     caps: &'a Caps,
     live: Vec<bool>,
+    /// Tensors that a live node or the caller reads.
+    read: HashSet<Tensor>,
     views: Vec<Vec<View>>,
     /// How often a slot was updated in place, and the count that each tensor stands for.
     versions: HashMap<usize, u32>,
@@ -182,7 +186,9 @@ impl Recorder<'_> {
                 },
             });
         }
-        let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len());
+        let read = |output| self.read.contains(&Tensor { node: index as u32, output });
+        let used = (0..outputs.len() as u32).map(read).collect();
+        let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len()).with_used(used);
         op.launch(&mut launch)?;
         let (launched, scratch) = launch.finish();
         for view in scratch {
@@ -228,4 +234,11 @@ impl Recorder<'_> {
             _ => 0,
         }
     }
+}
+
+/// What live nodes and the caller read.
+fn read_tensors(graph: &Graph, live: &[bool]) -> HashSet<Tensor> {
+    let nodes = graph.nodes().iter().zip(live).filter(|(_, live)| **live);
+    let inputs = nodes.flat_map(|(node, _)| node.inputs.iter().copied());
+    inputs.chain(graph.outputs().iter().map(|(_, tensor)| *tensor)).collect()
 }

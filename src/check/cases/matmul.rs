@@ -2,7 +2,8 @@
 
 use crate::DType;
 use crate::check::{Case, Feed, Tolerance};
-use crate::ops::{self, Form, Matmul, Variant, WeightLayout};
+use crate::ops::matmul::{Form, Variant};
+use crate::ops::{self, Activation, LinearOptions, Matmul, WeightLayout};
 
 const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
 
@@ -99,6 +100,51 @@ fn epilogues() -> impl Iterator<Item = Case> {
     })
 }
 
+/// The fused linear layer with every activation, in both widths; without a gradient `pre` is not stored.
+fn fused() -> impl Iterator<Item = Case> {
+    Activation::ALL.into_iter().flat_map(|kind| {
+        [(33, true), (36, false)].into_iter().map(move |(n, gradient)| {
+            let feeds = vec![
+                Feed::normal("x", [2, 9, 20]),
+                Feed::normal_scaled("weight", [20, n], 0.0, 0.3),
+                Feed::normal("bias", [n]),
+                Feed::normal("residual", [2, 9, n]),
+            ];
+            let feeds = if gradient { feeds } else { feeds.into_iter().map(Feed::fixed).collect() };
+            let stored = if gradient { "and gradients" } else { "alone" };
+            case(format!("linear matmul {kind:?} to {n} {stored}"), feeds, move |g, x| {
+                let options = LinearOptions {
+                    bias: Some(x[2]),
+                    layout: WeightLayout::InOut,
+                    activation: Some(kind),
+                    residual: Some(x[3]),
+                };
+                Ok(vec![ops::linear_fused(g, x[0], x[1], options)?])
+            })
+        })
+    })
+}
+
+/// A product, an activation and a sum, which become one kernel when they are recorded.
+fn fusions() -> impl Iterator<Item = Case> {
+    [33, 36].into_iter().map(|n| {
+        let feeds = vec![Feed::normal("a", [7, 20]), Feed::normal("b", [20, n]), Feed::normal("residual", [7, n])];
+        let feeds = feeds.into_iter().map(Feed::fixed).collect();
+        case(format!("matmul to {n}, then Silu, then a sum"), feeds, |g, x| {
+            let product = ops::matmul(g, x[0], x[1])?;
+            let active = ops::activation(g, product, Activation::Silu)?;
+            Ok(vec![ops::add(g, active, x[2])?])
+        })
+    })
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    sizes().chain(batches()).chain(variants()).chain(linears()).chain(epilogues()).collect()
+    sizes()
+        .chain(batches())
+        .chain(variants())
+        .chain(linears())
+        .chain(epilogues())
+        .chain(fused())
+        .chain(fusions())
+        .collect()
 }

@@ -1,5 +1,6 @@
 //! From a matrix product to dispatches: windows over operands that are too large for a binding, and the parts of the shader.
 
+use super::super::activation::ACTIVATION_SNIPPET;
 use super::op::Matmul;
 use super::problem::Problem;
 use super::variant::Variant;
@@ -10,7 +11,7 @@ use crate::shape::TensorType;
 
 macro_rules! snippets {
     ($($name:ident = $file:literal;)*) => {
-        $(static $name: Snippet = Snippet::new($file, include_str!(concat!("../../../shaders/common/", $file, ".wgsl")));)*
+        $(static $name: Snippet = Snippet::new(concat!("common/", $file), include_str!(concat!("../../../shaders/common/", $file, ".wgsl")));)*
     };
 }
 
@@ -31,7 +32,9 @@ snippets! {
     BIAS_NONE = "matmul_bias_none";
     RESIDUAL = "matmul_residual";
     RESIDUAL_NONE = "matmul_residual_none";
+    PRE = "matmul_pre";
     PRE_NONE = "matmul_pre_none";
+    ACTIVATION = "matmul_activation";
     ACTIVATION_NONE = "matmul_activation_none";
 }
 
@@ -141,6 +144,8 @@ pub(in crate::ops) struct Operands {
     pub(in crate::ops) bias: Option<View>,
     pub(in crate::ops) residual: Option<View>,
     pub(in crate::ops) out: View,
+    /// What goes into the activation, if it is to be stored.
+    pub(in crate::ops) pre: Option<View>,
     /// The product is added to what is in `out`.
     pub(in crate::ops) accumulate: bool,
 }
@@ -148,7 +153,7 @@ pub(in crate::ops) struct Operands {
 impl Operands {
     /// A product and nothing else.
     pub(in crate::ops) fn new(a: View, b: View, out: View) -> Self {
-        Self { a, b, bias: None, residual: None, out, accumulate: false }
+        Self { a, b, bias: None, residual: None, out, pre: None, accumulate: false }
     }
 }
 
@@ -196,7 +201,7 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
     dispatch = operands(dispatch, &a, &b, &out);
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
-    dispatch = epilogue(io, dispatch, like_out, last);
+    dispatch = epilogue(op, io, dispatch, like_out, last);
     cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
 }
 
@@ -223,7 +228,13 @@ fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatc
 }
 
 /// Binds what is added after the product, and puts in the snippets that add it.
-fn epilogue(io: &Operands, mut dispatch: Dispatch, like_out: impl Fn(&View) -> Window, last: bool) -> Dispatch {
+fn epilogue(
+    op: &Matmul,
+    io: &Operands,
+    mut dispatch: Dispatch,
+    like_out: impl Fn(&View) -> Window,
+    last: bool,
+) -> Dispatch {
     let mut next = dispatch.bindings.len() as u32;
     let mut binding = || {
         next += 1;
@@ -240,7 +251,16 @@ fn epilogue(io: &Operands, mut dispatch: Dispatch, like_out: impl Fn(&View) -> W
     } else {
         dispatch = dispatch.snippet(&RESIDUAL_NONE);
     }
-    dispatch.snippet(&PRE_NONE).snippet(&ACTIVATION_NONE)
+    let Some(kind) = op.activation.filter(|_| last) else {
+        return dispatch.snippet(&PRE_NONE).snippet(&ACTIVATION_NONE);
+    };
+    if let Some(pre) = &io.pre {
+        let pre = like_out(pre).view;
+        dispatch = dispatch.constant("PRE_BINDING", binding()).snippet(&PRE).write(pre);
+    } else {
+        dispatch = dispatch.snippet(&PRE_NONE);
+    }
+    dispatch.constant("ACTIVATION", kind.code()).snippet(&ACTIVATION_SNIPPET).snippet(&ACTIVATION)
 }
 
 fn kernel(variant: Variant) -> &'static Kernel {

@@ -10,6 +10,7 @@ pub use op::Matmul;
 pub use problem::{Form, Problem};
 pub use variant::Variant;
 
+use super::activation::Activation;
 use super::layout::reshape;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -79,7 +80,35 @@ pub fn matmul_tn_rows(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`matmul`].
 pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Option<Tensor>, layout: WeightLayout) -> Result<Tensor> {
-    let op = Matmul { bias: bias.is_some(), name: "linear", ..Matmul::new(layout.form()) };
-    let inputs: Vec<Tensor> = [x, weight].into_iter().chain(bias).collect();
+    linear_fused(g, x, weight, LinearOptions { bias, layout, ..LinearOptions::default() })
+}
+
+/// What a linear layer does besides its product, all in the product's kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinearOptions {
+    /// (out), added to every row.
+    pub bias: Option<Tensor>,
+    /// How the weight lies in memory.
+    pub layout: WeightLayout,
+    /// Applied to product and bias.
+    pub activation: Option<Activation>,
+    /// (…, out), added last.
+    pub residual: Option<Tensor>,
+}
+
+/// `act(x · W + bias) + residual`: x (…, in) gives (…, out). The weight may be stored in f16 or bf16.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn linear_fused(g: &mut Graph, x: Tensor, weight: Tensor, options: LinearOptions) -> Result<Tensor> {
+    let op = Matmul {
+        name: "linear",
+        bias: options.bias.is_some(),
+        activation: options.activation,
+        keep_pre: options.activation.is_some(),
+        residual: options.residual.is_some(),
+        ..Matmul::new(options.layout.form())
+    };
+    let inputs: Vec<Tensor> = [x, weight].into_iter().chain(options.bias).chain(options.residual).collect();
     g.apply1(op, &inputs)
 }

@@ -1,5 +1,6 @@
 //! The matrix product as an op of the graph.
 
+use super::super::activation::{Activate, Activation, activation_backward};
 use super::super::elementwise::RowWise;
 use super::super::reduce::sum_rows;
 use super::launch::{self, Operands};
@@ -12,13 +13,14 @@ use crate::shape::TensorType;
 use std::any::Any;
 use std::sync::Arc;
 
-/// `out = α op(A) op(B) + bias + residual`, `op` being a transposition or nothing (see [`Form`]).
+/// `pre = α op(A) op(B) + bias`, `out = act(pre) + residual`, `op` being a transposition or nothing (see [`Form`]).
 ///
 /// Inputs: A (…, M, K) f32; B f32, f16 or bf16, with two axes (then all leading axes of A are rows of one product) or with
 /// the leading axes of A (then a product each); if `bias`, one of (N); if `residual`, one of the result's shape.
+/// Outputs: `out` and, if `keep_pre`, `pre`, which is not written unless something reads it.
 ///
-/// Gradients with d = dout: `A · B`: dA = α d Bᵀ, dB = α Aᵀ d. `A · Bᵀ`: dA = α d B, dB = α dᵀ A. `Aᵀ · B`: dA = α B dᵀ,
-/// dB = α A d. dbias = the sum of d's rows, dresidual = d. The gradient of B is f32 whatever B is stored in.
+/// Gradients with d = dout act′(pre): `A · B`: dA = α d Bᵀ, dB = α Aᵀ d. `A · Bᵀ`: dA = α d B, dB = α dᵀ A. `Aᵀ · B`: dA = α B dᵀ,
+/// dB = α A d. dbias = the sum of d's rows, dresidual = dout. The gradient of B is f32 whatever B is stored in.
 #[derive(Clone, Debug)]
 pub struct Matmul {
     /// What prints.
@@ -31,6 +33,10 @@ pub struct Matmul {
     pub alpha: f32,
     /// Whether a bias is among the inputs.
     pub bias: bool,
+    /// What is applied to the product and bias.
+    pub activation: Option<Activation>,
+    /// Whether `pre` is an output: gradients through an activation need it.
+    pub keep_pre: bool,
     /// Whether a residual is the last input.
     pub residual: bool,
     /// A kernel to use if it is legal on the adapter, instead of the default one.
@@ -46,7 +52,17 @@ impl Matmul {
             Form::Nt => "matmul_nt",
             Form::Tn => "matmul_tn",
         };
-        Self { name, form, flat: false, alpha: 1.0, bias: false, residual: false, variant: None }
+        Self {
+            name,
+            form,
+            flat: false,
+            alpha: 1.0,
+            bias: false,
+            activation: None,
+            keep_pre: false,
+            residual: false,
+            variant: None,
+        }
     }
 
     /// With all leading axes of both operands counted as rows.
@@ -67,6 +83,22 @@ impl Matmul {
     /// A product of the backward pass, with this one's factor.
     fn product(&self, g: &mut Graph, form: Form, a: Tensor, b: Tensor) -> Result<Tensor> {
         g.apply1(Self { alpha: self.alpha, ..Self::new(form) }, &[a, b])
+    }
+
+    /// The gradient of what goes into the activation.
+    fn gradient_pre(&self, cx: &mut Gradient<'_>) -> Result<Tensor> {
+        let through = match (cx.upstream[0], self.activation) {
+            (Some(dout), Some(kind)) => {
+                let pre = cx.outputs.get(1).ok_or_else(|| Error::NotDifferentiable { op: self.name.into() })?;
+                Some(activation_backward(cx.graph, *pre, dout, kind)?)
+            }
+            (dout, _) => dout,
+        };
+        match (through, cx.upstream.get(1).copied().flatten()) {
+            (Some(a), Some(b)) => cx.graph.apply1(Add, &[a, b]),
+            (Some(d), None) | (None, Some(d)) => Ok(d),
+            (None, None) => cx.upstream(0),
+        }
     }
 
     fn gradient_a(&self, g: &mut Graph, b: Tensor, d: Tensor) -> Result<Tensor> {
@@ -116,11 +148,12 @@ impl Op for Matmul {
         {
             return Err(Error::shape(self.name, format!("the residual is {residual}, the result {out}")));
         }
-        Ok(vec![out])
+        Ok(vec![out; 1 + usize::from(self.keep_pre)])
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
-        let d = cx.upstream(0)?;
+        let dout = cx.upstream[0];
+        let d = self.gradient_pre(cx)?;
         let (a, b) = (cx.inputs[0], cx.inputs[1]);
         let mut gradients = vec![None; cx.inputs.len()];
         if cx.needed[0] {
@@ -133,7 +166,7 @@ impl Op for Matmul {
             gradients[2] = Some(sum_rows(cx.graph, d)?);
         }
         if self.residual {
-            gradients[cx.inputs.len() - 1] = Some(d);
+            gradients[cx.inputs.len() - 1] = dout;
         }
         Ok(gradients)
     }
@@ -143,13 +176,15 @@ impl Op for Matmul {
         let (problem, shape) = self.problem(&ty(inputs[0]), &ty(inputs[1]))?;
         let mut data = reference_product(&problem, &inputs[0].data, &inputs[1].data);
         let bias = self.bias.then(|| inputs[2]);
-        let residual = if self.residual { inputs.last() } else { None };
         for (i, x) in data.iter_mut().enumerate() {
-            *x *= f64::from(self.alpha);
-            *x += bias.map_or(0.0, |bias| bias.data[i % problem.n]);
-            *x += residual.map_or(0.0, |residual| residual.data[i]);
+            *x = *x * f64::from(self.alpha) + bias.map_or(0.0, |bias| bias.data[i % problem.n]);
         }
-        Ok(vec![Array { shape, data }])
+        let pre = Array { shape, data };
+        let mut out = self.activation.map_or_else(|| pre.clone(), |kind| pre.map(|x| kind.value(x)));
+        if let (true, Some(residual)) = (self.residual, inputs.last()) {
+            out = out.zip(residual, |x, residual| x + residual);
+        }
+        Ok(if self.keep_pre { vec![out, pre] } else { vec![out] })
     }
 
     fn epilogue(&self, consumer: &dyn Op, index: usize) -> Option<Arc<dyn Op>> {
@@ -160,6 +195,12 @@ impl Op for Matmul {
         if consumer.is::<Add>() {
             return Some(Arc::new(Self { residual: true, ..self.clone() }));
         }
+        if self.activation.is_some() {
+            return None;
+        }
+        if let Some(Activate { kind }) = consumer.downcast_ref() {
+            return Some(Arc::new(Self { activation: Some(*kind), ..self.clone() }));
+        }
         let adds_row = consumer.downcast_ref() == Some(&RowWise::Add) && index == 0;
         (adds_row && !self.bias).then(|| Arc::new(Self { bias: true, ..self.clone() }) as Arc<dyn Op>)
     }
@@ -168,6 +209,7 @@ impl Op for Matmul {
         let operands = Operands {
             bias: self.bias.then(|| cx.input(2)),
             residual: self.residual.then(|| cx.input(cx.input_count() - 1)),
+            pre: (self.keep_pre && cx.output_used(1)).then(|| cx.output(1)),
             ..Operands::new(cx.input(0), cx.input(1), cx.output(0))
         };
         self.launch_on(cx, &operands)

@@ -1,0 +1,100 @@
+//! Matrix products whose operands are larger than one binding: cut into windows that fit.
+
+use wgformer::check::Feed;
+use wgformer::graph::{Graph, Values};
+use wgformer::kernel::Caps;
+use wgformer::ops::matmul::Form;
+use wgformer::ops::{Activation, Matmul};
+use wgformer::program::{Program, Recording, Weights, pack};
+use wgformer::{DType, Error, Gpu, Shape, Tensor};
+
+/// An epilogue product of one form, and values for its inputs.
+struct Product {
+    name: String,
+    graph: Graph,
+    values: Values,
+    out: Tensor,
+}
+
+fn product(form: Form, batch: Option<usize>, [m, n, k]: [usize; 3], weight: DType) -> Product {
+    let mut graph = Graph::new();
+    let mut values = Values::new();
+    let mut input = |name: &'static str, dims: &[usize], dtype: DType| {
+        let shape = Shape::from([batch.as_slice(), dims].concat());
+        values.insert(name.into(), Feed::normal(name, shape.clone()).stored_as(dtype).value().clone());
+        graph.input(name, shape, dtype).unwrap()
+    };
+    let a = input("a", &if form.a_transposed() { [k, m] } else { [m, k] }, DType::F32);
+    let b = input("b", &if form.b_transposed() { [n, k] } else { [k, n] }, weight);
+    let residual = input("residual", &[m, n], DType::F32);
+    let bias = Feed::normal("bias", [n]);
+    values.insert("bias".into(), bias.value().clone());
+    let bias = graph.input("bias", [n], DType::F32).unwrap();
+    let op = Matmul { bias: true, residual: true, activation: Some(Activation::Relu), alpha: 0.5, ..Matmul::new(form) };
+    let out = graph.apply1(op, &[a, b, bias, residual]).unwrap();
+    graph.output("out", out).unwrap();
+    Product { name: format!("{form:?} {batch:?} × {m} × {n} × {k} {weight}"), graph, values, out }
+}
+
+/// Products that a limit of 4 KiB a binding cuts along every extent: m, n, k and the batch, with rows of odd length as well.
+fn products() -> Vec<Product> {
+    vec![
+        product(Form::Nn, None, [40, 36, 72], DType::F32),
+        product(Form::Nt, None, [23, 131, 65], DType::BF16),
+        product(Form::Tn, None, [33, 35, 131], DType::F32),
+        product(Form::Nn, Some(5), [13, 11, 17], DType::F32),
+    ]
+}
+
+fn small(caps: &Caps) -> Caps {
+    Caps { max_binding_bytes: 4096 + caps.offset_alignment, ..caps.clone() }
+}
+
+#[test]
+fn windows_fit_and_are_aligned() {
+    let caps = small(&Caps::baseline());
+    for product in products() {
+        let recording = Recording::new(&product.graph, &caps).unwrap();
+        assert!(recording.dispatches.len() > 1, "{} was not cut", product.name);
+        for binding in recording.dispatches.iter().flat_map(|d| &d.bindings) {
+            let view = &binding.view;
+            assert!(view.bytes() <= caps.max_binding_bytes, "{}: {} bytes", product.name, view.bytes());
+            let start = view.dtype.bytes(view.start);
+            assert_eq!(start % caps.offset_alignment, 0, "{}: a window starts at byte {start}", product.name);
+            let whole = recording.slots[view.slot].ty.shape.numel();
+            assert!(view.start + view.numel() <= whole, "{}: a window ends past its tensor", product.name);
+        }
+    }
+}
+
+#[test]
+fn a_row_that_does_not_fit_is_refused() {
+    let caps = small(&Caps::baseline());
+    let product = product(Form::Nt, None, [2, 3, 2000], DType::F32);
+    let error = Recording::new(&product.graph, &caps).unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    assert!(error.to_string().contains("4.2 KiB"), "{error}");
+}
+
+#[test]
+fn cut_products_are_right() {
+    let adapters = Gpu::adapters();
+    assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
+    for adapter in adapters {
+        let gpu = Gpu::open(&adapter).unwrap();
+        for product in products() {
+            let expected = product.graph.evaluate(&product.values, &[product.out]).unwrap().remove(0);
+            let recording = Recording::new(&product.graph, &small(gpu.caps())).unwrap();
+            let program = Program::prepare(&gpu, recording, &Weights::new(&gpu)).unwrap();
+            program.fill_temporaries(f32::NAN.to_bits()).unwrap();
+            for (name, tensor) in product.graph.inputs() {
+                program.write(name, &pack(&product.values[name].data, product.graph.dtype(tensor))).unwrap();
+            }
+            program.run().unwrap();
+            let got = program.read_f32("out").unwrap();
+            let square: f64 = expected.data.iter().map(|x| x * x).sum();
+            let error: f64 = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+            assert!(error / square <= 1e-12, "{} on {}: NMSE {:.1e}", product.name, gpu.info().name, error / square);
+        }
+    }
+}
