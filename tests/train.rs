@@ -1,8 +1,11 @@
 //! Training on every adapter of this machine: the loss falls, runs repeat bit by bit, resume, and refuse NaN.
 
+mod common;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::graph::{Array, Values};
 use wgformer::io::Checkpoints;
 use wgformer::ops::{self, Activation};
@@ -33,24 +36,19 @@ const CHECKS: &[(&str, Check)] = &[
 ];
 
 fn main() {
-    let arguments = Arguments::from_args();
-    let adapters = Gpu::adapters();
-    let mut trials = vec![Trial::test("an adapter is there", {
-        let count = adapters.len();
-        move || {
-            if count == 0 { Err("no adapter: install a Vulkan driver (mesa-vulkan-drivers)".into()) } else { Ok(()) }
-        }
-    })];
-    for adapter in adapters {
-        let info = adapter.get_info();
-        let gpu = Gpu::open(&adapter);
+    let mut trials = Vec::new();
+    for (adapter, gpu) in common::adapters(&mut trials) {
+        // One at a time on an adapter: OpenGL gives up on a context that another thread holds for long.
+        let turn = Arc::new(Mutex::new(()));
         for &(name, check) in CHECKS {
-            let gpu = gpu.as_ref().map(Gpu::clone).map_err(ToString::to_string);
-            let name = format!("[{:?} {}] {name}", info.backend, info.name);
-            trials.push(Trial::test(name, move || check(&gpu.map_err(Failed::from)?)));
+            let (gpu, turn) = (gpu.clone(), turn.clone());
+            trials.push(Trial::test(format!("[{adapter}] {name}"), move || {
+                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                check(&gpu)
+            }));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
 const INPUTS: usize = 7;
