@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The largest text file (configuration, tokenizer, index) that is read into memory.
-const TEXT_LIMIT: u64 = 256 << 20;
+/// The largest text that is read into memory.
+const TEXT_LIMIT: u64 = 8 << 30;
+/// The largest configuration, tokenizer or index.
+const JSON_LIMIT: u64 = 256 << 20;
 
 /// Opens a regular file, saying what else it is if it is not one (a FIFO would block, a folder fails late).
 ///
@@ -24,19 +26,25 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a text file.
+/// Reads a text file. The mark that some editors put in front of UTF-8 is left out.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is too large or not UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
-    let path = path.as_ref();
+    read_limited(path.as_ref(), TEXT_LIMIT)
+}
+
+fn read_limited(path: &Path, limit: u64) -> Result<String> {
     let (file, length) = open(path)?;
-    if length > TEXT_LIMIT {
-        let message = format!("has {}, more than the {} allowed", human_bytes(length), human_bytes(TEXT_LIMIT));
+    if length > limit {
+        let message = format!("has {}, more than the {} allowed", human_bytes(length), human_bytes(limit));
         return Err(Error::format(path, message));
     }
-    let mut bytes = Vec::new();
-    file.take(TEXT_LIMIT).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+    if bytes.starts_with("\u{FEFF}".as_bytes()) {
+        bytes.drain(..'\u{FEFF}'.len_utf8());
+    }
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::format(path, format!("is not UTF-8 text (byte {at} is not); convert it, for example with iconv"))
@@ -49,7 +57,7 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
 /// As [`read_text`]; [`Error::Format`] if it is not JSON.
 pub fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
     let path = path.as_ref();
-    let text = read_text(path)?;
+    let text = read_limited(path, JSON_LIMIT)?;
     serde_json::from_str(&text).map_err(|e| Error::format(path, format!("is not valid JSON: {e}")))
 }
 
@@ -259,6 +267,19 @@ mod tests {
             assert!(refused(Path::new("/dev/full")).contains("not a regular file"));
             assert!(read_text("/dev/zero").unwrap_err().to_string().contains("a device"));
         }
+    }
+
+    #[test]
+    fn text_is_read_without_its_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notepad.txt");
+        std::fs::write(&path, "\u{FEFF}one\u{FEFF}").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "one\u{FEFF}");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "");
+        let large = File::create(&path).unwrap();
+        large.set_len(JSON_LIMIT + 1).unwrap();
+        assert!(read_json(&path).unwrap_err().to_string().contains("more than the 256.0 MiB"));
     }
 
     #[test]

@@ -173,6 +173,8 @@ impl Tokenizer {
                 format!("is no tokenizer that can be read ({e}); save it again with a current version of tokenizers"),
             )
         };
+        // The library panics where a part of the file breaks off, so that the syntax is looked at first.
+        serde_json::from_str::<serde::de::IgnoredAny>(&json).map_err(|e| refused(e.into()))?;
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(refused)?;
         // Lengths are the caller's business here; the file as it is saved keeps these settings.
         tokenizer.with_truncation(None).map_err(refused)?;

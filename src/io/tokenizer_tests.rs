@@ -218,3 +218,35 @@ fn a_novel_trains_the_same_bpe_twice_and_comes_back_whole() {
     let whole = tokenizer.inner.tokenizer.encode_fast(novel.as_str(), false).unwrap();
     assert!(ids == whole.get_ids(), "pieces encode otherwise than the whole");
 }
+
+/// A trained tokenizer without letters of several bytes, so that any byte of it may be exchanged.
+static SMALL: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+    let json = Tokenizer::train_bpe("ab ab ab abc", 260).unwrap().to_json().to_owned();
+    json.replace(|c: char| !c.is_ascii(), "_")
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_tokenizers_never_panic(cut in 0usize..4000, flips in prop::collection::vec((any::<usize>(), 32u8..127), 0..4)) {
+        let mut bytes = SMALL.clone().into_bytes();
+        let length = bytes.len();
+        for (at, value) in flips {
+            bytes[at % length] = value;
+        }
+        if cut % 2 == 0 {
+            bytes.truncate(cut);
+        }
+        let Ok(text) = String::from_utf8(bytes) else { return Ok(()) };
+        if let Ok(tokenizer) = Tokenizer::from_json("damaged", text) {
+            let _ = tokenizer.encode("ab abc é").map(|ids| tokenizer.decode(&ids));
+            let _ = (tokenizer.vocab_size(), tokenizer.decode(&[0, 1, 300, u32::MAX]));
+        }
+    }
+}
+
+#[test]
+fn what_is_damaged_in_tests_is_whole_before() {
+    Tokenizer::from_json("small", SMALL.clone()).unwrap();
+}
