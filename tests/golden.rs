@@ -4,7 +4,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use std::path::PathBuf;
 use wgformer::Gpu;
 use wgformer::check::check_golden;
@@ -13,10 +13,9 @@ const MODELS: [&str; 2] = ["gpt2", "llama"];
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, gpu) in common::adapters(&mut trials) {
+    for (name, turn) in common::adapters(&mut trials) {
         for model in MODELS {
-            let gpu = gpu.clone();
-            trials.push(Trial::test(format!("[{name}] golden {model}"), move || run(&gpu, model)));
+            trials.push(turn.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

@@ -4,7 +4,7 @@
 mod common;
 
 use futures::StreamExt;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,10 +19,9 @@ use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, Weights};
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, gpu) in common::adapters(&mut trials) {
+    for (name, turn) in common::adapters(&mut trials) {
         for case in cases() {
-            let (gpu, title) = (gpu.clone(), format!("[{name}] whole model: {}", case.name));
-            trials.push(Trial::test(title, move || case.run(&gpu)));
+            trials.push(turn.trial(format!("[{name}] whole model: {}", case.name), move |gpu| case.run(gpu)));
         }
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 6] = [
@@ -33,10 +32,7 @@ fn main() {
             ("weights survive saving and loading", weights_round_trip),
             ("a trained model continues what it learnt", trained_models_continue),
         ];
-        for (title, test) in tests {
-            let gpu = gpu.clone();
-            trials.push(Trial::test(format!("[{name}] {title}"), move || test(&gpu)));
-        }
+        trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -153,7 +153,7 @@ impl Generator {
     }
 
     /// Answers prompts, any number of them, `batch` at a time. Each token is shown to `watch` as it comes, which can
-    /// break off. Must not be called from within an async executor; see [`Generator::stream`].
+    /// break off. It waits for the GPU: within an async executor use [`Generator::stream`].
     ///
     /// # Errors
     /// [`Error::Input`] if a prompt is empty, too long or has unknown tokens, or an option makes no sense;
@@ -168,13 +168,9 @@ impl Generator {
         let batch = self.limits.batch;
         for (chunk, prompts) in prompts.chunks(batch).enumerate() {
             let mut session = Session::new(self, prompts, options, chunk * batch)?;
-            'session: loop {
-                let tokens = pollster::block_on(session.step())?;
-                if tokens.is_empty() {
-                    break;
-                }
-                for token in &tokens {
-                    if watch(token).is_break() {
+            'session: while let Some(logits) = session.submit()? {
+                for token in session.accept(&logits.wait()?)? {
+                    if watch(&token).is_break() {
                         break 'session;
                     }
                 }
@@ -199,8 +195,10 @@ impl Generator {
     ) -> Result<impl Stream<Item = Result<Token>> + Send + 'a> {
         let session = Session::new(self, prompts, options, 0)?;
         let steps = stream::try_unfold((session, VecDeque::new()), |(mut session, mut ready)| async move {
-            if ready.is_empty() {
-                ready.extend(session.step().await?);
+            if ready.is_empty()
+                && let Some(logits) = session.submit()?
+            {
+                ready.extend(session.accept(&logits.await?)?);
             }
             Ok(ready.pop_front().map(|token| (token, (session, ready))))
         });

@@ -3,6 +3,7 @@
 use super::generator::Generator;
 use super::sampling::{SamplingOptions, sample};
 use crate::error::{Error, Result};
+use crate::gpu::Readback;
 use crate::program::Program;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -99,14 +100,21 @@ impl<'a> Session<'a> {
         self.rows.iter().all(|row| row.finish.is_some())
     }
 
-    /// One more token of every answer that is not finished; none when all are.
-    pub(super) async fn step(&mut self) -> Result<Vec<Token>> {
+    /// Submits the run that makes one more token of every answer that is not finished; none when all are. What is read
+    /// back is for [`Session::accept`].
+    pub(super) fn submit(&mut self) -> Result<Option<Readback>> {
         if self.finished() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let bytes = if self.started { self.decode().await? } else { self.prefill().await? };
+        let program = if self.started { self.decode()? } else { self.prefill()? };
+        let logits = program.run_reading(&["logits"])?.pop();
         self.started = true;
-        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        logits.map(Some).ok_or_else(|| Error::Graph("the run gave no logits to read".into()))
+    }
+
+    /// Chooses the tokens from logits `(B, V)`.
+    pub(super) fn accept(&mut self, logits: &[u8]) -> Result<Vec<Token>> {
+        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(logits);
         let vocabulary = self.generator.model.dimensions().vocabulary;
         let mut tokens = Vec::new();
         for (index, logits) in logits.chunks_exact(vocabulary).take(self.rows.len()).enumerate() {
@@ -123,7 +131,8 @@ impl<'a> Session<'a> {
         Ok(tokens)
     }
 
-    async fn prefill(&mut self) -> Result<Vec<u8>> {
+    /// The program that reads the prompts, fed.
+    fn prefill(&mut self) -> Result<&Program> {
         let longest = self.rows.iter().map(|row| row.tokens.len()).max().unwrap_or(1);
         let batch = self.generator.limits().batch;
         let (program, bucket) = self.generator.prefill(longest)?;
@@ -136,10 +145,11 @@ impl<'a> Session<'a> {
         }
         program.write("ids", bytemuck::cast_slice(&ids))?;
         program.write("last", bytemuck::cast_slice(&last))?;
-        logits(program).await
+        Ok(program)
     }
 
-    async fn decode(&mut self) -> Result<Vec<u8>> {
+    /// The program that adds a token to every row, fed.
+    fn decode(&mut self) -> Result<&Program> {
         let batch = self.generator.limits().batch;
         let (mut ids, mut positions, mut lengths) = (vec![0_u32; batch], vec![0_u32; batch], vec![1_u32; batch]);
         for (index, row) in self.rows.iter().enumerate() {
@@ -151,7 +161,7 @@ impl<'a> Session<'a> {
         program.write("ids", bytemuck::cast_slice(&ids))?;
         program.write("positions", bytemuck::cast_slice(&positions))?;
         program.write("lengths", bytemuck::cast_slice(&lengths))?;
-        logits(program).await
+        Ok(program)
     }
 
     fn why_finished(&self, index: usize) -> Result<Option<Finish>> {
@@ -187,14 +197,6 @@ impl<'a> Session<'a> {
             answers.push(Answer { tokens: row.answer().to_vec(), text, finish });
         }
         Ok(answers)
-    }
-}
-
-/// One run, and the logits `(B, V)` it gives.
-async fn logits(program: &Program) -> Result<Vec<u8>> {
-    match program.run_reading(&["logits"])?.pop() {
-        Some(readback) => readback.await,
-        None => Err(Error::Graph("the run gave no logits to read".into())),
     }
 }
 
