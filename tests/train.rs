@@ -2,10 +2,9 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::graph::{Array, Values};
 use wgformer::io::Checkpoints;
 use wgformer::ops::{self, Activation};
@@ -37,15 +36,9 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() {
     let mut trials = Vec::new();
-    for (adapter, gpu) in common::adapters(&mut trials) {
-        // One at a time on an adapter: OpenGL gives up on a context that another thread holds for long.
-        let turn = Arc::new(Mutex::new(()));
+    for (adapter, turn) in common::adapters(&mut trials) {
         for &(name, check) in CHECKS {
-            let (gpu, turn) = (gpu.clone(), turn.clone());
-            trials.push(Trial::test(format!("[{adapter}] {name}"), move || {
-                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-                check(&gpu)
-            }));
+            trials.push(turn.trial(format!("[{adapter}] {name}"), check));
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

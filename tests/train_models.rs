@@ -2,9 +2,9 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use wgformer::io::{Checkpoints, Config};
 use wgformer::models;
 use wgformer::ops::CrossEntropyOptions;
@@ -20,7 +20,7 @@ const LENGTH: usize = 17;
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, gpu) in common::adapters(&mut trials) {
+    for (name, turn) in common::adapters(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 4] = [
             ("recomputed blocks give the same bits", recomputed_blocks_give_the_same_bits),
@@ -28,15 +28,7 @@ fn main() {
             ("a resumed run is the same run", a_resumed_run_is_the_same_run),
             ("a llama learns in micro-batches", a_llama_learns_in_micro_batches),
         ];
-        // One at a time on an adapter: OpenGL gives up on a context that another thread holds for long.
-        let turn = Arc::new(Mutex::new(()));
-        for (title, test) in tests {
-            let (gpu, turn) = (gpu.clone(), turn.clone());
-            trials.push(Trial::test(format!("[{name}] {title}"), move || {
-                let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-                test(&gpu)
-            }));
-        }
+        trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
