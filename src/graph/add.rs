@@ -2,7 +2,7 @@
 
 use super::{Array, Gradient, Op, Tensor};
 use crate::error::{Error, Result};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, elements, width};
 use crate::shape::TensorType;
 
 static ADD: Kernel = Kernel::new("add", include_str!("../../shaders/add.wgsl"));
@@ -38,14 +38,8 @@ impl Op for Add {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (a, b, out) = (cx.input(0), cx.input(1), cx.output(0));
         let count = out.numel();
-        cx.dispatch(
-            Dispatch::new(&ADD)
-                .read(a)
-                .read(b)
-                .write(out)
-                .param(count)
-                .groups_for(count.div_ceil(4), 64)
-                .flops(count as u64),
-        )
+        let width = width(count);
+        let dispatch = Dispatch::new(&ADD).snippet(elements(width)).read(a).read(b).write(out);
+        cx.dispatch(dispatch.param(count / width).groups_for(count / width, 64).flops(count as u64))
     }
 }

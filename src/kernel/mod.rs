@@ -14,9 +14,11 @@
 
 mod assemble;
 mod dispatch;
+mod elements;
 mod launch;
 
 pub use crate::gpu::{AdapterClass, Caps};
 pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
+pub use elements::{elements, width};
 pub use launch::Launch;

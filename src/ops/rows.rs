@@ -5,8 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
 
-static ELEMENTS4: Snippet = Snippet::new("common/elements4", include_str!("../../shaders/common/elements4.wgsl"));
-static ELEMENTS1: Snippet = Snippet::new("common/elements1", include_str!("../../shaders/common/elements1.wgsl"));
+pub(super) use crate::kernel::{elements, width};
 
 static REDUCE_WORKGROUP: Snippet =
     Snippet::new("common/reduce_workgroup", include_str!("../../shaders/common/reduce_workgroup.wgsl"));
@@ -40,16 +39,6 @@ pub(super) fn has_rows(op: &str, x: &TensorType) -> Result<()> {
         return Err(Error::shape(op, format!("{x} has no last axis to work along")));
     }
     Ok(())
-}
-
-/// How many f32 one load takes where runs of `count` of them are read: 4 if 4 divides it, else 1.
-pub(super) fn width(count: usize) -> usize {
-    if count.is_multiple_of(4) { 4 } else { 1 }
-}
-
-/// The snippet that defines `Element` for a width.
-pub(super) fn elements(width: usize) -> &'static Snippet {
-    if width == 4 { &ELEMENTS4 } else { &ELEMENTS1 }
 }
 
 /// The snippet of reductions over a workgroup.
