@@ -3,10 +3,12 @@
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use wgformer::check::cases;
-use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, ShaderText, assemble};
+use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, assemble};
 
 /// Adapters of every kind for which kernels differ.
 fn adapters() -> Vec<Caps> {
@@ -24,40 +26,58 @@ fn adapters() -> Vec<Caps> {
     ]
 }
 
-/// A shader text, the adapter it is meant for and a dispatch that uses it.
+/// A dispatch, the case and the adapter that it was recorded for, and its shader text.
 struct Launched {
-    caps: Caps,
-    case: String,
+    caps: Arc<Caps>,
+    case: Arc<str>,
     dispatch: Dispatch,
-    shader: ShaderText,
+    text: Arc<str>,
 }
 
-impl Launched {
-    fn place(&self) -> String {
-        format!("{} of case \"{}\" on {}", self.dispatch.kernel.name, self.case, self.caps.name)
-    }
-}
-
-/// Calls `check` with every dispatch of every case on every adapter; all complaints make one failure.
-fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
-    let mut complaints = BTreeSet::new();
-    for caps in adapters() {
+/// Every dispatch of every case on every adapter; or why a case could not be recorded.
+fn launched() -> &'static [Result<Launched, String>] {
+    static ALL: OnceLock<Vec<Result<Launched, String>>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let adapters: Vec<Arc<Caps>> = adapters().into_iter().map(Arc::new).collect();
+        let mut texts: HashSet<Arc<str>> = HashSet::new();
+        let mut all = Vec::new();
         for case in cases::all() {
-            let recording = match case.recording(&caps) {
-                Ok(recording) => recording,
-                Err(error) => {
-                    complaints.insert(format!("case \"{}\" on {}: {error}", case.name, caps.name));
-                    continue;
-                }
-            };
-            for dispatch in recording.dispatches {
-                let shader = assemble(&dispatch);
-                let launched = Launched { caps: caps.clone(), case: case.name.clone(), dispatch, shader };
-                if let Err(complaint) = check(&launched) {
-                    complaints.insert(format!("{}: {complaint}", launched.place()));
+            let name: Arc<str> = case.name.as_str().into();
+            for caps in &adapters {
+                let recording = match case.recording(caps) {
+                    Ok(recording) => recording,
+                    Err(error) => {
+                        all.push(Err(format!("case \"{name}\" on {}: {error}", caps.name)));
+                        continue;
+                    }
+                };
+                for dispatch in recording.dispatches {
+                    // Most texts come again and again: one copy of each is kept.
+                    let text: Arc<str> = assemble(&dispatch).text.into();
+                    let text = texts.get(&text).cloned().unwrap_or_else(|| {
+                        texts.insert(text.clone());
+                        text
+                    });
+                    all.push(Ok(Launched { caps: caps.clone(), case: name.clone(), dispatch, text }));
                 }
             }
         }
+        all
+    })
+}
+
+/// Calls `check` with every dispatch; all complaints make one failure.
+fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
+    let mut complaints = BTreeSet::new();
+    for launched in launched() {
+        let complaint = match launched {
+            Err(complaint) => Some(complaint.clone()),
+            Ok(launched) => check(launched).err().map(|complaint| {
+                let kernel = launched.dispatch.kernel.name;
+                format!("{kernel} of case \"{}\" on {}: {complaint}", launched.case, launched.caps.name)
+            }),
+        };
+        complaints.extend(complaint);
     }
     let shown: Vec<String> = complaints.iter().take(20).cloned().collect();
     assert!(complaints.is_empty(), "{} complaints, such as\n{}", complaints.len(), shown.join("\n"));
@@ -65,7 +85,7 @@ fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
 
 /// What naga makes of a text, with no capability beyond WebGPU's but subgroups where the adapter has them.
 fn parse(launched: &Launched) -> Result<Module, String> {
-    let text = &launched.shader.text;
+    let text: &str = &launched.text;
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     // unpack2x16float is part of WebGPU; wgpu marks only the oldest OpenGL drivers as without.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
@@ -77,9 +97,9 @@ fn parse(launched: &Launched) -> Result<Module, String> {
 
 #[test]
 fn every_shader_is_valid_and_agrees_with_its_dispatch() {
-    let mut modules: BTreeMap<(String, bool), Result<Module, String>> = BTreeMap::new();
+    let mut modules: HashMap<(Arc<str>, bool), Result<Module, String>> = HashMap::new();
     for_every_dispatch(|launched| {
-        let key = (launched.shader.text.clone(), launched.caps.subgroup.is_some());
+        let key = (launched.text.clone(), launched.caps.subgroup.is_some());
         let module = modules.entry(key).or_insert_with(|| parse(launched)).as_ref()?;
         entry_point(launched, module)?;
         params(launched, module)?;
@@ -205,7 +225,6 @@ fn every_file_says_what_it_does_and_is_short() {
 
 #[test]
 fn every_file_is_launched_by_a_case() {
-    let stem = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     let mut unused: BTreeSet<String> = files().keys().map(|name| stem(name)).collect();
     for_every_dispatch(|launched| {
         for part in launched.dispatch.snippets.iter().chain([&launched.dispatch.kernel]) {
@@ -216,6 +235,98 @@ fn every_file_is_launched_by_a_case() {
     assert!(unused.is_empty(), "no case of the suite launches {unused:?}");
 }
 
+fn stem(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or(name).to_owned()
+}
+
+/// What is known of a kernel from the dispatches of the suite.
+#[derive(Default)]
+struct Use {
+    ops: BTreeSet<String>,
+    constants: BTreeMap<&'static str, BTreeSet<String>>,
+    snippets: BTreeSet<String>,
+}
+
+/// `shaders/README.md` is made from the headers of the files and from what the suite launches. To renew it:
+/// `UPDATE_GALLERY=1 cargo test --test shaders gallery`.
+#[test]
+fn the_gallery_is_up_to_date() {
+    let mut uses: BTreeMap<String, Use> = BTreeMap::new();
+    for_every_dispatch(|launched| {
+        let used = uses.entry(launched.dispatch.kernel.name.into()).or_default();
+        let label = &launched.dispatch.label;
+        used.ops.insert(label.rsplit('.').next().unwrap_or(label).to_owned());
+        for (name, value) in &launched.dispatch.constants {
+            used.constants.entry(name).or_default().insert(value.to_string());
+        }
+        used.snippets.extend(launched.dispatch.snippets.iter().map(|s| stem(s.name)));
+        Ok(())
+    });
+    let wanted = gallery(&files(), &uses);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/README.md");
+    if std::env::var_os("UPDATE_GALLERY").is_some() {
+        std::fs::write(&path, &wanted).expect("shaders/README.md can be written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == wanted, "shaders/README.md is out of date: UPDATE_GALLERY=1 cargo test --test shaders gallery");
+}
+
+const INTRODUCTION: &str = "# The kernels
+
+One WGSL file a kernel, named like its entry point; `common/` holds the texts that several share. Plain WGSL without a
+preprocessor: the host puts constants in front, then shared texts, then the file (`src/kernel/assemble.rs`). A variant of a
+kernel is another constant, another shared text with the same functions, or another file. The header of each file gives the
+formula, the bindings with their shapes, the grid, what it needs, and how it rounds.
+
+This page is made by `UPDATE_GALLERY=1 cargo test --test shaders gallery` from those headers and from what the conformance
+suite launches on adapters of every kind; the test fails when it is out of date.
+
+";
+
+fn gallery(files: &BTreeMap<String, String>, uses: &BTreeMap<String, Use>) -> String {
+    let mut page = INTRODUCTION.to_owned();
+    page += "| kernel | what it computes | ops | grid | constants | built from |\n|---|---|---|---|---|---|\n";
+    let none = Use::default();
+    let list = |names: &BTreeSet<String>| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    for (name, text) in files.iter().filter(|(name, _)| !name.contains('/')) {
+        let used = uses.get(name).unwrap_or(&none);
+        let constants: Vec<String> = used.constants.iter().map(|(name, values)| constant(name, values)).collect();
+        let (what, grid) = (cell(&header(text, &format!("{name}:"))), cell(&header(text, "grid ")));
+        let (ops, parts) = (list(&used.ops), list(&used.snippets));
+        let _ =
+            writeln!(page, "| [{name}]({name}.wgsl) | {what} | {ops} | {grid} | {} | {parts} |", constants.join("; "));
+    }
+    page += "\n## Shared texts\n\n| text | what it gives |\n|---|---|\n";
+    for (name, text) in files.iter().filter(|(name, _)| name.contains('/')) {
+        let what = cell(&header(text, &format!("{}:", stem(name))));
+        let _ = writeln!(page, "| [{}]({name}.wgsl) | {what} |", stem(name));
+    }
+    page
+}
+
+/// What the header says after `key`, up to a line that is not indented further.
+fn header(text: &str, key: &str) -> String {
+    let mut lines = text.lines().map_while(|line| line.strip_prefix("//"));
+    let Some(first) = lines.find_map(|line| line.trim_start().strip_prefix(key)) else { return String::new() };
+    let more = lines.take_while(|line| line.starts_with("      ") && !key.ends_with(':'));
+    std::iter::once(first).chain(more).map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// A text as a cell of a table.
+fn cell(text: &str) -> String {
+    text.trim_end_matches('.').replace('|', "\\|")
+}
+
+/// A constant and its values, of which only few are spelled out.
+fn constant(name: &str, values: &BTreeSet<String>) -> String {
+    let mut values: Vec<&str> = values.iter().map(|v| v.trim_end_matches('u')).collect();
+    values.sort_by_key(|v| (v.len(), v.to_string()));
+    if values.len() > 7 {
+        return format!("`{name}`");
+    }
+    format!("`{name}` {}", values.join(" "))
+}
+
 /// Tint, the compiler of Chromium, refuses some things that naga accepts. Where its command is installed, it is asked too.
 #[test]
 fn tint_accepts_every_shader() {
@@ -224,15 +335,15 @@ fn tint_accepts_every_shader() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     for_every_dispatch(|launched| {
-        if !seen.insert(launched.shader.text.clone()) {
+        if !seen.insert(launched.text.clone()) {
             return Ok(());
         }
         // wgpu passes no such line on; a browser wants it.
-        let enable = if launched.shader.text.contains("subgroup") { "enable subgroups;\n" } else { "" };
+        let enable = if launched.text.contains("subgroup") { "enable subgroups;\n" } else { "" };
         let path = folder.path().join(format!("{}.wgsl", seen.len()));
-        std::fs::write(&path, format!("{enable}{}", launched.shader.text)).map_err(|e| e.to_string())?;
+        std::fs::write(&path, format!("{enable}{}", launched.text)).map_err(|e| e.to_string())?;
         let tint = std::process::Command::new("tint").args(["--format", "wgsl"]).arg(&path).output();
         let tint = tint.map_err(|e| e.to_string())?;
         if tint.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&tint.stderr).into_owned()) }
