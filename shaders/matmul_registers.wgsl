@@ -18,21 +18,24 @@ fn matmul_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n:
     let column = tile % across_n * 8u;
     // Invocations past the end work on rows past the end: nothing is loaded or stored for them.
     let row = select(p.m, tile / across_n % across_m * 16u, batch < p.batch);
-    var left: array<vec4f, 16>;
-    var right: array<vec4f, 16>;
+    // Loops over whole axes of the arrays, as in matmul_subgroup.
+    var left: array<array<vec4f, 4>, 4>;
+    var right: array<array<vec4f, 4>, 4>;
     for (var k = 0u; k < p.k; k += 4u) {
         let b = b_block(batch, k, column);
         let c = b_block(batch, k, column + 4u);
-        for (var r = 0u; r < 16u; r += 4u) {
-            var a = a_block(batch, row + r, k);
+        for (var r = 0u; r < 4u; r++) {
+            var a = a_block(batch, row + r * 4u, k);
             for (var i = 0u; i < 4u; i++) {
-                left[r + i] += a[i].x * b[0] + a[i].y * b[1] + a[i].z * b[2] + a[i].w * b[3];
-                right[r + i] += a[i].x * c[0] + a[i].y * c[1] + a[i].z * c[2] + a[i].w * c[3];
+                left[r][i] += a[i].x * b[0] + a[i].y * b[1] + a[i].z * b[2] + a[i].w * b[3];
+                right[r][i] += a[i].x * c[0] + a[i].y * c[1] + a[i].z * c[2] + a[i].w * c[3];
             }
         }
     }
-    for (var r = 0u; r < 16u; r++) {
-        store(batch, row + r, column, left[r]);
-        store(batch, row + r, column + 4u, right[r]);
+    for (var r = 0u; r < 4u; r++) {
+        for (var i = 0u; i < 4u; i++) {
+            store(batch, row + r * 4u + i, column, left[r][i]);
+            store(batch, row + r * 4u + i, column + 4u, right[r][i]);
+        }
     }
 }

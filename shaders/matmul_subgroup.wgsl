@@ -9,6 +9,9 @@
 // needs      subgroup shuffles, a workgroup is one subgroup
 // numerics   f32, each element summed in the order of k, four at a time
 
+// Blocks of four rows a lane holds.
+const BLOCKS = ROWS / 4u;
+
 @compute @workgroup_size(LANES)
 fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
@@ -18,23 +21,26 @@ fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let column = (group % across_n * LANES + lane) * 4u;
     let row = group / across_n % across_m * ROWS * LANES;
     let batch = group / across_n / across_m;
-    // Row (r / 4 × LANES + j) × 4 + r % 4 of the tile is acc[r][j].
-    var acc: array<array<vec4f, LANES>, ROWS>;
+    // Row (r LANES + j) 4 + i of the tile is acc[r][i][j]. Every loop runs over a whole axis of the array, else Mesa unrolls none of
+    // them and keeps the array in memory, which costs a factor of 5.
+    var acc: array<array<array<vec4f, LANES>, 4>, BLOCKS>;
     for (var k = 0u; k < p.k; k += 4u) {
         let b = b_block(batch, k, column);
-        for (var r = 0u; r < ROWS; r += 4u) {
-            var a = a_block(batch, row + r * LANES + lane * 4u, k);
+        for (var r = 0u; r < BLOCKS; r++) {
+            var a = a_block(batch, row + (r * LANES + lane) * 4u, k);
             for (var i = 0u; i < 4u; i++) {
                 for (var j = 0u; j < LANES; j++) {
-                    acc[r + i][j] += subgroupShuffle(a[i].x, j) * b[0] + subgroupShuffle(a[i].y, j) * b[1]
+                    acc[r][i][j] += subgroupShuffle(a[i].x, j) * b[0] + subgroupShuffle(a[i].y, j) * b[1]
                         + subgroupShuffle(a[i].z, j) * b[2] + subgroupShuffle(a[i].w, j) * b[3];
                 }
             }
         }
     }
-    for (var r = 0u; r < ROWS; r++) {
-        for (var j = 0u; j < LANES; j++) {
-            store(batch, row + r / 4u * 4u * LANES + j * 4u + r % 4u, column, acc[r][j]);
+    for (var r = 0u; r < BLOCKS; r++) {
+        for (var i = 0u; i < 4u; i++) {
+            for (var j = 0u; j < LANES; j++) {
+                store(batch, row + (r * LANES + j) * 4u + i, column, acc[r][i][j]);
+            }
         }
     }
 }

@@ -14,23 +14,27 @@ pub struct Budget {
 
 /// Operations that the movement of one byte counts for: between a GPU's and a CPU's ratio of speed to bandwidth.
 const FLOPS_PER_BYTE: f64 = 4.0;
-/// Seconds of work in one submission that no watchdog minds (the shortest, on Windows, bites at 2 s).
-const SECONDS: f64 = 0.25;
+/// Seconds of work in one submission of a GPU that no watchdog minds (the shortest, on Windows, bites at 2 s).
+const SECONDS_GPU: f64 = 0.25;
+/// The same of a driver that computes on the CPU: it has no watchdog, but submitting behind a busy queue blocks.
+const SECONDS_CPU: f64 = 4.0;
 
 impl Budget {
-    /// A cautious budget for an adapter that has not been measured: a quarter of a second at a tenth of what is usual.
+    /// The budget at the speed that the device has shown; before the first measurement a cautious one, for a tenth of
+    /// what is usual.
     #[must_use]
-    pub fn cautious(caps: &Caps) -> Self {
-        match caps.class {
-            AdapterClass::Gpu => Self::at_speed(1e11),
-            AdapterClass::Cpu => Self::at_speed(2e9),
-        }
+    pub fn new(caps: &Caps, flops_per_second: Option<f64>) -> Self {
+        let (usual, seconds) = match caps.class {
+            AdapterClass::Gpu => (1e11, SECONDS_GPU),
+            AdapterClass::Cpu => (2e9, SECONDS_CPU),
+        };
+        Self::of(flops_per_second.unwrap_or(usual) * seconds)
     }
 
-    /// The budget at a measured speed in operations per second.
+    /// This many floating-point operations for submissions and dispatches alike.
     #[must_use]
-    pub fn at_speed(flops_per_second: f64) -> Self {
-        Self { submission: flops_per_second * SECONDS, dispatch: flops_per_second * SECONDS }
+    pub fn of(flops: f64) -> Self {
+        Self { submission: flops, dispatch: flops }
     }
 }
 

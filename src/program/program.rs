@@ -64,7 +64,7 @@ impl Program {
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
-        let budget = gpu.speed().map_or_else(|| Budget::cautious(gpu.caps()), Budget::at_speed);
+        let budget = Budget::new(gpu.caps(), gpu.speed());
         Self::prepare_within(gpu, recording, weights, budget)
     }
 
@@ -161,7 +161,7 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn run_reading(&self, outputs: &[&str]) -> Result<Vec<Readback>> {
-        let budget = self.gpu.speed().map_or_else(|| Budget::cautious(self.gpu.caps()), Budget::at_speed);
+        let budget = Budget::new(self.gpu.caps(), self.gpu.speed());
         let mut ranges = submissions(&self.costs, budget);
         // Outputs may be read of a program that computes nothing.
         let last = ranges.pop().unwrap_or(0..0);

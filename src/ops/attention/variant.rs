@@ -70,7 +70,14 @@ pub(super) struct Kernels {
 
 impl Kernels {
     /// A launch of a variant that owns `rows` rows of each of `heads` heads: its constants and its grid.
-    pub fn launch(&self, variant: AttentionVariant, caps: &Caps, sizes: &Sizes, rows: usize, heads: usize) -> Dispatch {
+    pub(super) fn launch(
+        &self,
+        variant: AttentionVariant,
+        caps: &Caps,
+        sizes: &Sizes,
+        rows: usize,
+        heads: usize,
+    ) -> Dispatch {
         let heads = sizes.batch * heads;
         let vectors = (sizes.width / 4) as u32;
         match variant {

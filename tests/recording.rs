@@ -1,0 +1,81 @@
+//! The recording of a GPT's training step, without a GPU: what it launches, how much memory it needs, what it refuses.
+
+use std::sync::Arc;
+use wgformer::gpu::Caps;
+use wgformer::io::Config;
+use wgformer::ops::{self, CrossEntropyOptions};
+use wgformer::program::{MemoryReport, Plan, Recording};
+use wgformer::train::{LanguageModel, Objective, Part, StepOptions, TrainStep};
+use wgformer::{DType, Error, Graph, models};
+
+/// The training step of a GPT-2 of some size.
+fn training_step(layers: usize, width: usize, heads: usize, vocabulary: usize, rows: usize, length: usize) -> Graph {
+    let config = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": length, "n_embd": width, "n_layer": layers,
+        "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
+        "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
+    });
+    let model: Arc<dyn models::Decoder> = models::decoder(&Config::new("test", config).unwrap()).unwrap().into();
+    let objective = LanguageModel { model, rows, length, options: CrossEntropyOptions::default() };
+    let step = TrainStep::new(&objective.parameters().unwrap(), &Caps::baseline(), StepOptions::default()).unwrap();
+    step.graph(Part::Whole, |g| objective.loss(g, true)).unwrap()
+}
+
+#[test]
+fn the_training_step_of_a_small_gpt() {
+    let recording = Recording::new(&training_step(1, 32, 2, 65, 2, 16), &Caps::baseline()).unwrap();
+    insta::assert_snapshot!(recording);
+}
+
+#[test]
+fn memory_is_near_what_is_alive_at_once() {
+    for (layers, width, heads, vocabulary, rows, length) in
+        [(6, 384, 6, 65, 4, 256), (4, 128, 4, 1024, 8, 128), (2, 48, 4, 97, 2, 17), (12, 768, 12, 50257, 4, 256)]
+    {
+        let graph = training_step(layers, width, heads, vocabulary, rows, length);
+        for caps in
+            [Caps::baseline(), Caps { class: wgformer::gpu::AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }]
+        {
+            let caps = Caps { max_binding_bytes: 1 << 30, max_buffer_bytes: 1 << 30, ..caps };
+            let recording = Recording::new(&graph, &caps).unwrap();
+            let memory = MemoryReport::new(&recording, &Plan::new(&recording, &caps).unwrap());
+            let ratio = memory.temporaries as f64 / memory.lower_bound as f64;
+            println!("{layers} layers, width {width}: {memory}");
+            assert!(ratio <= 1.15, "{layers} layers, width {width}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn products_take_up_the_adds_behind_them() {
+    let mut g = Graph::new();
+    let x = g.input("x", [5, 7], DType::F32).unwrap();
+    let w = g.parameter("w", [7, 7], DType::F32).unwrap();
+    let row = g.parameter("row", [7], DType::F32).unwrap();
+    let y = ops::matmul(&mut g, x, w).unwrap();
+    let y = ops::add_row(&mut g, y, row).unwrap();
+    let y = ops::add(&mut g, x, y).unwrap();
+    g.output("y", y).unwrap();
+    let recording = Recording::new(&g, &Caps::baseline()).unwrap();
+    assert_eq!(recording.dispatches.len(), 1, "{recording}");
+    // Where the product itself is asked for, it stays.
+    let z = ops::matmul(&mut g, x, w).unwrap();
+    let sum = ops::add(&mut g, z, x).unwrap();
+    g.output("z", z).unwrap();
+    g.output("sum", sum).unwrap();
+    assert_eq!(Recording::new(&g, &Caps::baseline()).unwrap().dispatches.len(), 3);
+}
+
+#[test]
+fn a_value_that_was_overwritten_is_not_read() {
+    let mut g = Graph::new();
+    let cache = g.state("cache", [1, 4, 1, 2], DType::F32).unwrap();
+    let new = g.input("new", [1, 1, 1, 2], DType::F32).unwrap();
+    let positions = g.input("positions", [1, 1], DType::U32).unwrap();
+    let written = ops::cache_write(&mut g, cache, new, positions).unwrap();
+    let late = ops::scale(&mut g, cache, 2.0).unwrap();
+    g.output("written", written).unwrap();
+    g.output("late", late).unwrap();
+    let error = Recording::new(&g, &Caps::baseline()).unwrap_err();
+    assert!(matches!(error, Error::Graph(_)) && error.to_string().contains("after it was overwritten"), "{error}");
+}
