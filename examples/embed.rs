@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///
 /// # Errors
 /// Those of wgpu and of the engine.
-pub fn run(adapter: &wgpu::Adapter) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
+pub(crate) fn run(adapter: &wgpu::Adapter) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
     // The application's device, opened as it likes; the engine makes do with its limits and features.
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))?;
     let gpu = Gpu::adopt(device.clone(), queue.clone())?;
@@ -68,7 +68,7 @@ pub fn run(adapter: &wgpu::Adapter) -> Result<Vec<f32>, Box<dyn std::error::Erro
 
 /// The weights of the example: small, and different from each other.
 #[must_use]
-pub fn weight_value(index: usize) -> f32 {
+pub(crate) fn weight_value(index: usize) -> f32 {
     (index as f32 * 0.37).cos() * 0.2
 }
 
