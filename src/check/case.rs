@@ -197,11 +197,20 @@ impl Case {
     /// # Errors
     /// Whatever keeps the case from running at all.
     pub fn run(&self, gpu: &Gpu) -> Result<Vec<Comparison>> {
+        self.run_as(gpu, gpu.caps())
+    }
+
+    /// As [`Case::run`], recorded for other abilities than the GPU's, which must have at least these: to see what is
+    /// launched under tighter limits, or by a class of adapter that is not there.
+    ///
+    /// # Errors
+    /// As [`Case::run`].
+    pub fn run_as(&self, gpu: &Gpu, caps: &Caps) -> Result<Vec<Comparison>> {
         let built = self.build()?;
         let wanted: Vec<Tensor> = built.results.iter().map(|(_, t)| *t).collect();
         let expected = built.graph.evaluate(&built.values, &wanted)?;
         let weights = Weights::new(gpu);
-        let program = Program::new(gpu, &built.graph, &weights)?;
+        let program = Program::prepare(gpu, Recording::new(&built.graph, caps)?, &weights)?;
         program.fill_temporaries(f32::NAN.to_bits())?;
         for (name, tensor) in built.graph.inputs() {
             program.write(name, &pack(&built.values[name].data, built.graph.dtype(tensor)))?;

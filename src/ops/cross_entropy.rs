@@ -125,14 +125,11 @@ impl Op for CrossEntropyBackward {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (logits, out) = (cx.input(0), cx.output(0));
         let classes = logits.shape.last();
-        let width = width(classes);
-        let count = logits.numel() / width;
-        let mut dispatch = Dispatch::new(&BACKWARD).snippet(elements(width)).snippet(&GRADIENT).read(logits);
+        let mut dispatch = by_tiles(&BACKWARD, logits.shape.rows(), classes).read(logits);
         for index in 1..5 {
             dispatch = dispatch.read(cx.input(index));
         }
-        let dispatch = self.options.params(dispatch.write(out).param(count).param(classes / width));
-        cx.dispatch(dispatch.groups_for(count, 256).flops(6 * (count * width) as u64))
+        cx.dispatch(self.options.params(dispatch.write(out)))
     }
 }
 
@@ -207,22 +204,24 @@ pub(super) struct InPlace {
 impl InPlace {
     /// For `logits` that are the rows from `first_row` on.
     pub(super) fn launch(&self, cx: &mut Launch<'_>, logits: View, first_row: usize) -> Result<()> {
-        let classes = logits.shape.last();
-        let width = width(classes);
-        let count = logits.numel() / width;
-        let dispatch = Dispatch::new(&IN_PLACE)
-            .snippet(elements(width))
-            .snippet(&GRADIENT)
+        let dispatch = by_tiles(&IN_PLACE, logits.shape.rows(), logits.shape.last())
             .read(self.labels.clone())
             .read(self.lse.clone())
             .read(self.scale.clone())
             .read(self.upstream.clone())
             .update(logits)
-            .param(count)
-            .param(classes / width)
             .param(first_row);
-        cx.dispatch(self.options.params(dispatch).groups_for(count, 256).flops(6 * (count * width) as u64))
+        cx.dispatch(self.options.params(dispatch))
     }
+}
+
+/// A dispatch of workgroups over tiles of rows, with its first parameters: the columns in `Element`s and a row's tiles.
+fn by_tiles(kernel: &'static Kernel, rows: usize, classes: usize) -> Dispatch {
+    let width = width(classes);
+    let columns = classes / width;
+    let tiles = columns.div_ceil(512);
+    let dispatch = Dispatch::new(kernel).snippet(elements(width)).snippet(&GRADIENT).param(columns).param(tiles);
+    dispatch.groups(rows * tiles).flops(6 * (rows * classes) as u64)
 }
 
 /// The types of loss, lse and scale.

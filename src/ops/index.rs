@@ -1,5 +1,6 @@
 //! Gather and scatter of rows by index.
 
+use super::layout::fill_zeros;
 use super::rows::{elements, width};
 use super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
@@ -117,8 +118,8 @@ pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
 /// `out[r, c] = Σ_{m : index[m] = r} x[m, c]` in ascending order of m; gradient: `dx` = [`gather_rows`] of the
 /// upstream gradient.
 ///
-/// Inputs: x (M, C), index (M), and its [`SortedIndex`]: order (M), starts (rows + 1). One invocation sums a row's
-/// column; rows that many positions name are summed in two stages, so that the cost does not depend on how the
+/// Inputs: x (M, C), index (M), and its [`SortedIndex`]: order (M), starts (rows + 1). A table with more rows than there are
+/// positions is filled with zeros first. Then one invocation sums a column of a row; rows that many positions name are summed in two stages, so that the cost does not depend on how the
 /// indices are distributed: M·C loads and rows·C stores.
 #[derive(Debug)]
 struct ScatterRows {
@@ -169,7 +170,7 @@ impl Op for ScatterRows {
             Dispatch::new(&SCATTER_PARTIALS)
                 .snippet(snippet)
                 .read(x.clone())
-                .read(index)
+                .read(index.clone())
                 .read(order.clone())
                 .read(starts.clone())
                 .write(partials.clone())
@@ -182,19 +183,26 @@ impl Op for ScatterRows {
                 .flops((positions * columns) as u64),
         )?;
         for rows in row_windows(cx.caps(), &out)? {
-            let count = rows.len() * width;
+            let by_row = self.rows <= positions;
+            if !by_row {
+                fill_zeros(cx, window(&out, &rows))?;
+            }
+            let count = if by_row { rows.len() } else { positions } * width;
             cx.dispatch(
                 Dispatch::new(&SCATTER_ROWS)
+                    .constant("BY_ROW", by_row)
                     .snippet(snippet)
                     .read(x.clone())
+                    .read(index.clone())
                     .read(order.clone())
                     .read(starts.clone())
                     .read(partials.clone())
-                    .write(window(&out, &rows))
+                    .update(window(&out, &rows))
                     .param(count)
                     .param(width)
                     .param(positions)
                     .param(rows.start)
+                    .param(rows.len())
                     .param(chunk)
                     .groups_for(count, 64)
                     .flops((positions * columns) as u64),

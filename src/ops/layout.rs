@@ -464,6 +464,13 @@ impl Op for Concat {
     }
 }
 
+/// Writes zeros to a tensor of 4-byte elements.
+pub(super) fn fill_zeros(cx: &mut Launch<'_>, out: View) -> Result<()> {
+    let (word, size) = widest_word(&[out.numel()]);
+    let count = out.numel() / size;
+    cx.dispatch(Dispatch::new(&FILL).snippet(word).write(out).param(count).groups_for(count, 1024))
+}
+
 /// Zeros of a shape; nothing to differentiate.
 #[derive(Debug)]
 struct Zeros {
@@ -485,8 +492,7 @@ impl Op for Zeros {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let out = cx.output(0);
-        let count = out.numel();
-        cx.dispatch(Dispatch::new(&FILL).write(out).param(count).param(0).groups_for(count.div_ceil(4), 256))
+        fill_zeros(cx, out)
     }
 }
 
