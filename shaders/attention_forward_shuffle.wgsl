@@ -64,11 +64,11 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
                 for (var part = 0u; part < PARTS; part++) { acc[part][r][j] *= shrink; }
             }
         }
-        for (var part = 0u; part < PARTS; part++) {
-            let column = min(part * LANES + lane, WIDTH - 1u);
-            for (var x = 0u; x < LANES; x++) {   // the keys that lane x holds
-                let keys = min(vec4u(k0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.keys - 1u));
-                let row = (vec4u(kv_base) + keys * p.kv_heads) * WIDTH + column;
+        for (var x = 0u; x < LANES; x++) {       // the keys that lane x holds
+            let keys = min(vec4u(k0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.keys - 1u));
+            let rows = (vec4u(kv_base) + keys * p.kv_heads) * WIDTH;
+            for (var part = 0u; part < PARTS; part++) {
+                let row = rows + min(part * LANES + lane, WIDTH - 1u);
                 let b = mat4x4f(v[row.x], v[row.y], v[row.z], v[row.w]);
                 for (var r = 0u; r < R; r++) {
                     for (var j = 0u; j < LANES; j++) { acc[part][r][j] += combine(subgroupShuffle(s[r][j], x), b); }

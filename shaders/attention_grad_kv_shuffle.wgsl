@@ -77,19 +77,22 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
                 ds[r][j] = s[r][j] * (ds[r][j] - vec4f(s0.y, s1.y, s2.y, s3.y));
             }
         }
-        for (var part = 0u; part < PARTS; part++) {
-            let column = min(part * LANES + lane, WIDTH - 1u);
-            for (var x = 0u; x < LANES; x++) {   // the queries that lane x holds
-                let queries = min(vec4u(q0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.queries - 1u));
-                let row = (vec4u(query_row(batch, 0u, head)) + queries * p.heads) * WIDTH + column;
+        for (var x = 0u; x < LANES; x++) {       // the queries that lane x holds
+            let queries = min(vec4u(q0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.queries - 1u));
+            let rows = (vec4u(query_row(batch, 0u, head)) + queries * p.heads) * WIDTH;
+            for (var part = 0u; part < PARTS; part++) {
+                let row = rows + min(part * LANES + lane, WIDTH - 1u);
                 let b = mat4x4f(dout[row.x], dout[row.y], dout[row.z], dout[row.w]);
                 for (var r = 0u; r < R; r++) {
                     for (var j = 0u; j < LANES; j++) { v_acc[part][r][j] += combine(subgroupShuffle(s[r][j], x), b); }
                 }
             }
-            for (var x = 0u; x < LANES; x++) {
-                let queries = min(vec4u(q0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.queries - 1u));
-                let row = (vec4u(query_row(batch, 0u, head)) + queries * p.heads) * WIDTH + column;
+        }
+        for (var x = 0u; x < LANES; x++) {       // the queries that lane x holds
+            let queries = min(vec4u(q0 + x * 4u) + vec4u(0u, 1u, 2u, 3u), vec4u(p.queries - 1u));
+            let rows = (vec4u(query_row(batch, 0u, head)) + queries * p.heads) * WIDTH;
+            for (var part = 0u; part < PARTS; part++) {
+                let row = rows + min(part * LANES + lane, WIDTH - 1u);
                 let b = mat4x4f(q[row.x], q[row.y], q[row.z], q[row.w]);
                 for (var r = 0u; r < R; r++) {
                     for (var j = 0u; j < LANES; j++) { k_acc[part][r][j] += combine(subgroupShuffle(ds[r][j], x), b); }

@@ -17,14 +17,17 @@ fn add_rows(tile: ptr<function, Tile>, r: u32, a: vec4f, b: mat4x4f) {
 
 fn combine(a: vec4f, b: mat4x4f) -> vec4f { return a.x * b[0] + a.y * b[1] + a.z * b[2] + a.w * b[3]; }
 
+// Steps written out: in a loop the driver takes each shuffle for one with a variable lane, which is slow.
 fn max_over_lanes(x: f32) -> f32 {
-    var most = x;
-    for (var step = 1u; step < LANES; step *= 2u) { most = max(most, subgroupShuffleXor(most, step)); }
+    var most = max(x, subgroupShuffleXor(x, 1u));
+    most = max(most, subgroupShuffleXor(most, 2u));
+    if (LANES > 4u) { most = max(most, subgroupShuffleXor(most, 4u)); }
     return most;
 }
 
 fn sum_over_lanes(x: f32) -> f32 {
-    var sum = x;
-    for (var step = 1u; step < LANES; step *= 2u) { sum += subgroupShuffleXor(sum, step); }
+    var sum = x + subgroupShuffleXor(x, 1u);
+    sum += subgroupShuffleXor(sum, 2u);
+    if (LANES > 4u) { sum += subgroupShuffleXor(sum, 4u); }
     return sum;
 }

@@ -130,4 +130,16 @@ mod tests {
         );
         refuse(AttentionOptions { bias: Some(bias), ..none }, "bias is f32[4, 3, 4], expected f32[4, 3, 5] or");
     }
+
+    #[test]
+    fn layers_that_share_lengths_share_the_visible_tensor() {
+        let mut g = Graph::new();
+        let q = g.input("q", [2, 3, 4, 8], DType::F32).unwrap();
+        let lengths = g.input("lengths", [2], DType::U32).unwrap();
+        let options = AttentionOptions { lengths: Some(lengths), ..AttentionOptions::default() };
+        let first = attention(&mut g, q, q, q, &options).unwrap();
+        let before = g.nodes().len();
+        attention(&mut g, first, first, first, &options).unwrap();
+        assert_eq!(g.nodes().len(), before + 1);
+    }
 }

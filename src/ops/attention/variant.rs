@@ -122,3 +122,41 @@ fn rows_of_invocation(caps: &Caps, sizes: &Sizes, count: usize) -> usize {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes { batch: 1, queries: 64, keys: 64, heads: 4, kv_heads: 2, width: 64 };
+
+    #[test]
+    fn the_adapter_decides() {
+        let gpu = Caps::baseline();
+        let cpu = Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() };
+        let bare = Caps { class: AdapterClass::Cpu, ..Caps::baseline() };
+        let choose = |caps, bindings| AttentionVariant::choose(None, caps, &SIZES, bindings);
+        assert_eq!(choose(&gpu, 8), AttentionVariant::Tile);
+        assert_eq!(choose(&gpu, 9), AttentionVariant::Rows);
+        assert_eq!(choose(&cpu, 8), AttentionVariant::Shuffle);
+        assert_eq!(choose(&bare, 8), AttentionVariant::Rows);
+        let odd = Sizes { width: 33, ..SIZES };
+        assert_eq!(AttentionVariant::choose(Some(AttentionVariant::Tile), &gpu, &odd, 6), AttentionVariant::Rows);
+    }
+
+    #[test]
+    fn few_queries_split_the_keys() {
+        let gpu = Caps::baseline();
+        let token = Sizes { queries: 1, ..SIZES };
+        assert_eq!(AttentionVariant::choose_forward(None, &gpu, &token, 5), AttentionVariant::Split);
+        assert_eq!(AttentionVariant::choose_forward(None, &gpu, &SIZES, 5), AttentionVariant::Tile);
+    }
+
+    #[test]
+    fn a_split_serves_heads_that_share_keys() {
+        let heads = |heads, kv_heads, width| heads_of_split(&Sizes { heads, kv_heads, width, ..SIZES });
+        assert_eq!(heads(12, 12, 64), 1);
+        assert_eq!(heads(32, 8, 128), 4);
+        assert_eq!(heads(9, 1, 64), 3);
+        assert_eq!(heads(16, 2, 256), 4);
+    }
+}
