@@ -166,19 +166,19 @@ fn a_run_that_goes_back_is_the_newest_and_nothing_is_overwritten() {
 fn numbers_of_the_state_come_back_to_the_last_bit() {
     let home = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(home.path(), 1);
-    let mut bits = 0x9e37_79b9_u32;
-    let mut numbers: Vec<f32> = (0..20_000)
+    let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut numbers: Vec<f64> = (0..20_000)
         .map(|_| {
-            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            f32::from_bits(bits)
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            f64::from_bits(bits)
         })
         .filter(|x| x.is_finite())
         .collect();
-    numbers.extend([0.1, 1.0 / 3.0, f32::MAX, -0.0, 1e-45]);
+    numbers.extend([0.1, 1.0 / 3.0, 5e-324, f64::MAX, -0.0, 6.02e23]);
     let state = json!({"numbers": numbers, "largest": u64::MAX, "smallest": i64::MIN});
     with_checkpoint(1, 1, |c| checkpoints.save(&Checkpoint { state: &state, ..c.clone() })).unwrap();
     let loaded = checkpoints.latest().unwrap().unwrap();
-    let read = loaded.state["numbers"].as_array().unwrap().iter().map(|v| (v.as_f64().unwrap() as f32).to_bits());
+    let read = loaded.state["numbers"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap().to_bits());
     assert!(read.eq(numbers.iter().map(|x| x.to_bits())));
     assert_eq!((&loaded.state["largest"], &loaded.state["smallest"]), (&json!(u64::MAX), &json!(i64::MIN)));
 }
