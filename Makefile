@@ -3,7 +3,8 @@
 CARGO ?= cargo
 OUT ?= runs/demo
 NOVEL ?= data/pride_and_prejudice.txt
-DEMO ?= --steps 400
+# Going on, if a demo was interrupted.
+DEMO ?= --steps 400 --resume
 
 .PHONY: demo test check bench setup help
 

@@ -4,7 +4,7 @@ use super::args::{Common, ScheduleKind, Storage, TrainArgs};
 use super::{model, plot, read_texts};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Checkpoints, Contents, ModelFolder, Tokenizer};
+use crate::io::{Checkpoints, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
 use crate::models::{self, Decoder};
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Weights, human_count};
@@ -14,6 +14,7 @@ use crate::train::{
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const HELD_OUT: f64 = 0.1;
 const EVALUATION: usize = 16;
 /// Between two lines of progress where there is no terminal for a bar.
 const EVERY: Duration = Duration::from_secs(10);
+/// The losses so far: in every checkpoint, and beside the loss curve.
+const HISTORY: &str = "history.json";
 /// Checkpoints that are kept.
 const KEEP: usize = 2;
 
@@ -79,18 +82,23 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     if let Some(minutes) = options.minutes {
         stop_after(minutes, stop.clone())?;
     }
-    let mut history = History::load(&options.out, trainer.state().step)?;
+    let history = RefCell::new(History::load(resumed.as_ref().map(|loaded| loaded.path.as_path()))?);
     let bar = bar(options.steps, trainer.state().step, &options.common);
     let start = Instant::now();
-    let mut save = |trainer: &Trainer, position: &Value| trainer.save(&checkpoints, position, &files).map(Some);
-    let mut progress = |event: &Event| history.take(event, &bar, &options.common);
+    let mut save = |trainer: &Trainer, position: &Value| {
+        let mut files = files.clone();
+        files.push((HISTORY.into(), history.borrow().to_json()?));
+        trainer.save(&checkpoints, position, &files).map(Some)
+    };
+    let mut progress = |event: &Event| history.borrow_mut().take(event, &bar, &options.common);
     let outcome = trainer.run(&mut source, &held_out, &stop, &mut save, &mut progress)?;
     bar.finish_and_clear();
 
     let folder = options.out.join("model");
     let state = trainer.state();
     finish(model.as_ref(), &trainer, &tokenizer, &folder)?;
-    history.save(&options.out)?;
+    let history = history.into_inner();
+    write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
     let picture = options.out.join("loss.svg");
     let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
     plot::loss_curve(&picture, &curve)?;
@@ -272,21 +280,16 @@ struct History {
 }
 
 impl History {
-    fn load(folder: &Path, step: u64) -> Result<Self> {
-        let path = folder.join("history.json");
-        if step == 0 || !path.exists() {
+    /// That of a checkpoint, or an empty one.
+    fn load(checkpoint: Option<&Path>) -> Result<Self> {
+        let Some(path) = checkpoint.map(|folder| folder.join(HISTORY)).filter(|path| path.exists()) else {
             return Ok(Self::default());
-        }
-        let value = crate::io::read_json(&path)?;
-        let mut history: Self = serde_json::from_value(value).map_err(|e| Error::format(&path, e.to_string()))?;
-        history.train.retain(|(at, _)| *at <= step);
-        history.held_out.retain(|(at, _)| *at <= step);
-        Ok(history)
+        };
+        serde_json::from_value(read_json(&path)?).map_err(|e| Error::format(&path, e.to_string()))
     }
 
-    fn save(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self).map_err(|e| Error::input("history", e.to_string()))?;
-        crate::io::write_atomic(folder.join("history.json"), &text)
+    fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::input("history", e.to_string()))
     }
 
     fn take(&mut self, event: &Event, bar: &ProgressBar, common: &Common) {
