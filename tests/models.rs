@@ -46,6 +46,7 @@ struct Case {
     /// Real tokens of each row; empty: all.
     lengths: Vec<usize>,
     dropout: bool,
+    storage: DType,
 }
 
 fn gpt2(more: Value) -> Value {
@@ -79,6 +80,7 @@ fn cases() -> Vec<Case> {
         time,
         lengths: lengths.to_vec(),
         dropout,
+        storage: DType::F32,
     };
     vec![
         case("gpt2 of 257 tokens", gpt2(json!({"n_inner": 51, "activation_function": "relu"})), 1, 257, &[], false),
@@ -109,6 +111,8 @@ fn cases() -> Vec<Case> {
             &[],
             false,
         ),
+        Case { storage: DType::BF16, ..case("llama stored as bf16", llama(json!({})), 2, 9, &[], false) },
+        Case { storage: DType::F16, ..case("gpt2 stored as f16", gpt2(json!({})), 2, 9, &[], false) },
     ]
 }
 
@@ -126,7 +130,7 @@ fn weights_of(model: &dyn Decoder) -> Result<Values> {
             Initial::Normal(_) => (0.0, 0.25),
         };
         let data = initial_values(Initial::Normal(deviation), ty.shape.numel(), 5, &name);
-        let data = data.into_iter().map(|x| DType::F32.round(centre + x)).collect();
+        let data = data.into_iter().map(|x| ty.dtype.round(centre + x)).collect();
         values.insert(name, Array::new(ty.shape, data)?);
     }
     Ok(values)
@@ -148,7 +152,8 @@ fn token(i: usize) -> usize {
 
 impl Case {
     fn run(&self, gpu: &Gpu) -> Result<(), Failed> {
-        let model = decoder(&self.config)?;
+        let mut model = decoder(&self.config)?;
+        model.set_storage(self.storage);
         let mut values = weights_of(model.as_ref())?;
         let weights = upload(gpu, model.as_ref(), &values)?;
         let (g, wanted) = self.graph(model.as_ref(), &mut values)?;

@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, WeightLayout};
+use crate::ops::{self, Activation, LinearOptions, WeightLayout};
 
 /// How a model's linear layers are made.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,21 @@ pub struct Style {
 /// # Errors
 /// Those of [`ops::linear`].
 pub fn linear(g: &mut Graph, prefix: &str, x: Tensor, out: usize, style: Style) -> Result<Tensor> {
+    activated_linear(g, prefix, x, out, None, style)
+}
+
+/// [`linear`] with an activation of the result, in one kernel.
+///
+/// # Errors
+/// Those of [`ops::linear_fused`].
+pub fn activated_linear(
+    g: &mut Graph,
+    prefix: &str,
+    x: Tensor,
+    out: usize,
+    activation: Option<Activation>,
+    style: Style,
+) -> Result<Tensor> {
     let width = g.shape(x).last();
     let shape = match style.layout {
         WeightLayout::InOut => [width, out],
@@ -31,7 +46,7 @@ pub fn linear(g: &mut Graph, prefix: &str, x: Tensor, out: usize, style: Style) 
         true => Some(g.parameter(&format!("{prefix}.bias"), [out], DType::F32)?),
         false => None,
     };
-    ops::linear(g, x, weight, bias, style.layout)
+    ops::linear_fused(g, x, weight, LinearOptions { bias, layout: style.layout, activation, residual: None })
 }
 
 /// The rows of `PREFIX.weight (rows, width)` that `ids (…)` name.

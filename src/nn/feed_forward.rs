@@ -1,6 +1,6 @@
 //! The position-wise feed-forward network, plain or gated.
 
-use super::dense::{Style, linear};
+use super::dense::{Style, activated_linear, linear};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation};
@@ -18,8 +18,7 @@ pub fn feed_forward(
     style: Style,
 ) -> Result<Tensor> {
     let width = g.shape(x).last();
-    let up = linear(g, names[0], x, inner, style)?;
-    let up = ops::activation(g, up, act)?;
+    let up = activated_linear(g, names[0], x, inner, Some(act), style)?;
     linear(g, names[1], up, width, style)
 }
 
