@@ -6,24 +6,31 @@ use wgformer::io::Config;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::{MemoryReport, Plan, Recording};
 use wgformer::train::{LanguageModel, Objective, Part, StepOptions, TrainStep};
-use wgformer::{DType, Error, Graph, models};
+use wgformer::{DType, Error, Graph, Result, models};
 
 /// The training step of a GPT-2 of some size.
-fn training_step(layers: usize, width: usize, heads: usize, vocabulary: usize, rows: usize, length: usize) -> Graph {
+fn training_step(
+    layers: usize,
+    width: usize,
+    heads: usize,
+    vocabulary: usize,
+    rows: usize,
+    length: usize,
+) -> Result<Graph> {
     let config = serde_json::json!({
         "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": length, "n_embd": width, "n_layer": layers,
         "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
         "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
     });
-    let model: Arc<dyn models::Decoder> = models::decoder(&Config::new("test", config).unwrap()).unwrap().into();
+    let model: Arc<dyn models::Decoder> = models::decoder(&Config::new("test", config)?)?.into();
     let objective = LanguageModel { model, rows, length, options: CrossEntropyOptions::default() };
-    let step = TrainStep::new(&objective.parameters().unwrap(), &Caps::baseline(), StepOptions::default()).unwrap();
-    step.graph(Part::Whole, |g| objective.loss(g, true)).unwrap()
+    let step = TrainStep::new(&objective.parameters()?, &Caps::baseline(), StepOptions::default())?;
+    step.graph(Part::Whole, |g| objective.loss(g, true))
 }
 
 #[test]
 fn the_training_step_of_a_small_gpt() {
-    let recording = Recording::new(&training_step(1, 32, 2, 65, 2, 16), &Caps::baseline()).unwrap();
+    let recording = Recording::new(&training_step(1, 32, 2, 65, 2, 16).unwrap(), &Caps::baseline()).unwrap();
     insta::assert_snapshot!(recording);
 }
 
@@ -32,7 +39,7 @@ fn memory_is_near_what_is_alive_at_once() {
     for (layers, width, heads, vocabulary, rows, length) in
         [(6, 384, 6, 65, 4, 256), (4, 128, 4, 1024, 8, 128), (2, 48, 4, 97, 2, 17), (12, 768, 12, 50257, 4, 256)]
     {
-        let graph = training_step(layers, width, heads, vocabulary, rows, length);
+        let graph = training_step(layers, width, heads, vocabulary, rows, length).unwrap();
         for caps in
             [Caps::baseline(), Caps { class: wgformer::gpu::AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }]
         {

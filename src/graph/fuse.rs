@@ -12,10 +12,8 @@ impl Graph {
         let mut graph = self.clone();
         let live = graph.live();
         let mut uses = graph.uses(&live);
-        for index in 0..graph.nodes.len() {
-            while live[index]
-                && let Some((producer, position, op)) = graph.fusion(index, &uses)
-            {
+        for (index, _) in live.iter().enumerate().filter(|(_, live)| **live) {
+            while let Some((producer, position, op)) = graph.fusion(index, &uses) {
                 let mut inputs = graph.nodes[producer].inputs.clone();
                 inputs.extend(
                     graph.nodes[index].inputs.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, t)| *t),

@@ -1,0 +1,74 @@
+//! A GPT's training step on the best adapter: the CPU's share (encoding and submitting, per dispatch) and the whole step.
+//!
+//! Run it with `cargo bench --bench step`; `WGFORMER_ADAPTER` chooses the adapter.
+
+#![expect(clippy::expect_used, reason = "a bench that cannot run should say so and stop")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wgformer::io::Config;
+use wgformer::ops::CrossEntropyOptions;
+use wgformer::program::{Budget, Recording};
+use wgformer::train::{IDS, LABELS, LanguageModel, Objective, Part, StepOptions, TrainStep};
+use wgformer::{Gpu, Program, Weights, models};
+
+const ROWS: usize = 4;
+const LENGTH: usize = 64;
+
+fn program(gpu: &Gpu) -> wgformer::Result<Program> {
+    let config = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": 65, "n_positions": LENGTH, "n_embd": 64, "n_layer": 4, "n_head": 4,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
+        "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
+    });
+    let model: Arc<dyn models::Decoder> = models::decoder(&Config::new("bench", config)?)?.into();
+    let weights = Weights::new(gpu);
+    model.initialise(&weights, 1)?;
+    let objective = LanguageModel { model, rows: ROWS, length: LENGTH, options: CrossEntropyOptions::default() };
+    let options = StepOptions::default();
+    let scalars = options.scalars(1e-3).to_array();
+    let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
+    step.layout().gather(&weights)?;
+    let graph = step.graph(Part::Whole, |g| objective.loss(g, true))?;
+    // One submission, so that encoding is not mixed with waiting.
+    let program = Program::prepare_within(gpu, Recording::new(&graph, gpu.caps())?, &weights, Budget::of(1e15))?;
+    let ids: Vec<u32> = (0..(ROWS * LENGTH) as u32).map(|i| i * 7 % 65).collect();
+    program.write(IDS, bytemuck::cast_slice(&ids))?;
+    program.write(LABELS, bytemuck::cast_slice(&ids))?;
+    program.write(wgformer::train::SCALARS, bytemuck::cast_slice(&scalars))?;
+    program.run()?;
+    gpu.wait(None)?;
+    Ok(program)
+}
+
+fn benches(c: &mut Criterion) {
+    let gpu = Gpu::choose(None).expect("an adapter");
+    let program = program(&gpu).expect("the program");
+    let dispatches = program.recording().dispatches.len() as u64;
+    let mut group = c.benchmark_group(format!("GPT training step, {dispatches} dispatches, {}", gpu.info().name));
+    group.sample_size(20).throughput(Throughput::Elements(dispatches));
+    group.bench_function("encode and submit, time a dispatch by its rate", |b| {
+        b.iter_custom(|count| {
+            let mut busy = Duration::ZERO;
+            for _ in 0..count {
+                let start = Instant::now();
+                program.run().expect("a run");
+                busy += start.elapsed();
+                gpu.wait(None).expect("the GPU");
+            }
+            busy
+        });
+    });
+    group.throughput(Throughput::Elements((ROWS * LENGTH) as u64));
+    group.bench_function("whole step, tokens by its rate", |b| {
+        b.iter(|| {
+            program.run().expect("a run");
+            gpu.wait(None).expect("the GPU");
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(step, benches);
+criterion_main!(step);
