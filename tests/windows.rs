@@ -4,26 +4,27 @@ use wgformer::check::{Case, Feed};
 use wgformer::kernel::{AdapterClass, Caps};
 use wgformer::ops;
 use wgformer::program::{Program, Weights};
-use wgformer::{DType, Gpu, Graph};
+use wgformer::{DType, Gpu, Graph, Result};
 
 /// Runs a case on every adapter under both classes' choices of kernels, with bindings of at most `bytes`.
-fn run_within(case: &Case, bytes: u64) {
+fn run_within(case: &Case, bytes: u64) -> Result<()> {
     let adapters = Gpu::adapters();
     assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
     for adapter in adapters {
-        let gpu = Gpu::open(&adapter).unwrap();
+        let gpu = Gpu::open(&adapter)?;
         for class in [AdapterClass::Cpu, AdapterClass::Gpu] {
             let caps = Caps { max_binding_bytes: bytes, class, subgroup: None, ..gpu.caps().clone() };
-            for dispatch in case.recording(&caps).unwrap().dispatches {
+            for dispatch in case.recording(&caps)?.dispatches {
                 for binding in &dispatch.bindings {
                     assert!(binding.view.bytes() <= bytes, "{} binds {}", dispatch.kernel.name, binding.view.bytes());
                 }
             }
-            for comparison in case.run_as(&gpu, &caps).unwrap() {
+            for comparison in case.run_as(&gpu, &caps)? {
                 assert!(comparison.passed, "{} as {class:?}: {comparison:?}", caps.name);
             }
         }
     }
+    Ok(())
 }
 
 fn ids(count: usize, rows: usize) -> Feed {
@@ -35,7 +36,7 @@ fn embedding_and_its_gradient() {
     for (dtype, columns) in [(DType::F32, 33), (DType::BF16, 33), (DType::F16, 32)] {
         let feeds = vec![Feed::normal("table", [700, columns]).stored_as(dtype), ids(97, 700)];
         let case = Case::new(format!("embedding {dtype}"), feeds, |g, x| Ok(vec![ops::embedding(g, x[0], x[1])?]));
-        run_within(&case, 40_000);
+        run_within(&case, 40_000).unwrap();
     }
 }
 
