@@ -3,7 +3,7 @@
 
 use wgformer::check::Feed;
 use wgformer::graph::{Graph, Values};
-use wgformer::kernel::Caps;
+use wgformer::kernel::{AdapterClass, Caps};
 use wgformer::ops::matmul::Form;
 use wgformer::ops::{Activation, Matmul};
 use wgformer::program::{Program, Recording, Weights, pack};
@@ -77,25 +77,51 @@ fn a_row_that_does_not_fit_is_refused() {
     assert!(error.to_string().contains("4.2 KiB"), "{error}");
 }
 
+/// Runs a product as recorded for `caps` and compares it with its f64 twin.
+fn compare(gpu: &Gpu, product: &Product, caps: &Caps) {
+    let expected = product.graph.evaluate(&product.values, &[product.out]).unwrap().remove(0);
+    let recording = Recording::new(&product.graph, caps).unwrap();
+    let program = Program::prepare(gpu, recording, &Weights::new(gpu)).unwrap();
+    program.fill_temporaries(f32::NAN.to_bits()).unwrap();
+    for (name, tensor) in product.graph.inputs() {
+        program.write(name, &pack(&product.values[name].data, product.graph.dtype(tensor))).unwrap();
+    }
+    program.run().unwrap();
+    let got = program.read_f32("out").unwrap();
+    let square: f64 = expected.data.iter().map(|x| x * x).sum();
+    let error: f64 = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
+    assert!(error / square <= 1e-12, "{} on {}: NMSE {:.1e}", product.name, gpu.info().name, error / square);
+}
+
+/// Every adapter of this machine, opened.
+fn gpus() -> Vec<Gpu> {
+    let gpus: Vec<Gpu> = Gpu::adapters().iter().map(|adapter| Gpu::open(adapter).unwrap()).collect();
+    assert!(!gpus.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
+    gpus
+}
+
 #[test]
 fn cut_products_are_right() {
-    let adapters = Gpu::adapters();
-    assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
-    for adapter in adapters {
-        let gpu = Gpu::open(&adapter).unwrap();
+    for gpu in gpus() {
         for product in products() {
-            let expected = product.graph.evaluate(&product.values, &[product.out]).unwrap().remove(0);
-            let recording = Recording::new(&product.graph, &small(gpu.caps())).unwrap();
-            let program = Program::prepare(&gpu, recording, &Weights::new(&gpu)).unwrap();
-            program.fill_temporaries(f32::NAN.to_bits()).unwrap();
-            for (name, tensor) in product.graph.inputs() {
-                program.write(name, &pack(&product.values[name].data, product.graph.dtype(tensor))).unwrap();
-            }
-            program.run().unwrap();
-            let got = program.read_f32("out").unwrap();
-            let square: f64 = expected.data.iter().map(|x| x * x).sum();
-            let error: f64 = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
-            assert!(error / square <= 1e-12, "{} on {}: NMSE {:.1e}", product.name, gpu.info().name, error / square);
+            compare(&gpu, &product, &small(gpu.caps()));
+        }
+    }
+}
+
+/// What is chosen for GPUs runs on drivers for the CPU as well, only slower: few rows, whose sums along k are cut into slices, and tiles.
+#[test]
+fn kernels_for_gpus_are_right() {
+    let products = [
+        product(Form::Nn, None, [1, 36, 300], DType::F32),
+        product(Form::Nt, None, [3, 37, 301], DType::F32),
+        product(Form::Nt, Some(2), [8, 40, 132], DType::BF16),
+        product(Form::Tn, None, [70, 67, 33], DType::F32),
+    ];
+    for gpu in gpus() {
+        let caps = Caps { class: AdapterClass::Gpu, subgroup: None, ..gpu.caps().clone() };
+        for product in &products {
+            compare(&gpu, product, &caps);
         }
     }
 }

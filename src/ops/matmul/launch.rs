@@ -103,6 +103,8 @@ struct Window {
     view: View,
     /// Elements in front of the first one wanted.
     offset: usize,
+    /// Elements of a row that are wanted.
+    width: usize,
     /// From row to row.
     stride: usize,
     /// From matrix to matrix.
@@ -110,8 +112,8 @@ struct Window {
 }
 
 impl Window {
-    /// The `rows` from column `column` on of each matrix of `batch`, of matrices of `extents`.
-    fn new(caps: &Caps, view: &View, extents: (usize, usize), batch: Range, rows: Range, column: usize) -> Self {
+    /// The `rows` and `columns` of each matrix of `batch`, of matrices of `extents`.
+    fn new(caps: &Caps, view: &View, extents: (usize, usize), batch: Range, rows: Range, columns: Range) -> Self {
         let (all_rows, stride) = extents;
         let distance = all_rows * stride;
         let start = batch.start * distance + rows.start * stride;
@@ -119,12 +121,12 @@ impl Window {
         let size = view.dtype.bytes(2) / 2;
         let first = start - start % (caps.offset_alignment / size).max(1) as usize;
         let view = View { start: view.start + first, shape: [end - first].into(), ..view.clone() };
-        Self { view, offset: start - first + column, stride, distance }
+        Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
     }
 
     /// Whether four elements from a multiple of 4 on can be loaded as one.
     fn vec4(&self) -> bool {
-        self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4)
+        self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4) && self.width.is_multiple_of(4)
     }
 }
 
@@ -178,11 +180,11 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let caps = cx.caps();
     let Piece { batch, m, n, k } = *piece;
     let p = Problem { batch: batch.len, m: m.len, n: n.len, k: k.len, ..*whole };
-    let (a_rows, a_column) = if p.form.a_transposed() { (k, m.start) } else { (m, k.start) };
-    let (b_rows, b_column) = if p.form.b_transposed() { (n, k.start) } else { (k, n.start) };
-    let a = Window::new(caps, &io.a, whole.stored_a(), batch, a_rows, a_column);
-    let b = Window::new(caps, &io.b, whole.stored_b(), batch, b_rows, b_column);
-    let like_out = |view: &View| Window::new(caps, view, (whole.m, whole.n), batch, m, n.start);
+    let (a_rows, a_columns) = if p.form.a_transposed() { (k, m) } else { (m, k) };
+    let (b_rows, b_columns) = if p.form.b_transposed() { (n, k) } else { (k, n) };
+    let a = Window::new(caps, &io.a, whole.stored_a(), batch, a_rows, a_columns);
+    let b = Window::new(caps, &io.b, whole.stored_b(), batch, b_rows, b_columns);
+    let like_out = |view: &View| Window::new(caps, view, (whole.m, whole.n), batch, m, n);
     let out = like_out(&io.out);
     let (first, last) = (k.start == 0 && !io.accumulate, k.start + k.len == whole.k);
     let legal = Variant::legal(caps, &p);

@@ -66,7 +66,7 @@ impl Variant {
     /// | GPU | more, fewer tiles | tile32 |
     /// | CPU | up to 4 | row |
     /// | CPU, fixed subgroups of 8 | 64 and more | subgroup8 |
-    /// | CPU, fixed subgroups of 4 to 16 | more than 4 | subgroup4 |
+    /// | CPU, fixed subgroups of 8 to 16 | more than 4 | subgroup4 |
     /// | CPU, others | more than 4 | registers |
     #[must_use]
     pub fn choose(caps: &Caps, problem: &Problem) -> Self {
@@ -79,7 +79,7 @@ impl Variant {
             AdapterClass::Gpu if tiles >= 48 => Self::Tile64,
             AdapterClass::Gpu => Self::Tile32,
             AdapterClass::Cpu if caps.subgroup == Some(8) && problem.m >= 64 => Self::Subgroup8,
-            AdapterClass::Cpu if Self::Subgroup4.is_legal(caps, problem) => Self::Subgroup4,
+            AdapterClass::Cpu if caps.subgroup >= Some(8) && Self::Subgroup4.is_legal(caps, problem) => Self::Subgroup4,
             AdapterClass::Cpu => Self::Registers,
         }
     }
