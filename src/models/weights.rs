@@ -135,3 +135,54 @@ pub fn save(
     };
     contents.save(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Gpt2;
+    use serde_json::json;
+
+    fn model() -> Gpt2 {
+        let config = json!({"vocab_size": 5, "n_embd": 4, "n_head": 2, "n_layer": 1, "n_positions": 3});
+        Gpt2::from_config(&Config::new("config.json", config).unwrap()).unwrap()
+    }
+
+    fn file(names: impl IntoIterator<Item = (String, TensorType)>, value: f32) -> (tempfile::TempDir, Tensors) {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors: Vec<NamedTensor<'_>> = names
+            .into_iter()
+            .map(|(name, ty)| NamedTensor::f32(name, ty.shape.clone(), &vec![value; ty.shape.numel()]))
+            .collect();
+        crate::io::safetensors::write(folder.path().join("model.safetensors"), &tensors).unwrap();
+        let tensors = Tensors::open(folder.path()).unwrap();
+        (folder, tensors)
+    }
+
+    #[test]
+    fn old_checkpoints_lack_the_prefix_and_have_buffers() {
+        let parameters = model().parameters().unwrap();
+        let bare = |name: &str| name.strip_prefix("transformer.").unwrap_or(name).to_owned();
+        let mut names: Vec<_> = parameters.iter().map(|(name, ty)| (bare(name), ty.clone())).collect();
+        names.push(("h.0.attn.bias".into(), TensorType::f32([1, 1, 3, 3])));
+        names.push(("h.0.attn.masked_bias".into(), TensorType::f32([1])));
+        names.push(("lm_head.weight".into(), TensorType::f32([5, 4])));
+        let (_folder, tensors) = file(names.clone(), 0.5);
+        let found = matched(&model(), &parameters, &tensors).unwrap();
+        assert!(found.iter().zip(&parameters).all(|(t, (name, _))| t.name == bare(name)));
+        names.retain(|(name, _)| name != "ln_f.bias");
+        names.push(("h.1.ln_1.bias".into(), TensorType::f32([4])));
+        let (_folder, tensors) = file(names, 0.5);
+        let message = matched(&model(), &parameters, &tensors).unwrap_err().to_string();
+        let wanted = "1 missing: transformer.ln_f.bias; 1 not of this model: h.1.ln_1.bias";
+        assert!(message.ends_with(wanted), "{message}");
+    }
+
+    #[test]
+    fn numbers_that_half_precision_cannot_hold_are_refused() {
+        let (_folder, tensors) = file([("w".to_owned(), TensorType::f32([2]))], 70000.0);
+        let tensor = tensors.expect("w").unwrap();
+        assert!(check_finite("w", DType::F32, &tensor).is_ok() && check_finite("w", DType::BF16, &tensor).is_ok());
+        let message = check_finite("w", DType::F16, &tensor).unwrap_err().to_string();
+        assert!(message.contains("too large for f16"), "{message}");
+    }
+}
