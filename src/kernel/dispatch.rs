@@ -3,6 +3,7 @@
 use crate::dtype::DType;
 use crate::shape::Shape;
 use std::fmt;
+use std::ops::Range;
 
 /// A kernel: one WGSL file with one entry point of the same name.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -88,6 +89,12 @@ impl View {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(self.numel())
+    }
+
+    /// Some of the elements, as one axis.
+    #[must_use]
+    pub fn window(&self, range: &Range<usize>) -> Self {
+        Self { slot: self.slot, start: self.start + range.start, shape: Shape::new([range.len()]), dtype: self.dtype }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::shape::Shape;
+use std::ops::Range;
 
 /// What an op sees when it is recorded.
 #[derive(Debug)]
@@ -61,6 +62,15 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn input_count(&self) -> usize {
         self.inputs.len()
+    }
+
+    /// Cuts `count` elements of 4 bytes into windows that one binding can hold, for ops that go over a tensor element by
+    /// element. Windows begin at multiples of 4096, which keeps the offsets of whatever goes along aligned.
+    #[must_use]
+    pub fn windows(&self, count: usize) -> Vec<Range<usize>> {
+        const GRAIN: usize = 4096;
+        let limit = ((self.caps.max_binding_bytes / 4) as usize / GRAIN * GRAIN).max(GRAIN);
+        (0..count).step_by(limit).map(|start| start..count.min(start + limit)).collect()
     }
 
     /// Memory that only this op's dispatches use.

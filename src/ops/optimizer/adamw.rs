@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay.
 
-use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector, window, windows};
+use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch};
@@ -60,17 +60,17 @@ impl Op for AdamW {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        for range in windows(cx, cx.input(0).numel()) {
+        for range in cx.windows(cx.input(0).numel()) {
             let vectors = range.len() / 4;
             let rows = range.start / BLOCK * 2..range.end / BLOCK * 2;
             cx.dispatch(
                 Dispatch::new(&ADAMW)
-                    .read(window(cx.input(1), &range))
-                    .read(window(cx.input(4), &rows))
+                    .read(cx.input(1).window(&range))
+                    .read(cx.input(4).window(&rows))
                     .read(cx.input(5))
-                    .update(window(cx.output(0), &range))
-                    .update(window(cx.output(1), &range))
-                    .update(window(cx.output(2), &range))
+                    .update(cx.output(0).window(&range))
+                    .update(cx.output(1).window(&range))
+                    .update(cx.output(2).window(&range))
                     .param(vectors)
                     .groups_for(vectors, 64)
                     .flops(range.len() as u64 * 16),

@@ -1,6 +1,6 @@
 //! Half-precision copies of f32 weights.
 
-use super::{BLOCK, expect_count, expect_flat, window, windows};
+use super::{BLOCK, expect_count, expect_flat};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
@@ -60,13 +60,13 @@ impl Op for CastHalf {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        for range in windows(cx, cx.output(0).numel()) {
+        for range in cx.windows(cx.output(0).numel()) {
             let vectors = range.len() / 4;
             cx.dispatch(
                 Dispatch::new(&CAST_HALF)
                     .constant("BRAIN", self.dtype == DType::BF16)
-                    .read(window(cx.input(0), &range))
-                    .write(window(cx.output(0), &range))
+                    .read(cx.input(0).window(&range))
+                    .write(cx.output(0).window(&range))
                     .param(vectors)
                     .groups_for(vectors, 64),
             )?;

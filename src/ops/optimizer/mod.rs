@@ -24,26 +24,10 @@ pub use pack::{Pack, pack};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::{Launch, View};
-use crate::shape::{Shape, TensorType};
-use std::ops::Range;
+use crate::shape::TensorType;
 
 /// Elements that a tensor's place in a flat range is aligned to: the widest binding alignment there is, in f32.
 pub const BLOCK: usize = 64;
-
-/// What windows begin at a multiple of, in elements: keeps the offsets of all tensors that go along aligned.
-const GRAIN: usize = 4096;
-
-/// Cuts `count` elements of f32 into windows that one binding can hold: flat ranges may be larger than that.
-fn windows(cx: &Launch<'_>, count: usize) -> Vec<Range<usize>> {
-    let limit = ((cx.caps().max_binding_bytes / 4) as usize / GRAIN * GRAIN).max(GRAIN);
-    (0..count).step_by(limit).map(|start| start..count.min(start + limit)).collect()
-}
-
-/// A window of a tensor, as one axis.
-fn window(view: View, range: &Range<usize>) -> View {
-    View { start: view.start + range.start, shape: Shape::new([range.len()]), ..view }
-}
 
 /// Checks that `ty` is a flat range of f32.
 fn expect_flat(op: &str, what: &str, ty: &TensorType) -> Result<usize> {

@@ -1,6 +1,6 @@
 //! The Euclidean norm of all gradients together.
 
-use super::{expect_flat, window, windows};
+use super::expect_flat;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -49,7 +49,7 @@ impl Op for GlobalNorm {
         let mut pieces = Vec::new();
         for index in 0..cx.input_count() {
             let flat = cx.input(index);
-            pieces.extend(windows(cx, flat.numel()).iter().map(|range| window(flat.clone(), range)));
+            pieces.extend(cx.windows(flat.numel()).iter().map(|range| flat.window(range)));
         }
         let total: usize = pieces.iter().map(|piece| piece.numel().div_ceil(CHUNK)).sum();
         let partials = cx.scratch([total], DType::F32);

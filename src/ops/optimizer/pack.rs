@@ -1,6 +1,6 @@
 //! Tensors into their places in a flat range.
 
-use super::{expect_flat, expect_vector, window, windows};
+use super::{expect_flat, expect_vector};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
@@ -78,8 +78,8 @@ impl Op for Pack {
                 continue;
             }
             let place = View { start: flat.start + offset, ..flat };
-            for range in windows(cx, part.numel()) {
-                let (part, place) = (window(part.clone(), &range), window(place.clone(), &range));
+            for range in cx.windows(part.numel()) {
+                let (part, place) = (part.window(&range), place.window(&range));
                 let count = range.len();
                 let dispatch = if self.accumulate {
                     Dispatch::new(&PACK_ACCUMULATE).read(part).read(cx.input(1)).update(place).flops(count as u64)
