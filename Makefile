@@ -4,7 +4,7 @@ CARGO ?= cargo
 OUT ?= runs/demo
 NOVEL ?= data/pride_and_prejudice.txt
 # Going on, if a demo was interrupted.
-DEMO ?= --steps 400 --resume
+DEMO ?= --steps 380 --minutes 5
 
 .PHONY: demo test check bench setup help
 
