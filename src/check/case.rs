@@ -288,7 +288,7 @@ fn compare(what: &str, got: &[f64], expected: &[f64], tolerance: Tolerance) -> C
     let errors = || got.iter().zip(expected).map(|(a, b)| a - b);
     let squared_error: f64 = errors().map(|e| e * e).sum();
     // Not f64::max: it would drop a NaN.
-    let largest_error = errors().fold(0.0, |m: f64, e| if e.abs() <= m { m } else { e.abs() });
+    let largest_error = errors().fold(0.0, |m: f64, e| if m.is_nan() || e.abs() <= m { m } else { e.abs() });
     let ratio = |error: f64, scale: f64| if error == 0.0 { 0.0 } else { error / scale.max(1e-30) };
     let (nmse, worst) = (ratio(squared_error, squares), ratio(largest_error, largest));
     let passed = got.len() == expected.len() && nmse <= tolerance.nmse && worst <= tolerance.worst;
