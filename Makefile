@@ -4,7 +4,7 @@ CARGO ?= cargo
 OUT ?= runs/demo
 NOVEL ?= data/pride_and_prejudice.txt
 # Going on, if a demo was interrupted.
-DEMO ?= --steps 380 --minutes 5
+DEMO ?= --steps 380 --minutes 5 --resume
 
 .PHONY: demo test check bench setup help
 
