@@ -1,8 +1,14 @@
 //! The arguments of the `wgformer` command.
 
 use crate::DType;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+
+/// Sizes and counts.
+fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1 << 40)
+}
 
 /// Transformers on any GPU: train, generate, evaluate, inspect.
 #[derive(Debug, Parser)]
@@ -97,19 +103,19 @@ pub(super) struct ModelArgs {
     #[arg(long, value_enum, default_value = "gpt2")]
     pub(super) model: Family,
     /// Blocks
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = positive())]
     pub(super) layers: usize,
     /// Attention heads
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = positive())]
     pub(super) heads: usize,
     /// Heads of keys and values (llama) [default: as many as heads]
-    #[arg(long)]
+    #[arg(long, value_parser = positive())]
     pub(super) kv_heads: Option<usize>,
     /// Width of the residual stream
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = positive())]
     pub(super) width: usize,
     /// Tokens of context
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = positive())]
     pub(super) context: usize,
 }
 
@@ -132,7 +138,7 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = positive())]
     pub(super) batch: usize,
     /// Steps of training
     #[arg(long, default_value_t = 1000)]
@@ -240,10 +246,10 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(super) data: Vec<PathBuf>,
     /// Tokens of context [default: what the model was made for]
-    #[arg(long)]
+    #[arg(long, value_parser = positive())]
     pub(super) context: Option<usize>,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = positive())]
     pub(super) batch: usize,
     /// Measure on at most this many batches
     #[arg(long)]
@@ -271,13 +277,13 @@ pub(super) struct InspectArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
     /// Vocabulary of a new model
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = positive())]
     pub(super) vocabulary: usize,
     /// The step to show
     #[arg(long, value_enum, default_value = "train")]
     pub(super) step: StepKind,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = positive())]
     pub(super) batch: usize,
     /// List every dispatch
     #[arg(long)]

@@ -10,7 +10,7 @@ use crate::ops::CrossEntropyOptions;
 use crate::program::{Weights, human_count};
 use crate::train::{
     AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LanguageModel, LossScaling, Outcome, RunOptions, Schedule,
-    StepOptions, Trainer, held_out,
+    StepEvent, StepOptions, Trainer, held_out,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -79,9 +79,7 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     let held_out = sample_of(held_out(&corpus.held_out, options.batch, context));
     introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some())?;
 
-    if let Some(minutes) = options.minutes {
-        stop_after(minutes, stop.clone())?;
-    }
+    let ends = options.minutes.map(|minutes| stop_after(minutes, stop.clone())).transpose()?;
     let history = RefCell::new(History::load(resumed.as_ref().map(|loaded| loaded.path.as_path()))?);
     let bar = bar(options.steps, trainer.state().step, &options.common);
     let start = Instant::now();
@@ -90,7 +88,11 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
         files.push((HISTORY.into(), history.borrow().to_json()?));
         trainer.save(&checkpoints, position, &files).map(Some)
     };
-    let mut progress = |event: &Event| history.borrow_mut().take(event, &bar, &options.common);
+    let mut screen = Screen { bar: &bar, json: options.common.json, ends, said: None };
+    let mut progress = |event: &Event| {
+        history.borrow_mut().take(event);
+        screen.show(event, &history.borrow());
+    };
     let outcome = trainer.run(&mut source, &held_out, &stop, &mut save, &mut progress)?;
     bar.finish_and_clear();
 
@@ -247,15 +249,16 @@ fn introduce(
     Ok(())
 }
 
-/// Sets the flag after some minutes.
-fn stop_after(minutes: f64, stop: Arc<AtomicBool>) -> Result<()> {
-    let time = Duration::try_from_secs_f64(minutes * 60.0)
-        .map_err(|_| Error::input("minutes", "it must be a positive number"))?;
+/// Sets the flag after some minutes; says when.
+fn stop_after(minutes: f64, stop: Arc<AtomicBool>) -> Result<Instant> {
+    let time = Duration::try_from_secs_f64(minutes * 60.0).ok();
+    let ends = time.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
+    let (time, ends) = ends.ok_or_else(|| Error::input("minutes", "it must be a positive number, not that large"))?;
     std::thread::spawn(move || {
         std::thread::sleep(time);
         stop.store(true, Ordering::Relaxed);
     });
-    Ok(())
+    Ok(ends)
 }
 
 fn bar(steps: u64, done: u64, common: &Common) -> ProgressBar {
@@ -274,9 +277,6 @@ fn bar(steps: u64, done: u64, common: &Common) -> ProgressBar {
 struct History {
     train: Vec<(u64, f64)>,
     held_out: Vec<(u64, f64)>,
-    /// When a line was last printed where there is no terminal for a bar.
-    #[serde(skip)]
-    said: Option<Instant>,
 }
 
 impl History {
@@ -292,48 +292,70 @@ impl History {
         serde_json::to_vec(self).map_err(|e| Error::input("history", e.to_string()))
     }
 
-    fn take(&mut self, event: &Event, bar: &ProgressBar, common: &Common) {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Step(step) => self.train.push((step.step, f64::from(step.report.loss))),
+            Event::Evaluated { step, loss, .. } => self.held_out.push((*step, *loss)),
+            Event::Saved { .. } => (),
+        }
+    }
+}
+
+/// What people, or programs, see of a run: a bar where there is a terminal, lines where there is none, or JSON.
+struct Screen<'a> {
+    bar: &'a ProgressBar,
+    json: bool,
+    /// When the run ends at the latest.
+    ends: Option<Instant>,
+    /// When a line was last printed.
+    said: Option<Instant>,
+}
+
+impl Screen<'_> {
+    fn show(&mut self, event: &Event, history: &History) {
+        if self.json {
+            return println!("{}", as_json(event));
+        }
         match event {
             Event::Step(step) => {
-                let loss = f64::from(step.report.loss);
-                self.train.push((step.step, loss));
-                bar.set_position(step.step);
-                let held_out = self.held_out.last().map_or(String::new(), |(_, loss)| format!(" (held out {loss:.3})"));
-                let line = format!(
-                    "loss {loss:.3}{held_out}  {:.0} tokens/s  {} left",
-                    step.tokens_per_second,
-                    HumanDuration(step.remaining)
-                );
-                if bar.is_hidden() && !common.json && self.said.is_none_or(|at| at.elapsed() > EVERY) {
+                self.bar.set_position(step.step);
+                let line = self.line(step, history);
+                if self.bar.is_hidden() && self.said.is_none_or(|at| at.elapsed() > EVERY) {
                     println!("step {:>6}  {line}", step.step);
                     self.said = Some(Instant::now());
                 }
-                bar.set_message(line);
-                if common.json {
-                    println!(
-                        "{}",
-                        json!({
-                            "event": "step", "step": step.step, "loss": loss, "norm": step.report.norm,
-                            "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second,
-                        })
-                    );
-                }
+                self.bar.set_message(line);
             }
-            Event::Evaluated { step, loss, best } => {
-                self.held_out.push((*step, *loss));
-                if common.json {
-                    println!("{}", json!({ "event": "evaluated", "step": step, "loss": loss, "best": best }));
-                } else {
-                    let line = format!("step {step:>6}  held-out loss {loss:.4}  perplexity {:.1}", loss.exp());
-                    // A hidden bar would swallow it.
-                    bar.suspend(|| println!("{line}"));
-                }
+            Event::Evaluated { step, loss, .. } => {
+                let line = format!("step {step:>6}  held-out loss {loss:.4}  perplexity {:.1}", loss.exp());
+                // A hidden bar would swallow it.
+                self.bar.suspend(|| println!("{line}"));
             }
-            Event::Saved { step, path } => {
-                if common.json {
-                    println!("{}", json!({ "event": "saved", "step": step, "path": path }));
-                }
-            }
+            Event::Saved { .. } => (),
         }
+    }
+
+    fn line(&self, step: &StepEvent, history: &History) -> String {
+        let held_out = history.held_out.last().map_or(String::new(), |(_, loss)| format!(" (held out {loss:.3})"));
+        let end = self.ends.map_or(Duration::MAX, |ends| ends.saturating_duration_since(Instant::now()));
+        format!(
+            "loss {:.3}{held_out}  {:.0} tokens/s  {} left",
+            step.report.loss,
+            step.tokens_per_second,
+            HumanDuration(step.remaining.min(end))
+        )
+    }
+}
+
+fn as_json(event: &Event) -> Value {
+    match event {
+        Event::Step(step) => json!({
+            "event": "step", "step": step.step, "loss": step.report.loss, "norm": step.report.norm,
+            "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second,
+        }),
+        Event::Evaluated { step, loss, best } => {
+            json!({ "event": "evaluated", "step": step, "loss": loss, "best": best })
+        }
+        Event::Saved { step, path } => json!({ "event": "saved", "step": step, "path": path }),
     }
 }

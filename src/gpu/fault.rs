@@ -16,6 +16,8 @@ use std::sync::{Mutex, PoisonError};
 /// What a device reported on its own account.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    /// Held by the thread that polls the device.
+    pub(super) turn: parking_lot::Mutex<()>,
     lost: Mutex<Option<String>>,
     pending: Mutex<Option<Error>>,
 }

@@ -34,7 +34,7 @@ impl Program {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         timestamps.write(&mut pass, 0);
         for (index, step) in self.steps().iter().enumerate() {
-            step.encode(&mut pass);
+            step.encode(&mut pass, None);
             timestamps.write(&mut pass, index as u32 + 1);
         }
         drop(pass);
@@ -50,7 +50,7 @@ impl Program {
         let mut ends = Vec::with_capacity(self.steps().len());
         for step in self.steps() {
             let mut encoder = self.gpu().encoder("profile");
-            step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), None);
             let submission = self.gpu().submit("a profile", [encoder])?;
             self.gpu().wait(Some(&submission))?;
             ends.push(start.elapsed().as_nanos() as f64);

@@ -43,8 +43,11 @@ pub(super) struct Step {
 }
 
 impl Step {
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline);
+    /// Encodes the launch behind another one of the same pass.
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&Self>) {
+        if before.is_none_or(|before| before.pipeline != self.pipeline) {
+            pass.set_pipeline(&self.pipeline);
+        }
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(self.grid[0], self.grid[1], 1);
     }
@@ -212,8 +215,10 @@ impl Program {
 
     fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut before = None;
         for step in &self.steps[range] {
-            step.encode(&mut pass);
+            step.encode(&mut pass, before);
+            before = Some(step);
         }
     }
 

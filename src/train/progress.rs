@@ -60,14 +60,16 @@ impl<F: FnMut(&Event)> Progress for F {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Speed {
     seconds_per_step: f64,
+    steps: u32,
 }
 
 impl Speed {
     /// Takes the time of one more step.
     pub(super) fn add(&mut self, seconds: f64) {
-        // A tenth of the weight to the newest; the first one counts alone.
-        let weight = if self.seconds_per_step == 0.0 { 1.0 } else { 0.1 };
+        // A tenth of the weight to the newest. The first step, which may wait for kernels to be compiled, is forgotten.
+        let weight = if self.steps < 2 { 1.0 } else { 0.1 };
         self.seconds_per_step += weight * (seconds - self.seconds_per_step);
+        self.steps = self.steps.saturating_add(1);
     }
 
     /// Tokens a second, if a step takes `tokens`.

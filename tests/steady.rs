@@ -1,0 +1,76 @@
+//! A thousand training steps on every adapter of this machine: no buffer is created and the process does not grow.
+
+mod common;
+
+use libtest_mimic::{Arguments, Failed};
+use serde_json::json;
+use std::sync::Arc;
+use wgformer::io::Config;
+use wgformer::ops::CrossEntropyOptions;
+use wgformer::train::{Batches, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer};
+use wgformer::{Gpu, Weights, models};
+
+const STEPS: u64 = 1000;
+/// By then every pool has what it needs.
+const WARM: u64 = 200;
+/// Staging buffers that a busy moment, with more in flight than any before, may add.
+const FEW: u64 = 8;
+/// What allocators may add without it being a leak: a step has about 100 dispatches, so that 100 bytes lost in each would show.
+const ALLOWED: u64 = 8 << 20;
+
+fn main() {
+    let mut trials = Vec::new();
+    for (name, turn) in common::adapters(&mut trials) {
+        trials.push(turn.trial(format!("[{name}] {STEPS} steps without growth"), steps_without_growth));
+    }
+    // One at a time: the memory that is measured is the process's.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Bytes of memory that the process holds, where the system tells.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+fn steps_without_growth(gpu: &Gpu) -> Result<(), Failed> {
+    let config = json!({"model_type": "gpt2", "vocab_size": 61, "n_embd": 24, "n_head": 3, "n_layer": 2,
+                        "n_positions": 32, "resid_pdrop": 0.1, "embd_pdrop": 0.1});
+    let model: Arc<dyn models::Decoder> = models::decoder(&Config::new("config.json", config)?)?.into();
+    let weights = Weights::new(gpu);
+    model.initialise(&weights, 1)?;
+    let objective = LanguageModel { model, rows: 2, length: 17, options: CrossEntropyOptions::default() };
+    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, Schedule::constant(0.01))?;
+    let tokens: Arc<[u32]> = (0..4000).map(|i| (i * i + 7 * i) as u32 % 61).collect();
+    let mut data = Batches::new(tokens, 2, 17, 3)?;
+    let mut seen = 0_u64;
+    let mut at_first = None;
+    for step in 1..=STEPS {
+        trainer.submit_step(&mut data)?;
+        trainer.reports(3, &mut |event: &Event| seen += u64::from(matches!(event, Event::Step(_))))?;
+        if step == WARM {
+            gpu.wait(None)?;
+            at_first = Some((gpu.buffers_created(), resident()));
+        }
+    }
+    trainer.reports(0, &mut |event: &Event| seen += u64::from(matches!(event, Event::Step(_))))?;
+    let (buffers, memory) = at_first.ok_or("no measurement")?;
+    if seen != STEPS {
+        return Err(format!("{seen} reports of {STEPS} steps").into());
+    }
+    if gpu.buffers_created() != buffers {
+        return Err(
+            format!("{} buffers were created in {} steps", gpu.buffers_created() - buffers, STEPS - WARM).into()
+        );
+    }
+    if let (Some(before), Some(after)) = (memory, resident()) {
+        println!("{}: {:.1} MiB, then {:.1} MiB", gpu.info().name, before as f64 / 1048576.0, after as f64 / 1048576.0);
+        if after > before + ALLOWED {
+            return Err(format!("the process grew by {} KiB in {} steps", (after - before) >> 10, STEPS - WARM).into());
+        }
+    }
+    Ok(())
+}
