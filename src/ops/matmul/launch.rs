@@ -293,8 +293,13 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
             // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
             let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
             let rows = p.m.next_power_of_two() as u32;
+            // Long stretches of B's rows, as long as two threads have work.
+            let span = match caps.class {
+                AdapterClass::Cpu if !p.form.b_transposed() => (p.n as u32 / (16 * lanes)).clamp(1, 4),
+                _ => 1,
+            };
             let dispatch = dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices);
-            dispatch.groups(p.batch * p.n.div_ceil(4 * lanes as usize))
+            dispatch.constant("SPAN", span).groups(p.batch * p.n.div_ceil((4 * lanes * span) as usize))
         }
     }
 }
