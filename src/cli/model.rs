@@ -22,6 +22,9 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "resid_pdrop": dropout,
             "attn_pdrop": 0.0,
             "tie_word_embeddings": true,
+            // Other readers would take GPT-2's own, which lie outside a small vocabulary.
+            "bos_token_id": null,
+            "eos_token_id": null,
         }),
         Family::Llama => json!({
             "model_type": "llama",
@@ -40,6 +43,8 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "tie_word_embeddings": true,
             "attention_bias": false,
             "mlp_bias": false,
+            "bos_token_id": null,
+            "eos_token_id": null,
         }),
     };
     Config::new("the new model", value)

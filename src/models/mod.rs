@@ -231,7 +231,8 @@ pub fn end_tokens(config: &Value) -> Vec<u32> {
 /// Keys of a `config.json` that are no business of the graph and are passed on to a saved one.
 fn passed_on(config: &Config) -> Vec<(String, Value)> {
     const KEYS: [&str; 3] = ["bos_token_id", "eos_token_id", "pad_token_id"];
-    KEYS.iter().filter(|key| config.has(key)).map(|key| ((*key).to_owned(), config.value()[key].clone())).collect()
+    // A null is passed on as well: without it readers take their family's default.
+    KEYS.iter().filter_map(|key| Some(((*key).to_owned(), config.value().get(*key)?.clone()))).collect()
 }
 
 #[cfg(test)]
