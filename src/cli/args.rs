@@ -41,9 +41,23 @@ pub(super) struct Common {
     /// else the best]
     #[arg(long, value_name = "ADAPTER")]
     pub(super) adapter: Option<String>,
+    /// Time the variants of kernels first and run the fastest; choices are kept for the next command
+    #[arg(long, value_enum, default_value = "off")]
+    pub(super) tune: Tune,
     /// Print JSON for programs instead of text for people
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// How much time the tuner may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Tune {
+    /// None: the defaults for this kind of adapter, which are the same on every run
+    Off,
+    /// 2 seconds for each part of a new model
+    Fast,
+    /// 2 minutes
+    Full,
 }
 
 #[derive(Debug, Args)]

@@ -1,14 +1,15 @@
 //! `wgformer check --golden`: models against what PyTorch computed from them.
 
 use super::args::CheckArgs;
+use super::device::Device;
 use super::{print_json, table};
 use crate::check::{GoldenReport, check_golden};
 use crate::error::Result;
-use crate::gpu::Gpu;
 use std::process::ExitCode;
 
 pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
-    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
     let mut reports = Vec::new();
     for folder in &options.golden {
         let report = check_golden(&gpu, folder)?;

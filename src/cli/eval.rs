@@ -1,10 +1,10 @@
 //! `wgformer eval`: loss and perplexity on text.
 
 use super::args::EvalArgs;
+use super::device::Device;
 use super::{print_json, read_texts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::io::ModelFolder;
 use crate::models::{self, Inputs};
@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
-    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
     let (model, weights) = models::load(&gpu, &folder, DType::F32)?;
     let tokens = folder.expect_tokenizer()?.encode(&read_texts(&options.data)?)?;

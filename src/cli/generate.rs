@@ -1,10 +1,10 @@
 //! `wgformer generate`: continue prompts.
 
 use super::args::GenerateArgs;
+use super::device::Device;
 use super::print_json;
 use crate::error::{Error, Result};
 use crate::generate::{Finish, GenerateLimits, Generator, SamplingOptions};
-use crate::gpu::Gpu;
 use crate::io::{ModelFolder, TextStream};
 use crate::models;
 use serde_json::json;
@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
-    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
     let tokenizer = Arc::new(folder.expect_tokenizer()?.clone());
     let (model, weights) = models::load(&gpu, &folder, options.dtype.into())?;

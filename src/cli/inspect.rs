@@ -1,6 +1,7 @@
 //! `wgformer inspect`: what a step of a model does.
 
 use super::args::{InspectArgs, StepKind};
+use super::device::Device;
 use super::{model, print_json, table};
 use crate::dtype::DType;
 use crate::error::{Result, human_bytes};
@@ -18,10 +19,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
-    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
     let model = decoder(options)?;
     let graph = graph(options, &model, &gpu)?;
-    let recording = Recording::new(&graph, gpu.caps())?;
+    let recording = Program::record(&gpu, &graph)?;
     let plan = Plan::new(&recording, gpu.caps())?;
     let memory = MemoryReport::new(&recording, &plan);
     let profile = match options.profile || options.trace.is_some() {

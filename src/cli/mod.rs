@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod device;
 mod devices;
 mod eval;
 mod generate;

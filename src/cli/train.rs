@@ -1,6 +1,7 @@
 //! `wgformer train`: a model learns a text.
 
 use super::args::{Common, ScheduleKind, Storage, TrainArgs};
+use super::device::Device;
 use super::{model, plot, read_texts};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -44,7 +45,8 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     })
     .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
 
-    let gpu = Gpu::choose(options.common.adapter.as_deref())?;
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
     let text = read_texts(&options.data)?;
     let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
     let resumed = match options.resume {
@@ -68,6 +70,7 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     };
     let mut trainer =
         Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options))?;
+    device.keep();
     let mut source = match &resumed {
         Some(loaded) => {
             let state = serde_json::from_value(trainer.resume(loaded)?)

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod caps;
+mod choices;
 mod fault;
 mod open;
 mod pipeline;
@@ -13,6 +14,7 @@ mod wait;
 
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps};
+pub use choices::{Choices, Tuning};
 pub use open::GpuOptions;
 pub use readback::Readback;
 pub use timestamps::Timestamps;
@@ -23,7 +25,7 @@ use fault::Faults;
 use readback::Pool;
 use signal::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use upload::Ring;
 
 /// An adapter and its device, opened by the engine or adopted from the application. Cloning is cheap.
@@ -45,6 +47,8 @@ struct Inner {
     buffers_created: AtomicU64,
     pipelines: pipeline::Pipelines,
     checked: bool,
+    choices: RwLock<Choices>,
+    tuning: RwLock<Tuning>,
     /// Measured floating-point operations per second, as the bits of an f64; 0 before the first measurement.
     speed: AtomicU64,
 }
@@ -70,6 +74,8 @@ impl Inner {
             buffers_created: AtomicU64::new(0),
             pipelines: Default::default(),
             checked,
+            choices: RwLock::default(),
+            tuning: RwLock::default(),
             speed: AtomicU64::new(0),
         }
     }
@@ -115,6 +121,29 @@ impl Gpu {
     /// Notes a speed that was measured.
     pub(crate) fn measured(&self, flops_per_second: f64) {
         self.inner.speed.store(flops_per_second.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The variants that were chosen for this device, by the tuner or by [`Gpu::choose_variants`].
+    #[must_use]
+    pub fn choices(&self) -> Choices {
+        self.inner.choices.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds choices, which win over those that are there. Programs that are prepared from now on follow them.
+    pub fn choose_variants(&self, choices: Choices) {
+        self.inner.choices.write().unwrap_or_else(PoisonError::into_inner).extend(choices);
+    }
+
+    /// Has every program that is prepared from now on first time the variants of its kernels. Tuned programs may differ in
+    /// rounding from others, so who must repeat a run bit by bit keeps its [`Gpu::choices`].
+    pub fn tune(&self, tuning: Tuning) {
+        *self.inner.tuning.write().unwrap_or_else(PoisonError::into_inner) = tuning;
+    }
+
+    /// What [`Gpu::tune`] was told.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        *self.inner.tuning.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many buffers were created through this device so far; stands still in steady state.

@@ -10,6 +10,7 @@ pub mod file;
 pub mod folder;
 pub mod safetensors;
 pub mod tokenizer;
+mod tuning;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
@@ -17,3 +18,4 @@ pub use file::{read_json, read_text, write_atomic};
 pub use folder::{Contents, ModelFolder};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use tokenizer::{Encoding, TextStream, Tokenizer};
+pub use tuning::{load_tuning, save_tuning, tuning_file};

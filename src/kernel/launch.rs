@@ -3,14 +3,26 @@
 use super::{Dispatch, View};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::gpu::Caps;
+use crate::gpu::{Caps, Choices};
 use crate::shape::Shape;
+use std::fmt::Debug;
 use std::ops::Range;
+
+/// A problem that more than one variant of a kernel can solve on the adapter: what a tuner can ask the clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The problem: kernel and sizes.
+    pub problem: String,
+    /// The variants that are legal, the default first.
+    pub variants: Vec<String>,
+}
 
 /// What an op sees when it is recorded.
 #[derive(Debug)]
 pub struct Launch<'a> {
     caps: &'a Caps,
+    choices: Option<&'a Choices>,
+    questions: Vec<Question>,
     inputs: &'a [View],
     outputs: &'a [View],
     used: Vec<bool>,
@@ -24,7 +36,24 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn new(caps: &'a Caps, inputs: &'a [View], outputs: &'a [View], next_slot: usize) -> Self {
         let used = vec![true; outputs.len()];
-        Self { caps, inputs, outputs, used, next_slot, scratch: Vec::new(), dispatches: Vec::new() }
+        Self {
+            caps,
+            choices: None,
+            questions: Vec::new(),
+            inputs,
+            outputs,
+            used,
+            next_slot,
+            scratch: Vec::new(),
+            dispatches: Vec::new(),
+        }
+    }
+
+    /// Says which variants were chosen; the defaults, unless said.
+    #[must_use]
+    pub fn with_choices(mut self, choices: &'a Choices) -> Self {
+        self.choices = Some(choices);
+        self
     }
 
     /// Says which outputs anything reads; all of them, unless said.
@@ -38,6 +67,27 @@ impl<'a> Launch<'a> {
     #[must_use]
     pub fn caps(&self) -> &'a Caps {
         self.caps
+    }
+
+    /// Which of the legal variants solves a problem: the one that was chosen for it, else the default. A `problem` names
+    /// kernel and sizes, and variants are known by what `{:?}` prints of them.
+    pub fn choose<V: Copy + Debug>(&mut self, problem: String, default: V, legal: &[V]) -> V {
+        let name = |variant: &V| format!("{variant:?}");
+        let chosen = self.choices.and_then(|choices| choices.get(&problem));
+        let chosen = chosen.and_then(|chosen| legal.iter().find(|v| name(v) == chosen).copied());
+        let first = name(&default);
+        let others = legal.iter().map(name).filter(|other| *other != first);
+        let variants: Vec<String> = std::iter::once(first.clone()).chain(others).collect();
+        if variants.len() > 1 && self.questions.iter().all(|known| known.problem != problem) {
+            self.questions.push(Question { problem, variants });
+        }
+        chosen.unwrap_or(default)
+    }
+
+    /// The problems that [`Launch::choose`] was asked.
+    #[must_use]
+    pub fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.questions)
     }
 
     /// Input `index`.

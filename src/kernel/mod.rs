@@ -17,8 +17,8 @@ mod dispatch;
 mod elements;
 mod launch;
 
-pub use crate::gpu::{AdapterClass, Caps};
+pub use crate::gpu::{AdapterClass, Caps, Choices};
 pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
 pub use elements::{elements, width};
-pub use launch::Launch;
+pub use launch::{Launch, Question};

@@ -8,6 +8,7 @@ mod profile;
 mod program;
 mod record;
 mod report;
+mod tune;
 mod weights;
 
 pub use cut::{Budget, cost, cut, submissions};
@@ -17,4 +18,5 @@ pub use profile::{KernelTime, LaunchTime, Profile};
 pub use program::Program;
 pub use record::{Recording, Slot, Source};
 pub use report::{MemoryReport, human_count};
+use tune::tune;
 pub use weights::{Entry, Weights};

@@ -1,7 +1,7 @@
 //! A recording made ready for one device, and run.
 
 use super::inputs::Inputs;
-use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions};
+use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions, tune};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback, Uploads};
 use crate::graph::Graph;
@@ -54,12 +54,22 @@ impl Step {
 }
 
 impl Program {
-    /// Records a graph and prepares it for the device; weights and states come from the store.
+    /// Records a graph ([`Program::record`]) and prepares it for the device; weights and states come from the store.
     ///
     /// # Errors
     /// Those of recording; [`Error::OutOfMemory`]; [`Error::Shader`] if a kernel does not compile.
     pub fn new(gpu: &Gpu, graph: &Graph, weights: &Weights) -> Result<Self> {
-        Self::prepare(gpu, Recording::new(graph, gpu.caps())?, weights)
+        Self::prepare(gpu, Self::record(gpu, graph)?, weights)
+    }
+
+    /// What [`Program::new`] records: the graph in the variants that were chosen for the device, after tuning, if
+    /// [`Gpu::tune`] says so.
+    ///
+    /// # Errors
+    /// Those of recording; [`Error::DeviceLost`].
+    pub fn record(gpu: &Gpu, graph: &Graph) -> Result<Recording> {
+        tune(gpu, graph)?;
+        Recording::with_choices(graph, gpu.caps(), &gpu.choices())
     }
 
     /// Prepares a recording for the device.

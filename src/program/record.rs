@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
-use crate::kernel::{Caps, Dispatch, Launch, View};
+use crate::kernel::{Caps, Choices, Dispatch, Launch, Question, View};
 use crate::shape::TensorType;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -52,10 +52,28 @@ impl Recording {
     /// Those of the ops: a shape out of range, a kernel without a variant for the adapter; [`Error::Graph`] if a value
     /// is read after it was overwritten in place.
     pub fn new(graph: &Graph, caps: &Caps) -> Result<Self> {
-        let graph = &graph.fused();
+        Self::with_choices(graph, caps, &Choices::default())
+    }
+
+    /// The same with variants of kernels that were chosen for this adapter instead of its defaults.
+    ///
+    /// # Errors
+    /// As [`Recording::new`].
+    pub fn with_choices(graph: &Graph, caps: &Caps, choices: &Choices) -> Result<Self> {
+        Ok(Self::and_questions(&graph.fused(), caps, choices)?.0)
+    }
+
+    /// Records a graph as it is, and gives the problems that have several variants, with their nodes.
+    pub(super) fn and_questions(
+        graph: &Graph,
+        caps: &Caps,
+        choices: &Choices,
+    ) -> Result<(Self, Vec<(usize, Question)>)> {
         let mut recorder = Recorder {
             graph,
             caps,
+            choices,
+            questions: Vec::new(),
             live: graph.live(),
             read: HashSet::new(),
             views: vec![Vec::new(); graph.nodes().len()],
@@ -73,7 +91,8 @@ impl Recording {
             }
         }
         let outputs = graph.outputs().iter().map(|(name, t)| (name.clone(), recorder.view(*t))).collect();
-        Ok(Self { slots: recorder.slots, dispatches: recorder.dispatches, outputs })
+        let recording = Self { slots: recorder.slots, dispatches: recorder.dispatches, outputs };
+        Ok((recording, recorder.questions))
     }
 
     /// Floating-point operations of all dispatches.
@@ -92,6 +111,8 @@ impl Recording {
 struct Recorder<'a> {
     graph: &'a Graph,
     caps: &'a Caps,
+    choices: &'a Choices,
+    questions: Vec<(usize, Question)>,
     live: Vec<bool>,
     /// Tensors that a live node or the caller reads.
     read: HashSet<Tensor>,
@@ -188,8 +209,10 @@ impl Recorder<'_> {
         }
         let read = |output| self.read.contains(&Tensor { node: index as u32, output });
         let used = (0..outputs.len() as u32).map(read).collect();
-        let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len()).with_used(used);
+        let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len());
+        launch = launch.with_used(used).with_choices(self.choices);
         op.launch(&mut launch)?;
+        self.questions.extend(launch.take_questions().into_iter().map(|question| (index, question)));
         let (launched, scratch) = launch.finish();
         for view in scratch {
             let ty = TensorType::new(view.shape, view.dtype);

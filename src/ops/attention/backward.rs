@@ -101,7 +101,7 @@ impl Op for GradQ {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
         let extras = self.0.extras(FIXED, |i| cx.input(i));
-        let variant = AttentionVariant::choose(self.0.variant, cx.caps(), &sizes, self.0.inputs(FIXED + 1));
+        let variant = AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 1));
         let dispatch = Q.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
         let dispatch = bind(cx, dispatch).write(cx.output(0));
         let flops = 6 * sizes.width as u64 * sizes.pairs(&self.0);
@@ -130,7 +130,7 @@ impl Op for GradKv {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
-        let variant = AttentionVariant::choose(self.0.variant, cx.caps(), &sizes, self.0.inputs(FIXED + 2));
+        let variant = AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 2));
         let dispatch = KV.launch(variant, cx.caps(), &sizes, sizes.keys, sizes.kv_heads);
         let dispatch = bind(cx, dispatch);
         let finish = |cx: &mut Launch<'_>, dispatch: Dispatch, products: u64| {

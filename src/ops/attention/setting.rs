@@ -115,6 +115,13 @@ impl Setting {
         }
     }
 
+    /// The problem as tuners know it.
+    pub(super) fn problem(&self, name: &str, sizes: &Sizes) -> String {
+        let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
+        let (causal, bias) = (if self.causal { " causal" } else { "" }, if self.bias { " bias" } else { "" });
+        format!("{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{width}{causal}{bias}")
+    }
+
     /// The number of inputs of an op with `fixed` ones that are always there.
     pub(super) fn inputs(&self, fixed: usize) -> usize {
         fixed + usize::from(self.visible) + usize::from(self.bias)

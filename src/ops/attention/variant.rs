@@ -1,7 +1,7 @@
 //! The kernels that attention can be computed by, and which adapter gets which.
 
-use super::setting::{Sizes, by_vectors};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Snippet};
+use super::setting::{Setting, Sizes, by_vectors};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet};
 
 static SHUFFLE: Snippet =
     Snippet::new("attention_shuffle", include_str!("../../../shaders/common/attention_shuffle.wgsl"));
@@ -48,6 +48,45 @@ impl AttentionVariant {
         // Tiles compile much faster than rows of wide heads, and run no slower on CPU drivers.
         let found = wish.into_iter().chain([default, Self::Tile]).find(legal);
         found.unwrap_or(Self::Rows)
+    }
+
+    /// The variants that a tuner may choose from, for a backward op.
+    fn candidates(caps: &Caps, sizes: &Sizes, bindings: usize) -> Vec<Self> {
+        let mut legal: Vec<Self> = Self::ALL.into_iter().filter(|v| v.legal(caps, sizes, bindings)).collect();
+        // The least likely last.
+        legal.sort_by_key(|v| *v == Self::Rows);
+        legal
+    }
+
+    /// What a launch of a backward op runs: the wish, the tuner's choice, or the default. Where masks say what is seen, the
+    /// work depends on their content, which a tuner does not know.
+    pub(super) fn for_backward(
+        cx: &mut Launch<'_>,
+        name: &str,
+        setting: &Setting,
+        sizes: &Sizes,
+        bindings: usize,
+    ) -> Self {
+        let default = Self::choose(setting.variant, cx.caps(), sizes, bindings);
+        if setting.variant.is_some() || setting.visible {
+            return default;
+        }
+        let legal = Self::candidates(cx.caps(), sizes, bindings);
+        cx.choose(setting.problem(name, sizes), default, &legal)
+    }
+
+    /// The same for the forward op, whose few queries are not for the tuner.
+    pub(super) fn for_forward(
+        cx: &mut Launch<'_>,
+        name: &str,
+        setting: &Setting,
+        sizes: &Sizes,
+        bindings: usize,
+    ) -> Self {
+        match Self::choose_forward(setting.variant, cx.caps(), sizes, bindings) {
+            Self::Split => Self::Split,
+            _ => Self::for_backward(cx, name, setting, sizes, bindings),
+        }
     }
 
     /// For the forward op: splits of the keys where there are too few queries to keep an adapter busy.

@@ -188,7 +188,10 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let out = like_out(&io.out);
     let (first, last) = (k.start == 0 && !io.accumulate, k.start + k.len == whole.k);
     let legal = Variant::legal(caps, &p);
-    let variant = op.variant.filter(|v| legal.contains(v)).unwrap_or_else(|| Variant::choose(caps, &p));
+    let variant = match op.variant.filter(|v| legal.contains(v)) {
+        Some(forced) => forced,
+        None => cx.choose(p.to_string(), Variant::choose(caps, &p), &legal),
+    };
     let mut dispatch = Dispatch::new(kernel(variant))
         .constant("A_TRANSPOSED", p.form.a_transposed())
         .constant("B_TRANSPOSED", p.form.b_transposed())

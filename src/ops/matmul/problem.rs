@@ -3,6 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
+use std::fmt;
 
 /// Which operands lie transposed in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,14 @@ pub struct Problem {
     pub k: usize,
     /// How B is stored.
     pub weight: DType,
+}
+
+/// As tuners know it: `matmul Nn 1x512x768x3072 f32` for batch, M, N, K.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { form, batch, m, n, k, weight } = self;
+        write!(f, "matmul {form:?} {batch}x{m}x{n}x{k} {weight}")
+    }
 }
 
 impl Problem {

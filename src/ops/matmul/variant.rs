@@ -27,7 +27,7 @@ const MOST_ROWS: usize = 8;
 impl Variant {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Tile64, Self::Tile32, Self::Registers, Self::Subgroup4, Self::Subgroup8, Self::Row];
+        [Self::Row, Self::Tile64, Self::Tile32, Self::Subgroup8, Self::Subgroup4, Self::Registers];
 
     /// The name that prints.
     #[must_use]
@@ -42,10 +42,13 @@ impl Variant {
         }
     }
 
-    /// The variants that compute this problem on this adapter: what a tuner may choose from.
+    /// The variants that compute this problem on this adapter, the likeliest first: what a tuner may choose from.
     #[must_use]
     pub fn legal(caps: &Caps, problem: &Problem) -> Vec<Self> {
-        Self::ALL.into_iter().filter(|v| v.is_legal(caps, problem)).collect()
+        let mut legal: Vec<Self> = Self::ALL.into_iter().filter(|v| v.is_legal(caps, problem)).collect();
+        // Those for the other class of adapters behind.
+        legal.sort_by_key(|v| matches!(v, Self::Tile64 | Self::Tile32) == (caps.class == AdapterClass::Cpu));
+        legal
     }
 
     fn is_legal(self, caps: &Caps, problem: &Problem) -> bool {
