@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 OUT ?= runs/demo
+# Mesa complains when it is not set, as in containers.
+export XDG_RUNTIME_DIR ?= /tmp
 NOVEL ?= data/pride_and_prejudice.txt
 # Going on, if a demo was interrupted.
 DEMO ?= --steps 380 --minutes 5 --resume
@@ -19,7 +21,7 @@ setup:
 
 demo: setup
 	$(CARGO) run --release --locked -- train --data $(NOVEL) --out $(OUT) $(DEMO)
-	$(CARGO) run --release --locked -- generate $(OUT)/model --prompt 'It is a truth'
+	$(CARGO) run --release --locked -- generate $(OUT)/model --prompt 'It is a truth' --temperature 0.5 --top-p 0.9
 
 test:
 	@.ci/run
