@@ -1,13 +1,17 @@
 //! The `wgformer` command: what it takes, and one file a subcommand.
 
 mod args;
+mod bench;
 mod check;
 mod devices;
 mod eval;
 mod generate;
 mod inspect;
 mod model;
+mod page;
+mod picture;
 mod plot;
+mod profile;
 mod train;
 
 use crate::error::{Error, Result};
@@ -38,6 +42,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Generate(options) => generate::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Inspect(options) => inspect::run(options),
+        Command::Profile(options) => profile::run(options),
+        Command::Bench(options) => bench::run(options),
         Command::Check(options) => check::run(options),
     }
 }
