@@ -12,9 +12,6 @@ use std::time::Instant;
 const RUNS: usize = 20;
 /// Runs of a row at least, however long they take.
 const LEAST: usize = 3;
-/// Seconds that one sample of a kernel should last: shorter ones are repeated within a submission.
-const SAMPLE: f64 = 1e-3;
-
 /// The runs of a row.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -82,7 +79,7 @@ impl Samples {
 
 /// The row of an op.
 pub(super) fn kernel(probe: &Probe, options: &Options, name: &str, program: &Program, work: [f64; 2]) -> Result<Row> {
-    let repeats = probe.watch.warm_up(program, SAMPLE)?;
+    let repeats = probe.watch.warm_up(program)?;
     let samples = Samples::take(probe, options, &[work], || probe.watch.time(program, repeats))?;
     Ok(samples.row(name, Kind::Kernel, &[work], probe, None))
 }

@@ -8,8 +8,10 @@ use crate::gpu::{AdapterClass, Gpu, Timestamps};
 use crate::graph::{Graph, Op};
 use crate::program::{Program, Weights};
 
-/// Seconds that a run of a ceiling should take: long beside the start of a dispatch, short beside everything else.
-const SECONDS: f64 = 4e-3;
+/// Seconds that a sample of a ceiling or kernel should last: long beside the start of a dispatch, short beside the rest.
+const SECONDS_GPU: f64 = 4e-3;
+/// The same for drivers that compute on the CPU: long beside the slices in which a busy system hands out its cores.
+const SECONDS_CPU: f64 = 10e-3;
 /// Elements that the arithmetic runs over: enough invocations for every core of any adapter.
 const ELEMENTS_GPU: usize = 1 << 20;
 /// The same for drivers that compute on the CPU.
@@ -22,28 +24,33 @@ const TRIES: usize = 5;
 const REPEATS: f64 = 64.0;
 
 /// What times a program: the GPU's clock where it has one.
-pub(super) struct Stopwatch(Option<Timestamps>);
+pub(super) struct Stopwatch {
+    timestamps: Option<Timestamps>,
+    /// Seconds that a sample should last.
+    sample: f64,
+}
 
 impl Stopwatch {
     pub(super) fn new(gpu: &Gpu) -> Result<Self> {
-        Timestamps::new(gpu, 2).map(Self)
+        let sample = if gpu.caps().class == AdapterClass::Gpu { SECONDS_GPU } else { SECONDS_CPU };
+        Ok(Self { timestamps: Timestamps::new(gpu, 2)?, sample })
     }
 
     /// Seconds of one run, as the mean of `repeats`.
     pub(super) fn time(&self, program: &Program, repeats: u32) -> Result<f64> {
-        program.time(self.0.as_ref(), repeats)
+        program.time(self.timestamps.as_ref(), repeats)
     }
 
-    /// How many runs in one submission last for `seconds`. The program is compiled, warm and fed after that.
-    pub(super) fn warm_up(&self, program: &Program, seconds: f64) -> Result<u32> {
+    /// How many runs in one submission last long enough. The program is compiled, warm and fed after that.
+    pub(super) fn warm_up(&self, program: &Program) -> Result<u32> {
         program.run()?;
         program.gpu().wait(None)?;
         let once = self.time(program, 1)?;
-        Ok((seconds / once.max(1e-9)).ceil().clamp(1.0, REPEATS) as u32)
+        Ok((self.sample / once.max(1e-9)).ceil().clamp(1.0, REPEATS) as u32)
     }
 
     pub(super) fn name(&self) -> &'static str {
-        if self.0.is_some() { "gpu" } else { "cpu" }
+        if self.timestamps.is_some() { "gpu" } else { "cpu" }
     }
 }
 
@@ -62,7 +69,7 @@ impl Prepared {
         let out = g.apply1(op, &[x])?;
         g.output("out", out)?;
         let program = Program::new(gpu, &g, &Weights::new(gpu))?;
-        let repeats = watch.warm_up(&program, SECONDS)?;
+        let repeats = watch.warm_up(&program)?;
         Ok(Self { program, repeats, work })
     }
 
@@ -131,7 +138,7 @@ fn arithmetic(gpu: &Gpu, watch: &Stopwatch) -> Result<(Prepared, Ceiling)> {
         let first = MultiplyAdd { rounds: 8, ..op };
         let trial = Prepared::new(gpu, watch, first, elements, flops(first))?;
         let seconds = watch.time(&trial.program, trial.repeats)?;
-        let rounds = (8.0 * SECONDS / seconds.max(1e-9)).clamp(8.0, 1e6) as u32;
+        let rounds = (8.0 * watch.sample / seconds.max(1e-9)).clamp(8.0, 1e6) as u32;
         let op = MultiplyAdd { rounds, ..op };
         let prepared = Prepared::new(gpu, watch, op, elements, flops(op))?;
         let variant = format!("{} chains of 4, unrolled {} times, {} lanes", op.chains, op.unroll, op.lanes);

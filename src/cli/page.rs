@@ -25,7 +25,8 @@ th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid #eceef1; 
 th { color: #6b7280; font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
 .scroll { overflow-x: auto; }
-.key { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin: 0 4px 0 12px; }
+.key { white-space: nowrap; margin-left: 8px; }
+.key i { display: inline-block; width: 12px; height: 12px; border-radius: 2px; margin-right: 5px; }
 .arithmetic { background: #1f5fa8; } .memory { background: #d95f02; }
 ";
 
@@ -51,7 +52,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
         section(&mut page, "Roofline", text, &picture);
     }
     let key = "Time that the ceilings, measured beside each run, would allow, divided by the time taken; the median of the runs. \
-               <span class=\"key arithmetic\"></span>bound by arithmetic <span class=\"key memory\"></span>bound by memory";
+               <span class=\"key\"><i class=\"arithmetic\"></i>bound by arithmetic</span> <span class=\"key\"><i class=\"memory\"></i>bound by memory</span>";
     for (kind, title) in
         [(Kind::Kernel, "Kernels: share of the ceiling"), (Kind::Step, "Whole steps: share of the ceiling")]
     {

@@ -4,6 +4,7 @@ use super::bench::{percent, rate, seconds};
 use crate::bench::{Bound, Ceilings, KernelShare, Report, Row, Scaling};
 use crate::error::{Error, Result};
 use plotters::coord::Shift;
+use plotters::coord::combinators::{BindKeyPoints, LogCoord, WithKeyPoints};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ops::Range;
@@ -109,7 +110,7 @@ pub(super) fn shares(rows: &[Row]) -> Result<String> {
         name: row.name.clone(),
         length: row.share,
         colour: colour(row.bound),
-        figure: format!("{}  {}", percent(row.share), rate(row.rate, &row.unit)),
+        figure: format!("{} · {}", percent(row.share), rate(row.rate, &row.unit)),
     };
     bars(&rows.iter().map(bar).collect::<Vec<_>>(), true)
 }
@@ -121,7 +122,7 @@ pub(super) fn kernels(kernels: &[KernelShare]) -> Result<String> {
         name: format!("{} × {}", kernel.launches, kernel.kernel),
         length: kernel.share / most,
         colour: GREEN,
-        figure: format!("{}  {}", percent(kernel.share), seconds(kernel.seconds)),
+        figure: format!("{} · {}", percent(kernel.share), seconds(kernel.seconds)),
     };
     bars(&kernels.iter().take(16).map(bar).collect::<Vec<_>>(), false)
 }
@@ -141,12 +142,11 @@ pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
             .x_label_area_size(46)
-            .y_label_area_size(78)
-            .build_cartesian_2d(intensities.clone().log_scale(), rates.log_scale())?;
+            .y_label_area_size(96)
+            .build_cartesian_2d(axis(intensities.clone(), ticks(&intensities)), axis(rates.clone(), ticks(&rates)))?;
         mesh!(chart, "operations a byte moved", "operations a second", &|v| plain(*v), &|v| rate(*v, "flop/s"));
-        let steps = 200;
-        let growth = (intensities.end / intensities.start).powf(1.0 / f64::from(steps));
-        let xs = (0..=steps).map(|step| intensities.start * growth.powi(step));
+        let ridge = report.ceilings.arithmetic.per_second / report.ceilings.memory.per_second;
+        let xs = [intensities.start, ridge.clamp(intensities.start, intensities.end), intensities.end];
         chart.draw_series(LineSeries::new(xs.map(|x| (x, roof(x))), GREY.stroke_width(3)))?;
         chart.draw_series(shown.iter().map(|(row, x, y)| Circle::new((*x, *y), 5, colour(row.bound).filled())))?;
         let points: Vec<(i32, i32)> = shown.iter().map(|(_, x, y)| chart.backend_coord(&(*x, *y))).collect();
@@ -190,7 +190,7 @@ fn labels(names: &[&str], points: &[(i32, i32)]) -> Vec<((i32, i32), HPos)> {
             [left, spot.0.1 - LABEL / 2 - 1, left + width, spot.0.1 + LABEL / 2 + 1]
         };
         let apart = |a: &[i32; 4], b: &[i32; 4]| a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
-        let inside = |a: &[i32; 4]| a[0] >= 92 && a[2] <= WIDTH as i32 - 8 && a[1] >= 8 && a[3] <= 460;
+        let inside = |a: &[i32; 4]| a[0] >= 110 && a[2] <= WIDTH as i32 - 8 && a[1] >= 8 && a[3] <= 460;
         let free = |spot: &((i32, i32), HPos)| {
             let area = area(spot);
             inside(&area) && taken.iter().all(|other| apart(&area, other))
@@ -228,28 +228,43 @@ pub(super) fn widths(scaling: &Scaling) -> Result<String> {
 fn lines(across: &str, up: &str, series: &[(&str, RGBColor, Vec<(f64, f64)>)]) -> Result<String> {
     let all = || series.iter().flat_map(|(_, _, points)| points.iter().copied());
     let (xs, ys) = (wider(range(all().map(|p| p.0)), 1.15), wider(range(all().map(|p| p.1)), 1.6));
+    let marks = series.first().map_or(Vec::new(), |(_, _, points)| points.iter().map(|p| p.0).collect());
     svg(380, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
+            .margin_right(100)
             .x_label_area_size(46)
-            .y_label_area_size(78)
-            .build_cartesian_2d(xs.log_scale().base(2.0), ys.log_scale())?;
+            .y_label_area_size(96)
+            .build_cartesian_2d(axis(xs, marks), axis(ys.clone(), ticks(&ys)))?;
         mesh!(chart, across, up, &|v| plain(*v), &|v| seconds(*v));
+        let mut ends = Vec::new();
         for (name, colour, points) in series {
-            let line = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-            let colour = *colour;
-            line.label(*name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2)));
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
             chart.draw_series(points.iter().map(|&point| Circle::new(point, 4, colour.filled())))?;
+            ends.extend(points.last().map(|point| (chart.backend_coord(point), *name, *colour)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE)
-            .border_style(LIGHT)
-            .label_font((FONT, 14))
-            .draw()?;
+        ends.sort_by_key(|((_, y), ..)| *y);
+        let mut free = 0;
+        for ((x, y), name, colour) in ends {
+            let y = y.max(free);
+            free = y + 16;
+            area.draw(&Text::new(name.to_owned(), (x + 12, y), style(14, colour, HPos::Left, VPos::Center)))?;
+        }
         Ok(())
     })
+}
+
+/// A logarithmic axis with marks at given values.
+fn axis(range: Range<f64>, marks: Vec<f64>) -> WithKeyPoints<LogCoord<f64>> {
+    LogCoord::from(range.log_scale()).with_key_points(marks)
+}
+
+/// Values for marks within a range: powers of ten, with their double and fivefold if it is short.
+fn ticks(range: &Range<f64>) -> Vec<f64> {
+    let factors: &[f64] = if range.end / range.start > 1e3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
+    let all = powers.flat_map(|power| factors.iter().map(move |factor| factor * 10_f64.powi(power)));
+    all.filter(|value| range.contains(value)).collect()
 }
 
 fn plain(value: f64) -> String {
