@@ -19,6 +19,8 @@ pub struct Change {
     pub ratio: f64,
     /// Whether the ratio is above the threshold.
     pub slower: bool,
+    /// Whether the middle halves of the old and new shares lie apart; if not, a repetition may say otherwise.
+    pub clear: bool,
 }
 
 /// What two reports have in common, and what only one of them has.
@@ -57,6 +59,7 @@ impl Comparison {
 impl Change {
     fn new(old: &Row, new: &Row, threshold: f64) -> Self {
         let ratio = old.share / new.share;
+        let noise = (old.share * old.share_spread + new.share * new.share_spread) / 2.0;
         Self {
             name: new.name.clone(),
             old_seconds: old.seconds,
@@ -66,6 +69,7 @@ impl Change {
             ratio,
             // A ratio that is no number must not pass.
             slower: !(ratio <= threshold),
+            clear: (old.share - new.share).abs() > noise,
         }
     }
 }
@@ -123,6 +127,7 @@ mod tests {
         assert_eq!(found, [("machine", false), ("code", true)]);
         assert!((comparison.changes[1].ratio - 0.5 / 0.3).abs() < 1e-12);
         assert_eq!((comparison.gone, comparison.added), (vec!["gone".to_owned()], vec!["added".to_owned()]));
+        assert_eq!(comparison.changes.iter().map(|c| c.clear).collect::<Vec<_>>(), [false, true]);
         assert!(!Comparison::new(&old, &new, 2.0).slower());
         assert!(Comparison::new(&old, &report(&[("code", 1.0, f64::NAN)]), 1e9).slower());
     }

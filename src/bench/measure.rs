@@ -12,6 +12,12 @@ use std::time::Instant;
 const RUNS: usize = 20;
 /// Runs of a row at least, however long they take.
 const LEAST: usize = 3;
+/// The part of a run's time for which each ceiling is measured beside it: a busy system gives full speed for moments only, so
+/// that a ceiling of a moment and a run of seconds would not compare.
+const BESIDE: f64 = 0.2;
+/// Seconds for which a ceiling is measured at most.
+const LONGEST: f64 = 0.5;
+
 /// The runs of a row.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
@@ -29,11 +35,11 @@ impl Samples {
     ) -> Result<Self> {
         let (runs, budget) = if options.quick { (7, 0.3) } else { (RUNS, 3.0) };
         let (start, mut samples) = (Instant::now(), Self::default());
-        let mut before = probe.peak()?.seconds(parts);
+        let mut before = probe.peak(0.0)?.seconds(parts);
         while samples.seconds.len() < LEAST || (samples.seconds.len() < runs && start.elapsed().as_secs_f64() < budget)
         {
             let seconds = run()?;
-            let after = probe.peak()?.seconds(parts);
+            let after = probe.peak((seconds * BESIDE).min(LONGEST))?.seconds(parts);
             samples.seconds.push(seconds);
             samples.shares.push((before + after) / 2.0 / seconds);
             before = after;
@@ -99,7 +105,7 @@ pub(super) fn step_samples(probe: &Probe, options: &Options, step: &Step) -> Res
 }
 
 /// Operations and bytes of each dispatch.
-fn parts(recording: &Recording) -> Vec<[f64; 2]> {
+pub(super) fn parts(recording: &Recording) -> Vec<[f64; 2]> {
     recording.dispatches.iter().map(|d| [d.flops as f64, d.bytes() as f64]).collect()
 }
 

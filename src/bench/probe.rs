@@ -73,13 +73,19 @@ impl Prepared {
         Ok(Self { program, repeats, work })
     }
 
-    /// Operations, or bytes, a second.
-    fn rate(&self, watch: &Stopwatch) -> Result<f64> {
-        Ok(self.work / watch.time(&self.program, self.repeats)?)
+    /// Operations, or bytes, a second, over at least `seconds`.
+    fn rate(&self, watch: &Stopwatch, seconds: f64) -> Result<f64> {
+        let (mut runs, mut taken) = (0.0, 0.0);
+        while runs == 0.0 || taken < seconds {
+            let repeats = f64::from(self.repeats);
+            taken += repeats * watch.time(&self.program, self.repeats)?;
+            runs += repeats;
+        }
+        Ok(runs * self.work / taken)
     }
 
     fn best_rate(&self, watch: &Stopwatch) -> Result<f64> {
-        (0..TRIES).try_fold(0.0, |best: f64, _| Ok(best.max(self.rate(watch)?)))
+        (0..TRIES).try_fold(0.0, |best: f64, _| Ok(best.max(self.rate(watch, 0.0)?)))
     }
 }
 
@@ -121,9 +127,10 @@ impl Probe {
         &self.ceilings
     }
 
-    /// Both ceilings now.
-    pub(super) fn peak(&self) -> Result<Peak> {
-        Ok(Peak { flops: self.arithmetic.rate(&self.watch)?, bytes: self.copy.rate(&self.watch)? })
+    /// Both ceilings now, each over at least `seconds`.
+    pub(super) fn peak(&self, seconds: f64) -> Result<Peak> {
+        let (flops, bytes) = (self.arithmetic.rate(&self.watch, seconds)?, self.copy.rate(&self.watch, seconds)?);
+        Ok(Peak { flops, bytes })
     }
 }
 

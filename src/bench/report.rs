@@ -59,6 +59,12 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
+    /// The seconds that parts of work, as operations and bytes, would take.
+    pub(super) fn seconds(&self, parts: &[[f64; 2]]) -> f64 {
+        let by = |[flops, bytes]: &[f64; 2]| (flops / self.arithmetic.per_second).max(bytes / self.memory.per_second);
+        parts.iter().map(by).sum()
+    }
+
     /// The ceiling that parts of work, as operations and bytes, run into for most of their time.
     pub(super) fn bound(&self, parts: &[[f64; 2]]) -> Bound {
         let (mut arithmetic, mut memory) = (0.0, 0.0);
@@ -178,6 +184,18 @@ pub struct LengthPoint {
     pub rest: f64,
     /// The time that the ceilings would allow, divided by the time that it took.
     pub share: f64,
+    /// The seconds a token that the ceilings at the head of the report would allow: divided by `share`, it is what a token would
+    /// take if the machine had always been as it was then.
+    pub ideal: f64,
+}
+
+impl LengthPoint {
+    /// What [`LengthPoint::attention`] and [`LengthPoint::rest`] are to be multiplied with, so that the state of the machine at
+    /// the moment does not count.
+    #[must_use]
+    pub fn steady(&self) -> f64 {
+        self.ideal / self.share / (self.attention + self.rest)
+    }
 }
 
 /// The time of a training step at one width.
@@ -193,6 +211,17 @@ pub struct WidthPoint {
     pub per_parameter: f64,
     /// The time that the ceilings would allow, divided by the time that it took.
     pub share: f64,
+    /// The seconds a parameter that the ceilings at the head of the report would allow.
+    pub ideal: f64,
+}
+
+impl WidthPoint {
+    /// What [`WidthPoint::per_parameter`] is to be multiplied with, so that the state of the machine at the moment does not
+    /// count.
+    #[must_use]
+    pub fn steady(&self) -> f64 {
+        self.ideal / self.share / self.per_parameter
+    }
 }
 
 impl Report {

@@ -1,6 +1,6 @@
 //! How a training step grows with the length of the sequence and with the width of the model.
 
-use super::measure::step_samples;
+use super::measure::{parts, step_samples};
 use super::probe::Probe;
 use super::report::{LengthPoint, Scaling, WidthPoint};
 use super::step::{Step, StepKind, StepSize, gpt};
@@ -64,6 +64,7 @@ fn length_point(gpu: &Gpu, probe: &Probe, options: &Options, tokens: usize) -> R
         attention: per_token * attention,
         rest: per_token * (1.0 - attention),
         share: samples.share(),
+        ideal: probe.ceilings().seconds(&parts(step.program.recording())) / tokens as f64,
     })
 }
 
@@ -73,5 +74,12 @@ fn width_point(gpu: &Gpu, probe: &Probe, options: &Options, width: usize) -> Res
     step.run()?;
     let samples = step_samples(probe, options, &step)?;
     let (parameters, seconds) = (model.parameter_count()?, samples.median());
-    Ok(WidthPoint { width, parameters, seconds, per_parameter: seconds / parameters as f64, share: samples.share() })
+    Ok(WidthPoint {
+        width,
+        parameters,
+        seconds,
+        per_parameter: seconds / parameters as f64,
+        share: samples.share(),
+        ideal: probe.ceilings().seconds(&parts(step.program.recording())) / parameters as f64,
+    })
 }

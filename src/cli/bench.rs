@@ -156,13 +156,18 @@ fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, thresho
             percent(change.old_share),
             percent(change.new_share),
             format!("{:.2}", change.ratio),
-            if change.slower { "SLOWER" } else { "" }.into(),
+            match (change.slower, change.clear) {
+                (true, true) => "SLOWER",
+                (true, false) => "SLOWER, or noise",
+                (false, _) => "",
+            }
+            .into(),
         ]);
     }
     println!("{table}");
     println!(
         "Ratio: old share by new share of the ceilings measured in the same run, so that a slower or busier machine does not count \
-         as slower code. More than {threshold} is slower."
+         as slower code. More than {threshold} is slower; where the spreads overlap, measure again with --only before believing it."
     );
     for (what, names) in [("no longer there", &comparison.gone), ("new", &comparison.added)] {
         if !names.is_empty() {

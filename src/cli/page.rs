@@ -66,10 +66,10 @@ pub(super) fn page(report: &Report) -> Result<String> {
         section(&mut page, "Where a training step's time goes", text, &picture::kernels(&report.kernels)?);
     }
     if let Some(scaling) = &report.scaling {
-        let text =
-            "Training step of 2 layers, width 256, one sequence. Attention grows with the length, the rest does not.";
+        let text = "Training step of 2 layers, width 256, one sequence. Attention grows with the length, the rest does not. \
+                    Times are scaled to the ceilings at the head of the page, so that a busy machine does not bend the lines.";
         section(&mut page, "Time a token by length", text, &picture::lengths(scaling)?);
-        let text = "Training step of 2 layers over 128 tokens, divided by the number of parameters.";
+        let text = "Training step of 2 layers over 128 tokens, divided by the number of parameters; scaled likewise.";
         section(&mut page, "Time a parameter by width", text, &picture::widths(scaling)?);
     }
     if let Some(first) = &report.first_step {

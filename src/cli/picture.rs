@@ -1,7 +1,7 @@
 //! The pictures of a benchmark's page, as SVG.
 
 use super::bench::{percent, rate, seconds};
-use crate::bench::{Bound, Ceilings, KernelShare, Report, Row, Scaling};
+use crate::bench::{Bound, Ceilings, KernelShare, Kind, Report, Row, Scaling};
 use crate::error::{Error, Result};
 use plotters::coord::Shift;
 use plotters::coord::combinators::{BindKeyPoints, LogCoord, WithKeyPoints};
@@ -130,15 +130,19 @@ pub(super) fn kernels(kernels: &[KernelShare]) -> Result<String> {
 /// Operations a second by operations a byte: the ceilings as a roof, and the kernels below it. A kernel's height is its share of
 /// the roof, so that the state of the machine at the moment does not move it.
 pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
-    let shown: Vec<(&Row, f64, f64)> =
-        report.rows.iter().filter(|row| row.flops > 0.0).map(|r| place(report, r)).collect();
+    let shown: Vec<(&Row, f64, f64)> = report
+        .rows
+        .iter()
+        .filter(|row| row.flops > 0.0 && row.kind == Kind::Kernel)
+        .map(|r| place(report, r))
+        .collect();
     if shown.is_empty() {
         return Ok(None);
     }
     let roof = |intensity: f64| roof(&report.ceilings, intensity);
     let intensities = wider(range(shown.iter().map(|s| s.1)), 2.5);
-    let rates = wider(range(shown.iter().map(|s| s.2).chain([roof(intensities.end)])), 2.0);
-    let picture = svg(520, |area| {
+    let rates = wider(range(shown.iter().map(|s| s.2).chain([roof(intensities.end)])), 2.5);
+    let picture = svg(600, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
             .x_label_area_size(46)
@@ -151,10 +155,13 @@ pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
         chart.draw_series(shown.iter().map(|(row, x, y)| Circle::new((*x, *y), 5, colour(row.bound).filled())))?;
         let points: Vec<(i32, i32)> = shown.iter().map(|(_, x, y)| chart.backend_coord(&(*x, *y))).collect();
         let names: Vec<&str> = shown.iter().map(|(row, ..)| row.name.as_str()).collect();
-        for ((name, colour), (at, across)) in
-            names.iter().zip(shown.iter().map(|(row, ..)| colour(row.bound))).zip(labels(&names, &points))
-        {
+        let placed = labels(&names, &points).into_iter().zip(points);
+        for ((name, (row, ..)), ((at, across), point)) in names.iter().zip(&shown).zip(placed) {
+            let colour = colour(row.bound);
             area.draw(&Text::new((*name).to_owned(), at, style(LABEL, colour, across, VPos::Center)))?;
+            if at.1 != point.1 {
+                area.draw(&PathElement::new([point, at], colour.mix(0.4)))?;
+            }
         }
         Ok(())
     })?;
@@ -190,7 +197,7 @@ fn labels(names: &[&str], points: &[(i32, i32)]) -> Vec<((i32, i32), HPos)> {
             [left, spot.0.1 - LABEL / 2 - 1, left + width, spot.0.1 + LABEL / 2 + 1]
         };
         let apart = |a: &[i32; 4], b: &[i32; 4]| a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
-        let inside = |a: &[i32; 4]| a[0] >= 110 && a[2] <= WIDTH as i32 - 8 && a[1] >= 8 && a[3] <= 460;
+        let inside = |a: &[i32; 4]| a[0] >= 110 && a[2] <= WIDTH as i32 - 8 && a[1] >= 8 && a[3] <= 540;
         let free = |spot: &((i32, i32), HPos)| {
             let area = area(spot);
             inside(&area) && taken.iter().all(|other| apart(&area, other))
@@ -202,11 +209,11 @@ fn labels(names: &[&str], points: &[(i32, i32)]) -> Vec<((i32, i32), HPos)> {
     found
 }
 
-/// Seconds a token by length: in all, of attention, of the rest.
+/// Seconds a token by length: in all, of attention, of the rest; as if the machine had always been as it was at first.
 pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
     let points = &scaling.lengths;
     let series = |of: fn(&crate::bench::LengthPoint) -> f64| -> Vec<(f64, f64)> {
-        points.iter().map(|p| (p.tokens as f64, of(p))).collect()
+        points.iter().map(|p| (p.tokens as f64, p.steady() * of(p))).collect()
     };
     lines(
         "tokens of the sequence",
@@ -219,9 +226,9 @@ pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
     )
 }
 
-/// Seconds a parameter by width.
+/// Seconds a parameter by width, likewise.
 pub(super) fn widths(scaling: &Scaling) -> Result<String> {
-    let points = scaling.widths.iter().map(|p| (p.width as f64, p.per_parameter)).collect();
+    let points = scaling.widths.iter().map(|p| (p.width as f64, p.steady() * p.per_parameter)).collect();
     lines("width of the model", "time a parameter", &[("a step", BLUE, points)])
 }
 
