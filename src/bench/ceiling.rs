@@ -6,6 +6,8 @@ use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch};
 use crate::shape::TensorType;
 
 static MULTIPLY_ADD: Kernel = Kernel::new("bench_multiply_add", include_str!("../../shaders/bench_multiply_add.wgsl"));
+static LINES: Kernel =
+    Kernel::new("bench_multiply_add_lines", include_str!("../../shaders/bench_multiply_add_lines.wgsl"));
 static COPY: Kernel = Kernel::new("bench_copy", include_str!("../../shaders/bench_copy.wgsl"));
 
 /// What every step of [`MultiplyAdd`] multiplies with: errors shrink, and no compiler knows it.
@@ -26,19 +28,22 @@ pub struct MultiplyAdd {
     pub unroll: u32,
     /// How many times `unroll` steps are taken.
     pub rounds: u32,
+    /// The kernel that is written out, for 2 chains and 16 steps; else the one with loops.
+    pub lines: bool,
 }
 
 impl MultiplyAdd {
     /// The variants of which one reaches the ceiling of an adapter, with `rounds` of 1.
     #[must_use]
     pub fn variants(caps: &Caps) -> Vec<Self> {
-        let lanes = caps.max_invocations.min(256);
-        let of = |lanes, chains, unroll| Self { lanes, chains, unroll, rounds: 1 };
+        let most = caps.max_invocations.min(256);
+        let of = |lanes, chains, unroll| Self { lanes, chains, unroll, rounds: 1, lines: false };
+        let lines = |lanes| Self { lines: true, ..of(lanes, 2, 16) };
         match caps.class {
-            AdapterClass::Gpu => [2, 4, 8].map(|chains| of(lanes, chains, 16)).to_vec(),
+            AdapterClass::Gpu => vec![lines(most), of(most, 4, 16), of(most, 8, 16)],
             // Eight vector registers hide the latency of additions; with sixteen there are none left for the rest. The
             // driver masks every register at each look at the counter.
-            AdapterClass::Cpu => vec![of(8, 2, 16), of(8, 2, 32), of(8, 4, 4)],
+            AdapterClass::Cpu => vec![lines(8), of(8, 2, 32), of(8, 4, 4)],
         }
     }
 
@@ -53,6 +58,9 @@ impl Op for MultiplyAdd {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        if self.lines && (self.chains, self.unroll) != (2, 16) {
+            return Err(Error::shape(self.name(), "the kernel that is written out has 2 chains and 16 steps"));
+        }
         vectors(self.name(), inputs)
     }
 
@@ -67,11 +75,15 @@ impl Op for MultiplyAdd {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let count = cx.input(0).numel();
-        cx.dispatch(
-            Dispatch::new(&MULTIPLY_ADD)
+        let dispatch = match self.lines {
+            true => Dispatch::new(&LINES).constant("LANES", self.lanes),
+            false => Dispatch::new(&MULTIPLY_ADD)
                 .constant("LANES", self.lanes)
                 .constant("CHAINS", self.chains)
-                .constant("UNROLL", self.unroll)
+                .constant("UNROLL", self.unroll),
+        };
+        cx.dispatch(
+            dispatch
                 .read(cx.input(0))
                 .write(cx.output(0))
                 .param(count / 4)

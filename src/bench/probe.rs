@@ -148,7 +148,8 @@ fn arithmetic(gpu: &Gpu, watch: &Stopwatch) -> Result<(Prepared, Ceiling)> {
         let rounds = (8.0 * watch.sample / seconds.max(1e-9)).clamp(8.0, 1e6) as u32;
         let op = MultiplyAdd { rounds, ..op };
         let prepared = Prepared::new(gpu, watch, op, elements, flops(op))?;
-        let variant = format!("{} chains of 4, unrolled {} times, {} lanes", op.chains, op.unroll, op.lanes);
+        let how = if op.lines { "written out" } else { "unrolled" };
+        let variant = format!("{} chains of 4, {how} {} times, {} lanes", op.chains, op.unroll, op.lanes);
         let rate = prepared.best_rate(watch)?;
         keep_better(&mut best, prepared, Ceiling { per_second: rate, variant });
     }

@@ -11,7 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
     for count in [4, 31 * 4, 33 * 4, 257 * 4, 5000] {
         let feeds = || vec![Feed::normal("x", [count]).fixed()];
         for op in caps().flat_map(|caps| MultiplyAdd::variants(&caps)).map(|op| MultiplyAdd { rounds: 3, ..op }) {
-            let name = format!("multiply and add {count}, {} chains unrolled {} times", op.chains, op.unroll);
+            let name = format!("multiply and add {count}, {} chains, {} steps, {}", op.chains, op.unroll, op.lanes);
             cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.apply1(op, x)?])));
         }
         for op in Copy::variants(&Caps::baseline()) {
