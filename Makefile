@@ -31,4 +31,5 @@ check:
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
 bench: setup
+	$(CARGO) run --release --locked -- bench
 	$(CARGO) bench --locked

@@ -4,6 +4,7 @@
 //! every step then only encodes and submits what was prepared, on any vendor's GPU.
 #![warn(missing_docs)]
 
+pub mod bench;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;

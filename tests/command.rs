@@ -183,15 +183,98 @@ fn what_a_program_reads_is_json() {
     generate.args(["--prompt", "It is", "--prompt", "a wife", "-n", "5"]);
     let mut eval = path("eval", &model);
     eval.arg("--data").arg(text(folder.path()));
+    let mut profile = path("profile", &model);
+    let trace = folder.path().join("trace.json");
+    profile.args(["--step", "decode", "--batch", "2", "--runs", "2", "--trace"]).arg(&trace);
     for (mut command, key) in [
         (devices, "/0/name"),
         (check, "/0/rows"),
         (generate, "/answers/1/text"),
         (eval, "/perplexity"),
         (path("inspect", &model), "/memory"),
+        (profile, "/parts/0/part"),
     ] {
         let document: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
         assert!(document.pointer(key).is_some_and(|v| !v.is_null()), "{command:?} has no {key}: {document}");
+    }
+    let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
+    assert!(trace["traceEvents"].as_array().is_some_and(|events| events.len() > 10), "{trace}");
+}
+
+#[test]
+fn a_profile_accounts_for_every_launch_of_every_kind_of_step() {
+    for step in ["train", "eval", "prefill", "decode"] {
+        let mut command = wgformer();
+        command.args(["profile", "--json", "--step", step, "--runs", "1", "--layers", "2", "--heads", "2"]);
+        command.args(["--width", "36", "--context", "16", "--batch", "2", "--vocabulary", "65"]);
+        let profile: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
+        let array = |key: &str| profile[key].as_array().unwrap().clone();
+        let launches = array("launches").len() as u64;
+        let counted = |key: &str| array(key).iter().map(|row| row["time"]["launches"].as_u64().unwrap()).sum::<u64>();
+        assert!(launches > 10 && counted("kernels") == launches && counted("parts") == launches, "{step}: {profile}");
+        assert!(profile["nanoseconds"].as_u64().unwrap() > 0 && profile["encode_nanoseconds"].as_u64().unwrap() > 0);
+        let parts = array("parts");
+        let attention = parts.iter().find(|part| part["part"] == "blocks.1.attention").unwrap();
+        assert!(attention["time"]["forward"].as_u64().unwrap() > 0, "{attention}");
+        assert_eq!(attention["time"]["backward"].as_u64().unwrap() > 0, step == "train", "{step}: {attention}");
+    }
+}
+
+#[test]
+fn a_benchmark_has_every_row_and_finds_what_got_slower() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    let bench = |more: &[&str]| {
+        let mut command = wgformer();
+        command.args(["bench", "--quick", "--json"]).args(more);
+        command
+    };
+    let report = succeed(bench(&[]).arg("--html").arg(&page));
+    let mut report: Value = serde_json::from_str(&report).unwrap();
+    let positive = |value: &Value| value.as_f64().is_some_and(|v| v.is_finite() && v > 0.0);
+    for ceiling in ["arithmetic", "memory"] {
+        assert!(positive(&report["ceilings"][ceiling]["per_second"]), "{report}");
+    }
+    let names =
+        ["matmul 256", "gemv", "attention forward", "layer_norm", "softmax", "cross_entropy", "embedding", "adamw"];
+    let rows = report["rows"].as_array().unwrap();
+    for name in names.iter().chain(&["train", "forward", "prefill", "decode"]) {
+        let row = rows.iter().find(|row| row["name"].as_str().unwrap().starts_with(name));
+        let row = row.unwrap_or_else(|| panic!("no {name} in {report}"));
+        for key in ["seconds", "fastest", "bytes", "rate", "share"] {
+            assert!(positive(&row[key]), "{key} of {row}");
+        }
+        for key in ["spread", "share_spread", "flops"] {
+            assert!(row[key].as_f64().is_some_and(|v| v.is_finite() && v >= 0.0), "{key} of {row}");
+        }
+        assert!(row["runs"].as_u64().unwrap() >= 3, "{row}");
+    }
+    assert_eq!(rows.len(), names.len() + 4);
+    for key in ["record", "plan", "prepare", "first_run", "second_run"] {
+        assert!(positive(&report["first_step"][key]), "{key} of {report}");
+    }
+    assert!(report["kernels"].as_array().unwrap().len() > 5);
+    let page = fs::read_to_string(page).unwrap();
+    let pictures = page.matches("<svg").count();
+    assert!(pictures == 4 && page.matches("</svg>").count() == 4 && page.ends_with("</html>\n"), "{pictures}");
+    assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains("href="));
+
+    // As if it had been ten times as close to the ceiling once, or ten times as far.
+    let old = folder.path().join("old.json");
+    let shares: Vec<f64> =
+        report["rows"].as_array().unwrap().iter().map(|row| row["share"].as_f64().unwrap()).collect();
+    for (factor, code) in [(10.0, Some(1)), (0.1, Some(0))] {
+        for (row, share) in report["rows"].as_array_mut().unwrap().iter_mut().zip(&shares) {
+            row["share"] = (share * factor).into();
+        }
+        fs::write(&old, report.to_string()).unwrap();
+        let output = run(bench(&["--only", "LAYER", "--compare"]).arg(&old));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), code, "{said}");
+        let new: Value = serde_json::from_str(&said).unwrap();
+        let changes = new["comparison"]["changes"].as_array().unwrap();
+        assert!(changes.len() == 1 && changes[0]["slower"].as_bool() == Some(code == Some(1)), "{said}");
+        assert_eq!(new["comparison"]["gone"].as_array().unwrap().len(), names.len() + 3);
     }
 }
 
@@ -229,6 +312,13 @@ fn bad_input_is_told_in_a_sentence() {
         (vec!["inspect", "--adapter", "no such adapter"], "no such adapter"),
         (vec!["inspect", "--layers", "0"], "layers"),
         (vec!["check", "--golden", absent], "absent"),
+        (vec!["profile", absent], "absent"),
+        (vec!["profile", "--adapter", "no such adapter"], "no such adapter"),
+        (vec!["bench", "--adapter", "no such adapter"], "no such adapter"),
+        (vec!["bench", "--quick", "--only", "no such row"], "no such row"),
+        (vec!["bench", "--compare", absent], "absent"),
+        (vec!["bench", "--compare", empty], "empty.txt"),
+        (vec!["bench", "--compare", empty, "--threshold", "0"], "threshold"),
     ] {
         let said = refusal(&mut of(&arguments));
         assert!(said.to_lowercase().contains(&wanted.to_lowercase()), "{arguments:?}: {said}");

@@ -1,6 +1,7 @@
 //! The arguments of the `wgformer` command.
 
 use crate::DType;
+use crate::bench::StepKind;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -28,8 +29,12 @@ pub(super) enum Command {
     Generate(GenerateArgs),
     /// Loss and perplexity of a model on text
     Eval(EvalArgs),
-    /// Show what a step of a model does: dispatches, FLOPs, bytes, memory plan, time
+    /// Show what a step of a model does: dispatches, FLOPs, bytes, memory plan
     Inspect(InspectArgs),
+    /// Run a step of a model and show where the time goes: by kernel, by layer, as a trace
+    Profile(ProfileArgs),
+    /// Measure the adapter's ceilings, and how close kernels and whole steps come
+    Bench(BenchArgs),
     /// Compare models with what PyTorch computed from them
     Check(CheckArgs),
 }
@@ -270,21 +275,33 @@ pub(super) struct EvalArgs {
     pub(super) batches: Option<usize>,
 }
 
-/// Steps that can be inspected.
+/// Steps that can be inspected and profiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum StepKind {
+pub(super) enum StepName {
     /// Forward, backward, clipping, AdamW
     Train,
     /// Forward and loss
     Eval,
+    /// A prompt read into the caches
+    Prefill,
     /// One token with a cache
     Decode,
 }
 
+impl From<StepName> for StepKind {
+    fn from(name: StepName) -> Self {
+        match name {
+            StepName::Train => Self::Train,
+            StepName::Eval => Self::Evaluate,
+            StepName::Prefill => Self::Prefill,
+            StepName::Decode => Self::Decode,
+        }
+    }
+}
+
+/// A model and a step of it.
 #[derive(Debug, Args)]
-pub(super) struct InspectArgs {
-    #[command(flatten)]
-    pub(super) common: Common,
+pub(super) struct StepArgs {
     /// Folder of a model, or its config.json [default: a new model of the size given]
     #[arg(value_name = "MODEL")]
     pub(super) folder: Option<PathBuf>,
@@ -293,21 +310,70 @@ pub(super) struct InspectArgs {
     /// Vocabulary of a new model
     #[arg(long, default_value_t = 1024, value_parser = positive())]
     pub(super) vocabulary: usize,
-    /// The step to show
+    /// The step
     #[arg(long, value_enum, default_value = "train")]
-    pub(super) step: StepKind,
+    pub(super) step: StepName,
     /// Sequences in a batch
     #[arg(long, default_value_t = 8, value_parser = positive())]
     pub(super) batch: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(flatten)]
+    pub(super) step: StepArgs,
     /// List every dispatch
     #[arg(long)]
     pub(super) list: bool,
-    /// Run the step and show where the time goes
-    #[arg(long)]
-    pub(super) profile: bool,
-    /// Run the step and write a trace for Perfetto (ui.perfetto.dev)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProfileArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    #[command(flatten)]
+    pub(super) step: StepArgs,
+    /// Runs, of which each launch's median time counts
+    #[arg(long, default_value_t = 5, value_parser = positive())]
+    pub(super) runs: usize,
+    /// Write a trace for Perfetto (ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Less than half a minute even on a driver for the CPU: few rows, few runs, a small model
+    #[arg(long)]
+    pub(super) quick: bool,
+    /// Only rows whose name contains this
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) only: Option<String>,
+    /// Growth of a training step with length and width as well, which takes minutes
+    #[arg(long)]
+    pub(super) scaling: bool,
+    /// Write a page with pictures
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Compare with an older report of `bench --json`, and exit with 1 if something got slower. What counts is the share of
+    /// the ceilings, which are measured beside each run, so that a slower or busier machine is not taken for slower code
+    #[arg(long, value_name = "OLD.json")]
+    pub(super) compare: Option<PathBuf>,
+    /// How many times as long something may take before it counts as slower
+    #[arg(long, value_name = "RATIO", default_value_t = 1.25, value_parser = ratio, requires = "compare")]
+    pub(super) threshold: f64,
+}
+
+/// A finite number above 0.
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("it must be a number greater than 0".into()),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The `wgformer` command: what it takes, and one file a subcommand.
 
 mod args;
+mod bench;
 mod check;
 mod device;
 mod devices;
@@ -8,7 +9,10 @@ mod eval;
 mod generate;
 mod inspect;
 mod model;
+mod page;
+mod picture;
 mod plot;
+mod profile;
 mod train;
 
 use crate::error::{Error, Result};
@@ -39,6 +43,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Generate(options) => generate::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Inspect(options) => inspect::run(options),
+        Command::Profile(options) => profile::run(options),
+        Command::Bench(options) => bench::run(options),
         Command::Check(options) => check::run(options),
     }
 }

@@ -1,9 +1,36 @@
-//! The configuration of a new model from command-line sizes.
+//! The model that a command line names: a folder, or a new one of the sizes given.
 
-use super::args::{Family, ModelArgs};
+use super::args::{Family, ModelArgs, StepArgs};
+use crate::bench::StepSize;
 use crate::error::Result;
+use crate::gpu::Gpu;
 use crate::io::Config;
+use crate::models::{self, Decoder};
+use crate::program::human_count;
 use serde_json::json;
+use std::sync::Arc;
+
+/// The model whose step is looked at.
+pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
+    let config = match &options.folder {
+        Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
+        Some(path) => Config::read(path)?,
+        None => config(&options.model, options.vocabulary, 0.0)?,
+    };
+    models::decoder(&config).map(Into::into)
+}
+
+/// The size of that step: the context, or what the model was made for if that is shorter.
+pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> StepSize {
+    StepSize { batch: options.batch, length: options.model.context.min(model.dimensions().positions) }
+}
+
+/// The step in a line.
+pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Result<String> {
+    let StepSize { batch, length } = step_size(options, model);
+    let (parameters, adapter) = (human_count(model.parameter_count()? as u64), &gpu.info().name);
+    Ok(format!("{parameters} parameters; a {:?} step of {batch} × {length} tokens on {adapter}", options.step))
+}
 
 /// The `config.json` of a new model.
 pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {

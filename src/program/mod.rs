@@ -14,7 +14,7 @@ mod weights;
 pub use cut::{Budget, cost, cut, submissions};
 pub use pack::{pack, unpack};
 pub use plan::{Place, Plan};
-pub use profile::{KernelTime, LaunchTime, Profile};
+pub use profile::{KernelTime, LaunchTime, PartTime, Profile};
 pub use program::Program;
 pub use record::{Recording, Slot, Source};
 pub use report::{MemoryReport, human_count};

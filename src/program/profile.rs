@@ -9,23 +9,74 @@ use std::fmt;
 use std::time::Instant;
 
 impl Program {
-    /// Runs once and times every launch: by the GPU's timestamps, or, where it has none, by the clock, one launch at a
-    /// time (which adds the cost of a submission to each).
+    /// Runs once and times every launch: as [`Program::profile_median`] of one run.
+    ///
+    /// # Errors
+    /// As [`Program::profile_median`].
+    pub fn profile(&self) -> Result<Profile> {
+        self.profile_median(1)
+    }
+
+    /// Runs a few times and gives each launch its median time: by the GPU's timestamps, or, where it has none, by the clock,
+    /// one launch at a time (which adds the cost of a submission to each).
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
-    pub fn profile(&self) -> Result<Profile> {
+    pub fn profile_median(&self, runs: usize) -> Result<Profile> {
         self.run()?;
         self.gpu().wait(None)?;
+        let timestamps = Timestamps::new(self.gpu(), self.steps().len() as u32 + 1)?;
+        let (mut durations, mut encodes) = (vec![Vec::new(); self.steps().len()], Vec::new());
+        for _ in 0..runs.max(1) {
+            let start = Instant::now();
+            self.run()?;
+            encodes.push(start.elapsed().as_nanos() as f64);
+            self.gpu().wait(None)?;
+            let ends = match &timestamps {
+                Some(timestamps) => self.timed_by_gpu(timestamps)?,
+                None => self.timed_by_clock()?,
+            };
+            let mut last = 0.0;
+            for (durations, end) in durations.iter_mut().zip(ends) {
+                durations.push((end - std::mem::replace(&mut last, end)).max(0.0));
+            }
+        }
+        let durations: Vec<f64> = durations.into_iter().map(median).collect();
+        Ok(Profile::new(self, &durations, median(encodes) as u64))
+    }
+
+    /// Runs `repeats` times as one submission, with the inputs that were sent last, and gives the seconds of one run: by the
+    /// GPU's own clock if `timestamps` (at least two) are given, else from submitting to the end of waiting.
+    ///
+    /// It heeds no budget of time: a run must be shorter than what the driver's watchdog allows, divided by `repeats`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
+    pub fn time(&self, timestamps: Option<&Timestamps>, repeats: u32) -> Result<f64> {
+        let mut encoder = self.gpu().encoder("timing");
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        if let Some(timestamps) = timestamps {
+            timestamps.write(&mut pass, 0);
+        }
+        for _ in 0..repeats {
+            self.steps().iter().for_each(|step| step.encode(&mut pass, None));
+        }
+        if let Some(timestamps) = timestamps {
+            timestamps.write(&mut pass, 1);
+        }
+        drop(pass);
+        let readback = timestamps.map(|t| t.resolve(&mut encoder, 2)).transpose()?;
         let start = Instant::now();
-        self.run()?;
-        let encode = start.elapsed().as_nanos() as u64;
-        self.gpu().wait(None)?;
-        let ends = match Timestamps::new(self.gpu(), self.steps().len() as u32 + 1)? {
-            Some(timestamps) => self.timed_by_gpu(&timestamps)?,
-            None => self.timed_by_clock()?,
+        let submission = self.gpu().submit("a timing", [encoder])?;
+        self.gpu().wait(Some(&submission))?;
+        let by_clock = start.elapsed().as_secs_f64();
+        let stamps = match (timestamps, readback) {
+            (Some(timestamps), Some(readback)) => timestamps.nanoseconds(&readback.after(&submission).wait()?),
+            _ => Vec::new(),
         };
-        Ok(Profile::new(self, &ends, encode))
+        // A counter too coarse for the run says 0; one that jumped says more than the clock.
+        let by_gpu = stamps.get(1).map(|end| end / 1e9).filter(|s| *s > 0.0 && *s <= by_clock);
+        Ok(by_gpu.unwrap_or(by_clock) / f64::from(repeats.max(1)))
     }
 
     /// The nanoseconds at which each launch ended, from the start of the run, by the GPU.
@@ -57,6 +108,12 @@ impl Program {
         }
         Ok(ends)
     }
+}
+
+/// The middle value; the lower one of two, 0 of none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 /// The time of one launch.
@@ -98,25 +155,45 @@ pub struct KernelTime {
     pub bytes: u64,
 }
 
+/// The sum over the launches of one part of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PartTime {
+    /// How many launches.
+    pub launches: u64,
+    /// Nanoseconds of the forward pass, or of what is neither.
+    pub forward: u64,
+    /// Nanoseconds of the backward pass.
+    pub backward: u64,
+}
+
+impl PartTime {
+    /// Nanoseconds of both passes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.forward + self.backward
+    }
+}
+
 impl Profile {
-    /// A profile from the nanosecond at which each launch ended.
-    fn new(program: &Program, ends: &[f64], encode: u64) -> Self {
+    /// A profile from the nanoseconds that each launch took.
+    fn new(program: &Program, durations: &[f64], encode: u64) -> Self {
         let recording: &Recording = program.recording();
-        let mut last = 0.0;
-        let launch = |(step, end): (&super::program::Step, &f64)| {
+        let mut end = 0.0;
+        let launch = |(step, duration): (&super::program::Step, &f64)| {
             let dispatch = &recording.dispatches[step.dispatch];
-            let start = std::mem::replace(&mut last, *end);
+            let start = end;
+            end += duration;
             let part = |whole: u64| (whole as f64 * step.share) as u64;
             LaunchTime {
                 label: dispatch.label.clone(),
                 kernel: dispatch.kernel.name,
                 start: start as u64,
-                duration: (end - start).max(0.0) as u64,
+                duration: *duration as u64,
                 flops: part(dispatch.flops),
                 bytes: part(dispatch.bytes()),
             }
         };
-        Self { launches: program.steps().iter().zip(ends).map(launch).collect(), encode }
+        Self { launches: program.steps().iter().zip(durations).map(launch).collect(), encode }
     }
 
     /// Nanoseconds of all launches.
@@ -139,6 +216,28 @@ impl Profile {
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.duration));
         sums
+    }
+
+    /// The sums by part of the model, in the order in which they first run: the label without `grad.` in front and without
+    /// the op's name at the end, such as `blocks.0.attention`; forward and backward pass apart.
+    #[must_use]
+    pub fn by_part(&self) -> Vec<(String, PartTime)> {
+        let mut parts: Vec<(String, PartTime)> = Vec::new();
+        for launch in &self.launches {
+            let (label, backward) = match launch.label.strip_prefix("grad.") {
+                Some(rest) => (rest, true),
+                None => (launch.label.as_str(), false),
+            };
+            let part = label.rsplit_once('.').map_or("(outside)", |(part, _)| part);
+            let index = parts.iter().position(|(name, _)| name == part).unwrap_or_else(|| {
+                parts.push((part.to_owned(), PartTime::default()));
+                parts.len() - 1
+            });
+            let sum = &mut parts[index].1;
+            sum.launches += 1;
+            *(if backward { &mut sum.backward } else { &mut sum.forward }) += launch.duration;
+        }
+        parts
     }
 
     /// The run in the trace event format that Perfetto and Chromium open.
@@ -185,5 +284,30 @@ impl fmt::Display for Profile {
             self.encode as f64 / 1e6,
             self.encode as f64 / 1e3 / launches.max(1) as f64,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_in_order_and_both_passes_are_one_part() {
+        let launch = |label: &str, duration| LaunchTime {
+            label: label.into(),
+            kernel: "add",
+            start: 0,
+            duration,
+            flops: 0,
+            bytes: 0,
+        };
+        let labels = [("embedding.add", 1), ("blocks.0.attention.linear", 2), ("head.linear", 4)];
+        let grads = [("grad.head.matmul", 8), ("grad.blocks.0.attention.matmul", 16), ("add", 32), ("head.add", 64)];
+        let launches = labels.iter().chain(&grads).map(|(label, duration)| launch(label, *duration)).collect();
+        let parts = Profile { launches, encode: 0 }.by_part();
+        let found: Vec<_> = parts.iter().map(|(name, p)| (name.as_str(), p.launches, p.forward, p.backward)).collect();
+        let wanted =
+            [("embedding", 1, 1, 0), ("blocks.0.attention", 2, 2, 16), ("head", 3, 68, 8), ("(outside)", 1, 32, 0)];
+        assert_eq!(found, wanted);
     }
 }

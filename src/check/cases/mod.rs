@@ -3,6 +3,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod bench;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
@@ -37,5 +38,6 @@ pub fn all() -> Vec<Case> {
     cases.extend(layout::cases());
     cases.extend(matmul::cases());
     cases.extend(attention::cases());
+    cases.extend(bench::cases());
     cases
 }

@@ -1,0 +1,231 @@
+//! The ops that are timed one by one, as small graphs of their own.
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::gpu::{AdapterClass, Caps, Gpu};
+use crate::graph::{Graph, Tensor};
+use crate::ops::{self, AttentionOptions, BLOCK, CrossEntropyOptions, OptimizerControl};
+use crate::program::{Program, Source, Weights};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+type Build = Box<dyn Fn(&mut Graph) -> Result<Vec<Tensor>>>;
+
+/// An op at one size.
+pub(super) struct Kernel {
+    /// The row's name.
+    pub(super) name: String,
+    /// Operations, and bytes that must move at least: operands once, results once.
+    pub(super) work: [f64; 2],
+    /// Whether the quick benchmark has it.
+    pub(super) quick: bool,
+    /// Integers among the operands are below this.
+    below: u32,
+    build: Build,
+}
+
+/// Values that operands are filled with, again and again.
+const VALUES: usize = 1 << 14;
+
+impl Kernel {
+    fn new(name: String, work: [f64; 2], build: impl Fn(&mut Graph) -> Result<Vec<Tensor>> + 'static) -> Self {
+        Self { name, work, quick: false, below: 1, build: Box::new(build) }
+    }
+
+    /// With integers among its operands.
+    fn below(self, below: usize) -> Self {
+        Self { below: below as u32, ..self }
+    }
+
+    fn quick(self) -> Self {
+        Self { quick: true, ..self }
+    }
+
+    /// The program, its operands random.
+    pub(super) fn prepare(&self, gpu: &Gpu) -> Result<Program> {
+        let mut g = Graph::new();
+        for (index, tensor) in (self.build)(&mut g)?.into_iter().enumerate() {
+            g.output(&format!("out{index}"), tensor)?;
+        }
+        let weights = Weights::new(gpu);
+        let program = Program::new(gpu, &g, &weights)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for slot in &program.recording().slots {
+            let count = slot.ty.shape.numel();
+            match &slot.source {
+                Source::Input(name) if slot.ty.dtype == DType::F32 => {
+                    program.write(name, bytemuck::cast_slice(&CONTROL[..count.min(CONTROL.len())]))?;
+                }
+                Source::Input(name) => {
+                    let words: Vec<u32> = (0..count).map(|_| rng.random_range(0..self.below)).collect();
+                    program.write(name, bytemuck::cast_slice(&words))?;
+                }
+                Source::Parameter(name) => weights.upload(name, &floats(&mut rng, count, -1.0))?,
+                // Second moments are not negative.
+                Source::State(name) => weights.upload(name, &floats(&mut rng, count, 0.0))?,
+                Source::Constant(..) | Source::Temporary => {}
+            }
+        }
+        Ok(program)
+    }
+}
+
+/// The control tensor of an ordinary step of AdamW: coefficient, rate, corrections, β1, β2, ε, decay; the rest is zero.
+const CONTROL: [f32; OptimizerControl::LEN] =
+    [1.0, 1e-3, 0.1, 0.05, 0.9, 0.95, 1e-8, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+
+/// `count` numbers from `low` up to 1, as bytes.
+fn floats(rng: &mut ChaCha8Rng, count: usize, low: f32) -> Vec<u8> {
+    let values: Vec<f32> = (0..VALUES.min(count)).map(|_| rng.random_range(low..1.0)).collect();
+    values.iter().cycle().take(count).flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Every op of the benchmark at the sizes that suit the adapter.
+pub(super) fn all(caps: &Caps) -> Vec<Kernel> {
+    let mut all = vec![
+        matmul([256, 256, 256]).quick(),
+        matmul([512, 512, 512]),
+        matmul([1024, 1024, 1024]),
+        matmul([256, 768, 3072]),
+        transposed("matmul_nt 1024x1024x1024", ops::matmul_nt),
+        transposed("matmul_tn 1024x1024x1024", ops::matmul_tn),
+        Kernel { name: "gemv 1x768x3072".into(), ..matmul([1, 768, 3072]).quick() },
+        attention(256, false).quick(),
+        attention(1024, false),
+        attention(256, true),
+        attention(1024, true),
+        layer_norm(1024, 768).quick(),
+        softmax(1024, 1024).quick(),
+    ];
+    // What fits a small GPU takes a driver on the CPU seconds.
+    let roomy = caps.class == AdapterClass::Gpu && caps.max_binding_bytes >= 1 << 28;
+    all.push(cross_entropy(1024, if roomy { 50257 } else { 8192 }).quick());
+    all.push(embedding(1024, 768, if roomy { 50257 } else { 8192 }).quick());
+    all.push(adamw(if roomy { 1 << 24 } else { 1 << 20 }).quick());
+    all
+}
+
+/// Bytes of this many f32.
+fn bytes(count: usize) -> f64 {
+    4.0 * count as f64
+}
+
+fn product([m, k, n]: [usize; 3]) -> [f64; 2] {
+    [2.0 * (m * k * n) as f64, bytes(m * k + k * n + m * n)]
+}
+
+fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> Result<Tensor> {
+    g.parameter(name, shape, DType::F32)
+}
+
+fn matmul([m, k, n]: [usize; 3]) -> Kernel {
+    Kernel::new(format!("matmul {m}x{k}x{n}"), product([m, k, n]), move |g| {
+        let (a, b) = (operand(g, "a", &[m, k])?, operand(g, "b", &[k, n])?);
+        Ok(vec![ops::matmul(g, a, b)?])
+    })
+}
+
+fn transposed(name: &str, op: fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>) -> Kernel {
+    Kernel::new(name.into(), product([1024; 3]), move |g| {
+        let (a, b) = (operand(g, "a", &[1024, 1024])?, operand(g, "b", &[1024, 1024])?);
+        Ok(vec![op(g, a, b)?])
+    })
+}
+
+/// Causal attention of 12 heads of 64. Half the square counts; the backward pass has five products where the forward
+/// pass has two.
+fn attention(tokens: usize, backward: bool) -> Kernel {
+    let (heads, width) = (12, 64);
+    let forward = 2.0 * (heads * tokens * tokens * width) as f64;
+    let tensor = bytes(tokens * heads * width);
+    let (what, work) = match backward {
+        false => ("forward", [forward, 4.0 * tensor]),
+        true => ("forward+backward", [3.5 * forward, 12.0 * tensor]),
+    };
+    Kernel::new(format!("attention {what} T{tokens}"), work, move |g| {
+        let shape = [1, tokens, heads, width];
+        let [q, k, v] = [operand(g, "q", &shape)?, operand(g, "k", &shape)?, operand(g, "v", &shape)?];
+        let out = ops::attention(g, q, k, v, &AttentionOptions { causal: true, ..Default::default() })?;
+        if !backward {
+            return Ok(vec![out]);
+        }
+        let upstream = operand(g, "upstream", &shape)?;
+        let grads = g.differentiate_from(&[(out, upstream)], &[q, k, v])?;
+        Ok(grads.into_iter().flatten().collect())
+    })
+}
+
+fn layer_norm(rows: usize, columns: usize) -> Kernel {
+    let work = [8.0 * (rows * columns) as f64, bytes(2 * rows * columns + 2 * columns)];
+    Kernel::new(format!("layer_norm {rows}x{columns}"), work, move |g| {
+        let x = operand(g, "x", &[rows, columns])?;
+        let (gain, bias) = (operand(g, "gain", &[columns])?, operand(g, "bias", &[columns])?);
+        Ok(vec![ops::layer_norm(g, x, gain, Some(bias), 1e-5)?])
+    })
+}
+
+fn softmax(rows: usize, columns: usize) -> Kernel {
+    let work = [4.0 * (rows * columns) as f64, bytes(2 * rows * columns)];
+    Kernel::new(format!("softmax {rows}x{columns}"), work, move |g| {
+        let x = operand(g, "x", &[rows, columns])?;
+        Ok(vec![ops::softmax(g, x)?])
+    })
+}
+
+fn cross_entropy(rows: usize, vocabulary: usize) -> Kernel {
+    let work = [4.0 * (rows * vocabulary) as f64, bytes(rows * vocabulary + rows)];
+    let kernel = Kernel::new(format!("cross_entropy {rows}x{vocabulary}"), work, move |g| {
+        let logits = operand(g, "logits", &[rows, vocabulary])?;
+        let labels = g.input("labels", [rows], DType::I32)?;
+        Ok(vec![ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?])
+    });
+    kernel.below(vocabulary)
+}
+
+fn embedding(rows: usize, columns: usize, vocabulary: usize) -> Kernel {
+    let work = [0.0, bytes(2 * rows * columns + rows)];
+    let kernel = Kernel::new(format!("embedding {rows}x{columns} of {vocabulary}"), work, move |g| {
+        let table = operand(g, "table", &[vocabulary, columns])?;
+        let ids = g.input("ids", [rows], DType::U32)?;
+        Ok(vec![ops::embedding(g, table, ids)?])
+    });
+    kernel.below(vocabulary)
+}
+
+/// Parameters and both moments are read and written, gradients read.
+fn adamw(count: usize) -> Kernel {
+    let work = [16.0 * count as f64, bytes(7 * count)];
+    Kernel::new(format!("adamw {count}"), work, move |g| {
+        let mut range = |name: &str| g.state(name, [count], DType::F32);
+        let [x, grad, m, v] = [range("x")?, range("grad")?, range("m")?, range("v")?];
+        let table = operand(g, "table", &[count / BLOCK, 2])?;
+        let control = g.input("control", [OptimizerControl::LEN], DType::F32)?;
+        Ok(ops::adamw(g, x, grad, [m, v], table, control)?.to_vec())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Recording;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_op_can_be_recorded_and_names_are_unique() {
+        let large = Caps { max_binding_bytes: 1 << 30, max_buffer_bytes: 1 << 30, ..Caps::baseline() };
+        for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, ..Caps::baseline() }, large] {
+            let mut names = HashSet::new();
+            for kernel in all(&caps) {
+                let mut g = Graph::new();
+                for (index, tensor) in (kernel.build)(&mut g).unwrap().into_iter().enumerate() {
+                    g.output(&format!("out{index}"), tensor).unwrap();
+                }
+                let recording = Recording::new(&g, &caps).unwrap();
+                assert!(!recording.dispatches.is_empty() && kernel.work[1] > 0.0, "{}", kernel.name);
+                // The least that must move is not more than what is bound.
+                assert!(kernel.work[1] <= recording.bytes() as f64, "{} {}", kernel.name, recording.bytes());
+                assert!(names.insert(kernel.name.clone()), "{} is there twice", kernel.name);
+            }
+        }
+    }
+}

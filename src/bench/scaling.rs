@@ -1,0 +1,85 @@
+//! How a training step grows with the length of the sequence and with the width of the model.
+
+use super::measure::{parts, step_samples};
+use super::probe::Probe;
+use super::report::{LengthPoint, Scaling, WidthPoint};
+use super::step::{Step, StepKind, StepSize, gpt};
+use super::{Options, Progress};
+use crate::error::Result;
+use crate::gpu::Gpu;
+
+/// Layers of the models: enough that what lies between them counts.
+const LAYERS: usize = 2;
+/// The vocabulary of the models: small, so that the blocks are what grows.
+const VOCABULARY: usize = 256;
+/// The width of the model whose sequence grows; heads are 64 wide.
+const WIDTH: usize = 256;
+/// Tokens of a sequence of the models that grow in width.
+const LENGTH: usize = 128;
+/// The shortest sequence and the narrowest model.
+const SMALLEST: usize = 128;
+
+/// Powers of two from [`SMALLEST`] on.
+fn doubling(up_to: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(SMALLEST), |size| Some(size * 2)).take_while(move |size| *size <= up_to)
+}
+
+pub(super) fn scaling(
+    gpu: &Gpu,
+    probe: &Probe,
+    options: &Options,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<Scaling> {
+    let (longest, widest) = if options.quick { (256, 256) } else { (4096, 1024) };
+    let mut lengths = Vec::new();
+    for tokens in doubling(longest) {
+        watch(Progress::Began(&format!("scaling: T{tokens}")));
+        lengths.push(length_point(gpu, probe, options, tokens)?);
+    }
+    let mut widths = Vec::new();
+    for width in doubling(widest) {
+        watch(Progress::Began(&format!("scaling: width {width}")));
+        widths.push(width_point(gpu, probe, options, width)?);
+    }
+    Ok(Scaling { lengths, widths })
+}
+
+/// How many points there are, for progress.
+pub(super) fn points(options: &Options) -> usize {
+    let (longest, widest) = if options.quick { (256, 256) } else { (4096, 1024) };
+    doubling(longest).count() + doubling(widest).count()
+}
+
+fn length_point(gpu: &Gpu, probe: &Probe, options: &Options, tokens: usize) -> Result<LengthPoint> {
+    let model = gpt(LAYERS, WIDTH, WIDTH / 64, tokens, VOCABULARY)?;
+    let step = Step::prepare(gpu, StepKind::Train, &model, StepSize { batch: 1, length: tokens })?;
+    step.run()?;
+    let samples = step_samples(probe, options, &step)?;
+    let profile = step.program.profile()?;
+    let attention = profile.launches.iter().filter(|l| l.kernel.starts_with("attention_"));
+    let attention = attention.map(|l| l.duration).sum::<u64>() as f64 / profile.total().max(1) as f64;
+    let per_token = samples.median() / tokens as f64;
+    Ok(LengthPoint {
+        tokens,
+        attention: per_token * attention,
+        rest: per_token * (1.0 - attention),
+        share: samples.share(),
+        ideal: probe.ceilings().seconds(&parts(step.program.recording())) / tokens as f64,
+    })
+}
+
+fn width_point(gpu: &Gpu, probe: &Probe, options: &Options, width: usize) -> Result<WidthPoint> {
+    let model = gpt(LAYERS, width, width / 64, LENGTH, VOCABULARY)?;
+    let step = Step::prepare(gpu, StepKind::Train, &model, StepSize { batch: 1, length: LENGTH })?;
+    step.run()?;
+    let samples = step_samples(probe, options, &step)?;
+    let (parameters, seconds) = (model.parameter_count()?, samples.median());
+    Ok(WidthPoint {
+        width,
+        parameters,
+        seconds,
+        per_parameter: seconds / parameters as f64,
+        share: samples.share(),
+        ideal: probe.ceilings().seconds(&parts(step.program.recording())) / parameters as f64,
+    })
+}

@@ -1,0 +1,186 @@
+//! Whole steps of a decoder, made ready to run on random tokens: what the benchmark and the profiler time.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateLimits, Generator};
+use crate::gpu::Gpu;
+use crate::graph::Graph;
+use crate::io::Config;
+use crate::kernel::Caps;
+use crate::models::{self, Decoder, Inputs};
+use crate::ops::CrossEntropyOptions;
+use crate::program::{Plan, Program, Recording, Source, Weights};
+use crate::train::{
+    DROPOUT_SEED, IDS, LABELS, LanguageModel, Objective, Part, REPORT, SCALARS, StepOptions, TrainStep,
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The kinds of step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// Forward, backward, clipping, AdamW.
+    Train,
+    /// Forward and loss.
+    Evaluate,
+    /// Forward up to the logits of every token.
+    Forward,
+    /// A prompt read into the caches, up to the logits of its last token.
+    Prefill,
+    /// One token behind a half-filled cache, up to its logits.
+    Decode,
+}
+
+/// How much a step works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSize {
+    /// Sequences in a batch.
+    pub batch: usize,
+    /// Tokens of a sequence; of a decoding step the room of its cache.
+    pub length: usize,
+}
+
+/// The seconds that it took to make a step ready.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Setup {
+    /// Building the graph, differentiating it, and recording.
+    pub record: f64,
+    /// Planning its memory, by itself.
+    pub plan: f64,
+    /// From the recording to the program, planning included: pipelines, buffers, bind groups.
+    pub prepare: f64,
+}
+
+/// A step with weights and inputs, ready to run.
+#[derive(Debug)]
+pub struct Step {
+    /// The program.
+    pub program: Program,
+    /// The tokens that a run takes in.
+    pub tokens: usize,
+    /// How long it took to get here.
+    pub setup: Setup,
+    reads: Option<&'static str>,
+}
+
+/// A GPT-2 without dropout, with tied embeddings.
+///
+/// # Errors
+/// [`Error::Format`] if the sizes do not fit together.
+pub fn gpt(layers: usize, width: usize, heads: usize, positions: usize, vocabulary: usize) -> Result<Arc<dyn Decoder>> {
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": positions, "n_embd": width, "n_layer": layers,
+        "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
+        "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
+    });
+    Ok(models::decoder(&Config::new("the benchmark's model", config)?)?.into())
+}
+
+/// The graph of a step.
+///
+/// # Errors
+/// Those of the model and the ops.
+pub fn step_graph(kind: StepKind, caps: &Caps, model: &Arc<dyn Decoder>, size: StepSize) -> Result<Graph> {
+    let StepSize { batch, length } = size;
+    let limits = GenerateLimits { batch, max_tokens: length };
+    let mut g = Graph::new();
+    match kind {
+        StepKind::Train => {
+            let objective = objective(model, size);
+            return training(model, caps)?.graph(Part::Whole, |g| objective.loss(g, true));
+        }
+        StepKind::Evaluate => {
+            let loss = objective(model, size).loss(&mut g, false)?;
+            g.output("loss", loss)?;
+        }
+        StepKind::Forward => {
+            let ids = g.input(IDS, [batch, length], DType::U32)?;
+            let inputs = Inputs::new(&mut g, ids)?;
+            let hidden = model.hidden(&mut g, &inputs)?;
+            let logits = model.logits(&mut g, hidden)?;
+            g.output("logits", logits)?;
+        }
+        StepKind::Prefill => return Generator::prefill_graph(model.as_ref(), limits, length),
+        StepKind::Decode => return Generator::decode_graph(model.as_ref(), limits),
+    }
+    Ok(g)
+}
+
+fn objective(model: &Arc<dyn Decoder>, size: StepSize) -> LanguageModel {
+    let options = CrossEntropyOptions::default();
+    LanguageModel { model: model.clone(), rows: size.batch, length: size.length, options }
+}
+
+fn training(model: &Arc<dyn Decoder>, caps: &Caps) -> Result<TrainStep> {
+    TrainStep::new(&model.parameters()?, caps, StepOptions::default())
+}
+
+impl Step {
+    /// Makes a step ready, with fresh weights and random tokens.
+    ///
+    /// # Errors
+    /// Those of the model; [`Error::OutOfMemory`]; [`Error::Shader`].
+    pub fn prepare(gpu: &Gpu, kind: StepKind, model: &Arc<dyn Decoder>, size: StepSize) -> Result<Self> {
+        let weights = Weights::new(gpu);
+        model.initialise(&weights, 1)?;
+        if kind == StepKind::Train {
+            training(model, gpu.caps())?.layout().gather(&weights)?;
+        }
+        let (recording, record) = timed(|| Recording::new(&step_graph(kind, gpu.caps(), model, size)?, gpu.caps()))?;
+        let (_, plan) = timed(|| Plan::new(&recording, gpu.caps()))?;
+        let (program, prepare) = timed(|| Program::prepare(gpu, recording, &weights))?;
+        let reads = match kind {
+            StepKind::Train => Some(REPORT),
+            StepKind::Evaluate => Some("loss"),
+            StepKind::Prefill | StepKind::Decode => Some("logits"),
+            StepKind::Forward => None,
+        };
+        let tokens = size.batch * if kind == StepKind::Decode { 1 } else { size.length };
+        let step = Self { program, tokens, setup: Setup { record, plan, prepare }, reads };
+        step.feed(model.dimensions().vocabulary, size)?;
+        Ok(step)
+    }
+
+    /// Writes the inputs that the recording has: random tokens, positions halfway through the cache, the optimiser's
+    /// numbers.
+    fn feed(&self, vocabulary: usize, size: StepSize) -> Result<()> {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let half = (size.length / 2) as u32;
+        for slot in &self.program.recording().slots {
+            let Source::Input(name) = &slot.source else { continue };
+            let count = slot.ty.shape.numel();
+            let words: Vec<u32> = match name.as_str() {
+                IDS | LABELS => (0..count).map(|_| rng.random_range(0..vocabulary.max(1) as u32)).collect(),
+                "positions" => vec![half; count],
+                "lengths" => vec![half + 1; count],
+                "last" => (1..=count).map(|row| (row * size.length) as u32 - 1).collect(),
+                DROPOUT_SEED => vec![1; count],
+                SCALARS => StepOptions::default().scalars(1e-3).to_array().map(f32::to_bits).to_vec(),
+                other => return Err(Error::Graph(format!("the benchmark does not know the input \"{other}\""))),
+            };
+            self.program.write(name, bytemuck::cast_slice(&words))?;
+        }
+        Ok(())
+    }
+
+    /// Runs once and waits for what a caller would read: the report of a training step, the logits of generation.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    pub fn run(&self) -> Result<()> {
+        let outputs: Vec<&str> = self.reads.into_iter().collect();
+        for readback in self.program.run_reading(&outputs)? {
+            readback.wait()?;
+        }
+        self.program.gpu().wait(None)
+    }
+}
+
+/// What `work` gives, and the seconds it took.
+pub(super) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let start = Instant::now();
+    Ok((work()?, start.elapsed().as_secs_f64()))
+}

@@ -1,0 +1,230 @@
+//! `wgformer bench`: the adapter's ceilings, and how close kernels and steps come.
+
+use super::args::BenchArgs;
+use super::device::Device;
+use super::{page, print_json, table};
+use crate::bench::{self, Bound, Comparison, FirstStep, Options, Progress, Report, Row, Scaling};
+use crate::error::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
+    // An old report that cannot be read should not cost minutes first.
+    let old = options.compare.as_ref().map(Report::read).transpose()?;
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
+    let wanted = Options { quick: options.quick, only: options.only.clone(), scaling: options.scaling };
+    let bar = bar(options.common.json);
+    let report = bench::run(&gpu, &wanted, |progress| show(&bar, progress))?;
+    bar.finish_and_clear();
+    if let Some(path) = &options.html {
+        crate::io::write_atomic(path, page::page(&report)?.as_bytes())?;
+    }
+    let comparison = old.map(|old| (Comparison::new(&old, &report, options.threshold), old));
+    if options.common.json {
+        let mut value = json!(report);
+        if let Some((comparison, _)) = &comparison {
+            value["comparison"] = json!(comparison);
+        }
+        print_json(&value)?;
+    } else {
+        print(&report);
+        if let Some((comparison, old)) = &comparison {
+            print_comparison(comparison, old, &report, options.threshold);
+        }
+        if let Some(path) = &options.html {
+            println!("page written to {}", path.display());
+        }
+    }
+    let slower = comparison.is_some_and(|(comparison, _)| comparison.slower());
+    Ok(if slower { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn bar(hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {bar:30} {pos}/{len}  {elapsed}  {msg}");
+    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress<'_>) {
+    match progress {
+        Progress::Total(count) => bar.set_length(count as u64 + 1),
+        Progress::Began(name) => {
+            bar.inc(1);
+            bar.set_message(name.to_owned());
+        }
+        Progress::Measured(row) => {
+            bar.println(format!("{:<36} {:>12} {:>6.1} %", row.name, seconds(row.seconds), 100.0 * row.share));
+        }
+    }
+}
+
+fn print(report: &Report) {
+    let adapter = &report.adapter;
+    println!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
+    let ceilings = [(&report.ceilings.arithmetic, "flop/s"), (&report.ceilings.memory, "B/s")];
+    for (ceiling, unit) in ceilings {
+        println!("ceiling {:>14}  ({})", rate(ceiling.per_second, unit), ceiling.variant);
+    }
+    let mut table = table(&["", "median", "spread", "rate", "bound", "share of ceiling", "spread", "runs"]);
+    for row in &report.rows {
+        table.add_row(cells(row));
+    }
+    println!("{table}");
+    println!(
+        "Kernels by the {} clock, steps by the caller's. Spread: the middle half of the runs, divided by the median. Share: the \
+         time that the ceilings, measured beside each run, would allow, divided by the time taken.",
+        report.kernel_clock.to_uppercase()
+    );
+    if let Some(first) = &report.first_step {
+        println!("{}", first_step(first));
+    }
+    if let Some(scaling) = &report.scaling {
+        print_scaling(scaling);
+    }
+    if report.debug_build {
+        println!("This is a debug build: the CPU's part of every step is many times slower than in a release build.");
+    }
+}
+
+fn cells(row: &Row) -> [String; 8] {
+    let bound = match row.bound {
+        Bound::Arithmetic => "arithmetic",
+        Bound::Memory => "memory",
+    };
+    [
+        row.name.clone(),
+        seconds(row.seconds),
+        percent(row.spread),
+        rate(row.rate, &row.unit),
+        bound.into(),
+        percent(row.share),
+        percent(row.share_spread),
+        row.runs.to_string(),
+    ]
+}
+
+/// The first training step in a sentence.
+pub(super) fn first_step(first: &FirstStep) -> String {
+    let bench::Setup { record, plan, prepare } = first.setup;
+    format!(
+        "First training step: {} to build and record, {} to prepare (of which {} to plan memory), {} for the first run, in which \
+         drivers compile what they have not kept on disk, {} for the second.",
+        seconds(record),
+        seconds(prepare),
+        seconds(plan),
+        seconds(first.first_run),
+        seconds(first.second_run)
+    )
+}
+
+fn print_scaling(scaling: &Scaling) {
+    let mut lengths = table(&["tokens", "a token", "attention", "the rest", "share of ceiling"]);
+    for point in &scaling.lengths {
+        let total = point.attention + point.rest;
+        let times = [total, point.attention, point.rest].map(seconds);
+        lengths.add_row([&[point.tokens.to_string()], &times[..], &[percent(point.share)]].concat());
+    }
+    let mut widths = table(&["width", "parameters", "step", "a parameter", "share of ceiling"]);
+    for point in &scaling.widths {
+        widths.add_row([
+            point.width.to_string(),
+            point.parameters.to_string(),
+            seconds(point.seconds),
+            seconds(point.per_parameter),
+            percent(point.share),
+        ]);
+    }
+    println!("Training step by length, one sequence\n{lengths}\nTraining step by width, 128 tokens\n{widths}");
+}
+
+fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, threshold: f64) {
+    if old.adapter != new.adapter {
+        println!("The older report is of another adapter or driver: {} ({})", old.adapter.name, old.adapter.driver);
+    }
+    let mut table = table(&["", "old", "new", "old share", "new share", "ratio", ""]);
+    for change in &comparison.changes {
+        table.add_row([
+            change.name.clone(),
+            seconds(change.old_seconds),
+            seconds(change.new_seconds),
+            percent(change.old_share),
+            percent(change.new_share),
+            format!("{:.2}", change.ratio),
+            match (change.slower, change.clear) {
+                (true, true) => "SLOWER",
+                (true, false) => "SLOWER, or noise",
+                (false, _) => "",
+            }
+            .into(),
+        ]);
+    }
+    println!("{table}");
+    println!(
+        "Ratio: old share by new share of the ceilings measured in the same run, so that a slower or busier machine does not count \
+         as slower code. More than {threshold} is slower; where the spreads overlap, measure again with --only before believing it."
+    );
+    for (what, names) in [("no longer there", &comparison.gone), ("new", &comparison.added)] {
+        if !names.is_empty() {
+            println!("{what}: {}", names.join(", "));
+        }
+    }
+}
+
+/// A time as people read it.
+pub(super) fn seconds(value: f64) -> String {
+    let (scaled, unit) = match value.abs() {
+        v if v >= 1.0 => (value, "s"),
+        v if v >= 1e-3 => (value * 1e3, "ms"),
+        v if v >= 1e-6 => (value * 1e6, "µs"),
+        _ => (value * 1e9, "ns"),
+    };
+    format!("{} {unit}", three_digits(scaled))
+}
+
+/// A rate as people read it.
+pub(super) fn rate(value: f64, unit: &str) -> String {
+    let unit = unit.replace("flop", "FLOP").replace("token", "tokens");
+    let (scaled, prefix) = match value {
+        v if unit.starts_with("token") || v < 1e6 => (value, ""),
+        v if v >= 1e12 => (value / 1e12, "T"),
+        v if v >= 1e9 => (value / 1e9, "G"),
+        _ => (value / 1e6, "M"),
+    };
+    format!("{} {prefix}{unit}", three_digits(scaled))
+}
+
+/// A share as people read it.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn three_digits(value: f64) -> String {
+    let decimals = match value.abs() {
+        v if v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_and_a_unit() {
+        assert_eq!(seconds(0.0123), "12.3 ms");
+        assert_eq!(seconds(4.56e-7), "456 ns");
+        assert_eq!(rate(74.2e9, "flop/s"), "74.2 GFLOP/s");
+        assert_eq!(rate(1234.5, "token/s"), "1234 tokens/s");
+        assert_eq!(rate(9.87e9, "B/s"), "9.87 GB/s");
+        assert_eq!(percent(0.4567), "45.7 %");
+    }
+}
