@@ -9,7 +9,7 @@ use crate::io::Config;
 use crate::kernel::Caps;
 use crate::models::{self, Decoder, Inputs};
 use crate::ops::CrossEntropyOptions;
-use crate::program::{Plan, Program, Recording, Source, Weights};
+use crate::program::{Plan, Program, Source, Weights};
 use crate::train::{
     DROPOUT_SEED, IDS, LABELS, LanguageModel, Objective, Part, REPORT, SCALARS, StepOptions, TrainStep,
 };
@@ -129,7 +129,7 @@ impl Step {
         if kind == StepKind::Train {
             training(model, gpu.caps())?.layout().gather(&weights)?;
         }
-        let (recording, record) = timed(|| Recording::new(&step_graph(kind, gpu.caps(), model, size)?, gpu.caps()))?;
+        let (recording, record) = timed(|| Program::record(gpu, &step_graph(kind, gpu.caps(), model, size)?))?;
         let (_, plan) = timed(|| Plan::new(&recording, gpu.caps()))?;
         let (program, prepare) = timed(|| Program::prepare(gpu, recording, &weights))?;
         let reads = match kind {

@@ -30,7 +30,7 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", model::headline(&options.step, model.as_ref(), &gpu)?);
+    println!("{}", model::headline(&options.step, model.as_ref(), gpu)?);
     if options.list {
         println!("{recording}");
     }
