@@ -6,7 +6,7 @@ use wgformer::graph::{Graph, Values};
 use wgformer::kernel::{AdapterClass, Caps};
 use wgformer::ops::matmul::Form;
 use wgformer::ops::{Activation, Matmul};
-use wgformer::program::{Program, Recording, Weights, pack};
+use wgformer::program::{Program, Recording, Weights, pack_tensor};
 use wgformer::{DType, Error, Gpu, Shape, Tensor};
 
 /// An epilogue product of one form, and values for its inputs.
@@ -84,7 +84,7 @@ fn compare(gpu: &Gpu, product: &Product, caps: &Caps) {
     let program = Program::prepare(gpu, recording, &Weights::new(gpu)).unwrap();
     program.fill_temporaries(f32::NAN.to_bits()).unwrap();
     for (name, tensor) in product.graph.inputs() {
-        program.write(name, &pack(&product.values[name].data, product.graph.dtype(tensor))).unwrap();
+        program.write(name, &pack_tensor(&product.values[name].data, product.graph.ty(tensor))).unwrap();
     }
     program.run().unwrap();
     let got = program.read_f32("out").unwrap();

@@ -5,8 +5,9 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Array, Graph, Tensor, Values, finite_difference};
 use crate::kernel::Caps;
-use crate::program::{Program, Recording, Weights, pack, unpack};
-use crate::shape::Shape;
+use crate::program::{Program, Recording, Weights, pack_tensor, unpack};
+use crate::quantised;
+use crate::shape::{Shape, TensorType};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -51,11 +52,16 @@ impl Feed {
         Self { name, value, dtype, differentiate: false }
     }
 
-    /// The same values, stored in another type (they are rounded to it).
+    /// The same values, stored in another type (they are rounded to it). A quantised one is not differentiated.
     #[must_use]
     pub fn stored_as(mut self, dtype: DType) -> Self {
-        self.value = self.value.map(|x| dtype.round(x));
         self.dtype = dtype;
+        if dtype.is_quantised() {
+            let ty = TensorType::new(self.value.shape.clone(), dtype);
+            self.value.data = quantised::dequantise(dtype, &pack_tensor(&self.value.data, &ty), ty.shape.last());
+            return self.fixed();
+        }
+        self.value = self.value.map(|x| dtype.round(x));
         self
     }
 
@@ -213,7 +219,7 @@ impl Case {
         let program = Program::prepare(gpu, Recording::new(&built.graph, caps)?, &weights)?;
         program.fill_temporaries(f32::NAN.to_bits())?;
         for (name, tensor) in built.graph.inputs() {
-            program.write(name, &pack(&built.values[name].data, built.graph.dtype(tensor)))?;
+            program.write(name, &pack_tensor(&built.values[name].data, built.graph.ty(tensor)))?;
         }
         program.run()?;
         let mut comparisons = Vec::new();
@@ -268,8 +274,8 @@ impl crate::graph::Op for WeightedSum {
         "weighted_sum"
     }
 
-    fn infer(&self, _inputs: &[crate::shape::TensorType]) -> Result<Vec<crate::shape::TensorType>> {
-        Ok(vec![crate::shape::TensorType::f32(Shape::default())])
+    fn infer(&self, _inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        Ok(vec![TensorType::f32(Shape::default())])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

@@ -13,6 +13,7 @@ pub mod tokenizer;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
+pub use convert::FileType;
 pub use file::{read_json, read_text, write_atomic};
 pub use folder::{Contents, ModelFolder};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};

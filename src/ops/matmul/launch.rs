@@ -21,10 +21,14 @@ snippets! {
     A_SCALAR = "matmul_a_scalar";
     B_VEC4 = "matmul_b_vec4";
     B_SCALAR = "matmul_b_scalar";
+    B_BLOCKS = "matmul_b_blocks";
     B_HALF4 = "matmul_b_half4";
     B_HALF1 = "matmul_b_half1";
     WEIGHT_F16 = "weight_f16";
     WEIGHT_BF16 = "weight_bf16";
+    WEIGHT_Q8_0 = "weight_q8_0";
+    WEIGHT_Q4_0 = "weight_q4_0";
+    WEIGHT_Q4_1 = "weight_q4_1";
     OUT_VEC4 = "matmul_out_vec4";
     OUT_SCALAR = "matmul_out_scalar";
     FINISH = "matmul_finish";
@@ -66,8 +70,12 @@ struct Chunks {
 
 impl Chunks {
     fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
-        // A window begins up to an alignment in front of what it is for.
-        let limit = caps.max_binding_bytes.saturating_sub(caps.offset_alignment);
+        // A window begins up to an alignment, or up to a step of rows, in front of what it is for.
+        let front = match (p.weight.is_quantised(), p.stored_b().1) {
+            (true, width) => p.weight.bytes(width) * (aligned_rows(caps, p.weight, width) as u64 - 1),
+            (false, _) => caps.offset_alignment,
+        };
+        let limit = caps.max_binding_bytes.saturating_sub(front.max(caps.offset_alignment));
         let fit = |row: usize, dtype: DType| (limit / dtype.bytes(row).max(1)) as usize;
         let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
         if whole > 0 {
@@ -97,6 +105,13 @@ impl Chunks {
     }
 }
 
+/// Rows of a quantised matrix from one that a binding may begin at to the next. Rows are whole words, so these are at most
+/// a quarter of the alignment's bytes.
+fn aligned_rows(caps: &Caps, dtype: DType, width: usize) -> usize {
+    let common = 1 << dtype.bytes(width).trailing_zeros().min(caps.offset_alignment.trailing_zeros());
+    (caps.offset_alignment as usize / common).max(1)
+}
+
 /// A window on a stack of row-major matrices, and what an index into it needs.
 #[derive(Clone, Debug)]
 struct Window {
@@ -118,8 +133,11 @@ impl Window {
         let distance = all_rows * stride;
         let start = batch.start * distance + rows.start * stride;
         let end = (batch.start + batch.len - 1) * distance + (rows.start + rows.len) * stride;
-        let size = view.dtype.bytes(2) / 2;
-        let first = start - start % (caps.offset_alignment / size).max(1) as usize;
+        let step = match view.dtype.is_quantised() {
+            true => stride * aligned_rows(caps, view.dtype, stride),
+            false => (caps.offset_alignment * 2 / view.dtype.bytes(2)).max(1) as usize,
+        };
+        let first = start - start % step;
         let view = View { start: view.start + first, shape: [end - first].into(), ..view.clone() };
         Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
     }
@@ -207,18 +225,30 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
 }
 
+/// The text that makes numbers of a stored type's words; f32 needs none.
+pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
+    match dtype {
+        DType::F16 => Some(&WEIGHT_F16),
+        DType::BF16 => Some(&WEIGHT_BF16),
+        DType::Q8_0 => Some(&WEIGHT_Q8_0),
+        DType::Q4_0 => Some(&WEIGHT_Q4_0),
+        DType::Q4_1 => Some(&WEIGHT_Q4_1),
+        DType::F32 | DType::U32 | DType::I32 => None,
+    }
+}
+
 /// Binds the operands, and puts in the snippets that load and store in the widths that the sizes allow.
 fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
+        (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => &B_BLOCKS,
         (DType::F16 | DType::BF16, true) => &B_HALF4,
         (DType::F16 | DType::BF16, false) => &B_HALF1,
         (_, true) => &B_VEC4,
         (_, false) => &B_SCALAR,
     };
-    let dispatch = match b.view.dtype {
-        DType::F16 => dispatch.snippet(&WEIGHT_F16),
-        DType::BF16 => dispatch.snippet(&WEIGHT_BF16),
-        _ => dispatch,
+    let dispatch = match weight_snippet(b.view.dtype) {
+        Some(weight) => dispatch.snippet(weight),
+        None => dispatch,
     };
     dispatch
         .snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR })
