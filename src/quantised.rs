@@ -165,6 +165,13 @@ pub fn file_values(dtype: DType, bytes: &[u8]) -> impl Iterator<Item = f64> + '_
     blocks.flat_map(move |bytes| Block::from_file(dtype, bytes).values(dtype))
 }
 
+/// The first of a file's blocks whose scale is infinite or no number.
+#[must_use]
+pub fn bad_scale(dtype: DType, bytes: &[u8]) -> Option<usize> {
+    let mut blocks = bytes.chunks_exact(file_block_bytes(dtype).max(1)).map(|bytes| Block::from_file(dtype, bytes));
+    blocks.position(|block| !block.d.is_finite() || !block.m.is_finite())
+}
+
 /// The weights of rows of `width` as they lie in GPU memory, exactly.
 #[must_use]
 pub fn dequantise(dtype: DType, bytes: &[u8], width: usize) -> Vec<f64> {

@@ -7,7 +7,7 @@ use crate::error::{Result, human_bytes};
 use crate::generate::{GenerateLimits, Generator};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
-use crate::io::Config;
+use crate::io::{Config, ModelFolder};
 use crate::models::{self, Decoder, Inputs};
 use crate::ops::CrossEntropyOptions;
 use crate::program::{MemoryReport, Plan, Profile, Program, Recording, Weights, human_count};
@@ -69,10 +69,17 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
 fn decoder(options: &InspectArgs) -> Result<Arc<dyn Decoder>> {
     let config = match &options.folder {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
-        Some(path) => Config::read(path)?,
+        Some(path) if path.extension().is_some_and(|e| e == "json") => Config::read(path)?,
+        Some(path) => return file_decoder(&ModelFolder::open(path)?, options.step),
         None => model::config(&options.model, options.vocabulary, 0.0)?,
     };
     models::decoder(&config).map(Into::into)
+}
+
+/// The decoder of a GGUF file: trained in f32, run as it is in the file.
+fn file_decoder(file: &ModelFolder, step: StepKind) -> Result<Arc<dyn Decoder>> {
+    let storage = (step == StepKind::Train).then_some(DType::F32);
+    models::decoder_of(file, storage).map(Into::into)
 }
 
 fn context(options: &InspectArgs, model: &dyn Decoder) -> usize {
