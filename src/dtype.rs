@@ -8,7 +8,7 @@ use std::fmt;
 /// element of the lower index in the low half.
 ///
 /// The quantised types hold weights for inference in blocks of [`BLOCK`] along the last axis, whose extent must be a
-/// multiple of that. How a row lies in memory is said in [`crate::quantised`].
+/// multiple of that. How a tensor lies in memory is said in [`crate::quantised`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -30,6 +30,9 @@ pub enum DType {
     Q4_1,
 }
 
+/// Words that the scales of a quantised tensor are aligned to: 256 bytes, the largest offset alignment there is.
+const SCALES_ALIGNMENT: usize = 64;
+
 /// Weights that share a scale in the quantised types.
 pub const BLOCK: usize = 32;
 
@@ -40,7 +43,7 @@ impl DType {
         match self {
             Self::F32 | Self::U32 | Self::I32 => count as u64 * 4,
             Self::F16 | Self::BF16 => count.div_ceil(2) as u64 * 4,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => (count.div_ceil(BLOCK) * (self.quant_words() + 1)) as u64 * 4,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => (self.first_scale(count) + count.div_ceil(BLOCK)) as u64 * 4,
         }
     }
 
@@ -52,6 +55,12 @@ impl DType {
             Self::Q4_0 | Self::Q4_1 => BLOCK / 8,
             _ => 0,
         }
+    }
+
+    /// The word at which the scales of a tensor of `count` weights begin, behind the quants: where a binding may begin.
+    #[must_use]
+    pub fn first_scale(self, count: usize) -> usize {
+        (count.div_ceil(BLOCK) * self.quant_words()).next_multiple_of(SCALES_ALIGNMENT)
     }
 
     /// Whether weights of this type lie in blocks with a scale.

@@ -8,10 +8,10 @@
 //!
 //! Byte j of a file's nibbles holds weight j in its low half and weight j + 16 in its high half.
 //!
-//! In GPU memory a row is the quants of all its blocks, then the scales of all its blocks, so that both are read in
-//! order and some rows of a matrix are one range of bytes. A word of quants holds weights that follow each other, the
-//! first in the lowest bits: 4 of 8 bits or 8 of 4 bits. A word of scale is d as f32, for q4_1 d and m as f16, d in the
-//! low half.
+//! In GPU memory a tensor is the quants of all its blocks, zeros up to a multiple of 256 bytes, and the scales of all its
+//! blocks: kernels bind the two apart, and read the quants four words at a time. A word of quants holds weights that
+//! follow each other, the first in the lowest bits: 4 of 8 bits or 8 of 4 bits. A word of scale is d as f32, for q4_1 d
+//! and m as f16, d in the low half.
 
 use crate::dtype::{BLOCK, DType};
 use half::f16;
@@ -132,31 +132,30 @@ pub fn file_block_bytes(dtype: DType) -> usize {
     }
 }
 
-/// Blocks as they lie in GPU memory, row by row. `width` is the length of a row in weights.
-fn lay_out(dtype: DType, width: usize, blocks: impl Iterator<Item = Block>) -> Vec<u8> {
-    let (mut bytes, mut row) = (Vec::new(), Vec::new());
+/// Blocks as they lie in GPU memory.
+fn lay_out(dtype: DType, blocks: impl Iterator<Item = Block>) -> Vec<u8> {
+    let (mut bytes, mut scales) = (Vec::new(), Vec::new());
     for block in blocks {
-        row.push(block);
-        if row.len() * BLOCK >= width {
-            row.iter().for_each(|b| b.push_quants(dtype, &mut bytes));
-            row.drain(..).for_each(|b| b.push_scale(dtype, &mut bytes));
-        }
+        block.push_quants(dtype, &mut bytes);
+        block.push_scale(dtype, &mut scales);
     }
+    let count = scales.len() / 4 * BLOCK;
+    bytes.resize(dtype.first_scale(count) * 4, 0);
+    bytes.extend(scales);
     bytes
 }
 
-/// Weights rounded to a quantised type, as they lie in GPU memory. `width`, the length of a row, is a multiple of
-/// [`BLOCK`], and the values are whole rows.
+/// Weights rounded to a quantised type, as they lie in GPU memory. They are whole blocks.
 #[must_use]
-pub fn quantise(dtype: DType, values: &[f32], width: usize) -> Vec<u8> {
-    lay_out(dtype, width, values.chunks_exact(BLOCK).map(|values| Block::nearest(dtype, values)))
+pub fn quantise(dtype: DType, values: &[f32]) -> Vec<u8> {
+    lay_out(dtype, values.chunks_exact(BLOCK).map(|values| Block::nearest(dtype, values)))
 }
 
 /// A file's blocks as they lie in GPU memory: the same quants and scales.
 #[must_use]
-pub fn from_file(dtype: DType, bytes: &[u8], width: usize) -> Vec<u8> {
+pub fn from_file(dtype: DType, bytes: &[u8]) -> Vec<u8> {
     let blocks = bytes.chunks_exact(file_block_bytes(dtype).max(1));
-    lay_out(dtype, width, blocks.map(|bytes| Block::from_file(dtype, bytes)))
+    lay_out(dtype, blocks.map(|bytes| Block::from_file(dtype, bytes)))
 }
 
 /// The weights of a file's blocks, exactly.
@@ -172,18 +171,13 @@ pub fn bad_scale(dtype: DType, bytes: &[u8]) -> Option<usize> {
     blocks.position(|block| !block.d.is_finite() || !block.m.is_finite())
 }
 
-/// The weights of rows of `width` as they lie in GPU memory, exactly.
+/// `count` weights as they lie in GPU memory, exactly.
 #[must_use]
-pub fn dequantise(dtype: DType, bytes: &[u8], width: usize) -> Vec<f64> {
-    let (blocks, quant_bytes) = (width / BLOCK, dtype.quant_words() * 4);
-    let mut values = Vec::new();
-    for row in bytes.chunks_exact((dtype.bytes(width) as usize).max(1)) {
-        let (quants, scales) = row.split_at(blocks * quant_bytes);
-        for (quants, &scale) in quants.chunks_exact(quant_bytes).zip(scales.as_chunks().0) {
-            values.extend(Block::from_words(dtype, quants, scale).values(dtype));
-        }
-    }
-    values
+pub fn dequantise(dtype: DType, bytes: &[u8], count: usize) -> Vec<f64> {
+    let (quants, scales) = bytes.split_at((dtype.first_scale(count) * 4).min(bytes.len()));
+    let quants = quants.chunks_exact((dtype.quant_words() * 4).max(1));
+    let blocks = quants.zip(scales.as_chunks().0).take(count / BLOCK);
+    blocks.flat_map(|(quants, &scale)| Block::from_words(dtype, quants, scale).values(dtype)).collect()
 }
 
 #[cfg(test)]
@@ -201,9 +195,9 @@ mod tests {
     fn weights_are_rounded_to_the_nearest_step() {
         for (dtype, steps) in [(DType::Q8_0, 127.0), (DType::Q4_0, 8.0), (DType::Q4_1, 15.0)] {
             let values = numbers(5 * 96);
-            let bytes = quantise(dtype, &values, 96);
+            let bytes = quantise(dtype, &values);
             assert_eq!(bytes.len() as u64, dtype.bytes(values.len()));
-            for (block, got) in values.chunks(BLOCK).zip(dequantise(dtype, &bytes, 96).chunks(BLOCK)) {
+            for (block, got) in values.chunks(BLOCK).zip(dequantise(dtype, &bytes, values.len()).chunks(BLOCK)) {
                 let largest = block.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
                 let (low, high) = block.iter().fold((1.0_f32, -1.0_f32), |(l, h), &x| (l.min(x), h.max(x)));
                 let range = if dtype == DType::Q4_1 { high - low } else { largest };
@@ -219,9 +213,9 @@ mod tests {
     #[test]
     fn what_is_quantised_stays_when_it_is_quantised_again() {
         for dtype in TYPES {
-            let bytes = quantise(dtype, &numbers(7 * 64), 64);
-            let values: Vec<f32> = dequantise(dtype, &bytes, 64).iter().map(|&x| x as f32).collect();
-            assert_eq!(quantise(dtype, &values, 64), bytes, "{dtype}");
+            let bytes = quantise(dtype, &numbers(7 * 64));
+            let values: Vec<f32> = dequantise(dtype, &bytes, 7 * 64).iter().map(|&x| x as f32).collect();
+            assert_eq!(quantise(dtype, &values), bytes, "{dtype}");
         }
     }
 
@@ -229,7 +223,7 @@ mod tests {
     fn blocks_of_equal_and_tiny_weights_are_finite() {
         for dtype in TYPES {
             for value in [0.0, 1.5, -2.0, 1e-12] {
-                let bytes = quantise(dtype, &[value; 32], 32);
+                let bytes = quantise(dtype, &[value; 32]);
                 for got in dequantise(dtype, &bytes, 32) {
                     assert!(
                         (got - f64::from(value)).abs() <= 1e-3 * f64::from(value.abs()) + 1e-9,
@@ -258,17 +252,18 @@ mod tests {
         assert_eq!(file_values(DType::Q4_1, &offset).collect::<Vec<_>>(), expected);
         for (dtype, block) in [(DType::Q8_0, eight), (DType::Q4_0, four), (DType::Q4_1, offset)] {
             let two = [block.clone(), block].concat();
-            let bytes = from_file(dtype, &two, 64);
+            let bytes = from_file(dtype, &two);
             assert_eq!(dequantise(dtype, &bytes, 64), file_values(dtype, &two).collect::<Vec<_>>(), "{dtype}");
         }
     }
 
     #[test]
-    fn a_row_is_its_quants_and_then_its_scales() {
+    fn a_tensor_is_its_quants_and_then_its_scales() {
         let values: Vec<f32> = (0..128).map(|i| (i % 16) as f32).collect();
-        let bytes = quantise(DType::Q4_1, &values, 64);
+        let bytes = quantise(DType::Q4_1, &values);
         let words: Vec<u32> = bytes.as_chunks().0.iter().map(|&w| u32::from_le_bytes(w)).collect();
-        let (quants, scale) = ([0x7654_3210, 0xfedc_ba98].repeat(4), u32::from(f16::ONE.to_bits()));
-        assert_eq!(words, [&quants[..], &[scale; 2], &quants, &[scale; 2]].concat());
+        let (quants, scale) = ([0x7654_3210, 0xfedc_ba98].repeat(8), u32::from(f16::ONE.to_bits()));
+        assert_eq!(words, [&quants[..], &[0; 48], &[scale; 4]].concat());
+        assert_eq!(DType::Q4_1.first_scale(128), 64);
     }
 }

@@ -13,7 +13,7 @@ use wgformer::graph::{Array, Values};
 use wgformer::io::{Config, ModelFolder};
 use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
 use wgformer::ops::CrossEntropyOptions;
-use wgformer::program::{pack, pack_tensor};
+use wgformer::program::pack;
 use wgformer::train::{Batches, LanguageModel, RunOptions, Schedule, StepOptions, Trainer, held_out};
 use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, Weights};
 
@@ -140,7 +140,7 @@ fn upload(gpu: &Gpu, model: &dyn Decoder, values: &Values) -> Result<Weights> {
     let weights = Weights::new(gpu);
     for (name, ty) in model.parameters()? {
         weights.ensure(&name, &ty)?;
-        weights.upload(&name, &pack_tensor(&values[&name].data, &ty))?;
+        weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
     }
     Ok(weights)
 }
@@ -162,7 +162,7 @@ impl Case {
         let program = Program::new(gpu, &g, &weights)?;
         program.fill_temporaries(f32::NAN.to_bits())?;
         for (name, tensor) in g.inputs() {
-            program.write(name, &pack_tensor(&values[name].data, g.ty(tensor)))?;
+            program.write(name, &pack(&values[name].data, g.dtype(tensor)))?;
         }
         program.run()?;
         let size = |array: &Array| array.data.iter().fold(0.0_f64, |m, x| m.max(x.abs()));

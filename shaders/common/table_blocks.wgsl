@@ -1,4 +1,4 @@
-// table_blocks: rows of quantised blocks, four weights at a time. A row is the quants of its blocks, then their scales.
+// table_blocks: rows of quantised blocks, four weights at a time.
 //
 // The kernel declares the binding `table: array<Packed>`.
 //
@@ -7,10 +7,9 @@
 alias Packed = u32;
 alias Element = vec4f;
 
+@group(0) @binding(4) var<storage, read> scales: array<u32>;
+
 // Element `i` of the table, counted in Elements.
 fn table_at(i: u32) -> Element {
-    let blocks = p.width / 8u;
-    let first = i / p.width * blocks * (QUANT_WORDS + 1u);
-    let column = i % p.width * 4u;
-    return weights4(table[first + column / WORD_WEIGHTS], column, table[first + blocks * QUANT_WORDS + column / 32u]);
+    return weights4(table[i * 4u / WORD_WEIGHTS], i * 4u, scales[i / 8u]);
 }

@@ -5,8 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Array, Graph, Tensor, Values, finite_difference};
 use crate::kernel::Caps;
-use crate::program::{Program, Recording, Weights, pack_tensor, unpack};
-use crate::quantised;
+use crate::program::{Program, Recording, Weights, pack, unpack};
 use crate::shape::{Shape, TensorType};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,8 +56,7 @@ impl Feed {
     pub fn stored_as(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         if dtype.is_quantised() {
-            let ty = TensorType::new(self.value.shape.clone(), dtype);
-            self.value.data = quantised::dequantise(dtype, &pack_tensor(&self.value.data, &ty), ty.shape.last());
+            self.value.data = unpack(&pack(&self.value.data, dtype), dtype, self.value.data.len());
             return self.fixed();
         }
         self.value = self.value.map(|x| dtype.round(x));
@@ -219,7 +217,7 @@ impl Case {
         let program = Program::prepare(gpu, Recording::new(&built.graph, caps)?, &weights)?;
         program.fill_temporaries(f32::NAN.to_bits())?;
         for (name, tensor) in built.graph.inputs() {
-            program.write(name, &pack_tensor(&built.values[name].data, built.graph.ty(tensor)))?;
+            program.write(name, &pack(&built.values[name].data, built.graph.dtype(tensor)))?;
         }
         program.run()?;
         let mut comparisons = Vec::new();

@@ -146,7 +146,7 @@ impl Numbers<'_> {
         }
         if self.dtype.same() == Some(dtype) {
             if dtype.is_quantised() {
-                return Ok(quantised::from_file(dtype, &self.bytes, self.width));
+                return Ok(quantised::from_file(dtype, &self.bytes));
             }
             let mut bytes = self.bytes.to_vec();
             bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -158,7 +158,7 @@ impl Numbers<'_> {
             DType::BF16 => self.to_f32()?.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
             DType::U32 => self.to_integers::<u32>("u32")?.into_iter().flat_map(u32::to_le_bytes).collect(),
             DType::I32 => self.to_integers::<i32>("i32")?.into_iter().flat_map(i32::to_le_bytes).collect(),
-            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => quantised::quantise(dtype, &self.to_f32()?, self.width),
+            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => quantised::quantise(dtype, &self.to_f32()?),
         };
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Ok(bytes)
@@ -214,7 +214,8 @@ mod tests {
         let values: Vec<f32> = (0..32_u8).map(|i| 0.5 * f32::from(i)).collect();
         assert_eq!(file.to_f32().unwrap(), values);
         let words = file.to_words(DType::Q8_0).unwrap();
-        assert_eq!(words, [(0..32).collect::<Vec<u8>>(), 0.5_f32.to_le_bytes().to_vec()].concat());
+        assert_eq!(words[..32], (0..32).collect::<Vec<u8>>());
+        assert_eq!(words[256..], 0.5_f32.to_le_bytes());
         assert_eq!(file.to_words(DType::F32).unwrap().len(), 128);
         assert!(file.to_integers::<u32>("u32").unwrap_err().contains("q8_0"));
         let ones: Vec<u8> = 1.0_f32.to_le_bytes().repeat(48);

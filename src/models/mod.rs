@@ -20,7 +20,7 @@ use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
 use crate::nn::Memory;
 use crate::ops::{self, CrossEntropyOptions, WeightLayout};
-use crate::program::{Weights, pack_tensor};
+use crate::program::{Weights, pack};
 use crate::shape::TensorType;
 use serde_json::Value;
 use std::fmt::Debug;
@@ -203,7 +203,7 @@ pub trait Decoder: Debug + Send + Sync {
         for (name, ty) in self.parameters()? {
             weights.ensure(&name, &ty)?;
             let values = initial_values(self.initial(&name), ty.shape.numel(), seed, &name);
-            weights.upload(&name, &pack_tensor(&values, &ty))?;
+            weights.upload(&name, &pack(&values, ty.dtype))?;
         }
         Ok(())
     }

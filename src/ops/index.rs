@@ -100,19 +100,18 @@ pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
         (_, true) => (&TABLE_F32X4, 4),
     };
     let count = out.numel() / size;
-    let dispatch = Dispatch::new(&GATHER_ROWS);
-    let dispatch = match weight_snippet(table.dtype).filter(|_| table.dtype.is_quantised()) {
-        Some(weight) => dispatch.snippet(weight),
-        None => dispatch,
-    };
     for rows in row_windows(cx.caps(), &table)? {
+        let part = window(&table, &rows);
+        let dispatch = match weight_snippet(table.dtype).filter(|_| table.dtype.is_quantised()) {
+            Some(weight) => {
+                let [quants, scales] = part.blocks(table.numel());
+                let dispatch = Dispatch::new(&GATHER_ROWS).snippet(weight).snippet(snippet).read(quants);
+                dispatch.read(index.clone()).update(out.clone()).read(scales)
+            }
+            None => Dispatch::new(&GATHER_ROWS).snippet(snippet).read(part).read(index.clone()).update(out.clone()),
+        };
         cx.dispatch(
             dispatch
-                .clone()
-                .snippet(snippet)
-                .read(window(&table, &rows))
-                .read(index.clone())
-                .update(out.clone())
                 .param(count)
                 .param(columns / size)
                 .param(rows.start)

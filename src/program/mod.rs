@@ -11,7 +11,7 @@ mod report;
 mod weights;
 
 pub use cut::{Budget, cost, cut, submissions};
-pub use pack::{pack, pack_tensor, unpack};
+pub use pack::{pack, unpack};
 pub use plan::{Place, Plan};
 pub use profile::{KernelTime, LaunchTime, Profile};
 pub use program::Program;

@@ -2,23 +2,11 @@
 
 use crate::dtype::DType;
 use crate::quantised;
-use crate::shape::TensorType;
 use half::{bf16, f16};
 
-/// Values as they lie in GPU memory: little-endian, 16-bit types in pairs, padded to whole words. Of a quantised type
-/// they are taken for one row; [`pack_tensor`] knows where rows end.
+/// Values as they lie in GPU memory: little-endian, 16-bit types in pairs, padded to whole words, quantised types in blocks.
 #[must_use]
 pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
-    pack_rows(values, dtype, values.len())
-}
-
-/// The values of a tensor as they lie in GPU memory.
-#[must_use]
-pub fn pack_tensor(values: &[f64], ty: &TensorType) -> Vec<u8> {
-    pack_rows(values, ty.dtype, ty.shape.last())
-}
-
-fn pack_rows(values: &[f64], dtype: DType, width: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = match dtype {
         DType::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
         DType::U32 => values.iter().flat_map(|&x| (x as u32).to_le_bytes()).collect(),
@@ -27,14 +15,14 @@ fn pack_rows(values: &[f64], dtype: DType, width: usize) -> Vec<u8> {
         DType::BF16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
         DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => {
             let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
-            quantised::quantise(dtype, &values, width)
+            quantised::quantise(dtype, &values)
         }
     };
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
 
-/// The first `count` numbers of what lies in GPU memory. Of a quantised type they are taken for one row, as in [`pack`].
+/// The first `count` numbers of what lies in GPU memory; of a quantised type they are the whole tensor.
 #[must_use]
 pub fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
     let words = bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]);

@@ -4,7 +4,7 @@ use super::super::activation::ACTIVATION_SNIPPET;
 use super::op::Matmul;
 use super::problem::Problem;
 use super::variant::Variant;
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
@@ -45,6 +45,9 @@ snippets! {
 static TILE: Kernel = Kernel::new("matmul_tile", include_str!("../../../shaders/matmul_tile.wgsl"));
 static REGISTERS: Kernel = Kernel::new("matmul_registers", include_str!("../../../shaders/matmul_registers.wgsl"));
 static SUBGROUP: Kernel = Kernel::new("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"));
+static ROW_BLOCKS: Kernel = Kernel::new("matmul_row_blocks", include_str!("../../../shaders/matmul_row_blocks.wgsl"));
+static ROW_BLOCKS_SHUFFLE: Kernel =
+    Kernel::new("matmul_row_blocks_shuffle", include_str!("../../../shaders/matmul_row_blocks_shuffle.wgsl"));
 static ROW: Kernel = Kernel::new("matmul_row", include_str!("../../../shaders/matmul_row.wgsl"));
 
 /// A stretch of one of the extents.
@@ -71,12 +74,13 @@ struct Chunks {
 impl Chunks {
     fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
         // A window begins up to an alignment, or up to a step of rows, in front of what it is for.
-        let front = match (p.weight.is_quantised(), p.stored_b().1) {
-            (true, width) => p.weight.bytes(width) * (aligned_rows(caps, p.weight, width) as u64 - 1),
-            (false, _) => caps.offset_alignment,
+        let width = p.stored_b().1;
+        let front = match p.weight.is_quantised() {
+            true => row_bytes(p.weight, width) * (aligned_rows(caps, width) as u64 - 1),
+            false => caps.offset_alignment,
         };
         let limit = caps.max_binding_bytes.saturating_sub(front.max(caps.offset_alignment));
-        let fit = |row: usize, dtype: DType| (limit / dtype.bytes(row).max(1)) as usize;
+        let fit = |row: usize, dtype: DType| (limit / row_bytes(dtype, row).max(1)) as usize;
         let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
         if whole > 0 {
             return Ok(Self { batch: whole.min(p.batch), m: p.m, n: p.n, k: p.k });
@@ -105,11 +109,16 @@ impl Chunks {
     }
 }
 
-/// Rows of a quantised matrix from one that a binding may begin at to the next. Rows are whole words, so these are at most
-/// a quarter of the alignment's bytes.
-fn aligned_rows(caps: &Caps, dtype: DType, width: usize) -> usize {
-    let common = 1 << dtype.bytes(width).trailing_zeros().min(caps.offset_alignment.trailing_zeros());
-    (caps.offset_alignment as usize / common).max(1)
+/// Bytes of a row in the binding that holds most of it.
+fn row_bytes(dtype: DType, width: usize) -> u64 {
+    if dtype.is_quantised() { (width / BLOCK * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
+}
+
+/// Rows of a quantised matrix from one that bindings may begin at to the next: one that has its first scale where a
+/// binding may begin has its first quants at such a place, too.
+fn aligned_rows(caps: &Caps, width: usize) -> usize {
+    let words = (caps.offset_alignment / 4).max(1).trailing_zeros();
+    1 << (words - (width / BLOCK).trailing_zeros().min(words))
 }
 
 /// A window on a stack of row-major matrices, and what an index into it needs.
@@ -134,7 +143,7 @@ impl Window {
         let start = batch.start * distance + rows.start * stride;
         let end = (batch.start + batch.len - 1) * distance + (rows.start + rows.len) * stride;
         let step = match view.dtype.is_quantised() {
-            true => stride * aligned_rows(caps, view.dtype, stride),
+            true => stride * aligned_rows(caps, stride),
             false => (caps.offset_alignment * 2 / view.dtype.bytes(2)).max(1) as usize,
         };
         let first = start - start % step;
@@ -219,8 +228,12 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
         dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
     }
     dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
-    dispatch = operands(dispatch, &a, &b, &out);
+    let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
+    let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
+    dispatch = operands(dispatch, &a, &b, &out).read(a.view.clone());
+    dispatch = quants.into_iter().fold(dispatch, Dispatch::read);
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
+    dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
     dispatch = epilogue(op, io, dispatch, like_out, last);
     cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
 }
@@ -237,7 +250,7 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
     }
 }
 
-/// Binds the operands, and puts in the snippets that load and store in the widths that the sizes allow.
+/// Puts in the snippets that load and store in the widths that the sizes allow.
 fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
         (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => &B_BLOCKS,
@@ -255,8 +268,6 @@ fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatc
         .snippet(load_b)
         .snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR })
         .snippet(&FINISH)
-        .read(a.view.clone())
-        .read(b.view.clone())
 }
 
 /// Binds what is added after the product, and puts in the snippets that add it.
@@ -301,6 +312,8 @@ fn kernel(variant: Variant) -> &'static Kernel {
         Variant::Registers => &REGISTERS,
         Variant::Subgroup4 | Variant::Subgroup8 => &SUBGROUP,
         Variant::Row => &ROW,
+        Variant::RowBlocks => &ROW_BLOCKS,
+        Variant::RowBlocksShuffle => &ROW_BLOCKS_SHUFFLE,
     }
 }
 
@@ -319,7 +332,11 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
         Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
         Variant::Subgroup4 => subgroups(4),
         Variant::Subgroup8 => subgroups(8),
-        Variant::Row => {
+        Variant::RowBlocksShuffle => {
+            let rows = p.m.next_power_of_two() as u32;
+            dispatch.constant("ROWS", rows).groups(p.batch * p.n.div_ceil(32))
+        }
+        Variant::Row | Variant::RowBlocks => {
             // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
             let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
             let rows = p.m.next_power_of_two() as u32;
