@@ -6,6 +6,9 @@ use std::fmt;
 ///
 /// The 16-bit types are storage types: kernels widen them to f32 on load. Two of them share a 32-bit word, the
 /// element of the lower index in the low half.
+///
+/// The quantised types hold weights for inference in blocks of [`BLOCK`] along the last axis, whose extent must be a
+/// multiple of that. How a tensor lies in memory is said in [`crate::quantised`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -19,7 +22,19 @@ pub enum DType {
     U32,
     /// 32-bit signed integer: labels, where a negative one means "ignore".
     I32,
+    /// 8 bits a weight: `x = d q`, q from -128 to 127.
+    Q8_0,
+    /// 4 bits a weight: `x = d (q - 8)`, q from 0 to 15.
+    Q4_0,
+    /// 4 bits a weight: `x = d q + m`, q from 0 to 15.
+    Q4_1,
 }
+
+/// Words that the scales of a quantised tensor are aligned to: 256 bytes, the largest offset alignment there is.
+const SCALES_ALIGNMENT: usize = 64;
+
+/// Weights that share a scale in the quantised types.
+pub const BLOCK: usize = 32;
 
 impl DType {
     /// Bytes that `count` elements occupy, rounded up to whole 32-bit words.
@@ -28,7 +43,42 @@ impl DType {
         match self {
             Self::F32 | Self::U32 | Self::I32 => count as u64 * 4,
             Self::F16 | Self::BF16 => count.div_ceil(2) as u64 * 4,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => (self.first_scale(count) + count.div_ceil(BLOCK)) as u64 * 4,
         }
+    }
+
+    /// Words that the quants of a block take, without its scale; 0 for types without blocks.
+    #[must_use]
+    pub fn quant_words(self) -> usize {
+        match self {
+            Self::Q8_0 => BLOCK / 4,
+            Self::Q4_0 | Self::Q4_1 => BLOCK / 8,
+            _ => 0,
+        }
+    }
+
+    /// The word at which the scales of a tensor of `count` weights begin, behind the quants: where a binding may begin.
+    #[must_use]
+    pub fn first_scale(self, count: usize) -> usize {
+        (count.div_ceil(BLOCK) * self.quant_words()).next_multiple_of(SCALES_ALIGNMENT)
+    }
+
+    /// Whether weights of this type lie in blocks with a scale.
+    #[must_use]
+    pub fn is_quantised(self) -> bool {
+        self.quant_words() > 0
+    }
+
+    /// Whether products and tables can be of this type: a float or a quantised one.
+    #[must_use]
+    pub fn is_weight(self) -> bool {
+        self.is_float() || self.is_quantised()
+    }
+
+    /// Whether rows of that many elements can be of this type: quantised ones are whole blocks.
+    #[must_use]
+    pub fn holds_rows_of(self, width: usize) -> bool {
+        !self.is_quantised() || width.is_multiple_of(BLOCK)
     }
 
     /// Whether gradients flow through tensors of this type.
@@ -37,11 +87,12 @@ impl DType {
         matches!(self, Self::F32 | Self::F16 | Self::BF16)
     }
 
-    /// The value after a round trip through this type, to nearest even.
+    /// The value after a round trip through this type, to nearest even. The quantised types round whole blocks, not
+    /// values ([`crate::quantised`]): here they are taken for f32.
     #[must_use]
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F32 => f64::from(value as f32),
+            Self::F32 | Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => f64::from(value as f32),
             Self::F16 => half::f16::from_f64(value).to_f64(),
             Self::BF16 => half::bf16::from_f64(value).to_f64(),
             Self::U32 => f64::from(value as u32),
@@ -58,6 +109,9 @@ impl fmt::Display for DType {
             Self::BF16 => "bf16",
             Self::U32 => "u32",
             Self::I32 => "i32",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
         })
     }
 }

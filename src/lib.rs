@@ -19,6 +19,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod program;
+pub mod quantised;
 pub mod shape;
 pub mod train;
 

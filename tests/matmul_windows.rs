@@ -43,6 +43,10 @@ fn products() -> Vec<Product> {
         product(Form::Nn, None, [40, 36, 72], DType::F32),
         product(Form::Nt, None, [23, 131, 65], DType::BF16),
         product(Form::Tn, None, [33, 35, 131], DType::F32),
+        product(Form::Nt, None, [23, 131, 256], DType::Q8_0),
+        product(Form::Nt, None, [3, 263, 512], DType::Q4_1),
+        product(Form::Nn, None, [9, 256, 171], DType::Q4_0),
+        product(Form::Nt, Some(3), [3, 9, 256], DType::Q8_0),
         product(Form::Nn, Some(5), [13, 11, 17], DType::F32),
     ]
 }
@@ -62,8 +66,8 @@ fn windows_fit_and_are_aligned() {
             assert!(view.bytes() <= caps.max_binding_bytes, "{}: {} bytes", product.name, view.bytes());
             let start = view.dtype.bytes(view.start);
             assert_eq!(start % caps.offset_alignment, 0, "{}: a window starts at byte {start}", product.name);
-            let whole = recording.slots[view.slot].ty.shape.numel();
-            assert!(view.start + view.numel() <= whole, "{}: a window ends past its tensor", product.name);
+            let whole = recording.slots[view.slot].ty.bytes();
+            assert!(start + view.bytes() <= whole, "{}: a window ends past its tensor", product.name);
         }
     }
 }
@@ -117,6 +121,9 @@ fn kernels_for_gpus_are_right() {
         product(Form::Nt, None, [3, 37, 301], DType::F32),
         product(Form::Nt, Some(2), [8, 40, 132], DType::BF16),
         product(Form::Tn, None, [70, 67, 33], DType::F32),
+        product(Form::Nt, None, [1, 37, 2080], DType::Q4_1),
+        product(Form::Nt, Some(2), [7, 40, 96], DType::Q8_0),
+        product(Form::Nt, None, [70, 67, 96], DType::Q4_0),
     ];
     for gpu in gpus() {
         let caps = Caps { class: AdapterClass::Gpu, subgroup: None, ..gpu.caps().clone() };

@@ -6,7 +6,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Array, Graph, Tensor, Values, finite_difference};
 use crate::kernel::Caps;
 use crate::program::{Program, Recording, Weights, pack, unpack};
-use crate::shape::Shape;
+use crate::shape::{Shape, TensorType};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -51,11 +51,15 @@ impl Feed {
         Self { name, value, dtype, differentiate: false }
     }
 
-    /// The same values, stored in another type (they are rounded to it).
+    /// The same values, stored in another type (they are rounded to it). A quantised one is not differentiated.
     #[must_use]
     pub fn stored_as(mut self, dtype: DType) -> Self {
-        self.value = self.value.map(|x| dtype.round(x));
         self.dtype = dtype;
+        if dtype.is_quantised() {
+            self.value.data = unpack(&pack(&self.value.data, dtype), dtype, self.value.data.len());
+            return self.fixed();
+        }
+        self.value = self.value.map(|x| dtype.round(x));
         self
     }
 
@@ -268,8 +272,8 @@ impl crate::graph::Op for WeightedSum {
         "weighted_sum"
     }
 
-    fn infer(&self, _inputs: &[crate::shape::TensorType]) -> Result<Vec<crate::shape::TensorType>> {
-        Ok(vec![crate::shape::TensorType::f32(Shape::default())])
+    fn infer(&self, _inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        Ok(vec![TensorType::f32(Shape::default())])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

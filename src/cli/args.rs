@@ -115,6 +115,39 @@ impl From<Storage> for DType {
     }
 }
 
+/// Element types that weights can be held in where nothing is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Holding {
+    /// 32-bit float
+    F32,
+    /// 16-bit IEEE float
+    F16,
+    /// 16-bit brain float
+    Bf16,
+    /// Blocks of 32 in 8 bits with a scale
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Blocks of 32 in 4 bits with a scale
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// Blocks of 32 in 4 bits with a scale and an offset
+    #[value(name = "q4_1")]
+    Q4_1,
+}
+
+impl From<Holding> for DType {
+    fn from(holding: Holding) -> Self {
+        match holding {
+            Holding::F32 => Self::F32,
+            Holding::F16 => Self::F16,
+            Holding::Bf16 => Self::BF16,
+            Holding::Q8_0 => Self::Q8_0,
+            Holding::Q4_0 => Self::Q4_0,
+            Holding::Q4_1 => Self::Q4_1,
+        }
+    }
+}
+
 /// The size of a new model.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
@@ -216,7 +249,7 @@ pub(super) struct TrainArgs {
 pub(super) struct GenerateArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Folder of the model: config.json, model.safetensors, tokenizer.json
+    /// The model: a folder with config.json, model.safetensors, tokenizer.json, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(super) model: PathBuf,
     /// Text to continue; several are continued as one batch
@@ -249,16 +282,16 @@ pub(super) struct GenerateArgs {
     /// Stop in front of this text
     #[arg(long)]
     pub(super) stop: Vec<String>,
-    /// Element type to hold the weights in
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(super) dtype: Storage,
+    /// Element type to hold matrices in; quantised ones are rounded to the nearest [default: as they are in the file]
+    #[arg(long, value_enum)]
+    pub(super) dtype: Option<Holding>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Folder of the model
+    /// The model: a folder, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(super) model: PathBuf,
     /// Text files to measure on
@@ -273,6 +306,9 @@ pub(super) struct EvalArgs {
     /// Measure on at most this many batches
     #[arg(long)]
     pub(super) batches: Option<usize>,
+    /// Element type to hold matrices in; quantised ones are rounded to the nearest [default: as they are in the file]
+    #[arg(long, value_enum)]
+    pub(super) dtype: Option<Holding>,
 }
 
 /// Steps that can be inspected and profiled.
@@ -302,7 +338,7 @@ impl From<StepName> for StepKind {
 /// A model and a step of it.
 #[derive(Debug, Args)]
 pub(super) struct StepArgs {
-    /// Folder of a model, or its config.json [default: a new model of the size given]
+    /// Folder of a model, its config.json, or a GGUF file [default: a new model of the size given]
     #[arg(value_name = "MODEL")]
     pub(super) folder: Option<PathBuf>,
     #[command(flatten)]

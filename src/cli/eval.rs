@@ -20,7 +20,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
-    let (model, weights) = models::load(&gpu, &folder, DType::F32)?;
+    let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
     let tokens = folder.expect_tokenizer()?.encode(&read_texts(&options.data)?)?;
     let longest = model.dimensions().positions;
     let context = options.context.unwrap_or(longest.min(1024));

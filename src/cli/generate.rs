@@ -3,6 +3,7 @@
 use super::args::GenerateArgs;
 use super::device::Device;
 use super::print_json;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::generate::{Finish, GenerateLimits, Generator, SamplingOptions};
 use crate::io::{ModelFolder, TextStream};
@@ -19,7 +20,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
     let tokenizer = Arc::new(folder.expect_tokenizer()?.clone());
-    let (model, weights) = models::load(&gpu, &folder, options.dtype.into())?;
+    let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
     let prompts = options.prompt.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let room = model.dimensions().positions;

@@ -1,10 +1,11 @@
 //! The model that a command line names: a folder, or a new one of the sizes given.
 
-use super::args::{Family, ModelArgs, StepArgs};
+use super::args::{Family, ModelArgs, StepArgs, StepName};
 use crate::bench::StepSize;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::io::Config;
+use crate::io::{Config, ModelFolder};
 use crate::models::{self, Decoder};
 use crate::program::human_count;
 use serde_json::json;
@@ -14,10 +15,17 @@ use std::sync::Arc;
 pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
     let config = match &options.folder {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
-        Some(path) => Config::read(path)?,
+        Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
+        Some(path) => return file_decoder(&ModelFolder::open(path)?, options.step),
         None => config(&options.model, options.vocabulary, 0.0)?,
     };
     models::decoder(&config).map(Into::into)
+}
+
+/// The decoder of a GGUF file: trained in f32, run as it is in the file.
+fn file_decoder(file: &ModelFolder, step: StepName) -> Result<Arc<dyn Decoder>> {
+    let storage = (step == StepName::Train).then_some(DType::F32);
+    models::decoder_of(file, storage).map(Into::into)
 }
 
 /// The size of that step: the context, or what the model was made for if that is shorter.

@@ -3,6 +3,7 @@
 use super::args::{Common, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
 use super::{model, plot, read_texts};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Checkpoints, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
@@ -152,7 +153,7 @@ fn prepare(
     if let Some(path) = origin {
         let folder = ModelFolder::open(path)?;
         let tokenizer = folder.expect_tokenizer()?.clone();
-        let (model, weights) = models::load(gpu, &folder, options.dtype.into())?;
+        let (model, weights) = models::load(gpu, &folder, DType::from(options.dtype))?;
         return Ok((model.into(), weights, tokenizer));
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;

@@ -10,7 +10,7 @@ impl Graph {
     /// Gradients that meet are summed in a fixed order, so results are the same on every run.
     ///
     /// # Errors
-    /// [`Error::Graph`] if `loss` is no scalar, [`Error::NotDifferentiable`] if an op on the way has no gradient.
+    /// [`Error::Graph`] if `loss` is no scalar or a tensor of `wrt` is quantised, [`Error::NotDifferentiable`] if an op on the way has no gradient.
     pub fn differentiate(&mut self, loss: Tensor, wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
         if self.shape(loss).numel() != 1 {
             return Err(Error::Graph(format!("the loss has shape {}, it must be a scalar", self.shape(loss))));
@@ -22,8 +22,9 @@ impl Graph {
     /// As [`Graph::differentiate`], from given upstream gradients of several tensors.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an upstream gradient has another shape than its tensor.
+    /// [`Error::Shape`] if an upstream gradient has another shape than its tensor; [`Error::Graph`] if one of `wrt` is quantised.
     pub fn differentiate_from(&mut self, from: &[(Tensor, Tensor)], wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+        self.check_differentiable(wrt)?;
         let count = self.nodes.len();
         let needs = self.needs_gradient(wrt, count);
         let mut grads: Vec<Vec<Option<Tensor>>> = self.nodes.iter().map(|n| vec![None; n.outputs.len()]).collect();
@@ -86,6 +87,14 @@ impl Graph {
             }
         }
         Ok(wrt.iter().map(|t| grads.get(t.node as usize).and_then(|g| g[t.output as usize])).collect())
+    }
+
+    /// Refuses gradients by weights that are quantised.
+    fn check_differentiable(&self, wrt: &[Tensor]) -> Result<()> {
+        let Some(tensor) = wrt.iter().find(|t| self.dtype(**t).is_quantised()) else { return Ok(()) };
+        let (label, ty) = (&self.nodes[tensor.node as usize].label, self.ty(*tensor));
+        let what = "quantised weights are for inference and have no gradient; load the model as f32 to train it";
+        Err(Error::Graph(format!("{label} is {ty}: {what}")))
     }
 
     /// Which of the first `count` nodes lie on a way from a tensor of `wrt`.

@@ -66,6 +66,7 @@ pub struct Graph {
     named: HashMap<String, Tensor>,
     outputs: Vec<(String, Tensor)>,
     scope: Vec<String>,
+    stored: Arc<HashMap<String, DType>>,
 }
 
 impl Graph {
@@ -88,10 +89,21 @@ impl Graph {
 
     /// The weight of that name. Asking again gives the same tensor, so that tied weights are one.
     ///
+    /// Its type is `dtype` unless [`Graph::store_as`] has said otherwise; f32 where a quantised type cannot hold its rows,
+    /// which are no whole blocks then.
+    ///
     /// # Errors
     /// [`Error::Graph`] if the name is taken by something else or the type differs.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let shape = shape.into();
+        let wanted = self.stored.get(name).copied().unwrap_or(dtype);
+        let dtype = if wanted.holds_rows_of(shape.last()) { wanted } else { DType::F32 };
         self.leaf(Kind::Parameter(name.into()), name, TensorType::new(shape, dtype))
+    }
+
+    /// Says how the weights of these names are stored, whatever layers ask for: files may mix types.
+    pub fn store_as(&mut self, types: &Arc<HashMap<String, DType>>) {
+        self.stored = types.clone();
     }
 
     /// Memory that lives on from run to run, zero at first.

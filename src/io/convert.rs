@@ -1,35 +1,75 @@
 //! Element types in files ↔ element types on the GPU.
 
-use crate::dtype::DType;
-use crate::shape::TensorType;
+use crate::dtype::{BLOCK, DType};
+use crate::quantised;
 use half::{bf16, f16};
 use safetensors::Dtype;
+use std::borrow::Cow;
 
-/// Numbers of a file: little-endian, in one of the file's element types.
-#[derive(Clone, Copy)]
-pub(super) struct Numbers<'a> {
-    pub(super) dtype: Dtype,
-    pub(super) bytes: &'a [u8],
+/// The type of a tensor's elements in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileType {
+    /// One number after the other.
+    Plain(Dtype),
+    /// Blocks of a quantised type, as in [`crate::quantised`].
+    Blocks(DType),
 }
 
-/// How the engine's types are called in files.
-pub(super) fn file_type(dtype: DType) -> Dtype {
-    match dtype {
+impl FileType {
+    /// Bytes of that many elements; none if there is no such number, or blocks are not whole.
+    pub(super) fn bytes(self, count: usize) -> Option<usize> {
+        match self {
+            Self::Plain(dtype) => count.checked_mul(dtype.bitsize())?.checked_add(7).map(|bits| bits / 8),
+            Self::Blocks(dtype) if count.is_multiple_of(BLOCK) => {
+                (count / BLOCK).checked_mul(quantised::file_block_bytes(dtype))
+            }
+            Self::Blocks(_) => None,
+        }
+    }
+
+    /// The type in GPU memory that holds the same numbers, if there is one.
+    #[must_use]
+    pub fn same(self) -> Option<DType> {
+        match self {
+            Self::Plain(Dtype::F32) => Some(DType::F32),
+            Self::Plain(Dtype::F16) => Some(DType::F16),
+            Self::Plain(Dtype::BF16) => Some(DType::BF16),
+            Self::Plain(Dtype::U32) => Some(DType::U32),
+            Self::Plain(Dtype::I32) => Some(DType::I32),
+            Self::Plain(_) => None,
+            Self::Blocks(dtype) => Some(dtype),
+        }
+    }
+}
+
+/// Numbers of a file: little-endian, in one of the file's element types.
+#[derive(Clone)]
+pub(super) struct Numbers<'a> {
+    pub(super) dtype: FileType,
+    /// The length of a row.
+    pub(super) width: usize,
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+/// How the engine's types are called in safetensors files; quantised ones have no name there.
+pub(super) fn file_type(dtype: DType) -> Option<Dtype> {
+    Some(match dtype {
         DType::F32 => Dtype::F32,
         DType::F16 => Dtype::F16,
         DType::BF16 => Dtype::BF16,
         DType::U32 => Dtype::U32,
         DType::I32 => Dtype::I32,
-    }
+        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => return None,
+    })
 }
 
-/// Bytes of a tensor in a file, where nothing is padded.
-pub(super) fn file_bytes(ty: &TensorType) -> usize {
-    let size = match ty.dtype {
-        DType::F32 | DType::U32 | DType::I32 => 4,
-        DType::F16 | DType::BF16 => 2,
-    };
-    ty.shape.numel() * size
+/// Whole rows in another order: in each of `heads` stretches of rows, those of even numbers come first, then those of odd
+/// numbers. So rows for rotary positions that turn neighbours become rows for those that turn the two halves of a head.
+pub(super) fn halves_apart(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
+    let (row, head) = (bytes.len() / rows.max(1), rows / heads.max(1));
+    let numbers =
+        (0..heads).flat_map(|h| (0..2).flat_map(move |odd| (0..head / 2).map(move |i| h * head + 2 * i + odd)));
+    numbers.flat_map(|number| bytes[number * row..(number + 1) * row].iter().copied()).collect()
 }
 
 impl Numbers<'_> {
@@ -38,8 +78,14 @@ impl Numbers<'_> {
         self.bytes.as_chunks::<N>().0.iter().map(|&bytes| f(bytes)).collect()
     }
 
-    pub(super) fn to_f32(self) -> Result<Vec<f32>, String> {
-        Ok(match self.dtype {
+    pub(super) fn to_f32(&self) -> Result<Vec<f32>, String> {
+        let plain = match self.dtype {
+            FileType::Plain(plain) => plain,
+            FileType::Blocks(dtype) => {
+                return Ok(quantised::file_values(dtype, &self.bytes).map(|x| x as f32).collect());
+            }
+        };
+        Ok(match plain {
             Dtype::F32 => self.each(f32::from_le_bytes),
             Dtype::F64 => self.each(|b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => self.each(|b| f16::from_le_bytes(b).to_f32()),
@@ -50,8 +96,9 @@ impl Numbers<'_> {
     }
 
     /// All integer types but u64 as i64.
-    fn signed(self) -> Result<Vec<i64>, String> {
-        Ok(match self.dtype {
+    fn signed(&self) -> Result<Vec<i64>, String> {
+        let FileType::Plain(plain) = self.dtype else { return Err(self.fractions()) };
+        Ok(match plain {
             Dtype::BOOL => self.each(|[b]| i64::from(b != 0)),
             Dtype::U8 => self.each(|[b]| i64::from(b)),
             Dtype::I8 => self.each(|b| i64::from(i8::from_le_bytes(b))),
@@ -68,15 +115,21 @@ impl Numbers<'_> {
         })
     }
 
+    fn fractions(&self) -> String {
+        let ty = match self.dtype {
+            FileType::Plain(dtype) => format!("{dtype:?}"),
+            FileType::Blocks(dtype) => dtype.to_string(),
+        };
+        format!("holds fractions ({ty}), integers were expected")
+    }
+
     /// The elements as i32 or u32; `name` says which in messages.
-    pub(super) fn to_integers<T: TryFrom<i64> + TryFrom<u64>>(self, name: &str) -> Result<Vec<T>, String> {
+    pub(super) fn to_integers<T: TryFrom<i64> + TryFrom<u64>>(&self, name: &str) -> Result<Vec<T>, String> {
         let too_large =
             |value: &dyn std::fmt::Display, index: usize| format!("element {index} is {value}, outside of {name}");
         match self.dtype {
-            Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => {
-                Err(format!("holds fractions ({:?}), integers were expected", self.dtype))
-            }
-            Dtype::U64 => {
+            FileType::Plain(Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) => Err(self.fractions()),
+            FileType::Plain(Dtype::U64) => {
                 let values = self.each(u64::from_le_bytes).into_iter().enumerate();
                 values.map(|(i, v)| T::try_from(v).map_err(|_| too_large(&v, i))).collect()
             }
@@ -87,8 +140,14 @@ impl Numbers<'_> {
         }
     }
 
-    pub(super) fn to_words(self, dtype: DType) -> Result<Vec<u8>, String> {
-        if file_type(dtype) == self.dtype {
+    pub(super) fn to_words(&self, dtype: DType) -> Result<Vec<u8>, String> {
+        if !dtype.holds_rows_of(self.width) {
+            return Err(format!("its rows of {} are no whole blocks of {dtype}: store it as f16 or f32", self.width));
+        }
+        if self.dtype.same() == Some(dtype) {
+            if dtype.is_quantised() {
+                return Ok(quantised::from_file(dtype, &self.bytes));
+            }
             let mut bytes = self.bytes.to_vec();
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             return Ok(bytes);
@@ -99,6 +158,7 @@ impl Numbers<'_> {
             DType::BF16 => self.to_f32()?.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
             DType::U32 => self.to_integers::<u32>("u32")?.into_iter().flat_map(u32::to_le_bytes).collect(),
             DType::I32 => self.to_integers::<i32>("i32")?.into_iter().flat_map(i32::to_le_bytes).collect(),
+            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => quantised::quantise(dtype, &self.to_f32()?),
         };
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Ok(bytes)
@@ -110,7 +170,7 @@ mod tests {
     use super::*;
 
     fn numbers(dtype: Dtype, bytes: &[u8]) -> Numbers<'_> {
-        Numbers { dtype, bytes }
+        Numbers { dtype: FileType::Plain(dtype), width: 1, bytes: bytes.into() }
     }
 
     #[test]
@@ -138,6 +198,31 @@ mod tests {
         let message = numbers(Dtype::U64, &u64::MAX.to_le_bytes()).to_integers::<u32>("u32").unwrap_err();
         assert!(message.contains("18446744073709551615"), "{message}");
         assert!(numbers(Dtype::F32, &[0; 4]).to_integers::<u32>("u32").unwrap_err().contains("fractions"));
+    }
+
+    #[test]
+    fn rows_of_pairs_become_rows_of_halves() {
+        let rows: Vec<u8> = (0..12).flat_map(|row| [row, row + 100]).collect();
+        let order: Vec<u8> = halves_apart(&rows, 12, 2).as_chunks::<2>().0.iter().map(|row| row[0]).collect();
+        assert_eq!(order, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+    }
+
+    #[test]
+    fn blocks_are_kept_or_made_and_never_broken() {
+        let block: Vec<u8> = [0x00, 0x38].into_iter().chain(0..32).collect();
+        let file = Numbers { dtype: FileType::Blocks(DType::Q8_0), width: 32, bytes: block.into() };
+        let values: Vec<f32> = (0..32_u8).map(|i| 0.5 * f32::from(i)).collect();
+        assert_eq!(file.to_f32().unwrap(), values);
+        let words = file.to_words(DType::Q8_0).unwrap();
+        assert_eq!(words[..32], (0..32).collect::<Vec<u8>>());
+        assert_eq!(words[256..], 0.5_f32.to_le_bytes());
+        assert_eq!(file.to_words(DType::F32).unwrap().len(), 128);
+        assert!(file.to_integers::<u32>("u32").unwrap_err().contains("q8_0"));
+        let ones: Vec<u8> = 1.0_f32.to_le_bytes().repeat(48);
+        let short = Numbers { width: 48, ..numbers(Dtype::F32, &ones) };
+        assert!(short.to_words(DType::Q4_0).unwrap_err().contains("no whole blocks of q4_0"));
+        assert_eq!(FileType::Blocks(DType::Q4_1).bytes(64), Some(40));
+        assert_eq!(FileType::Blocks(DType::Q4_1).bytes(65), None);
     }
 
     #[test]

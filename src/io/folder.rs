@@ -1,9 +1,9 @@
 //! Folders in the form of Hugging Face: configuration, weights, tokenizer.
 
 use super::config::Config;
-use super::file;
 use super::safetensors::{self, INDEX, NamedTensor, SINGLE, Tensors};
 use super::tokenizer::Tokenizer;
+use super::{file, gguf};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ const COMPANIONS: [&str; 10] = [
     "target.spm",
 ];
 
-/// A model folder that was opened.
+/// A model folder, or a GGUF file, that was opened.
 #[derive(Debug)]
 pub struct ModelFolder {
-    /// The folder.
+    /// The folder or file.
     pub path: PathBuf,
     /// `config.json`.
     pub config: Config,
@@ -45,14 +45,17 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Opens a folder.
+    /// Opens a folder, or a model in one GGUF file.
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
+        if path.is_file() {
+            return gguf::open(path);
+        }
         if !path.is_dir() {
-            let message = "is not a folder: give the folder that holds config.json and model.safetensors";
+            let message = "is not a folder: give one that holds config.json and model.safetensors, or a GGUF file";
             return Err(Error::format(path, message));
         }
         let config = Config::read(path.join(CONFIG))?;
@@ -66,9 +69,12 @@ impl ModelFolder {
     /// The tokenizer, for what cannot do without.
     ///
     /// # Errors
-    /// [`Error::Format`] if the folder has none.
+    /// [`Error::Format`] if there is none.
     pub fn expect_tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
+            if self.path.is_file() {
+                return Error::format(&self.path, "holds no tokenizer: convert the model again, with its vocabulary");
+            }
             let message = "has no tokenizer.json; make it with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
             Error::format(&self.path, message)
         })

@@ -1,4 +1,4 @@
-//! Files: safetensors, Hugging Face folders, tokenizers, checkpoints. Bytes and names, no models.
+//! Files: safetensors, GGUF, Hugging Face folders, tokenizers, checkpoints. Bytes and names, no models.
 //!
 //! Everything that is written is written to a temporary name, synced and renamed, so that a kill at any moment leaves the old
 //! file or the new one. Everything that is read is checked, and what is wrong with it is said with the file's path.
@@ -8,12 +8,14 @@ mod config;
 mod convert;
 pub mod file;
 pub mod folder;
+pub mod gguf;
 pub mod safetensors;
 pub mod tokenizer;
 mod tuning;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
+pub use convert::FileType;
 pub use file::{read_json, read_text, write_atomic};
 pub use folder::{Contents, ModelFolder};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};

@@ -3,7 +3,7 @@
 //! The format: eight bytes with the length of a JSON header, the header (name → type, shape, range of bytes), the bytes. What
 //! is read is checked whole when the file is opened, so that nothing that a tensor says of itself can lead outside the file.
 
-use super::convert::{self, Numbers};
+use super::convert::{self, FileType, Numbers};
 use super::file;
 use crate::dtype::DType;
 use crate::error::{Error, Result, human_bytes};
@@ -13,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use safetensors::Dtype;
@@ -44,18 +45,30 @@ struct Entry {
     file: usize,
     start: usize,
     end: usize,
-    dtype: Dtype,
+    dtype: FileType,
     shape: Shape,
+    /// Heads whose rows lie in pairs ([`convert::halves_apart`]); 0: the rows are in order.
+    paired: usize,
+}
+
+/// A tensor that another format's reader has found, its bytes checked to lie in the file.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) dtype: FileType,
+    pub(super) shape: Shape,
+    pub(super) range: Range<usize>,
+    pub(super) paired: usize,
 }
 
 #[derive(Debug)]
-enum OneFile {
+pub(super) enum OneFile {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
 
 impl OneFile {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
@@ -92,6 +105,16 @@ impl Tensors {
         let label = tensors.path.clone();
         tensors.add(&label, OneFile::Owned(bytes))?;
         Ok(tensors)
+    }
+
+    /// What another format's reader has found in a file, each name once.
+    pub(super) fn found(path: &Path, content: OneFile, tensors: Vec<Found>) -> Self {
+        let mut all = Self::empty(path.to_owned());
+        all.entries.extend(tensors.into_iter().map(|Found { name, dtype, shape, range, paired }| {
+            (name, Entry { file: 0, start: range.start, end: range.end, dtype, shape, paired })
+        }));
+        all.files.push(content);
+        all
     }
 
     fn empty(path: PathBuf) -> Self {
@@ -147,8 +170,9 @@ impl Tensors {
                 file: self.files.len(),
                 start: data + start,
                 end: data + end,
-                dtype: info.dtype,
+                dtype: FileType::Plain(info.dtype),
                 shape: info.shape.clone().into(),
+                paired: 0,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
                 return Err(Error::format(
@@ -239,7 +263,7 @@ impl Tensors {
 
     fn tensor<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorRef<'a> {
         let bytes = &self.files[entry.file].bytes()[entry.start..entry.end];
-        TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes }
+        TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes, paired: entry.paired }
     }
 }
 
@@ -254,7 +278,7 @@ fn no_weights(folder: &Path) -> String {
     }
 }
 
-fn map(path: &Path) -> Result<OneFile> {
+pub(super) fn map(path: &Path) -> Result<OneFile> {
     let (handle, length) = file::open(path)?;
     if length == 0 {
         return Ok(OneFile::Owned(Vec::new()));
@@ -295,16 +319,22 @@ pub struct TensorRef<'a> {
     /// The name.
     pub name: &'a str,
     /// The element type in the file.
-    pub dtype: Dtype,
+    pub dtype: FileType,
     /// The extents.
     pub shape: &'a Shape,
-    /// The elements.
+    /// The elements in the order of the file, which for rows that are turned by rotary positions may be another one than
+    /// that of the conversions below.
     pub bytes: &'a [u8],
+    paired: usize,
 }
 
 impl<'a> TensorRef<'a> {
     fn numbers(&self) -> Numbers<'a> {
-        Numbers { dtype: self.dtype, bytes: self.bytes }
+        let bytes = match self.paired {
+            0 => self.bytes.into(),
+            heads => convert::halves_apart(self.bytes, self.shape.dims().first().copied().unwrap_or(1), heads).into(),
+        };
+        Numbers { dtype: self.dtype, width: self.shape.last(), bytes }
     }
 
     fn refuse(&self, message: String) -> Error {
@@ -336,7 +366,7 @@ impl<'a> TensorRef<'a> {
     }
 
     /// The elements as they lie in GPU memory when stored as `dtype`: 16-bit types packed in pairs, the last word filled up
-    /// with zero.
+    /// with zero; weights of the file's own quantised type stay as they are, others are rounded to a quantised type.
     ///
     /// # Errors
     /// As the other conversions.
@@ -387,12 +417,19 @@ pub(crate) struct Layout<'a> {
 
 impl<'a> Layout<'a> {
     pub(crate) fn new(tensors: &'a [NamedTensor<'_>]) -> Result<Self> {
-        let mut sorted: Vec<&NamedTensor<'_>> = tensors.iter().collect();
+        let mut sorted = Vec::with_capacity(tensors.len());
+        for tensor in tensors {
+            let dtype = convert::file_type(tensor.ty.dtype).ok_or_else(|| {
+                let what = "safetensors files hold no quantised blocks; load the model as f32 to save it";
+                Error::input(tensor.name.as_ref(), format!("it is {}: {what}", tensor.ty))
+            })?;
+            sorted.push((dtype, tensor));
+        }
         // Wider elements first, so that every tensor is aligned; then by name, so that equal tensors give equal files.
-        sorted.sort_by_key(|t| (std::cmp::Reverse(convert::file_type(t.ty.dtype)), &t.name));
+        sorted.sort_by_key(|(dtype, t)| (std::cmp::Reverse(*dtype), &t.name));
         let (mut infos, mut data, mut offset) = (Vec::new(), Vec::new(), 0);
-        for tensor in sorted {
-            let (dtype, length) = (convert::file_type(tensor.ty.dtype), convert::file_bytes(&tensor.ty));
+        for (dtype, tensor) in sorted {
+            let length = tensor.ty.shape.numel() * dtype.bitsize() / 8;
             if tensor.bytes.len() != length && tensor.bytes.len() as u64 != tensor.ty.bytes() {
                 let message = format!("{} has {length} bytes, got {}", tensor.ty, tensor.bytes.len());
                 return Err(Error::input(tensor.name.as_ref(), message));

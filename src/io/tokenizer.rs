@@ -96,6 +96,11 @@ impl Tokenizer {
         Self::new(label.into(), json, &[])
     }
 
+    /// As [`Tokenizer::from_json`], with objects that name special tokens by their roles, as `tokenizer_config.json` does.
+    pub(super) fn from_json_with(label: impl Into<PathBuf>, json: String, roles: &[Value]) -> Result<Self> {
+        Self::new(label.into(), json, roles)
+    }
+
     /// One token a byte: 256 tokens, and every text can be written with them.
     ///
     /// # Errors

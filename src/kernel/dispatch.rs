@@ -1,6 +1,6 @@
 //! A dispatch as plain data.
 
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use crate::shape::Shape;
 use std::fmt;
 use std::ops::Range;
@@ -89,6 +89,15 @@ impl View {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(self.numel())
+    }
+
+    /// The words of a quantised view's quants and those of its scales; `whole` is the number of weights of its tensor.
+    #[must_use]
+    pub fn blocks(&self, whole: usize) -> [Self; 2] {
+        let words =
+            |start: usize, count: usize| Self { slot: self.slot, start, shape: [count].into(), dtype: DType::U32 };
+        let (first, count, per_block) = (self.start / BLOCK, self.numel() / BLOCK, self.dtype.quant_words());
+        [words(first * per_block, count * per_block), words(self.dtype.first_scale(whole) + first, count)]
     }
 
     /// Some of the elements, as one axis.

@@ -1,17 +1,18 @@
 //! Model families: configuration, graph, names of weights.
 //!
-//! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder with [`load`].
+//! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder or a GGUF file with [`load`].
 
 mod gpt2;
 mod initialise;
 mod llama;
 pub mod settings;
+mod stored;
 mod weights;
 
 pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values};
 pub use llama::Llama;
-pub use weights::{load, load_weights, named_tensors, save};
+pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

@@ -1,22 +1,38 @@
 //! Weights from files into the store and back, every name and shape checked.
 
+use super::stored::AsStored;
 use super::{Decoder, decoder};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Config, Contents, ModelFolder, NamedTensor, TensorRef, Tensors};
+use crate::io::{Config, Contents, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
+use crate::quantised;
 use crate::shape::TensorType;
 use std::collections::HashSet;
 use std::path::Path;
 
-/// A decoder and its weights from a Hugging Face folder. Matrices are stored as `storage`; training needs f32.
+/// The decoder of a Hugging Face folder or a GGUF file. Matrices are stored as `storage`; without one, each as it is in the
+/// file, quantised blocks as well. Training needs f32. Matrices whose rows are no whole blocks of a quantised type are
+/// stored as f32 instead.
+///
+/// # Errors
+/// Those of [`decoder`].
+pub fn decoder_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Decoder>> {
+    let mut model = decoder(&folder.config)?;
+    match storage.into() {
+        Some(storage) => model.set_storage(storage),
+        None => model = Box::new(AsStored::new(model, &folder.tensors)?),
+    }
+    Ok(model)
+}
+
+/// The decoder of [`decoder_of`] and its weights.
 ///
 /// # Errors
 /// Those of [`decoder`] and [`load_weights`].
-pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: DType) -> Result<(Box<dyn Decoder>, Weights)> {
-    let mut model = decoder(&folder.config)?;
-    model.set_storage(storage);
+pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<(Box<dyn Decoder>, Weights)> {
+    let model = decoder_of(folder, storage)?;
     let weights = Weights::new(gpu);
     load_weights(model.as_ref(), &folder.tensors, &weights)?;
     Ok((model, weights))
@@ -86,11 +102,19 @@ fn listed(names: &[String]) -> String {
 }
 
 fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -> Result<()> {
-    let limit = if storage == DType::F16 { 65504.0 } else { f32::MAX };
+    // The largest f16, which scales are as well.
+    let limit = if storage == DType::F16 || storage.is_quantised() { 65504.0 } else { f32::MAX };
+    if tensor.dtype == FileType::Blocks(storage) {
+        let Some(index) = quantised::bad_scale(storage, tensor.bytes) else { return Ok(()) };
+        let message = format!("the scale of block {index} is no finite number; the file is damaged");
+        return Err(Error::NonFinite { what: format!("weight {name}"), message });
+    }
     let values = tensor.to_f32()?;
     let Some(index) = values.iter().position(|x| !(x.abs() <= limit)) else { return Ok(()) };
     let message = match values[index] {
-        x if x.is_finite() => format!("element {index} is {x}, too large for f16; store the weights as bf16 or f32"),
+        x if x.is_finite() => {
+            format!("element {index} is {x}, too large for {storage}; store the weights as bf16 or f32")
+        }
         x => format!("element {index} is {x}; the file is damaged, or its training diverged"),
     };
     Err(Error::NonFinite { what: format!("weight {name}"), message })

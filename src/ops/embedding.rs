@@ -8,10 +8,10 @@ use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::Launch;
 use crate::shape::TensorType;
 
-/// The rows of `table` (V, C) that `ids` (…) u32 name: (…, C) f32. The table is f32, f16 or bf16.
+/// The rows of `table` (V, C) that `ids` (…) u32 name: (…, C) f32. The table is f32, f16, bf16 or quantised.
 ///
 /// # Errors
-/// [`Error::Shape`] if the table is no float matrix or the ids are not u32.
+/// [`Error::Shape`] if the table is no matrix of weights or the ids are not u32.
 pub fn embedding(g: &mut Graph, table: Tensor, ids: Tensor) -> Result<Tensor> {
     g.apply1(Embedding, &[table, ids])
 }
@@ -34,7 +34,9 @@ impl Op for Embedding {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let (table, ids) = (&inputs[0], &inputs[1]);
         let columns = match table.shape.dims() {
-            &[rows, columns] if table.dtype.is_float() && rows * columns > 0 => columns,
+            &[rows, columns] if table.dtype.is_weight() && table.dtype.holds_rows_of(columns) && rows * columns > 0 => {
+                columns
+            }
             _ => {
                 return Err(Error::shape("embedding", format!("expected the table to be a float matrix, got {table}")));
             }

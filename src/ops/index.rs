@@ -1,6 +1,7 @@
 //! Gather and scatter of rows by index.
 
 use super::layout::fill_zeros;
+use super::matmul::weight_snippet;
 use super::rows::{elements, width};
 use super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
@@ -16,6 +17,7 @@ static TABLE_F16: Snippet = Snippet::new("table_f16", include_str!("../../shader
 static TABLE_F16X4: Snippet = Snippet::new("table_f16x4", include_str!("../../shaders/common/table_f16x4.wgsl"));
 static TABLE_BF16: Snippet = Snippet::new("table_bf16", include_str!("../../shaders/common/table_bf16.wgsl"));
 static TABLE_BF16X4: Snippet = Snippet::new("table_bf16x4", include_str!("../../shaders/common/table_bf16x4.wgsl"));
+static TABLE_BLOCKS: Snippet = Snippet::new("table_blocks", include_str!("../../shaders/common/table_blocks.wgsl"));
 static GATHER_ROWS: Kernel = Kernel::new("gather_rows", include_str!("../../shaders/gather_rows.wgsl"));
 static SCATTER_ROWS: Kernel = Kernel::new("scatter_rows", include_str!("../../shaders/scatter_rows.wgsl"));
 static SCATTER_PARTIALS: Kernel = Kernel::new("scatter_partials", include_str!("../../shaders/scatter_partials.wgsl"));
@@ -82,7 +84,7 @@ impl Op for GatherRows {
     }
 }
 
-/// Gathers rows of input 0 (rows, C), of any float type, by input 1 into output 0.
+/// Gathers rows of input 0 (rows, C), of any float or quantised type, by input 1 into output 0.
 ///
 /// A table that is larger than a binding takes one dispatch for each window of it.
 pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
@@ -93,17 +95,23 @@ pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
         (DType::F16, true) => (&TABLE_F16X4, 4),
         (DType::BF16, false) => (&TABLE_BF16, 1),
         (DType::BF16, true) => (&TABLE_BF16X4, 4),
+        (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => (&TABLE_BLOCKS, 4),
         (_, false) => (&TABLE_F32, 1),
         (_, true) => (&TABLE_F32X4, 4),
     };
     let count = out.numel() / size;
     for rows in row_windows(cx.caps(), &table)? {
+        let part = window(&table, &rows);
+        let dispatch = match weight_snippet(table.dtype).filter(|_| table.dtype.is_quantised()) {
+            Some(weight) => {
+                let [quants, scales] = part.blocks(table.numel());
+                let dispatch = Dispatch::new(&GATHER_ROWS).snippet(weight).snippet(snippet).read(quants);
+                dispatch.read(index.clone()).update(out.clone()).read(scales)
+            }
+            None => Dispatch::new(&GATHER_ROWS).snippet(snippet).read(part).read(index.clone()).update(out.clone()),
+        };
         cx.dispatch(
-            Dispatch::new(&GATHER_ROWS)
-                .snippet(snippet)
-                .read(window(&table, &rows))
-                .read(index.clone())
-                .update(out.clone())
+            dispatch
                 .param(count)
                 .param(columns / size)
                 .param(rows.start)

@@ -23,7 +23,7 @@ const SMALL: u64 = 16 << 20;
 /// [`cross_entropy`] of the logits `x · W + bias` without storing all of them: they are computed a chunk of rows at a
 /// time, in the backward pass again.
 ///
-/// x (…, C) f32, weight (C, V) or (V, C) as `layout` says, f32, f16 or bf16, bias (V) f32, labels (…) i32. Where all
+/// x (…, C) f32, weight (C, V) or (V, C) as `layout` says, f32, f16, bf16 or quantised, bias (V) f32, labels (…) i32. Where all
 /// logits fit 16 MiB they are stored: that is faster.
 ///
 /// # Errors
@@ -122,7 +122,7 @@ impl Op for LinearCrossEntropy {
             }
             _ => None,
         };
-        if columns != Some(x.shape.last()) || !weight.dtype.is_float() {
+        if columns != Some(x.shape.last()) || !weight.dtype.is_weight() {
             return refuse(format!("x {x} and the weight {weight} ({:?}) do not fit together", self.layout));
         }
         check_labels("linear_cross_entropy", labels, &dims[..dims.len() - 1], "x", x)?;

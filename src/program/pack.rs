@@ -1,9 +1,10 @@
 //! Numbers as they lie in GPU memory, and back.
 
 use crate::dtype::DType;
+use crate::quantised;
 use half::{bf16, f16};
 
-/// Values as they lie in GPU memory: little-endian, 16-bit types in pairs, padded to whole words.
+/// Values as they lie in GPU memory: little-endian, 16-bit types in pairs, padded to whole words, quantised types in blocks.
 #[must_use]
 pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
     let mut bytes: Vec<u8> = match dtype {
@@ -12,12 +13,16 @@ pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::I32 => values.iter().flat_map(|&x| (x as i32).to_le_bytes()).collect(),
         DType::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => {
+            let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
+            quantised::quantise(dtype, &values)
+        }
     };
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
 }
 
-/// The first `count` numbers of what lies in GPU memory.
+/// The first `count` numbers of what lies in GPU memory; of a quantised type they are the whole tensor.
 #[must_use]
 pub fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
     let words = bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]);
@@ -28,5 +33,6 @@ pub fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
         DType::I32 => words.map(|w| f64::from(i32::from_le_bytes(w))).take(count).collect(),
         DType::F16 => halves.map(|h| f16::from_bits(h).to_f64()).take(count).collect(),
         DType::BF16 => halves.map(|h| bf16::from_bits(h).to_f64()).take(count).collect(),
+        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => quantised::dequantise(dtype, bytes, count),
     }
 }

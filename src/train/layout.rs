@@ -206,6 +206,10 @@ fn half_type(parameters: &[(String, TensorType)]) -> Result<Option<DType>> {
                     format!("it is {dtype}, others are {other}: use one half-precision type"),
                 ));
             }
+            (dtype, _) if dtype.is_quantised() => {
+                let message = format!("it is {dtype}: quantised weights are for inference; load the model as f32");
+                return Err(Error::input(name, message));
+            }
             (dtype, _) => return Err(Error::input(name, format!("it is {dtype}; only floats can be trained"))),
         }
     }

@@ -85,6 +85,41 @@ fn linears() -> impl Iterator<Item = Case> {
     })
 }
 
+/// Quantised weights: every kernel, both layouts of the weight, sizes that are no multiples of tiles, and the gradient of x.
+fn quantised() -> impl Iterator<Item = Case> {
+    let types = [DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    let variants = types.into_iter().flat_map(|dtype| {
+        Variant::ALL.into_iter().flat_map(move |variant| {
+            [(Form::Nt, [70, 67, 96]), (Form::Nt, [7, 33, 64]), (Form::Nt, [1, 257, 544]), (Form::Nn, [5, 96, 41])]
+                .into_iter()
+                .map(move |(form, size)| {
+                    let (a, b) = operands(form, &[2], size);
+                    let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).stored_as(dtype)];
+                    let name = format!("matmul {form:?} {size:?} {dtype} by {} where legal", variant.name());
+                    case(name, feeds, move |g, x| {
+                        let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
+                        Ok(vec![g.apply1(op, &[x[0], x[1]])?])
+                    })
+                })
+        })
+    });
+    let linears = types.into_iter().flat_map(|dtype| {
+        [(1, 32, 32), (31, 288, 64), (3, 64, 2560)].into_iter().map(move |(rows, inputs, outputs)| {
+            let feeds = vec![
+                Feed::normal("x", [rows, inputs]),
+                Feed::normal("weight", [outputs, inputs]).stored_as(dtype),
+                Feed::normal("bias", [outputs]),
+                Feed::normal("residual", [rows, outputs]),
+            ];
+            case(format!("linear matmul {dtype} [{outputs}, {inputs}] of {rows} rows"), feeds, |g, x| {
+                let (bias, residual) = (Some(x[2]), Some(x[3]));
+                Ok(vec![ops::linear_fused(g, x[0], x[1], LinearOptions { bias, residual, ..Default::default() })?])
+            })
+        })
+    });
+    variants.chain(linears)
+}
+
 fn epilogues() -> impl Iterator<Item = Case> {
     [[31, 33, 20], [32, 36, 20]].into_iter().map(|size @ [m, n, k]| {
         let feeds = vec![
@@ -143,6 +178,7 @@ pub(super) fn cases() -> Vec<Case> {
         .chain(batches())
         .chain(variants())
         .chain(linears())
+        .chain(quantised())
         .chain(epilogues())
         .chain(fused())
         .chain(fusions())

@@ -4,7 +4,7 @@ use super::super::activation::ACTIVATION_SNIPPET;
 use super::op::Matmul;
 use super::problem::Problem;
 use super::variant::Variant;
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
@@ -21,10 +21,14 @@ snippets! {
     A_SCALAR = "matmul_a_scalar";
     B_VEC4 = "matmul_b_vec4";
     B_SCALAR = "matmul_b_scalar";
+    B_BLOCKS = "matmul_b_blocks";
     B_HALF4 = "matmul_b_half4";
     B_HALF1 = "matmul_b_half1";
     WEIGHT_F16 = "weight_f16";
     WEIGHT_BF16 = "weight_bf16";
+    WEIGHT_Q8_0 = "weight_q8_0";
+    WEIGHT_Q4_0 = "weight_q4_0";
+    WEIGHT_Q4_1 = "weight_q4_1";
     OUT_VEC4 = "matmul_out_vec4";
     OUT_SCALAR = "matmul_out_scalar";
     FINISH = "matmul_finish";
@@ -41,6 +45,9 @@ snippets! {
 static TILE: Kernel = Kernel::new("matmul_tile", include_str!("../../../shaders/matmul_tile.wgsl"));
 static REGISTERS: Kernel = Kernel::new("matmul_registers", include_str!("../../../shaders/matmul_registers.wgsl"));
 static SUBGROUP: Kernel = Kernel::new("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"));
+static ROW_BLOCKS: Kernel = Kernel::new("matmul_row_blocks", include_str!("../../../shaders/matmul_row_blocks.wgsl"));
+static ROW_BLOCKS_SHUFFLE: Kernel =
+    Kernel::new("matmul_row_blocks_shuffle", include_str!("../../../shaders/matmul_row_blocks_shuffle.wgsl"));
 static ROW: Kernel = Kernel::new("matmul_row", include_str!("../../../shaders/matmul_row.wgsl"));
 
 /// A stretch of one of the extents.
@@ -66,9 +73,14 @@ struct Chunks {
 
 impl Chunks {
     fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
-        // A window begins up to an alignment in front of what it is for.
-        let limit = caps.max_binding_bytes.saturating_sub(caps.offset_alignment);
-        let fit = |row: usize, dtype: DType| (limit / dtype.bytes(row).max(1)) as usize;
+        // A window begins up to an alignment, or up to a step of rows, in front of what it is for.
+        let width = p.stored_b().1;
+        let front = match p.weight.is_quantised() {
+            true => row_bytes(p.weight, width) * (aligned_rows(caps, width) as u64 - 1),
+            false => caps.offset_alignment,
+        };
+        let limit = caps.max_binding_bytes.saturating_sub(front.max(caps.offset_alignment));
+        let fit = |row: usize, dtype: DType| (limit / row_bytes(dtype, row).max(1)) as usize;
         let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
         if whole > 0 {
             return Ok(Self { batch: whole.min(p.batch), m: p.m, n: p.n, k: p.k });
@@ -97,6 +109,18 @@ impl Chunks {
     }
 }
 
+/// Bytes of a row in the binding that holds most of it.
+fn row_bytes(dtype: DType, width: usize) -> u64 {
+    if dtype.is_quantised() { (width / BLOCK * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
+}
+
+/// Rows of a quantised matrix from one that bindings may begin at to the next: one that has its first scale where a
+/// binding may begin has its first quants at such a place, too.
+fn aligned_rows(caps: &Caps, width: usize) -> usize {
+    let words = (caps.offset_alignment / 4).max(1).trailing_zeros();
+    1 << (words - (width / BLOCK).trailing_zeros().min(words))
+}
+
 /// A window on a stack of row-major matrices, and what an index into it needs.
 #[derive(Clone, Debug)]
 struct Window {
@@ -118,8 +142,11 @@ impl Window {
         let distance = all_rows * stride;
         let start = batch.start * distance + rows.start * stride;
         let end = (batch.start + batch.len - 1) * distance + (rows.start + rows.len) * stride;
-        let size = view.dtype.bytes(2) / 2;
-        let first = start - start % (caps.offset_alignment / size).max(1) as usize;
+        let step = match view.dtype.is_quantised() {
+            true => stride * aligned_rows(caps, stride),
+            false => (caps.offset_alignment * 2 / view.dtype.bytes(2)).max(1) as usize,
+        };
+        let first = start - start % step;
         let view = View { start: view.start + first, shape: [end - first].into(), ..view.clone() };
         Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
     }
@@ -204,32 +231,46 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
         dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
     }
     dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
-    dispatch = operands(dispatch, &a, &b, &out);
+    let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
+    let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
+    dispatch = operands(dispatch, &a, &b, &out).read(a.view.clone());
+    dispatch = quants.into_iter().fold(dispatch, Dispatch::read);
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
+    dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
     dispatch = epilogue(op, io, dispatch, like_out, last);
     cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
 }
 
-/// Binds the operands, and puts in the snippets that load and store in the widths that the sizes allow.
+/// The text that makes numbers of a stored type's words; f32 needs none.
+pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
+    match dtype {
+        DType::F16 => Some(&WEIGHT_F16),
+        DType::BF16 => Some(&WEIGHT_BF16),
+        DType::Q8_0 => Some(&WEIGHT_Q8_0),
+        DType::Q4_0 => Some(&WEIGHT_Q4_0),
+        DType::Q4_1 => Some(&WEIGHT_Q4_1),
+        DType::F32 | DType::U32 | DType::I32 => None,
+    }
+}
+
+/// Puts in the snippets that load and store in the widths that the sizes allow.
 fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
+        (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => &B_BLOCKS,
         (DType::F16 | DType::BF16, true) => &B_HALF4,
         (DType::F16 | DType::BF16, false) => &B_HALF1,
         (_, true) => &B_VEC4,
         (_, false) => &B_SCALAR,
     };
-    let dispatch = match b.view.dtype {
-        DType::F16 => dispatch.snippet(&WEIGHT_F16),
-        DType::BF16 => dispatch.snippet(&WEIGHT_BF16),
-        _ => dispatch,
+    let dispatch = match weight_snippet(b.view.dtype) {
+        Some(weight) => dispatch.snippet(weight),
+        None => dispatch,
     };
     dispatch
         .snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR })
         .snippet(load_b)
         .snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR })
         .snippet(&FINISH)
-        .read(a.view.clone())
-        .read(b.view.clone())
 }
 
 /// Binds what is added after the product, and puts in the snippets that add it.
@@ -274,6 +315,8 @@ fn kernel(variant: Variant) -> &'static Kernel {
         Variant::Registers => &REGISTERS,
         Variant::Subgroup4 | Variant::Subgroup8 => &SUBGROUP,
         Variant::Row => &ROW,
+        Variant::RowBlocks => &ROW_BLOCKS,
+        Variant::RowBlocksShuffle => &ROW_BLOCKS_SHUFFLE,
     }
 }
 
@@ -292,7 +335,11 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
         Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
         Variant::Subgroup4 => subgroups(4),
         Variant::Subgroup8 => subgroups(8),
-        Variant::Row => {
+        Variant::RowBlocksShuffle => {
+            let rows = p.m.next_power_of_two() as u32;
+            dispatch.constant("ROWS", rows).groups(p.batch * p.n.div_ceil(32))
+        }
+        Variant::Row | Variant::RowBlocks => {
             // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
             let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
             let rows = p.m.next_power_of_two() as u32;

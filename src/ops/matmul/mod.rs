@@ -5,7 +5,7 @@ mod op;
 mod problem;
 mod variant;
 
-pub(super) use launch::Operands;
+pub(super) use launch::{Operands, weight_snippet};
 pub use op::Matmul;
 pub use problem::{Form, Problem};
 pub use variant::Variant;
@@ -75,7 +75,7 @@ pub fn matmul_tn_rows(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.apply1(Matmul::new(Form::Tn).flattened(), &[a, b])
 }
 
-/// `x · W + bias`: x (…, in) gives (…, out). The weight may be stored in f16 or bf16; the bias has (out) elements.
+/// `x · W + bias`: x (…, in) gives (…, out). The weight may be stored in f16, bf16 or quantised; the bias has (out) elements.
 ///
 /// # Errors
 /// As [`matmul`].
@@ -96,7 +96,7 @@ pub struct LinearOptions {
     pub residual: Option<Tensor>,
 }
 
-/// `act(x · W + bias) + residual`: x (…, in) gives (…, out). The weight may be stored in f16 or bf16.
+/// `act(x · W + bias) + residual`: x (…, in) gives (…, out). The weight may be stored in f16, bf16 or quantised.
 ///
 /// # Errors
 /// As [`matmul`].

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 /// `pre = α op(A) op(B) + bias`, `out = act(pre) + residual`, `op` being a transposition or nothing (see [`Form`]).
 ///
-/// Inputs: A (…, M, K) f32; B f32, f16 or bf16, with two axes (then all leading axes of A are rows of one product) or with
+/// Inputs: A (…, M, K) f32; B f32, f16, bf16 or quantised, with two axes (then all leading axes of A are rows of one product) or with
 /// the leading axes of A (then a product each); if `bias`, one of (N); if `residual`, one of the result's shape.
 /// Outputs: `out` and, if `keep_pre`, `pre`, which is not written unless something reads it.
 ///
 /// Gradients with d = dout act′(pre): `A · B`: dA = α d Bᵀ, dB = α Aᵀ d. `A · Bᵀ`: dA = α d B, dB = α dᵀ A. `Aᵀ · B`: dA = α B dᵀ,
-/// dB = α A d. dbias = the sum of d's rows, dresidual = dout. The gradient of B is f32 whatever B is stored in.
+/// dB = α A d. dbias = the sum of d's rows, dresidual = dout. The gradient of B is f32 whatever B is stored in; a quantised B has none.
 #[derive(Clone, Debug)]
 pub struct Matmul {
     /// What prints.

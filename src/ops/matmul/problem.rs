@@ -1,6 +1,6 @@
 //! What a matrix product has to do: sizes and strides, without kernels.
 
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
 use std::fmt;
@@ -67,8 +67,12 @@ impl Problem {
         if a.dtype != DType::F32 {
             return fail(format!("a is {a}, it must be f32"));
         }
-        if !b.dtype.is_float() || (form == Form::Tn && b.dtype != DType::F32) {
-            return fail(format!("b is {b}, it must be {}", if form == Form::Tn { "f32" } else { "f32, f16 or bf16" }));
+        if !b.dtype.is_weight() || (form == Form::Tn && b.dtype != DType::F32) {
+            let allowed = if form == Form::Tn { "f32" } else { "f32, f16, bf16 or quantised" };
+            return fail(format!("b is {b}, it must be {allowed}"));
+        }
+        if !b.dtype.holds_rows_of(b.shape.last()) {
+            return fail(format!("b is {b}, quantised rows must be multiples of {BLOCK}; keep it in f16 or f32"));
         }
         for (which, ty) in [("a", a), ("b", b)] {
             let least = if which == "b" && !flat { 2 } else { 1 };

@@ -19,6 +19,10 @@ pub enum Variant {
     Subgroup8,
     /// Up to 8 rows, B read once.
     Row,
+    /// The same for a quantised B whose blocks lie along k, block by block.
+    RowBlocks,
+    /// The same, A spread by shuffles in subgroups of 8.
+    RowBlocksShuffle,
 }
 
 /// The most rows that [`Variant::Row`] takes.
@@ -26,8 +30,16 @@ const MOST_ROWS: usize = 8;
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Row, Self::Tile64, Self::Tile32, Self::Subgroup8, Self::Subgroup4, Self::Registers];
+    pub const ALL: [Self; 8] = [
+        Self::Row,
+        Self::RowBlocks,
+        Self::RowBlocksShuffle,
+        Self::Tile64,
+        Self::Tile32,
+        Self::Subgroup8,
+        Self::Subgroup4,
+        Self::Registers,
+    ];
 
     /// The name that prints.
     #[must_use]
@@ -39,6 +51,8 @@ impl Variant {
             Self::Subgroup4 => "subgroup4",
             Self::Subgroup8 => "subgroup8",
             Self::Row => "row",
+            Self::RowBlocks => "row_blocks",
+            Self::RowBlocksShuffle => "row_blocks_shuffle",
         }
     }
 
@@ -57,6 +71,8 @@ impl Variant {
             // Accumulators are an array of one vector a lane: wider subgroups would spill them.
             Self::Subgroup4 | Self::Subgroup8 => matches!(caps.subgroup, Some(4..=16)),
             Self::Row => problem.m <= MOST_ROWS && !problem.form.a_transposed(),
+            Self::RowBlocksShuffle => Self::RowBlocks.is_legal(caps, problem) && caps.subgroup == Some(8),
+            Self::RowBlocks => problem.m <= MOST_ROWS && problem.form.b_transposed() && problem.weight.is_quantised(),
         }
     }
 
@@ -64,6 +80,8 @@ impl Variant {
     ///
     /// | adapter | rows | variant |
     /// |---|---|---|
+    /// | CPU, fixed subgroups of 8, B quantised along k | up to 4 | row_blocks_shuffle |
+    /// | others, B quantised along k | as for row | row_blocks |
     /// | GPU | up to 8 | row |
     /// | GPU | more, 48 tiles of 64×64 or more | tile64 |
     /// | GPU | more, fewer tiles | tile32 |
@@ -74,6 +92,10 @@ impl Variant {
     #[must_use]
     pub fn choose(caps: &Caps, problem: &Problem) -> Self {
         let most = if caps.class == AdapterClass::Gpu { MOST_ROWS } else { 4 };
+        if problem.m <= most && Self::RowBlocks.is_legal(caps, problem) {
+            let shuffle = caps.class == AdapterClass::Cpu && Self::RowBlocksShuffle.is_legal(caps, problem);
+            return if shuffle { Self::RowBlocksShuffle } else { Self::RowBlocks };
+        }
         if problem.m <= most && Self::Row.is_legal(caps, problem) {
             return Self::Row;
         }

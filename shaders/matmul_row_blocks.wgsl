@@ -1,0 +1,72 @@
+// matmul_row_blocks: C = α A Bᵀ for a few rows and a quantised B, as in decoding: B is read once, a block of 32 along k at a time.
+//
+//   A weight is d q + m, so that a block's part of a sum is d Σ a q + m Σ a. An invocation computes 4 columns of all rows, over every
+//   SLICES-th block; the slices are summed at the end, in order.
+//
+// in, out    see matmul_problem; scales of B at binding 4
+// grid       a workgroup 4 LANES columns, columns fastest, then the batch
+// constants  ROWS: 1, 2, 4 or 8, at least m; LANES and SLICES: a workgroup has LANES × SLICES invocations
+// needs      quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); 16 LANES × SLICES bytes of workgroup memory,
+//            unused if SLICES is 1
+// numerics   f32
+
+var<workgroup> partial: array<vec4f, LANES * SLICES>;
+
+// Loads of four words for a block, and quants of four that a word has.
+const LOADS = 8u / WORD_WEIGHTS;
+const FOURS = WORD_WEIGHTS / 4u;
+
+@compute @workgroup_size(LANES * SLICES)
+fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) index: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let lane = index / SLICES;
+    let slice = index % SLICES;
+    let across_n = (p.n + 4u * LANES - 1u) / (4u * LANES);
+    let column = (group % across_n * LANES + lane) * 4u;
+    let batch = group / across_n;
+    var acc: array<vec4f, ROWS>;
+    for (var block = slice; block < p.k / 32u; block += SLICES) {
+        let at = vec4u(block_at(batch, column, p.n, block), block_at(batch, column + 1u, p.n, block),
+            block_at(batch, column + 2u, p.n, block), block_at(batch, column + 3u, p.n, block));
+        var sums: array<vec4f, ROWS>;
+        var a_sums: array<f32, ROWS>;
+        for (var load = 0u; load < LOADS; load++) {
+            let x = b[at.x * LOADS + load];
+            let y = b[at.y * LOADS + load];
+            let z = b[at.z * LOADS + load];
+            let t = b[at.w * LOADS + load];
+            // Word j of all four columns.
+            var words = array<vec4u, 4>(vec4u(x.x, y.x, z.x, t.x), vec4u(x.y, y.y, z.y, t.y),
+                vec4u(x.z, y.z, z.z, t.z), vec4u(x.w, y.w, z.w, t.w));
+            for (var j = 0u; j < 4u; j++) {
+                for (var four = 0u; four < FOURS; four++) {
+                    let k = block * 32u + (load * 4u + j) * WORD_WEIGHTS + four * 4u;
+                    let q = array<vec4f, 4>(quants(words[j], four * 4u), quants(words[j], four * 4u + 1u),
+                        quants(words[j], four * 4u + 2u), quants(words[j], four * 4u + 3u));
+                    for (var r = 0u; r < ROWS; r++) {
+                        let a = load_a(batch, r, p.m, k, p.k);
+                        sums[r] += a.x * q[0] + a.y * q[1] + a.z * q[2] + a.w * q[3];
+                        a_sums[r] += (a.x + a.y) + (a.z + a.w);
+                    }
+                }
+            }
+        }
+        let scale = array<vec2f, 4>(step_and_offset(scales[at.x]), step_and_offset(scales[at.y]),
+            step_and_offset(scales[at.z]), step_and_offset(scales[at.w]));
+        let d = vec4f(scale[0].x, scale[1].x, scale[2].x, scale[3].x);
+        let m = vec4f(scale[0].y, scale[1].y, scale[2].y, scale[3].y);
+        for (var r = 0u; r < ROWS; r++) { acc[r] += d * sums[r] + m * a_sums[r]; }
+    }
+    for (var r = 0u; r < ROWS; r++) {
+        if (SLICES > 1u) {
+            partial[slice * LANES + lane] = acc[r];
+            workgroupBarrier();
+            if (slice == 0u) {
+                for (var i = 1u; i < SLICES; i++) { acc[r] += partial[i * LANES + lane]; }
+            }
+            workgroupBarrier();
+        }
+        if (slice == 0u) { store(batch, r, column, acc[r]); }
+    }
+}

@@ -1,0 +1,60 @@
+// matmul_row_blocks_shuffle: C = α A Bᵀ for a few rows and a quantised B, for drivers that run shaders on the CPU with subgroups of 8.
+//
+//   As matmul_row_blocks, but a load of the same word by all lanes costs as much as one of eight words: each lane loads other elements
+//   of A, the 32 of a block between them, and shuffles spread them.
+//
+// in, out    see matmul_problem; scales of B at binding 4
+// grid       a workgroup 32 columns, columns fastest, then the batch
+// constants  ROWS: 1, 2, 4 or 8, at least m
+// needs      subgroups of 8, a workgroup is one; quants and step_and_offset (weight_q*), block_at (matmul_b_blocks)
+// numerics   f32
+
+// Loads of four words for a block.
+const LOADS = 8u / WORD_WEIGHTS;
+
+@compute @workgroup_size(8)
+fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let across_n = (p.n + 31u) / 32u;
+    let column = (group % across_n * 8u + lane) * 4u;
+    let batch = group / across_n;
+    let first = vec4u(block_at(batch, column, p.n, 0u), block_at(batch, column + 1u, p.n, 0u),
+        block_at(batch, column + 2u, p.n, 0u), block_at(batch, column + 3u, p.n, 0u));
+    var acc: array<vec4f, ROWS>;
+    for (var block = 0u; block < p.k / 32u; block++) {
+        let at = first + block;
+        let s0 = step_and_offset(scales[at.x]);
+        let s1 = step_and_offset(scales[at.y]);
+        let s2 = step_and_offset(scales[at.z]);
+        let s3 = step_and_offset(scales[at.w]);
+        var a: array<vec4f, ROWS>;
+        var sums: array<vec4f, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { a[r] = load_a(batch, r, p.m, block * 32u + lane * 4u, p.k); }
+        for (var load = 0u; load < LOADS; load++) {
+            let x = b[at.x * LOADS + load];
+            let y = b[at.y * LOADS + load];
+            let z = b[at.z * LOADS + load];
+            let t = b[at.w * LOADS + load];
+            // Word j of all four columns.
+            var words = array<vec4u, 4>(vec4u(x.x, y.x, z.x, t.x), vec4u(x.y, y.y, z.y, t.y),
+                vec4u(x.z, y.z, z.z, t.z), vec4u(x.w, y.w, z.w, t.w));
+            for (var j = 0u; j < 4u; j++) {
+                let source = (load * 4u + j) * WORD_WEIGHTS / 4u;
+                for (var r = 0u; r < ROWS; r++) {
+                    sums[r] += subgroupShuffle(a[r].x, source) * quants(words[j], 0u) + subgroupShuffle(a[r].y, source) * quants(words[j], 1u)
+                        + subgroupShuffle(a[r].z, source) * quants(words[j], 2u) + subgroupShuffle(a[r].w, source) * quants(words[j], 3u);
+                    if (WORD_WEIGHTS == 8u) {
+                        sums[r] += subgroupShuffle(a[r].x, source + 1u) * quants(words[j], 4u) + subgroupShuffle(a[r].y, source + 1u) * quants(words[j], 5u)
+                            + subgroupShuffle(a[r].z, source + 1u) * quants(words[j], 6u) + subgroupShuffle(a[r].w, source + 1u) * quants(words[j], 7u);
+                    }
+                }
+            }
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            let total = subgroupAdd((a[r].x + a[r].y) + (a[r].z + a[r].w));
+            acc[r] += vec4f(s0.x, s1.x, s2.x, s3.x) * sums[r] + vec4f(s0.y, s1.y, s2.y, s3.y) * total;
+        }
+    }
+    for (var r = 0u; r < ROWS; r++) { store(batch, r, column, acc[r]); }
+}

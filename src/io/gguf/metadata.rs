@@ -1,0 +1,93 @@
+//! Access to a file's metadata by key, which says what is wrong with a value: missing, of another kind, out of range.
+
+use super::reader::{List, Value};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The metadata of a file.
+#[derive(Debug)]
+pub(super) struct Metadata<'a> {
+    pub(super) path: &'a Path,
+    pub(super) values: BTreeMap<&'a str, Value<'a>>,
+}
+
+impl<'a> Metadata<'a> {
+    /// An error about a key.
+    pub(super) fn refuse(&self, key: &str, message: impl std::fmt::Display) -> Error {
+        Error::format(self.path, format!("{key:?} {message}"))
+    }
+
+    fn of<T>(&self, key: &str, kind: &str, pick: impl Fn(Value<'a>) -> Option<T>) -> Result<Option<T>> {
+        let Some(&value) = self.values.get(key) else { return Ok(None) };
+        pick(value).map(Some).ok_or_else(|| self.refuse(key, format!("is no {kind}")))
+    }
+
+    fn expect<T>(&self, key: &str, found: Option<T>) -> Result<T> {
+        found.ok_or_else(|| self.refuse(key, "is missing: the file is no whole model, or of another format"))
+    }
+
+    /// A count that is not negative.
+    pub(super) fn count(&self, key: &str) -> Result<Option<u64>> {
+        self.of(key, "whole number", |value| match value {
+            Value::Unsigned(number) => Some(number),
+            Value::Signed(number) => u64::try_from(number).ok(),
+            _ => None,
+        })
+    }
+
+    pub(super) fn expect_count(&self, key: &str) -> Result<u64> {
+        let found = self.count(key)?;
+        self.expect(key, found)
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.of(key, "number", |value| match value {
+            Value::Float(number) => Some(number),
+            Value::Unsigned(number) => Some(number as f64),
+            Value::Signed(number) => Some(number as f64),
+            _ => None,
+        })
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.of(key, "flag", |value| match value {
+            Value::Flag(flag) => Some(flag),
+            _ => None,
+        })
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
+        self.of(key, "text in UTF-8", |value| match value {
+            Value::Text(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        })
+    }
+
+    pub(super) fn expect_text(&self, key: &str) -> Result<&'a str> {
+        let found = self.text(key)?;
+        self.expect(key, found)
+    }
+
+    fn list(&self, key: &str) -> Result<Option<List<'a>>> {
+        self.of(key, "list", |value| match value {
+            Value::List(list) => Some(list),
+            _ => None,
+        })
+    }
+
+    pub(super) fn expect_texts(&self, key: &str) -> Result<Vec<&'a str>> {
+        let list = self.expect(key, self.list(key)?)?;
+        let texts = list.texts(key).ok_or_else(|| self.refuse(key, "is no list of texts"))?;
+        texts.map_err(|message| Error::format(self.path, message))
+    }
+
+    /// A list of whole numbers, which must have `count` items.
+    pub(super) fn integers(&self, key: &str, count: usize) -> Result<Option<Vec<i64>>> {
+        let Some(list) = self.list(key)? else { return Ok(None) };
+        if list.count() != count {
+            return Err(self.refuse(key, format!("has {} items, {count} were expected", list.count())));
+        }
+        list.integers(key).map(Some).ok_or_else(|| self.refuse(key, "is no list of whole numbers"))
+    }
+}

@@ -1,0 +1,327 @@
+//! The bytes of a GGUF file: header, metadata, and where the tensors lie. Nothing is believed before it is checked, and
+//! nothing is allocated by a number that the file merely claims.
+//!
+//! Layout, little-endian: `GGUF`, version u32, tensors u64, metadata entries u64; each entry a key, a type u32 and a value;
+//! each tensor a name, axes u32, extents u64 (the fastest first), type u32, offset u64; then, aligned, the data. A text is
+//! its length u64 and its bytes; a list the type of its items u32, their number u64, and the items.
+
+use super::super::convert::FileType;
+use crate::dtype::{BLOCK, DType};
+use crate::error::human_bytes;
+use crate::shape::Shape;
+use safetensors::Dtype;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// The first bytes of every file.
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
+/// Tensors begin at multiples of this where the file says nothing else.
+const ALIGNMENT: u64 = 32;
+/// More axes than any tensor of the format has are damage.
+const MOST_AXES: u32 = 4;
+
+const AGAIN: &str = "copy or download it again";
+
+/// Reads numbers and texts, and never past the end.
+#[derive(Clone, Copy, Debug)]
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    fn take(&mut self, count: u64, what: &str) -> Result<&'a [u8], String> {
+        let left = self.left();
+        match usize::try_from(count).ok().filter(|&count| count <= left) {
+            Some(count) => {
+                self.at += count;
+                Ok(&self.bytes[self.at - count..self.at])
+            }
+            None => Err(format!("is truncated or damaged: {what} takes {count} bytes, {left} follow; {AGAIN}")),
+        }
+    }
+
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], String> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N as u64, what)?);
+        Ok(array)
+    }
+
+    fn u32(&mut self, what: &str) -> Result<u32, String> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self, what: &str) -> Result<u64, String> {
+        self.array(what).map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self, what: &str) -> Result<&'a [u8], String> {
+        let length = self.u64(what)?;
+        self.take(length, what)
+    }
+
+    fn name(&mut self, what: &str) -> Result<&'a str, String> {
+        let bytes = self.bytes(what)?;
+        std::str::from_utf8(bytes).map_err(|_| format!("is damaged: {what} is not UTF-8; {AGAIN}"))
+    }
+}
+
+/// A value of the metadata.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Flag(bool),
+    /// UTF-8, if the writer was right.
+    Text(&'a [u8]),
+    List(List<'a>),
+}
+
+/// A list of the metadata, whose items are read when they are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List<'a> {
+    kind: u32,
+    count: usize,
+    items: Cursor<'a>,
+}
+
+const TEXT: u32 = 8;
+const LIST: u32 = 9;
+
+/// The bytes of a number by its type in the file.
+fn number_bytes(kind: u32) -> Option<usize> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+fn value<'a>(cursor: &mut Cursor<'a>, kind: u32, key: &str) -> Result<Value<'a>, String> {
+    Ok(match kind {
+        0 => Value::Unsigned(cursor.array::<1>(key)?[0].into()),
+        1 => Value::Signed(i8::from_le_bytes(cursor.array(key)?).into()),
+        2 => Value::Unsigned(u16::from_le_bytes(cursor.array(key)?).into()),
+        3 => Value::Signed(i16::from_le_bytes(cursor.array(key)?).into()),
+        4 => Value::Unsigned(cursor.u32(key)?.into()),
+        5 => Value::Signed(i32::from_le_bytes(cursor.array(key)?).into()),
+        6 => Value::Float(f32::from_le_bytes(cursor.array(key)?).into()),
+        7 => Value::Flag(cursor.array::<1>(key)?[0] != 0),
+        TEXT => Value::Text(cursor.bytes(key)?),
+        LIST => Value::List(list(cursor, key)?),
+        10 => Value::Unsigned(cursor.u64(key)?),
+        11 => Value::Signed(i64::from_le_bytes(cursor.array(key)?)),
+        12 => Value::Float(f64::from_le_bytes(cursor.array(key)?)),
+        _ => return Err(format!("is damaged, or newer than what is read here: {key:?} has the unknown type {kind}")),
+    })
+}
+
+fn list<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<List<'a>, String> {
+    let (kind, count) = (cursor.u32(key)?, cursor.u64(key)?);
+    let mut items = *cursor;
+    if kind == TEXT {
+        // Each takes at least its length, so that a claimed number ends at the end of the file.
+        for _ in 0..count {
+            cursor.bytes(key)?;
+        }
+    } else {
+        let size = number_bytes(kind).ok_or_else(|| format!("is damaged: {key:?} lists items of type {kind}"))?;
+        cursor.take(count.saturating_mul(size as u64), key)?;
+    }
+    items.bytes = &items.bytes[..cursor.at];
+    // As many bytes at least were there.
+    Ok(List { kind, count: count as usize, items })
+}
+
+impl<'a> List<'a> {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The items as texts, `None` if they are others.
+    pub(super) fn texts(mut self, key: &str) -> Option<Result<Vec<&'a str>, String>> {
+        (self.kind == TEXT).then(|| (0..self.count).map(|_| self.items.name(key)).collect())
+    }
+
+    /// The items as whole numbers, `None` if they are others.
+    pub(super) fn integers(mut self, key: &str) -> Option<Vec<i64>> {
+        let mut numbers = Vec::new();
+        for _ in 0..self.count {
+            numbers.push(match value(&mut self.items, self.kind, key).ok()? {
+                Value::Unsigned(number) => i64::try_from(number).ok()?,
+                Value::Signed(number) => number,
+                _ => return None,
+            });
+        }
+        Some(numbers)
+    }
+}
+
+/// A tensor and where its bytes lie in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Info {
+    pub(super) dtype: FileType,
+    pub(super) shape: Shape,
+    pub(super) range: Range<usize>,
+}
+
+/// What a file says of itself.
+#[derive(Debug)]
+pub(super) struct Header<'a> {
+    pub(super) metadata: BTreeMap<&'a str, Value<'a>>,
+    pub(super) tensors: BTreeMap<&'a str, Info>,
+}
+
+impl<'a> Header<'a> {
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
+        let mut cursor = Cursor { bytes, at: 0 };
+        check_version(&mut cursor)?;
+        let (tensors, entries) = (cursor.u64("the header")?, cursor.u64("the header")?);
+        let mut metadata = BTreeMap::new();
+        for _ in 0..entries {
+            let key = cursor.name("a key of the metadata")?;
+            let kind = cursor.u32(key)?;
+            if metadata.insert(key, value(&mut cursor, kind, key)?).is_some() {
+                return Err(format!("is damaged: it holds {key:?} twice; {AGAIN}"));
+            }
+        }
+        let mut claims = BTreeMap::new();
+        for _ in 0..tensors {
+            let name = cursor.name("the name of a tensor")?;
+            if claims.insert(name, Claim::read(&mut cursor, name)?).is_some() {
+                return Err(format!("is damaged: it holds tensor {name:?} twice; {AGAIN}"));
+            }
+        }
+        let alignment = alignment(&metadata)?;
+        let start = (cursor.at as u64).next_multiple_of(alignment);
+        let place = |(name, claim): (&'a str, Claim)| Ok((name, claim.place(name, start, alignment, bytes.len())?));
+        let tensors = claims.into_iter().map(place).collect::<Result<BTreeMap<_, _>, String>>()?;
+        check_apart(&tensors)?;
+        Ok(Self { metadata, tensors })
+    }
+}
+
+fn check_version(cursor: &mut Cursor<'_>) -> Result<(), String> {
+    if cursor.bytes.starts_with(b"version https://git-lfs") {
+        return Err("is a Git LFS pointer, not the weights: run `git lfs pull` in its folder".into());
+    }
+    if !cursor.bytes.starts_with(MAGIC) {
+        return Err("is no GGUF file: give one, or a folder with config.json and model.safetensors".into());
+    }
+    cursor.at = MAGIC.len();
+    match cursor.u32("the version")? {
+        2 | 3 => Ok(()),
+        version if (2..=3).contains(&version.swap_bytes()) => {
+            Err("is a big-endian GGUF file, and only little-endian ones are read: convert it on the machine it is from"
+                .into())
+        }
+        version => Err(format!("has version {version} of GGUF; versions 2 and 3 are read: convert the model again")),
+    }
+}
+
+fn alignment(metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64, String> {
+    match metadata.get("general.alignment") {
+        None => Ok(ALIGNMENT),
+        Some(Value::Unsigned(alignment)) if alignment.is_power_of_two() && *alignment <= 1 << 20 => Ok(*alignment),
+        Some(other) => Err(format!("is damaged: general.alignment is {other:?}, not a power of two; {AGAIN}")),
+    }
+}
+
+/// What the file says of a tensor.
+struct Claim {
+    dtype: FileType,
+    shape: Shape,
+    bytes: usize,
+    offset: u64,
+}
+
+impl Claim {
+    fn read(cursor: &mut Cursor<'_>, name: &str) -> Result<Self, String> {
+        let damaged = |what: String| format!("is damaged: tensor {name:?} {what}; {AGAIN}");
+        let axes = cursor.u32(name)?;
+        if !(1..=MOST_AXES).contains(&axes) {
+            return Err(damaged(format!("has {axes} axes")));
+        }
+        let mut extents = Vec::new();
+        for _ in 0..axes {
+            extents.push(usize::try_from(cursor.u64(name)?).unwrap_or(usize::MAX));
+        }
+        let count = extents.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
+        let dtype = file_type(cursor.u32(name)?).map_err(|ty| {
+            let read = "F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read: quantise the model to one of these";
+            format!("tensor {name:?} is of type {ty}, which is not supported; {read}")
+        })?;
+        if matches!(dtype, FileType::Blocks(_)) && !extents[0].is_multiple_of(BLOCK) {
+            return Err(damaged(format!("has rows of {}, which are no whole blocks", extents[0])));
+        }
+        let bytes = count.filter(|&count| count > 0).and_then(|count| dtype.bytes(count));
+        let bytes = bytes.ok_or_else(|| damaged(format!("has the extents {extents:?}")))?;
+        extents.reverse();
+        Ok(Self { dtype, shape: extents.into(), bytes, offset: cursor.u64(name)? })
+    }
+
+    /// Where it lies in a file of `length` bytes whose data begin at `start`.
+    fn place(self, name: &str, start: u64, alignment: u64, length: usize) -> Result<Info, String> {
+        if !self.offset.is_multiple_of(alignment) {
+            let offset = self.offset;
+            return Err(format!(
+                "is damaged: tensor {name:?} has the offset {offset}, no multiple of {alignment}; {AGAIN}"
+            ));
+        }
+        let first = start.checked_add(self.offset).and_then(|first| usize::try_from(first).ok());
+        let range = first.and_then(|first| Some(first..first.checked_add(self.bytes)?));
+        match range {
+            Some(range) if range.end <= length => Ok(Info { dtype: self.dtype, shape: self.shape, range }),
+            _ => {
+                let (takes, has) = (human_bytes(self.bytes as u64), human_bytes(length as u64));
+                Err(format!("is truncated: tensor {name:?} of {takes} ends behind the {has} that are there; {AGAIN}"))
+            }
+        }
+    }
+}
+
+/// The element type by its number; what it is called where it is not read.
+fn file_type(number: u32) -> Result<FileType, String> {
+    const OTHERS: [(u32, &str); 11] = [
+        (6, "Q5_0"),
+        (7, "Q5_1"),
+        (9, "Q8_1"),
+        (10, "Q2_K"),
+        (11, "Q3_K"),
+        (12, "Q4_K"),
+        (13, "Q5_K"),
+        (14, "Q6_K"),
+        (15, "Q8_K"),
+        (20, "IQ4_NL"),
+        (23, "IQ4_XS"),
+    ];
+    Ok(match number {
+        0 => FileType::Plain(Dtype::F32),
+        1 => FileType::Plain(Dtype::F16),
+        2 => FileType::Blocks(DType::Q4_0),
+        3 => FileType::Blocks(DType::Q4_1),
+        8 => FileType::Blocks(DType::Q8_0),
+        30 => FileType::Plain(Dtype::BF16),
+        _ => {
+            let name = OTHERS.iter().find(|(other, _)| *other == number).map(|(_, name)| (*name).to_owned());
+            return Err(name.unwrap_or_else(|| number.to_string()));
+        }
+    })
+}
+
+/// No byte belongs to two tensors.
+fn check_apart(tensors: &BTreeMap<&str, Info>) -> Result<(), String> {
+    let mut places: Vec<(&Range<usize>, &str)> = tensors.iter().map(|(name, info)| (&info.range, *name)).collect();
+    places.sort_by_key(|(range, _)| range.start);
+    match places.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
+        None => Ok(()),
+        Some(pair) => Err(format!("is damaged: tensors {:?} and {:?} overlap; {AGAIN}", pair[0].1, pair[1].1)),
+    }
+}

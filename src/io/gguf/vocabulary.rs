@@ -1,0 +1,151 @@
+//! The tokenizer in a file's metadata, as a `tokenizer.json`.
+
+use super::metadata::Metadata;
+use crate::error::Result;
+use crate::io::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const MERGES: &str = "tokenizer.ggml.merges";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+/// Types of tokens: they have a meaning of their own and are no text, or are text that is never cut.
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// Words as GPT-2 cuts them: an English ending, or letters, digits or signs with the blank in front, or blanks.
+const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+/// As Llama 3 cuts them: up to three digits, a sign joined to the letters behind it, lines' ends apart.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// As Qwen 2 cuts them: as Llama 3, each digit for itself.
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// What is cut out, one after the other, where the file names no way: signs, words, digits in threes.
+const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", "[0-9][0-9][0-9]"];
+
+/// The tokenizer; none if the file holds none.
+///
+/// # Errors
+/// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
+pub(super) fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Tokenizer>> {
+    match metadata.text(MODEL)? {
+        None => return Ok(None),
+        Some("gpt2") => {}
+        Some(other) => {
+            let message =
+                format!("is \"{other}\"; the tokenizer that is read from GGUF files is gpt2, a byte-level BPE");
+            return Err(metadata.refuse(MODEL, message));
+        }
+    }
+    let tokens = metadata.expect_texts(TOKENS)?;
+    let pre = metadata.text(PRE)?.unwrap_or("default");
+    let mut roles = json!({});
+    for (role, key) in [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")] {
+        if let Some(token) = special(metadata, &tokens, key)? {
+            roles[format!("{role}_token")] = json!(token);
+        }
+    }
+    let begins = metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(is_llama3(pre));
+    let first = if begins { special(metadata, &tokens, "bos")? } else { None };
+    let document = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "added_tokens": added(metadata, &tokens)?,
+        "pre_tokenizer": pre_tokenizer(metadata, pre)?,
+        "post_processor": first.map_or(Value::Null, |first| beginning(first, &tokens)),
+        "decoder": byte_level(true),
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": is_llama3(pre),
+            "vocab": vocabulary(metadata, &tokens)?, "merges": merges(metadata)?,
+        },
+    });
+    Tokenizer::from_json_with(metadata.path, document.to_string(), &[roles]).map(Some)
+}
+
+fn is_llama3(pre: &str) -> bool {
+    matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "falcon3")
+}
+
+/// The token that a key names by its id.
+fn special<'a>(metadata: &Metadata<'_>, tokens: &[&'a str], key: &str) -> Result<Option<&'a str>> {
+    let key = format!("tokenizer.ggml.{key}_token_id");
+    let Some(id) = metadata.count(&key)? else { return Ok(None) };
+    let token = usize::try_from(id).ok().and_then(|id| tokens.get(id));
+    let refuse = || metadata.refuse(&key, format!("is {id}, and there are {} tokens", tokens.len()));
+    token.map(|token| Some(*token)).ok_or_else(refuse)
+}
+
+fn vocabulary<'a>(metadata: &Metadata<'_>, tokens: &[&'a str]) -> Result<BTreeMap<&'a str, usize>> {
+    let mut vocabulary = BTreeMap::new();
+    for (id, token) in tokens.iter().enumerate() {
+        if let Some(before) = vocabulary.insert(*token, id) {
+            return Err(metadata.refuse(TOKENS, format!("holds {token:?} twice, as {before} and {id}")));
+        }
+    }
+    Ok(vocabulary)
+}
+
+fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
+    let pair = |merge: &str| {
+        let pair = merge.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(' '));
+        let pair = pair.map(|(a, b)| [a.to_owned(), b.to_owned()]);
+        pair.ok_or_else(|| metadata.refuse(MERGES, format!("holds {merge:?}, which is no pair of tokens")))
+    };
+    metadata.expect_texts(MERGES)?.into_iter().map(pair).collect()
+}
+
+/// Tokens that are found in a text before anything else is.
+fn added(metadata: &Metadata<'_>, tokens: &[&str]) -> Result<Vec<Value>> {
+    let Some(types) = metadata.integers(TYPES, tokens.len())? else { return Ok(Vec::new()) };
+    let known = types.iter().zip(tokens).enumerate().filter(|(_, (ty, _))| matches!(**ty, CONTROL | USER_DEFINED));
+    let token = |(id, (ty, token)): (usize, (&i64, &&str))| {
+        json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": *ty == CONTROL})
+    };
+    Ok(known.map(token).collect())
+}
+
+fn byte_level(words: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": words})
+}
+
+fn split(pattern: &str) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+}
+
+/// How a text is cut into words before merges, by the name that the file gives.
+fn pre_tokenizer(metadata: &Metadata<'_>, name: &str) -> Result<Value> {
+    let steps = match name {
+        "gpt-2" | "gpt2" | "phi-2" | "mpt" | "olmo" | "roberta-bpe" => vec![byte_level(true)],
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
+            vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)]
+        }
+        "qwen2" | "stablelm2" | "deepseek-r1-qwen" => vec![split(QWEN2), byte_level(false)],
+        "default" => DEFAULT.map(split).into_iter().chain([byte_level(false)]).collect(),
+        name if is_llama3(name) => vec![split(LLAMA3), byte_level(false)],
+        other => {
+            let message = format!(
+                "is \"{other}\"; supported are default, gpt-2, llama-bpe, qwen2, smollm and those that cut words as \
+                 these do. A folder with the model's tokenizer.json works as well"
+            );
+            return Err(metadata.refuse(PRE, message));
+        }
+    };
+    Ok(json!({"type": "Sequence", "pretokenizers": steps}))
+}
+
+/// Puts a token in front of each text for the model.
+fn beginning(token: &str, tokens: &[&str]) -> Value {
+    let id = tokens.iter().position(|t| *t == token);
+    let first = json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = |id: &str, ty: u32| json!({"Sequence": {"id": id, "type_id": ty}});
+    json!({
+        "type": "TemplateProcessing",
+        "single": [first, text("A", 0)],
+        "pair": [first, text("A", 0), text("B", 1)],
+        "special_tokens": { token: {"id": token, "ids": [id], "tokens": [token]} },
+    })
+}

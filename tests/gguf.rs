@@ -1,0 +1,596 @@
+//! GGUF files: a small one that is written here, damaged ones, and a real model where there is one.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+use half::{bf16, f16};
+use proptest::prelude::*;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
+use wgformer::graph::{Array, Values};
+use wgformer::io::{ModelFolder, gguf};
+use wgformer::models::{self, Decoder, Inputs};
+use wgformer::{DType, Error, Gpu, Graph, Program, Weights};
+
+const VOCABULARY: usize = 288;
+const WIDTH: usize = 64;
+const HEADS: usize = 4;
+const KEY_HEADS: usize = 2;
+const INNER: usize = 96;
+const LAYERS: usize = 2;
+
+fn text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text.as_bytes());
+}
+
+/// A value of the metadata.
+#[derive(Clone)]
+enum Meta {
+    U32(u32),
+    F32(f32),
+    Flag(bool),
+    Text(&'static str),
+    Texts(Vec<String>),
+    Integers(Vec<i32>),
+}
+
+impl Meta {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let mut kind = |kind: u32| bytes.extend(kind.to_le_bytes());
+        match self {
+            Self::U32(value) => {
+                kind(4);
+                bytes.extend(value.to_le_bytes());
+            }
+            Self::F32(value) => {
+                kind(6);
+                bytes.extend(value.to_le_bytes());
+            }
+            Self::Flag(value) => {
+                kind(7);
+                bytes.push(u8::from(*value));
+            }
+            Self::Text(value) => {
+                kind(8);
+                text(bytes, value);
+            }
+            Self::Texts(values) => {
+                kind(9);
+                bytes.extend(8_u32.to_le_bytes());
+                bytes.extend((values.len() as u64).to_le_bytes());
+                values.iter().for_each(|value| text(bytes, value));
+            }
+            Self::Integers(values) => {
+                kind(9);
+                bytes.extend(5_u32.to_le_bytes());
+                bytes.extend((values.len() as u64).to_le_bytes());
+                values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+            }
+        }
+    }
+}
+
+/// A tensor of the file: its number of type, and what its bytes stand for in the order of Hugging Face.
+struct Made {
+    name: String,
+    theirs: String,
+    shape: Vec<usize>,
+    kind: u32,
+    bytes: Vec<u8>,
+    values: Vec<f64>,
+}
+
+/// Reproducible numbers.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    /// From -0.3 to 0.3.
+    fn weight(&mut self) -> f32 {
+        (self.next() % 1000) as f32 * 6e-4 - 0.3
+    }
+
+    /// A row of `width` weights as the type has them in a file, and their values.
+    fn row(&mut self, kind: u32, width: usize) -> (Vec<u8>, Vec<f64>) {
+        let (mut bytes, mut values) = (Vec::new(), Vec::new());
+        let half = |x: f32| f16::from_f32(x);
+        while values.len() < width {
+            match kind {
+                0 => {
+                    let x = self.weight();
+                    bytes.extend(x.to_le_bytes());
+                    values.push(f64::from(x));
+                }
+                1 => {
+                    let x = half(self.weight());
+                    bytes.extend(x.to_le_bytes());
+                    values.push(x.to_f64());
+                }
+                30 => {
+                    let x = bf16::from_f32(self.weight());
+                    bytes.extend(x.to_le_bytes());
+                    values.push(x.to_f64());
+                }
+                _ => self.block(kind, &mut bytes, &mut values),
+            }
+        }
+        (bytes, values)
+    }
+
+    /// A block by the formulas: q8_0 d q, q4_0 d (q - 8), q4_1 d q + m; low nibbles first, high nibbles 16 later.
+    fn block(&mut self, kind: u32, bytes: &mut Vec<u8>, values: &mut Vec<f64>) {
+        let d = f16::from_f32(0.002 + (self.next() % 100) as f32 * 1e-4);
+        let m = f16::from_f32(self.weight() - 0.1);
+        bytes.extend(d.to_le_bytes());
+        if kind == 8 {
+            for _ in 0..32 {
+                let q = (self.next() % 256) as u8 as i8;
+                bytes.push(q as u8);
+                values.push(d.to_f64() * f64::from(q));
+            }
+            return;
+        }
+        if kind == 3 {
+            bytes.extend(m.to_le_bytes());
+        }
+        let quants: Vec<u8> = (0..32).map(|_| (self.next() % 16) as u8).collect();
+        bytes.extend((0..16).map(|j| quants[j] | quants[j + 16] << 4));
+        values.extend(quants.iter().map(|&q| match kind {
+            2 => d.to_f64() * (f64::from(q) - 8.0),
+            _ => d.to_f64() * f64::from(q) + m.to_f64(),
+        }));
+    }
+
+    /// A matrix; `heads`: its rows are written in pairs, for rotary positions that turn neighbours.
+    fn matrix(&mut self, name: &str, theirs: &str, [rows, width]: [usize; 2], kind: u32, heads: usize) -> Made {
+        let all: Vec<_> = (0..rows).map(|_| self.row(kind, width)).collect();
+        let values = all.iter().flat_map(|(_, values)| values.clone()).collect();
+        let order: Vec<usize> = match heads {
+            0 => (0..rows).collect(),
+            heads => {
+                let head = rows / heads;
+                // Row 2 i + half of a head in the file is row half · head/2 + i.
+                (0..rows).map(|row| row / head * head + row % head % 2 * (head / 2) + row % head / 2).collect()
+            }
+        };
+        let bytes = order.iter().flat_map(|&row| all[row].0.clone()).collect();
+        Made { name: name.into(), theirs: theirs.into(), shape: vec![rows, width], kind, bytes, values }
+    }
+
+    fn gains(&mut self, name: &str, theirs: &str) -> Made {
+        let (bytes, values): (Vec<[u8; 4]>, Vec<f64>) = (0..WIDTH)
+            .map(|_| {
+                let x = 1.0 + self.weight();
+                (x.to_le_bytes(), f64::from(x))
+            })
+            .unzip();
+        Made { name: name.into(), theirs: theirs.into(), shape: vec![WIDTH], kind: 0, bytes: bytes.concat(), values }
+    }
+}
+
+/// A small Llama with a tensor of every type.
+fn tensors() -> Vec<Made> {
+    let mut n = Numbers(1);
+    let mut all = vec![n.matrix("token_embd.weight", "model.embed_tokens.weight", [VOCABULARY, WIDTH], 8, 0)];
+    let head = WIDTH / HEADS;
+    for layer in 0..LAYERS {
+        let ours = |name: &str| format!("blk.{layer}.{name}.weight");
+        let theirs = |name: &str| format!("model.layers.{layer}.{name}.weight");
+        for (name, hugging_face, shape, kind, heads) in [
+            ("attn_q", "self_attn.q_proj", [WIDTH, WIDTH], [3, 2][layer], HEADS),
+            ("attn_k", "self_attn.k_proj", [KEY_HEADS * head, WIDTH], [2, 0][layer], KEY_HEADS),
+            ("attn_v", "self_attn.v_proj", [KEY_HEADS * head, WIDTH], 1, 0),
+            ("attn_output", "self_attn.o_proj", [WIDTH, WIDTH], 30, 0),
+            ("ffn_gate", "mlp.gate_proj", [INNER, WIDTH], 3, 0),
+            ("ffn_up", "mlp.up_proj", [INNER, WIDTH], 2, 0),
+            ("ffn_down", "mlp.down_proj", [WIDTH, INNER], 8, 0),
+        ] {
+            all.push(n.matrix(&ours(name), &theirs(hugging_face), shape, kind, heads));
+        }
+        all.push(n.gains(&ours("attn_norm"), &theirs("input_layernorm")));
+        all.push(n.gains(&ours("ffn_norm"), &theirs("post_attention_layernorm")));
+    }
+    all.push(n.gains("output_norm.weight", "model.norm.weight"));
+    all
+}
+
+/// The character that byte-level tokenizers write for a byte.
+fn byte_character(byte: u32) -> char {
+    let prints = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let rank = (0..byte).filter(|&b| !prints(b)).count() as u32;
+    char::from_u32(if prints(byte) { byte } else { 0x100 + rank }).unwrap()
+}
+
+/// Bytes, two words, an end and fillers.
+fn metadata() -> BTreeMap<&'static str, Meta> {
+    let mut tokens: Vec<String> = (0..256).map(|byte| byte_character(byte).to_string()).collect();
+    tokens.extend(["Ġt", "he", "Ġthe"].map(str::to_owned));
+    tokens.push("<|end|>".into());
+    tokens.extend((tokens.len()..VOCABULARY).map(|id| format!("<filler{id}>")));
+    let types = (0..VOCABULARY).map(|id| if id < 259 { 1 } else { 3 }).collect();
+    BTreeMap::from([
+        ("general.architecture", Meta::Text("llama")),
+        ("llama.attention.head_count", Meta::U32(HEADS as u32)),
+        ("llama.attention.head_count_kv", Meta::U32(KEY_HEADS as u32)),
+        ("llama.attention.layer_norm_rms_epsilon", Meta::F32(1e-5)),
+        ("llama.block_count", Meta::U32(LAYERS as u32)),
+        ("llama.context_length", Meta::U32(128)),
+        ("llama.embedding_length", Meta::U32(WIDTH as u32)),
+        ("llama.feed_forward_length", Meta::U32(INNER as u32)),
+        ("llama.rope.dimension_count", Meta::U32((WIDTH / HEADS) as u32)),
+        ("llama.rope.freq_base", Meta::F32(5000.0)),
+        ("tokenizer.ggml.add_bos_token", Meta::Flag(false)),
+        ("tokenizer.ggml.eos_token_id", Meta::U32(259)),
+        ("tokenizer.ggml.merges", Meta::Texts(["Ġ t", "h e", "Ġt he"].map(str::to_owned).into())),
+        ("tokenizer.ggml.model", Meta::Text("gpt2")),
+        ("tokenizer.ggml.pre", Meta::Text("smollm")),
+        ("tokenizer.ggml.token_type", Meta::Integers(types)),
+        ("tokenizer.ggml.tokens", Meta::Texts(tokens)),
+    ])
+}
+
+/// The file, and where its data begin.
+fn file(metadata: &BTreeMap<&'static str, Meta>, tensors: &[Made]) -> (Vec<u8>, usize) {
+    let mut bytes = b"GGUF".to_vec();
+    bytes.extend(3_u32.to_le_bytes());
+    bytes.extend((tensors.len() as u64).to_le_bytes());
+    bytes.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata {
+        text(&mut bytes, key);
+        value.write(&mut bytes);
+    }
+    let mut data: Vec<u8> = Vec::new();
+    for made in tensors {
+        text(&mut bytes, &made.name);
+        bytes.extend((made.shape.len() as u32).to_le_bytes());
+        made.shape.iter().rev().for_each(|&extent| bytes.extend((extent as u64).to_le_bytes()));
+        bytes.extend(made.kind.to_le_bytes());
+        bytes.extend((data.len() as u64).to_le_bytes());
+        data.extend(&made.bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    let start = bytes.len();
+    bytes.extend(data);
+    (bytes, start)
+}
+
+fn small() -> Vec<u8> {
+    file(&metadata(), &tensors()).0
+}
+
+fn with(key: &'static str, value: Meta) -> Vec<u8> {
+    let mut metadata = metadata();
+    metadata.insert(key, value);
+    file(&metadata, &tensors()).0
+}
+
+fn refusal(bytes: Vec<u8>) -> String {
+    let Err(error) = gguf::from_bytes("some/model.gguf", bytes) else { panic!("it was accepted") };
+    let message = error.to_string();
+    assert!(message.starts_with("some/model.gguf: "), "no path in: {message}");
+    message
+}
+
+fn gpus() -> Vec<Gpu> {
+    let gpus: Vec<Gpu> = Gpu::adapters().iter().map(|adapter| Gpu::open(adapter).unwrap()).collect();
+    assert!(!gpus.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
+    gpus
+}
+
+/// The logits of the last of some tokens.
+fn last_logits(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, tokens: &[u32]) -> Vec<f32> {
+    let (g, _) = logits_graph(model, tokens.len());
+    let program = Program::new(gpu, &g, weights).unwrap();
+    program.write("ids", bytemuck::cast_slice(tokens)).unwrap();
+    program.run().unwrap();
+    let logits = program.read_f32("logits").unwrap();
+    logits[(tokens.len() - 1) * model.dimensions().vocabulary..].to_vec()
+}
+
+fn logits_graph(model: &dyn Decoder, count: usize) -> (Graph, wgformer::Tensor) {
+    let mut g = Graph::new();
+    let ids = g.input("ids", [1, count], DType::U32).unwrap();
+    let inputs = Inputs::new(&mut g, ids).unwrap();
+    let hidden = model.hidden(&mut g, &inputs).unwrap();
+    let logits = model.logits(&mut g, hidden).unwrap();
+    g.output("logits", logits).unwrap();
+    (g, logits)
+}
+
+#[test]
+fn a_file_computes_what_its_formulas_say_on_every_adapter() {
+    let tensors = tensors();
+    let opened = gguf::from_bytes("small.gguf", file(&metadata(), &tensors).0).unwrap();
+    let model = models::decoder_of(&opened, None).unwrap();
+    let types: BTreeMap<String, DType> =
+        model.parameters().unwrap().into_iter().map(|(name, ty)| (name, ty.dtype)).collect();
+    let tokens: Vec<u32> = (0..19).map(|i| i * 13 % VOCABULARY as u32).collect();
+    let mut values = Values::new();
+    for made in &tensors {
+        let stored = match made.kind {
+            0 => DType::F32,
+            1 => DType::F16,
+            2 => DType::Q4_0,
+            3 => DType::Q4_1,
+            8 => DType::Q8_0,
+            _ => DType::BF16,
+        };
+        assert_eq!(types[&made.theirs], stored, "{}", made.theirs);
+        values.insert(made.theirs.clone(), Array::new(made.shape.as_slice(), made.values.clone()).unwrap());
+    }
+    assert_eq!(types.len(), tensors.len());
+    values.insert("ids".into(), Array::from_fn([1, tokens.len()], |i| f64::from(tokens[i])));
+    let (g, logits) = logits_graph(model.as_ref(), tokens.len());
+    let expected = g.evaluate(&values, &[logits]).unwrap().remove(0);
+    let expected = expected.row(tokens.len() - 1);
+    let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+    for gpu in gpus() {
+        // As they are in the file, and unpacked.
+        for storage in [None, Some(DType::F32)] {
+            let (model, weights) = models::load(&gpu, &opened, storage).unwrap();
+            let got = last_logits(&gpu, model.as_ref(), &weights, &tokens);
+            assert_eq!(got.len(), expected.len());
+            let error = got.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
+            let error = error.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
+            assert!(error / largest <= 1e-5, "{storage:?} on {}: error {:.1e}", gpu.info().name, error / largest);
+        }
+    }
+}
+
+#[test]
+fn the_tokenizer_of_the_file_is_the_one_it_describes() {
+    let opened = gguf::from_bytes("small.gguf", small()).unwrap();
+    let tokenizer = opened.expect_tokenizer().unwrap();
+    let (t, the) = (256, 258);
+    assert_eq!(tokenizer.encode("the the to<|end|>").unwrap(), [u32::from(b't'), 257, the, t, u32::from(b'o'), 259]);
+    // Each digit is a word of its own.
+    assert_eq!(tokenizer.encode("12").unwrap(), [u32::from(b'1'), u32::from(b'2')]);
+    assert_eq!(tokenizer.decode(&[the, t, 259]).unwrap(), " the t");
+    assert_eq!((tokenizer.eos(), tokenizer.special("bos")), (Some(259), None));
+    assert_eq!(models::end_tokens(opened.config.value()), [259]);
+    let begun = gguf::from_bytes("small.gguf", {
+        let mut metadata = metadata();
+        metadata.insert("tokenizer.ggml.bos_token_id", Meta::U32(260));
+        metadata.insert("tokenizer.ggml.add_bos_token", Meta::Flag(true));
+        file(&metadata, &tensors()).0
+    });
+    let begun = begun.unwrap().expect_tokenizer().unwrap().clone();
+    assert_eq!(begun.encode_for_model("to", None).unwrap().ids, [260, u32::from(b't'), u32::from(b'o')]);
+}
+
+/// Words of a text by the name of the way to cut it: each token is a byte, so that merges do not matter.
+#[test]
+fn texts_are_cut_as_the_file_says() {
+    let cut = |pre: &'static str, text: &str| {
+        let opened = gguf::from_bytes("small.gguf", with("tokenizer.ggml.pre", Meta::Text(pre))).unwrap();
+        let words = opened.expect_tokenizer().unwrap().encode_for_model(text, None).unwrap().words;
+        let mut lengths: Vec<usize> = Vec::new();
+        for (i, word) in words.iter().enumerate() {
+            if i > 0 && word == &words[i - 1] {
+                *lengths.last_mut().unwrap() += 1;
+            } else {
+                lengths.push(1);
+            }
+        }
+        lengths
+    };
+    // "A1234!" with a blank in front of the second copy, which joins what it stands before.
+    assert_eq!(cut("gpt-2", "A1234! A1234!"), [1, 4, 1, 2, 4, 1]);
+    assert_eq!(cut("smollm", "A1234! A1234!"), [1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1]);
+    assert_eq!(cut("llama-bpe", "A1234! A1234!"), [1, 3, 1, 1, 2, 3, 1, 1]);
+    assert_eq!(cut("qwen2", "A12! A12!"), [1, 1, 1, 1, 2, 1, 1, 1]);
+    assert_eq!(cut("default", "A1234! A1234!"), [1, 3, 1, 1, 2, 3, 1, 1]);
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    assert!(refusal(with("general.architecture", Meta::Text("mamba"))).contains("\"mamba\""));
+    assert!(refusal(with("tokenizer.ggml.model", Meta::Text("t5"))).contains("\"t5\""));
+    assert!(refusal(with("tokenizer.ggml.pre", Meta::Text("tekken"))).contains("\"tekken\""));
+    assert!(refusal(with("llama.expert_count", Meta::U32(8))).contains("experts"));
+    assert!(refusal(with("llama.rope.scaling.type", Meta::Text("yarn"))).contains("\"yarn\""));
+    assert!(refusal(with("llama.block_count", Meta::Text("two"))).contains("\"llama.block_count\" is no whole number"));
+    for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"] {
+        let key = format!("llama.{key}").leak();
+        for value in [0, 7, u32::MAX] {
+            let message = refusal(with(key, Meta::U32(value)));
+            assert!(message.contains("llama.") || message.contains("rows"), "{key} {value}: {message}");
+        }
+    }
+    assert!(refusal(with("llama.context_length", Meta::U32(u32::MAX))).contains("llama.context_length"));
+    assert!(refusal(with("tokenizer.ggml.eos_token_id", Meta::U32(9999))).contains("9999"));
+    assert!(refusal(with("tokenizer.ggml.token_type", Meta::Integers(vec![1; 5]))).contains("5 items"));
+    assert!(refusal(with("tokenizer.ggml.merges", Meta::Texts(vec!["ab".into()]))).contains("\"ab\""));
+    let mut lacking = metadata();
+    lacking.remove("llama.embedding_length");
+    assert!(refusal(file(&lacking, &tensors()).0).contains("\"llama.embedding_length\" is missing"));
+    let mut made = tensors();
+    made[3].kind = 14;
+    assert!(refusal(file(&metadata(), &made).0).contains("\"blk.0.attn_v.weight\" is of type Q6_K"));
+    let mut no_tokenizer = metadata();
+    no_tokenizer.remove("tokenizer.ggml.model");
+    let opened = gguf::from_bytes("m", file(&no_tokenizer, &tensors()).0).unwrap();
+    assert!(opened.expect_tokenizer().is_err());
+    assert!(refusal(b"PK\x03\x04".to_vec()).contains("no GGUF file"));
+    assert!(refusal(b"version https://git-lfs.github.com/spec/v1".to_vec()).contains("git lfs pull"));
+    assert!(refusal(b"GGUF\x00\x00\x00\x03".to_vec()).contains("big-endian"));
+    assert!(refusal(b"GGUF\x01\x00\x00\x00".to_vec()).contains("version 1"));
+}
+
+#[test]
+fn truncated_and_lying_files_are_refused() {
+    let (bytes, start) = file(&metadata(), &tensors());
+    for cut in [0, 3, 7, 20, 24, 40, 200, start / 2, start - 1, start, start + 1, bytes.len() - 100] {
+        let message = refusal(bytes[..cut].to_vec());
+        assert!(message.contains("truncated") || message.contains("no GGUF file"), "{cut}: {message}");
+    }
+    let mut twice = tensors();
+    twice[1].name = "token_embd.weight".into();
+    assert!(refusal(file(&metadata(), &twice).0).contains("\"token_embd.weight\" twice"));
+    let mut broken = tensors();
+    broken[2].shape = vec![32, 63];
+    assert!(refusal(file(&metadata(), &broken).0).contains("no whole blocks"));
+    let mut huge = tensors();
+    huge[3].shape = vec![1 << 40, 1 << 40];
+    assert!(refusal(file(&metadata(), &huge).0).contains("extents"));
+    huge[3].shape = vec![1 << 40, 64];
+    assert!(refusal(file(&metadata(), &huge).0).contains("truncated"));
+    huge[3].shape = vec![0, 64];
+    assert!(refusal(file(&metadata(), &huge).0).contains("extents"));
+    let mut counts = bytes.clone();
+    counts[8..16].fill(0xff);
+    refusal(counts);
+    let mut counts = bytes.clone();
+    counts[16..24].fill(0xff);
+    refusal(counts);
+    let mut odd = bytes;
+    let at = start - 200;
+    odd[at..at + 8].fill(0xff);
+    refusal(odd);
+    // A model that is whole, and whose tensors are not those that it says.
+    let mut missing = tensors();
+    missing.pop();
+    let opened = gguf::from_bytes("m", file(&metadata(), &missing).0).unwrap();
+    let Err(error) = models::load(&gpus()[0], &opened, None) else { panic!("a tensor was made up") };
+    assert!(error.to_string().contains("1 missing: model.norm.weight"), "{error}");
+}
+
+#[test]
+fn scales_that_are_no_numbers_are_refused() {
+    let mut made = tensors();
+    made[1].bytes[20..22].copy_from_slice(&f16::INFINITY.to_le_bytes());
+    let opened = gguf::from_bytes("m", file(&metadata(), &made).0).unwrap();
+    for storage in [None, Some(DType::F32)] {
+        let Err(error) = models::load(&gpus()[0], &opened, storage) else { panic!("an infinity was taken") };
+        assert!(matches!(error, Error::NonFinite { .. }), "{error}");
+        assert!(error.to_string().contains("model.layers.0.self_attn.q_proj.weight"), "{error}");
+    }
+}
+
+#[test]
+fn gradients_by_quantised_weights_are_an_error() {
+    let opened = gguf::from_bytes("small.gguf", small()).unwrap();
+    let model = models::decoder_of(&opened, None).unwrap();
+    let (mut g, logits) = logits_graph(model.as_ref(), 4);
+    let upstream = g.input("upstream", [1, 4, VOCABULARY], DType::F32).unwrap();
+    let weight = g.find("model.layers.0.mlp.up_proj.weight").unwrap();
+    let message = g.differentiate_from(&[(logits, upstream)], &[weight]).unwrap_err().to_string();
+    assert!(message.contains("mlp.up_proj.weight is q4_0[96, 64]: quantised"), "{message}");
+    // Gains are trained through quantised layers.
+    let gain = g.find("model.norm.weight").unwrap();
+    assert!(g.differentiate_from(&[(logits, upstream)], &[gain]).unwrap()[0].is_some());
+}
+
+#[test]
+fn a_file_works_like_a_folder_in_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.gguf");
+    std::fs::write(&path, small()).unwrap();
+    let data = folder.path().join("text.txt");
+    std::fs::write(&data, "the end of the 12 things that they saw ".repeat(20)).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_wgformer")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (path, data) = (path.to_str().unwrap(), data.to_str().unwrap());
+    let same = |extra: &[&str]| {
+        let generate = ["generate", "--json", path, "-p", "the", "-n", "4", "--greedy"];
+        let answers = run(&[&generate[..], extra].concat());
+        answers["answers"][0]["tokens"].as_array().unwrap().len()
+    };
+    assert!(same(&[]) > 0 && same(&["--dtype", "q8_0"]) > 0);
+    let loss = |extra: &[&str]| {
+        let eval = ["eval", "--json", path, "--data", data, "--context", "32", "--batch", "2"];
+        run(&[&eval[..], extra].concat())["loss"].as_f64().unwrap()
+    };
+    let (stored, wide, rounded) = (loss(&[]), loss(&["--dtype", "f32"]), loss(&["--dtype", "q4_0"]));
+    assert!((stored - wide).abs() < 1e-4, "{stored} {wide}");
+    assert!(rounded != wide && (rounded - wide).abs() < 0.5, "{rounded} {wide}");
+    for step in ["decode", "eval", "train"] {
+        let seen = run(&["inspect", "--json", path, "--step", step, "--batch", "1", "--context", "16"]);
+        assert!(seen["dispatches"].as_u64().unwrap() > 10);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_headers_never_panic(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        words in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u64, 1, 255, 1 << 31, 1 << 40, u64::MAX])), 0..2),
+        end in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut metadata = metadata();
+        // Most of the header is its tokens: fewer of them, so that what is damaged is not always a token.
+        metadata.remove("tokenizer.ggml.token_type");
+        metadata.insert("tokenizer.ggml.tokens", Meta::Texts(["Ġ", "t", "Ġt"].map(str::to_owned).into()));
+        metadata.insert("tokenizer.ggml.merges", Meta::Texts(vec!["Ġ t".into()]));
+        metadata.insert("tokenizer.ggml.eos_token_id", Meta::U32(2));
+        let (mut bytes, start) = file(&metadata, &tensors());
+        for (at, value) in flips {
+            bytes[at.index(start)] = value;
+        }
+        for (at, value) in words {
+            bytes[at.index(start)..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        if let Ok(opened) = gguf::from_bytes("m", bytes) {
+            for tensor in opened.tensors.iter() {
+                let _ = (tensor.to_f32(), tensor.to_u32(), tensor.to_words(DType::Q8_0), tensor.to_words(DType::F16));
+            }
+            let _ = models::decoder_of(&opened, None).map(|model| model.dimensions());
+        }
+    }
+}
+
+/// The variable that names the file of SmolLM2; `scripts/fetch-smollm2.sh` fetches it.
+const REAL: &str = "WGFORMER_SMOLLM2";
+
+#[test]
+fn a_real_model_writes_what_pytorch_writes() {
+    let Some(path) = std::env::var_os(REAL) else {
+        assert!(std::env::var_os("REQUIRE_WEIGHTS").is_none(), "{REAL} names no file: run scripts/fetch-smollm2.sh");
+        println!("skipped: {REAL} names no file (scripts/fetch-smollm2.sh fetches one), so nothing was checked");
+        return;
+    };
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/smollm2.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
+    let numbers = |value: &Value| value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
+    let ids = |value: &Value| numbers(value).into_iter().map(|x| x as u32).collect::<Vec<u32>>();
+    let gpu = Gpu::choose(None).unwrap();
+    let opened = ModelFolder::open(Path::new(&path)).unwrap();
+    let tokenizer = opened.expect_tokenizer().unwrap();
+    let (model, weights) = models::load(&gpu, &opened, None).unwrap();
+    let model: Arc<dyn Decoder> = model.into();
+    let limits = GenerateLimits { batch: 1, max_tokens: 64 };
+    let mut generator = Generator::new(&gpu, model.clone(), &weights, limits).unwrap();
+    for case in golden.as_array().unwrap() {
+        let prompt = tokenizer.encode(case["prompt"].as_str().unwrap()).unwrap();
+        assert_eq!(prompt, ids(&case["ids"]));
+        let logits = last_logits(&gpu, model.as_ref(), &weights, &prompt);
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        for ((&at, id), value) in order.iter().zip(ids(&case["top5_ids"])).zip(numbers(&case["top5_logits"])) {
+            assert_eq!(at as u32, id);
+            assert!((f64::from(logits[at]) - value).abs() <= 1e-3, "logit {id} is {}, not {value}", logits[at]);
+        }
+        let mut options = SamplingOptions::greedy(32);
+        options.end = models::end_tokens(opened.config.value());
+        let answers = generator.generate(&[prompt], &options, |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(answers[0].tokens, ids(&case["greedy"]));
+        assert_eq!(tokenizer.decode_with(&answers[0].tokens, false).unwrap(), case["text"].as_str().unwrap());
+    }
+}
