@@ -3,13 +3,13 @@
 use super::args::{Common, Tune};
 use crate::error::Result;
 use crate::gpu::{Gpu, Tuning};
-use crate::io::{load_tuning, save_tuning};
+use crate::io::{load_pipelines, load_tuning, save_pipelines, save_tuning};
 use std::path::PathBuf;
 
 /// Names the folder for what is kept; the default is `wgformer` in the user's folder for caches.
 const VARIABLE: &str = "WGFORMER_CACHE";
 
-/// A device. When it goes, the tuner's choices are kept.
+/// A device. When it goes, compiled pipelines and the tuner's choices are kept.
 pub(super) struct Device {
     pub(super) gpu: Gpu,
     folder: Option<PathBuf>,
@@ -18,25 +18,28 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn open(options: &Common) -> Result<Self> {
         let gpu = Gpu::choose(options.adapter.as_deref())?;
-        let tuning = match options.tune {
-            Tune::Off => return Ok(Self { gpu, folder: None }),
-            Tune::Fast => Tuning::Fast,
-            Tune::Full => Tuning::Full,
-        };
         let folder = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
         let folder = folder.or_else(|| dirs::cache_dir().map(|cache| cache.join("wgformer")));
         if let Some(folder) = &folder {
-            load_tuning(folder, &gpu)?;
+            load_pipelines(folder, &gpu)?;
+            // Without tuning the defaults run, whatever was chosen before: the same on every run.
+            if options.tune != Tune::Off {
+                load_tuning(folder, &gpu)?;
+            }
         }
-        gpu.tune(tuning);
+        gpu.tune(match options.tune {
+            Tune::Off => Tuning::Off,
+            Tune::Fast => Tuning::Fast,
+            Tune::Full => Tuning::Full,
+        });
         Ok(Self { gpu, folder })
     }
 
-    /// Keeps what the tuner has chosen so far. That it cannot be kept costs only time, and is a warning.
+    /// Keeps what was compiled and chosen so far. That it cannot be kept costs only time, and is a warning.
     pub(super) fn keep(&self) {
-        let kept = self.folder.as_ref().map_or(Ok(()), |folder| save_tuning(folder, &self.gpu));
-        if let Err(error) = kept {
-            log::warn!("the tuner's choices are not kept: {error}");
+        let Some(folder) = &self.folder else { return };
+        if let Err(error) = save_pipelines(folder, &self.gpu).and_then(|()| save_tuning(folder, &self.gpu)) {
+            log::warn!("what was compiled and tuned is not kept for the next command: {error}");
         }
     }
 }

@@ -1,12 +1,17 @@
 //! Compute pipelines, compiled once for each text and kept as long as the device.
 
 use super::Gpu;
+use crate::error::Result;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Pipelines by shader text and by which bindings are read only.
 #[derive(Debug, Default)]
-pub(super) struct Pipelines(Mutex<HashMap<(String, Vec<bool>), wgpu::ComputePipeline>>);
+pub(super) struct Pipelines {
+    /// By shader text and by which bindings are read only.
+    known: Mutex<HashMap<(String, Vec<bool>), wgpu::ComputePipeline>>,
+    /// The driver's own, which outlives the process if its data is kept.
+    cache: Mutex<Option<wgpu::PipelineCache>>,
+}
 
 /// Why a text did not become a pipeline.
 #[derive(Debug)]
@@ -24,9 +29,9 @@ impl Gpu {
         entry: &str,
         text: &str,
         read_only: &[bool],
-    ) -> Result<wgpu::ComputePipeline, Refused> {
+    ) -> std::result::Result<wgpu::ComputePipeline, Refused> {
         let key = (text.to_owned(), read_only.to_vec());
-        let mut known = self.inner.pipelines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.inner.pipelines.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = known.get(&key) {
             return Ok(pipeline.clone());
         }
@@ -35,7 +40,34 @@ impl Gpu {
         Ok(pipeline)
     }
 
-    fn compile(&self, entry: &str, text: &str, read_only: &[bool]) -> Result<wgpu::ComputePipeline, Refused> {
+    /// Has the driver compile into a cache, which begins with what [`Gpu::pipeline_data`] gave an earlier process; false if
+    /// the device has no such caches. Data of another driver is not used.
+    pub(crate) fn cache_pipelines(&self, data: Option<&[u8]>) -> Result<bool> {
+        if !self.device().features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return Ok(false);
+        }
+        let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgformer"), data, fallback: true };
+        #[allow(unsafe_code, reason = "the only way to a pipeline cache")]
+        let cache = self.scoped("a pipeline cache", || {
+            // SAFETY: the caller has checked that the bytes are those that `pipeline_data` gave for the same driver.
+            unsafe { self.device().create_pipeline_cache(&descriptor) }
+        })?;
+        *self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(cache);
+        Ok(true)
+    }
+
+    /// What the driver has compiled since [`Gpu::cache_pipelines`], and before.
+    pub(crate) fn pipeline_data(&self) -> Option<Vec<u8>> {
+        let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.as_ref().and_then(wgpu::PipelineCache::get_data)
+    }
+
+    fn compile(
+        &self,
+        entry: &str,
+        text: &str,
+        read_only: &[bool],
+    ) -> std::result::Result<wgpu::ComputePipeline, Refused> {
         let device = self.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(text.into());
@@ -70,6 +102,7 @@ impl Gpu {
             bind_group_layouts: &[Some(&group)],
             immediate_size: 0,
         });
+        let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(entry),
             layout: Some(&layout),
@@ -79,7 +112,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: cache.as_ref(),
         });
         match pollster::block_on(scope.pop()) {
             None => Ok(pipeline),

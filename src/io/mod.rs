@@ -9,15 +9,15 @@ mod convert;
 pub mod file;
 pub mod folder;
 pub mod gguf;
+mod kept;
 pub mod safetensors;
 pub mod tokenizer;
-mod tuning;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
 pub use convert::FileType;
 pub use file::{read_json, read_text, write_atomic};
 pub use folder::{Contents, ModelFolder};
+pub use kept::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use tokenizer::{Encoding, TextStream, Tokenizer};
-pub use tuning::{load_tuning, save_tuning, tuning_file};
