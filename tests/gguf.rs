@@ -1,5 +1,5 @@
 //! GGUF files: a small one that is written here, damaged ones, and a real model where there is one.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -488,6 +488,33 @@ fn gradients_by_quantised_weights_are_an_error() {
     // Gains are trained through quantised layers.
     let gain = g.find("model.norm.weight").unwrap();
     assert!(g.differentiate_from(&[(logits, upstream)], &[gain]).unwrap()[0].is_some());
+}
+
+#[test]
+fn a_file_becomes_a_folder_whose_weights_are_rounded_while_they_are_loaded() {
+    let gpu = &gpus()[0];
+    let opened = gguf::from_bytes("small.gguf", small()).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("model");
+    let (stored, weights) = models::load(gpu, &opened, None).unwrap();
+    let refused = models::save(stored.as_ref(), &weights, Some(&opened), &path).unwrap_err().to_string();
+    assert!(refused.contains("quantised") && !path.exists(), "{refused}");
+    let (wide, weights) = models::load(gpu, &opened, DType::F32).unwrap();
+    models::save(wide.as_ref(), &weights, Some(&opened), &path).unwrap();
+    let folder = ModelFolder::open(&path).unwrap();
+    let tokens: Vec<u32> = folder.expect_tokenizer().unwrap().encode("the things that they saw").unwrap();
+    let expected = last_logits(gpu, wide.as_ref(), &weights, &tokens);
+    let size: f32 = expected.iter().map(|x| x * x).sum();
+    for (dtype, least, most) in
+        [(DType::F32, 0.0, 0.0), (DType::Q8_0, 1e-9, 1e-3), (DType::Q4_1, 1e-6, 0.1), (DType::Q4_0, 1e-6, 0.1)]
+    {
+        let (model, weights) = models::load(gpu, &folder, dtype).unwrap();
+        let matrices = model.parameters().unwrap().into_iter().filter(|(_, ty)| ty.shape.rank() == 2);
+        assert!(matrices.into_iter().all(|(_, ty)| ty.dtype == dtype));
+        let got = last_logits(gpu, model.as_ref(), &weights, &tokens);
+        let error: f32 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();
+        assert!((least..=most).contains(&(error / size)), "{dtype}: {}", error / size);
+    }
 }
 
 #[test]

@@ -21,7 +21,9 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let folder = ModelFolder::open(&options.model)?;
     let tokenizer = Arc::new(folder.expect_tokenizer()?.clone());
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
-    let prompts = options.prompt.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+    // With what the model was trained to see in front of a text.
+    let encode = |text: &String| tokenizer.encode_for_model(text, None).map(|encoding| encoding.ids);
+    let prompts = options.prompt.iter().map(encode).collect::<Result<Vec<_>>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let room = model.dimensions().positions;
     let limits = GenerateLimits { batch: prompts.len(), max_tokens: (longest + options.max_tokens).min(room) };
