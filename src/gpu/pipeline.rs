@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct Pipelines {
     /// By shader text and by which bindings are read only.
     known: Mutex<HashMap<(String, Vec<bool>), wgpu::ComputePipeline>>,
+    layouts: Mutex<HashMap<Vec<bool>, wgpu::PipelineLayout>>,
     /// The driver's own, which outlives the process if its data is kept.
     cache: Mutex<Option<wgpu::PipelineCache>>,
 }
@@ -62,6 +63,34 @@ impl Gpu {
         cache.as_ref().and_then(wgpu::PipelineCache::get_data)
     }
 
+    /// The layout of these bindings: one for all pipelines that have it, so that a pass that changes from one to another has
+    /// less to compare.
+    fn layout(&self, read_only: &[bool]) -> wgpu::PipelineLayout {
+        let mut known = self.inner.pipelines.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(read_only.to_vec()).or_insert_with(|| self.new_layout(read_only)).clone()
+    }
+
+    fn new_layout(&self, read_only: &[bool]) -> wgpu::PipelineLayout {
+        let label = Some("uniforms and storage");
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(wgpu::BufferBindingType::Uniform)
+            .chain(read_only.iter().map(|&read_only| wgpu::BufferBindingType::Storage { read_only }))
+            .enumerate()
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding: binding as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                count: None,
+            })
+            .collect();
+        let group =
+            self.device().create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        self.device().create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&group)],
+            immediate_size: 0,
+        })
+    }
+
     fn compile(
         &self,
         entry: &str,
@@ -85,23 +114,7 @@ impl Gpu {
             return Err(Refused { line, message: error.to_string() });
         }
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(wgpu::BufferBindingType::Uniform)
-            .chain(read_only.iter().map(|&read_only| wgpu::BufferBindingType::Storage { read_only }))
-            .enumerate()
-            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
-                binding: binding as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-                count: None,
-            })
-            .collect();
-        let group =
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(entry), entries: &entries });
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(entry),
-            bind_group_layouts: &[Some(&group)],
-            immediate_size: 0,
-        });
+        let layout = self.layout(read_only);
         let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(entry),
