@@ -2,18 +2,24 @@
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
+use naga::{AddressSpace, ImageClass, Module, ScalarKind, StorageAccess, StorageFormat, TypeInner};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use wgformer::DType;
 use wgformer::check::cases;
-use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, assemble};
+use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, Textures, assemble};
 
 /// Adapters of every kind for which kernels differ.
 fn adapters() -> Vec<Caps> {
     let baseline = Caps::baseline();
     let named = |name: &str, class, subgroup| Caps { name: name.into(), class, subgroup, ..Caps::baseline() };
+    let textured = |name: &str, subgroup, textures| Caps {
+        textures,
+        max_texture_bytes: 128 << 20,
+        ..named(name, AdapterClass::Cpu, subgroup)
+    };
     let roomy =
         Caps { max_invocations: 1024, workgroup_memory: 32768, storage_bindings: 16, f16: true, ..baseline.clone() };
     vec![
@@ -21,6 +27,8 @@ fn adapters() -> Vec<Caps> {
         named("CPU without subgroups", AdapterClass::Cpu, None),
         named("CPU with subgroups of 4", AdapterClass::Cpu, Some(4)),
         named("CPU with subgroups of 8", AdapterClass::Cpu, Some(8)),
+        textured("CPU with storage textures", Some(8), Textures::Storage),
+        textured("CPU with sampled textures", Some(4), Textures::Sampled),
         Caps { name: "GPU with higher limits".into(), subgroup: Some(32), ..roomy },
         baseline,
     ]
@@ -154,23 +162,35 @@ fn params(launched: &Launched, module: &Module) -> Result<(), String> {
     }
 }
 
-/// The storage bindings are those of the dispatch: as many, read or written as it says, of a type that the tensor fills.
+/// The bindings are those of the dispatch: as many, read or written as it says, of a type that the tensor fills.
 fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
     let mut declared = BTreeMap::new();
     for (_, variable) in module.global_variables.iter() {
         if let (AddressSpace::Storage { access }, Some(binding)) = (variable.space, &variable.binding) {
             let name = variable.name.clone().unwrap_or_default();
-            declared.insert(binding.binding, (name, access, variable.ty));
+            declared.insert(binding.binding, (name, Some(access), variable.ty));
+        }
+        if let (AddressSpace::Handle, Some(binding)) = (variable.space, &variable.binding) {
+            declared.insert(binding.binding, (variable.name.clone().unwrap_or_default(), None, variable.ty));
         }
     }
     let bound = &launched.dispatch.bindings;
-    if bound.len() > launched.caps.storage_bindings as usize {
-        return Err(format!("{} storage bindings, the adapter allows {}", bound.len(), launched.caps.storage_bindings));
+    let buffers = declared.values().filter(|(_, access, _)| access.is_some()).count();
+    if buffers > launched.caps.storage_bindings as usize {
+        return Err(format!("{buffers} storage bindings, the adapter allows {}", launched.caps.storage_bindings));
     }
     if !declared.keys().copied().eq(1..=bound.len() as u32) {
         return Err(format!("declares the bindings {:?}, the dispatch has {}", declared.keys(), bound.len()));
     }
     for (binding, (name, access, ty)) in bound.iter().zip(declared.values()) {
+        if access.is_none() != (binding.access == Access::Texture) {
+            return Err(format!("{name} is declared {access:?} and bound as {:?}", binding.access));
+        }
+        let Some(access) = access else {
+            texture(launched, &module.types[*ty].inner, binding.view.dtype == DType::F32)
+                .map_err(|what| format!("{name}: {what}"))?;
+            continue;
+        };
         let writes = access.contains(StorageAccess::STORE);
         if writes != (binding.access != Access::Read) {
             return Err(format!("{name} is declared {access:?} and bound as {:?}", binding.access));
@@ -185,6 +205,20 @@ fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A texture is of the adapter's kind, and has texels like the tensor's elements.
+fn texture(launched: &Launched, ty: &TypeInner, float: bool) -> Result<(), String> {
+    let TypeInner::Image { class, .. } = ty else { return Err("is no texture".into()) };
+    let right = match (class, launched.caps.textures) {
+        (ImageClass::Storage { format, access }, Textures::Storage) => {
+            let wanted = if float { StorageFormat::Rgba32Float } else { StorageFormat::Rgba32Uint };
+            *format == wanted && *access == StorageAccess::LOAD
+        }
+        (ImageClass::Sampled { kind, multi: false }, Textures::Sampled) => (*kind == ScalarKind::Float) == float,
+        _ => false,
+    };
+    if right { Ok(()) } else { Err(format!("{class:?} where the adapter has {:?}", launched.caps.textures)) }
 }
 
 /// The shader files: path below `shaders/` without the ending, and text.

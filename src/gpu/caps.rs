@@ -1,5 +1,10 @@
 //! What a device can do, as plain data.
 
+use super::texture::TEXTURE_ROW;
+
+/// Tensors that one kernel reads through textures, at most.
+const MOST_TEXTURES: u32 = 4;
+
 /// The kind of adapter, as far as the choice of kernels goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -8,6 +13,20 @@ pub enum AdapterClass {
     Gpu,
     /// A driver that runs shaders on the CPU.
     Cpu,
+}
+
+/// The kind of texture through which kernels read tensors on drivers that compute on the CPU.
+///
+/// GPUs load from buffers at least as fast; such drivers load from textures with vectors and from buffers lane by lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Textures {
+    /// None: tensors are read from buffers.
+    None,
+    /// Storage textures.
+    Storage,
+    /// Sampled textures.
+    Sampled,
 }
 
 /// What an adapter can do: plain data, so that a step can be recorded for an adapter that is not there.
@@ -37,6 +56,10 @@ pub struct Caps {
     pub offset_alignment: u64,
     /// Workgroups in one dimension of a dispatch.
     pub max_groups: u32,
+    /// Through which textures kernels may read tensors.
+    pub textures: Textures,
+    /// Bytes that one of them holds.
+    pub max_texture_bytes: u64,
 }
 
 impl Caps {
@@ -56,6 +79,8 @@ impl Caps {
             max_buffer_bytes: 256 << 20,
             offset_alignment: 256,
             max_groups: 65535,
+            textures: Textures::None,
+            max_texture_bytes: 0,
         }
     }
 }
@@ -63,10 +88,23 @@ impl Caps {
 impl Caps {
     /// What a device, or an adapter, with these limits and features can do.
     pub(super) fn of(limits: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Self {
+        let class = if info.device_type == wgpu::DeviceType::Cpu { AdapterClass::Cpu } else { AdapterClass::Gpu };
+        let textures = match class {
+            AdapterClass::Gpu => Textures::None,
+            // Mesa reads storage textures faster, but OpenGL's shaders cannot hand them to a function; SwiftShader likes the others.
+            AdapterClass::Cpu
+                if info.backend == wgpu::Backend::Vulkan
+                    && !info.name.contains("SwiftShader")
+                    && limits.max_storage_textures_per_shader_stage >= MOST_TEXTURES =>
+            {
+                Textures::Storage
+            }
+            AdapterClass::Cpu => Textures::Sampled,
+        };
         let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         Self {
             name: info.name.clone(),
-            class: if info.device_type == wgpu::DeviceType::Cpu { AdapterClass::Cpu } else { AdapterClass::Gpu },
+            class,
             subgroup: subgroups.then_some(info.subgroup_min_size),
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
@@ -78,6 +116,9 @@ impl Caps {
             max_buffer_bytes: limits.max_buffer_size / 4 * 4,
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_groups: limits.max_compute_workgroups_per_dimension,
+            textures,
+            // Less one row, for the texel behind the last element.
+            max_texture_bytes: u64::from(limits.max_texture_dimension_2d - 1) * TEXTURE_ROW,
         }
     }
 }

@@ -8,15 +8,18 @@ mod open;
 mod pipeline;
 mod readback;
 mod signal;
+mod texture;
 mod timestamps;
 mod upload;
 mod wait;
 
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
-pub use caps::{AdapterClass, Caps};
+pub use caps::{AdapterClass, Caps, Textures};
 pub use choices::{Choices, Tuning};
 pub use open::GpuOptions;
+pub(crate) use pipeline::Bound;
 pub use readback::Readback;
+pub(crate) use texture::fill_texture;
 pub use timestamps::Timestamps;
 pub use upload::Uploads;
 

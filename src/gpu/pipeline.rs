@@ -1,6 +1,7 @@
 //! Compute pipelines, compiled once for each text and kept as long as the device.
 
-use super::Gpu;
+use super::texture::texel_format;
+use super::{Gpu, Textures};
 use crate::error::Result;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -8,15 +9,30 @@ use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
-    /// By shader text and by which bindings are read only.
-    known: Mutex<HashMap<(String, Vec<bool>), wgpu::ComputePipeline>>,
+    /// By shader text and by what its bindings are.
+    known: Mutex<HashMap<(String, Vec<Bound>), wgpu::ComputePipeline>>,
     layouts: Mutex<HashMap<Vec<Slot>, wgpu::PipelineLayout>>,
     /// The driver's own, which outlives the process if its data is kept.
     cache: Mutex<Option<wgpu::PipelineCache>>,
 }
 
-/// A storage binding: whether it is read only, and the least it must hold, if that is known.
-type Slot = (bool, Option<NonZeroU64>);
+/// What a binding from 1 on is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bound {
+    /// A storage buffer.
+    Storage {
+        /// Whether it stays as it is.
+        read_only: bool,
+    },
+    /// A texture of [`Gpu::operand_texture`].
+    Texture {
+        /// Of unsigned words, not floats.
+        words: bool,
+    },
+}
+
+/// A binding, and the least that it must hold, if that is known.
+type Slot = (Bound, Option<NonZeroU64>);
 
 /// The size of one element of each storage binding from 1 on, as the text declares it. wgpu checks sizes that a layout does
 /// not name at every dispatch, which takes a sixth of the time that encoding one costs.
@@ -57,19 +73,19 @@ pub(crate) struct Refused {
 }
 
 impl Gpu {
-    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then storage buffers, `read_only` or not.
+    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then these.
     pub(crate) fn pipeline(
         &self,
         entry: &str,
         text: &str,
-        read_only: &[bool],
+        bound: &[Bound],
     ) -> std::result::Result<wgpu::ComputePipeline, Refused> {
-        let key = (text.to_owned(), read_only.to_vec());
+        let key = (text.to_owned(), bound.to_vec());
         let mut known = self.inner.pipelines.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = known.get(&key) {
             return Ok(pipeline.clone());
         }
-        let pipeline = self.compile(entry, text, read_only)?;
+        let pipeline = self.compile(entry, text, bound)?;
         known.insert(key, pipeline.clone());
         Ok(pipeline)
     }
@@ -105,15 +121,19 @@ impl Gpu {
 
     fn new_layout(&self, slots: &[Slot]) -> wgpu::PipelineLayout {
         let label = Some("uniforms and storage");
-        let uniform = (wgpu::BufferBindingType::Uniform, None);
-        let storage = |&(read_only, least): &Slot| (wgpu::BufferBindingType::Storage { read_only }, least);
+        let buffer =
+            |ty, min_binding_size| wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size };
+        let uniform = buffer(wgpu::BufferBindingType::Uniform, None);
         let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(uniform)
-            .chain(slots.iter().map(storage))
+            .chain(slots.iter().map(|&(bound, least)| match bound {
+                Bound::Storage { read_only } => buffer(wgpu::BufferBindingType::Storage { read_only }, least),
+                Bound::Texture { words } => self.texture_binding(words),
+            }))
             .enumerate()
-            .map(|(binding, (ty, min_binding_size))| wgpu::BindGroupLayoutEntry {
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
                 binding: binding as u32,
                 visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size },
+                ty,
                 count: None,
             })
             .collect();
@@ -126,12 +146,26 @@ impl Gpu {
         })
     }
 
-    fn compile(
-        &self,
-        entry: &str,
-        text: &str,
-        read_only: &[bool],
-    ) -> std::result::Result<wgpu::ComputePipeline, Refused> {
+    fn texture_binding(&self, words: bool) -> wgpu::BindingType {
+        let view_dimension = wgpu::TextureViewDimension::D2;
+        match self.caps().textures {
+            Textures::Storage => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: texel_format(words),
+                view_dimension,
+            },
+            Textures::None | Textures::Sampled => wgpu::BindingType::Texture {
+                sample_type: match words {
+                    true => wgpu::TextureSampleType::Uint,
+                    false => wgpu::TextureSampleType::Float { filterable: false },
+                },
+                view_dimension,
+                multisampled: false,
+            },
+        }
+    }
+
+    fn compile(&self, entry: &str, text: &str, bound: &[Bound]) -> std::result::Result<wgpu::ComputePipeline, Refused> {
         let device = self.device();
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(text.into());
@@ -149,7 +183,7 @@ impl Gpu {
             return Err(Refused { line, message: error.to_string() });
         }
         let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let slots: Vec<Slot> = read_only.iter().copied().zip(least_sizes(text, read_only.len())).collect();
+        let slots: Vec<Slot> = bound.iter().copied().zip(least_sizes(text, bound.len())).collect();
         let layout = self.layout(&slots);
         let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

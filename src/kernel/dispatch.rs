@@ -112,13 +112,24 @@ impl View {
 pub enum Access {
     /// `var<storage, read>`
     Read,
+    /// A texture of four words a texel, into which the program copies the tensor first: drivers that compute on the CPU load
+    /// from textures with vectors, and from buffers element by element.
+    Texture,
     /// `var<storage, read_write>`, every element of which is written before it is read.
     Write,
     /// `var<storage, read_write>`, whose old content matters.
     Update,
 }
 
-/// One storage binding of a dispatch.
+impl Access {
+    /// Whether the tensor stays as it is.
+    #[must_use]
+    pub fn only_reads(self) -> bool {
+        matches!(self, Self::Read | Self::Texture)
+    }
+}
+
+/// One binding of a dispatch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
     /// The tensor.
@@ -140,7 +151,7 @@ pub struct Dispatch {
     pub snippets: Vec<&'static Snippet>,
     /// The words of `Params` after `base` and `groups`.
     pub params: Vec<u32>,
-    /// Storage bindings, from `@binding(1)` on.
+    /// Storage and texture bindings, from `@binding(1)` on.
     pub bindings: Vec<Binding>,
     /// Workgroups.
     pub groups: u32,
@@ -198,6 +209,12 @@ impl Dispatch {
     #[must_use]
     pub fn read(self, view: View) -> Self {
         self.bind(view, Access::Read)
+    }
+
+    /// Binds a tensor that is read through a texture.
+    #[must_use]
+    pub fn read_texture(self, view: View) -> Self {
+        self.bind(view, Access::Texture)
     }
 
     /// Binds a tensor that is written in full.

@@ -71,7 +71,7 @@ impl Plan {
 
 fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
     for dispatch in &recording.dispatches {
-        let count = dispatch.bindings.len();
+        let count = dispatch.bindings.iter().filter(|b| b.access != Access::Texture).count();
         if count > caps.storage_bindings as usize {
             return Err(Error::Unsupported {
                 what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
@@ -82,17 +82,18 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
         }
         for (index, binding) in dispatch.bindings.iter().enumerate() {
             let bytes = binding.view.bytes();
-            if bytes > caps.max_binding_bytes {
+            let most = if binding.access == Access::Texture { caps.max_texture_bytes } else { caps.max_binding_bytes };
+            if bytes > most {
                 return Err(Error::OutOfMemory {
                     what: format!("{} of {}", recording.slots[binding.view.slot].label, dispatch.label),
                     needed: human_bytes(bytes),
-                    available: format!("{} in one binding", human_bytes(caps.max_binding_bytes)),
+                    available: format!("{} in one binding", human_bytes(most)),
                     hint: "Lower the batch, the sequence length or the vocabulary".into(),
                 });
             }
             let twice = dispatch.bindings[..index].iter().any(|other| {
                 let same = overlaps(&other.view, &binding.view);
-                same && (other.access != Access::Read || binding.access != Access::Read)
+                same && !(other.access.only_reads() && binding.access.only_reads())
             });
             if twice {
                 let what = format!(
@@ -135,7 +136,7 @@ fn lifetimes(recording: &Recording) -> Vec<Item> {
 fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
     let mut rivals = vec![HashSet::new(); recording.slots.len()];
     for dispatch in &recording.dispatches {
-        let (read, written): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access == Access::Read);
+        let (read, written): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access.only_reads());
         for a in &read {
             for b in &written {
                 rivals[a.view.slot].insert(b.view.slot);

@@ -54,17 +54,17 @@ impl Program {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn time(&self, timestamps: Option<&Timestamps>, repeats: u32) -> Result<f64> {
         let mut encoder = self.gpu().encoder("timing");
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        if let Some(timestamps) = timestamps {
-            timestamps.write(&mut pass, 0);
-        }
+        let stamp = |encoder: &mut wgpu::CommandEncoder, index| {
+            if let Some(timestamps) = timestamps {
+                // In a pass of its own, since a run may begin with copies.
+                timestamps.write(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), index);
+            }
+        };
+        stamp(&mut encoder, 0);
         for _ in 0..repeats {
-            self.steps().iter().for_each(|step| step.encode(&mut pass, None));
+            self.encode_steps(&mut encoder, 0..self.steps().len(), |_, _| ());
         }
-        if let Some(timestamps) = timestamps {
-            timestamps.write(&mut pass, 1);
-        }
-        drop(pass);
+        stamp(&mut encoder, 1);
         let readback = timestamps.map(|t| t.resolve(&mut encoder, 2)).transpose()?;
         let start = Instant::now();
         let submission = self.gpu().submit("a timing", [encoder])?;
@@ -82,13 +82,10 @@ impl Program {
     /// The nanoseconds at which each launch ended, from the start of the run, by the GPU.
     fn timed_by_gpu(&self, timestamps: &Timestamps) -> Result<Vec<f64>> {
         let mut encoder = self.gpu().encoder("profile");
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        timestamps.write(&mut pass, 0);
-        for (index, step) in self.steps().iter().enumerate() {
-            step.encode(&mut pass, None);
-            timestamps.write(&mut pass, index as u32 + 1);
-        }
-        drop(pass);
+        timestamps.write(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
+        self.encode_steps(&mut encoder, 0..self.steps().len(), |pass, index| {
+            timestamps.write(pass, index as u32 + 1);
+        });
         let readback = timestamps.resolve(&mut encoder, timestamps.count())?;
         let submission = self.gpu().submit("a profile", [encoder])?;
         let times = timestamps.nanoseconds(&readback.after(&submission).wait()?);
@@ -99,9 +96,9 @@ impl Program {
     fn timed_by_clock(&self) -> Result<Vec<f64>> {
         let start = Instant::now();
         let mut ends = Vec::with_capacity(self.steps().len());
-        for step in self.steps() {
+        for index in 0..self.steps().len() {
             let mut encoder = self.gpu().encoder("profile");
-            step.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), None);
+            self.encode_steps(&mut encoder, index..index + 1, |_, _| ());
             let submission = self.gpu().submit("a profile", [encoder])?;
             self.gpu().wait(Some(&submission))?;
             ends.push(start.elapsed().as_nanos() as f64);

@@ -1,11 +1,12 @@
 //! A recording made ready for one device, and run.
 
 use super::inputs::Inputs;
-use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions, tune};
+use super::{Budget, MemoryReport, Plan, Recording, Source, Staging, Weights, cost, cut, pack, submissions, tune};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Readback, Uploads};
+use crate::gpu::{Bound, Gpu, Readback, Uploads, fill_texture};
 use crate::graph::Graph;
-use crate::kernel::{Access, Dispatch, View, assemble};
+use crate::kernel::{Access, Binding, Dispatch, View, assemble};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -40,6 +41,17 @@ pub(super) struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: [u32; 2],
+    /// What has to be copied into textures first.
+    copies: Vec<Copy>,
+}
+
+/// A tensor and the texture through which a kernel reads it.
+#[derive(Debug)]
+struct Copy {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    texture: wgpu::Texture,
 }
 
 impl Step {
@@ -105,6 +117,10 @@ impl Program {
                 Source::Temporary => plan.places[index].map(|p| (arenas[p.arena].clone(), p.offset)),
             });
         }
+        let staging = Staging::new(&recording);
+        let textures = (staging.textures.iter())
+            .map(|texture| gpu.operand_texture(texture.bytes, texture.words))
+            .collect::<Result<Vec<_>>>()?;
         let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
             .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
             .collect();
@@ -115,7 +131,17 @@ impl Program {
             let dispatch = &recording.dispatches[index];
             let (offset, size) = params.blocks[number];
             let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
-            let step = prepare_step(gpu, index, dispatch, range, uniform, &memory)?;
+            let mut step = prepare_step(gpu, index, dispatch, range.clone(), uniform, &memory, &|binding| {
+                let stage = staging.stages[index].iter().find(|stage| stage.binding == binding)?;
+                Some(&textures[stage.texture])
+            })?;
+            // The other ranges of a dispatch that was cut find what the first one copied.
+            for stage in staging.stages[index].iter().filter(|stage| stage.copy && range.start == 0) {
+                let view = &dispatch.bindings[stage.binding].view;
+                let (buffer, offset) = place(dispatch, view, &memory)?;
+                let (buffer, texture) = (buffer.clone(), textures[stage.texture].clone());
+                step.copies.push(Copy { buffer, offset, bytes: view.bytes(), texture });
+            }
             costs.push(cost(dispatch) * step.share);
             steps.push(step);
         }
@@ -224,11 +250,30 @@ impl Program {
     }
 
     fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        let mut before = None;
-        for step in &self.steps[range] {
-            step.encode(&mut pass, before);
-            before = Some(step);
+        self.encode_steps(encoder, range, |_, _| ());
+    }
+
+    /// Encodes launches, and the copies that they need between passes; `behind` is called behind each with its number.
+    pub(super) fn encode_steps(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        range: Range<usize>,
+        mut behind: impl FnMut(&mut wgpu::ComputePass<'_>, usize),
+    ) {
+        let mut first = range.start;
+        while first < range.end {
+            for copy in &self.steps[first].copies {
+                fill_texture(encoder, &copy.buffer, copy.offset, copy.bytes, &copy.texture);
+            }
+            let next = (first + 1..range.end).find(|&s| !self.steps[s].copies.is_empty()).unwrap_or(range.end);
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            let mut before = None;
+            for (index, step) in self.steps[first..next].iter().enumerate() {
+                step.encode(&mut pass, before);
+                before = Some(step);
+                behind(&mut pass, first + index);
+            }
+            first = next;
         }
     }
 
@@ -350,27 +395,49 @@ fn upload_params(gpu: &Gpu, recording: &Recording, launches: &[(usize, Range<u32
     Ok(ParamBlocks { buffer, blocks })
 }
 
-fn prepare_step(
+/// Where a view of a dispatch lies: buffer and offset in bytes.
+fn place<'a>(
+    dispatch: &Dispatch,
+    view: &View,
+    memory: &'a [Option<(wgpu::Buffer, u64)>],
+) -> Result<(&'a wgpu::Buffer, u64)> {
+    let place = memory[view.slot].as_ref();
+    let (buffer, base) =
+        place.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
+    Ok((buffer, base + view.dtype.bytes(view.start)))
+}
+
+fn prepare_step<'a>(
     gpu: &Gpu,
     index: usize,
     dispatch: &Dispatch,
     range: Range<u32>,
     uniform: wgpu::BufferBinding<'_>,
     memory: &[Option<(wgpu::Buffer, u64)>],
+    texture: &dyn Fn(usize) -> Option<&'a wgpu::Texture>,
 ) -> Result<Step> {
     let shader = assemble(dispatch);
-    let read_only: Vec<bool> = dispatch.bindings.iter().map(|b| b.access == Access::Read).collect();
-    let pipeline = gpu.pipeline(shader.entry, &shader.text, &read_only).map_err(|refused| Error::Shader {
+    let bound = |b: &Binding| match b.access {
+        Access::Texture => Bound::Texture { words: b.view.dtype != DType::F32 },
+        access => Bound::Storage { read_only: access.only_reads() },
+    };
+    let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();
+    let pipeline = gpu.pipeline(shader.entry, &shader.text, &bound).map_err(|refused| Error::Shader {
         place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
         message: refused.message,
     })?;
+    let textures: Vec<Option<wgpu::TextureView>> = (0..dispatch.bindings.len())
+        .map(|number| Some(texture(number)?.create_view(&wgpu::TextureViewDescriptor::default())))
+        .collect();
     let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
-    for (number, binding) in dispatch.bindings.iter().enumerate() {
+    for (number, (binding, texture)) in dispatch.bindings.iter().zip(&textures).enumerate() {
+        if let Some(view) = texture {
+            let resource = wgpu::BindingResource::TextureView(view);
+            entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
+            continue;
+        }
         let view = &binding.view;
-        let place = memory[view.slot].as_ref();
-        let (buffer, base) =
-            place.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
-        let offset = base + view.dtype.bytes(view.start);
+        let (buffer, offset) = place(dispatch, view, memory)?;
         if offset % gpu.caps().offset_alignment != 0 {
             let message = format!("offset {offset} is no multiple of {}", gpu.caps().offset_alignment);
             return Err(Error::Validation { what: format!("binding {} of {}", number + 1, dispatch.label), message });
@@ -390,5 +457,6 @@ fn prepare_step(
     let groups = range.len() as u32;
     let width = groups.min(gpu.caps().max_groups).max(1);
     let share = f64::from(groups) / f64::from(dispatch.groups.max(1));
-    Ok(Step { dispatch: index, share, pipeline, bind_group, grid: [width, groups.div_ceil(width)] })
+    let grid = [width, groups.div_ceil(width)];
+    Ok(Step { dispatch: index, share, pipeline, bind_group, grid, copies: Vec::new() })
 }

@@ -1,6 +1,6 @@
 //! A recording as a table, and its memory in numbers.
 
-use super::{Plan, Recording, Source};
+use super::{Plan, Recording, Source, Staging};
 use crate::error::human_bytes;
 use crate::kernel::{Access, Binding};
 use std::fmt;
@@ -11,10 +11,11 @@ impl fmt::Display for Recording {
         for (index, dispatch) in self.dispatches.iter().enumerate() {
             let name = |b: &Binding| {
                 let part = if b.view.start > 0 { format!("+{}", b.view.start) } else { String::new() };
-                format!("%{}{part}:{}{}", b.view.slot, b.view.dtype, b.view.shape)
+                let how = if b.access == Access::Texture { "~" } else { "" };
+                format!("%{}{part}:{}{}{how}", b.view.slot, b.view.dtype, b.view.shape)
             };
             let side = |read: bool| -> Vec<String> {
-                dispatch.bindings.iter().filter(|b| (b.access == Access::Read) == read).map(name).collect()
+                dispatch.bindings.iter().filter(|b| b.access.only_reads() == read).map(name).collect()
             };
             let variant: Vec<String> =
                 dispatch.constants.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -69,6 +70,8 @@ pub struct MemoryReport {
     pub states: u64,
     /// Inputs and constants.
     pub inputs: u64,
+    /// Textures through which kernels read tensors.
+    pub textures: u64,
 }
 
 impl MemoryReport {
@@ -84,6 +87,7 @@ impl MemoryReport {
             parameters: sum(|s| matches!(s, Source::Parameter(_))),
             states: sum(|s| matches!(s, Source::State(_))),
             inputs: sum(|s| matches!(s, Source::Input(_) | Source::Constant(..))),
+            textures: Staging::new(recording).bytes(),
         }
     }
 }
@@ -104,6 +108,10 @@ impl fmt::Display for MemoryReport {
             human_bytes(self.parameters),
             human_bytes(self.states),
             human_bytes(self.inputs)
-        )
+        )?;
+        if self.textures > 0 {
+            write!(f, ", textures for operands {}", human_bytes(self.textures))?;
+        }
+        Ok(())
     }
 }

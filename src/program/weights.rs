@@ -123,7 +123,8 @@ impl Weights {
             }
             return Ok(entry);
         }
-        let buffer = self.gpu.buffer(name, ty.bytes(), usage())?;
+        // Whole texels, for kernels that read through textures.
+        let buffer = self.gpu.buffer(name, ty.bytes().next_multiple_of(16), usage())?;
         let entry = Entry { ty: ty.clone(), buffer, offset: 0 };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), entry.clone());
         Ok(entry)
