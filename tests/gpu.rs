@@ -5,6 +5,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgformer::check::{Case, Comparison, cases};
+use wgformer::gpu::{GpuOptions, Textures};
 use wgformer::{Gpu, Result};
 
 fn main() {
@@ -31,9 +32,20 @@ fn main() {
                 continue;
             }
         };
-        for case in cases::all() {
-            let (gpu, name) = (gpu.clone(), format!("[{:?} {}] {}", info.backend, info.name, case.name));
-            trials.push(Trial::test(name, move || run(&case, &gpu)));
+        let mut devices = vec![(gpu.clone(), "")];
+        if gpu.caps().textures != Textures::None {
+            // Small tensors are read from buffers otherwise.
+            let options = GpuOptions { texture_work: Some(0), ..GpuOptions::default() };
+            match Gpu::open_with(&adapter, &options) {
+                Ok(gpu) => devices.push((gpu, ", textures")),
+                Err(error) => trials.push(Trial::test("a second device opens", move || Err(error.into()))),
+            }
+        }
+        for (gpu, how) in devices {
+            for case in cases::all() {
+                let (gpu, name) = (gpu.clone(), format!("[{:?} {}{how}] {}", info.backend, info.name, case.name));
+                trials.push(Trial::test(name, move || run(&case, &gpu)));
+            }
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use wgformer::DType;
 use wgformer::check::cases;
 use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, Textures, assemble};
 
@@ -18,6 +17,8 @@ fn adapters() -> Vec<Caps> {
     let textured = |name: &str, subgroup, textures| Caps {
         textures,
         max_texture_bytes: 128 << 20,
+        max_textures: 8,
+        texture_work: 0,
         ..named(name, AdapterClass::Cpu, subgroup)
     };
     let roomy =
@@ -183,12 +184,11 @@ fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
         return Err(format!("declares the bindings {:?}, the dispatch has {}", declared.keys(), bound.len()));
     }
     for (binding, (name, access, ty)) in bound.iter().zip(declared.values()) {
-        if access.is_none() != (binding.access == Access::Texture) {
+        if access.is_none() != matches!(binding.access, Access::Texture(_)) {
             return Err(format!("{name} is declared {access:?} and bound as {:?}", binding.access));
         }
         let Some(access) = access else {
-            texture(launched, &module.types[*ty].inner, binding.view.dtype == DType::F32)
-                .map_err(|what| format!("{name}: {what}"))?;
+            texture(launched, &module.types[*ty].inner, binding.access).map_err(|what| format!("{name}: {what}"))?;
             continue;
         };
         let writes = access.contains(StorageAccess::STORE);
@@ -207,9 +207,12 @@ fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
     Ok(())
 }
 
-/// A texture is of the adapter's kind, and has texels like the tensor's elements.
-fn texture(launched: &Launched, ty: &TypeInner, float: bool) -> Result<(), String> {
-    let TypeInner::Image { class, .. } = ty else { return Err("is no texture".into()) };
+/// A texture is of the adapter's kind, and has the texels that the dispatch says.
+fn texture(launched: &Launched, ty: &TypeInner, access: Access) -> Result<(), String> {
+    let (TypeInner::Image { class, .. }, Access::Texture(texels)) = (ty, access) else {
+        return Err("is no texture".into());
+    };
+    let float = !texels.words;
     let right = match (class, launched.caps.textures) {
         (ImageClass::Storage { format, access }, Textures::Storage) => {
             let wanted = if float { StorageFormat::Rgba32Float } else { StorageFormat::Rgba32Uint };

@@ -2,8 +2,8 @@
 
 use super::texture::TEXTURE_ROW;
 
-/// Tensors that one kernel reads through textures, at most.
-const MOST_TEXTURES: u32 = 4;
+/// What [`Caps::texture_work`] is unless tests want something else.
+const TEXTURE_WORK: u64 = 1 << 15;
 
 /// The kind of adapter, as far as the choice of kernels goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -60,6 +60,10 @@ pub struct Caps {
     pub textures: Textures,
     /// Bytes that one of them holds.
     pub max_texture_bytes: u64,
+    /// How many of them one shader may have.
+    pub max_textures: u32,
+    /// Elements that a dispatch must write, or operations that it must do, for the copies into textures to pay.
+    pub texture_work: u64,
 }
 
 impl Caps {
@@ -81,6 +85,8 @@ impl Caps {
             max_groups: 65535,
             textures: Textures::None,
             max_texture_bytes: 0,
+            max_textures: 0,
+            texture_work: TEXTURE_WORK,
         }
     }
 }
@@ -91,12 +97,8 @@ impl Caps {
         let class = if info.device_type == wgpu::DeviceType::Cpu { AdapterClass::Cpu } else { AdapterClass::Gpu };
         let textures = match class {
             AdapterClass::Gpu => Textures::None,
-            // Mesa reads storage textures faster, but OpenGL's shaders cannot hand them to a function; SwiftShader likes the others.
-            AdapterClass::Cpu
-                if info.backend == wgpu::Backend::Vulkan
-                    && !info.name.contains("SwiftShader")
-                    && limits.max_storage_textures_per_shader_stage >= MOST_TEXTURES =>
-            {
+            // Mesa reads storage textures faster; with OpenGL wgpu refuses them in a layout, and SwiftShader likes the others.
+            AdapterClass::Cpu if info.backend == wgpu::Backend::Vulkan && !info.name.contains("SwiftShader") => {
                 Textures::Storage
             }
             AdapterClass::Cpu => Textures::Sampled,
@@ -117,6 +119,12 @@ impl Caps {
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_groups: limits.max_compute_workgroups_per_dimension,
             textures,
+            texture_work: TEXTURE_WORK,
+            max_textures: match textures {
+                Textures::None => 0,
+                Textures::Storage => limits.max_storage_textures_per_shader_stage,
+                Textures::Sampled => limits.max_sampled_textures_per_shader_stage,
+            },
             // Less one row, for the texel behind the last element.
             max_texture_bytes: u64::from(limits.max_texture_dimension_2d - 1) * TEXTURE_ROW,
         }

@@ -19,6 +19,9 @@ pub struct GpuOptions {
     /// Refuse new buffers when this share of the memory budget, which the driver names, is used. Holds where the engine
     /// makes the list of adapters, and on drivers that know a budget.
     pub memory_budget_percent: Option<u8>,
+    /// The least work (operations, or elements written) for which kernels read through textures on a driver that computes on
+    /// the CPU (see [`super::Textures`]), instead of what is best. For tests: 0 is always, [`u64::MAX`] never.
+    pub texture_work: Option<u64>,
 }
 
 impl GpuOptions {
@@ -88,7 +91,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| kept.keep(error)));
         let told = faults.clone();
         device.set_device_lost_callback(move |_, reason| told.lose(&reason));
-        Ok(Self::new(device, queue, faults, options.checked))
+        Ok(Self::new(device, queue, faults, options))
     }
 
     /// Takes a device and queue that the application already owns, with the limits and features that they were opened
@@ -101,7 +104,7 @@ impl Gpu {
         Self::adopt_with(device, queue, &GpuOptions::default())
     }
 
-    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] is heeded.
+    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] and [`GpuOptions::texture_work`] are heeded.
     ///
     /// # Errors
     /// As [`Gpu::adopt`].
@@ -109,15 +112,16 @@ impl Gpu {
         let hint = "Open the device with `required_limits: adapter.limits()`, or at least this limit at this value";
         let name = format!("{}, as its device was opened,", device.adapter_info().name);
         sufficient(&device.limits(), &name, hint)?;
-        let gpu = Self::new(device, queue, Arc::default(), options.checked);
+        let gpu = Self::new(device, queue, Arc::default(), options);
         gpu.check()?;
         Ok(gpu)
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, checked: bool) -> Self {
+    fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, options: &GpuOptions) -> Self {
         let info = device.adapter_info();
-        let caps = Caps::of(&device.limits(), device.features(), &info);
-        Self { inner: Arc::new(Inner::new(device, queue, info, caps, faults, checked)) }
+        let mut caps = Caps::of(&device.limits(), device.features(), &info);
+        caps.texture_work = options.texture_work.unwrap_or(caps.texture_work);
+        Self { inner: Arc::new(Inner::new(device, queue, info, caps, faults, options.checked)) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One shader text from constants, snippets and a kernel, and the way back from a line of it to a file.
 
-use super::Dispatch;
+use super::textures::read_through_textures;
+use super::{Access, Dispatch, Texels};
 use std::fmt::Write;
 
 /// An assembled shader.
@@ -45,6 +46,17 @@ pub fn assemble(dispatch: &Dispatch) -> ShaderText {
         if !part.source.ends_with('\n') {
             text.push('\n');
         }
+    }
+    let bindings = (1..).zip(&dispatch.bindings);
+    let textures: Vec<(u32, Texels)> = bindings
+        .filter_map(|(number, b)| match b.access {
+            Access::Texture(texels) => Some((number, texels)),
+            _ => None,
+        })
+        .collect();
+    if !textures.is_empty() {
+        let constants: Vec<_> = dispatch.constants.iter().map(|(name, value)| (*name, value.to_string())).collect();
+        text = read_through_textures(&text, &constants, &textures);
     }
     ShaderText { text, entry: dispatch.kernel.name, parts }
 }

@@ -1,5 +1,6 @@
 //! A dispatch as plain data.
 
+use super::Texels;
 use crate::dtype::{BLOCK, DType};
 use crate::shape::Shape;
 use std::fmt;
@@ -114,7 +115,7 @@ pub enum Access {
     Read,
     /// A texture of four words a texel, into which the program copies the tensor first: drivers that compute on the CPU load
     /// from textures with vectors, and from buffers element by element.
-    Texture,
+    Texture(Texels),
     /// `var<storage, read_write>`, every element of which is written before it is read.
     Write,
     /// `var<storage, read_write>`, whose old content matters.
@@ -125,7 +126,7 @@ impl Access {
     /// Whether the tensor stays as it is.
     #[must_use]
     pub fn only_reads(self) -> bool {
-        matches!(self, Self::Read | Self::Texture)
+        matches!(self, Self::Read | Self::Texture(_))
     }
 }
 
@@ -209,12 +210,6 @@ impl Dispatch {
     #[must_use]
     pub fn read(self, view: View) -> Self {
         self.bind(view, Access::Read)
-    }
-
-    /// Binds a tensor that is read through a texture.
-    #[must_use]
-    pub fn read_texture(self, view: View) -> Self {
-        self.bind(view, Access::Texture)
     }
 
     /// Binds a tensor that is written in full.

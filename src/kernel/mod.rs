@@ -8,7 +8,8 @@
 //!   number of workgroups), and a workgroup whose index is `p.groups` or more returns at once. So long dispatches
 //!   can be cut into ranges, and grids past 65,535 folded into two dimensions, without the kernel knowing.
 //! * Then come the storage bindings in the order of the calls of [`Dispatch::read`], [`Dispatch::write`] and
-//!   [`Dispatch::update`], and among them the textures of [`Dispatch::read_texture`].
+//!   [`Dispatch::update`], each declared in a line of its own. Those that are only read become textures on drivers that
+//!   compute on the CPU ([`through_textures`]).
 //! * No index leaves a binding: every load and store is guarded by the kernel itself, because modules are created
 //!   without the driver's checks.
 
@@ -23,4 +24,4 @@ pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
 pub use elements::{elements, width};
 pub use launch::{Launch, Question};
-pub use textures::{fits_texture, texture_snippets};
+pub use textures::{Texels, through_textures};

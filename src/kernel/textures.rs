@@ -1,23 +1,233 @@
-//! Tensors that kernels read through textures: the shared texts, and whether an adapter and a tensor are fit for it.
+//! Tensors that kernels read through textures, on drivers that compute on the CPU: which, and the text for it.
+//!
+//! Such drivers load from a buffer lane by lane, at some tens of cycles an element, and from a texture with vectors. Kernels do
+//! not know of it: their texts read arrays, and [`read_through_textures`] makes texture loads of these reads.
 
-use super::{Caps, Dispatch, Snippet};
+use super::{Access, Caps, Dispatch};
 use crate::gpu::Textures;
+use std::fmt::Write;
 
-static STORAGE: Snippet =
-    Snippet::new("common/texture_storage", include_str!("../../shaders/common/texture_storage.wgsl"));
-static SAMPLED: Snippet =
-    Snippet::new("common/texture_sampled", include_str!("../../shaders/common/texture_sampled.wgsl"));
-static ELEMENTS: Snippet =
-    Snippet::new("common/texture_elements", include_str!("../../shaders/common/texture_elements.wgsl"));
-
-/// Whether kernels may read tensors of so many f32 through textures.
-#[must_use]
-pub fn fits_texture(caps: &Caps, elements: usize) -> bool {
-    caps.textures != Textures::None && elements as u64 * 4 <= caps.max_texture_bytes
+/// What a texel is made of and how it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Texels {
+    /// Unsigned words, not floats.
+    pub words: bool,
+    /// Of a storage texture, not of a sampled one.
+    pub storage: bool,
 }
 
-/// Puts in the texts that read through textures of the adapter's kind.
+/// How a text declares a storage binding that is only read.
+struct Declared<'a> {
+    name: &'a str,
+    /// `f32`, `u32`, `i32`, `vec2f`, `vec2u`, `vec4f` or `vec4u`.
+    element: &'a str,
+}
+
+/// Has a dispatch read tensors through textures where the adapter is faster for it.
+///
+/// A tensor is copied as a whole, so kernels that look up little of it (rows of a table) go on reading the buffer.
 #[must_use]
-pub fn texture_snippets(dispatch: Dispatch, caps: &Caps) -> Dispatch {
-    dispatch.snippet(if caps.textures == Textures::Sampled { &SAMPLED } else { &STORAGE }).snippet(&ELEMENTS)
+pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
+    if caps.textures == Textures::None {
+        return dispatch;
+    }
+    let written = dispatch.bindings.iter().filter(|b| !b.access.only_reads()).map(|b| b.view.numel() as u64);
+    let work = written.chain([dispatch.flops]).max().unwrap_or(0);
+    if work < caps.texture_work {
+        return dispatch;
+    }
+    let constants: Vec<(&str, String)> =
+        dispatch.constants.iter().map(|(name, value)| (*name, format!("{value}"))).collect();
+    let mut left = caps.max_textures;
+    for number in 0..dispatch.bindings.len() {
+        let binding = &dispatch.bindings[number];
+        let fits = binding.access == Access::Read
+            && binding.view.bytes() <= caps.max_texture_bytes
+            && binding.view.numel() as u64 <= 2 * work;
+        let texts = || dispatch.snippets.iter().copied().chain([dispatch.kernel]).map(|part| part.source);
+        let lines = || texts().flat_map(str::lines);
+        let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
+        let element = declared.and_then(|d| plain(d.element, || texts().flat_map(str::lines)));
+        if let (true, true, Some(element)) = (fits, left > 0, element) {
+            let words = !matches!(element, "f32" | "vec2f" | "vec4f");
+            let storage = caps.textures == Textures::Storage;
+            dispatch.bindings[number].access = Access::Texture(Texels { words, storage });
+            left -= 1;
+        }
+    }
+    dispatch
+}
+
+/// The declaration in a line, if it is that of a read-only binding of this number.
+fn declaration<'a>(line: &'a str, number: u32, constants: &[(&str, String)]) -> Option<Declared<'a>> {
+    let (binding, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<storage, read> ")?;
+    let constant = || constants.iter().find(|(name, _)| *name == binding).map(|(_, value)| value.as_str());
+    let found = binding.parse().ok().or_else(|| constant()?.trim_end_matches('u').parse::<u32>().ok())?;
+    let (name, rest) = rest.split_once(": array<")?;
+    let (element, _) = rest.split_once(">;")?;
+    (found == number).then_some(Declared { name, element })
+}
+
+/// The plain type that a name stands for, if a texel can hold it.
+fn plain<'a, L: Iterator<Item = &'a str>>(name: &'a str, lines: impl Fn() -> L) -> Option<&'a str> {
+    const PLAIN: [&str; 7] = ["f32", "u32", "i32", "vec2f", "vec2u", "vec4f", "vec4u"];
+    let alias = lines().find_map(|line| line.strip_prefix("alias ")?.strip_prefix(name)?.strip_prefix(" = "));
+    let plain = alias.map_or(name, |rest| rest.split(';').next().unwrap_or_default().trim());
+    PLAIN.into_iter().find(|p| *p == plain)
+}
+
+/// The text with some of its read-only arrays (by binding) declared as textures, and reads of their elements as loads of
+/// texels. Lines keep their numbers.
+#[must_use]
+pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, Texels)]) -> String {
+    let mut out = String::with_capacity(text.len() + 256 * bindings.len());
+    let mut names = Vec::new();
+    for line in text.lines() {
+        let found =
+            bindings.iter().find_map(|(number, texels)| Some((declaration(line, *number, constants)?, *texels)));
+        match found {
+            Some((declared, texels)) => {
+                let binding = &line[..line.find("var<").unwrap_or(0)];
+                let element = plain(declared.element, || text.lines()).unwrap_or("f32");
+                // Writing to a string can't fail.
+                let _ = writeln!(out, "{binding}{}", texture(&declared, element, texels));
+                names.push(declared.name);
+            }
+            None => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    reads_as_calls(&out, &names)
+}
+
+/// The declaration of a texture in place of an array, and the function that gives an element of it.
+fn texture(declared: &Declared<'_>, element: &str, texels: Texels) -> String {
+    let Declared { name, element: written } = declared;
+    let ty = match (texels.storage, texels.words) {
+        (true, false) => "texture_storage_2d<rgba32float, read>",
+        (true, true) => "texture_storage_2d<rgba32uint, read>",
+        (false, false) => "texture_2d<f32>",
+        (false, true) => "texture_2d<u32>",
+    };
+    let level = if texels.storage { "" } else { ", 0" };
+    // Texels lie in rows of 1024.
+    let texel = |shift: u32| {
+        let i = if shift == 0 { "i".to_owned() } else { format!("(i >> {shift}u)") };
+        format!("textureLoad({name}, vec2u({i} & 1023u, {i} >> 10u){level})")
+    };
+    let load = match element {
+        "vec4f" | "vec4u" => format!("return {};", texel(0)),
+        "vec2f" | "vec2u" => format!("let t = {}; return select(t.xy, t.zw, (i & 1u) == 1u);", texel(1)),
+        "i32" => format!("return bitcast<i32>({}[i & 3u]);", texel(2)),
+        _ => format!("return {}[i & 3u];", texel(2)),
+    };
+    format!("var {name}: {ty}; fn element_of_{name}(i: u32) -> {written} {{ {load} }}")
+}
+
+/// `name[index]` becomes `element_of_name(index)` wherever `name` is not a variable or parameter of the function around it.
+fn reads_as_calls(text: &str, names: &[&str]) -> String {
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    // Brackets that are open, by whether they were turned into parentheses.
+    let mut brackets: Vec<bool> = Vec::new();
+    let (mut depth, mut at) = (0_usize, 0_usize);
+    // Names that mean something else, and the depth of the block that they end with.
+    let mut shadows: Vec<(&str, usize)> = Vec::new();
+    // The last word before the current one, and whether the parameters of a function are being declared.
+    let (mut before, mut parameters) = ("", false);
+    while at < bytes.len() {
+        let rest = &text[at..];
+        let c = bytes[at];
+        if rest.starts_with("//") {
+            let end = rest.find('\n').unwrap_or(rest.len());
+            out.push_str(&rest[..end]);
+            at += end;
+            continue;
+        }
+        if c.is_ascii_alphabetic() || c == b'_' {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let (word, behind) = (&rest[..end], &rest[end..]);
+            let declares = matches!(before, "var" | "let" | "const") || (parameters && behind.starts_with(':'));
+            if names.contains(&word) && declares && (depth > 0 || parameters) {
+                shadows.push((word, depth + usize::from(parameters)));
+            }
+            let member = out.ends_with('.');
+            if names.contains(&word) && !member && behind.starts_with('[') && !shadows.iter().any(|(n, _)| *n == word) {
+                let _ = write!(out, "element_of_{word}(");
+                brackets.push(true);
+                at += end + 1;
+            } else {
+                out.push_str(word);
+                at += end;
+            }
+            parameters |= word == "fn";
+            before = word;
+            continue;
+        }
+        match c {
+            b'{' => {
+                depth += 1;
+                parameters = false;
+            }
+            b'}' => {
+                depth = depth.saturating_sub(1);
+                shadows.retain(|(_, until)| *until <= depth);
+            }
+            b'[' => brackets.push(false),
+            _ => {}
+        }
+        match (c, if c == b']' { brackets.pop() } else { None }) {
+            (b']', Some(true)) => out.push(')'),
+            // Whole characters, which may be several bytes.
+            _ => out.push_str(&rest[..rest.chars().next().map_or(1, char::len_utf8)]),
+        }
+        at += rest.chars().next().map_or(1, char::len_utf8);
+        if !c.is_ascii_whitespace() && c != b'<' && c != b'>' {
+            before = "";
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOATS: Texels = Texels { words: false, storage: true };
+
+    #[test]
+    fn reads_become_loads_and_what_is_not_one_stays() {
+        let text = "alias Element = vec4f;\n\
+                    @group(0) @binding(1) var<storage, read> x: array<Element>;    // (rows)\n\
+                    @group(0) @binding(LAST) var<storage, read> index: array<u32>;\n\
+                    @group(0) @binding(3) var<storage, read_write> out: array<Element>;\n\
+                    fn f(x: array<f32, 2>) -> f32 { return x[0]; }\n\
+                    fn g(i: u32) { // x[i]\n\
+                      out[i] = x[index[i] + 1u] + a.x[2];\n\
+                      if (i > 1u) { var x: array<f32, 4>; x[1] = f(x); }\n\
+                      out[x[0].x] = x[i];\n\
+                    }\n";
+        let words = Texels { words: true, storage: false };
+        let constants = [("LAST", "2u".to_owned())];
+        let new = read_through_textures(text, &constants, &[(1, FLOATS), (2, words)]);
+        let lines: Vec<&str> = new.lines().collect();
+        assert_eq!(
+            lines[1],
+            "@group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>; fn element_of_x(i: u32) -> Element { \
+             return textureLoad(x, vec2u(i & 1023u, i >> 10u)); }"
+        );
+        assert_eq!(
+            lines[2],
+            "@group(0) @binding(LAST) var index: texture_2d<u32>; fn element_of_index(i: u32) -> u32 { \
+             return textureLoad(index, vec2u((i >> 2u) & 1023u, (i >> 2u) >> 10u), 0)[i & 3u]; }"
+        );
+        assert_eq!(lines[4], "fn f(x: array<f32, 2>) -> f32 { return x[0]; }");
+        assert_eq!(lines[5], "fn g(i: u32) { // x[i]");
+        assert_eq!(lines[6], "out[i] = element_of_x(element_of_index(i) + 1u) + a.x[2];");
+        assert_eq!(lines[7], "if (i > 1u) { var x: array<f32, 4>; x[1] = f(x); }");
+        assert_eq!(lines[8], "out[element_of_x(0).x] = element_of_x(i);");
+        assert_eq!(lines.len(), text.lines().count());
+    }
 }

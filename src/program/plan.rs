@@ -71,7 +71,7 @@ impl Plan {
 
 fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
     for dispatch in &recording.dispatches {
-        let count = dispatch.bindings.iter().filter(|b| b.access != Access::Texture).count();
+        let count = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture(_))).count();
         if count > caps.storage_bindings as usize {
             return Err(Error::Unsupported {
                 what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
@@ -82,7 +82,10 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
         }
         for (index, binding) in dispatch.bindings.iter().enumerate() {
             let bytes = binding.view.bytes();
-            let most = if binding.access == Access::Texture { caps.max_texture_bytes } else { caps.max_binding_bytes };
+            let most = match binding.access {
+                Access::Texture(_) => caps.max_texture_bytes,
+                _ => caps.max_binding_bytes,
+            };
             if bytes > most {
                 return Err(Error::OutOfMemory {
                     what: format!("{} of {}", recording.slots[binding.view.slot].label, dispatch.label),

@@ -2,7 +2,6 @@
 
 use super::inputs::Inputs;
 use super::{Budget, MemoryReport, Plan, Recording, Source, Staging, Weights, cost, cut, pack, submissions, tune};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Bound, Gpu, Readback, Uploads, fill_texture};
 use crate::graph::Graph;
@@ -418,7 +417,7 @@ fn prepare_step<'a>(
 ) -> Result<Step> {
     let shader = assemble(dispatch);
     let bound = |b: &Binding| match b.access {
-        Access::Texture => Bound::Texture { words: b.view.dtype != DType::F32 },
+        Access::Texture(texels) => Bound::Texture { words: texels.words },
         access => Bound::Storage { read_only: access.only_reads() },
     };
     let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();

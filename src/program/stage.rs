@@ -3,11 +3,10 @@
 //! A few textures serve the whole step. A tensor that is still in one from an earlier dispatch is not copied again.
 
 use super::{Recording, Source};
-use crate::dtype::DType;
 use crate::kernel::{Access, View};
 
 /// Textures of one kind that a step may use: more let tensors stay for longer.
-const MOST: usize = 6;
+const MOST: usize = 8;
 
 /// A texture that tensors are copied into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +51,10 @@ impl Staging {
         let mut held: Vec<Held> = Vec::new();
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
             let bindings = dispatch.bindings.iter().enumerate();
-            let stages = bindings.filter(|(_, b)| b.access == Access::Texture).map(|(binding, b)| {
-                let (texture, copy) = staging.place(&b.view, index, &mut held);
-                Stage { binding, texture, copy }
+            let stages = bindings.filter_map(|(binding, b)| {
+                let Access::Texture(texels) = b.access else { return None };
+                let (texture, copy) = staging.place(&b.view, texels.words, index, &mut held);
+                Some(Stage { binding, texture, copy })
             });
             let stages = stages.collect();
             staging.stages.push(stages);
@@ -72,21 +72,23 @@ impl Staging {
     }
 
     /// The texture for a tensor at a dispatch, and whether it has to be copied there.
-    fn place(&mut self, view: &View, dispatch: usize, held: &mut Vec<Held>) -> (usize, bool) {
-        let words = view.dtype != DType::F32;
-        if let Some(found) = held.iter().position(|h| h.view.as_ref().is_some_and(|v| same(v, view))) {
+    fn place(&mut self, view: &View, words: bool, dispatch: usize, held: &mut Vec<Held>) -> (usize, bool) {
+        let holds =
+            |t: &usize| self.textures[*t].words == words && held[*t].view.as_ref().is_some_and(|v| same(v, view));
+        if let Some(found) = (0..held.len()).find(holds) {
             held[found].used = dispatch;
             return (found, false);
         }
         let bytes = view.bytes();
         let kind: Vec<usize> = (0..held.len()).filter(|&t| self.textures[t].words == words).collect();
-        // Of those that this dispatch does not need, the one that was not used for longest; one that is large enough first.
+        // Of those that this dispatch does not need, the one that was not used for longest; one of about the size first.
+        let suits = |t: usize| (bytes..=4 * bytes).contains(&self.textures[t].bytes);
         let free = kind.iter().copied().filter(|&t| held[t].used < dispatch || held[t].view.is_none());
-        let oldest = free.min_by_key(|&t| (self.textures[t].bytes < bytes, held[t].used));
-        let fits = oldest.filter(|&t| self.textures[t].bytes >= bytes || kind.len() >= MOST);
-        let texture = fits.unwrap_or_else(|| {
+        let oldest = free.min_by_key(|&t| (!suits(t), held[t].used));
+        let found = oldest.filter(|&t| suits(t) || kind.len() >= MOST);
+        let texture = found.unwrap_or_else(|| {
             self.textures.push(StageTexture { bytes, words });
-            held.push(Held { view: None, used: 0 });
+            held.push(Held { view: None, used: dispatch });
             held.len() - 1
         });
         self.textures[texture].bytes = self.textures[texture].bytes.max(bytes);

@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::variant::Variant;
 use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result, human_bytes};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, texture_snippets};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
 
 macro_rules! snippets {
@@ -19,10 +19,8 @@ snippets! {
     PROBLEM = "matmul_problem";
     A_VEC4 = "matmul_a_vec4";
     A_SCALAR = "matmul_a_scalar";
-    A_TEXTURE = "matmul_a_texture";
     B_VEC4 = "matmul_b_vec4";
     B_SCALAR = "matmul_b_scalar";
-    B_TEXTURE = "matmul_b_texture";
     B_BLOCKS = "matmul_b_blocks";
     B_HALF4 = "matmul_b_half4";
     B_HALF1 = "matmul_b_half1";
@@ -235,17 +233,8 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
     let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
     let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
-    let read = if variant.textures() { Dispatch::read_texture } else { Dispatch::read };
-    dispatch = match variant.textures() {
-        false => buffers(dispatch, &a, &b),
-        true => texture_snippets(dispatch, caps)
-            .constant("A_ALIGNED", a.vec4())
-            .constant("B_ALIGNED", b.vec4())
-            .snippet(&A_TEXTURE)
-            .snippet(&B_TEXTURE),
-    };
-    dispatch = dispatch.snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR }).snippet(&FINISH);
-    dispatch = quants.into_iter().fold(read(dispatch, a.view.clone()), read);
+    dispatch = operands(dispatch, &a, &b, &out).read(a.view.clone());
+    dispatch = quants.into_iter().fold(dispatch, Dispatch::read);
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
     dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
     dispatch = epilogue(op, io, dispatch, like_out, last);
@@ -264,8 +253,8 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
     }
 }
 
-/// Puts in the snippets that load from buffers in the widths that the sizes allow.
-fn buffers(dispatch: Dispatch, a: &Window, b: &Window) -> Dispatch {
+/// Puts in the snippets that load and store in the widths that the sizes allow.
+fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
         (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => &B_BLOCKS,
         (DType::F16 | DType::BF16, true) => &B_HALF4,
@@ -277,7 +266,11 @@ fn buffers(dispatch: Dispatch, a: &Window, b: &Window) -> Dispatch {
         Some(weight) => dispatch.snippet(weight),
         None => dispatch,
     };
-    dispatch.snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR }).snippet(load_b)
+    dispatch
+        .snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR })
+        .snippet(load_b)
+        .snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR })
+        .snippet(&FINISH)
 }
 
 /// Binds what is added after the product, and puts in the snippets that add it.
@@ -319,9 +312,9 @@ fn epilogue(
 fn kernel(variant: Variant) -> &'static Kernel {
     match variant {
         Variant::Tile64 | Variant::Tile32 => &TILE,
-        Variant::Registers | Variant::RegistersTextures => &REGISTERS,
-        Variant::Subgroup4 | Variant::Subgroup8 | Variant::Subgroup4Textures | Variant::Subgroup8Textures => &SUBGROUP,
-        Variant::Row | Variant::RowTextures => &ROW,
+        Variant::Registers => &REGISTERS,
+        Variant::Subgroup4 | Variant::Subgroup8 => &SUBGROUP,
+        Variant::Row => &ROW,
         Variant::RowBlocks => &ROW_BLOCKS,
         Variant::RowBlocksShuffle => &ROW_BLOCKS_SHUFFLE,
     }
@@ -339,16 +332,14 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
     match variant {
         Variant::Tile64 => dispatch.constant("SIDE", 16_u32).groups(tiles(64, 64)),
         Variant::Tile32 => dispatch.constant("SIDE", 8_u32).groups(tiles(32, 32)),
-        Variant::Registers | Variant::RegistersTextures => {
-            dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize)
-        }
-        Variant::Subgroup4 | Variant::Subgroup4Textures => subgroups(4),
-        Variant::Subgroup8 | Variant::Subgroup8Textures => subgroups(8),
+        Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
+        Variant::Subgroup4 => subgroups(4),
+        Variant::Subgroup8 => subgroups(8),
         Variant::RowBlocksShuffle => {
             let rows = p.m.next_power_of_two() as u32;
             dispatch.constant("ROWS", rows).groups(p.batch * p.n.div_ceil(32))
         }
-        Variant::Row | Variant::RowTextures | Variant::RowBlocks => {
+        Variant::Row | Variant::RowBlocks => {
             // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
             let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
             let rows = p.m.next_power_of_two() as u32;

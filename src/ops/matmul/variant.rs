@@ -1,8 +1,7 @@
 //! Which kernel computes a matrix product.
 
 use super::problem::Problem;
-use crate::dtype::DType;
-use crate::kernel::{AdapterClass, Caps, fits_texture};
+use crate::kernel::{AdapterClass, Caps};
 
 /// A kernel for matrix products. All of them give the same sums up to rounding; [`Variant::legal`] says which fit a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -24,30 +23,14 @@ pub enum Variant {
     RowBlocks,
     /// The same, A spread by shuffles in subgroups of 8.
     RowBlocksShuffle,
-    /// [`Variant::Registers`] with both operands read through textures.
-    RegistersTextures,
-    /// [`Variant::Subgroup4`] with both operands read through textures.
-    Subgroup4Textures,
-    /// [`Variant::Subgroup8`] with both operands read through textures.
-    Subgroup8Textures,
-    /// [`Variant::Row`] with both operands read through textures.
-    RowTextures,
 }
 
 /// The most rows that [`Variant::Row`] takes.
 const MOST_ROWS: usize = 8;
-/// Operations from which on copying both operands into textures pays.
-const WORTH_TEXTURES: u64 = 1_000_000;
-/// The same for a few rows, where an element of B is loaded for few operations.
-const WORTH_TEXTURES_ROW: u64 = 60_000;
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
-        Self::RowTextures,
-        Self::Subgroup4Textures,
-        Self::Subgroup8Textures,
-        Self::RegistersTextures,
+    pub const ALL: [Self; 8] = [
         Self::Row,
         Self::RowBlocks,
         Self::RowBlocksShuffle,
@@ -70,17 +53,7 @@ impl Variant {
             Self::Row => "row",
             Self::RowBlocks => "row_blocks",
             Self::RowBlocksShuffle => "row_blocks_shuffle",
-            Self::RegistersTextures => "registers_textures",
-            Self::Subgroup4Textures => "subgroup4_textures",
-            Self::Subgroup8Textures => "subgroup8_textures",
-            Self::RowTextures => "row_textures",
         }
-    }
-
-    /// Whether both operands are read through textures.
-    #[must_use]
-    pub fn textures(self) -> bool {
-        matches!(self, Self::RegistersTextures | Self::Subgroup4Textures | Self::Subgroup8Textures | Self::RowTextures)
     }
 
     /// The variants that compute this problem on this adapter, the likeliest first: what a tuner may choose from.
@@ -93,21 +66,14 @@ impl Variant {
     }
 
     fn is_legal(self, caps: &Caps, problem: &Problem) -> bool {
-        let few = problem.m <= MOST_ROWS && !problem.form.a_transposed();
-        let blocks = few && problem.form.b_transposed() && problem.weight.is_quantised();
-        let fits = |(rows, columns): (usize, usize)| fits_texture(caps, problem.batch * rows * columns);
-        let textures = problem.weight == DType::F32 && fits(problem.stored_a()) && fits(problem.stored_b());
-        let kernel = match self {
-            Self::Tile64 | Self::Tile32 | Self::Registers | Self::RegistersTextures => true,
+        match self {
+            Self::Tile64 | Self::Tile32 | Self::Registers => true,
             // Accumulators are an array of one vector a lane: wider subgroups would spill them.
-            Self::Subgroup4 | Self::Subgroup8 | Self::Subgroup4Textures | Self::Subgroup8Textures => {
-                matches!(caps.subgroup, Some(4..=16))
-            }
-            Self::Row | Self::RowTextures => few,
-            Self::RowBlocksShuffle => blocks && caps.subgroup == Some(8),
-            Self::RowBlocks => blocks,
-        };
-        kernel && (textures || !self.textures())
+            Self::Subgroup4 | Self::Subgroup8 => matches!(caps.subgroup, Some(4..=16)),
+            Self::Row => problem.m <= MOST_ROWS && !problem.form.a_transposed(),
+            Self::RowBlocksShuffle => Self::RowBlocks.is_legal(caps, problem) && caps.subgroup == Some(8),
+            Self::RowBlocks => problem.m <= MOST_ROWS && problem.form.b_transposed() && problem.weight.is_quantised(),
+        }
     }
 
     /// The default, the same on every run:
@@ -123,22 +89,8 @@ impl Variant {
     /// | CPU, fixed subgroups of 8 | 64 and more | subgroup8 |
     /// | CPU, fixed subgroups of 8 to 16 | more than 4 | subgroup4 |
     /// | CPU, others | more than 4 | registers |
-    ///
-    /// On CPUs with textures for operands, f32 products of some size get the variant of that name with `_textures`, and
-    /// subgroup4 in place of subgroup8.
     #[must_use]
     pub fn choose(caps: &Caps, problem: &Problem) -> Self {
-        let buffers = Self::choose_of_buffers(caps, problem);
-        let (textures, worth) = match buffers {
-            Self::Subgroup8 | Self::Subgroup4 => (Self::Subgroup4Textures, WORTH_TEXTURES),
-            Self::Registers => (Self::RegistersTextures, WORTH_TEXTURES),
-            Self::Row => (Self::RowTextures, WORTH_TEXTURES_ROW),
-            other => return other,
-        };
-        if problem.flops() >= worth && textures.is_legal(caps, problem) { textures } else { buffers }
-    }
-
-    fn choose_of_buffers(caps: &Caps, problem: &Problem) -> Self {
         let most = if caps.class == AdapterClass::Gpu { MOST_ROWS } else { 4 };
         if problem.m <= most && Self::RowBlocks.is_legal(caps, problem) {
             let shuffle = caps.class == AdapterClass::Cpu && Self::RowBlocksShuffle.is_legal(caps, problem);
