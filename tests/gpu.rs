@@ -4,7 +4,8 @@
 //! certain adapters must be among them, `REQUIRE_ADAPTERS=vulkan:llvmpipe,gl` (backend, or backend and part of the name) says so.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use wgformer::check::{Case, Comparison, cases};
+use std::sync::{Arc, Mutex, PoisonError};
+use wgformer::check::{Comparison, cases};
 use wgformer::gpu::{GpuOptions, Textures};
 use wgformer::{Gpu, Result};
 
@@ -41,10 +42,16 @@ fn main() {
                 Err(error) => trials.push(Trial::test("a second device opens", move || Err(error.into()))),
             }
         }
+        // OpenGL gives up when several threads want it for long.
+        let turn = Arc::new(Mutex::new(()));
         for (gpu, how) in devices {
             for case in cases::all() {
-                let (gpu, name) = (gpu.clone(), format!("[{:?} {}{how}] {}", info.backend, info.name, case.name));
-                trials.push(Trial::test(name, move || run(&case, &gpu)));
+                let (gpu, turn) = (gpu.clone(), turn.clone());
+                let name = format!("[{:?} {}{how}] {}", info.backend, info.name, case.name);
+                trials.push(Trial::test(name, move || {
+                    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                    verdict(case.run(&gpu))
+                }));
             }
         }
     }
@@ -68,10 +75,6 @@ fn required_adapters() -> Vec<Trial> {
         Trial::test(format!("required adapter {wanted}"), move || if there { Ok(()) } else { Err(message.into()) })
     };
     wanted.split(',').map(str::trim).filter(|w| !w.is_empty()).map(test).collect()
-}
-
-fn run(case: &Case, gpu: &Gpu) -> Result<(), Failed> {
-    verdict(case.run(gpu))
 }
 
 fn verdict(result: Result<Vec<Comparison>>) -> Result<(), Failed> {

@@ -32,7 +32,7 @@ pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         return dispatch;
     }
     let written = dispatch.bindings.iter().filter(|b| !b.access.only_reads()).map(|b| b.view.numel() as u64);
-    let work = written.chain([dispatch.flops]).max().unwrap_or(0);
+    let work = dispatch.flops.max(written.sum());
     if work < caps.texture_work {
         return dispatch;
     }

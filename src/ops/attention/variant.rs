@@ -45,8 +45,10 @@ impl AttentionVariant {
             AdapterClass::Cpu => Self::Shuffle,
         };
         let legal = |v: &Self| v.legal(caps, sizes, bindings);
-        // Tiles compile much faster than rows of wide heads, and run no slower on CPU drivers.
-        let found = wish.into_iter().chain([default, Self::Tile]).find(legal);
+        // On CPU drivers rows are faster than tiles, but compile slowly where heads are wide.
+        let rows = caps.class == AdapterClass::Cpu && sizes.width <= 64;
+        let other = if rows { Self::Rows } else { Self::Tile };
+        let found = wish.into_iter().chain([default, other]).find(legal);
         found.unwrap_or(Self::Rows)
     }
 

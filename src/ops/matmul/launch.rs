@@ -44,6 +44,7 @@ snippets! {
 
 static TILE: Kernel = Kernel::new("matmul_tile", include_str!("../../../shaders/matmul_tile.wgsl"));
 static REGISTERS: Kernel = Kernel::new("matmul_registers", include_str!("../../../shaders/matmul_registers.wgsl"));
+static LINES: Kernel = Kernel::new("matmul_lines", include_str!("../../../shaders/matmul_lines.wgsl"));
 static SUBGROUP: Kernel = Kernel::new("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"));
 static ROW_BLOCKS: Kernel = Kernel::new("matmul_row_blocks", include_str!("../../../shaders/matmul_row_blocks.wgsl"));
 static ROW_BLOCKS_SHUFFLE: Kernel =
@@ -313,6 +314,7 @@ fn kernel(variant: Variant) -> &'static Kernel {
     match variant {
         Variant::Tile64 | Variant::Tile32 => &TILE,
         Variant::Registers => &REGISTERS,
+        Variant::Lines => &LINES,
         Variant::Subgroup4 | Variant::Subgroup8 => &SUBGROUP,
         Variant::Row => &ROW,
         Variant::RowBlocks => &ROW_BLOCKS,
@@ -333,6 +335,7 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
         Variant::Tile64 => dispatch.constant("SIDE", 16_u32).groups(tiles(64, 64)),
         Variant::Tile32 => dispatch.constant("SIDE", 8_u32).groups(tiles(32, 32)),
         Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
+        Variant::Lines => dispatch.constant("LANES", lanes).groups_for(tiles(4, 8), lanes as usize),
         Variant::Subgroup4 => subgroups(4),
         Variant::Subgroup8 => subgroups(8),
         Variant::RowBlocksShuffle => {

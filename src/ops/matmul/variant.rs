@@ -13,6 +13,8 @@ pub enum Variant {
     Tile32,
     /// 16×8 tiles in registers, an invocation each.
     Registers,
+    /// 4×8 tiles in registers, written out, an invocation each.
+    Lines,
     /// Subgroup shuffles, 4 rows of the tile a lane: 32×32 tiles for subgroups of 8.
     Subgroup4,
     /// Subgroup shuffles, 8 rows of the tile a lane: 64×32 tiles for subgroups of 8.
@@ -30,15 +32,16 @@ const MOST_ROWS: usize = 8;
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Row,
         Self::RowBlocks,
         Self::RowBlocksShuffle,
         Self::Tile64,
         Self::Tile32,
-        Self::Subgroup8,
         Self::Subgroup4,
+        Self::Subgroup8,
         Self::Registers,
+        Self::Lines,
     ];
 
     /// The name that prints.
@@ -48,6 +51,7 @@ impl Variant {
             Self::Tile64 => "tile64",
             Self::Tile32 => "tile32",
             Self::Registers => "registers",
+            Self::Lines => "lines",
             Self::Subgroup4 => "subgroup4",
             Self::Subgroup8 => "subgroup8",
             Self::Row => "row",
@@ -67,7 +71,7 @@ impl Variant {
 
     fn is_legal(self, caps: &Caps, problem: &Problem) -> bool {
         match self {
-            Self::Tile64 | Self::Tile32 | Self::Registers => true,
+            Self::Tile64 | Self::Tile32 | Self::Registers | Self::Lines => true,
             // Accumulators are an array of one vector a lane: wider subgroups would spill them.
             Self::Subgroup4 | Self::Subgroup8 => matches!(caps.subgroup, Some(4..=16)),
             Self::Row => problem.m <= MOST_ROWS && !problem.form.a_transposed(),
@@ -86,8 +90,8 @@ impl Variant {
     /// | GPU | more, 48 tiles of 64×64 or more | tile64 |
     /// | GPU | more, fewer tiles | tile32 |
     /// | CPU | up to 4 | row |
-    /// | CPU, fixed subgroups of 8 | 64 and more | subgroup8 |
     /// | CPU, fixed subgroups of 8 to 16 | more than 4 | subgroup4 |
+    /// | CPU, fixed subgroups of 4 | more than 4 | lines |
     /// | CPU, others | more than 4 | registers |
     #[must_use]
     pub fn choose(caps: &Caps, problem: &Problem) -> Self {
@@ -103,7 +107,7 @@ impl Variant {
         match caps.class {
             AdapterClass::Gpu if tiles >= 48 => Self::Tile64,
             AdapterClass::Gpu => Self::Tile32,
-            AdapterClass::Cpu if caps.subgroup == Some(8) && problem.m >= 64 => Self::Subgroup8,
+            AdapterClass::Cpu if caps.subgroup == Some(4) => Self::Lines,
             AdapterClass::Cpu if caps.subgroup >= Some(8) && Self::Subgroup4.is_legal(caps, problem) => Self::Subgroup4,
             AdapterClass::Cpu => Self::Registers,
         }

@@ -1,0 +1,52 @@
+// matmul_lines: C = α op(A) op(B) in registers, for compilers that leave loops and arrays as they are (SwiftShader's).
+//
+//   An invocation computes 4 rows and 8 columns, each sum a variable of its own: an array would lie in memory there.
+//
+// in, out    see matmul_problem
+// grid       an invocation a tile of 4×8, columns fastest, then rows, then the batch
+// constants  LANES: invocations of a workgroup
+// numerics   f32, each element summed in the order of k, four at a time
+
+fn row_times(a: vec4f, b: Block) -> vec4f { return a.x * b[0] + a.y * b[1] + a.z * b[2] + a.w * b[3]; }
+
+@compute @workgroup_size(LANES)
+fn matmul_lines(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let tile = group * LANES + lane;
+    let across_n = (p.n + 7u) / 8u;
+    let across_m = (p.m + 3u) / 4u;
+    let batch = tile / across_n / across_m;
+    let column = tile % across_n * 8u;
+    // Invocations past the end work on rows past the end: nothing is loaded or stored for them.
+    let row = select(p.m, tile / across_n % across_m * 4u, batch < p.batch);
+    var left0 = vec4f();
+    var left1 = vec4f();
+    var left2 = vec4f();
+    var left3 = vec4f();
+    var right0 = vec4f();
+    var right1 = vec4f();
+    var right2 = vec4f();
+    var right3 = vec4f();
+    for (var k = 0u; k < p.k; k += 4u) {
+        let x = a_block(batch, row, k);
+        let y = b_block(batch, k, column);
+        let z = b_block(batch, k, column + 4u);
+        left0 += row_times(x[0], y);
+        left1 += row_times(x[1], y);
+        left2 += row_times(x[2], y);
+        left3 += row_times(x[3], y);
+        right0 += row_times(x[0], z);
+        right1 += row_times(x[1], z);
+        right2 += row_times(x[2], z);
+        right3 += row_times(x[3], z);
+    }
+    store(batch, row, column, left0);
+    store(batch, row + 1u, column, left1);
+    store(batch, row + 2u, column, left2);
+    store(batch, row + 3u, column, left3);
+    store(batch, row, column + 4u, right0);
+    store(batch, row + 1u, column + 4u, right1);
+    store(batch, row + 2u, column + 4u, right2);
+    store(batch, row + 3u, column + 4u, right3);
+}
