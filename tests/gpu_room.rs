@@ -156,7 +156,11 @@ fn futures_of_readbacks_wake_without_anybody_polling() {
         let both = pollster::block_on(async { futures::future::join(first, second).await });
         assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec![5; 4], vec![5; 4]));
         pollster::block_on(gpu.wait_async()).unwrap();
-        assert!(gpu.poll().unwrap(), "something is in flight after the wait");
+        // A thread that polls for somebody else makes this one say "not yet".
+        let start = std::time::Instant::now();
+        while !gpu.poll().unwrap() {
+            assert!(start.elapsed() < Duration::from_secs(1), "something is in flight after the wait");
+        }
         let mut encoder = gpu.encoder("never");
         let never = gpu.readback(&mut encoder, &buffer, 0, 64).unwrap();
         drop(encoder);
@@ -320,8 +324,16 @@ fn adapters_are_chosen_by_number_backend_and_name() {
 fn a_weaker_device_than_the_adapter_can_be_asked_for() {
     on_every_adapter(|adapter| {
         let gpu = Gpu::open_with(adapter, &GpuOptions { checked: true, ..GpuOptions::portable() }).unwrap();
-        let least = Caps { name: gpu.caps().name.clone(), class: gpu.caps().class, ..Caps::baseline() };
-        assert_eq!(gpu.caps(), &least);
+        let caps = gpu.caps();
+        let least = Caps {
+            name: caps.name.clone(),
+            class: caps.class,
+            textures: caps.textures,
+            max_textures: caps.max_textures.min(16),
+            max_texture_bytes: caps.max_texture_bytes.min(128 << 20),
+            ..Caps::baseline()
+        };
+        assert_eq!(caps, &least);
         assert!(gpu.checked());
         assert!(gpu.buffer("larger than portable", (256 << 20) + 4, DATA).is_err());
         assert!(Timestamps::new(&gpu, 2).unwrap().is_none());

@@ -6,7 +6,7 @@ use super::{Recording, Source};
 use crate::kernel::{Access, View};
 
 /// Textures of one kind that a step may use: more let tensors stay for longer.
-const MOST: usize = 8;
+const MOST: usize = 6;
 
 /// A texture that tensors are copied into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +50,21 @@ impl Staging {
         let mut staging = Self::default();
         let mut held: Vec<Held> = Vec::new();
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
-            let bindings = dispatch.bindings.iter().enumerate();
-            let stages = bindings.filter_map(|(binding, b)| {
-                let Access::Texture(texels) = b.access else { return None };
-                let (texture, copy) = staging.place(&b.view, texels.words, index, &mut held);
-                Some(Stage { binding, texture, copy })
+            let through = dispatch.bindings.iter().enumerate().filter_map(|(binding, b)| match b.access {
+                Access::Texture(texels) => Some((binding, &b.view, texels.words)),
+                _ => None,
             });
-            let stages = stages.collect();
+            // What is there already first, so that no copy takes its place.
+            for (_, view, words) in through.clone() {
+                if let Some(found) = staging.find(view, words, &held) {
+                    held[found].used = index;
+                }
+            }
+            let stage = |(binding, view, words)| {
+                let (texture, copy) = staging.place(view, words, index, &mut held);
+                Stage { binding, texture, copy }
+            };
+            let stages = through.map(stage).collect();
             staging.stages.push(stages);
             for written in dispatch.bindings.iter().filter(|b| !b.access.only_reads()) {
                 forget(recording, &mut held, written.view.slot);
@@ -71,12 +79,17 @@ impl Staging {
         self.textures.iter().map(|t| t.bytes).sum()
     }
 
+    /// The texture that holds a tensor.
+    fn find(&self, view: &View, words: bool, held: &[Held]) -> Option<usize> {
+        let same = |v: &View| {
+            v.slot == view.slot && v.start == view.start && v.numel() == view.numel() && v.dtype == view.dtype
+        };
+        (0..held.len()).find(|&t| self.textures[t].words == words && held[t].view.as_ref().is_some_and(same))
+    }
+
     /// The texture for a tensor at a dispatch, and whether it has to be copied there.
     fn place(&mut self, view: &View, words: bool, dispatch: usize, held: &mut Vec<Held>) -> (usize, bool) {
-        let holds =
-            |t: &usize| self.textures[*t].words == words && held[*t].view.as_ref().is_some_and(|v| same(v, view));
-        if let Some(found) = (0..held.len()).find(holds) {
-            held[found].used = dispatch;
+        if let Some(found) = self.find(view, words, held) {
             return (found, false);
         }
         let bytes = view.bytes();
@@ -84,8 +97,8 @@ impl Staging {
         // Of those that this dispatch does not need, the one that was not used for longest; one of about the size first.
         let suits = |t: usize| (bytes..=4 * bytes).contains(&self.textures[t].bytes);
         let free = kind.iter().copied().filter(|&t| held[t].used < dispatch || held[t].view.is_none());
-        let oldest = free.min_by_key(|&t| (!suits(t), held[t].used));
-        let found = oldest.filter(|&t| suits(t) || kind.len() >= MOST);
+        let oldest = free.min_by_key(|&t| (!suits(t), held[t].view.is_some(), held[t].used));
+        let found = oldest.filter(|&t| kind.len() >= MOST || (suits(t) && held[t].view.is_none()));
         let texture = found.unwrap_or_else(|| {
             self.textures.push(StageTexture { bytes, words });
             held.push(Held { view: None, used: dispatch });
@@ -95,11 +108,6 @@ impl Staging {
         held[texture] = Held { view: Some(view.clone()), used: dispatch };
         (texture, true)
     }
-}
-
-/// The same elements, whatever their shape.
-fn same(a: &View, b: &View) -> bool {
-    a.slot == b.slot && a.start == b.start && a.numel() == b.numel() && a.dtype == b.dtype
 }
 
 /// What is in a slot has changed: copies of it are worth nothing. Weights and states may be parts of one another.

@@ -181,7 +181,9 @@ mod tests {
         assert_eq!(choose(&gpu, 8), AttentionVariant::Tile);
         assert_eq!(choose(&gpu, 9), AttentionVariant::Rows);
         assert_eq!(choose(&cpu, 8), AttentionVariant::Shuffle);
-        assert_eq!(choose(&bare, 8), AttentionVariant::Tile);
+        assert_eq!(choose(&bare, 8), AttentionVariant::Rows);
+        let wide = Sizes { width: 128, ..SIZES };
+        assert_eq!(AttentionVariant::choose(None, &bare, &wide, 8), AttentionVariant::Tile);
         let odd = Sizes { width: 33, ..SIZES };
         assert_eq!(AttentionVariant::choose(Some(AttentionVariant::Tile), &gpu, &odd, 6), AttentionVariant::Rows);
     }
