@@ -47,7 +47,8 @@ pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         let texts = || dispatch.snippets.iter().copied().chain([dispatch.kernel]).map(|part| part.source);
         let lines = || texts().flat_map(str::lines);
         let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
-        let element = declared.and_then(|d| plain(d.element, || texts().flat_map(str::lines)));
+        let declared = declared.filter(|d| !texts().any(|text| takes_address(text, d.name)));
+        let element = declared.and_then(|d| plain(d.element, lines));
         if let (true, true, Some(element)) = (fits, left > 0, element) {
             let words = !matches!(element, "f32" | "vec2f" | "vec4f");
             let storage = caps.textures == Textures::Storage;
@@ -56,6 +57,17 @@ pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         }
     }
     dispatch
+}
+
+/// Whether a text asks for the address of an array, be it for its length: a texture has none.
+fn takes_address(text: &str, name: &str) -> bool {
+    text.match_indices('&').any(|(at, _)| {
+        // With an operand in front it is an "and".
+        let prefix = text[..at].trim_end().ends_with(['(', ',', '=']);
+        let rest = text[at + 1..].trim_start().strip_prefix(name);
+        prefix
+            && rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '['))
+    })
 }
 
 /// The declaration in a line, if it is that of a read-only binding of this number.
@@ -126,11 +138,11 @@ fn texture(declared: &Declared<'_>, element: &str, texels: Texels) -> String {
     format!("var {name}: {ty}; fn element_of_{name}(i: u32) -> {written} {{ {load} }}")
 }
 
-/// `name[index]` becomes `element_of_name(index)` wherever `name` is not a variable or parameter of the function around it.
+/// `name[index]` becomes `element_of_name(u32(index))` wherever `name` is not a variable or parameter of the function around it.
 fn reads_as_calls(text: &str, names: &[&str]) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
-    // Brackets that are open, by whether they were turned into parentheses.
+    // Brackets that are open, by whether they were turned into parentheses. An index may be signed.
     let mut brackets: Vec<bool> = Vec::new();
     let (mut depth, mut at) = (0_usize, 0_usize);
     // Names that mean something else, and the depth of the block that they end with.
@@ -155,7 +167,7 @@ fn reads_as_calls(text: &str, names: &[&str]) -> String {
             }
             let member = out.ends_with('.');
             if names.contains(&word) && !member && behind.starts_with('[') && !shadows.iter().any(|(n, _)| *n == word) {
-                let _ = write!(out, "element_of_{word}(");
+                let _ = write!(out, "element_of_{word}(u32(");
                 brackets.push(true);
                 at += end + 1;
             } else {
@@ -179,7 +191,7 @@ fn reads_as_calls(text: &str, names: &[&str]) -> String {
             _ => {}
         }
         match (c, if c == b']' { brackets.pop() } else { None }) {
-            (b']', Some(true)) => out.push(')'),
+            (b']', Some(true)) => out.push_str("))"),
             // Whole characters, which may be several bytes.
             _ => out.push_str(&rest[..rest.chars().next().map_or(1, char::len_utf8)]),
         }
@@ -194,6 +206,13 @@ fn reads_as_calls(text: &str, names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_told_from_an_and() {
+        assert!(takes_address("let n = arrayLength(&x);", "x"));
+        assert!(takes_address("f(& x, 1u)", "x"));
+        assert!(!takes_address("let n = i & x1; let m = a & x[2]; b && x; (i & x)", "x"));
+    }
 
     const FLOATS: Texels = Texels { words: false, storage: true };
 
@@ -225,9 +244,9 @@ mod tests {
         );
         assert_eq!(lines[4], "fn f(x: array<f32, 2>) -> f32 { return x[0]; }");
         assert_eq!(lines[5], "fn g(i: u32) { // x[i]");
-        assert_eq!(lines[6], "out[i] = element_of_x(element_of_index(i) + 1u) + a.x[2];");
+        assert_eq!(lines[6], "out[i] = element_of_x(u32(element_of_index(u32(i)) + 1u)) + a.x[2];");
         assert_eq!(lines[7], "if (i > 1u) { var x: array<f32, 4>; x[1] = f(x); }");
-        assert_eq!(lines[8], "out[element_of_x(0).x] = element_of_x(i);");
+        assert_eq!(lines[8], "out[element_of_x(u32(0)).x] = element_of_x(u32(i));");
         assert_eq!(lines.len(), text.lines().count());
     }
 }
