@@ -300,7 +300,7 @@ fn logits_graph(model: &dyn Decoder, count: usize) -> (Graph, wgformer::Tensor) 
     let mut g = Graph::new();
     let ids = g.input("ids", [1, count], DType::U32).unwrap();
     let inputs = Inputs::new(&mut g, ids).unwrap();
-    let hidden = model.hidden(&mut g, &inputs).unwrap();
+    let hidden = model.hidden(&mut g, &inputs).unwrap().states;
     let logits = model.logits(&mut g, hidden).unwrap();
     g.output("logits", logits).unwrap();
     (g, logits)

@@ -200,7 +200,7 @@ impl Case {
             inputs = inputs.with_dropout(g.input("seed", [2], DType::U32)?);
             values.insert("seed".into(), Array::new([2], vec![12345.0, 678.0])?);
         }
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let hidden = model.hidden(&mut g, &inputs)?.states;
         let logits = model.logits(&mut g, hidden)?;
         let loss = model.loss_of(&mut g, hidden, labels, &CrossEntropyOptions::default())?;
         let mut wanted = vec![("logits".to_owned(), logits), ("loss".to_owned(), loss)];
@@ -249,7 +249,7 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
             let ids = g.input("ids", [1, text.len()], DType::U32)?;
             values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
             let inputs = Inputs::new(&mut g, ids)?;
-            let hidden = model.hidden(&mut g, &inputs)?;
+            let hidden = model.hidden(&mut g, &inputs)?.states;
             let logits = model.logits(&mut g, hidden)?;
             let logits = g.evaluate(&values, &[logits])?.remove(0);
             for t in prompt.len()..text.len() {

@@ -99,7 +99,7 @@ pub fn step_graph(kind: StepKind, caps: &Caps, model: &Arc<dyn Decoder>, size: S
         StepKind::Forward => {
             let ids = g.input(IDS, [batch, length], DType::U32)?;
             let inputs = Inputs::new(&mut g, ids)?;
-            let hidden = model.hidden(&mut g, &inputs)?;
+            let hidden = model.hidden(&mut g, &inputs)?.states;
             let logits = model.logits(&mut g, hidden)?;
             g.output("logits", logits)?;
         }

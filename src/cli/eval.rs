@@ -34,7 +34,8 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let ids = g.input("ids", [options.batch, context], DType::U32)?;
     let labels = g.input("labels", [options.batch, context], DType::I32)?;
     let inputs = Inputs::new(&mut g, ids)?;
-    let loss = model.loss(&mut g, &inputs, labels, &CrossEntropyOptions::default())?;
+    let hidden = model.hidden(&mut g, &inputs)?.states;
+    let loss = model.loss_of(&mut g, hidden, labels, &CrossEntropyOptions::default())?;
     g.output("loss", loss)?;
     let program = Program::new(&gpu, &g, &weights)?;
 

@@ -128,7 +128,7 @@ impl Generator {
         let ids = g.input("ids", [batch, bucket], DType::U32)?;
         let last = g.input("last", [batch], DType::U32)?;
         let inputs = Inputs { memory: Memory::Prefill { capacity: max_tokens }, ..Inputs::new(&mut g, ids)? };
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let hidden = model.hidden(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         let rows = ops::gather_rows(&mut g, rows, last)?;
         with_logits(model, g, rows)
@@ -147,7 +147,7 @@ impl Generator {
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let memory = Memory::Decode { capacity: max_tokens, lengths };
         let inputs = Inputs { ids, positions, places: max_tokens, memory, dropout_seed: None };
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let hidden = model.hidden(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         with_logits(model, g, rows)
     }

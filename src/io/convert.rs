@@ -27,6 +27,12 @@ impl FileType {
         }
     }
 
+    /// Whether the numbers are 32-bit integers.
+    #[must_use]
+    pub fn is_integer(self) -> bool {
+        matches!(self.same(), Some(DType::I32 | DType::U32))
+    }
+
     /// The type in GPU memory that holds the same numbers, if there is one.
     #[must_use]
     pub fn same(self) -> Option<DType> {

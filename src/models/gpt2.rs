@@ -3,7 +3,7 @@
 use super::settings::{
     activation, activation_name, count, count_if_any, must_be_off, must_divide, positive_number, rate, shortest,
 };
-use super::{Decoder, Dimensions, Head, Initial, Inputs, passed_on};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -170,7 +170,7 @@ impl Decoder for Gpt2 {
         self.storage = storage;
     }
 
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
         inputs.check(self.positions, "n_positions")?;
         let mut x = g.scope("embedding", |g| {
             let (table, places) = ([self.vocabulary, self.width], [self.positions, self.width]);
@@ -190,7 +190,7 @@ impl Decoder for Gpt2 {
                 nn::add_layer_norm(g, &next, added, x, self.epsilon)
             })?;
         }
-        Ok(normed)
+        Ok(normed.into())
     }
 
     fn head(&self, g: &mut Graph) -> Result<Head> {

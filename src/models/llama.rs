@@ -1,7 +1,7 @@
 //! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
 
 use super::settings::{activation, activation_name, count, count_if_any, must_divide, positive_number, rate, shortest};
-use super::{Decoder, Dimensions, Head, Initial, Inputs, passed_on};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -165,7 +165,7 @@ impl Decoder for Llama {
         self.storage = storage;
     }
 
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
         inputs.check(self.positions, "max_position_embeddings")?;
         let table = [self.vocabulary, self.width];
         let mut x =
@@ -184,7 +184,7 @@ impl Decoder for Llama {
                 nn::add_rms_norm(g, &next, added, x, self.epsilon)
             })?;
         }
-        Ok(normed)
+        Ok(normed.into())
     }
 
     fn head(&self, g: &mut Graph) -> Result<Head> {

@@ -6,12 +6,14 @@ mod gpt2;
 mod initialise;
 mod llama;
 pub mod settings;
+mod stack;
 mod stored;
 mod weights;
 
 pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values};
 pub use llama::Llama;
+pub use stack::file_tensors;
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
 use crate::dtype::DType;
@@ -93,6 +95,24 @@ impl Inputs {
     }
 }
 
+/// What the blocks of a decoder give.
+#[derive(Clone, Debug)]
+pub struct Hidden {
+    /// The hidden states behind the last norm, `(B, T, C)`.
+    pub states: Tensor,
+    /// The losses of the routers, each times its coefficient: a scalar that training adds to its loss.
+    pub auxiliary: Option<Tensor>,
+    /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `experts.3`, `aux_loss`.
+    pub routing: Vec<(String, Tensor)>,
+}
+
+/// Without routers.
+impl From<Tensor> for Hidden {
+    fn from(states: Tensor) -> Self {
+        Self { states, auxiliary: None, routing: Vec::new() }
+    }
+}
+
 /// The last layer of a decoder: from hidden states to logits.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
@@ -118,11 +138,11 @@ pub trait Decoder: Debug + Send + Sync {
     /// Changes how matrices lie in GPU memory.
     fn set_storage(&mut self, storage: DType);
 
-    /// The hidden states behind the last norm, `(B, T, C)`.
+    /// The hidden states, and what the routers did on the way, if there are any.
     ///
     /// # Errors
     /// Those of the ops.
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor>;
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden>;
 
     /// The last layer.
     ///
@@ -156,16 +176,7 @@ pub trait Decoder: Debug + Send + Sync {
     }
 
     /// The mean cross-entropy against `labels (B, T)` i32. `labels[t]` is the token behind `ids[t]`; negative ones do not
-    /// count. All logits are never in memory at once.
-    ///
-    /// # Errors
-    /// Those of the ops.
-    fn loss(&self, g: &mut Graph, inputs: &Inputs, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
-        let hidden = self.hidden(g, inputs)?;
-        self.loss_of(g, hidden, labels, options)
-    }
-
-    /// The loss, as [`Decoder::loss`], from hidden states.
+    /// count. All logits are never in memory at once. The losses of the routers are not in it.
     ///
     /// # Errors
     /// Those of the ops.

@@ -1,6 +1,6 @@
 //! A decoder whose matrices are stored as a file has them, which may be of several types.
 
-use super::{Decoder, Dimensions, Head, Initial, Inputs};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, file_tensors};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -22,8 +22,10 @@ impl AsStored {
     pub(super) fn new(inner: Box<dyn Decoder>, tensors: &Tensors) -> Result<Self> {
         let mut types = HashMap::new();
         for (name, ty) in inner.parameters()?.into_iter().filter(|(_, ty)| ty.shape.rank() >= 2) {
-            let bare = name.strip_prefix(inner.base_prefix()).unwrap_or(&name);
-            let tensor = tensors.get(&name).or_else(|| tensors.get(bare));
+            // Parts of a stack are of one type.
+            let part = file_tensors(&name, &ty).swap_remove(0).0;
+            let bare = part.strip_prefix(inner.base_prefix()).unwrap_or(&part);
+            let tensor = tensors.get(&part).or_else(|| tensors.get(bare));
             let stored =
                 tensor.and_then(|t| t.dtype.same()).filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
             types.insert(name, stored.unwrap_or(DType::F32));
@@ -53,7 +55,7 @@ impl Decoder for AsStored {
         self.inner.set_storage(storage);
     }
 
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
         g.store_as(&self.types);
         self.inner.hidden(g, inputs)
     }
@@ -66,11 +68,6 @@ impl Decoder for AsStored {
     fn logits(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
         g.store_as(&self.types);
         self.inner.logits(g, hidden)
-    }
-
-    fn loss(&self, g: &mut Graph, inputs: &Inputs, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
-        g.store_as(&self.types);
-        self.inner.loss(g, inputs, labels, options)
     }
 
     fn loss_of(&self, g: &mut Graph, hidden: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Weights from files into the store and back, every name and shape checked.
 
 use super::stored::AsStored;
-use super::{Decoder, decoder};
+use super::{Decoder, decoder, stack};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -48,26 +48,32 @@ pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) 
 pub fn load_weights(model: &dyn Decoder, tensors: &Tensors, weights: &Weights) -> Result<()> {
     let parameters = model.parameters()?;
     let found = matched(model, &parameters, tensors)?;
-    for ((name, ty), tensor) in parameters.iter().zip(found) {
-        check_finite(name, ty.dtype, &tensor)?;
+    for ((name, ty), tensors) in parameters.iter().zip(found) {
+        for tensor in &tensors {
+            check_finite(tensor.name, ty.dtype, tensor)?;
+        }
+        let words = match tensors.as_slice() {
+            [tensor] if *tensor.shape == ty.shape => tensor.to_words(ty.dtype)?,
+            parts => stack::join(&parts.iter().map(TensorRef::to_f32).collect::<Result<Vec<_>>>()?, ty.dtype),
+        };
         weights.ensure(name, ty)?;
-        weights.upload(name, &tensor.to_words(ty.dtype)?)?;
+        weights.upload(name, &words)?;
     }
     Ok(())
 }
 
-/// The tensor of each parameter.
+/// The tensor of each parameter, or its parts.
 fn matched<'a>(
     model: &dyn Decoder,
     parameters: &[(String, TensorType)],
     tensors: &'a Tensors,
-) -> Result<Vec<TensorRef<'a>>> {
+) -> Result<Vec<Vec<TensorRef<'a>>>> {
     let (mut found, mut used) = (Vec::new(), HashSet::new());
     let (mut missing, mut wrong) = (Vec::new(), Vec::new());
-    for (name, ty) in parameters {
-        let bare = name.strip_prefix(model.base_prefix()).unwrap_or(name);
-        let Some(tensor) = tensors.get(name).or_else(|| tensors.get(bare)) else {
-            missing.push(name.clone());
+    for (name, ty) in parameters.iter().flat_map(|(name, ty)| stack::file_tensors(name, ty)) {
+        let bare = name.strip_prefix(model.base_prefix()).unwrap_or(&name);
+        let Some(tensor) = tensors.get(&name).or_else(|| tensors.get(bare)) else {
+            missing.push(name);
             continue;
         };
         used.insert(tensor.name.to_owned());
@@ -86,7 +92,9 @@ fn matched<'a>(
         .map(|(what, names)| format!("{} {what}: {}", names.len(), listed(&names)))
         .collect();
     if problems.is_empty() {
-        return Ok(found);
+        let mut found = found.into_iter();
+        let parts = |(name, ty)| found.by_ref().take(stack::file_tensors(name, ty).len()).collect();
+        return Ok(parameters.iter().map(|(name, ty)| (name.as_str(), ty)).map(parts).collect());
     }
     Err(Error::format(tensors.path(), format!("the tensors do not fit the config: {}", problems.join("; "))))
 }
@@ -125,11 +133,14 @@ fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -> Result<()
 /// # Errors
 /// [`Error::Input`] if the store lacks one; [`Error::DeviceLost`].
 pub fn named_tensors(model: &dyn Decoder, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
-    let tensor = |(name, ty): (String, TensorType)| {
+    let mut tensors = Vec::new();
+    for (name, ty) in model.parameters()? {
         let bytes = weights.download(&name)?;
-        Ok(NamedTensor::new(name, ty, bytes))
-    };
-    model.parameters()?.into_iter().map(tensor).collect()
+        let parts = stack::file_tensors(&name, &ty);
+        let bytes = if parts[0].1 == ty { vec![bytes] } else { stack::cut(&bytes, &ty) };
+        tensors.extend(parts.into_iter().zip(bytes).map(|((name, ty), bytes)| NamedTensor::new(name, ty, bytes)));
+    }
+    Ok(tensors)
 }
 
 /// Saves a Hugging Face folder. Tokenizer, generation settings and other small files come from the folder `origin` that
@@ -192,7 +203,7 @@ mod tests {
         names.push(("lm_head.weight".into(), TensorType::f32([5, 4])));
         let (_folder, tensors) = file(names.clone(), 0.5);
         let found = matched(&model(), &parameters, &tensors).unwrap();
-        assert!(found.iter().zip(&parameters).all(|(t, (name, _))| t.name == bare(name)));
+        assert!(found.iter().zip(&parameters).all(|(t, (name, _))| t[0].name == bare(name)));
         names.retain(|(name, _)| name != "ln_f.bias");
         names.push(("h.1.ln_1.bias".into(), TensorType::f32([4])));
         let (_folder, tensors) = file(names, 0.5);

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::models::{Decoder, Inputs};
-use crate::ops::CrossEntropyOptions;
+use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::TensorType;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct LanguageModel {
     pub rows: usize,
     /// Tokens of a row.
     pub length: usize,
-    /// What the loss has besides the cross-entropy; evaluation goes without.
+    /// What the loss has besides the cross-entropy and the losses of the routers; evaluation goes without both.
     pub options: CrossEntropyOptions,
 }
 
@@ -42,7 +42,12 @@ impl Objective for LanguageModel {
             inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
         }
         let options = if training { self.options } else { CrossEntropyOptions::default() };
-        self.model.loss(g, &inputs, labels, &options)
+        let hidden = self.model.hidden(g, &inputs)?;
+        let loss = self.model.loss_of(g, hidden.states, labels, &options)?;
+        match hidden.auxiliary.filter(|_| training) {
+            Some(auxiliary) => ops::add(g, loss, auxiliary),
+            None => Ok(loss),
+        }
     }
 }
 
