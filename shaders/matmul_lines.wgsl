@@ -3,7 +3,7 @@
 //   An invocation computes 4 rows and 8 columns, each sum a variable of its own: an array would lie in memory there.
 //
 // in, out    see matmul_problem
-// grid       an invocation a tile of 4×8, columns fastest, then rows, then the batch
+// grid       an invocation a tile of 4×8, in the order of place
 // constants  LANES: invocations of a workgroup
 // numerics   f32, each element summed in the order of k, four at a time
 
@@ -13,13 +13,10 @@ fn row_times(a: vec4f, b: Block) -> vec4f { return a.x * b[0] + a.y * b[1] + a.z
 fn matmul_lines(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let tile = group * LANES + lane;
-    let across_n = (p.n + 7u) / 8u;
-    let across_m = (p.m + 3u) / 4u;
-    let batch = tile / across_n / across_m;
-    let column = tile % across_n * 8u;
     // Invocations past the end work on rows past the end: nothing is loaded or stored for them.
-    let row = select(p.m, tile / across_n % across_m * 4u, batch < p.batch);
+    let at = place(group * LANES + lane, 4u, 8u);
+    let column = at.column;
+    let row = at.row;
     var left0 = vec4f();
     var left1 = vec4f();
     var left2 = vec4f();
@@ -28,10 +25,10 @@ fn matmul_lines(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
     var right1 = vec4f();
     var right2 = vec4f();
     var right3 = vec4f();
-    for (var k = 0u; k < p.k; k += 4u) {
-        let x = a_block(batch, row, k);
-        let y = b_block(batch, k, column);
-        let z = b_block(batch, k, column + 4u);
+    for (var k = at.first; k < at.last; k += 4u) {
+        let x = a_block(at, row, k);
+        let y = b_block(at, k, column);
+        let z = b_block(at, k, column + 4u);
         left0 += row_times(x[0], y);
         left1 += row_times(x[1], y);
         left2 += row_times(x[2], y);
@@ -41,12 +38,12 @@ fn matmul_lines(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
         right2 += row_times(x[2], z);
         right3 += row_times(x[3], z);
     }
-    store(batch, row, column, left0);
-    store(batch, row + 1u, column, left1);
-    store(batch, row + 2u, column, left2);
-    store(batch, row + 3u, column, left3);
-    store(batch, row, column + 4u, right0);
-    store(batch, row + 1u, column + 4u, right1);
-    store(batch, row + 2u, column + 4u, right2);
-    store(batch, row + 3u, column + 4u, right3);
+    store(at, row, column, left0);
+    store(at, row + 1u, column, left1);
+    store(at, row + 2u, column, left2);
+    store(at, row + 3u, column, left3);
+    store(at, row, column + 4u, right0);
+    store(at, row + 1u, column + 4u, right1);
+    store(at, row + 2u, column + 4u, right2);
+    store(at, row + 3u, column + 4u, right3);
 }

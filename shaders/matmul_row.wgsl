@@ -4,8 +4,8 @@
 //   end, in order. The wider the span, the fewer loads of A and the longer the stretches of B's rows that are read at once.
 //
 // in, out    see matmul_problem; A is not transposed
-// grid       a workgroup 4 LANES SPAN columns, columns fastest, then the batch
-// constants  ROWS: 1, 2, 4 or 8, at least m; LANES and SLICES: a workgroup has LANES × SLICES invocations; SPAN: 1 to 4
+// grid       a workgroup a tile of ROWS × 4 LANES SPAN, in the order of place
+// constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations; SPAN: 1 to 4
 // layout     neighbours lie along the stored rows of B: along k if B is transposed, else along the columns
 // needs      16 LANES × SLICES bytes of workgroup memory, unused if SLICES is 1
 // numerics   f32
@@ -18,15 +18,14 @@ fn matmul_row(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u
     if (group >= p.groups) { return; }
     let lane = select(index % LANES, index / SLICES, B_TRANSPOSED);
     let slice = select(index / LANES, index % SLICES, B_TRANSPOSED);
-    let across_n = (p.n + 4u * LANES * SPAN - 1u) / (4u * LANES * SPAN);
-    let column = (group % across_n * LANES * SPAN + lane) * 4u;
-    let batch = group / across_n;
+    let at = place(group, ROWS, 4u * LANES * SPAN);
+    let column = at.column + lane * 4u;
     var acc: array<array<vec4f, SPAN>, ROWS>;
     var a: array<vec4f, ROWS>;
-    for (var k = slice * 4u; k < p.k; k += SLICES * 4u) {
-        for (var r = 0u; r < ROWS; r++) { a[r] = load_a(batch, r, p.m, k, p.k); }
+    for (var k = slice * 4u; k < at.last; k += SLICES * 4u) {
+        for (var r = 0u; r < ROWS; r++) { a[r] = load_a(at.batch, at.row + r, at.rows, k, p.k); }
         for (var s = 0u; s < SPAN; s++) {
-            let b = b_block(batch, k, column + s * LANES * 4u);
+            let b = b_block(at, k, column + s * LANES * 4u);
             for (var r = 0u; r < ROWS; r++) {
                 acc[r][s] += a[r].x * b[0] + a[r].y * b[1] + a[r].z * b[2] + a[r].w * b[3];
             }
@@ -42,7 +41,7 @@ fn matmul_row(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u
                 }
                 workgroupBarrier();
             }
-            if (slice == 0u) { store(batch, r, column + s * LANES * 4u, acc[r][s]); }
+            if (slice == 0u) { store(at, at.row + r, column + s * LANES * 4u, acc[r][s]); }
         }
     }
 }

@@ -4,8 +4,8 @@
 //   SLICES-th block; the slices are summed at the end, in order.
 //
 // in, out    see matmul_problem; scales of B at binding 4
-// grid       a workgroup 4 LANES columns, columns fastest, then the batch
-// constants  ROWS: 1, 2, 4 or 8, at least m; LANES and SLICES: a workgroup has LANES × SLICES invocations
+// grid       a workgroup a tile of ROWS × 4 LANES, in the order of place
+// constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations
 // needs      quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); 16 LANES × SLICES bytes of workgroup memory,
 //            unused if SLICES is 1
 // numerics   f32
@@ -22,13 +22,12 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     if (group >= p.groups) { return; }
     let lane = index / SLICES;
     let slice = index % SLICES;
-    let across_n = (p.n + 4u * LANES - 1u) / (4u * LANES);
-    let column = (group % across_n * LANES + lane) * 4u;
-    let batch = group / across_n;
+    let tile = place(group, ROWS, 4u * LANES);
+    let column = tile.column + lane * 4u;
     var acc: array<vec4f, ROWS>;
-    for (var block = slice; block < p.k / 32u; block += SLICES) {
-        let at = vec4u(block_at(batch, column, p.n, block), block_at(batch, column + 1u, p.n, block),
-            block_at(batch, column + 2u, p.n, block), block_at(batch, column + 3u, p.n, block));
+    for (var block = slice; block < tile.last / 32u; block += SLICES) {
+        let at = vec4u(block_at(tile.batch, column, p.n, block), block_at(tile.batch, column + 1u, p.n, block),
+            block_at(tile.batch, column + 2u, p.n, block), block_at(tile.batch, column + 3u, p.n, block));
         var sums: array<vec4f, ROWS>;
         var a_sums: array<f32, ROWS>;
         for (var load = 0u; load < LOADS; load++) {
@@ -45,7 +44,7 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
                     let q = array<vec4f, 4>(quants(words[j], four * 4u), quants(words[j], four * 4u + 1u),
                         quants(words[j], four * 4u + 2u), quants(words[j], four * 4u + 3u));
                     for (var r = 0u; r < ROWS; r++) {
-                        let a = load_a(batch, r, p.m, k, p.k);
+                        let a = load_a(tile.batch, tile.row + r, tile.rows, k, p.k);
                         sums[r] += a.x * q[0] + a.y * q[1] + a.z * q[2] + a.w * q[3];
                         a_sums[r] += (a.x + a.y) + (a.z + a.w);
                     }
@@ -67,6 +66,6 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
             }
             workgroupBarrier();
         }
-        if (slice == 0u) { store(batch, r, column, acc[r]); }
+        if (slice == 0u) { store(tile, tile.row + r, column, acc[r]); }
     }
 }

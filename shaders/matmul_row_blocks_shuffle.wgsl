@@ -4,8 +4,8 @@
 //   of A, the 32 of a block between them, and shuffles spread them.
 //
 // in, out    see matmul_problem; scales of B at binding 4
-// grid       a workgroup 32 columns, columns fastest, then the batch
-// constants  ROWS: 1, 2, 4 or 8, at least m
+// grid       a workgroup a tile of ROWS × 32, in the order of place
+// constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups
 // needs      subgroups of 8, a workgroup is one; quants and step_and_offset (weight_q*), block_at (matmul_b_blocks)
 // numerics   f32
 
@@ -16,13 +16,12 @@ const LOADS = 8u / WORD_WEIGHTS;
 fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let across_n = (p.n + 31u) / 32u;
-    let column = (group % across_n * 8u + lane) * 4u;
-    let batch = group / across_n;
-    let first = vec4u(block_at(batch, column, p.n, 0u), block_at(batch, column + 1u, p.n, 0u),
-        block_at(batch, column + 2u, p.n, 0u), block_at(batch, column + 3u, p.n, 0u));
+    let tile = place(group, ROWS, 32u);
+    let column = tile.column + lane * 4u;
+    let first = vec4u(block_at(tile.batch, column, p.n, 0u), block_at(tile.batch, column + 1u, p.n, 0u),
+        block_at(tile.batch, column + 2u, p.n, 0u), block_at(tile.batch, column + 3u, p.n, 0u));
     var acc: array<vec4f, ROWS>;
-    for (var block = 0u; block < p.k / 32u; block++) {
+    for (var block = 0u; block < tile.last / 32u; block++) {
         let at = first + block;
         let s0 = step_and_offset(scales[at.x]);
         let s1 = step_and_offset(scales[at.y]);
@@ -30,7 +29,7 @@ fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         let s3 = step_and_offset(scales[at.w]);
         var a: array<vec4f, ROWS>;
         var sums: array<vec4f, ROWS>;
-        for (var r = 0u; r < ROWS; r++) { a[r] = load_a(batch, r, p.m, block * 32u + lane * 4u, p.k); }
+        for (var r = 0u; r < ROWS; r++) { a[r] = load_a(tile.batch, tile.row + r, tile.rows, block * 32u + lane * 4u, p.k); }
         for (var load = 0u; load < LOADS; load++) {
             let x = b[at.x * LOADS + load];
             let y = b[at.y * LOADS + load];
@@ -56,5 +55,5 @@ fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
             acc[r] += vec4f(s0.x, s1.x, s2.x, s3.x) * sums[r] + vec4f(s0.y, s1.y, s2.y, s3.y) * total;
         }
     }
-    for (var r = 0u; r < ROWS; r++) { store(batch, r, column, acc[r]); }
+    for (var r = 0u; r < ROWS; r++) { store(tile, tile.row + r, column, acc[r]); }
 }

@@ -4,7 +4,7 @@
 //   shuffle with a constant lane is the only cheap broadcast there, and a load costs as much as tens of multiplications.
 //
 // in, out    see matmul_problem
-// grid       a workgroup a tile, columns fastest, then rows, then the batch
+// grid       a workgroup a tile, in the order of place
 // constants  LANES: the subgroup size, which must be the same everywhere; ROWS: 4 or 8 rows of the tile a lane
 // needs      subgroup shuffles, a workgroup is one subgroup
 // numerics   f32, each element summed in the order of k, four at a time
@@ -16,18 +16,16 @@ const BLOCKS = ROWS / 4u;
 fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let across_n = (p.n + 4u * LANES - 1u) / (4u * LANES);
-    let across_m = (p.m + ROWS * LANES - 1u) / (ROWS * LANES);
-    let column = (group % across_n * LANES + lane) * 4u;
-    let row = group / across_n % across_m * ROWS * LANES;
-    let batch = group / across_n / across_m;
+    let at = place(group, ROWS * LANES, 4u * LANES);
+    let column = at.column + lane * 4u;
+    let row = at.row;
     // Row (r LANES + j) 4 + i of the tile is acc[r][i][j]. Every loop runs over a whole axis of the array, else Mesa unrolls none of
     // them and keeps the array in memory, which costs a factor of 5.
     var acc: array<array<array<vec4f, LANES>, 4>, BLOCKS>;
-    for (var k = 0u; k < p.k; k += 4u) {
-        let b = b_block(batch, k, column);
+    for (var k = at.first; k < at.last; k += 4u) {
+        let b = b_block(at, k, column);
         for (var r = 0u; r < BLOCKS; r++) {
-            var a = a_block(batch, row + (r * LANES + lane) * 4u, k);
+            var a = a_block(at, row + (r * LANES + lane) * 4u, k);
             for (var i = 0u; i < 4u; i++) {
                 for (var j = 0u; j < LANES; j++) {
                     acc[r][i][j] += subgroupShuffle(a[i].x, j) * b[0] + subgroupShuffle(a[i].y, j) * b[1]
@@ -39,7 +37,7 @@ fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     for (var r = 0u; r < BLOCKS; r++) {
         for (var i = 0u; i < 4u; i++) {
             for (var j = 0u; j < LANES; j++) {
-                store(batch, row + (r * LANES + j) * 4u + i, column, acc[r][i][j]);
+                store(at, row + (r * LANES + j) * 4u + i, column, acc[r][i][j]);
             }
         }
     }

@@ -4,7 +4,7 @@
 //   16 along k. The slice after the current one is on its way in registers while the current one is used.
 //
 // in, out    see matmul_problem
-// grid       a workgroup a tile, columns fastest, then rows, then the batch
+// grid       a workgroup a tile, in the order of place
 // constants  SIDE: 16 (64×64 tiles, 8.8 KiB) or 8 (32×32, 4.8 KiB)
 // layout     a slice is 4 rows of SIDE blocks of 4×4 elements; vec4 number i of a block lies in lane group i. So blocks are read the same
 //            way whether they were stored along k or across it, and 8 neighbours read and write 8 different banks of 16 bytes.
@@ -27,34 +27,30 @@ fn across(t: u32) -> vec2u { return vec2u(t / SIDE, t % SIDE); }
 
 fn place_across(t: u32) -> u32 { return (t / SIDE / 4u) * SLICE + (t / SIDE % 4u) * STRIDE + t % SIDE; }
 
-fn fetch_a(batch: u32, row: u32, k: u32, t: u32) -> vec4f {
-    if (A_TRANSPOSED) { return load_a(batch, k + across(t).x, p.k, row + across(t).y * 4u, p.m); }
-    return load_a(batch, row + along(t).x, p.m, k + along(t).y * 4u, p.k);
+fn fetch_a(at: Place, k: u32, t: u32) -> vec4f {
+    if (A_TRANSPOSED) { return load_a(at.batch, k + across(t).x, at.last, at.row + across(t).y * 4u, p.m); }
+    return load_a(at.batch, at.row + along(t).x, at.rows, k + along(t).y * 4u, p.k);
 }
 
-fn fetch_b(batch: u32, column: u32, k: u32, t: u32) -> vec4f {
-    if (B_TRANSPOSED) { return load_b(batch, column + along(t).x, p.n, k + along(t).y * 4u, p.k); }
-    return load_b(batch, k + across(t).x, p.k, column + across(t).y * 4u, p.n);
+fn fetch_b(at: Place, k: u32, t: u32) -> vec4f {
+    if (B_TRANSPOSED) { return load_b(at.batch, at.column + along(t).x, p.n, k + along(t).y * 4u, p.k); }
+    return load_b(at.batch, k + across(t).x, at.last, at.column + across(t).y * 4u, p.n);
 }
 
 @compute @workgroup_size(SIDE * SIDE)
 fn matmul_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let across_n = (p.n + 4u * SIDE - 1u) / (4u * SIDE);
-    let across_m = (p.m + 4u * SIDE - 1u) / (4u * SIDE);
-    let column = group % across_n * 4u * SIDE;
-    let row = group / across_n % across_m * 4u * SIDE;
-    let batch = group / across_n / across_m;
+    let at = place(group, 4u * SIDE, 4u * SIDE);
     let mine = vec2u(lane % SIDE, lane / SIDE);
     var acc = Block(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
     var a_next: array<vec4f, LOADS>;
     var b_next: array<vec4f, LOADS>;
     for (var i = 0u; i < LOADS; i++) {
-        a_next[i] = fetch_a(batch, row, 0u, lane + i * SIDE * SIDE);
-        b_next[i] = fetch_b(batch, column, 0u, lane + i * SIDE * SIDE);
+        a_next[i] = fetch_a(at, at.first, lane + i * SIDE * SIDE);
+        b_next[i] = fetch_b(at, at.first, lane + i * SIDE * SIDE);
     }
-    for (var k = 0u; k < p.k; k += 16u) {
+    for (var k = at.first; k < at.last; k += 16u) {
         for (var i = 0u; i < LOADS; i++) {
             let t = lane + i * SIDE * SIDE;
             a_tile[select(place_along(t), place_across(t), A_TRANSPOSED)] = a_next[i];
@@ -62,8 +58,8 @@ fn matmul_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
         }
         workgroupBarrier();
         for (var i = 0u; i < LOADS; i++) {
-            a_next[i] = fetch_a(batch, row, k + 16u, lane + i * SIDE * SIDE);
-            b_next[i] = fetch_b(batch, column, k + 16u, lane + i * SIDE * SIDE);
+            a_next[i] = fetch_a(at, k + 16u, lane + i * SIDE * SIDE);
+            b_next[i] = fetch_b(at, k + 16u, lane + i * SIDE * SIDE);
         }
         for (var q = 0u; q < 4u; q++) {
             let at_a = q * SLICE + mine.y;
@@ -79,6 +75,6 @@ fn matmul_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
         workgroupBarrier();
     }
     for (var i = 0u; i < 4u; i++) {
-        store(batch, row + mine.y * 4u + i, column + mine.x * 4u, acc[i]);
+        store(at, at.row + mine.y * 4u + i, at.column + mine.x * 4u, acc[i]);
     }
 }

@@ -11,9 +11,9 @@ fn widen(x: f32) -> vec4f { return vec4f(x); }
 fn narrow(x: vec4f) -> f32 { return x.x; }
 
 // Stores the products of row `row`, columns `column` to `column` + 3, as far as they lie in the matrix.
-fn store(batch: u32, row: u32, column: u32, product: vec4f) {
-    if (row >= p.m) { return; }
-    let i = batch * p.c_batch + p.c_offset + row * p.c_stride + column;
+fn store(at: Place, row: u32, column: u32, product: vec4f) {
+    if (row >= at.rows) { return; }
+    let i = at.batch * p.c_batch + p.c_offset + row * p.c_stride + column;
     let c = p.c_column + column;
     if (column < p.n) { finish(i, c, product.x); }
     if (column + 1u < p.n) { finish(i + 1u, c + 1u, product.y); }

@@ -1,9 +1,9 @@
 // matmul_problem: what every matmul kernel is told, and 4×4 blocks of its operands.
 //
-//   C = α op(A) op(B), op(A) (m, k), op(B) (k, n), C (m, n), for each of a batch of matrices
+//   C = α op(A) op(B), op(A) (m, k), op(B) (k, n), C (m, n), for each of a batch of matrices, or of groups of rows
 //
 // constants  A_TRANSPOSED: A lies as (k, m); B_TRANSPOSED: B lies as (n, k)
-// needs      load_a, load_b (matmul_a_*, matmul_b_*) and store (matmul_out_*)
+// needs      load_a, load_b (matmul_a_*, matmul_b_*), store (matmul_out_*) and place (matmul_place*)
 // edges      whatever lies outside a matrix loads as zero and is not stored, so kernels need no guards of their own
 
 struct Params {
@@ -16,9 +16,15 @@ struct Params {
     // The column of C that column 0 is, for the bias.
     c_column: u32,
     alpha: f32,
+    // The group that matrix 0 of the batch belongs to.
+    first_group: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+
+// Where a tile lies: its matrix of the batch, its first row and column, where the rows that it may touch end, and which stretch
+// of k it sums over.
+struct Place { batch: u32, row: u32, column: u32, rows: u32, first: u32, last: u32 }
 
 alias Block = array<vec4f, 4>;
 
@@ -32,29 +38,29 @@ fn transpose_block(x: Block) -> Block {
 }
 
 // Four rows of op(A) from `row` on, each with its elements k to k + 3.
-fn a_block(batch: u32, row: u32, k: u32) -> Block {
+fn a_block(at: Place, row: u32, k: u32) -> Block {
     if (A_TRANSPOSED) {
         return transpose_block(Block(
-            load_a(batch, k, p.k, row, p.m), load_a(batch, k + 1u, p.k, row, p.m),
-            load_a(batch, k + 2u, p.k, row, p.m), load_a(batch, k + 3u, p.k, row, p.m),
+            load_a(at.batch, k, at.last, row, p.m), load_a(at.batch, k + 1u, at.last, row, p.m),
+            load_a(at.batch, k + 2u, at.last, row, p.m), load_a(at.batch, k + 3u, at.last, row, p.m),
         ));
     }
     return Block(
-        load_a(batch, row, p.m, k, p.k), load_a(batch, row + 1u, p.m, k, p.k),
-        load_a(batch, row + 2u, p.m, k, p.k), load_a(batch, row + 3u, p.m, k, p.k),
+        load_a(at.batch, row, at.rows, k, p.k), load_a(at.batch, row + 1u, at.rows, k, p.k),
+        load_a(at.batch, row + 2u, at.rows, k, p.k), load_a(at.batch, row + 3u, at.rows, k, p.k),
     );
 }
 
 // Rows k to k + 3 of op(B), each with its four elements from `column` on.
-fn b_block(batch: u32, k: u32, column: u32) -> Block {
+fn b_block(at: Place, k: u32, column: u32) -> Block {
     if (B_TRANSPOSED) {
         return transpose_block(Block(
-            load_b(batch, column, p.n, k, p.k), load_b(batch, column + 1u, p.n, k, p.k),
-            load_b(batch, column + 2u, p.n, k, p.k), load_b(batch, column + 3u, p.n, k, p.k),
+            load_b(at.batch, column, p.n, k, p.k), load_b(at.batch, column + 1u, p.n, k, p.k),
+            load_b(at.batch, column + 2u, p.n, k, p.k), load_b(at.batch, column + 3u, p.n, k, p.k),
         ));
     }
     return Block(
-        load_b(batch, k, p.k, column, p.n), load_b(batch, k + 1u, p.k, column, p.n),
-        load_b(batch, k + 2u, p.k, column, p.n), load_b(batch, k + 3u, p.k, column, p.n),
+        load_b(at.batch, k, at.last, column, p.n), load_b(at.batch, k + 1u, at.last, column, p.n),
+        load_b(at.batch, k + 2u, at.last, column, p.n), load_b(at.batch, k + 3u, at.last, column, p.n),
     );
 }

@@ -3,7 +3,7 @@
 use super::rows;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -245,6 +245,14 @@ impl Op for GatedBackward {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         launch(cx, &GATED_BACKWARD, 2, self.kind)
     }
+}
+
+/// Records `out = f(gate) up` on given views: what ops that contain it launch.
+pub(super) fn gated_into(cx: &mut Launch<'_>, [gate, up, out]: [View; 3], kind: Activation) -> Result<()> {
+    let (count, width) = (out.numel(), rows::width(out.numel()));
+    let dispatch = Dispatch::new(&GATED).constant("ACTIVATION", kind.code()).snippet(&ACTIVATION_SNIPPET);
+    let dispatch = dispatch.snippet(rows::elements(width)).param(count / width).read(gate).read(up).write(out);
+    cx.dispatch(dispatch.groups_for(count / width, 64).flops(count as u64))
 }
 
 /// Launches a kernel that reads all inputs and writes all outputs element by element.

@@ -84,11 +84,16 @@ impl Op for GatherRows {
     }
 }
 
-/// Gathers rows of input 0 (rows, C), of any float or quantised type, by input 1 into output 0.
-///
-/// A table that is larger than a binding takes one dispatch for each window of it.
+/// Gathers rows of input 0 by input 1 into output 0: see [`gather_into`].
 pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
     let (table, index, out) = (cx.input(0), cx.input(1), cx.output(0));
+    gather_into(cx, &table, &index, &out)
+}
+
+/// Gathers rows of `table` (rows, C), of any float or quantised type, by `index`.
+///
+/// A table that is larger than a binding takes one dispatch for each window of it.
+pub(super) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &View, out: &View) -> Result<()> {
     let columns = table.shape.last();
     let (snippet, size) = match (table.dtype, columns % 4 == 0) {
         (DType::F16, false) => (&TABLE_F16, 1),
@@ -100,8 +105,8 @@ pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
         (_, true) => (&TABLE_F32X4, 4),
     };
     let count = out.numel() / size;
-    for rows in row_windows(cx.caps(), &table)? {
-        let part = window(&table, &rows);
+    for rows in row_windows(cx.caps(), table)? {
+        let part = window(table, &rows);
         let dispatch = match weight_snippet(table.dtype).filter(|_| table.dtype.is_quantised()) {
             Some(weight) => {
                 let [quants, scales] = part.blocks(table.numel());

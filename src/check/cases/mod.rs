@@ -8,6 +8,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod experts;
 mod index;
 mod layout;
 mod matmul;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(position::cases());
     cases.extend(embedding::cases());
     cases.extend(index::cases());
+    cases.extend(experts::cases());
     cases.extend(layout::cases());
     cases.extend(matmul::cases());
     cases.extend(attention::cases());

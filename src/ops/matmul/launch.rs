@@ -11,12 +11,14 @@ use crate::shape::TensorType;
 
 macro_rules! snippets {
     ($($name:ident = $file:literal;)*) => {
-        $(static $name: Snippet = Snippet::new(concat!("common/", $file), include_str!(concat!("../../../shaders/common/", $file, ".wgsl")));)*
+        $(pub(super) static $name: Snippet = Snippet::new(concat!("common/", $file), include_str!(concat!("../../../shaders/common/", $file, ".wgsl")));)*
     };
 }
 
 snippets! {
     PROBLEM = "matmul_problem";
+    PLACE = "matmul_place";
+    GATHER_NONE = "matmul_gather_none";
     A_VEC4 = "matmul_a_vec4";
     A_SCALAR = "matmul_a_scalar";
     B_VEC4 = "matmul_b_vec4";
@@ -53,13 +55,13 @@ static ROW: Kernel = Kernel::new("matmul_row", include_str!("../../../shaders/ma
 
 /// A stretch of one of the extents.
 #[derive(Clone, Copy, Debug)]
-struct Range {
-    start: usize,
-    len: usize,
+pub(super) struct Range {
+    pub(super) start: usize,
+    pub(super) len: usize,
 }
 
 /// Cuts `extent` into stretches of `chunk`.
-fn ranges(extent: usize, chunk: usize) -> impl Iterator<Item = Range> + Clone {
+pub(super) fn ranges(extent: usize, chunk: usize) -> impl Iterator<Item = Range> + Clone {
     (0..extent).step_by(chunk).map(move |start| Range { start, len: chunk.min(extent - start) })
 }
 
@@ -124,21 +126,28 @@ fn aligned_rows(caps: &Caps, width: usize) -> usize {
 
 /// A window on a stack of row-major matrices, and what an index into it needs.
 #[derive(Clone, Debug)]
-struct Window {
-    view: View,
+pub(super) struct Window {
+    pub(super) view: View,
     /// Elements in front of the first one wanted.
-    offset: usize,
+    pub(super) offset: usize,
     /// Elements of a row that are wanted.
     width: usize,
     /// From row to row.
-    stride: usize,
+    pub(super) stride: usize,
     /// From matrix to matrix.
-    distance: usize,
+    pub(super) distance: usize,
 }
 
 impl Window {
     /// The `rows` and `columns` of each matrix of `batch`, of matrices of `extents`.
-    fn new(caps: &Caps, view: &View, extents: (usize, usize), batch: Range, rows: Range, columns: Range) -> Self {
+    pub(super) fn new(
+        caps: &Caps,
+        view: &View,
+        extents: (usize, usize),
+        batch: Range,
+        rows: Range,
+        columns: Range,
+    ) -> Self {
         let (all_rows, stride) = extents;
         let distance = all_rows * stride;
         let start = batch.start * distance + rows.start * stride;
@@ -231,7 +240,8 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     for window in [&a, &b, &out] {
         dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
     }
-    dispatch = dispatch.param(n.start).param_f32(op.alpha).snippet(&PROBLEM);
+    dispatch =
+        dispatch.param(n.start).param_f32(op.alpha).param(0).snippet(&PROBLEM).snippet(&PLACE).snippet(&GATHER_NONE);
     let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
     let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
     dispatch = operands(dispatch, &a, &b, &out).read(a.view.clone());
@@ -239,7 +249,8 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
     dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
     dispatch = epilogue(op, io, dispatch, like_out, last);
-    cx.dispatch(grid(dispatch, caps, variant, &p).flops(p.flops()))
+    let row_tiles = |rows: usize| p.batch * p.m.div_ceil(rows);
+    cx.dispatch(grid(dispatch, caps, variant, &p, row_tiles).flops(p.flops()))
 }
 
 /// The text that makes numbers of a stored type's words; f32 needs none.
@@ -255,7 +266,7 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
 }
 
 /// Puts in the snippets that load and store in the widths that the sizes allow.
-fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
+pub(super) fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
         (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => &B_BLOCKS,
         (DType::F16 | DType::BF16, true) => &B_HALF4,
@@ -272,6 +283,12 @@ fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatc
         .snippet(load_b)
         .snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR })
         .snippet(&FINISH)
+}
+
+/// Puts in the snippets of a product to which nothing is added.
+pub(super) fn plain(dispatch: Dispatch) -> Dispatch {
+    let none = [&BIAS_NONE, &RESIDUAL_NONE, &PRE_NONE, &ACTIVATION_NONE];
+    none.into_iter().fold(dispatch.snippet(&PROBLEM), Dispatch::snippet)
 }
 
 /// Binds what is added after the product, and puts in the snippets that add it.
@@ -310,7 +327,7 @@ fn epilogue(
     dispatch.constant("ACTIVATION", kind.code()).snippet(&ACTIVATION_SNIPPET).snippet(&ACTIVATION)
 }
 
-fn kernel(variant: Variant) -> &'static Kernel {
+pub(super) fn kernel(variant: Variant) -> &'static Kernel {
     match variant {
         Variant::Tile64 | Variant::Tile32 => &TILE,
         Variant::Registers => &REGISTERS,
@@ -322,9 +339,15 @@ fn kernel(variant: Variant) -> &'static Kernel {
     }
 }
 
-/// The constants and the grid of a variant.
-fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispatch {
-    let tiles = |rows: usize, columns: usize| p.batch * p.m.div_ceil(rows) * p.n.div_ceil(columns);
+/// The constants and the grid of a variant; `row_tiles` is the number of tiles of so many rows.
+pub(super) fn grid(
+    dispatch: Dispatch,
+    caps: &Caps,
+    variant: Variant,
+    p: &Problem,
+    row_tiles: impl Fn(usize) -> usize,
+) -> Dispatch {
+    let tiles = |rows: usize, columns: usize| row_tiles(rows) * p.n.div_ceil(columns);
     // The width of the vectors that a driver on the CPU computes with.
     let lanes = caps.subgroup.unwrap_or(8).clamp(4, 16);
     let subgroups = |rows: u32| {
@@ -340,7 +363,7 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
         Variant::Subgroup8 => subgroups(8),
         Variant::RowBlocksShuffle => {
             let rows = p.m.next_power_of_two() as u32;
-            dispatch.constant("ROWS", rows).groups(p.batch * p.n.div_ceil(32))
+            dispatch.constant("ROWS", rows).groups(tiles(rows as usize, 32))
         }
         Variant::Row | Variant::RowBlocks => {
             // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
@@ -352,7 +375,7 @@ fn grid(dispatch: Dispatch, caps: &Caps, variant: Variant, p: &Problem) -> Dispa
                 _ => 1,
             };
             let dispatch = dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices);
-            dispatch.constant("SPAN", span).groups(p.batch * p.n.div_ceil((4 * lanes * span) as usize))
+            dispatch.constant("SPAN", span).groups(tiles(rows as usize, (4 * lanes * span) as usize))
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Matrix products: plain, with either operand transposed, batched, and as the linear layer with its epilogue.
 
+mod grouped;
 mod launch;
 mod op;
 mod problem;
 mod variant;
 
+pub(super) use grouped::{Grouped, Rows};
 pub(super) use launch::{Operands, weight_snippet};
 pub use op::Matmul;
 pub use problem::{Form, Problem};

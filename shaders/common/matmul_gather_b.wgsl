@@ -1,0 +1,9 @@
+// matmul_gather_b: row i of operand B as it lies in memory is row lines[i] of another matrix.
+//
+// constants  LINES_BINDING: the binding of the lines
+
+@group(0) @binding(LINES_BINDING) var<storage, read> lines: array<u32>;
+
+fn b_line(row: u32) -> u32 { return lines[row]; }
+
+fn a_line(row: u32) -> u32 { return row; }

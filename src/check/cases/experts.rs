@@ -1,0 +1,103 @@
+//! Experts: routing, grouped products, and the whole feed-forward network, however tokens are distributed.
+
+use crate::check::{Case, Feed};
+use crate::dtype::DType;
+use crate::ops::matmul::Variant;
+use crate::ops::{self, Activation, ExpertWeights, GroupedLinear};
+
+/// Which expert slot `(t, k)` goes to, of `experts`.
+type Pattern = fn(usize, usize, usize) -> usize;
+
+const PATTERNS: [(&str, Pattern); 5] = [
+    ("mixed", |t, k, experts| (t * t + 7 * t + k) % experts),
+    ("all to one expert", |_, _, experts| experts / 2),
+    ("first and last expert only", |t, k, experts| (t + k) % 2 * (experts - 1)),
+    ("some to none", |t, k, experts| (t * 5 + k) % (experts + 2)),
+    ("one token for an expert", |t, k, experts| if t == 3 { experts - 1 } else { k % experts.min(2) }),
+];
+
+fn chosen(pattern: Pattern, [tokens, top_k, experts]: [usize; 3]) -> Feed {
+    let expert = |slot: usize| pattern(slot / top_k, slot % top_k, experts) as f64;
+    Feed::given("chosen", [tokens, top_k], DType::U32, (0..tokens * top_k).map(expert))
+}
+
+fn routes() -> impl Iterator<Item = Case> {
+    let sizes = [[1, 1, 1], [1, 2, 8], [31, 3, 11], [257, 2, 8], [33, 5, 5], [129, 1, 64]];
+    sizes.into_iter().flat_map(|size| {
+        PATTERNS.into_iter().map(move |(name, pattern)| {
+            Case::new(format!("route {size:?}, {name}"), vec![chosen(pattern, size)], move |g, x| {
+                let routing = ops::route(g, x[0], size[2])?;
+                Ok(vec![routing.order, routing.starts, routing.tokens, routing.rows])
+            })
+        })
+    })
+}
+
+/// Every kernel, rows gathered while they are loaded and before.
+fn linears() -> impl Iterator<Item = Case> {
+    // Tokens, slots of a token, experts; inputs, outputs.
+    let sizes = [([40, 2, 3], [36, 68]), ([37, 3, 5], [33, 31])];
+    let kernels = Variant::ALL.into_iter().filter(|v| !matches!(v, Variant::RowBlocks | Variant::RowBlocksShuffle));
+    kernels.flat_map(move |variant| {
+        sizes.into_iter().flat_map(move |(size, [width, outputs])| {
+            [true, false].into_iter().map(move |on_load| {
+                let [tokens, _, experts] = size;
+                let feeds = vec![
+                    Feed::normal("x", [tokens, width]),
+                    Feed::normal("weight", [experts, outputs, width]),
+                    chosen(PATTERNS[0].1, size),
+                ];
+                let when = if on_load { "on load" } else { "before" };
+                let name =
+                    format!("grouped_linear {size:?} {width} to {outputs}, gathered {when}, by {}", variant.name());
+                Case::new(name, feeds, move |g, x| {
+                    let routing = ops::route(g, x[2], size[2])?;
+                    let linear = GroupedLinear {
+                        variant: Some(variant),
+                        gather_on_load: Some(on_load),
+                        ..GroupedLinear::new(&routing)
+                    };
+                    Ok(vec![linear.apply(g, x[0], x[1], &routing)?])
+                })
+            })
+        })
+    })
+}
+
+fn networks() -> impl Iterator<Item = Case> {
+    let sizes = [
+        ([1, 1, 1], [1, 1]),
+        ([1, 2, 8], [8, 12]),
+        ([31, 3, 11], [33, 31]),
+        ([257, 2, 4], [20, 36]),
+        ([33, 5, 5], [12, 7]),
+        ([33, 1, 64], [5, 33]),
+    ];
+    sizes.into_iter().flat_map(|(size @ [tokens, top_k, experts], [width, inner])| {
+        // Every pattern with the one size that tells most of them apart, two with the others.
+        let patterns = if tokens == 31 { 0..5 } else { tokens % 3..tokens % 3 + 2 };
+        patterns.map(move |index| {
+            let (name, pattern) = PATTERNS[index];
+            let dtype = [DType::F32, DType::BF16, DType::F16][index % 3];
+            let feeds = vec![
+                Feed::normal("x", [tokens, width]),
+                Feed::normal_scaled("gate", [experts, inner, width], 0.0, 0.4).stored_as(dtype),
+                Feed::normal_scaled("up", [experts, inner, width], 0.0, 0.4).stored_as(dtype),
+                Feed::normal_scaled("down", [experts, width, inner], 0.0, 0.4).stored_as(dtype),
+                Feed::normal("weights", [tokens, top_k]),
+                chosen(pattern, size),
+            ];
+            let name = format!("expert_feed_forward {size:?} {width} and {inner} in {dtype}, {name}");
+            Case::new(name, feeds, move |g, x| {
+                let routing = ops::route(g, x[5], experts)?;
+                let experts = ExpertWeights { gate: x[1], up: x[2], down: x[3] };
+                let y = ops::expert_feed_forward(g, x[0], experts, x[4], &routing, Activation::Silu)?;
+                Ok(vec![y])
+            })
+        })
+    })
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    routes().chain(linears()).chain(networks()).collect()
+}

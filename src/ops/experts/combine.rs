@@ -1,0 +1,70 @@
+//! A token's rows summed up.
+
+use super::super::rows::{elements, width};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Op};
+use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::shape::TensorType;
+
+static EXPERT_COMBINE: Kernel = Kernel::new("expert_combine", include_str!("../../../shaders/expert_combine.wgsl"));
+
+/// `y[t] = Σ_k x[rows[t K + k]]`: x (M, C) f32, rows (M) u32, y (M / K, C), summed in the order of k. The gradient of the
+/// gather that grouped products do; has none itself.
+#[derive(Debug)]
+pub(super) struct Combine {
+    pub(super) top_k: usize,
+}
+
+impl Op for Combine {
+    fn name(&self) -> &'static str {
+        "expert_combine"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [slots, columns] = inputs[0].shape.expect("expert_combine, x (M, C)")?;
+        if inputs[0].dtype != DType::F32 || inputs[1] != TensorType::new([slots], DType::U32) {
+            let what = format!("x is {} and rows {}, one row a slot is needed", inputs[0], inputs[1]);
+            return Err(Error::shape(self.name(), what));
+        }
+        Ok(vec![TensorType::f32([slots / self.top_k, columns])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        Ok(vec![sum(inputs[0], &inputs[1].data, self.top_k, |_| 1.0)])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        combine(cx, &cx.input(0), &cx.input(1), None, &cx.output(0), self.top_k)
+    }
+}
+
+/// The f64 twin: `y[t] = Σ_k weight(t K + k) · x[rows[t K + k]]`.
+pub(super) fn sum(x: &Array, rows: &[f64], top_k: usize, weight: impl Fn(usize) -> f64) -> Array {
+    let mut y = Array::zeros([rows.len() / top_k, x.shape.last()]);
+    for (slot, &row) in rows.iter().enumerate() {
+        for (y, x) in y.row_mut(slot / top_k).iter_mut().zip(x.row(row as usize)) {
+            *y += weight(slot) * x;
+        }
+    }
+    y
+}
+
+/// Records the sum, with weights (M) if they are there.
+pub(super) fn combine(
+    cx: &mut Launch<'_>,
+    x: &View,
+    rows: &View,
+    weights: Option<&View>,
+    y: &View,
+    top_k: usize,
+) -> Result<()> {
+    let columns = y.shape.last();
+    let size = width(columns);
+    let count = y.numel() / size;
+    let dispatch = Dispatch::new(&EXPERT_COMBINE).constant("WEIGHTED", weights.is_some()).snippet(elements(size));
+    // What is not read must be bound all the same.
+    let dispatch = dispatch.read(x.clone()).read(rows.clone()).read(weights.unwrap_or(rows).clone()).write(y.clone());
+    let dispatch = dispatch.param(count).param(columns / size).param(top_k);
+    cx.dispatch(dispatch.groups_for(count, 64).flops(2 * x.numel() as u64))
+}

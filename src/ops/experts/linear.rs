@@ -1,0 +1,225 @@
+//! Linear layers with a weight for each group of rows.
+
+use super::super::matmul::{Form, Grouped, Rows, Variant};
+use super::combine::Combine;
+use super::slots::Routing;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::kernel::Launch;
+use crate::shape::TensorType;
+
+/// `out[i] = x[tokens[i]] · W[e]ᵀ`, e the expert of row i: x (T, C) f32, weight (E, N, C) f32, f16 or bf16, out (M, N) f32 with the
+/// slots in the order of `routing`. Rows of no expert are zeros.
+///
+/// # Errors
+/// [`Error::Shape`] that names the operand that does not fit.
+pub fn grouped_linear(g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routing) -> Result<Tensor> {
+    GroupedLinear::new(routing).apply(g, x, weight, routing)
+}
+
+/// See [`grouped_linear`].
+///
+/// Gradients: `dx[t] = Σ_k dout[rows[t K + k]] · W[e]`, `dW[e] = Σ_i dout[i]ᵀ x[tokens[i]]` over the expert's rows; zeros for an expert
+/// without any.
+#[derive(Clone, Debug)]
+pub struct GroupedLinear {
+    /// Slots of a token.
+    pub top_k: usize,
+    /// A kernel to use if it is legal on the adapter, instead of the default one.
+    pub variant: Option<Variant>,
+    /// Whether rows are gathered while they are loaded, or before; what suits the adapter if not given.
+    pub gather_on_load: Option<bool>,
+}
+
+impl GroupedLinear {
+    /// The layer as the adapter likes it best.
+    #[must_use]
+    pub fn new(routing: &Routing) -> Self {
+        Self { top_k: routing.top_k, variant: None, gather_on_load: None }
+    }
+
+    /// Adds the layer to a graph.
+    ///
+    /// # Errors
+    /// As [`grouped_linear`].
+    pub fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routing) -> Result<Tensor> {
+        g.apply1(self, &[x, weight, routing.starts, routing.tokens, routing.rows])
+    }
+}
+
+impl Op for GroupedLinear {
+    fn name(&self) -> &'static str {
+        "grouped_linear"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [tokens, width] = inputs[0].shape.expect("grouped_linear, x (T, C)")?;
+        let [experts, outputs, weight_width] = inputs[1].shape.expect("grouped_linear, weight (E, N, C)")?;
+        let slots = tokens * self.top_k;
+        let indices = [(&inputs[2], experts + 1), (&inputs[3], slots), (&inputs[4], slots)];
+        let fits = indices.iter().all(|(ty, count)| **ty == TensorType::new([*count], DType::U32));
+        if inputs[0].dtype != DType::F32 || !is_plain(inputs[1].dtype) || width != weight_width || !fits {
+            let what = format!(
+                "x is {} and the weight {}: f32[T, C] and [E, N, C] of f32, f16 or bf16 are needed, routed to E experts",
+                inputs[0], inputs[1]
+            );
+            return Err(Error::shape(self.name(), what));
+        }
+        Ok(vec![TensorType::f32([slots, outputs])])
+    }
+
+    fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        let &[x, weight, starts, tokens, rows] = cx.inputs else {
+            return Err(Error::Graph("grouped_linear has five inputs".into()));
+        };
+        let (dout, mut gradients) = (cx.upstream(0)?, vec![None; 5]);
+        if cx.needed[0] {
+            let back = GroupedBack { variant: self.variant };
+            let by_slot = cx.graph.apply1(back, &[dout, weight, starts])?;
+            gradients[0] = Some(cx.graph.apply1(Combine { top_k: self.top_k }, &[by_slot, rows])?);
+        }
+        if cx.needed[1] {
+            let sums = GroupedSums { variant: self.variant, gather_on_load: self.gather_on_load };
+            gradients[1] = Some(cx.graph.apply1(sums, &[dout, x, starts, tokens])?);
+        }
+        Ok(gradients)
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [x, weight, starts, tokens, _] = inputs else {
+            return Err(Error::shape(self.name(), "expected 5 tensors"));
+        };
+        let outputs = weight.shape.dims()[1];
+        let mut out = Array::zeros([tokens.data.len(), outputs]);
+        for (e, row) in rows_of(starts) {
+            let x = x.row(tokens.data[row] as usize);
+            for (n, out) in out.row_mut(row).iter_mut().enumerate() {
+                *out = dot(x, weight.row(e * outputs + n));
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let product = Grouped {
+            name: self.name(),
+            form: Form::Nt,
+            a: Rows::gathered(cx.input(0), cx.input(3)),
+            b: Rows::of(cx.input(1)),
+            starts: cx.input(2),
+            out: cx.output(0),
+            variant: self.variant,
+            gather_on_load: self.gather_on_load,
+        };
+        product.launch(cx)
+    }
+}
+
+/// `out[i] = d[i] · W[e]`: d (M, N) f32 in the order of the experts, weight (E, N, C), out (M, C). No gradient.
+#[derive(Debug)]
+struct GroupedBack {
+    variant: Option<Variant>,
+}
+
+impl Op for GroupedBack {
+    fn name(&self) -> &'static str {
+        "grouped_linear_dx"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [slots, _] = inputs[0].shape.expect(self.name())?;
+        let [_, _, width] = inputs[1].shape.expect(self.name())?;
+        Ok(vec![TensorType::f32([slots, width])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [d, weight, starts] = inputs else { return Err(Error::shape(self.name(), "expected 3 tensors")) };
+        let outputs = weight.shape.dims()[1];
+        let mut out = Array::zeros([d.shape.rows(), weight.shape.last()]);
+        for (e, row) in rows_of(starts) {
+            for (n, d) in d.row(row).iter().enumerate() {
+                add_scaled(out.row_mut(row), *d, weight.row(e * outputs + n));
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let product = Grouped {
+            name: self.name(),
+            form: Form::Nn,
+            a: Rows::of(cx.input(0)),
+            b: Rows::of(cx.input(1)),
+            starts: cx.input(2),
+            out: cx.output(0),
+            variant: self.variant,
+            gather_on_load: None,
+        };
+        product.launch(cx)
+    }
+}
+
+/// `out[e] = Σ_i d[i]ᵀ x[tokens[i]]` over the expert's rows: d (M, N), x (T, C), out (E, N, C), all f32. No gradient.
+#[derive(Debug)]
+struct GroupedSums {
+    variant: Option<Variant>,
+    gather_on_load: Option<bool>,
+}
+
+impl Op for GroupedSums {
+    fn name(&self) -> &'static str {
+        "grouped_linear_dw"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [_, outputs] = inputs[0].shape.expect(self.name())?;
+        let [_, width] = inputs[1].shape.expect(self.name())?;
+        Ok(vec![TensorType::f32([inputs[2].shape.numel() - 1, outputs, width])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [d, x, starts, tokens] = inputs else { return Err(Error::shape(self.name(), "expected 4 tensors")) };
+        let outputs = d.shape.last();
+        let mut out = Array::zeros([starts.data.len() - 1, outputs, x.shape.last()]);
+        for (e, row) in rows_of(starts) {
+            for (n, d) in d.row(row).iter().enumerate() {
+                add_scaled(out.row_mut(e * outputs + n), *d, x.row(tokens.data[row] as usize));
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let product = Grouped {
+            name: self.name(),
+            form: Form::Tn,
+            a: Rows::of(cx.input(0)),
+            b: Rows::gathered(cx.input(1), cx.input(3)),
+            starts: cx.input(2),
+            out: cx.output(0),
+            variant: self.variant,
+            gather_on_load: self.gather_on_load,
+        };
+        product.launch(cx)
+    }
+}
+
+/// Whether a stack of weights can be of that type.
+pub(super) fn is_plain(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// Every row that belongs to an expert, with its expert.
+pub(super) fn rows_of(starts: &Array) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let pairs = starts.data.windows(2).enumerate();
+    pairs.flat_map(|(e, pair)| (pair[0] as usize..pair[1] as usize).map(move |row| (e, row)))
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+pub(super) fn add_scaled(to: &mut [f64], factor: f64, x: &[f64]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to += factor * x);
+}

@@ -1,0 +1,201 @@
+//! The second half of gated experts, and the weighted sum of a token's experts.
+
+use super::super::activation::{ACTIVATION_SNIPPET, Activation, gated_into};
+use super::super::matmul::{Form, Grouped, Rows};
+use super::super::rows::RowVariant;
+use super::combine::{combine, sum};
+use super::linear::{add_scaled, dot, is_plain, rows_of};
+use super::slots::Routing;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::kernel::{Kernel, Launch};
+use crate::shape::TensorType;
+
+static EXPERT_BACKWARD: [Kernel; 2] = [
+    Kernel::new("expert_backward_threads", include_str!("../../../shaders/expert_backward_threads.wgsl")),
+    Kernel::new("expert_backward_workgroup", include_str!("../../../shaders/expert_backward_workgroup.wgsl")),
+];
+
+/// `y[t] = Σ_k weights[t, k] · (f(gate[i]) ⊙ up[i]) W[e]ᵀ`, i the row of slot (t, k) and e its expert.
+///
+/// gate and up (M, F) f32 in the order of `routing`, W (E, C, F) f32, f16 or bf16, weights (T, K) f32, y (T, C).
+///
+/// Gradients, with `a = f(gate) ⊙ up` computed again and `b[i] = dy[tokens[i]] · W[e]`, so that the experts' outputs are not needed:
+/// `dweights[t, k] = ⟨b[i], a[i]⟩`, `da = weight · b`, `dup = da ⊙ f(gate)`, `dgate = da ⊙ up ⊙ f′(gate)`,
+/// `dW[e] = Σ_i dy[tokens[i]]ᵀ (weight · a[i])`.
+///
+/// # Errors
+/// [`Error::Shape`] that names the operand that does not fit.
+pub fn expert_output(
+    g: &mut Graph,
+    [gate, up]: [Tensor; 2],
+    weight: Tensor,
+    weights: Tensor,
+    routing: &Routing,
+    activation: Activation,
+) -> Result<Tensor> {
+    let op = ExpertOutput { top_k: routing.top_k, activation };
+    g.apply1(op, &[gate, up, weight, weights, routing.order, routing.starts, routing.tokens, routing.rows])
+}
+
+/// See [`expert_output`].
+#[derive(Debug)]
+struct ExpertOutput {
+    top_k: usize,
+    activation: Activation,
+}
+
+impl Op for ExpertOutput {
+    fn name(&self) -> &'static str {
+        "expert_output"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [slots, inner] = inputs[0].shape.expect("expert_output, gate (M, F)")?;
+        let [experts, width, weight_inner] = inputs[2].shape.expect("expert_output, weight (E, C, F)")?;
+        let [tokens, top_k] = inputs[3].shape.expect("expert_output, weights (T, K)")?;
+        let refuse = |what: String| Err(Error::shape("expert_output", what));
+        if inputs[0].dtype != DType::F32 || inputs[1] != inputs[0] {
+            return refuse(format!("gate is {} and up {}: both must be the same f32[M, F]", inputs[0], inputs[1]));
+        }
+        if !is_plain(inputs[2].dtype) || weight_inner != inner || inputs[5].shape.numel() != experts + 1 {
+            return refuse(format!(
+                "the weight is {}: [E, C, {inner}] of f32, f16 or bf16 is needed, routed to E experts",
+                inputs[2]
+            ));
+        }
+        if inputs[3].dtype != DType::F32 || top_k != self.top_k || tokens * top_k != slots {
+            let (k, t) = (self.top_k, slots / self.top_k);
+            return refuse(format!("the weights are {}, one a slot is needed: f32[{t}, {k}]", inputs[3]));
+        }
+        Ok(vec![TensorType::f32([tokens, width])])
+    }
+
+    fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        let dy = cx.upstream(0)?;
+        let back = ExpertOutputBackward { activation: self.activation };
+        let inputs = [&cx.inputs[..7], &[dy]].concat();
+        let mut gradients: Vec<Option<Tensor>> = cx.graph.apply(back, &inputs)?.into_iter().map(Some).collect();
+        gradients.resize(8, None);
+        Ok(gradients)
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [gate, up, weight, weights, _, starts, _, rows] = inputs else {
+            return Err(Error::shape(self.name(), "expected 8 tensors"));
+        };
+        let width = weight.shape.dims()[1];
+        let active = gate.zip(up, |gate, up| self.activation.value(gate) * up);
+        let mut out = Array::zeros([gate.shape.rows(), width]);
+        for (e, row) in rows_of(starts) {
+            for (c, out) in out.row_mut(row).iter_mut().enumerate() {
+                *out = dot(active.row(row), weight.row(e * width + c));
+            }
+        }
+        Ok(vec![sum(&out, &rows.data, self.top_k, |slot| weights.data[slot])])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (gate, up, y) = (cx.input(0), cx.input(1), cx.output(0));
+        let active = cx.scratch(gate.shape.clone(), DType::F32);
+        gated_into(cx, [gate, up, active.clone()], self.activation)?;
+        let out = cx.scratch([active.shape.rows(), y.shape.last()], DType::F32);
+        let product = Grouped {
+            name: self.name(),
+            form: Form::Nt,
+            a: Rows::of(active),
+            b: Rows::of(cx.input(2)),
+            starts: cx.input(5),
+            out: out.clone(),
+            variant: None,
+            gather_on_load: None,
+        };
+        product.launch(cx)?;
+        combine(cx, &out, &cx.input(7), Some(&cx.input(3)), &y, self.top_k)
+    }
+}
+
+/// The gradients of [`expert_output`]. Inputs: gate, up, weight, weights, order, starts, tokens, dy. Outputs: dgate, dup (M, F),
+/// dweight (E, C, F), dweights (T, K), all f32.
+#[derive(Debug)]
+struct ExpertOutputBackward {
+    activation: Activation,
+}
+
+impl Op for ExpertOutputBackward {
+    fn name(&self) -> &'static str {
+        "expert_output_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let f32 = |ty: &TensorType| TensorType::f32(ty.shape.clone());
+        Ok(inputs[..4].iter().map(f32).collect())
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [gate, up, weight, weights, order, starts, tokens, dy] = inputs else {
+            return Err(Error::shape(self.name(), "expected 8 tensors"));
+        };
+        let width = weight.shape.dims()[1];
+        let (mut dgate, mut dup) = (Array::zeros(gate.shape.clone()), Array::zeros(gate.shape.clone()));
+        let (mut dweight, mut dweights) = (Array::zeros(weight.shape.clone()), Array::zeros(weights.shape.clone()));
+        for (e, row) in rows_of(starts) {
+            let (slot, dy) = (order.data[row] as usize, dy.row(tokens.data[row] as usize));
+            let factor = weights.data[slot];
+            let active: Vec<f64> =
+                gate.row(row).iter().zip(up.row(row)).map(|(gate, up)| self.activation.value(*gate) * up).collect();
+            let mut back = vec![0.0; active.len()];
+            for (c, dy) in dy.iter().enumerate() {
+                add_scaled(&mut back, *dy, weight.row(e * width + c));
+                add_scaled(dweight.row_mut(e * width + c), dy * factor, &active);
+            }
+            dweights.data[slot] = dot(&back, &active);
+            for (i, back) in back.iter().enumerate() {
+                let (gate, up) = (gate.row(row)[i], up.row(row)[i]);
+                dgate.row_mut(row)[i] = factor * back * up * self.activation.derivative(gate);
+                dup.row_mut(row)[i] = factor * back * self.activation.value(gate);
+            }
+        }
+        Ok(vec![dgate, dup, dweight, dweights])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (gate, up, weight, weights) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3));
+        let (starts, tokens, dy) = (cx.input(5), cx.input(6), cx.input(7));
+        let (slots, inner) = (gate.shape.rows(), gate.shape.last());
+        // What comes through the down projection, and then the weighted activations in the same place.
+        let back = cx.scratch([slots, inner], DType::F32);
+        let through = Grouped {
+            name: self.name(),
+            form: Form::Nn,
+            a: Rows::gathered(dy.clone(), tokens.clone()),
+            b: Rows::of(weight),
+            starts: starts.clone(),
+            out: back.clone(),
+            variant: None,
+            gather_on_load: None,
+        };
+        through.launch(cx)?;
+        let variant = RowVariant::choose(None, cx.caps(), inner);
+        let dispatch = variant.over_rows(cx.caps(), &EXPERT_BACKWARD, slots, inner);
+        let dispatch = dispatch.constant("ACTIVATION", self.activation.code()).snippet(&ACTIVATION_SNIPPET);
+        let dispatch = dispatch.update(back.clone()).read(gate).read(up).read(cx.input(4)).read(weights);
+        let dispatch = dispatch.write(cx.output(0)).write(cx.output(1)).write(cx.output(3));
+        cx.dispatch(dispatch.flops(8 * (slots * inner) as u64))?;
+        if !cx.output_used(2) {
+            return Ok(());
+        }
+        let sums = Grouped {
+            name: self.name(),
+            form: Form::Tn,
+            a: Rows::gathered(dy, tokens),
+            b: Rows::of(back),
+            starts,
+            out: cx.output(2),
+            variant: None,
+            gather_on_load: None,
+        };
+        sums.launch(cx)
+    }
+}

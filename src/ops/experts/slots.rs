@@ -1,0 +1,93 @@
+//! Slots sorted by expert, and the way back.
+
+use super::super::layout::reshape;
+use super::super::sort::sort_index;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::shape::TensorType;
+
+static EXPERT_SLOTS: Kernel = Kernel::new("expert_slots", include_str!("../../../shaders/expert_slots.wgsl"));
+
+/// Where the slots of tokens went: made by [`route`], shared by everything that works on the same routing.
+#[derive(Clone, Copy, Debug)]
+pub struct Routing {
+    /// The slots in the order of their experts, ascending within one, (M) u32.
+    pub order: Tensor,
+    /// Where each expert's rows begin in that order, and where the last one's end, (E + 1) u32.
+    pub starts: Tensor,
+    /// The token of each row in that order, (M) u32.
+    pub tokens: Tensor,
+    /// For each slot, which row it is, (M) u32.
+    pub rows: Tensor,
+    /// Tokens.
+    pub token_count: usize,
+    /// Slots of a token, K.
+    pub top_k: usize,
+    /// Experts, E.
+    pub experts: usize,
+}
+
+impl Routing {
+    /// Slots, M = T K.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.token_count * self.top_k
+    }
+}
+
+/// Sorts the slots of `chosen` (T, K) u32, a token's experts, by expert.
+///
+/// # Errors
+/// [`Error::Shape`] if `chosen` is no u32 matrix or there are no experts.
+pub fn route(g: &mut Graph, chosen: Tensor, experts: usize) -> Result<Routing> {
+    let [token_count, top_k] = g.shape(chosen).expect("route, experts of tokens (T, K)")?;
+    let flat = reshape(g, chosen, [token_count * top_k])?;
+    let sorted = sort_index(g, flat, experts)?;
+    let found = g.apply(ExpertSlots { top_k }, &[sorted.order])?;
+    Ok(Routing {
+        order: sorted.order,
+        starts: sorted.starts,
+        tokens: found[0],
+        rows: found[1],
+        token_count,
+        top_k,
+        experts,
+    })
+}
+
+/// From `order` (M), a permutation of the slots: `tokens[i] = order[i] / K`, `rows[order[i]] = i`. Integers, no gradient.
+#[derive(Debug)]
+struct ExpertSlots {
+    top_k: usize,
+}
+
+impl Op for ExpertSlots {
+    fn name(&self) -> &'static str {
+        "expert_slots"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let ty = &inputs[0];
+        if ty.dtype != DType::U32 || ty.shape.rank() != 1 {
+            return Err(Error::shape(self.name(), format!("expected a u32 vector, got {ty}")));
+        }
+        Ok(vec![ty.clone(), ty.clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let order = &inputs[0].data;
+        let mut rows = Array::zeros([order.len()]);
+        for (row, &slot) in order.iter().enumerate() {
+            rows.data[slot as usize] = row as f64;
+        }
+        Ok(vec![inputs[0].map(|slot| (slot / self.top_k as f64).floor()), rows])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let count = cx.input(0).numel();
+        let dispatch = Dispatch::new(&EXPERT_SLOTS).read(cx.input(0)).write(cx.output(0)).write(cx.output(1));
+        cx.dispatch(dispatch.param(count).param(self.top_k).groups_for(count, 64))
+    }
+}

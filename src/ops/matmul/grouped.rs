@@ -1,0 +1,199 @@
+//! Products of groups of rows, each group with a matrix of its own: what experts are made of.
+
+use super::super::index::gather_into;
+use super::launch::{GATHER_NONE, Range, Window, grid, kernel, operands, plain, ranges};
+use super::problem::{Form, Problem};
+use super::variant::Variant;
+use crate::error::{Error, Result, human_bytes};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View};
+
+static PLACE_GROUPS: Snippet =
+    Snippet::new("common/matmul_place_groups", include_str!("../../../shaders/common/matmul_place_groups.wgsl"));
+static PLACE_SUMS: Snippet =
+    Snippet::new("common/matmul_place_sums", include_str!("../../../shaders/common/matmul_place_sums.wgsl"));
+static GATHER_A: Snippet =
+    Snippet::new("common/matmul_gather_a", include_str!("../../../shaders/common/matmul_gather_a.wgsl"));
+static GATHER_B: Snippet =
+    Snippet::new("common/matmul_gather_b", include_str!("../../../shaders/common/matmul_gather_b.wgsl"));
+
+/// An operand of a grouped product: a matrix, or rows of one in the order of `lines`.
+#[derive(Clone, Debug)]
+pub(in crate::ops) struct Rows {
+    pub(in crate::ops) view: View,
+    /// For each row, which one of `view` it is, (rows) u32.
+    pub(in crate::ops) lines: Option<View>,
+}
+
+impl Rows {
+    /// All rows of a matrix, as they lie.
+    pub(in crate::ops) fn of(view: View) -> Self {
+        Self { view, lines: None }
+    }
+
+    /// The rows of a matrix that `lines` names.
+    pub(in crate::ops) fn gathered(view: View, lines: View) -> Self {
+        Self { view, lines: Some(lines) }
+    }
+
+    /// The rows side by side in memory, for kernels that do not gather as they load.
+    fn collected(&self, cx: &mut Launch<'_>) -> Result<Self> {
+        let Some(lines) = &self.lines else { return Ok(self.clone()) };
+        let out = cx.scratch([lines.numel(), self.view.shape.last()], self.view.dtype);
+        gather_into(cx, &self.view, lines, &out)?;
+        Ok(Self::of(out))
+    }
+}
+
+/// A grouped product to be recorded. The rows of group e are `starts[e]..starts[e + 1]`.
+#[derive(Clone, Debug)]
+pub(in crate::ops) struct Grouped<'a> {
+    /// What prints.
+    pub(in crate::ops) name: &'a str,
+    /// [`Form::Nn`], [`Form::Nt`]: `out (M, N) = A (M, K) · op(B[e])`, row by row with the group's matrix. [`Form::Tn`]:
+    /// `out[e] (M, N) = Aᵀ · B` over the group's rows of A (rows, M) and B (rows, N).
+    pub(in crate::ops) form: Form,
+    pub(in crate::ops) a: Rows,
+    pub(in crate::ops) b: Rows,
+    /// (groups + 1) u32.
+    pub(in crate::ops) starts: View,
+    pub(in crate::ops) out: View,
+    /// A kernel to prefer.
+    pub(in crate::ops) variant: Option<Variant>,
+    /// Whether rows are gathered as they are loaded; what suits the adapter if not given.
+    pub(in crate::ops) gather_on_load: Option<bool>,
+}
+
+impl Grouped<'_> {
+    /// Records the product: one dispatch, or as many as the matrices of the groups need bindings.
+    pub(in crate::ops) fn launch(self, cx: &mut Launch<'_>) -> Result<()> {
+        // A load costs a CPU driver as much as tens of multiplications, so that indices are looked up once there.
+        let on_load = self.gather_on_load.unwrap_or(cx.caps().class == AdapterClass::Gpu);
+        let whole = match on_load {
+            true => self,
+            false => Self { a: self.a.collected(cx)?, b: self.b.collected(cx)?, ..self },
+        };
+        let groups = whole.starts.numel() - 1;
+        let chunk = whole.groups_of_a_binding(cx.caps())?;
+        for part in ranges(groups, chunk) {
+            whole.launch_groups(cx, part, groups)?;
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> usize {
+        let Rows { view, lines } = &self.a;
+        lines.as_ref().map_or(view.shape.rows(), View::numel)
+    }
+
+    /// The product of an average group.
+    fn problem(&self, batch: usize, groups: usize) -> Problem {
+        let (rows, average) = (self.rows(), self.rows().div_ceil(groups));
+        let columns = self.out.shape.last();
+        let (weight, width) = (self.b.view.dtype, self.a.view.shape.last());
+        match self.form {
+            Form::Tn => Problem { form: self.form, batch, m: width, n: columns, k: average, weight },
+            _ => Problem { form: self.form, batch, m: average.min(rows), n: columns, k: width, weight },
+        }
+    }
+
+    /// How many groups have their matrices in one binding.
+    fn groups_of_a_binding(&self, caps: &Caps) -> Result<usize> {
+        let limit = caps.max_binding_bytes.saturating_sub(caps.offset_alignment);
+        let groups = self.starts.numel() - 1;
+        let (stacked, others) = match self.form {
+            Form::Tn => (&self.out, [&self.a.view, &self.b.view]),
+            _ => (&self.b.view, [&self.a.view, &self.out]),
+        };
+        let fit = (limit / (stacked.bytes() / groups as u64).max(1)) as usize;
+        if fit > 0 && others.iter().all(|view| view.bytes() <= limit) {
+            return Ok(fit.min(groups));
+        }
+        Err(Error::Unsupported {
+            what: format!("{} ({} rows)", self.name, self.rows()),
+            needs: "storage bindings that hold all rows of an operand and the matrix of a group".into(),
+            adapter: caps.name.clone(),
+            hint: format!(
+                "Its bindings hold {}: lower the batch or the sequence.",
+                human_bytes(caps.max_binding_bytes)
+            ),
+        })
+    }
+
+    fn launch_groups(&self, cx: &mut Launch<'_>, part: Range, groups: usize) -> Result<()> {
+        let caps = cx.caps();
+        let p = self.problem(part.len, groups);
+        let rows = self.rows();
+        let all = |len: usize| Range { start: 0, len };
+        let flat = |view: &View| {
+            let (rows, columns) = (view.shape.rows(), view.shape.last());
+            Window::new(caps, view, (rows, columns), all(1), all(rows), all(columns))
+        };
+        let stacked =
+            |view: &View, (rows, columns)| Window::new(caps, view, (rows, columns), part, all(rows), all(columns));
+        let a = flat(&self.a.view);
+        let (b, out) = match self.form {
+            Form::Tn => (flat(&self.b.view), stacked(&self.out, (p.m, p.n))),
+            _ => (stacked(&self.b.view, p.stored_b()), flat(&self.out)),
+        };
+        let mut legal = Variant::legal(caps, &p);
+        legal.retain(|variant| !matches!(variant, Variant::RowBlocks | Variant::RowBlocksShuffle));
+        let variant = match self.variant.filter(|v| legal.contains(v)) {
+            Some(forced) => forced,
+            None => cx.choose(format!("grouped {p}"), Variant::choose(caps, &p), &legal),
+        };
+        // The batch strides of what has no matrix of its own for each group are zero.
+        let (b_batch, c_batch) = match self.form {
+            Form::Tn => (0, out.distance),
+            _ => (b.distance, 0),
+        };
+        let m = if self.form == Form::Tn { p.m } else { rows };
+        let mut dispatch = Dispatch::new(kernel(variant))
+            .constant("A_TRANSPOSED", self.form.a_transposed())
+            .constant("B_TRANSPOSED", self.form.b_transposed())
+            .constant("ACCUMULATE", false)
+            .param(m)
+            .param(p.n)
+            .param(p.k)
+            .param(part.len);
+        for (window, batch) in [(&a, 0), (&b, b_batch), (&out, c_batch)] {
+            dispatch = dispatch.param(window.stride).param(window.offset).param(batch);
+        }
+        dispatch = plain(dispatch.param(0).param_f32(1.0).param(part.start));
+        dispatch = self.place(dispatch, part.start + part.len == groups);
+        dispatch = self.gather(operands(dispatch, &a, &b, &out));
+        dispatch = dispatch.read(a.view).read(b.view);
+        // Other groups' rows or matrices stay as they are.
+        dispatch = if part.len == groups { dispatch.write(out.view) } else { dispatch.update(out.view) };
+        dispatch = dispatch.read(self.starts.clone());
+        for lines in [&self.a.lines, &self.b.lines].into_iter().flatten() {
+            dispatch = dispatch.read(lines.clone());
+        }
+        let row_tiles = |tile: usize| match self.form {
+            Form::Tn => part.len * p.m.div_ceil(tile),
+            // Every group, and what is behind them, ends in a tile that may be almost empty.
+            _ => {
+                let groups = (part.len + 1).min(rows);
+                (rows - groups) / tile + groups
+            }
+        };
+        let flops = 2 * rows as u64 * a.stride as u64 * p.n as u64 * part.len as u64 / groups as u64;
+        cx.dispatch(grid(dispatch, caps, variant, &p, row_tiles).flops(flops))
+    }
+
+    fn place(&self, dispatch: Dispatch, last: bool) -> Dispatch {
+        let dispatch = dispatch.constant("STARTS_BINDING", 4_u32);
+        match self.form {
+            Form::Tn => dispatch.snippet(&PLACE_SUMS),
+            _ => dispatch.constant("TAIL", last).snippet(&PLACE_GROUPS),
+        }
+    }
+
+    fn gather(&self, dispatch: Dispatch) -> Dispatch {
+        let dispatch = match (&self.a.lines, &self.b.lines) {
+            (None, None) => return dispatch.snippet(&GATHER_NONE),
+            (Some(_), _) => dispatch.snippet(&GATHER_A),
+            (None, Some(_)) => dispatch.snippet(&GATHER_B),
+        };
+        dispatch.constant("LINES_BINDING", 5_u32)
+    }
+}
