@@ -8,6 +8,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod gate;
 mod index;
 mod layout;
 mod matmul;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(dropout::cases());
     cases.extend(position::cases());
     cases.extend(embedding::cases());
+    cases.extend(gate::cases());
     cases.extend(index::cases());
     cases.extend(layout::cases());
     cases.extend(matmul::cases());
