@@ -46,6 +46,11 @@ pub(super) fn workgroup_reduction() -> &'static Snippet {
     &REDUCE_WORKGROUP
 }
 
+/// The snippet of reductions over a workgroup, or over one that is a subgroup.
+pub(super) fn reduction(variant: RowVariant) -> &'static Snippet {
+    if variant == RowVariant::Subgroup { &REDUCE_SUBGROUP } else { &REDUCE_WORKGROUP }
+}
+
 /// Records a kernel that reads every input and writes every output, one `Element` an invocation in workgroups of 64. Its
 /// first parameter is the number of `Element`s.
 pub(super) fn elementwise(cx: &mut Launch<'_>, outputs: usize, dispatch: Dispatch) -> Result<()> {

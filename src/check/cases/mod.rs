@@ -9,6 +9,7 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod experts;
+mod gate;
 mod index;
 mod layout;
 mod matmul;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(dropout::cases());
     cases.extend(position::cases());
     cases.extend(embedding::cases());
+    cases.extend(gate::cases());
     cases.extend(index::cases());
     cases.extend(experts::cases());
     cases.extend(layout::cases());
