@@ -17,6 +17,8 @@ mod norm;
 mod optimizer;
 mod position;
 mod reduce;
+mod router;
+mod select;
 mod softmax;
 
 use super::Case;
@@ -42,6 +44,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(layout::cases());
     cases.extend(matmul::cases());
     cases.extend(attention::cases());
+    cases.extend(select::cases());
+    cases.extend(router::cases());
     cases.extend(bench::cases());
     cases
 }

@@ -1,0 +1,39 @@
+// claim_slots: the next free slots of caches in which tokens lie side by side, and how many are in use then.
+//
+//   first = used[b], or 0 with FRESH;  slots[b, k] = first + k  if k < counts[b],  else NONE
+//   used[b] ← first + counts[b];  lengths[b] = first + counts[b]
+//
+// in        counts (B) u32
+// in, out   used (B) u32, in place
+// out       slots (B, K) u32   lengths (B) u32
+// grid      one workgroup of 64 invocations for a row
+// needs     the constant FRESH
+// numerics  integers
+
+struct Params { base: u32, groups: u32, places: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> counts: array<u32>;          // (B)
+@group(0) @binding(2) var<storage, read_write> used: array<u32>;      // (B)
+@group(0) @binding(3) var<storage, read_write> slots: array<u32>;     // (B, K)
+@group(0) @binding(4) var<storage, read_write> lengths: array<u32>;   // (B)
+
+@compute @workgroup_size(64)
+fn claim_slots(
+    @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32,
+) {
+    let row = p.base + w.x + w.y * n.x;
+    if (row >= p.groups) { return; }
+    let count = counts[row];
+    var first = 0u;
+    if (!FRESH) { first = used[row]; }
+    for (var k = lane; k < p.places; k += 64u) {
+        slots[row * p.places + k] = select(0xffffffffu, first + k, k < count);
+    }
+    // All have read what is changed now.
+    storageBarrier();
+    if (lane == 0u) {
+        used[row] = first + count;
+        lengths[row] = first + count;
+    }
+}

@@ -1,0 +1,90 @@
+//! Selection of candidates, rows by a unique index, and slots of caches.
+
+use crate::check::{Case, Feed};
+use crate::dtype::DType;
+use crate::ops::{self, Choice, SelectOptions};
+
+/// Keys of which many are equal, with both zeros and both signs among them.
+fn few_values(batch: usize, candidates: usize) -> Feed {
+    let value = |i: usize| [0.0, 1.5, -0.0, -2.0, 1.5, 0.25, -1e-30, 3e30][(i * i + 3 * i) % 29 % 8];
+    Feed::given("keys", [batch, candidates], DType::F32, (0..batch * candidates).map(value))
+}
+
+/// Lengths that end in, before and behind the row.
+fn lengths(batch: usize, candidates: usize) -> Feed {
+    let length = |b: usize| [candidates / 2, 0, candidates + 7, candidates.saturating_sub(1)][b % 4] as f64;
+    Feed::given("lengths", [batch], DType::U32, (0..batch).map(length))
+}
+
+fn case(name: &str, keys: Feed, choice: Choice, options: [bool; 2]) -> Case {
+    let [batch, candidates] = [keys.value().shape.rows(), keys.value().shape.last()];
+    let mut feeds = vec![keys.fixed()];
+    if options[0] {
+        feeds.push(lengths(batch, candidates));
+    }
+    if options[1] {
+        let position = |i: usize| (3 * i % candidates + i / candidates) as f64;
+        feeds.push(Feed::given("positions", [batch, candidates], DType::U32, (0..batch * candidates).map(position)));
+    }
+    let name = format!("select {name}, {choice:?} of [{batch}, {candidates}] {options:?}");
+    Case::new(name, feeds, move |g, x| {
+        let mut rest = x[1..].iter().copied();
+        let mut next = |there: bool| if there { rest.next() } else { None };
+        let options = SelectOptions { lengths: next(options[0]), positions: next(options[1]) };
+        let selected = ops::select(g, x[0], choice, &options)?;
+        Ok(vec![selected.index, selected.inverse, selected.positions, selected.counts])
+    })
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, candidates, k) in [(1, 1, 1), (2, 31, 10), (4, 33, 33), (3, 257, 1), (2, 1000, 667), (1, 5003, 1700)] {
+        let normal = || Feed::normal("keys", [batch, candidates]);
+        cases.push(case("normal keys", normal(), Choice::Top(k), [false, false]));
+        cases.push(case("equal keys", few_values(batch, candidates), Choice::Top(k), [false, true]));
+        cases.push(case("normal keys", normal(), Choice::Top(k), [true, true]));
+        cases.push(case("normal keys", normal(), Choice::AtLeast(0.25), [true, false]));
+        cases.push(case("equal keys", few_values(batch, candidates), Choice::AtLeast(0.0), [false, true]));
+        let depths = (0..batch * candidates).map(|i| (i * i % 7) as f64);
+        let depths = Feed::given("keys", [batch, candidates], DType::U32, depths);
+        cases.push(case("depths", depths, Choice::Between { low: 2, high: 4 }, [true, true]));
+    }
+    let same = Feed::given("keys", [2, 300], DType::F32, vec![-7.5; 600]);
+    cases.push(case("all the same", same, Choice::Top(123), [false, false]));
+    for (batch, candidates, k, columns) in [(1, 1, 1, 1), (2, 31, 9, 33), (3, 33, 33, 4), (2, 257, 100, 7)] {
+        cases.push(rows(batch, candidates, k, columns, false));
+        cases.push(rows(batch, candidates, k, columns, true));
+    }
+    for (batch, places, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false)] {
+        let words = |name, step: usize| {
+            Feed::given(name, [batch], DType::U32, (0..batch).map(move |b| ((b * step + 1) % (places + 1)) as f64))
+        };
+        let name = format!("claim_slots [{batch}, {places}], fresh: {fresh}");
+        cases.push(Case::new(name, vec![words("used", 5), words("counts", 3)], move |g, x| {
+            // An input cannot be updated in place: a state is, which is 0 at first, after a first claim.
+            let used = g.state("slots.used", [batch], DType::U32)?;
+            let before = ops::claim_slots(g, used, x[0], places, true)?;
+            let again = ops::claim_slots(g, before.used, x[1], places, fresh)?;
+            Ok(vec![before.slots, before.lengths, again.slots, again.lengths])
+        }));
+    }
+    cases
+}
+
+/// Rows are gathered, halved and placed back: forward and backward of both ops.
+fn rows(batch: usize, candidates: usize, k: usize, columns: usize, threshold: bool) -> Case {
+    let keys = Feed::normal("keys", [batch, candidates]).fixed();
+    let feeds = vec![
+        keys,
+        Feed::normal("x", [batch * candidates, columns]),
+        Feed::normal("y", [batch * if threshold { candidates } else { k }, columns]),
+    ];
+    let name = format!("gather_unique and place_rows, {k} of [{batch}, {candidates}], {columns} columns, {threshold}");
+    Case::new(name, feeds, move |g, x| {
+        let choice = if threshold { Choice::AtLeast(0.5) } else { Choice::Top(k) };
+        let s = ops::select(g, x[0], choice, &SelectOptions::default())?;
+        let rows = ops::gather_unique(g, x[1], s.index, s.inverse)?;
+        let product = ops::mul(g, rows, x[2])?;
+        Ok(vec![rows, ops::place_rows(g, x[1], product, s.index, s.inverse)?])
+    })
+}
