@@ -31,6 +31,12 @@ pub struct AttentionOptions {
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal`.
     pub query_positions: Option<Tensor>,
+    /// (B, Tk, 3) u32: for each key its position in the text, and the first and last position, both inclusive, of the span
+    /// that it heads. A query sees a key only if one of them heads a span in which the other lies. Rows are compared by
+    /// these numbers alone, so that tokens may be picked out: their rows are picked with them.
+    pub structure: Option<Tensor>,
+    /// (B, Tq, 3) u32: the same for the queries, where they are not the tokens of the keys. Only with `structure`.
+    pub query_structure: Option<Tensor>,
     /// A kernel to prefer to the one that the adapter would get; where it is not legal, it is not used.
     pub variant: Option<AttentionVariant>,
 }
@@ -40,6 +46,9 @@ pub struct AttentionOptions {
 /// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32. `H` is a multiple of `Hkv`:
 /// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query that sees no key
 /// gives zeros, and gradients of zero.
+///
+/// With a `structure` of rows `(pos, first, last)`, query `i` sees key `j` only if
+/// `first_j ≤ pos_i ≤ last_j` (j stands above i, or is i) or `first_i ≤ pos_j ≤ last_i` (j stands below i).
 ///
 /// The forward kernel keeps one number a row, the log-sum-exp of its scores; the backward kernels compute the
 /// probabilities again from it. With `P = exp(S − lse)` and `delta = rowsum(dout ∘ out)`:
@@ -55,6 +64,15 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     if options.query_positions.is_some() && !options.causal {
         return Err(Error::shape("attention", "query_positions has a meaning only with causal: set it or drop them"));
     }
+    if options.query_structure.is_some() && options.structure.is_none() {
+        let what = "query_structure has a meaning only with structure: give the keys' structure too, or drop it";
+        return Err(Error::shape("attention", what));
+    }
+    if options.structure.is_some() && options.query_structure.is_none() && sizes.queries != sizes.keys {
+        let (queries, keys) = (sizes.queries, sizes.keys);
+        let what = format!("structure is that of {keys} keys, and there are {queries} queries: give query_structure");
+        return Err(Error::shape("attention", what));
+    }
     let mut inputs = vec![q, k, v];
     let visible = visible::visible(g, &sizes, options)?;
     inputs.extend(visible);
@@ -64,6 +82,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         scale: options.scale.unwrap_or(1.0 / (sizes.width as f32).sqrt()),
         visible: visible.is_some(),
         masked: options.key_mask.is_some(),
+        structured: options.structure.is_some(),
         bias: options.bias.is_some(),
         variant: options.variant,
     };
@@ -115,6 +134,7 @@ mod tests {
         let wide = g.input("wide", [3], DType::U32).unwrap();
         let float = g.input("float", [2, 5], DType::F32).unwrap();
         let bias = g.input("bias", [4, 3, 4], DType::F32).unwrap();
+        let spans = g.input("spans", [2, 3, 3], DType::U32).unwrap();
         let mut refuse = |options: AttentionOptions, words: &str| {
             let error = attention(&mut g, q, k, k, &options).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
@@ -128,6 +148,13 @@ mod tests {
             AttentionOptions { query_positions: Some(wide), ..causal },
             "query_positions is u32[3], expected u32[2, 3]",
         );
+        refuse(AttentionOptions { query_structure: Some(wide), ..none }, "only with structure");
+        refuse(
+            AttentionOptions { structure: Some(wide), ..none },
+            "5 keys, and there are 3 queries: give query_structure",
+        );
+        let both = AttentionOptions { structure: Some(wide), query_structure: Some(spans), ..none };
+        refuse(both, "structure is u32[3], expected u32[2, 5, 3]");
         refuse(AttentionOptions { bias: Some(bias), ..none }, "bias is f32[4, 3, 4], expected f32[4, 3, 5] or");
     }
 
