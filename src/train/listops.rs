@@ -150,7 +150,7 @@ impl ListOps {
         loop {
             let mut ids = Vec::with_capacity(self.length);
             let found = self.generate(&mut random, depth, self.length.saturating_sub(1), &mut ids);
-            let fits = (hash(&ids) % PARTS == 0) == (split == Split::HeldOut);
+            let fits = hash(&ids).is_multiple_of(PARTS) == (split == Split::HeldOut);
             if found == value && fits {
                 return Sample::new(ids, value, depth);
             }

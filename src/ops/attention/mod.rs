@@ -101,6 +101,7 @@ fn expect(what: &str, g: &Graph, tensor: Tensor, shape: &[usize], dtype: DType) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::{Array, Values};
 
     fn refuse(q: [usize; 4], k: [usize; 4], v: [usize; 4], words: &str) {
         let mut g = Graph::new();
@@ -156,6 +157,51 @@ mod tests {
         let both = AttentionOptions { structure: Some(wide), query_structure: Some(spans), ..none };
         refuse(both, "structure is u32[3], expected u32[2, 5, 3]");
         refuse(AttentionOptions { bias: Some(bias), ..none }, "bias is f32[4, 3, 4], expected f32[4, 3, 5] or");
+    }
+
+    #[test]
+    fn a_structure_does_what_a_dense_mask_of_the_tree_does() {
+        // The parent of each token; the text ends with a second tree. Every second token is picked as a query.
+        let parents = [2_usize, 0, 2, 4, 2, 4, 7, 7, 7];
+        let ends = [(0, 1), (1, 1), (0, 5), (3, 3), (3, 5), (5, 5), (6, 6), (6, 8), (8, 8)];
+        let (keys, queries) = (parents.len(), parents.len().div_ceil(2));
+        let above = |upper: usize, mut at: usize| {
+            while at != upper && parents[at] != at {
+                at = parents[at];
+            }
+            at == upper
+        };
+        let words = |every: usize| -> Vec<f64> {
+            (0..keys).step_by(every).flat_map(|at| [at, ends[at].0, ends[at].1].map(|x| x as f64)).collect()
+        };
+        let array = |shape: &[usize], data| Array::new(shape, data).unwrap();
+        let numbers = |shape: &[usize], step: f64| Array::from_fn(shape, |i| (i as f64 * step).sin());
+        let bias = Array::from_fn([1, queries, keys], |i| {
+            let (query, key) = (i / keys * 2, i % keys);
+            if above(query, key) || above(key, query) { 0.0 } else { -1e9 }
+        });
+        let mut g = Graph::new();
+        let mut values = Values::new();
+        let mut input = |g: &mut Graph, name: &str, value: Array, dtype| {
+            let tensor = g.input(name, value.shape.clone(), dtype).unwrap();
+            values.insert(name.into(), value);
+            tensor
+        };
+        let q = input(&mut g, "q", numbers(&[1, queries, 1, 4], 1.3), DType::F32);
+        let k = input(&mut g, "k", numbers(&[1, keys, 1, 4], 0.7), DType::F32);
+        let bias = input(&mut g, "bias", bias, DType::F32);
+        let structure = input(&mut g, "structure", array(&[1, keys, 3], words(1)), DType::U32);
+        let query_structure = input(&mut g, "query_structure", array(&[1, queries, 3], words(2)), DType::U32);
+        let dense = AttentionOptions { bias: Some(bias), ..Default::default() };
+        let dense = attention(&mut g, q, k, k, &dense).unwrap();
+        let tree = AttentionOptions {
+            structure: Some(structure),
+            query_structure: Some(query_structure),
+            ..Default::default()
+        };
+        let tree = attention(&mut g, q, k, k, &tree).unwrap();
+        let found = g.evaluate(&values, &[dense, tree]).unwrap();
+        assert!(found[0].data.iter().zip(&found[1].data).all(|(a, b)| (a - b).abs() < 1e-12));
     }
 
     #[test]
