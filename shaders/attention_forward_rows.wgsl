@@ -5,7 +5,7 @@
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, a bias, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
 
@@ -33,10 +33,12 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     var top: array<f32, ROWS>;
     var sum: array<f32, ROWS>;
     var limit: array<u32, ROWS>;
+    var span: array<Span, ROWS>;
     var end = 0u;
     for (var r = 0u; r < ROWS; r++) {
         let query = min(first + r, p.queries - 1u);
         limit[r] = row_limit(batch, query);
+        span[r] = query_span(batch, query);
         end = max(end, limit[r]);
         top[r] = FAR;
         for (var c = 0u; c < WIDTH; c++) { mine[r][c] = q[query_row(batch, query, head) * WIDTH + c] * p.scale; }
@@ -46,6 +48,7 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
         let real = keys_real(batch, near);
+        let spans = key_spans(batch, near);
         var s: array<vec4f, ROWS>;
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
@@ -56,7 +59,7 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         }
         var shrink: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            let seen = real & (key < vec4u(limit[r]));
+            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]);
             let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
             let m = max(top[r], largest(select(vec4f(FAR), score, seen)));
             shrink[r] = exp(max(top[r] - m, -80.0));

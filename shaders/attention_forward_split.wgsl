@@ -5,7 +5,7 @@
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits past the limit are not written
 // grid      one workgroup for a split, of ceil(Tk / 64), of a query and GROUP heads that share a key head
-// needs     constants WIDTH (vectors of a row), GROUP; snippets attention, a mask, a bias, vector1 or vector4;
+// needs     constants WIDTH (vectors of a row), GROUP; snippets attention, a mask, spans, a bias, vector1 or vector4;
 //           at most 15 KiB of workgroup memory (GROUP at most 8, for D above 128 at most 4)
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao et al., Flash-Decoding, 2023; attention_merge puts the splits together
@@ -51,7 +51,8 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     for (var i = lane; i < GROUP * WIDTH; i += 64u) { asked[i] = q[row * WIDTH + i] * p.scale; }
     workgroupBarrier();
     let key = min(first + lane, p.keys - 1u);
-    let seen = first + lane < limit && keys_real(batch, vec4u(key)).x;
+    let kin = related(key_spans(batch, vec4u(key)), query_span(batch, query));
+    let seen = first + lane < limit && keys_real(batch, vec4u(key)).x && kin.x;
     var s: array<f32, GROUP>;
     for (var c = 0u; c < WIDTH; c++) {
         let b = k[(kv_base + key * p.kv_heads) * WIDTH + c];

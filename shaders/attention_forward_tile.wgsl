@@ -5,7 +5,7 @@
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
 // grid      one workgroup for 32 queries of a head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, a bias;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias;
 //           9 KiB of workgroup memory
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
@@ -65,11 +65,12 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         let key = vec4u(k0 + 4u * x) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let real = keys_real(batch, near);
+        let spans = key_spans(batch, near);
         var seen: array<vec4<bool>, 4>;
         var best: vec4f;
         for (var i = 0u; i < 4u; i++) {
             let query = min(first + 4u * y + i, p.queries - 1u);
-            seen[i] = real & (key < vec4u(row_limit(batch, query)));
+            seen[i] = real & (key < vec4u(row_limit(batch, query))) & related(spans, query_span(batch, query));
             s[i] = s[i] * p.scale + bias_keys(batch, head, query, near);
             best[i] = largest(select(vec4f(FAR), s[i], seen[i]));
         }

@@ -6,7 +6,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
 // out       grad (B, Tk, Hkv, D) f32
 // grid      one invocation for ROWS keys of a key head; it sums over the query heads that share it
-// needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, a bias, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -33,7 +33,9 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     var mine: array<array<Vector, WIDTH>, ROWS>;      // k
     var value: array<array<Vector, WIDTH>, ROWS>;     // v, if the gradient is that of the keys
     var acc: array<array<Vector, WIDTH>, ROWS>;
+    var span: array<Span, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
+        span[r] = key_span(batch, min(first + r, p.keys - 1u));
         let at = ((batch * p.keys + min(first + r, p.keys - 1u)) * p.kv_heads + kv_head) * WIDTH;
         for (var c = 0u; c < WIDTH; c++) {
             mine[r][c] = k[at + c] * p.scale;
@@ -53,6 +55,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         let s0 = stats[stat.x]; let s1 = stats[stat.y]; let s2 = stats[stat.z]; let s3 = stats[stat.w];
         let limit = select(vec4u(), vec4u(row_limit(batch, near.x), row_limit(batch, near.y), row_limit(batch, near.z),
                                           row_limit(batch, near.w)), query < vec4u(p.queries));
+        let spans = query_spans(batch, near);
         var s: array<vec4f, ROWS>;
         var dp: array<vec4f, ROWS>;
         for (var c = 0u; c < WIDTH; c++) {
@@ -71,7 +74,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         }
         for (var r = 0u; r < ROWS; r++) {
             let key = min(first + r, p.keys - 1u);
-            let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key));
+            let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, span[r]);
             let score = s[r] + bias_queries(batch, head, near, key);
             let weight = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
             s[r] = select(weight, weight * (dp[r] - vec4f(s0.y, s1.y, s2.y, s3.y)), OF_KEYS);

@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, a bias, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -34,10 +34,12 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
     var acc: array<array<Vector, WIDTH>, ROWS>;
     var stat: array<vec2f, ROWS>;
     var limit: array<u32, ROWS>;
+    var span: array<Span, ROWS>;
     var end = 0u;
     for (var r = 0u; r < ROWS; r++) {
         let query = min(first + r, p.queries - 1u);
         limit[r] = row_limit(batch, query);
+        span[r] = query_span(batch, query);
         end = max(end, limit[r]);
         stat[r] = stats[stat_row(batch, query, head)];
         for (var c = 0u; c < WIDTH; c++) {
@@ -51,6 +53,7 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
         let real = keys_real(batch, near);
+        let spans = key_spans(batch, near);
         var s: array<vec4f, ROWS>;
         var dp: array<vec4f, ROWS>;
         for (var c = 0u; c < WIDTH; c++) {
@@ -64,7 +67,7 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
             }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let seen = real & (key < vec4u(limit[r]));
+            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]);
             let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
             s[r] = select(vec4f(), exp_below(score - stat[r].x) * (dp[r] - stat[r].y), seen);
         }

@@ -6,7 +6,7 @@
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, a bias
+//           snippets attention, attention_shuffle, a mask, spans, a bias
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -55,10 +55,13 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
             for (var r = 0u; r < R; r++) { add_rows(&ds, r, dout[q_at[r] + c], b); }
         }
         let real = keys_real(batch, near);
+        let spans = key_spans(batch, near);
         for (var r = 0u; r < R; r++) {
             for (var j = 0u; j < LANES; j++) {
-                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j)));
-                let score = s[r][j] * p.scale + bias_keys(batch, head, min(first + r * LANES + j, last), near);
+                let query = min(first + r * LANES + j, last);
+                let kin = related(spans, query_span(batch, query));
+                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin;
+                let score = s[r][j] * p.scale + bias_keys(batch, head, query, near);
                 let weight = exp_below(score - subgroupShuffle(stat[r].x, j));
                 ds[r][j] = select(vec4f(), weight * (ds[r][j] - subgroupShuffle(stat[r].y, j)), seen);
             }

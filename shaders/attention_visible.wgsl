@@ -1,25 +1,29 @@
-// attention_visible: how many keys each query sees, and which keys are not padding, from up to three inputs.
+// attention_visible: how many keys each query sees, which keys are not padding, and spans, from up to five inputs.
 //
 //   limit[b, i] = min(lengths[b], keys, position[b, i] + 1)      tile[b, t] = the largest limit of 32 queries
 //
-// in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32; what is absent has its flag 0 and is not read
-// out       visible (B, ceil(Tq / 32) + Tq [+ Tk]) u32: tile limits, limits, mask as 0 or 1
-// grid      one invocation for 32 queries or 32 keys
+// in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32   query_structure (B, Tq, 3) u32
+//           structure (B, Tk, 3) u32; what is absent has its flag 0 and is not read
+// out       visible (B, ceil(Tq / 32) + Tq [+ Tk] [+ 3 (Tq + Tk)]) u32: tile limits, limits, mask as 0 or 1, spans
+// grid      one invocation for 32 queries, 32 keys of the mask, 32 spans of queries or 32 spans of keys
 // numerics  exact
 //
-// Without positions, a causal query i stands at i + Tk - Tq.
+// Without positions, a causal query i stands at i + Tk - Tq. A span is three words: the token's position, the first and
+// the last position of what it heads.
 
 struct Params {
     base: u32, groups: u32,
     batch: u32, queries: u32, keys: u32,
-    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32,
+    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_structure: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> lengths: array<u32>;          // (B)
 @group(0) @binding(2) var<storage, read> key_mask: array<u32>;         // (B, Tk)
 @group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, Tq)
-@group(0) @binding(4) var<storage, read_write> visible: array<u32>;    // (B, tiles + Tq [+ Tk])
+@group(0) @binding(4) var<storage, read> query_structure: array<u32>;  // (B, Tq, 3)
+@group(0) @binding(5) var<storage, read> structure: array<u32>;        // (B, Tk, 3)
+@group(0) @binding(6) var<storage, read_write> visible: array<u32>;    // (B, tiles + Tq [+ Tk] [+ 3 (Tq + Tk)])
 
 fn limit(batch: u32, query: u32) -> u32 {
     var end = p.keys;
@@ -38,12 +42,17 @@ fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let tiles = (p.queries + 31u) / 32u;
-    let chunks = tiles + select(0u, (p.keys + 31u) / 32u, p.has_mask != 0u);
+    let blocks = (p.keys + 31u) / 32u;
+    let masks = select(0u, blocks, p.has_mask != 0u);
+    let chunks = tiles + masks + select(0u, tiles + blocks, p.has_structure != 0u);
     let index = group * 64u + lane;
     if (index >= p.batch * chunks) { return; }
     let batch = index / chunks;
     let chunk = index % chunks;
-    let row = batch * (tiles + p.queries + select(0u, p.keys, p.has_mask != 0u));
+    let mask_at = tiles + p.queries;
+    let spans_at = mask_at + select(0u, p.keys, p.has_mask != 0u);
+    let words = spans_at + select(0u, 3u * (p.queries + p.keys), p.has_structure != 0u);
+    let row = batch * words;
     if (chunk < tiles) {
         var most = 0u;
         for (var i = chunk * 32u; i < min(chunk * 32u + 32u, p.queries); i++) {
@@ -52,10 +61,20 @@ fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
             most = max(most, end);
         }
         visible[row + chunk] = most;
-        return;
-    }
-    let first = (chunk - tiles) * 32u;
-    for (var key = first; key < min(first + 32u, p.keys); key++) {
-        visible[row + tiles + p.queries + key] = u32(key_mask[batch * p.keys + key] != 0u);
+    } else if (chunk < tiles + masks) {
+        let first = (chunk - tiles) * 32u;
+        for (var key = first; key < min(first + 32u, p.keys); key++) {
+            visible[row + mask_at + key] = u32(key_mask[batch * p.keys + key] != 0u);
+        }
+    } else if (chunk < tiles + masks + tiles) {
+        let first = (chunk - tiles - masks) * 96u;
+        for (var i = first; i < min(first + 96u, 3u * p.queries); i++) {
+            visible[row + spans_at + i] = query_structure[batch * 3u * p.queries + i];
+        }
+    } else {
+        let first = (chunk - tiles - masks - tiles) * 96u;
+        for (var i = first; i < min(first + 96u, 3u * p.keys); i++) {
+            visible[row + spans_at + 3u * p.queries + i] = structure[batch * 3u * p.keys + i];
+        }
     }
 }

@@ -10,11 +10,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgformer::generate::{Finish, GenerateLimits, Generator, SamplingOptions, Token};
 use wgformer::graph::{Array, Values};
+use wgformer::io::structure::spans_of_levels;
 use wgformer::io::{Config, ModelFolder};
 use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
+use wgformer::nn::Memory;
 use wgformer::ops::CrossEntropyOptions;
 use wgformer::program::pack;
-use wgformer::train::{Batches, LanguageModel, RunOptions, Schedule, StepOptions, Trainer, held_out};
+use wgformer::train::{
+    Batches, LanguageModel, ListOps, ListOpsBatches, RunOptions, Schedule, StepOptions, StructuredLanguageModel,
+    Trainer, held_out, listops,
+};
 use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, Weights};
 
 fn main() {
@@ -24,13 +29,15 @@ fn main() {
             trials.push(turn.trial(format!("[{name}] whole model: {}", case.name), move |gpu| case.run(gpu)));
         }
         type Test = fn(&Gpu) -> Result<(), Failed>;
-        let tests: [(&str, Test); 6] = [
+        let tests: [(&str, Test); 8] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
             ("a stream gives the tokens of generate", streams_agree),
             ("seeds decide what is drawn", seeds_decide),
             ("refused prompts and limits", refusals),
             ("weights survive saving and loading", weights_round_trip),
             ("a trained model continues what it learnt", trained_models_continue),
+            ("a model learns over texts with a structure", structured_models_learn),
+            ("a cache and a structure exclude each other", caches_refuse_structures),
         ];
         trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
@@ -47,6 +54,8 @@ struct Case {
     lengths: Vec<usize>,
     dropout: bool,
     storage: DType,
+    /// Attention is limited by a tree over the tokens.
+    structure: bool,
 }
 
 fn gpt2(more: Value) -> Value {
@@ -81,6 +90,7 @@ fn cases() -> Vec<Case> {
         lengths: lengths.to_vec(),
         dropout,
         storage: DType::F32,
+        structure: false,
     };
     vec![
         case("gpt2 of 257 tokens", gpt2(json!({"n_inner": 51, "activation_function": "relu"})), 1, 257, &[], false),
@@ -112,6 +122,8 @@ fn cases() -> Vec<Case> {
             false,
         ),
         Case { storage: DType::BF16, ..case("llama stored as bf16", llama(json!({})), 2, 9, &[], false) },
+        Case { structure: true, ..case("llama with a structure", llama(json!({})), 2, 67, &[67, 20], false) },
+        Case { structure: true, ..case("gpt2 with a structure", gpt2(json!({})), 1, 33, &[], false) },
         Case { storage: DType::F16, ..case("gpt2 stored as f16", gpt2(json!({})), 2, 9, &[], false) },
     ]
 }
@@ -195,6 +207,14 @@ impl Case {
         if !self.lengths.is_empty() {
             inputs = inputs.with_mask(g.input("mask", shape, DType::U32)?);
             values.insert("mask".into(), Array::from_fn(shape, |i| f64::from(u8::from(real(i)))));
+        }
+        if self.structure {
+            let shape = [self.batch, self.time, 3];
+            inputs = inputs.with_structure(g.input("structure", shape, DType::U32)?);
+            let levels = |row: usize| (0..self.time).map(|i| token(i + row) % 5).collect::<Vec<_>>();
+            let spans = (0..self.batch).flat_map(|row| spans_of_levels(&levels(row)));
+            let words = spans.flat_map(|span| [span.position, span.first, span.last]).map(f64::from);
+            values.insert("structure".into(), Array::new(shape, words.collect())?);
         }
         if self.dropout {
             inputs = inputs.with_dropout(g.input("seed", [2], DType::U32)?);
@@ -423,4 +443,48 @@ fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// The loss of fresh models on held-out expressions falls to what guessing a digit gives, and below.
+fn structured_models_learn(gpu: &Gpu) -> Result<(), Failed> {
+    let vocabulary = listops::NAMES.len();
+    for config in [gpt2(json!({"vocab_size": vocabulary})), llama(json!({"vocab_size": vocabulary}))] {
+        let model: Arc<dyn Decoder> = decoder(&config)?.into();
+        let task = ListOps { depth: 1..=2, arguments: 2..=3, length: 12, structure: true };
+        let weights = Weights::new(gpu);
+        model.initialise(&weights, 1)?;
+        let (rows, steps) = (32, 60);
+        let plain = LanguageModel { model, rows, length: task.length, options: CrossEntropyOptions::default() };
+        let objective = StructuredLanguageModel(plain);
+        let run = RunOptions { steps, ..Default::default() };
+        let schedule = Schedule::constant(0.005);
+        let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
+        let held_out = task.held_out(rows, 96, 2)?;
+        let before = trainer.evaluate(&held_out)?;
+        let mut data = ListOpsBatches::new(task, rows, 3)?;
+        for _ in 0..steps {
+            trainer.submit_step(&mut data)?;
+            trainer.reports(2, &mut |_: &wgformer::train::Event| ())?;
+        }
+        trainer.reports(0, &mut |_: &wgformer::train::Event| ())?;
+        let after = trainer.evaluate(&held_out)?;
+        if !((before - (vocabulary as f64).ln()).abs() < 0.1 && after < 10.0_f64.ln()) {
+            return Err(format!("{}: the loss went from {before} to {after}", config["model_type"]).into());
+        }
+    }
+    Ok(())
+}
+
+/// Generation has no structure: a model that is asked for both says so.
+fn caches_refuse_structures(_: &Gpu) -> Result<(), Failed> {
+    let model = decoder(&llama(json!({})))?;
+    let mut g = Graph::new();
+    let ids = g.input("ids", [1, 4], DType::U32)?;
+    let structure = g.input("structure", [1, 4, 3], DType::U32)?;
+    let inputs = Inputs::new(&mut g, ids)?.with_structure(structure);
+    let inputs = Inputs { memory: Memory::Prefill { capacity: 9 }, ..inputs };
+    match model.hidden(&mut g, &inputs) {
+        Err(error) if error.to_string().contains("a structure needs whole sequences") => Ok(()),
+        other => Err(format!("not refused: {:?}", other.err()).into()),
+    }
 }

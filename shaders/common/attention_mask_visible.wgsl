@@ -1,9 +1,10 @@
 // attention_mask_visible: limits and mask from the tensor that the kernel attention_visible writes.
 
-@group(0) @binding(VISIBLE) var<storage, read> visible: array<u32>;   // (batch, tiles + queries [+ keys])
+@group(0) @binding(VISIBLE) var<storage, read> visible: array<u32>;   // (batch, tiles + queries [+ keys] [+ spans])
 
 fn visible_row(batch: u32) -> u32 {
-    return batch * ((p.queries + 31u) / 32u + p.queries + select(0u, p.keys, MASKED));
+    return batch * ((p.queries + 31u) / 32u + p.queries + select(0u, p.keys, MASKED)
+                    + select(0u, 3u * (p.queries + p.keys), STRUCTURED));
 }
 
 // How many keys a query sees.

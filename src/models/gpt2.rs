@@ -99,7 +99,8 @@ impl Gpt2 {
             scale /= (layer + 1) as f32;
         }
         let heads = Heads { query: self.heads, key_value: self.heads, width };
-        Attention { heads, scale: Some(scale), positions: inputs.positions, memory: inputs.memory }
+        let Inputs { positions, memory, structure, .. } = *inputs;
+        Attention { heads, scale: Some(scale), positions, memory, structure }
     }
 
     /// What attention and feed-forward network of a layer add to the stream `x`; `normed` is the norm of `x`. Gives

@@ -104,8 +104,8 @@ impl Llama {
         inputs: &Inputs,
         rotary: &Rotary<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let attention =
-            Attention { heads: self.heads, scale: None, positions: inputs.positions, memory: inputs.memory };
+        let Inputs { positions, memory, structure, .. } = *inputs;
+        let attention = Attention { heads: self.heads, scale: None, positions, memory, structure };
         let mixed = g.scope("attention", |g| {
             let style = self.style(self.attention_bias);
             nn::rotary_attention(g, &format!("{prefix}.self_attn"), normed, &attention, rotary, style)

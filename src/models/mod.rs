@@ -51,6 +51,9 @@ pub struct Inputs {
     pub places: usize,
     /// Where attention finds keys and values.
     pub memory: Memory,
+    /// The spans of the tokens, `(B, T, 3)` u32, by which attention is limited as [`crate::ops::AttentionOptions`] says:
+    /// only with whole sequences.
+    pub structure: Option<Tensor>,
     /// The seed of dropout, `(2)` u32; none: nothing is dropped.
     pub dropout_seed: Option<Tensor>,
 }
@@ -64,7 +67,8 @@ impl Inputs {
         let [batch, time] = g.shape(ids).expect("ids")?;
         let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
         let positions = g.constant("positions", positions, DType::U32);
-        Ok(Self { ids, positions, places: time, memory: Memory::Whole { key_mask: None }, dropout_seed: None })
+        let memory = Memory::Whole { key_mask: None };
+        Ok(Self { ids, positions, places: time, memory, structure: None, dropout_seed: None })
     }
 
     /// The same with a mask `(B, T)` u32 that is 0 on padding.
@@ -77,6 +81,12 @@ impl Inputs {
     #[must_use]
     pub fn with_positions(self, positions: Tensor, places: usize) -> Self {
         Self { positions, places, ..self }
+    }
+
+    /// The same with attention limited by a structure, `(B, T, 3)` u32.
+    #[must_use]
+    pub fn with_structure(self, structure: Tensor) -> Self {
+        Self { structure: Some(structure), ..self }
     }
 
     /// The same with dropout, as in training.

@@ -2,7 +2,7 @@
 
 use super::dense::{Style, linear};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, AttentionOptions, RopeOptions};
 
@@ -60,6 +60,8 @@ pub struct Attention {
     pub positions: Tensor,
     /// Where keys and values are.
     pub memory: Memory,
+    /// The spans of the tokens, `(B, T, 3)`, for sequences that attend to themselves.
+    pub structure: Option<Tensor>,
 }
 
 impl Attention {
@@ -69,9 +71,14 @@ impl Attention {
     /// Those of the ops.
     pub fn attend(&self, g: &mut Graph, prefix: &str, q: Tensor, k: Tensor, v: Tensor) -> Result<Tensor> {
         let mut options = AttentionOptions { causal: true, scale: self.scale, ..Default::default() };
+        if self.structure.is_some() && !matches!(self.memory, Memory::Whole { .. }) {
+            let what = "a structure needs whole sequences: a token that is yet to come may head what is in the cache";
+            return Err(Error::shape("attention", what));
+        }
         match self.memory {
             Memory::Whole { key_mask } => {
                 options.key_mask = key_mask;
+                options.structure = self.structure;
                 ops::attention(g, q, k, v, &options)
             }
             Memory::Prefill { capacity } => {

@@ -15,6 +15,9 @@ pub const IDS: &str = "ids";
 /// The input of next tokens, `(rows, length)` i32; negative ones do not count.
 pub const LABELS: &str = "labels";
 
+/// The input of spans, `(rows, length, 3)` u32: position, first and last position of what a token heads.
+pub const STRUCTURE: &str = "structure";
+
 /// A decoder that learns to predict the next token, from the inputs [`IDS`] and [`LABELS`].
 #[derive(Clone, Debug)]
 pub struct LanguageModel {
@@ -34,12 +37,21 @@ impl Objective for LanguageModel {
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
+        self.loss_of(g, training, false)
+    }
+}
+
+impl LanguageModel {
+    fn loss_of(&self, g: &mut Graph, training: bool, structured: bool) -> Result<Tensor> {
         let shape = [self.rows, self.length];
         let ids = g.input(IDS, shape, DType::U32)?;
         let labels = g.input(LABELS, shape, DType::I32)?;
         let mut inputs = Inputs::new(g, ids)?;
         if training && self.model.drops() {
             inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
+        }
+        if structured {
+            inputs = inputs.with_structure(g.input(STRUCTURE, [self.rows, self.length, 3], DType::U32)?);
         }
         let options = if training { self.options } else { CrossEntropyOptions::default() };
         let hidden = self.model.hidden(g, &inputs)?;
@@ -48,6 +60,20 @@ impl Objective for LanguageModel {
             Some(auxiliary) => ops::add(g, loss, auxiliary),
             None => Ok(loss),
         }
+    }
+}
+
+/// The same over texts with a structure, which limits attention: one more input, [`STRUCTURE`].
+#[derive(Clone, Debug)]
+pub struct StructuredLanguageModel(pub LanguageModel);
+
+impl Objective for StructuredLanguageModel {
+    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+        self.0.parameters()
+    }
+
+    fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
+        self.0.loss_of(g, training, true)
     }
 }
 

@@ -4,6 +4,7 @@ mod checkpoint;
 pub mod data;
 mod language;
 mod layout;
+pub mod listops;
 mod objective;
 mod progress;
 pub mod schedule;
@@ -11,8 +12,9 @@ mod step;
 mod trainer;
 
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, in_order};
-pub use language::{IDS, LABELS, LanguageModel, held_out};
+pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
+pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};
 pub use schedule::{Decay, Schedule};

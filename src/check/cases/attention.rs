@@ -3,9 +3,22 @@
 use crate::check::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::ops::{self, AttentionOptions, AttentionVariant};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// Sizes of a case: batch, queries, keys, query heads, key heads, head width.
 type Sizes = [usize; 6];
+
+/// Which tokens of a text with a structure are there.
+#[derive(Clone, Copy, PartialEq)]
+enum Tree {
+    /// All of them.
+    Whole,
+    /// Every third: what they saw is seen no longer, but who is above whom stays.
+    Picked,
+    /// Every second as query, all as keys.
+    Queries,
+}
 
 /// What a case asks for beyond plain attention.
 #[derive(Clone, Copy, Default)]
@@ -16,6 +29,7 @@ struct Wish {
     mask: bool,
     bias: Option<bool>,
     positions: bool,
+    tree: Option<Tree>,
     variant: Option<AttentionVariant>,
 }
 
@@ -48,6 +62,17 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
         let positions = counted(batch * queries).map(|i| (i as usize * 7 % (keys + 2)) as f64);
         feeds.push(Feed::given("positions", [batch, queries], DType::U32, positions));
     }
+    if let Some(tree) = wish.tree {
+        let stride = if tree == Tree::Picked { 3 } else { 1 };
+        let texts: Vec<Vec<[u32; 3]>> = (0..batch).map(|b| random_spans(stride * keys, b as u64)).collect();
+        let picked = |every: usize, count: usize| {
+            texts.iter().flat_map(move |text| text.iter().step_by(every).take(count)).flatten().map(|&x| f64::from(x))
+        };
+        feeds.push(Feed::given("structure", [batch, keys, 3], DType::U32, picked(stride, keys)));
+        if tree == Tree::Queries {
+            feeds.push(Feed::given("query_structure", [batch, queries, 3], DType::U32, picked(2, queries)));
+        }
+    }
     let variant = wish.variant.map_or(String::new(), |v| format!(" {v:?}"));
     Case::new(format!("attention{variant} {name} {sizes:?}"), feeds, move |g, x| {
         let mut rest = x[3..].iter().copied();
@@ -59,6 +84,8 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             key_mask: next(wish.mask),
             bias: next(wish.bias.is_some()),
             query_positions: next(wish.positions),
+            structure: next(wish.tree.is_some()),
+            query_structure: next(wish.tree == Some(Tree::Queries)),
             variant: wish.variant,
         };
         Ok(vec![ops::attention(g, x[0], x[1], x[2], &options)?])
@@ -66,10 +93,31 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     .tolerance(Tolerance { nmse: 1e-11, worst: 1e-5 }, Tolerance { nmse: 1e-10, worst: 1e-4 })
 }
 
+/// A random forest over `count` tokens: for each its position, and the first and last position of its span. A head stands
+/// anywhere in its span.
+fn random_spans(count: usize, seed: u64) -> Vec<[u32; 3]> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut spans = vec![[0; 3]; count];
+    let mut open = vec![(0, count)];
+    while let Some((begin, end)) = open.pop() {
+        if begin == end {
+            continue;
+        }
+        let cut = if end - begin < 3 { end } else { rng.random_range(begin + 1..=end) };
+        open.push((cut, end));
+        let head = rng.random_range(begin..cut);
+        spans[head] = [head as u32, begin as u32, cut as u32 - 1];
+        open.extend([(begin, head), (head + 1, cut)]);
+    }
+    spans
+}
+
 /// The shapes and options that every variant goes through.
 fn sweep(variant: Option<AttentionVariant>) -> Vec<Case> {
     let plain = Wish { variant, ..Wish::default() };
     let causal = Wish { causal: true, ..plain };
+    let tree = Wish { tree: Some(Tree::Whole), ..plain };
+    let causal_tree = Wish { causal: true, ..tree };
     vec![
         case("causal", [1, 65, 65, 1, 1, 64], causal),
         case("causal, one key head", [1, 35, 35, 5, 1, 33], causal),
@@ -99,6 +147,26 @@ fn sweep(variant: Option<AttentionVariant>) -> Vec<Case> {
                 ..causal
             },
         ),
+        case("tree", [2, 33, 33, 2, 2, 16], tree),
+        case("tree, one token", [1, 1, 1, 1, 1, 20], tree),
+        case("tree, odd", [2, 31, 31, 2, 2, 5], tree),
+        case("causal tree, groups", [1, 65, 65, 4, 2, 64], causal_tree),
+        case("causal tree, lengths", [2, 33, 33, 2, 1, 20], Wish { lengths: Some([7, 33]), ..causal_tree }),
+        case("causal tree, picked", [2, 31, 31, 2, 2, 16], Wish { tree: Some(Tree::Picked), ..causal_tree }),
+        case("tree, queries", [2, 18, 35, 4, 2, 20], Wish { tree: Some(Tree::Queries), ..plain }),
+        case("tree, few queries", [2, 3, 133, 4, 2, 20], Wish { tree: Some(Tree::Queries), ..plain }),
+        case(
+            "tree, everything",
+            [2, 33, 67, 4, 2, 12],
+            Wish {
+                lengths: Some([60, 20]),
+                mask: true,
+                bias: Some(false),
+                positions: true,
+                tree: Some(Tree::Queries),
+                ..causal
+            },
+        ),
     ]
 }
 
@@ -112,6 +180,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("causal, odd", [1, 9, 9, 1, 1, 35], causal),
         case("causal, narrow", [2, 33, 33, 4, 1, 4], causal),
         case("plain", [2, 33, 33, 2, 2, 8], plain),
+        case("tree", [1, 257, 257, 2, 1, 16], Wish { tree: Some(Tree::Whole), ..plain }),
+        case("causal tree", [1, 257, 257, 2, 2, 16], Wish { tree: Some(Tree::Whole), ..causal }),
         case("lengths", [2, 33, 40, 2, 2, 12], Wish { lengths: Some([35, 0]), ..plain }),
     ];
     for variant in AttentionVariant::ALL {

@@ -31,6 +31,12 @@ pub struct AttentionOptions {
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal`.
     pub query_positions: Option<Tensor>,
+    /// (B, Tk, 3) u32: for each key its position in the text, and the first and last position, both inclusive, of the span
+    /// that it heads. A query sees a key only if one of them heads a span in which the other lies. Rows are compared by
+    /// these numbers alone, so that tokens may be picked out: their rows are picked with them.
+    pub structure: Option<Tensor>,
+    /// (B, Tq, 3) u32: the same for the queries, where they are not the tokens of the keys. Only with `structure`.
+    pub query_structure: Option<Tensor>,
     /// A kernel to prefer to the one that the adapter would get; where it is not legal, it is not used.
     pub variant: Option<AttentionVariant>,
 }
@@ -40,6 +46,9 @@ pub struct AttentionOptions {
 /// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32. `H` is a multiple of `Hkv`:
 /// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query that sees no key
 /// gives zeros, and gradients of zero.
+///
+/// With a `structure` of rows `(pos, first, last)`, query `i` sees key `j` only if
+/// `first_j ≤ pos_i ≤ last_j` (j stands above i, or is i) or `first_i ≤ pos_j ≤ last_i` (j stands below i).
 ///
 /// The forward kernel keeps one number a row, the log-sum-exp of its scores; the backward kernels compute the
 /// probabilities again from it. With `P = exp(S − lse)` and `delta = rowsum(dout ∘ out)`:
@@ -55,6 +64,15 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     if options.query_positions.is_some() && !options.causal {
         return Err(Error::shape("attention", "query_positions has a meaning only with causal: set it or drop them"));
     }
+    if options.query_structure.is_some() && options.structure.is_none() {
+        let what = "query_structure has a meaning only with structure: give the keys' structure too, or drop it";
+        return Err(Error::shape("attention", what));
+    }
+    if options.structure.is_some() && options.query_structure.is_none() && sizes.queries != sizes.keys {
+        let (queries, keys) = (sizes.queries, sizes.keys);
+        let what = format!("structure is that of {keys} keys, and there are {queries} queries: give query_structure");
+        return Err(Error::shape("attention", what));
+    }
     let mut inputs = vec![q, k, v];
     let visible = visible::visible(g, &sizes, options)?;
     inputs.extend(visible);
@@ -64,6 +82,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         scale: options.scale.unwrap_or(1.0 / (sizes.width as f32).sqrt()),
         visible: visible.is_some(),
         masked: options.key_mask.is_some(),
+        structured: options.structure.is_some(),
         bias: options.bias.is_some(),
         variant: options.variant,
     };
@@ -82,6 +101,7 @@ fn expect(what: &str, g: &Graph, tensor: Tensor, shape: &[usize], dtype: DType) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::{Array, Values};
 
     fn refuse(q: [usize; 4], k: [usize; 4], v: [usize; 4], words: &str) {
         let mut g = Graph::new();
@@ -115,6 +135,7 @@ mod tests {
         let wide = g.input("wide", [3], DType::U32).unwrap();
         let float = g.input("float", [2, 5], DType::F32).unwrap();
         let bias = g.input("bias", [4, 3, 4], DType::F32).unwrap();
+        let spans = g.input("spans", [2, 3, 3], DType::U32).unwrap();
         let mut refuse = |options: AttentionOptions, words: &str| {
             let error = attention(&mut g, q, k, k, &options).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
@@ -128,7 +149,59 @@ mod tests {
             AttentionOptions { query_positions: Some(wide), ..causal },
             "query_positions is u32[3], expected u32[2, 3]",
         );
+        refuse(AttentionOptions { query_structure: Some(wide), ..none }, "only with structure");
+        refuse(
+            AttentionOptions { structure: Some(wide), ..none },
+            "5 keys, and there are 3 queries: give query_structure",
+        );
+        let both = AttentionOptions { structure: Some(wide), query_structure: Some(spans), ..none };
+        refuse(both, "structure is u32[3], expected u32[2, 5, 3]");
         refuse(AttentionOptions { bias: Some(bias), ..none }, "bias is f32[4, 3, 4], expected f32[4, 3, 5] or");
+    }
+
+    #[test]
+    fn a_structure_does_what_a_dense_mask_of_the_tree_does() {
+        // The parent of each token; the text ends with a second tree. Every second token is picked as a query.
+        let parents = [2_usize, 0, 2, 4, 2, 4, 7, 7, 7];
+        let ends = [(0, 1), (1, 1), (0, 5), (3, 3), (3, 5), (5, 5), (6, 6), (6, 8), (8, 8)];
+        let (keys, queries) = (parents.len(), parents.len().div_ceil(2));
+        let above = |upper: usize, mut at: usize| {
+            while at != upper && parents[at] != at {
+                at = parents[at];
+            }
+            at == upper
+        };
+        let words = |every: usize| -> Vec<f64> {
+            (0..keys).step_by(every).flat_map(|at| [at, ends[at].0, ends[at].1].map(|x| x as f64)).collect()
+        };
+        let array = |shape: &[usize], data| Array::new(shape, data).unwrap();
+        let numbers = |shape: &[usize], step: f64| Array::from_fn(shape, |i| (i as f64 * step).sin());
+        let bias = Array::from_fn([1, queries, keys], |i| {
+            let (query, key) = (i / keys * 2, i % keys);
+            if above(query, key) || above(key, query) { 0.0 } else { -1e9 }
+        });
+        let mut g = Graph::new();
+        let mut values = Values::new();
+        let mut input = |g: &mut Graph, name: &str, value: Array, dtype| {
+            let tensor = g.input(name, value.shape.clone(), dtype).unwrap();
+            values.insert(name.into(), value);
+            tensor
+        };
+        let q = input(&mut g, "q", numbers(&[1, queries, 1, 4], 1.3), DType::F32);
+        let k = input(&mut g, "k", numbers(&[1, keys, 1, 4], 0.7), DType::F32);
+        let bias = input(&mut g, "bias", bias, DType::F32);
+        let structure = input(&mut g, "structure", array(&[1, keys, 3], words(1)), DType::U32);
+        let query_structure = input(&mut g, "query_structure", array(&[1, queries, 3], words(2)), DType::U32);
+        let dense = AttentionOptions { bias: Some(bias), ..Default::default() };
+        let dense = attention(&mut g, q, k, k, &dense).unwrap();
+        let tree = AttentionOptions {
+            structure: Some(structure),
+            query_structure: Some(query_structure),
+            ..Default::default()
+        };
+        let tree = attention(&mut g, q, k, k, &tree).unwrap();
+        let found = g.evaluate(&values, &[dense, tree]).unwrap();
+        assert!(found[0].data.iter().zip(&found[1].data).all(|(a, b)| (a - b).abs() < 1e-12));
     }
 
     #[test]

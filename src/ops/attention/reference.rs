@@ -38,7 +38,11 @@ impl<'a> Scores<'a> {
         match self.visible {
             Some(visible) => {
                 let (row, tiles) = (visible.row(b), queries.div_ceil(TILE));
-                j < row[tiles + i] as usize && (!self.setting.masked || row[tiles + queries + j] != 0.0)
+                let real = !self.setting.masked || row[tiles + queries + j] != 0.0;
+                let spans = &row[self.sizes.spans_begin(self.setting.masked)..];
+                let span = |token: usize| &spans[3 * token..][..3];
+                let related = !self.setting.structured || related(span(i), span(queries + j));
+                j < row[tiles + i] as usize && real && related
             }
             None => !self.setting.causal || j + queries < i + keys + 1,
         }
@@ -144,6 +148,12 @@ impl<'a> Scores<'a> {
         });
         dbias
     }
+}
+
+/// Whether one of two tokens heads a span in which the other lies: position, first and last position of the span.
+fn related(a: &[f64], b: &[f64]) -> bool {
+    let heads = |a: &[f64], b: &[f64]| a[1] <= b[0] && b[0] <= a[2];
+    heads(a, b) || heads(b, a)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -13,6 +13,9 @@ static MASK_CAUSAL: Snippet =
     Snippet::new("attention_mask_causal", include_str!("../../../shaders/common/attention_mask_causal.wgsl"));
 static MASK_VISIBLE: Snippet =
     Snippet::new("attention_mask_visible", include_str!("../../../shaders/common/attention_mask_visible.wgsl"));
+static SPANS: Snippet = Snippet::new("attention_spans", include_str!("../../../shaders/common/attention_spans.wgsl"));
+static SPANS_NONE: Snippet =
+    Snippet::new("attention_spans_none", include_str!("../../../shaders/common/attention_spans_none.wgsl"));
 static BIAS: Snippet = Snippet::new("attention_bias", include_str!("../../../shaders/common/attention_bias.wgsl"));
 static BIAS_NONE: Snippet =
     Snippet::new("attention_bias_none", include_str!("../../../shaders/common/attention_bias_none.wgsl"));
@@ -33,6 +36,8 @@ pub(super) struct Setting {
     pub visible: bool,
     /// Whether the visible tensor holds a mask.
     pub masked: bool,
+    /// Whether the visible tensor holds spans.
+    pub structured: bool,
     /// Whether there is a bias.
     pub bias: bool,
     /// The kernel that was asked for.
@@ -83,7 +88,13 @@ impl Sizes {
     }
 
     /// The words of a batch row of the visible tensor.
-    pub(super) fn visible_row(&self, masked: bool) -> usize {
+    pub(super) fn visible_row(&self, masked: bool, structured: bool) -> usize {
+        let spans = if structured { 3 * (self.queries + self.keys) } else { 0 };
+        self.spans_begin(masked) + spans
+    }
+
+    /// Where spans begin in a batch row of the visible tensor.
+    pub(super) fn spans_begin(&self, masked: bool) -> usize {
         self.queries.div_ceil(TILE) + self.queries + if masked { self.keys } else { 0 }
     }
 
@@ -153,11 +164,13 @@ impl Setting {
             Some(view) => {
                 let binding = next(&dispatch);
                 dispatch = dispatch.constant("VISIBLE", binding).constant("MASKED", self.masked);
+                dispatch = dispatch.constant("STRUCTURED", self.structured);
                 dispatch.snippet(&MASK_VISIBLE).read(view)
             }
             None if self.causal => dispatch.snippet(&MASK_CAUSAL),
             None => dispatch.snippet(&MASK_NONE),
         };
+        dispatch = dispatch.snippet(if self.structured { &SPANS } else { &SPANS_NONE });
         let mut bias_batch = 0;
         dispatch = match extras.bias {
             Some(view) => {

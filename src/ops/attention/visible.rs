@@ -1,4 +1,4 @@
-//! Lengths, key mask and query positions as one tensor, so that attention kernels need a single binding for them.
+//! Lengths, key mask, query positions and spans as one tensor, so that attention kernels need a single binding for them.
 
 use super::setting::{Sizes, TILE};
 use super::{AttentionOptions, expect};
@@ -11,11 +11,11 @@ use std::any::Any;
 
 static VISIBLE: Kernel = Kernel::new("attention_visible", include_str!("../../../shaders/attention_visible.wgsl"));
 
-/// How many keys each query sees, and which keys are real.
+/// How many keys each query sees, which keys are real, and which span each token heads.
 ///
-/// Inputs, those that are there: lengths (B), key mask (B, Tk), positions (B, Tq), all u32. Output (B, n) u32, in a row:
-/// the largest limit of each 32 queries, the limit of each query `min(length, Tk, position + 1)`, the mask as 0 and 1.
-/// No gradient.
+/// Inputs, those that are there: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' structure (B, Tq, 3) and
+/// the keys' (B, Tk, 3), all u32. Output (B, n) u32, in a row: the largest limit of each 32 queries, the limit of each
+/// query `min(length, Tk, position + 1)`, the mask as 0 and 1, both structures as they are. No gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Visible {
     sizes: Sizes,
@@ -23,15 +23,19 @@ pub(super) struct Visible {
     lengths: bool,
     mask: bool,
     positions: bool,
+    structure: bool,
 }
 
 /// The visible tensor of the options, if one is needed. Layers that share the inputs share the node.
 pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) -> Result<Option<Tensor>> {
     let mut inputs = Vec::new();
+    let query_structure = options.query_structure.or(options.structure);
     for (what, tensor, shape) in [
         ("lengths", options.lengths, &[sizes.batch] as &[usize]),
         ("key_mask", options.key_mask, &[sizes.batch, sizes.keys]),
         ("query_positions", options.query_positions, &[sizes.batch, sizes.queries]),
+        ("query_structure", query_structure, &[sizes.batch, sizes.queries, 3]),
+        ("structure", options.structure, &[sizes.batch, sizes.keys, 3]),
     ] {
         if let Some(tensor) = tensor {
             expect(what, g, tensor, shape, DType::U32)?;
@@ -47,6 +51,7 @@ pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) 
         lengths: options.lengths.is_some(),
         mask: options.key_mask.is_some(),
         positions: options.query_positions.is_some(),
+        structure: options.structure.is_some(),
     };
     let same = |kind: &Kind| match kind {
         Kind::Op(other) => (other.as_ref() as &dyn Any).downcast_ref::<Visible>() == Some(&op),
@@ -61,13 +66,13 @@ pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) 
 
 impl Visible {
     fn row(&self) -> usize {
-        self.sizes.visible_row(self.mask)
+        self.sizes.visible_row(self.mask, self.structure)
     }
 
-    /// Lengths, mask and positions, those that are there.
-    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 3] {
+    /// Lengths, mask, positions and both structures, those that are there.
+    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 5] {
         let mut next = 0;
-        [self.lengths, self.mask, self.positions].map(|there| {
+        [self.lengths, self.mask, self.positions, self.structure, self.structure].map(|there| {
             there.then(|| {
                 next += 1;
                 input(next - 1)
@@ -87,7 +92,7 @@ impl Op for Visible {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let Sizes { batch, queries, keys, .. } = self.sizes;
-        let [lengths, mask, positions] = self.sort(|i| inputs[i]);
+        let [lengths, mask, positions, query_structure, structure] = self.sort(|i| inputs[i]);
         let tiles = queries.div_ceil(TILE);
         let mut out = Array::zeros([batch, self.row()]);
         for b in 0..batch {
@@ -104,6 +109,10 @@ impl Op for Visible {
                     out.row_mut(b)[tiles + queries + j] = f64::from(u8::from(mask.row(b)[j] != 0.0));
                 }
             }
+            let spans = [(query_structure, queries), (structure, keys)];
+            let spans = spans.into_iter().filter_map(|(given, count)| Some(&given?.data[b * 3 * count..][..3 * count]));
+            let spans: Vec<f64> = spans.flatten().copied().collect();
+            out.row_mut(b)[self.sizes.spans_begin(self.mask)..].copy_from_slice(&spans);
         }
         Ok(vec![out])
     }
@@ -111,12 +120,14 @@ impl Op for Visible {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let Sizes { batch, queries, keys, .. } = self.sizes;
         let given = self.sort(|i| cx.input(i));
-        let flags = [self.causal, self.lengths, self.mask, self.positions].map(usize::from);
+        let flags = [self.causal, self.lengths, self.mask, self.positions, self.structure].map(usize::from);
         // What is absent is not read, but a binding must be there.
         let view = |given: &Option<View>| given.clone().unwrap_or_else(|| cx.input(0));
-        let [lengths, mask, positions] = [view(&given[0]), view(&given[1]), view(&given[2])];
-        let chunks = queries.div_ceil(TILE) + if self.mask { keys.div_ceil(TILE) } else { 0 };
-        let mut dispatch = Dispatch::new(&VISIBLE).read(lengths).read(mask).read(positions).write(cx.output(0));
+        let (tiles, blocks) = (queries.div_ceil(TILE), keys.div_ceil(TILE));
+        let mut chunks = tiles + if self.mask { blocks } else { 0 };
+        chunks += if self.structure { tiles + blocks } else { 0 };
+        let dispatch = given.iter().fold(Dispatch::new(&VISIBLE), |d, given| d.read(view(given)));
+        let mut dispatch = dispatch.write(cx.output(0));
         for value in [batch, queries, keys].into_iter().chain(flags) {
             dispatch = dispatch.param(value);
         }

@@ -1,0 +1,553 @@
+//! `ListOps`: nested operations on lists of digits, `[MAX 2 9 [MIN 4 7 ] 0 ]`, whose value a model is to find. It has to
+//! follow the brackets for that, so the task shows whether a model uses the tree of its text, and whether what it has
+//! learnt holds at greater depth. Nangia and Bowman, 2018 (arXiv 1804.06028).
+//!
+//! A row is an expression and `=`; the label of `=` is the value, and no other token has one. Expressions are generated,
+//! not read from a file: the same task and seed give the same rows, row by row, wherever a run begins.
+
+use super::data::{IGNORED, below};
+use super::language::{IDS, LABELS, STRUCTURE};
+use super::objective::{BatchSource, Feeds, HeldOut};
+use crate::error::{Error, Result};
+use crate::io::structure::{Span, span_bytes, spans_of_brackets};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+
+/// The tokens by id.
+pub const NAMES: [&str; 17] =
+    ["<pad>", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MIN", "[MED", "[SM", "]", "="];
+/// Fills rows up.
+pub const PAD: u32 = 0;
+/// The digit 0; the others follow.
+pub const ZERO: u32 = 1;
+/// The first of the four operators.
+const FIRST_OPERATOR: u32 = 11;
+/// Closes an operator's list.
+pub const CLOSE: u32 = 15;
+/// Asks for the value.
+pub const EQUALS: u32 = 16;
+
+/// Of ten arguments that need not be nested, so many are.
+const NESTED_OF_TEN: u64 = 3;
+/// Every eighth expression, by its tokens, is kept from training.
+const PARTS: u64 = 8;
+
+/// What is done to a list of digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+    /// The median; of an even count the mean of the two in the middle, rounded down.
+    Median,
+    /// The sum modulo 10.
+    SumModulo,
+}
+
+impl Operator {
+    /// All of them, in the order of their ids.
+    pub const ALL: [Self; 4] = [Self::Max, Self::Min, Self::Median, Self::SumModulo];
+
+    /// The token that opens a list of it.
+    #[must_use]
+    pub fn id(self) -> u32 {
+        FIRST_OPERATOR + self as u32
+    }
+
+    /// The operator that a token opens a list of.
+    #[must_use]
+    pub fn of(id: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|operator| operator.id() == id)
+    }
+
+    /// The result for a list; none for an empty one.
+    #[must_use]
+    pub fn apply(self, digits: &[u8]) -> Option<u8> {
+        let mut sorted = digits.to_vec();
+        sorted.sort_unstable();
+        let (&smallest, &largest) = (sorted.first()?, sorted.last()?);
+        Some(match self {
+            Self::Max => largest,
+            Self::Min => smallest,
+            Self::Median => (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2,
+            Self::SumModulo => (digits.iter().map(|&digit| u32::from(digit)).sum::<u32>() % 10) as u8,
+        })
+    }
+}
+
+/// Which expressions: those to train on, or those that are never trained on, wherever both have the same depths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To measure on.
+    HeldOut,
+}
+
+/// A kind of expressions, and the rows they come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListOps {
+    /// How deep operators are nested; every depth is equally frequent. A larger one than in training measures what
+    /// generalises.
+    pub depth: RangeInclusive<usize>,
+    /// Arguments of an operator.
+    pub arguments: RangeInclusive<usize>,
+    /// Tokens of a row: an expression of one less at most, `=`, padding.
+    pub length: usize,
+    /// Whether batches have the spans of the tokens, as the input [`STRUCTURE`].
+    pub structure: bool,
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The expression and `=`.
+    pub ids: Vec<u32>,
+    /// The span of each token: an operator and its closing bracket head their list, `=` heads all.
+    pub spans: Vec<Span>,
+    /// The value, 0 to 9.
+    pub value: u8,
+    /// How deep operators are nested.
+    pub depth: usize,
+}
+
+impl ListOps {
+    /// Refuses ranges that are empty and lengths that the deepest expression does not fit in.
+    ///
+    /// # Errors
+    /// [`Error::Input`] that names the setting.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str, message: String| Err(Error::input(format!("ListOps {what}"), message));
+        if self.depth.is_empty() || *self.depth.start() == 0 {
+            return refuse("depth", format!("is {:?}; it must be 1 or more, and not empty", self.depth));
+        }
+        if self.arguments.is_empty() || *self.arguments.start() < 2 {
+            return refuse("arguments", format!("are {:?}; they must be 2 or more, and not empty", self.arguments));
+        }
+        let shortest = self.shortest(*self.depth.end()) + 1;
+        if shortest > self.length {
+            let (depth, length) = (self.depth.end(), self.length);
+            return refuse("length", format!("is {length}; depth {depth} needs {shortest} tokens or more"));
+        }
+        Ok(())
+    }
+
+    /// The tokens of the shortest expression of a depth.
+    fn shortest(&self, depth: usize) -> usize {
+        1 + depth * (self.arguments.start() + 1)
+    }
+
+    /// The row of that number. Depths and values are equally frequent. The settings must have passed [`ListOps::check`].
+    #[must_use]
+    pub fn sample(&self, seed: u64, number: u64, split: Split) -> Sample {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(number);
+        let depth = between(&mut random, &self.depth);
+        let value = below(&mut random, 10) as u8;
+        loop {
+            let mut ids = Vec::with_capacity(self.length);
+            let found = self.generate(&mut random, depth, self.length.saturating_sub(1), &mut ids);
+            let fits = hash(&ids).is_multiple_of(PARTS) == (split == Split::HeldOut);
+            if found == value && fits {
+                return Sample::new(ids, value, depth);
+            }
+        }
+    }
+
+    /// Appends an expression of exactly that depth with at most `budget` tokens, and gives its value.
+    fn generate(&self, random: &mut ChaCha8Rng, depth: usize, budget: usize, ids: &mut Vec<u32>) -> u8 {
+        if depth == 0 {
+            let digit = below(random, 10) as u8;
+            ids.push(ZERO + u32::from(digit));
+            return digit;
+        }
+        // What all arguments have together; one of them is as deep as it must be.
+        let mut rest = budget.saturating_sub(2);
+        let deep = self.shortest(depth - 1);
+        let (fewest, most) = (*self.arguments.start(), *self.arguments.end());
+        let count = between(random, &(fewest..=most.min((rest + 1).saturating_sub(deep)).max(fewest)));
+        let deepest = below(random, count as u64) as usize;
+        rest = rest.saturating_sub(deep + count - 1);
+        let operator = Operator::ALL[below(random, 4) as usize];
+        ids.push(operator.id());
+        let mut values = Vec::with_capacity(count);
+        for argument in 0..count {
+            // What is left beyond the shortest arguments is shared out evenly.
+            let share = rest / (count - argument);
+            let (depth, least) = if argument == deepest {
+                (depth - 1, deep)
+            } else {
+                let affordable = (1..depth).take_while(|&depth| self.shortest(depth) <= 1 + share).last();
+                let nested = affordable.filter(|_| below(random, 10) < NESTED_OF_TEN);
+                (nested.map_or(0, |most| between(random, &(1..=most))), 1)
+            };
+            let before = ids.len();
+            values.push(self.generate(random, depth, least + share, ids));
+            rest = rest.saturating_sub(ids.len() - before - least);
+        }
+        ids.push(CLOSE);
+        operator.apply(&values).unwrap_or(0)
+    }
+
+    /// The rows `numbers` as one batch.
+    fn feeds(&self, rows: usize, seed: u64, numbers: impl Iterator<Item = u64>, split: Split) -> Feeds {
+        let samples: Vec<Sample> = numbers.take(rows).map(|number| self.sample(seed, number, split)).collect();
+        let (mut ids, mut labels, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..rows {
+            let sample = samples.get(row);
+            let tokens = sample.map_or(&[][..], |sample| &sample.ids);
+            let known = sample.map_or(&[][..], |sample| &sample.spans);
+            for at in 0..self.length {
+                ids.push(tokens.get(at).copied().unwrap_or(PAD));
+                let label = sample.filter(|_| at + 1 == tokens.len()).map_or(IGNORED, |s| s.label() as i32);
+                labels.push(label);
+                spans.push(known.get(at).copied().unwrap_or(Span::alone(at)));
+            }
+        }
+        let mut feeds: Feeds = vec![
+            (IDS.into(), ids.into_iter().flat_map(u32::to_le_bytes).collect()),
+            (LABELS.into(), labels.into_iter().flat_map(i32::to_le_bytes).collect()),
+        ];
+        if self.structure {
+            feeds.push((STRUCTURE.into(), span_bytes(&spans)));
+        }
+        feeds
+    }
+
+    /// So many expressions that are not trained on, in batches of `rows` rows.
+    ///
+    /// # Errors
+    /// As [`ListOps::check`].
+    pub fn held_out(&self, rows: usize, count: usize, seed: u64) -> Result<Vec<HeldOut>> {
+        self.check()?;
+        let numbers: Vec<u64> = (0..count as u64).collect();
+        let batch = |numbers: &[u64]| HeldOut {
+            feeds: self.feeds(rows, seed, numbers.iter().copied(), Split::HeldOut),
+            weight: numbers.len() as f64,
+        };
+        Ok(numbers.chunks(rows.max(1)).map(batch).collect())
+    }
+}
+
+impl Sample {
+    fn new(expression: Vec<u32>, value: u8, depth: usize) -> Self {
+        let mut ids = expression;
+        // Generated brackets are in pairs.
+        let mut spans =
+            spans_of_brackets(&ids, |&id| Operator::of(id).is_some(), |&id| id == CLOSE).unwrap_or_default();
+        let end = ids.len() as u32;
+        ids.push(EQUALS);
+        spans.push(Span { position: end, first: 0, last: end });
+        Self { ids, spans, value, depth }
+    }
+
+    /// The token that a model should answer with.
+    #[must_use]
+    pub fn label(&self) -> u32 {
+        ZERO + u32::from(self.value)
+    }
+
+    /// The row in words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let names = self.ids.iter().map(|&id| NAMES.get(id as usize).copied().unwrap_or("?"));
+        names.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The value of an expression without its `=`.
+///
+/// # Errors
+/// [`Error::Input`] that names the position of the token that has no place there.
+pub fn evaluate(expression: &[u32]) -> Result<u8> {
+    let refuse = |at: usize, what: &str| {
+        let name =
+            expression.get(at).map_or("the end", |&id| NAMES.get(id as usize).copied().unwrap_or("an unknown id"));
+        Err(Error::input("ListOps expression", format!("{name} at position {at} {what}")))
+    };
+    let mut open: Vec<(Operator, Vec<u8>)> = Vec::new();
+    for (at, &id) in expression.iter().enumerate() {
+        let value = match id {
+            ZERO..FIRST_OPERATOR => (id - ZERO) as u8,
+            CLOSE => match open.pop() {
+                Some((operator, values)) => match operator.apply(&values) {
+                    Some(value) => value,
+                    None => return refuse(at, "closes an empty list"),
+                },
+                None => return refuse(at, "closes what was never opened"),
+            },
+            _ => match Operator::of(id) {
+                Some(operator) => {
+                    open.push((operator, Vec::new()));
+                    continue;
+                }
+                None => return refuse(at, "is no part of an expression"),
+            },
+        };
+        match open.last_mut() {
+            Some((_, values)) => values.push(value),
+            None if at + 1 == expression.len() => return Ok(value),
+            None => return refuse(at + 1, "stands behind a whole expression"),
+        }
+    }
+    refuse(expression.len(), "comes before the expression is whole")
+}
+
+/// Endless batches of one task to train on.
+#[derive(Clone, Debug)]
+pub struct ListOpsBatches {
+    task: ListOps,
+    rows: usize,
+    state: ListOpsState,
+}
+
+/// Where a run stands in its expressions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListOpsState {
+    /// What fixes the expressions.
+    pub seed: u64,
+    /// How many were given out.
+    pub row: u64,
+}
+
+impl ListOpsBatches {
+    /// Batches of `rows` rows from the beginning.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are no rows; as [`ListOps::check`].
+    pub fn new(task: ListOps, rows: usize, seed: u64) -> Result<Self> {
+        Self::resume(task, rows, ListOpsState { seed, row: 0 })
+    }
+
+    /// As [`ListOpsBatches::new`], going on where a run stood.
+    ///
+    /// # Errors
+    /// As [`ListOpsBatches::new`].
+    pub fn resume(task: ListOps, rows: usize, state: ListOpsState) -> Result<Self> {
+        task.check()?;
+        if rows == 0 {
+            return Err(Error::input("batch", "0 rows are nothing: give 1 or more"));
+        }
+        Ok(Self { task, rows, state })
+    }
+}
+
+impl BatchSource for ListOpsBatches {
+    fn next_feeds(&mut self) -> Result<Feeds> {
+        let ListOpsState { seed, row } = self.state;
+        self.state.row += self.rows as u64;
+        Ok(self.task.feeds(self.rows, seed, row.., Split::Train))
+    }
+
+    fn position(&self) -> serde_json::Value {
+        serde_json::json!({"seed": self.state.seed, "row": self.state.row})
+    }
+
+    fn tokens(&self) -> u64 {
+        (self.rows * self.task.length) as u64
+    }
+}
+
+/// A number of a range, every one equally likely; the lowest of an empty one.
+fn between(random: &mut ChaCha8Rng, range: &RangeInclusive<usize>) -> usize {
+    let count = (range.end() + 1).saturating_sub(*range.start()).max(1);
+    range.start() + below(random, count as u64) as usize
+}
+
+/// A number that depends on every token (FNV-1a, and its high bits mixed in).
+fn hash(ids: &[u32]) -> u64 {
+    let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &id| (h ^ u64::from(id)).wrapping_mul(0x0100_0000_01b3));
+    hash ^ (hash >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn task(depth: RangeInclusive<usize>, length: usize) -> ListOps {
+        ListOps { depth, arguments: 2..=5, length, structure: true }
+    }
+
+    fn parse(text: &str) -> Vec<u32> {
+        let id = |word| NAMES.iter().position(|name| *name == word).unwrap() as u32;
+        text.split(' ').map(id).collect()
+    }
+
+    /// Value and depth of the words of an expression, by recursion over its text.
+    fn by_hand<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<(u8, usize)> {
+        let word = words.next().unwrap();
+        if word == "]" {
+            return None;
+        }
+        if let Ok(digit) = word.parse() {
+            return Some((digit, 0));
+        }
+        let (mut values, mut depth) = (Vec::new(), 0);
+        while let Some((value, inner)) = by_hand(words) {
+            values.push(value);
+            depth = depth.max(inner);
+        }
+        values.sort_unstable();
+        let value = match word {
+            "[MAX" => *values.iter().max().unwrap(),
+            "[MIN" => *values.iter().min().unwrap(),
+            "[MED" if values.len() % 2 == 1 => values[values.len() / 2],
+            "[MED" => (values[values.len() / 2 - 1] + values[values.len() / 2]) / 2,
+            "[SM" => values.iter().fold(0, |sum, value| (sum + value) % 10),
+            other => panic!("{other} is no operator"),
+        };
+        Some((value, depth + 1))
+    }
+
+    #[test]
+    fn expressions_have_the_value_and_the_depth_they_say() {
+        for (task, split) in [(task(1..=4, 64), Split::Train), (task(5..=8, 100), Split::HeldOut)] {
+            for number in 0..300 {
+                let sample = task.sample(3, number, split);
+                let text = sample.text();
+                let mut words = text.split(' ');
+                assert_eq!(by_hand(&mut words), Some((sample.value, sample.depth)), "{text}");
+                assert_eq!(words.collect::<Vec<_>>(), ["="], "{text}");
+                assert!(task.depth.contains(&sample.depth) && sample.ids.len() <= task.length, "{text}");
+                assert_eq!(evaluate(&sample.ids[..sample.ids.len() - 1]).unwrap(), sample.value);
+            }
+        }
+    }
+
+    #[test]
+    fn depths_and_values_are_balanced() {
+        let task = task(1..=4, 80);
+        let (mut values, mut depths, mut lengths) = ([0; 10], [0; 5], 0);
+        for number in 0..2000 {
+            let sample = task.sample(1, number, Split::Train);
+            values[usize::from(sample.value)] += 1;
+            depths[sample.depth] += 1;
+            lengths += sample.ids.len();
+        }
+        assert!(values.iter().all(|&n| (150..250).contains(&n)), "{values:?}");
+        assert!(depths[0] == 0 && depths[1..].iter().all(|&n| (425..575).contains(&n)), "{depths:?}");
+        assert!(lengths / 2000 > 15, "expressions have {} tokens", lengths / 2000);
+    }
+
+    #[test]
+    fn the_narrowest_settings_are_enough() {
+        let narrow = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, structure: false };
+        narrow.check().unwrap();
+        for split in [Split::Train, Split::HeldOut] {
+            let values: HashSet<u8> = (0..200).map(|number| narrow.sample(0, number, split).value).collect();
+            assert_eq!(values.len(), 10);
+        }
+        // Each level adds an operator, a bracket and a digit, and nothing else has room.
+        let deep = ListOps { depth: 6..=6, arguments: 2..=4, length: 20, structure: false };
+        deep.check().unwrap();
+        assert!((0..50).all(|number| deep.sample(0, number, Split::Train).ids.len() == 20));
+    }
+
+    #[test]
+    fn no_expression_is_in_both_splits() {
+        let task = task(1..=2, 20);
+        let of = |seed, split| (0..500).map(move |number| (seed, number, split));
+        let ids = |(seed, number, split)| task.sample(seed, number, split).ids;
+        let train: HashSet<Vec<u32>> = of(1, Split::Train).map(ids).collect();
+        assert!(of(2, Split::HeldOut).map(ids).all(|ids| !train.contains(&ids)));
+    }
+
+    #[test]
+    fn spans_are_those_of_the_brackets() {
+        let expression = parse("[MAX 2 9 [MIN 4 7 ] 0 ]");
+        let sample = Sample::new(expression.clone(), evaluate(&expression).unwrap(), 2);
+        assert_eq!(sample.text(), "[MAX 2 9 [MIN 4 7 ] 0 ] =");
+        assert_eq!((sample.value, sample.label()), (9, 10));
+        let ends: Vec<(u32, u32)> = sample.spans.iter().map(|span| (span.first, span.last)).collect();
+        assert_eq!(ends, [(0, 8), (1, 1), (2, 2), (3, 6), (4, 4), (5, 5), (3, 6), (7, 7), (0, 8), (0, 9)]);
+    }
+
+    #[test]
+    fn what_is_no_expression_is_named() {
+        assert_eq!(evaluate(&parse("7")).unwrap(), 7);
+        assert_eq!(evaluate(&parse("[MED 9 2 5 4 ]")).unwrap(), 4);
+        assert_eq!(evaluate(&parse("[SM 9 [MAX 2 8 ] 5 ]")).unwrap(), 2);
+        let refused = |text| evaluate(&parse(text)).unwrap_err().to_string();
+        assert!(refused("[MAX 2 ] 3").contains("3 at position 3 stands behind a whole expression"));
+        assert!(refused("[MAX ]").contains("] at position 1 closes an empty list"));
+        assert!(refused("]").contains("] at position 0 closes what was never opened"));
+        assert!(refused("[MAX 1 = ]").contains("= at position 2 is no part of an expression"));
+        assert!(refused("[MAX 1").contains("the end at position 2 comes before the expression is whole"));
+        assert!(evaluate(&[]).is_err() && evaluate(&[99]).unwrap_err().to_string().contains("an unknown id"));
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_named() {
+        let refused = |task: ListOps| ListOpsBatches::new(task, 2, 0).unwrap_err().to_string();
+        assert!(refused(task(0..=2, 50)).contains("ListOps depth: is 0..=2"));
+        #[allow(clippy::reversed_empty_ranges, reason = "this is what is refused")]
+        let empty = task(3..=2, 50);
+        assert!(refused(empty).contains("ListOps depth: is 3..=2"));
+        assert!(refused(ListOps { arguments: 1..=2, ..task(1..=2, 50) }).contains("ListOps arguments: are 1..=2"));
+        assert!(refused(task(1..=5, 16)).contains("ListOps length: is 16; depth 5 needs 17 tokens or more"));
+        assert!(ListOpsBatches::new(task(1..=5, 17), 0, 0).unwrap_err().to_string().contains("0 rows"));
+        assert!(task(1..=5, 16).held_out(2, 3, 0).is_err());
+    }
+
+    fn numbers(feeds: &Feeds, name: &str) -> Vec<i32> {
+        let (_, bytes) = feeds.iter().find(|(n, _)| n == name).unwrap();
+        bytes.chunks(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_the_value_has_a_label() {
+        let task = task(1..=3, 40);
+        let feeds = ListOpsBatches::new(task.clone(), 7, 5).unwrap().next_feeds().unwrap();
+        let (ids, labels) = (numbers(&feeds, IDS), numbers(&feeds, LABELS));
+        let spans = numbers(&feeds, STRUCTURE);
+        assert_eq!((ids.len(), labels.len(), spans.len()), (280, 280, 840));
+        for row in 0..7 {
+            let sample = task.sample(5, row as u64, Split::Train);
+            let end = sample.ids.len() - 1;
+            for at in 0..40 {
+                let cell = row * 40 + at;
+                let label = if at == end { sample.label() as i32 } else { IGNORED };
+                assert_eq!((labels[cell], ids[cell]), (label, sample.ids.get(at).map_or(0, |&id| id as i32)));
+                let span = sample.spans.get(at).copied().unwrap_or(Span::alone(at));
+                assert_eq!(spans[3 * cell..][..3], [span.position, span.first, span.last].map(|x| x as i32));
+            }
+        }
+        let plain = ListOps { structure: false, ..task };
+        assert_eq!(ListOpsBatches::new(plain, 1, 5).unwrap().next_feeds().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_resumed_run_sees_the_same_batches() {
+        let mut run = ListOpsBatches::new(task(1..=3, 40), 3, 11).unwrap();
+        run.next_feeds().unwrap();
+        let state = serde_json::from_value(run.position()).unwrap();
+        let mut resumed = ListOpsBatches::resume(task(1..=3, 40), 3, state).unwrap();
+        for _ in 0..5 {
+            assert_eq!(run.next_feeds().unwrap(), resumed.next_feeds().unwrap());
+        }
+        let mut other = ListOpsBatches::new(task(1..=3, 40), 3, 12).unwrap();
+        other.next_feeds().unwrap();
+        assert_ne!(run.next_feeds().unwrap(), other.next_feeds().unwrap());
+        assert_eq!(run.tokens(), 120);
+    }
+
+    #[test]
+    fn the_expressions_of_a_seed_never_change() {
+        // Runs that were saved by an older version must go on as they were.
+        let texts: Vec<String> = (0..2).map(|number| task(1..=3, 32).sample(7, number, Split::Train).text()).collect();
+        assert_eq!(texts, ["[SM 7 4 ] =", "[MIN 0 6 [SM 4 [MIN 5 6 ] 2 7 ] ] ="]);
+    }
+
+    #[test]
+    fn held_out_batches_are_filled_up_with_nothing() {
+        let batches = task(4..=4, 40).held_out(4, 6, 9).unwrap();
+        assert_eq!(batches.iter().map(|b| b.weight).collect::<Vec<_>>(), [4.0, 2.0]);
+        let labels = numbers(&batches[1].feeds, LABELS);
+        assert_eq!((labels.len(), labels.iter().filter(|&&label| label >= 0).count()), (160, 2));
+        assert!(numbers(&batches[1].feeds, IDS)[80..].iter().all(|&id| id == PAD as i32));
+    }
+}
