@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use wgformer::Gpu;
 use wgformer::check::check_golden;
 
-const MODELS: [&str; 2] = ["gpt2", "llama"];
+const MODELS: [&str; 3] = ["gpt2", "llama", "mixtral"];
 
 fn main() {
     let mut trials = Vec::new();

@@ -146,7 +146,8 @@ impl Generator {
         let positions = g.input("positions", [batch, 1], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let memory = Memory::Decode { capacity: max_tokens, lengths };
-        let inputs = Inputs { ids, positions, places: max_tokens, memory, structure: None, dropout_seed: None };
+        let inputs =
+            Inputs { ids, positions, places: max_tokens, memory, structure: None, dropout_seed: None, training: false };
         let hidden = model.hidden(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         with_logits(model, g, rows)

@@ -1,12 +1,13 @@
 //! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
 
+use super::mixture::{Mixture, MixtureFamily};
 use super::settings::{activation, activation_name, count, count_if_any, must_divide, positive_number, rate, shortest};
 use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::io::Config;
-use crate::nn::{self, Attention, Heads, Rotary, Style};
+use crate::nn::{self, Attention, Gated, Heads, Rotary, Style};
 use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
 use serde_json::{Value, json};
 
@@ -34,8 +35,10 @@ pub struct Llama {
     pub epsilon: f32,
     /// Whether the head is the embedding table.
     pub tied: bool,
-    /// Whether the projections of attention have biases.
+    /// Whether the projections to queries, keys and values have biases.
     pub attention_bias: bool,
+    /// Whether the projection behind attention has a bias.
+    pub output_bias: bool,
     /// Whether the feed-forward network has biases.
     pub inner_bias: bool,
     /// The rotary positions.
@@ -44,13 +47,15 @@ pub struct Llama {
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
     pub deviation: f64,
+    /// Experts in place of the feed-forward networks.
+    pub mixture: Option<Mixture>,
     /// How matrices lie in GPU memory.
     pub storage: DType,
     extra: Vec<(String, Value)>,
 }
 
 impl Llama {
-    /// The model of a `config.json` with `model_type` llama.
+    /// The model of a `config.json` with `model_type` llama, mixtral or qwen2_moe.
     ///
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
@@ -71,21 +76,36 @@ impl Llama {
             return Err(config.refuse("head_dim", message));
         }
         let positions = count_if_any(config, "max_position_embeddings")?.unwrap_or(2048);
+        let family = match config.get::<String>("model_type")?.as_str() {
+            "mixtral" => Some(MixtureFamily::Mixtral),
+            "qwen2_moe" => Some(MixtureFamily::Qwen2),
+            _ => None,
+        };
+        let layers = count(config, "num_hidden_layers")?;
+        let mixture = family.map(|family| Mixture::from_config(config, family, layers)).transpose()?;
+        // Qwen2's biases are where Llama's are not by default.
+        let [attention_bias, output_bias] = match family {
+            Some(MixtureFamily::Qwen2) => [config.get_or("qkv_bias", true)?, false],
+            Some(MixtureFamily::Mixtral) => [false; 2],
+            None => [config.get_or("attention_bias", false)?; 2],
+        };
         Ok(Self {
             vocabulary: count(config, "vocab_size")?,
             positions,
             width,
-            layers: count(config, "num_hidden_layers")?,
+            layers,
             heads: Heads { query, key_value, width: head },
             inner: count(config, "intermediate_size")?,
             activation: activation(config, "hidden_act", "silu")?,
             epsilon: positive_number(config, "rms_norm_eps", 1e-6)?,
             tied: config.get_or("tie_word_embeddings", false)?,
-            attention_bias: config.get_or("attention_bias", false)?,
+            attention_bias,
+            output_bias,
             inner_bias: config.get_or("mlp_bias", false)?,
             rope: rope_options(config, positions)?,
             attention_dropout: rate(config, "attention_dropout")?,
             deviation: config.get_or("initializer_range", 0.02)?,
+            mixture,
             storage: DType::F32,
             extra: passed_on(config),
         })
@@ -95,23 +115,42 @@ impl Llama {
         Style { layout: WeightLayout::OutIn, storage: self.storage, bias }
     }
 
+    /// The inner width of a block's feed-forward network, or of the experts that a token goes through.
+    fn active_inner(&self, layer: usize) -> usize {
+        match self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
+            Some(Mixture { experts, .. }) => {
+                experts.gate.k * experts.inner + experts.shared.map_or(0, |shared| shared.inner)
+            }
+            None => self.inner,
+        }
+    }
+
     /// As in GPT-2: the stream, and the sum that is still to be added to it.
     fn block(
         &self,
         g: &mut Graph,
-        prefix: &str,
+        layer: usize,
         (x, normed): (Tensor, Tensor),
         inputs: &Inputs,
         rotary: &Rotary<'_>,
+        gates: &mut Vec<Gated>,
     ) -> Result<(Tensor, Tensor)> {
+        let prefix = format!("model.layers.{layer}");
         let Inputs { positions, memory, structure, .. } = *inputs;
         let attention = Attention { heads: self.heads, scale: None, positions, memory, structure };
         let mixed = g.scope("attention", |g| {
-            let style = self.style(self.attention_bias);
-            nn::rotary_attention(g, &format!("{prefix}.self_attn"), normed, &attention, rotary, style)
+            let styles = [self.attention_bias, self.output_bias].map(|bias| self.style(bias));
+            nn::rotary_attention(g, &format!("{prefix}.self_attn"), normed, &attention, rotary, styles)
         })?;
         let (x, normed) = nn::add_rms_norm(g, &format!("{prefix}.post_attention_layernorm"), mixed, x, self.epsilon)?;
         let fed = g.scope("feed_forward", |g| {
+            if let Some(mixture) = self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
+                let mode = (inputs.training, inputs.dropout_seed);
+                let (experts, act) = (&mixture.experts, self.activation);
+                let (y, gate) = nn::expert_feed_forward(g, &prefix, normed, experts, act, self.storage, mode)?;
+                gates.push(gate);
+                return Ok(y);
+            }
             let (prefix, style) = (format!("{prefix}.mlp"), self.style(self.inner_bias));
             nn::gated_feed_forward(g, &prefix, normed, self.inner, self.activation, style)
         })?;
@@ -143,6 +182,9 @@ impl Decoder for Llama {
             "rope_parameters": rope_config(&self.rope),
             "dtype": "float32",
         });
+        if let Some(mixture) = &self.mixture {
+            mixture.write(&mut config);
+        }
         // What older versions of transformers read.
         if self.rope.scaling != RopeScaling::None {
             config["rope_scaling"] = rope_config(&self.rope);
@@ -173,10 +215,11 @@ impl Decoder for Llama {
         let options = RopeOptions { max_positions: inputs.places, ..self.rope };
         let table = ops::rope_table(g, self.heads.width, &options)?;
         let rotary = Rotary { table, options: &options };
+        let mut gates = Vec::new();
         let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
         for layer in 0..self.layers {
             (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
-                let (x, added) = self.block(g, &format!("model.layers.{layer}"), (x, normed), inputs, &rotary)?;
+                let (x, added) = self.block(g, layer, (x, normed), inputs, &rotary, &mut gates)?;
                 let next = match layer + 1 < self.layers {
                     true => format!("model.layers.{}.input_layernorm", layer + 1),
                     false => "model.norm".into(),
@@ -184,7 +227,17 @@ impl Decoder for Llama {
                 nn::add_rms_norm(g, &next, added, x, self.epsilon)
             })?;
         }
-        Ok(normed.into())
+        let mut hidden = Hidden::from(normed);
+        if let Some(mixture) = self.mixture.as_ref().filter(|_| !gates.is_empty()) {
+            let (balance, auxiliary) = g.scope("balance", |g| mixture.losses(g, &gates))?;
+            if inputs.training {
+                mixture.update_biases(g, &gates)?;
+            }
+            let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
+            hidden.routing = chosen.chain([("aux_loss".to_owned(), balance)]).collect();
+            hidden.auxiliary = auxiliary;
+        }
+        Ok(hidden)
     }
 
     fn head(&self, g: &mut Graph) -> Result<Head> {
@@ -198,15 +251,15 @@ impl Decoder for Llama {
             let rate = self.attention_dropout;
             log::warn!("attention_dropout {rate} is not applied: attention probabilities are never stored");
         }
-        false
+        self.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy)
     }
 
     fn initial(&self, parameter: &str) -> Initial {
-        if parameter.ends_with(".bias") {
+        if parameter.ends_with("bias") {
             Initial::Zeros
         } else if parameter.ends_with("norm.weight") {
             Initial::Ones
-        } else if parameter.ends_with("o_proj.weight") || parameter.ends_with("down_proj.weight") {
+        } else if ["o_proj.weight", "down_proj.weight", "w2.weight"].iter().any(|last| parameter.ends_with(last)) {
             Initial::Normal(self.deviation / (2.0 * self.layers as f64).sqrt())
         } else {
             Initial::Normal(self.deviation)
@@ -224,8 +277,10 @@ impl Decoder for Llama {
 
     fn forward_flops(&self, context: usize) -> u64 {
         let (query, key_value) = (self.heads.query * self.heads.width, self.heads.key_value * self.heads.width);
-        let block = 2 * self.width * (query + key_value) + 3 * self.width * self.inner;
-        let matrices = self.layers * block + self.vocabulary * self.width;
+        let attention = self.layers * 2 * self.width * (query + key_value);
+        // The widths inside that a token goes through.
+        let inner: usize = (0..self.layers).map(|layer| self.active_inner(layer)).sum();
+        let matrices = attention + 3 * self.width * inner + self.vocabulary * self.width;
         2 * matrices as u64 + 4 * (self.layers * query * context) as u64
     }
 }
@@ -342,7 +397,7 @@ mod tests {
         assert!(names.contains(&"model.layers.1.self_attn.k_proj.weight".to_owned()));
         let block = 4 * 30 * 35 + 3 * 35 * 51 + 2 * 35;
         assert_eq!(model.parameter_count().unwrap(), 2 * 97 * 35 + 2 * block + 35);
-        let biased = Llama { attention_bias: true, inner_bias: true, tied: true, ..model };
+        let biased = Llama { attention_bias: true, output_bias: true, inner_bias: true, tied: true, ..model };
         assert_eq!(biased.parameters().unwrap().len(), 1 + 2 * 16 + 1);
     }
 }

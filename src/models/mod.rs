@@ -5,6 +5,7 @@
 mod gpt2;
 mod initialise;
 mod llama;
+mod mixture;
 pub mod settings;
 mod stack;
 mod stored;
@@ -13,6 +14,7 @@ mod weights;
 pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values};
 pub use llama::Llama;
+pub use mixture::{Mixture, MixtureFamily};
 pub use stack::file_tensors;
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
@@ -54,8 +56,10 @@ pub struct Inputs {
     /// The spans of the tokens, `(B, T, 3)` u32, by which attention is limited as [`crate::ops::AttentionOptions`] says:
     /// only with whole sequences.
     pub structure: Option<Tensor>,
-    /// The seed of dropout, `(2)` u32; none: nothing is dropped.
+    /// The seed of dropout and noise, `(2)` u32; none: nothing is dropped.
     pub dropout_seed: Option<Tensor>,
+    /// Whether this is a step of training: experts have a capacity, and what balances them learns.
+    pub training: bool,
 }
 
 impl Inputs {
@@ -68,7 +72,7 @@ impl Inputs {
         let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
         let positions = g.constant("positions", positions, DType::U32);
         let memory = Memory::Whole { key_mask: None };
-        Ok(Self { ids, positions, places: time, memory, structure: None, dropout_seed: None })
+        Ok(Self { ids, positions, places: time, memory, structure: None, dropout_seed: None, training: false })
     }
 
     /// The same with a mask `(B, T)` u32 that is 0 on padding.
@@ -87,6 +91,12 @@ impl Inputs {
     #[must_use]
     pub fn with_structure(self, structure: Tensor) -> Self {
         Self { structure: Some(structure), ..self }
+    }
+
+    /// The same as a step of training.
+    #[must_use]
+    pub fn for_training(self) -> Self {
+        Self { training: true, ..self }
     }
 
     /// The same with dropout, as in training.
@@ -237,8 +247,11 @@ pub trait Decoder: Debug + Send + Sync {
 pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
     match config.get::<String>("model_type")?.as_str() {
         "gpt2" => Ok(Box::new(Gpt2::from_config(config)?)),
-        "llama" => Ok(Box::new(Llama::from_config(config)?)),
-        other => Err(config.refuse("model_type", format!("is \"{other}\"; supported decoders are gpt2 and llama"))),
+        "llama" | "mixtral" | "qwen2_moe" => Ok(Box::new(Llama::from_config(config)?)),
+        other => {
+            let message = format!("is \"{other}\"; supported decoders are gpt2, llama, mixtral and qwen2_moe");
+            Err(config.refuse("model_type", message))
+        }
     }
 }
 
@@ -267,7 +280,7 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2 and llama"
+            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2, llama, mixtral and qwen2_moe"
         );
         assert_eq!(refused(json!({})), "config.json: has no \"model_type\"");
     }

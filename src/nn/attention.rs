@@ -137,7 +137,7 @@ pub fn fused_attention(g: &mut Graph, prefix: &str, x: Tensor, attention: &Atten
 }
 
 /// Self-attention with rotary positions and, where there are fewer key heads, grouped queries, as in Llama: the linear
-/// layers `q_proj`, `k_proj`, `v_proj` and `o_proj` under `prefix`.
+/// layers `q_proj`, `k_proj`, `v_proj` of one style and `o_proj` of another under `prefix`.
 /// Su et al., arXiv 2104.09864; Ainslie et al., arXiv 2305.13245.
 ///
 /// # Errors
@@ -148,7 +148,7 @@ pub fn rotary_attention(
     x: Tensor,
     attention: &Attention,
     rotary: &Rotary<'_>,
-    style: Style,
+    [style, output_style]: [Style; 2],
 ) -> Result<Tensor> {
     let width = g.shape(x).last();
     let heads = attention.heads;
@@ -163,5 +163,5 @@ pub fn rotary_attention(
     let k = ops::rope(g, k, attention.positions, rotary.table, rotary.options)?;
     let mixed = attention.attend(g, prefix, q, k, v)?;
     let mixed = attention.side_by_side(g, mixed)?;
-    linear(g, &format!("{prefix}.o_proj"), mixed, width, style)
+    linear(g, &format!("{prefix}.o_proj"), mixed, width, output_style)
 }

@@ -2,7 +2,9 @@
 
 mod activation;
 mod attention;
+mod balance;
 mod cache;
+mod capacity;
 pub(crate) mod cross_entropy;
 mod detach;
 mod dropout;
@@ -15,6 +17,7 @@ mod index;
 mod layout;
 pub(crate) mod linear_cross_entropy;
 pub mod matmul;
+mod noise;
 pub(crate) mod norm;
 mod optimizer;
 mod position;
@@ -32,7 +35,9 @@ mod unique;
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionOptions, AttentionVariant, attention};
+pub use balance::{balance_loss as load_balance_loss, load_counts, router_z_loss, routing_entropy, update_bias};
 pub use cache::cache_write;
+pub use capacity::limit_capacity;
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use detach::detach;
 pub use dropout::dropout;
@@ -47,6 +52,7 @@ pub use linear_cross_entropy::linear_cross_entropy;
 pub use matmul::{
     LinearOptions, Matmul, WeightLayout, linear, linear_fused, matmul, matmul_nt, matmul_tn, matmul_tn_rows,
 };
+pub use noise::noisy_logits;
 pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use optimizer::{
     AdamW, BLOCK, CastHalf, GlobalNorm, LossSeed, OptimizerControl, OptimizerScalars, Pack, StepReport, adamw,

@@ -19,6 +19,14 @@ pub(crate) fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     [a, b]
 }
 
+/// A standard normal number from two random words, by Box and Muller; `shaders/common/normal.wgsl` computes the same in f32.
+#[must_use]
+pub(crate) fn normal(words: [u32; 2]) -> f64 {
+    let share = |word: u32| f64::from(word) * 2_f64.powi(-24);
+    let (u, turns) = (share((words[0] >> 8) + 1), share(words[1] >> 8));
+    (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * turns).cos()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,7 @@ impl LanguageModel {
         let ids = g.input(IDS, shape, DType::U32)?;
         let labels = g.input(LABELS, shape, DType::I32)?;
         let mut inputs = Inputs::new(g, ids)?;
+        inputs.training = training;
         if training && self.model.drops() {
             inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
         }

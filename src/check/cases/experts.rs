@@ -27,7 +27,7 @@ fn routes() -> impl Iterator<Item = Case> {
         PATTERNS.into_iter().map(move |(name, pattern)| {
             Case::new(format!("route {size:?}, {name}"), vec![chosen(pattern, size)], move |g, x| {
                 let routing = ops::route(g, x[0], size[2])?;
-                Ok(vec![routing.order, routing.starts, routing.tokens, routing.rows])
+                Ok(vec![routing.sorted.order, routing.sorted.starts, routing.tokens, routing.rows])
             })
         })
     })

@@ -44,7 +44,7 @@ impl GroupedLinear {
     /// # Errors
     /// As [`grouped_linear`].
     pub fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routing) -> Result<Tensor> {
-        g.apply1(self, &[x, weight, routing.starts, routing.tokens, routing.rows])
+        g.apply1(self, &[x, weight, routing.sorted.starts, routing.tokens, routing.rows])
     }
 }
 

@@ -36,7 +36,10 @@ pub fn expert_output(
     activation: Activation,
 ) -> Result<Tensor> {
     let op = ExpertOutput { top_k: routing.top_k, activation };
-    g.apply1(op, &[gate, up, weight, weights, routing.order, routing.starts, routing.tokens, routing.rows])
+    g.apply1(
+        op,
+        &[gate, up, weight, weights, routing.sorted.order, routing.sorted.starts, routing.tokens, routing.rows],
+    )
 }
 
 /// See [`expert_output`].

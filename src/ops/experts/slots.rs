@@ -1,7 +1,7 @@
 //! Slots sorted by expert, and the way back.
 
 use super::super::layout::reshape;
-use super::super::sort::sort_index;
+use super::super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -13,10 +13,8 @@ static EXPERT_SLOTS: Kernel = Kernel::new("expert_slots", include_str!("../../..
 /// Where the slots of tokens went: made by [`route`], shared by everything that works on the same routing.
 #[derive(Clone, Copy, Debug)]
 pub struct Routing {
-    /// The slots in the order of their experts, ascending within one, (M) u32.
-    pub order: Tensor,
-    /// Where each expert's rows begin in that order, and where the last one's end, (E + 1) u32.
-    pub starts: Tensor,
+    /// The slots in the order of their experts, ascending within one, and where each expert's rows begin in that order.
+    pub sorted: SortedIndex,
     /// The token of each row in that order, (M) u32.
     pub tokens: Tensor,
     /// For each slot, which row it is, (M) u32.
@@ -25,8 +23,6 @@ pub struct Routing {
     pub token_count: usize,
     /// Slots of a token, K.
     pub top_k: usize,
-    /// Experts, E.
-    pub experts: usize,
 }
 
 impl Routing {
@@ -46,15 +42,7 @@ pub fn route(g: &mut Graph, chosen: Tensor, experts: usize) -> Result<Routing> {
     let flat = reshape(g, chosen, [token_count * top_k])?;
     let sorted = sort_index(g, flat, experts)?;
     let found = g.apply(ExpertSlots { top_k }, &[sorted.order])?;
-    Ok(Routing {
-        order: sorted.order,
-        starts: sorted.starts,
-        tokens: found[0],
-        rows: found[1],
-        token_count,
-        top_k,
-        experts,
-    })
+    Ok(Routing { sorted, tokens: found[0], rows: found[1], token_count, top_k })
 }
 
 /// From `order` (M), a permutation of the slots: `tokens[i] = order[i] / K`, `rows[order[i]] = i`. Integers, no gradient.

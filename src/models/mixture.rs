@@ -1,0 +1,212 @@
+//! Decoders with experts: what Mixtral (Jiang et al., arXiv 2401.04088) and Qwen2-MoE (arXiv 2407.10671) add to Llama.
+
+use super::settings::{count, count_if_any, must_be_off, positive_number, shortest};
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::io::Config;
+use crate::nn::{ExpertNames, Experts, Gated, SharedExpert};
+use crate::ops::{self, GateGroups, GateOptions, GateScores};
+use serde_json::{Value, json};
+
+/// Whose names a decoder with experts goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MixtureFamily {
+    /// Mixtral: experts in every block.
+    Mixtral,
+    /// Qwen2-MoE: many small experts and a shared one; blocks may be dense.
+    Qwen2,
+}
+
+/// The experts of a decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mixture {
+    /// Whose names it goes by.
+    pub family: MixtureFamily,
+    /// The experts.
+    pub experts: Experts,
+    /// Blocks whose feed-forward network is dense.
+    pub dense_layers: Vec<usize>,
+    /// The coefficient of the load-balancing loss.
+    pub balance: f32,
+    /// The coefficient of the router z-loss.
+    pub z: f32,
+    /// How far the bias of the choice moves in a step, where there is one.
+    pub bias_rate: f32,
+}
+
+impl Mixture {
+    /// The experts of a `config.json` of that family.
+    ///
+    /// Beyond the keys of the family: `expert_capacity_factor`, `router_z_loss_coef`, `router_noise`, `router_bias_rate` (a bias
+    /// that keeps the load even instead of a loss), `scoring_func` (softmax or sigmoid), `n_group` and `topk_group`,
+    /// `routed_scaling_factor`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
+    pub fn from_config(config: &Config, family: MixtureFamily, layers: usize) -> Result<Self> {
+        let mixtral = family == MixtureFamily::Mixtral;
+        let [of_experts, inner] = match family {
+            MixtureFamily::Mixtral => ["num_local_experts", "intermediate_size"],
+            MixtureFamily::Qwen2 => ["num_experts", "moe_intermediate_size"],
+        };
+        let experts = count(config, of_experts)?;
+        let k = count_if_any(config, "num_experts_per_tok")?.unwrap_or(if mixtral { 2 } else { 4 });
+        if k > experts {
+            let message = format!("is {k}; there are only {experts} experts ({of_experts})");
+            return Err(config.refuse("num_experts_per_tok", message));
+        }
+        let bias_rate = not_negative(config, "router_bias_rate", 0.0)?;
+        let capacity = config.optional::<f32>("expert_capacity_factor")?;
+        if capacity.is_some_and(|factor| !(factor > 0.0 && factor.is_finite())) {
+            return Err(config.refuse("expert_capacity_factor", "must be a positive number, or absent to drop nothing"));
+        }
+        if config.get_or("router_jitter_noise", 0.0)? != 0.0 {
+            return Err(config.refuse("router_jitter_noise", "is not 0, which is not supported; see router_noise"));
+        }
+        Ok(Self {
+            family,
+            experts: Experts {
+                count: experts,
+                inner: count(config, inner)?,
+                gate: gate(config, k, mixtral)?,
+                shared: shared(config, mixtral)?,
+                capacity,
+                biased: bias_rate > 0.0,
+                noisy: config.get_or("router_noise", false)?,
+                names: if mixtral { ExpertNames::MIXTRAL } else { ExpertNames::QWEN2 },
+            },
+            dense_layers: dense_layers(config, layers)?,
+            balance: not_negative(config, "router_aux_loss_coef", 0.001)?,
+            z: not_negative(config, "router_z_loss_coef", 0.0)?,
+            bias_rate,
+        })
+    }
+
+    /// Adds the keys to a config.
+    pub fn write(&self, config: &mut Value) {
+        let Experts { count, inner, gate, shared, capacity, noisy, .. } = &self.experts;
+        let mut set = |key: &str, value: Value| config[key] = value;
+        match self.family {
+            MixtureFamily::Mixtral => {
+                set("model_type", "mixtral".into());
+                set("architectures", json!(["MixtralForCausalLM"]));
+                set("num_local_experts", json!(count));
+                set("intermediate_size", json!(inner));
+                set("sliding_window", Value::Null);
+            }
+            MixtureFamily::Qwen2 => {
+                set("model_type", "qwen2_moe".into());
+                set("architectures", json!(["Qwen2MoeForCausalLM"]));
+                set("num_experts", json!(count));
+                set("moe_intermediate_size", json!(inner));
+                set("shared_expert_intermediate_size", json!(shared.map_or(0, |shared| shared.inner)));
+                set("decoder_sparse_step", json!(1));
+                set("mlp_only_layers", json!(self.dense_layers));
+            }
+        }
+        set("norm_topk_prob", json!(gate.renormalise));
+        set("num_experts_per_tok", json!(gate.k));
+        set("router_aux_loss_coef", json!(shortest(self.balance)));
+        // Keys of this project, only where they say something.
+        let own = [
+            ("router_z_loss_coef", json!(shortest(self.z)), self.z > 0.0),
+            ("router_bias_rate", json!(shortest(self.bias_rate)), self.bias_rate > 0.0),
+            ("router_noise", json!(true), *noisy),
+            ("expert_capacity_factor", json!(capacity.map(shortest)), capacity.is_some()),
+            ("scoring_func", json!("sigmoid"), gate.scores == GateScores::Sigmoid),
+            ("routed_scaling_factor", json!(shortest(gate.scale)), (gate.scale - 1.0).abs() > 0.0),
+            ("n_group", json!(gate.groups.map(|g| g.count)), gate.groups.is_some()),
+            ("topk_group", json!(gate.groups.map(|g| g.keep)), gate.groups.is_some()),
+        ];
+        own.into_iter().filter(|(.., says)| *says).for_each(|(key, value, _)| set(key, value));
+    }
+
+    /// The auxiliary loss without and with its coefficients, from the gates of all layers.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn losses(&self, g: &mut Graph, gates: &[Gated]) -> Result<(Tensor, Option<Tensor>)> {
+        let scores: Vec<Tensor> = gates.iter().map(|gate| gate.scores).collect();
+        let counts: Vec<Tensor> = gates.iter().map(|gate| gate.counts).collect();
+        let balance = ops::load_balance_loss(g, &scores, &counts)?;
+        let mut parts = Vec::new();
+        if self.balance > 0.0 {
+            parts.push(ops::scale(g, balance, self.balance)?);
+        }
+        if self.z > 0.0 {
+            for gate in gates {
+                let z = ops::router_z_loss(g, gate.lse)?;
+                parts.push(ops::scale(g, z, self.z / gates.len() as f32)?);
+            }
+        }
+        let mut parts = parts.into_iter();
+        let Some(mut sum) = parts.next() else { return Ok((balance, None)) };
+        for part in parts {
+            sum = ops::add(g, sum, part)?;
+        }
+        Ok((balance, Some(sum)))
+    }
+
+    /// Moves the biases of the choice towards an even load, after everything has read them.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn update_biases(&self, g: &mut Graph, gates: &[Gated]) -> Result<()> {
+        for gate in gates {
+            if let Some(bias) = gate.bias {
+                ops::update_bias(g, bias, gate.counts, self.bias_rate)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_negative(config: &Config, key: &str, default: f32) -> Result<f32> {
+    let number: f32 = config.get_or(key, default)?;
+    match number >= 0.0 && number.is_finite() {
+        true => Ok(number),
+        false => Err(config.refuse(key, format!("is {number}; 0 or a positive number is needed"))),
+    }
+}
+
+fn gate(config: &Config, k: usize, mixtral: bool) -> Result<GateOptions> {
+    let scores = match config.get_or("scoring_func", "softmax".to_owned())?.as_str() {
+        "softmax" => GateScores::Softmax,
+        "sigmoid" => GateScores::Sigmoid,
+        other => {
+            return Err(config.refuse("scoring_func", format!("is \"{other}\"; supported are softmax and sigmoid")));
+        }
+    };
+    let groups = match (count_if_any(config, "n_group")?, count_if_any(config, "topk_group")?) {
+        (None | Some(1), _) => None,
+        (Some(groups), keep) => Some(GateGroups { count: groups, keep: keep.unwrap_or(groups) }),
+    };
+    Ok(GateOptions {
+        k,
+        scores,
+        renormalise: config.get_or("norm_topk_prob", mixtral)?,
+        scale: positive_number(config, "routed_scaling_factor", 1.0)?,
+        groups,
+    })
+}
+
+fn shared(config: &Config, mixtral: bool) -> Result<Option<SharedExpert>> {
+    if mixtral {
+        return Ok(None);
+    }
+    let inner: usize = config.get_or("shared_expert_intermediate_size", 0)?;
+    Ok((inner > 0).then_some(SharedExpert { inner, gated: true }))
+}
+
+/// Which blocks have no experts.
+fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
+    must_be_off(config, "use_sliding_window")?;
+    if config.optional::<Value>("sliding_window")?.is_some_and(|window| !window.is_null())
+        && !config.has("use_sliding_window")
+    {
+        return Err(config.refuse("sliding_window", "is set; only attention over all tokens is supported"));
+    }
+    let step = count_if_any(config, "decoder_sparse_step")?.unwrap_or(1);
+    let dense: Vec<usize> = config.get_or("mlp_only_layers", Vec::new())?;
+    Ok((0..layers).filter(|layer| dense.contains(layer) || (layer + 1) % step != 0).collect())
+}
