@@ -169,6 +169,14 @@ pub(super) struct ModelArgs {
     /// Tokens of context
     #[arg(long, default_value_t = 128, value_parser = positive())]
     pub(super) context: usize,
+    /// Experts in place of feed-forward networks, in a llama: E:K (K of E for a token), with keys of a config.json behind
+    /// commas (8:2,router_aux_loss_coef=0.01), or a JSON file of keys
+    #[arg(long, value_name = "E:K|FILE")]
+    pub(super) moe: Option<String>,
+    /// Layers that recur, in a llama: R or R:ROUTING (expert_choice, token_choice, none), with keys of a config.json behind
+    /// commas (3:token_choice,sharing=cycle), or a JSON file of keys
+    #[arg(long, value_name = "R:ROUTING|FILE")]
+    pub(super) mor: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -363,6 +371,12 @@ pub(super) struct InspectArgs {
     /// List every dispatch
     #[arg(long)]
     pub(super) list: bool,
+    /// Show which expert or depth each token of a text took, instead: the text, or a file
+    #[arg(long, value_name = "TEXT|FILE")]
+    pub(super) routing: Option<String>,
+    /// With --routing, write a page with the tokens coloured by where they went
+    #[arg(long, value_name = "FILE", requires = "routing")]
+    pub(super) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

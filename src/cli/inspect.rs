@@ -2,7 +2,7 @@
 
 use super::args::InspectArgs;
 use super::device::Device;
-use super::{model, print_json, table};
+use super::{model, print_json, routing, table};
 use crate::bench::step_graph;
 use crate::error::{Result, human_bytes};
 use crate::program::{MemoryReport, Plan, Program, Recording, human_count};
@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
+    if let Some(text) = &options.routing {
+        return routing::run(options, text);
+    }
     let device = Device::open(&options.common)?;
     let gpu = &device.gpu;
     let model = model::decoder(&options.step)?;

@@ -13,6 +13,8 @@ mod page;
 mod picture;
 mod plot;
 mod profile;
+mod routing;
+mod sparse;
 mod train;
 
 use crate::error::{Error, Result};

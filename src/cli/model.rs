@@ -1,6 +1,7 @@
 //! The model that a command line names: a folder, or a new one of the sizes given.
 
 use super::args::{Family, ModelArgs, StepArgs, StepName};
+use super::sparse;
 use crate::bench::StepSize;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -42,8 +43,9 @@ pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Re
 
 /// The `config.json` of a new model.
 pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
-    let value = match options.model {
-        Family::Gpt2 => json!({
+    let sparse = options.moe.is_some() || options.mor.is_some();
+    let mut value = match options.model {
+        Family::Gpt2 if !sparse => json!({
             "model_type": "gpt2",
             "architectures": ["GPT2LMHeadModel"],
             "vocab_size": vocabulary,
@@ -61,7 +63,7 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "bos_token_id": null,
             "eos_token_id": null,
         }),
-        Family::Llama => json!({
+        Family::Gpt2 | Family::Llama => json!({
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "vocab_size": vocabulary,
@@ -82,5 +84,11 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "eos_token_id": null,
         }),
     };
+    if let Some(spec) = &options.mor {
+        sparse::with_recursions(&mut value, spec)?;
+    }
+    if let Some(spec) = &options.moe {
+        sparse::with_experts(&mut value, spec)?;
+    }
     Config::new("the new model", value)
 }

@@ -134,7 +134,7 @@ fn table(rows: &[Row]) -> String {
     text + "</table></div>"
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

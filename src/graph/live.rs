@@ -42,6 +42,15 @@ impl Graph {
         }
     }
 
+    /// Whether an op of the graph updates a tensor where it lies.
+    pub(crate) fn updates_in_place(&self, tensor: Tensor) -> bool {
+        self.nodes.iter().enumerate().any(|(index, node)| {
+            let changes =
+                |output| matches!(self.alias(index, output), Some(Alias::InPlace(i)) if node.inputs[i] == tensor);
+            (0..node.outputs.len()).any(changes)
+        })
+    }
+
     /// Whether a tensor lies in the memory of a state or parameter.
     fn is_persistent(&self, tensor: Tensor) -> bool {
         matches!(self.nodes[self.root(tensor).node as usize].kind, Kind::Parameter(_) | Kind::State(_))

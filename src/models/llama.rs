@@ -266,6 +266,10 @@ impl Decoder for Llama {
         }
     }
 
+    fn routes(&self) -> usize {
+        self.mixture.as_ref().map_or(1, |mixture| mixture.experts.count)
+    }
+
     fn base_prefix(&self) -> &'static str {
         "model."
     }

@@ -6,6 +6,7 @@ mod gpt2;
 mod initialise;
 mod llama;
 mod mixture;
+mod routing;
 pub mod settings;
 mod stack;
 mod stored;
@@ -15,6 +16,7 @@ pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values};
 pub use llama::Llama;
 pub use mixture::{Mixture, MixtureFamily};
+pub use routing::{TokenRoutes, token_routes};
 pub use stack::file_tensors;
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
@@ -175,6 +177,11 @@ pub trait Decoder: Debug + Send + Sync {
 
     /// What a fresh parameter is filled with.
     fn initial(&self, parameter: &str) -> Initial;
+
+    /// How many ways a router of the model chooses from; 1 without routers.
+    fn routes(&self) -> usize {
+        1
+    }
 
     /// What stands in front of the names of all parameters but the head's. Checkpoints may leave it out.
     fn base_prefix(&self) -> &'static str;

@@ -83,6 +83,10 @@ impl Decoder for AsStored {
         self.inner.initial(parameter)
     }
 
+    fn routes(&self) -> usize {
+        self.inner.routes()
+    }
+
     fn base_prefix(&self) -> &'static str {
         self.inner.base_prefix()
     }

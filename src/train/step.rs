@@ -280,9 +280,12 @@ impl TrainStep {
         for (flat, shard) in halfway.gradients.iter_mut().zip(&self.layout.shards) {
             let mut parts = Vec::with_capacity(shard.parameters.len());
             for (placed, gradient) in shard.parameters.iter().zip(found.by_ref()) {
-                let gradient =
-                    gradient.ok_or_else(|| Error::Graph(format!("the loss does not depend on \"{}\"", placed.name)))?;
-                parts.push((gradient, placed.offset));
+                match gradient {
+                    Some(gradient) => parts.push((gradient, placed.offset)),
+                    // Its gradient stays zero, and the optimiser leaves it alone.
+                    None if g.find(&placed.name).is_some_and(|tensor| g.updates_in_place(tensor)) => (),
+                    None => return Err(Error::Graph(format!("the loss does not depend on \"{}\"", placed.name))),
+                }
             }
             *flat = ops::pack(g, *flat, &parts, keep)?;
         }

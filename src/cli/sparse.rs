@@ -1,0 +1,117 @@
+//! `--moe` and `--mor`: what turns a dense configuration into a sparse one.
+
+use crate::error::{Error, Result};
+use crate::io::read_json;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Turns the `config.json` of a Llama into one with experts. `spec` is `E:K` (E experts, K of them for a token), perhaps with
+/// keys of the config behind it, `8:2,router_aux_loss_coef=0.01`, or the name of a JSON file of keys.
+///
+/// Unless told otherwise, experts are so wide that a token goes through as much as in the dense model.
+///
+/// # Errors
+/// [`Error::Input`] that says what is wrong with `spec`.
+pub(super) fn with_experts(config: &mut Value, spec: &str) -> Result<()> {
+    let (head, keys) = parts("moe", spec)?;
+    if let Some(head) = head {
+        let numbers: Vec<usize> = head.split(':').filter_map(|number| number.parse().ok()).collect();
+        let &[experts, k] = numbers.as_slice() else {
+            let message = format!("\"{head}\" is not E:K, such as 8:2 for 8 experts of which a token takes 2");
+            return Err(Error::input("moe", message));
+        };
+        let dense = config["intermediate_size"].as_u64().unwrap_or(0) as usize;
+        config["num_local_experts"] = json!(experts);
+        config["num_experts_per_tok"] = json!(k);
+        let inner = (dense / k.max(1)).next_multiple_of(8);
+        let width = if config["model_type"] == "mor" { "moe_intermediate_size" } else { "intermediate_size" };
+        config[width] = json!(inner);
+        config["router_aux_loss_coef"] = json!(0.01);
+    }
+    if config["model_type"] != "mor" {
+        config["model_type"] = "mixtral".into();
+    }
+    merge(config, keys);
+    Ok(())
+}
+
+/// Turns the `config.json` of a Llama into one whose blocks recur. `spec` is `R` or `R:ROUTING` (expert_choice, token_choice or
+/// none), perhaps with keys behind it, `3:token_choice,sharing=cycle`, or the name of a JSON file of keys.
+///
+/// # Errors
+/// [`Error::Input`] that says what is wrong with `spec`.
+pub(super) fn with_recursions(config: &mut Value, spec: &str) -> Result<()> {
+    let (head, keys) = parts("mor", spec)?;
+    config["model_type"] = "mor".into();
+    if let Some(head) = head {
+        let (recursions, routing) = head.split_once(':').unwrap_or((&head, "expert_choice"));
+        let recursions: usize = recursions.parse().map_err(|_| {
+            let message = format!("\"{head}\" is not R or R:ROUTING, such as 3:expert_choice for 3 recursions");
+            Error::input("mor", message)
+        })?;
+        config["num_recursions"] = json!(recursions);
+        config["routing"] = routing.into();
+        config["sharing"] = "middle_cycle".into();
+    }
+    merge(config, keys);
+    Ok(())
+}
+
+/// The short form, if `spec` begins with one, and the keys.
+fn parts(option: &str, spec: &str) -> Result<(Option<String>, Map<String, Value>)> {
+    if Path::new(spec).extension().is_some_and(|extension| extension == "json") {
+        return match read_json(spec)? {
+            Value::Object(keys) => Ok((None, keys)),
+            _ => Err(Error::format(spec, "is no JSON object of keys of a config.json")),
+        };
+    }
+    let mut fields = spec.split(',').peekable();
+    let head = fields.next_if(|field| !field.contains('=')).map(str::to_owned);
+    let mut keys = Map::new();
+    for field in fields {
+        let Some((key, value)) = field.split_once('=') else {
+            return Err(Error::input(option, format!("\"{field}\" is no key=value")));
+        };
+        keys.insert(key.into(), serde_json::from_str(value).unwrap_or_else(|_| value.into()));
+    }
+    Ok((head, keys))
+}
+
+fn merge(config: &mut Value, keys: Map<String, Value>) {
+    for (key, value) in keys {
+        config[key] = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dense() -> Value {
+        json!({"model_type": "llama", "intermediate_size": 344})
+    }
+
+    #[test]
+    fn short_forms_and_keys_become_a_config() {
+        let mut config = dense();
+        with_experts(&mut config, "8:2,router_aux_loss_coef=0.5,scoring_func=sigmoid").unwrap();
+        assert_eq!(config["model_type"], "mixtral");
+        assert_eq!(config["intermediate_size"], 176);
+        assert_eq!(config["router_aux_loss_coef"], 0.5);
+        assert_eq!(config["scoring_func"], "sigmoid");
+        let mut config = dense();
+        with_recursions(&mut config, "3:token_choice,sharing=cycle").unwrap();
+        with_experts(&mut config, "4:1").unwrap();
+        assert_eq!((&config["model_type"], &config["routing"]), (&json!("mor"), &json!("token_choice")));
+        assert_eq!((&config["num_recursions"], &config["sharing"]), (&json!(3), &json!("cycle")));
+        assert_eq!((&config["moe_intermediate_size"], &config["intermediate_size"]), (&json!(344), &json!(344)));
+    }
+
+    #[test]
+    fn what_is_no_short_form_is_refused_with_an_example() {
+        let message = with_experts(&mut dense(), "eight").unwrap_err().to_string();
+        assert!(message.contains("\"eight\" is not E:K, such as 8:2"), "{message}");
+        let message = with_recursions(&mut dense(), "3,cycle").unwrap_err().to_string();
+        assert!(message.contains("\"cycle\" is no key=value"), "{message}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Which way each token of a text took through a model with routers.
+
+use super::{Decoder, Inputs};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Tensor};
+use crate::program::{Program, Weights, unpack};
+
+/// What a router decided for each token of a text.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TokenRoutes {
+    /// `experts.0` of the first block with experts, …, or `depth`.
+    pub router: String,
+    /// For each token the experts that took it, the best first, or the number of recursions it went through.
+    pub choices: Vec<Vec<u32>>,
+    /// How many experts, or recursions, there are.
+    pub of: usize,
+}
+
+impl TokenRoutes {
+    /// How many tokens each expert or depth got; a depth counts from 0.
+    #[must_use]
+    pub fn loads(&self) -> Vec<usize> {
+        let mut loads = vec![0; self.of + usize::from(self.is_depth())];
+        for choice in self.choices.iter().flatten() {
+            if let Some(load) = loads.get_mut(*choice as usize) {
+                *load += 1;
+            }
+        }
+        loads
+    }
+
+    /// Whether choices are numbers of recursions.
+    #[must_use]
+    pub fn is_depth(&self) -> bool {
+        self.router == "depth"
+    }
+}
+
+/// Runs a text through a model and tells where its routers sent each token.
+///
+/// # Errors
+/// [`Error::Input`] if the text is empty or too long, or the model has no routers; those of the run.
+pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u32]) -> Result<Vec<TokenRoutes>> {
+    if ids.is_empty() {
+        return Err(Error::input("text", "it has no tokens: there is nothing to route"));
+    }
+    let mut g = Graph::new();
+    let input = g.input("ids", [1, ids.len()], DType::U32)?;
+    let inputs = Inputs::new(&mut g, input)?;
+    let hidden = model.hidden(&mut g, &inputs)?;
+    let decisions: Vec<&(String, Tensor)> = hidden.routing.iter().filter(|(_, t)| g.dtype(*t) == DType::U32).collect();
+    if decisions.is_empty() {
+        return Err(Error::input("model", "it has no routers: every token takes the same way"));
+    }
+    for (name, tensor) in &decisions {
+        g.output(name, *tensor)?;
+    }
+    let program = Program::new(gpu, &g, weights)?;
+    program.write("ids", bytemuck::cast_slice(ids))?;
+    program.run()?;
+    let mut routes = Vec::new();
+    let mut recursions: Vec<Vec<u32>> = Vec::new();
+    for (name, tensor) in decisions {
+        let count = g.shape(*tensor).numel();
+        let values: Vec<u32> =
+            unpack(&program.read(name)?, DType::U32, count).into_iter().map(|value| value as u32).collect();
+        if name.starts_with("selected.") {
+            recursions.push(values);
+            continue;
+        }
+        let width = count / ids.len();
+        let choices: Vec<Vec<u32>> = values.chunks(width.max(1)).map(<[u32]>::to_vec).collect();
+        // A token of depth d goes through d + 1 recursions.
+        let choices = match name.as_str() {
+            "depth" => choices.into_iter().map(|c| c.into_iter().map(|depth| depth + 1).collect()).collect(),
+            _ => choices,
+        };
+        routes.push(TokenRoutes { router: name.clone(), choices, of: model.routes() });
+    }
+    if !recursions.is_empty() {
+        let depth = |token: usize| recursions.iter().filter(|taken| taken.contains(&(token as u32))).count() as u32;
+        let choices = (0..ids.len()).map(|token| vec![depth(token)]).collect();
+        routes.push(TokenRoutes { router: "depth".into(), choices, of: recursions.len() });
+    }
+    Ok(routes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_count_every_choice_once_and_no_dropped_one() {
+        let routes = |router: &str| TokenRoutes {
+            router: router.into(),
+            choices: vec![vec![0, 2], vec![2, 3], vec![2, 1]],
+            of: 3,
+        };
+        assert_eq!(routes("experts.0").loads(), [1, 1, 3]);
+        assert_eq!(routes("depth").loads(), [1, 1, 3, 1]);
+    }
+}
