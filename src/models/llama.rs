@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::io::Config;
-use crate::nn::{self, Attention, Heads, Rotary, Style};
+use crate::nn::{self, Attention, Heads, Memory, Rotary, RotaryBlock, Style};
 use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
 use serde_json::{Value, json};
 
@@ -95,27 +95,17 @@ impl Llama {
         Style { layout: WeightLayout::OutIn, storage: self.storage, bias }
     }
 
-    /// As in GPT-2: the stream, and the sum that is still to be added to it.
-    fn block(
-        &self,
-        g: &mut Graph,
-        prefix: &str,
-        (x, normed): (Tensor, Tensor),
-        inputs: &Inputs,
-        rotary: &Rotary<'_>,
-    ) -> Result<(Tensor, Tensor)> {
-        let attention =
-            Attention { heads: self.heads, scale: None, positions: inputs.positions, memory: inputs.memory };
-        let mixed = g.scope("attention", |g| {
-            let style = self.style(self.attention_bias);
-            nn::rotary_attention(g, &format!("{prefix}.self_attn"), normed, &attention, rotary, style)
-        })?;
-        let (x, normed) = nn::add_rms_norm(g, &format!("{prefix}.post_attention_layernorm"), mixed, x, self.epsilon)?;
-        let fed = g.scope("feed_forward", |g| {
-            let (prefix, style) = (format!("{prefix}.mlp"), self.style(self.inner_bias));
-            nn::gated_feed_forward(g, &prefix, normed, self.inner, self.activation, style)
-        })?;
-        Ok((x, fed))
+    /// The block of all layers, with attention at these positions over this memory.
+    pub(super) fn block<'a>(&self, positions: Tensor, memory: Memory, rotary: Rotary<'a>) -> RotaryBlock<'a> {
+        RotaryBlock {
+            attention: Attention { heads: self.heads, scale: None, positions, memory },
+            rotary,
+            attention_style: self.style(self.attention_bias),
+            inner_style: self.style(self.inner_bias),
+            inner: self.inner,
+            activation: self.activation,
+            epsilon: self.epsilon,
+        }
     }
 }
 
@@ -173,10 +163,11 @@ impl Decoder for Llama {
         let options = RopeOptions { max_positions: inputs.places, ..self.rope };
         let table = ops::rope_table(g, self.heads.width, &options)?;
         let rotary = Rotary { table, options: &options };
+        let block = self.block(inputs.positions, inputs.memory, rotary);
         let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
         for layer in 0..self.layers {
             (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
-                let (x, added) = self.block(g, &format!("model.layers.{layer}"), (x, normed), inputs, &rotary)?;
+                let (x, added, _) = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 let next = match layer + 1 < self.layers {
                     true => format!("model.layers.{}.input_layernorm", layer + 1),
                     false => "model.norm".into(),

@@ -5,6 +5,7 @@
 mod gpt2;
 mod initialise;
 mod llama;
+mod mor;
 pub mod settings;
 mod stack;
 mod stored;
@@ -13,6 +14,7 @@ mod weights;
 pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values};
 pub use llama::Llama;
+pub use mor::{Mor, Routing, Sharing};
 pub use stack::file_tensors;
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
@@ -228,7 +230,10 @@ pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
     match config.get::<String>("model_type")?.as_str() {
         "gpt2" => Ok(Box::new(Gpt2::from_config(config)?)),
         "llama" => Ok(Box::new(Llama::from_config(config)?)),
-        other => Err(config.refuse("model_type", format!("is \"{other}\"; supported decoders are gpt2 and llama"))),
+        "mor" => Ok(Box::new(Mor::from_config(config)?)),
+        other => {
+            Err(config.refuse("model_type", format!("is \"{other}\"; supported decoders are gpt2, llama and mor")))
+        }
     }
 }
 
@@ -257,7 +262,7 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2 and llama"
+            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2, llama and mor"
         );
         assert_eq!(refused(json!({})), "config.json: has no \"model_type\"");
     }
