@@ -482,7 +482,8 @@ fn caches_refuse_structures(_: &Gpu) -> Result<(), Failed> {
     let ids = g.input("ids", [1, 4], DType::U32)?;
     let structure = g.input("structure", [1, 4, 3], DType::U32)?;
     let inputs = Inputs::new(&mut g, ids)?.with_structure(structure);
-    let inputs = Inputs { memory: Memory::Prefill { capacity: 9 }, ..inputs };
+    let lengths = g.input("lengths", [1], DType::U32)?;
+    let inputs = Inputs { memory: Memory::Prefill { capacity: 9, lengths }, ..inputs };
     match model.hidden(&mut g, &inputs) {
         Err(error) if error.to_string().contains("a structure needs whole sequences") => Ok(()),
         other => Err(format!("not refused: {:?}", other.err()).into()),

@@ -24,8 +24,7 @@ pub(super) fn with_experts(config: &mut Value, spec: &str) -> Result<()> {
         config["num_local_experts"] = json!(experts);
         config["num_experts_per_tok"] = json!(k);
         let inner = (dense / k.max(1)).next_multiple_of(8);
-        let width = if config["model_type"] == "mor" { "moe_intermediate_size" } else { "intermediate_size" };
-        config[width] = json!(inner);
+        config["intermediate_size"] = json!(inner);
         config["router_aux_loss_coef"] = json!(0.01);
     }
     if config["model_type"] != "mor" {
@@ -104,7 +103,7 @@ mod tests {
         with_experts(&mut config, "4:1").unwrap();
         assert_eq!((&config["model_type"], &config["routing"]), (&json!("mor"), &json!("token_choice")));
         assert_eq!((&config["num_recursions"], &config["sharing"]), (&json!(3), &json!("cycle")));
-        assert_eq!((&config["moe_intermediate_size"], &config["intermediate_size"]), (&json!(344), &json!(344)));
+        assert_eq!(config["intermediate_size"], 344);
     }
 
     #[test]

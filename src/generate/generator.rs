@@ -117,8 +117,8 @@ impl Generator {
         self.decode.as_ref().ok_or_else(|| absent("decode"))
     }
 
-    /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)` and `last (B)`: the index among all
-    /// `B · bucket` tokens of each row's last one.
+    /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)`, `last (B)`, the index among all
+    /// `B · bucket` tokens of each row's last one, and `lengths (B)`, which only models with recursions read.
     ///
     /// # Errors
     /// Those of the model.
@@ -127,7 +127,9 @@ impl Generator {
         let mut g = Graph::new();
         let ids = g.input("ids", [batch, bucket], DType::U32)?;
         let last = g.input("last", [batch], DType::U32)?;
-        let inputs = Inputs { memory: Memory::Prefill { capacity: max_tokens }, ..Inputs::new(&mut g, ids)? };
+        let lengths = g.input("lengths", [batch], DType::U32)?;
+        let memory = Memory::Prefill { capacity: max_tokens, lengths };
+        let inputs = Inputs { memory, ..Inputs::new(&mut g, ids)? };
         let hidden = model.hidden(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         let rows = ops::gather_rows(&mut g, rows, last)?;

@@ -145,6 +145,10 @@ impl<'a> Session<'a> {
         }
         program.write("ids", bytemuck::cast_slice(&ids))?;
         program.write("last", bytemuck::cast_slice(&last))?;
+        if program.has_input("lengths") {
+            let lengths: Vec<u32> = last.iter().zip(0..).map(|(last, row)| last - row * bucket as u32 + 1).collect();
+            program.write("lengths", bytemuck::cast_slice(&lengths))?;
+        }
         Ok(program)
     }
 

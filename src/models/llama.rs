@@ -7,7 +7,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::io::Config;
-use crate::nn::{self, Attention, Gated, Heads, Rotary, Style};
+use crate::nn::{self, Attention, BlockOutput, Experts, FeedForward, Gated, Heads, Memory, Rotary, RotaryBlock, Style};
 use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
 use serde_json::{Value, json};
 
@@ -79,6 +79,8 @@ impl Llama {
         let family = match config.get::<String>("model_type")?.as_str() {
             "mixtral" => Some(MixtureFamily::Mixtral),
             "qwen2_moe" => Some(MixtureFamily::Qwen2),
+            // Layers that recur may have experts as well.
+            "mor" if config.has("num_local_experts") => Some(MixtureFamily::Mixtral),
             _ => None,
         };
         let layers = count(config, "num_hidden_layers")?;
@@ -117,44 +119,69 @@ impl Llama {
 
     /// The inner width of a block's feed-forward network, or of the experts that a token goes through.
     fn active_inner(&self, layer: usize) -> usize {
-        match self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
-            Some(Mixture { experts, .. }) => {
-                experts.gate.k * experts.inner + experts.shared.map_or(0, |shared| shared.inner)
-            }
+        match self.experts_of(layer) {
+            Some(experts) => experts.gate.k * experts.inner + experts.shared.map_or(0, |shared| shared.inner),
             None => self.inner,
         }
     }
 
-    /// As in GPT-2: the stream, and the sum that is still to be added to it.
-    fn block(
+    /// The experts of a block, if it has some.
+    fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        let mixture = self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer))?;
+        Some(&mixture.experts)
+    }
+
+    /// Adds to what the blocks gave the losses of their gates, and lets a step of training move the biases of the choice.
+    pub(super) fn with_gates(
         &self,
         g: &mut Graph,
+        mut hidden: Hidden,
+        gates: &[Gated],
+        training: bool,
+    ) -> Result<Hidden> {
+        let Some(mixture) = self.mixture.as_ref().filter(|_| !gates.is_empty()) else { return Ok(hidden) };
+        let (balance, auxiliary) = g.scope("balance", |g| mixture.losses(g, gates))?;
+        if training {
+            mixture.update_biases(g, gates)?;
+        }
+        let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
+        hidden.routing.extend(chosen);
+        if !hidden.routing.iter().any(|(name, _)| name == "aux_loss") {
+            hidden.routing.push(("aux_loss".into(), balance));
+        }
+        hidden.auxiliary = match (hidden.auxiliary, auxiliary) {
+            (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
+            (a, b) => a.or(b),
+        };
+        Ok(hidden)
+    }
+
+    /// A block, with attention at these positions over this memory.
+    pub(super) fn block<'a>(
+        &'a self,
         layer: usize,
-        (x, normed): (Tensor, Tensor),
         inputs: &Inputs,
-        rotary: &Rotary<'_>,
-        gates: &mut Vec<Gated>,
-    ) -> Result<(Tensor, Tensor)> {
-        let prefix = format!("model.layers.{layer}");
-        let Inputs { positions, memory, structure, .. } = *inputs;
-        let attention = Attention { heads: self.heads, scale: None, positions, memory, structure };
-        let mixed = g.scope("attention", |g| {
-            let styles = [self.attention_bias, self.output_bias].map(|bias| self.style(bias));
-            nn::rotary_attention(g, &format!("{prefix}.self_attn"), normed, &attention, rotary, styles)
-        })?;
-        let (x, normed) = nn::add_rms_norm(g, &format!("{prefix}.post_attention_layernorm"), mixed, x, self.epsilon)?;
-        let fed = g.scope("feed_forward", |g| {
-            if let Some(mixture) = self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
-                let mode = (inputs.training, inputs.dropout_seed);
-                let (experts, act) = (&mixture.experts, self.activation);
-                let (y, gate) = nn::expert_feed_forward(g, &prefix, normed, experts, act, self.storage, mode)?;
-                gates.push(gate);
-                return Ok(y);
-            }
-            let (prefix, style) = (format!("{prefix}.mlp"), self.style(self.inner_bias));
-            nn::gated_feed_forward(g, &prefix, normed, self.inner, self.activation, style)
-        })?;
-        Ok((x, fed))
+        (positions, memory): (Tensor, Memory),
+        rotary: Rotary<'a>,
+    ) -> RotaryBlock<'a> {
+        let feed_forward = match self.experts_of(layer) {
+            Some(experts) => FeedForward::Experts {
+                experts,
+                storage: self.storage,
+                training: inputs.training,
+                seed: inputs.dropout_seed,
+            },
+            None => FeedForward::Dense { inner: self.inner, style: self.style(self.inner_bias) },
+        };
+        let structure = inputs.structure;
+        RotaryBlock {
+            attention: Attention { heads: self.heads, scale: None, positions, memory, structure },
+            rotary,
+            attention_styles: [self.attention_bias, self.output_bias].map(|bias| self.style(bias)),
+            feed_forward,
+            activation: self.activation,
+            epsilon: self.epsilon,
+        }
     }
 }
 
@@ -218,8 +245,10 @@ impl Decoder for Llama {
         let mut gates = Vec::new();
         let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
         for layer in 0..self.layers {
+            let block = self.block(layer, inputs, (inputs.positions, inputs.memory), rotary);
             (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
-                let (x, added) = self.block(g, layer, (x, normed), inputs, &rotary, &mut gates)?;
+                let BlockOutput { x, added, gate, .. } = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
+                gates.extend(gate);
                 let next = match layer + 1 < self.layers {
                     true => format!("model.layers.{}.input_layernorm", layer + 1),
                     false => "model.norm".into(),
@@ -227,17 +256,7 @@ impl Decoder for Llama {
                 nn::add_rms_norm(g, &next, added, x, self.epsilon)
             })?;
         }
-        let mut hidden = Hidden::from(normed);
-        if let Some(mixture) = self.mixture.as_ref().filter(|_| !gates.is_empty()) {
-            let (balance, auxiliary) = g.scope("balance", |g| mixture.losses(g, &gates))?;
-            if inputs.training {
-                mixture.update_biases(g, &gates)?;
-            }
-            let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
-            hidden.routing = chosen.chain([("aux_loss".to_owned(), balance)]).collect();
-            hidden.auxiliary = auxiliary;
-        }
-        Ok(hidden)
+        self.with_gates(g, normed.into(), &gates, inputs.training)
     }
 
     fn head(&self, g: &mut Graph) -> Result<Head> {
@@ -266,7 +285,7 @@ impl Decoder for Llama {
         }
     }
 
-    fn routes(&self) -> usize {
+    fn ways(&self, _router: &str) -> usize {
         self.mixture.as_ref().map_or(1, |mixture| mixture.experts.count)
     }
 

@@ -6,6 +6,7 @@ mod gpt2;
 mod initialise;
 mod llama;
 mod mixture;
+mod mor;
 mod routing;
 pub mod settings;
 mod stack;
@@ -16,6 +17,7 @@ pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values};
 pub use llama::Llama;
 pub use mixture::{Mixture, MixtureFamily};
+pub use mor::{Mor, Routing, Sharing};
 pub use routing::{TokenRoutes, token_routes};
 pub use stack::file_tensors;
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
@@ -178,8 +180,8 @@ pub trait Decoder: Debug + Send + Sync {
     /// What a fresh parameter is filled with.
     fn initial(&self, parameter: &str) -> Initial;
 
-    /// How many ways a router of the model chooses from; 1 without routers.
-    fn routes(&self) -> usize {
+    /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
+    fn ways(&self, _router: &str) -> usize {
         1
     }
 
@@ -255,8 +257,9 @@ pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
     match config.get::<String>("model_type")?.as_str() {
         "gpt2" => Ok(Box::new(Gpt2::from_config(config)?)),
         "llama" | "mixtral" | "qwen2_moe" => Ok(Box::new(Llama::from_config(config)?)),
+        "mor" => Ok(Box::new(Mor::from_config(config)?)),
         other => {
-            let message = format!("is \"{other}\"; supported decoders are gpt2, llama, mixtral and qwen2_moe");
+            let message = format!("is \"{other}\"; supported decoders are gpt2, llama, mixtral, qwen2_moe and mor");
             Err(config.refuse("model_type", message))
         }
     }
@@ -287,7 +290,7 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2, llama, mixtral and qwen2_moe"
+            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2, llama, mixtral, qwen2_moe and mor"
         );
         assert_eq!(refused(json!({})), "config.json: has no \"model_type\"");
     }

@@ -77,7 +77,7 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
             "depth" => choices.into_iter().map(|c| c.into_iter().map(|depth| depth + 1).collect()).collect(),
             _ => choices,
         };
-        routes.push(TokenRoutes { router: name.clone(), choices, of: model.routes() });
+        routes.push(TokenRoutes { router: name.clone(), choices, of: model.ways(name) });
     }
     if !recursions.is_empty() {
         let depth = |token: usize| recursions.iter().filter(|taken| taken.contains(&(token as u32))).count() as u32;

@@ -83,8 +83,8 @@ impl Decoder for AsStored {
         self.inner.initial(parameter)
     }
 
-    fn routes(&self) -> usize {
-        self.inner.routes()
+    fn ways(&self, router: &str) -> usize {
+        self.inner.ways(router)
     }
 
     fn base_prefix(&self) -> &'static str {

@@ -30,6 +30,8 @@ pub enum Memory {
     Prefill {
         /// Positions of a cache.
         capacity: usize,
+        /// Real tokens of each row, `(B)`.
+        lengths: Tensor,
     },
     /// New tokens at their positions attend to all that the caches hold, and are kept there as well.
     Decode {
@@ -38,6 +40,38 @@ pub enum Memory {
         /// Positions in use per row `(B)`, the new tokens included.
         lengths: Tensor,
     },
+    /// Some tokens of each row side by side, in the order of their positions: they attend to each other only.
+    Compact {
+        /// How many are in use, `(B)`; none: all.
+        lengths: Option<Tensor>,
+    },
+    /// As `Compact`, and keys and values are kept side by side as well, in caches that belong to one turn of a layer that is
+    /// used several times.
+    Slots {
+        /// The turn.
+        turn: usize,
+        /// Slots of a cache.
+        capacity: usize,
+        /// The slot of each new token, `(B, T)`.
+        slots: Tensor,
+        /// Slots in use per row `(B)`, the new tokens included.
+        lengths: Tensor,
+        /// Nothing has been kept before the new tokens.
+        fresh: bool,
+    },
+    /// Tokens attend to keys and values that are there already, those up to their own position.
+    Shared(KeyValues),
+}
+
+/// Keys and values that queries attended to.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyValues {
+    /// The keys, `(B, S, H, D)`.
+    pub keys: Tensor,
+    /// The values, of the same shape.
+    pub values: Tensor,
+    /// How many are in use, `(B)`; none: all.
+    pub lengths: Option<Tensor>,
 }
 
 /// Rotary positions: the table that [`ops::rope_table`] makes, once for all layers, and what it was made by.
@@ -70,36 +104,69 @@ impl Attention {
     /// # Errors
     /// Those of the ops.
     pub fn attend(&self, g: &mut Graph, prefix: &str, q: Tensor, k: Tensor, v: Tensor) -> Result<Tensor> {
+        self.attend_keeping(g, prefix, q, k, v).map(|(mixed, _)| mixed)
+    }
+
+    /// [`Attention::attend`], and the keys and values that were attended to.
+    fn attend_keeping(
+        &self,
+        g: &mut Graph,
+        prefix: &str,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+    ) -> Result<(Tensor, KeyValues)> {
         let mut options = AttentionOptions { causal: true, scale: self.scale, ..Default::default() };
-        if self.structure.is_some() && !matches!(self.memory, Memory::Whole { .. }) {
+        let mut found = KeyValues { keys: k, values: v, lengths: None };
+        let whole = matches!(self.memory, Memory::Whole { .. } | Memory::Compact { .. });
+        if self.structure.is_some() && !whole {
             let what = "a structure needs whole sequences: a token that is yet to come may head what is in the cache";
             return Err(Error::shape("attention", what));
         }
+        options.structure = self.structure;
         match self.memory {
-            Memory::Whole { key_mask } => {
-                options.key_mask = key_mask;
-                options.structure = self.structure;
-                ops::attention(g, q, k, v, &options)
-            }
-            Memory::Prefill { capacity } => {
-                self.remember(g, prefix, capacity, k, v)?;
-                ops::attention(g, q, k, v, &options)
+            Memory::Whole { key_mask } => options.key_mask = key_mask,
+            Memory::Prefill { capacity, .. } => {
+                self.remember(g, prefix, capacity, self.positions, k, v)?;
             }
             Memory::Decode { capacity, lengths } => {
-                let (k, v) = self.remember(g, prefix, capacity, k, v)?;
-                options.lengths = Some(lengths);
+                (found.keys, found.values) = self.remember(g, prefix, capacity, self.positions, k, v)?;
+                found.lengths = Some(lengths);
                 options.query_positions = Some(self.positions);
-                ops::attention(g, q, k, v, &options)
+            }
+            Memory::Compact { lengths } => found.lengths = lengths,
+            Memory::Slots { turn, capacity, slots, lengths, fresh } => {
+                let prefix = if turn == 0 { prefix.to_owned() } else { format!("{prefix}.turns.{turn}") };
+                let kept = self.remember(g, &prefix, capacity, slots, k, v)?;
+                found.lengths = Some(lengths);
+                if !fresh {
+                    (found.keys, found.values) = kept;
+                    options.query_positions = Some(slots);
+                }
+            }
+            Memory::Shared(kept) => {
+                found = kept;
+                options.query_positions = Some(self.positions);
             }
         }
+        options.lengths = found.lengths;
+        Ok((ops::attention(g, q, found.keys, found.values, &options)?, found))
     }
 
-    /// Writes keys and values to the caches and gives the caches.
-    fn remember(&self, g: &mut Graph, prefix: &str, capacity: usize, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
+    /// Writes keys and values to the caches, at these positions, and gives the caches.
+    fn remember(
+        &self,
+        g: &mut Graph,
+        prefix: &str,
+        capacity: usize,
+        positions: Tensor,
+        k: Tensor,
+        v: Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let shape = [g.shape(k).dims()[0], capacity, self.heads.key_value, self.heads.width];
         let mut write = |name: &str, new: Tensor| {
             let cache = g.state(&format!("{prefix}.{name}"), shape, DType::F32)?;
-            ops::cache_write(g, cache, new, self.positions)
+            ops::cache_write(g, cache, new, positions)
         };
         Ok((write("key_cache", k)?, write("value_cache", v)?))
     }
@@ -148,20 +215,38 @@ pub fn rotary_attention(
     x: Tensor,
     attention: &Attention,
     rotary: &Rotary<'_>,
-    [style, output_style]: [Style; 2],
+    styles: [Style; 2],
 ) -> Result<Tensor> {
+    rotary_attention_keeping(g, prefix, x, attention, rotary, styles).map(|(mixed, _)| mixed)
+}
+
+/// [`rotary_attention`], and the keys and values that were attended to. With [`Memory::Shared`] none are projected.
+///
+/// # Errors
+/// Those of the ops.
+pub fn rotary_attention_keeping(
+    g: &mut Graph,
+    prefix: &str,
+    x: Tensor,
+    attention: &Attention,
+    rotary: &Rotary<'_>,
+    [style, output_style]: [Style; 2],
+) -> Result<(Tensor, KeyValues)> {
     let width = g.shape(x).last();
     let heads = attention.heads;
-    let mut project = |name: &str, count: usize| {
+    let project = |g: &mut Graph, name: &str, count: usize| {
         let flat = linear(g, &format!("{prefix}.{name}"), x, count * heads.width, style)?;
         attention.by_head(g, flat, count)
     };
-    let q = project("q_proj", heads.query)?;
-    let k = project("k_proj", heads.key_value)?;
-    let v = project("v_proj", heads.key_value)?;
-    let q = ops::rope(g, q, attention.positions, rotary.table, rotary.options)?;
-    let k = ops::rope(g, k, attention.positions, rotary.table, rotary.options)?;
-    let mixed = attention.attend(g, prefix, q, k, v)?;
+    let turn = |g: &mut Graph, x: Tensor| ops::rope(g, x, attention.positions, rotary.table, rotary.options);
+    let q = project(g, "q_proj", heads.query)?;
+    let (k, v) = match attention.memory {
+        Memory::Shared(kept) => (kept.keys, kept.values),
+        _ => (project(g, "k_proj", heads.key_value)?, project(g, "v_proj", heads.key_value)?),
+    };
+    let q = turn(g, q)?;
+    let k = if let Memory::Shared(_) = attention.memory { k } else { turn(g, k)? };
+    let (mixed, kept) = attention.attend_keeping(g, prefix, q, k, v)?;
     let mixed = attention.side_by_side(g, mixed)?;
-    linear(g, &format!("{prefix}.o_proj"), mixed, width, output_style)
+    Ok((linear(g, &format!("{prefix}.o_proj"), mixed, width, output_style)?, kept))
 }

@@ -177,6 +177,12 @@ impl Program {
         &self.steps
     }
 
+    /// Whether the program reads an input of this name: one that nothing depends on is left out.
+    #[must_use]
+    pub fn has_input(&self, name: &str) -> bool {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.place(name).is_ok()
+    }
+
     /// Writes an input, as the bytes that lie in GPU memory. It is sent with the next run.
     ///
     /// # Errors

@@ -1,0 +1,373 @@
+//! Mixture of recursions: a block of layers is used several times, and routers decide which tokens go on.
+//! Bae et al., arXiv 2507.10524.
+//!
+//! The tokens that a recursion takes lie side by side: norms, products and attention run over them alone. Their rows are
+//! gathered by an index without repetitions and put back by its inverse, so that neither direction sorts, sums or uses
+//! atomics. What is decided stays on the GPU.
+
+use super::attention::Memory;
+use super::dense::{Style, activated_linear, linear};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Array, Graph, Tensor};
+use crate::ops::{self, Activation, Choice, RouterLoss, SelectOptions, Selected, WeightLayout};
+
+/// What makes a gate of a router's logit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterFunction {
+    /// `σ(l)`.
+    Sigmoid,
+    /// `tanh l`.
+    Tanh,
+    /// `l` itself.
+    Identity,
+    /// `softmax(l)` over the ways, where a router chooses one of several.
+    Softmax,
+}
+
+/// How logits are made of hidden states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterKind {
+    /// One product.
+    Linear,
+    /// Two, the width twice the model's between them, with a GELU.
+    Mlp,
+}
+
+/// A router without biases.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// How logits are made.
+    pub kind: RouterKind,
+    /// What makes a gate of a logit.
+    pub function: RouterFunction,
+    /// What gates are multiplied by.
+    pub alpha: f32,
+    /// What its losses are multiplied by.
+    pub loss: RouterLoss,
+}
+
+impl Router {
+    /// The logits `(…, outputs)` of states `(…, C)`: `PREFIX.weight`, or `PREFIX.up_proj.weight` and
+    /// `PREFIX.down_proj.weight`, f32 in any model.
+    fn logits(&self, g: &mut Graph, prefix: &str, x: Tensor, outputs: usize) -> Result<Tensor> {
+        let style = Style { layout: WeightLayout::OutIn, storage: DType::F32, bias: false };
+        match self.kind {
+            RouterKind::Linear => linear(g, prefix, x, outputs, style),
+            RouterKind::Mlp => {
+                let (width, act) = (g.shape(x).last(), Activation::GeluErf);
+                let up = activated_linear(g, &format!("{prefix}.up_proj"), x, 2 * width, Some(act), style)?;
+                linear(g, &format!("{prefix}.down_proj"), up, outputs, style)
+            }
+        }
+    }
+
+    /// `alpha · f(logits)`.
+    fn gates(&self, g: &mut Graph, logits: Tensor) -> Result<Tensor> {
+        let gates = match self.function {
+            RouterFunction::Sigmoid => ops::activation(g, logits, Activation::Sigmoid)?,
+            RouterFunction::Tanh => ops::activation(g, logits, Activation::Tanh)?,
+            RouterFunction::Identity => logits,
+            RouterFunction::Softmax => ops::softmax(g, logits)?,
+        };
+        if self.alpha == 1.0 { Ok(gates) } else { ops::scale(g, gates, self.alpha) }
+    }
+}
+
+/// Tokens of each row side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// Their states, `(B, K, C)`.
+    pub states: Tensor,
+    /// The position of each in its text, `(B, K)` u32.
+    pub positions: Tensor,
+    /// How many of a row are there, `(B)` u32; none: all.
+    pub lengths: Option<Tensor>,
+    /// Whether some tokens of the text may be missing among them.
+    pub compact: bool,
+}
+
+impl Tokens {
+    /// The states as a matrix.
+    fn rows(&self, g: &mut Graph) -> Result<Tensor> {
+        let (rows, width) = (g.shape(self.states).rows(), g.shape(self.states).last());
+        ops::reshape(g, self.states, [rows, width])
+    }
+
+    /// The tokens that were selected of these; their states are rows of `matrix`, which has a row for each of these.
+    fn kept(&self, g: &mut Graph, matrix: Tensor, selected: &Selected) -> Result<Self> {
+        let rows = ops::gather_unique(g, matrix, selected.index, selected.inverse)?;
+        let [batch, _] = g.shape(self.positions).expect("positions")?;
+        let states = ops::reshape(g, rows, [batch, selected.slots, g.shape(matrix).last()])?;
+        Ok(Self { states, positions: selected.positions, lengths: Some(selected.counts), compact: true })
+    }
+
+    /// What attention is told of these tokens in turn `turn` of the block, given what it is told of all tokens. `shared`:
+    /// later turns keep nothing of their own.
+    fn memory(&self, g: &mut Graph, whole: Memory, turn: usize, shared: bool) -> Result<Memory> {
+        let (capacity, lengths, fresh) = match whole {
+            Memory::Prefill { capacity, lengths } => (capacity, lengths, true),
+            Memory::Decode { capacity, lengths } => (capacity, lengths, false),
+            _ => return Ok(Memory::Compact { lengths: self.lengths }),
+        };
+        match self.lengths.filter(|_| self.compact) {
+            _ if shared && turn > 0 => Ok(Memory::Compact { lengths: self.lengths }),
+            Some(counts) => {
+                let [batch, places] = g.shape(self.positions).expect("positions")?;
+                let used = g.state(&format!("model.turns.{turn}.used"), [batch], DType::U32)?;
+                let claimed = ops::claim_slots(g, used, counts, places, fresh)?;
+                Ok(Memory::Slots { turn, capacity, slots: claimed.slots, lengths: claimed.lengths, fresh })
+            }
+            None => Ok(Memory::Slots { turn, capacity, slots: self.positions, lengths, fresh }),
+        }
+    }
+}
+
+/// One use of the block.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// Which of several blocks: its module.
+    pub module: usize,
+    /// How often the block was used before.
+    pub turn: usize,
+    /// The tokens.
+    pub tokens: Tokens,
+    /// Where their keys and values are, unless they are shared.
+    pub memory: Memory,
+}
+
+/// What recursions give.
+#[derive(Clone, Debug)]
+pub struct Recursed {
+    /// The states of all tokens, `(B, T, C)`.
+    pub states: Tensor,
+    /// The losses of the routers, each times its coefficient.
+    pub auxiliary: Tensor,
+    /// What the routers did, by name.
+    pub routing: Vec<(String, Tensor)>,
+}
+
+/// Whether tokens come one after the other, so that decisions may not depend on later ones.
+fn is_causal(memory: Memory) -> bool {
+    matches!(memory, Memory::Prefill { .. } | Memory::Decode { .. })
+}
+
+/// Recursions that choose their tokens: each takes a share of the text, out of what the one before took.
+///
+/// With `S` the tokens taken, `x[S] += alpha · f(logit[S]) · block(x[S])`. In training `S` are the `k` largest logits; where
+/// tokens come one after the other, the logits of at least 0, which is what the auxiliary loss (binary cross-entropy of the
+/// logits against `S`) trains them for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertChoice {
+    /// The router of each recursion, `model.routers.R`.
+    pub router: Router,
+    /// The share of the text that each recursion takes; none takes more than the one before.
+    pub capacity: Vec<f64>,
+    /// A second router on states without a gradient, `model.aux_routers.R`, has the auxiliary loss and decides where tokens
+    /// come one after the other.
+    pub second: bool,
+    /// Recursions after the first attend to keys and values of the first.
+    pub shared: bool,
+}
+
+/// One recursion's tokens before and behind its choice.
+struct Level {
+    rows: Tensor,
+    selected: Option<Selected>,
+}
+
+impl ExpertChoice {
+    /// How many of `time` tokens recursion `turn` takes.
+    #[must_use]
+    pub fn count(&self, turn: usize, time: usize) -> usize {
+        ((self.capacity[turn] * time as f64) as usize).clamp(1, time.max(1))
+    }
+
+    /// Whether recursion `turn` takes all that the one before took: then there is nothing to decide.
+    fn takes_all(&self, turn: usize) -> bool {
+        self.capacity[turn] >= if turn == 0 { 1.0 } else { self.capacity[turn - 1] }
+    }
+
+    /// Adds the recursions; `block` adds one use of the block and gives its states.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn run(
+        &self,
+        g: &mut Graph,
+        tokens: Tokens,
+        memory: Memory,
+        mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
+    ) -> Result<Recursed> {
+        let [_, time, _] = g.shape(tokens.states).expect("states")?;
+        let (mut tokens, mut levels, mut losses, mut routing) = (tokens, Vec::new(), Vec::new(), Vec::new());
+        for turn in 0..self.capacity.len() {
+            let scope = format!("recursions.{turn}");
+            let (level, kept, gates) =
+                g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, time, &mut losses, &mut routing))?;
+            let pass = Pass { module: 0, turn, tokens: kept, memory: kept.memory(g, memory, turn, self.shared)? };
+            let out = block(g, pass)?;
+            tokens = g.scope(&scope, |g| {
+                let (rows, shape) = (kept.rows(g)?, g.shape(kept.states).clone());
+                let out = Tokens { states: out, ..kept }.rows(g)?;
+                let sum = ops::gated_add(g, rows, out, gates)?;
+                Ok(Tokens { states: ops::reshape(g, sum, shape)?, ..kept })
+            })?;
+            levels.push(level);
+        }
+        let shape = g.shape(tokens.states).clone();
+        let mut rows = tokens.rows(g)?;
+        let mut dims = shape.dims().to_vec();
+        dims[1] = time;
+        for level in levels.iter().rev() {
+            if let Some(selected) = &level.selected {
+                rows = ops::place_rows(g, level.rows, rows, selected.index, selected.inverse)?;
+            }
+        }
+        let auxiliary = total(g, &losses)?;
+        routing.push(("aux_loss".into(), auxiliary));
+        Ok(Recursed { states: ops::reshape(g, rows, dims)?, auxiliary, routing })
+    }
+
+    /// The choice of one recursion: what it was made of, the tokens that were taken, and their gates `(B·K)`.
+    fn choose(
+        &self,
+        g: &mut Graph,
+        tokens: &Tokens,
+        memory: Memory,
+        turn: usize,
+        time: usize,
+        losses: &mut Vec<Tensor>,
+        routing: &mut Vec<(String, Tensor)>,
+    ) -> Result<(Level, Tokens, Tensor)> {
+        let [batch, count] = g.shape(tokens.positions).expect("positions")?;
+        let logits_of = |g: &mut Graph, prefix: &str, states: Tensor| {
+            let logits = self.router.logits(g, &format!("model.{prefix}.{turn}"), states, 1)?;
+            ops::reshape(g, logits, [batch, count])
+        };
+        let logits = logits_of(g, "routers", tokens.states)?;
+        let (mut trained, mut decides) = (logits, logits);
+        if self.second {
+            let states = ops::detach(g, tokens.states)?;
+            trained = logits_of(g, "aux_routers", states)?;
+            decides = if is_causal(memory) { trained } else { logits };
+        }
+        let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions) };
+        let selected = match self.takes_all(turn) {
+            true => None,
+            false if is_causal(memory) => Some(ops::select(g, decides, Choice::AtLeast(0.0), &options)?),
+            false => {
+                let top = Choice::Top(self.count(turn, time).min(count));
+                Some(ops::select(g, decides, top, &options)?)
+            }
+        };
+        let inverse = match &selected {
+            Some(selected) => selected.inverse,
+            None => g.constant("all", Array::from_fn([batch * count], |i| i as f64), DType::U32),
+        };
+        losses.push(ops::selection_loss(g, trained, inverse, tokens.lengths, self.router.loss)?);
+        let rows = tokens.rows(g)?;
+        let mut flat = ops::reshape(g, logits, [batch * count, 1])?;
+        let kept = match &selected {
+            Some(selected) => {
+                flat = ops::gather_unique(g, flat, selected.index, selected.inverse)?;
+                let kept = tokens.kept(g, rows, selected)?;
+                // The largest k of full rows are k in every row.
+                let all = !is_causal(memory) && tokens.lengths.is_none();
+                Tokens { lengths: kept.lengths.filter(|_| !all), ..kept }
+            }
+            None => *tokens,
+        };
+        routing.push((format!("router_logits.{turn}"), logits));
+        routing.push((format!("selected.{turn}"), kept.positions));
+        let gates = self.router.gates(g, flat)?;
+        let gates = ops::reshape(g, gates, [g.shape(flat).rows()])?;
+        Ok((Level { rows, selected }, kept, gates))
+    }
+}
+
+/// Each token chooses how often the block is used for it, before the first time.
+///
+/// With `p = alpha · f(x · Wᵀ)` and `depth = argmax(p)`, `x += p[depth] · h`, `h` being the token's state after `depth + 1`
+/// uses. How many tokens a recursion has is known on the GPU only, so all kernels run over the bound, which is all tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenChoice {
+    /// The router of all recursions, `model.router`.
+    pub router: Router,
+    /// The largest number of uses.
+    pub recursions: usize,
+    /// Blocks to choose from; the router has an output for every module and depth.
+    pub modules: usize,
+    /// Recursions after the first attend to keys and values of the first.
+    pub shared: bool,
+    /// `model.router.bias`, a state that is added to `p` where the depth is chosen.
+    pub biased: bool,
+}
+
+impl TokenChoice {
+    /// Adds the recursions; `block` adds one use of a block and gives its states.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn run(
+        &self,
+        g: &mut Graph,
+        tokens: Tokens,
+        memory: Memory,
+        mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
+    ) -> Result<Recursed> {
+        let shape = g.shape(tokens.states).clone();
+        let [batch, time, _] = shape.expect("states")?;
+        let ways = self.modules * self.recursions;
+        let rows = tokens.rows(g)?;
+        let (logits, way, gates, auxiliary) = g.scope("router", |g| {
+            let logits = self.router.logits(g, "model.router", rows, ways)?;
+            let chances = self.router.gates(g, logits)?;
+            let bias = if self.biased { Some(g.state("model.router.bias", [ways], DType::F32)?) } else { None };
+            let way = ops::argmax_rows(g, chances, bias)?;
+            let loss = ops::balance_loss(g, logits, chances, way, tokens.lengths, self.router.loss)?;
+            Ok((logits, way, ops::pick(g, chances, way)?, loss))
+        })?;
+        let ways_of_rows = ops::reshape(g, way, [batch, time])?;
+        let mut states = rows;
+        for (module, turn) in (0..self.modules).flat_map(|module| (0..self.recursions).map(move |turn| (module, turn)))
+        {
+            let scope = format!("recursions.{}", module * self.recursions + turn);
+            let (kept, selected) = g.scope(&scope, |g| {
+                if self.modules == 1 && turn == 0 {
+                    return Ok((tokens, None));
+                }
+                let first = (module * self.recursions) as u32;
+                let choice = Choice::Between { low: first + turn as u32, high: first + self.recursions as u32 - 1 };
+                let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions) };
+                let selected = ops::select(g, ways_of_rows, choice, &options)?;
+                Ok((tokens.kept(g, states, &selected)?, Some(selected)))
+            })?;
+            let caches = module * self.recursions + turn;
+            let memory = kept.memory(g, memory, caches, self.shared)?;
+            let out = block(g, Pass { module, turn, tokens: kept, memory })?;
+            states = g.scope(&scope, |g| {
+                let out = Tokens { states: out, ..kept }.rows(g)?;
+                match selected {
+                    Some(selected) => ops::place_rows(g, states, out, selected.index, selected.inverse),
+                    None => Ok(out),
+                }
+            })?;
+        }
+        let sum = ops::gated_add(g, rows, states, gates)?;
+        let logits = ops::reshape(g, logits, [batch, time, ways])?;
+        let name = if self.modules == 1 { "depth" } else { "way" };
+        let routing = [("router_logits", logits), (name, ways_of_rows), ("aux_loss", auxiliary)];
+        let routing = routing.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+        Ok(Recursed { states: ops::reshape(g, sum, shape)?, auxiliary, routing })
+    }
+}
+
+/// The sum of scalars in their order.
+fn total(g: &mut Graph, losses: &[Tensor]) -> Result<Tensor> {
+    let mut sum = losses[0];
+    for &loss in &losses[1..] {
+        sum = ops::add(g, sum, loss)?;
+    }
+    Ok(sum)
+}
