@@ -9,7 +9,17 @@ use std::path::PathBuf;
 use wgformer::Gpu;
 use wgformer::check::check_golden;
 
-const MODELS: [&str; 5] = ["gpt2", "llama", "mixtral", "mor-expert-choice", "mor-token-choice"];
+const MODELS: [&str; 9] = [
+    "gpt2",
+    "llama",
+    "mixtral",
+    "mixtral-11-experts",
+    "qwen2-moe",
+    "mor-expert-choice",
+    "mor-expert-choice-cycle",
+    "mor-token-choice",
+    "mor-token-choice-cycle",
+];
 
 fn main() {
     let mut trials = Vec::new();
