@@ -36,6 +36,7 @@ pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionOptions, AttentionVariant, attention};
 pub use balance::{balance_loss as load_balance_loss, load_counts, router_z_loss, routing_entropy, update_bias};
+pub use balance::{balance_loss, load_counts, router_z_loss, routing_entropy, update_bias};
 pub use cache::cache_write;
 pub use capacity::limit_capacity;
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
