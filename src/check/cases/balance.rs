@@ -44,7 +44,7 @@ fn losses() -> Vec<Case> {
     let mut cases = Vec::new();
     for (tokens, experts, k) in [(1, 1, 1), (31, 8, 2), (257, 3, 1), (33, 64, 8)] {
         let feeds = vec![Feed::normal("logits", [tokens, experts]), Feed::normal("more", [2 * tokens, experts])];
-        let name = format!("balance_loss and router_z_loss [{tokens}, {experts}], k {k}");
+        let name = format!("load_balance_loss and router_z_loss [{tokens}, {experts}], k {k}");
         cases.push(Case::new(name, feeds, move |g, x| {
             let (mut scores, mut counts, mut lse) = (Vec::new(), Vec::new(), Vec::new());
             for &logits in x {
@@ -57,8 +57,8 @@ fn losses() -> Vec<Case> {
                 lse.push(gate.lse);
             }
             Ok(vec![
-                ops::balance_loss(g, &scores[..1], &counts[..1])?,
-                ops::balance_loss(g, &scores, &counts)?,
+                ops::load_balance_loss(g, &scores[..1], &counts[..1])?,
+                ops::load_balance_loss(g, &scores, &counts)?,
                 ops::router_z_loss(g, lse[1])?,
             ])
         }));
