@@ -30,8 +30,8 @@ pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
 ///
 /// # Errors
 /// [`Error::Shape`] if there are no layers, or scores and counts do not fit together.
-pub fn balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) -> Result<Tensor> {
-    let refuse = |what: String| Err(Error::shape("balance_loss", what));
+pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) -> Result<Tensor> {
+    let refuse = |what: String| Err(Error::shape("load_balance_loss", what));
     let (Some(first), true) = (scores.first(), scores.len() == counts.len()) else {
         return refuse(format!("scores of {} layers and counts of {}", scores.len(), counts.len()));
     };
@@ -215,7 +215,7 @@ mod tests {
         let slots = reshape(&mut g, gate.experts, [2 * tokens])?;
         let sorted = sort_index(&mut g, slots, experts)?;
         let counts = load_counts(&mut g, sorted)?;
-        let loss = balance_loss(&mut g, &[gate.scores], &[counts])?;
+        let loss = load_balance_loss(&mut g, &[gate.scores], &[counts])?;
         let gradient = g.differentiate(loss, &[logits])?[0].unwrap();
         let z = Array::from_fn([tokens, experts], |i| ((i * i) as f64 * 1.7).sin());
         let values = Values::from([("logits".to_owned(), z)]);
@@ -242,7 +242,7 @@ mod tests {
         let mut g = Graph::new();
         let scores = g.constant("scores", Array::from_fn([6, 3], |_| 1.0 / 3.0), DType::F32);
         let counts = g.constant("counts", Array::from_fn([3], |_| 4.0), DType::F32);
-        let loss = balance_loss(&mut g, &[scores, scores], &[counts, counts])?;
+        let loss = load_balance_loss(&mut g, &[scores, scores], &[counts, counts])?;
         approx::assert_relative_eq!(g.evaluate(&Values::new(), &[loss])?[0].data[0], 2.0, epsilon = 1e-6);
         Ok(())
     }
@@ -253,10 +253,10 @@ mod tests {
         let scores = g.input("scores", [5, 4], DType::F32)?;
         let counts = g.input("counts", [3], DType::F32)?;
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        let message = refused(balance_loss(&mut g, &[scores], &[]));
-        assert_eq!(message, "balance_loss: scores of 1 layers and counts of 0");
-        let message = refused(balance_loss(&mut g, &[scores], &[counts]));
-        assert_eq!(message, "balance_loss: scores f32[5, 4] and counts f32[3] do not fit 4 experts");
+        let message = refused(load_balance_loss(&mut g, &[scores], &[]));
+        assert_eq!(message, "load_balance_loss: scores of 1 layers and counts of 0");
+        let message = refused(load_balance_loss(&mut g, &[scores], &[counts]));
+        assert_eq!(message, "load_balance_loss: scores f32[5, 4] and counts f32[3] do not fit 4 experts");
         let message = refused(routing_entropy(&mut g, counts));
         assert_eq!(message, "routing_entropy: expected a matrix of scores, got f32[3]");
         let message = refused(update_bias(&mut g, counts, counts, f32::INFINITY));

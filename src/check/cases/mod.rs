@@ -3,6 +3,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod balance;
 mod bench;
 mod cross_entropy;
 mod dropout;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(position::cases());
     cases.extend(embedding::cases());
     cases.extend(gate::cases());
+    cases.extend(balance::cases());
     cases.extend(index::cases());
     cases.extend(experts::cases());
     cases.extend(layout::cases());
