@@ -14,7 +14,7 @@ use wgformer::io::structure::spans_of_levels;
 use wgformer::io::{Config, ModelFolder};
 use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
 use wgformer::nn::Memory;
-use wgformer::ops::CrossEntropyOptions;
+use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
 use wgformer::train::{
     Batches, LanguageModel, ListOps, ListOpsBatches, RunOptions, Schedule, StepOptions, StructuredLanguageModel,
@@ -72,6 +72,12 @@ fn llama(more: Value) -> Value {
     merged(base, more)
 }
 
+/// A mixture of recursions.
+fn mor(more: Value) -> Value {
+    let base = json!({"model_type": "mor", "num_hidden_layers": 5, "num_recursions": 3, "tie_word_embeddings": true});
+    llama(merged(base, more))
+}
+
 fn merged(mut base: Value, more: Value) -> Value {
     for (key, value) in more.as_object().into_iter().flatten() {
         base[key] = value.clone();
@@ -121,6 +127,63 @@ fn cases() -> Vec<Case> {
             &[],
             false,
         ),
+        case(
+            "mor, four recursions of all layers, padding, tanh",
+            mor(json!({"sharing": "cycle", "num_hidden_layers": 4, "num_recursions": 4, "router_function": "tanh",
+                       "capacity": [0.9, 0.6, 0.6, 0.1], "router_alpha": 0.7, "router_aux_coef": 0.3,
+                       "router_z_coef": 0.01})),
+            3,
+            19,
+            &[19, 9, 1],
+            false,
+        ),
+        case(
+            "mor, shared keys, two routers of two layers",
+            mor(json!({"kv_sharing": true, "sampling": "aux_router", "router": "mlp", "router_aux_coef": 0.3,
+                       "num_hidden_layers": 8})),
+            2,
+            33,
+            &[],
+            false,
+        ),
+        case("mor of one token", mor(json!({"router_function": null})), 2, 1, &[], false),
+        case(
+            "mor, tokens choose a module and a depth, padding",
+            mor(json!({"routing": "token_choice", "num_modules": 2, "router_function": "sigmoid", "router": "mlp",
+                       "router_alpha": 0.8, "router_z_coef": 0.01})),
+            3,
+            19,
+            &[19, 9, 1],
+            false,
+        ),
+        case(
+            "mor, tokens choose a depth, shared keys, padding",
+            mor(json!({"routing": "token_choice", "kv_sharing": true, "sharing": "cycle", "num_hidden_layers": 3})),
+            2,
+            33,
+            &[20, 33],
+            false,
+        ),
+        case(
+            "mor without routers, layers repeated in a row",
+            mor(json!({"routing": "none", "sharing": "middle_sequence", "num_hidden_layers": 8})),
+            2,
+            9,
+            &[],
+            false,
+        ),
+        Case {
+            storage: DType::BF16,
+            ..case(
+                "mor stored as bf16, shared keys without routers",
+                mor(json!({"routing": "none", "kv_sharing": true, "sharing": "cycle", "num_hidden_layers": 4,
+                           "num_recursions": 2})),
+                2,
+                9,
+                &[9, 4],
+                false,
+            )
+        },
         Case { storage: DType::BF16, ..case("llama stored as bf16", llama(json!({})), 2, 9, &[], false) },
         Case { structure: true, ..case("llama with a structure", llama(json!({})), 2, 67, &[67, 20], false) },
         Case { structure: true, ..case("gpt2 with a structure", gpt2(json!({})), 1, 33, &[], false) },
@@ -220,9 +283,12 @@ impl Case {
             inputs = inputs.with_dropout(g.input("seed", [2], DType::U32)?);
             values.insert("seed".into(), Array::new([2], vec![12345.0, 678.0])?);
         }
-        let hidden = model.hidden(&mut g, &inputs)?.states;
-        let logits = model.logits(&mut g, hidden)?;
-        let loss = model.loss_of(&mut g, hidden, labels, &CrossEntropyOptions::default())?;
+        let hidden = model.hidden(&mut g, &inputs)?;
+        let logits = model.logits(&mut g, hidden.states)?;
+        let mut loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        if let Some(auxiliary) = hidden.auxiliary {
+            loss = ops::add(&mut g, loss, auxiliary)?;
+        }
         let mut wanted = vec![("logits".to_owned(), logits), ("loss".to_owned(), loss)];
         let parameters: Vec<(String, Tensor)> = g.parameters().map(|(n, t)| (n.to_owned(), t)).collect();
         let tensors: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
@@ -251,7 +317,9 @@ fn prompt(length: usize) -> Vec<u32> {
 /// Prompts of different lengths in one batch, more prompts than rows: each token must be the likeliest one by a whole
 /// forward pass in f64.
 fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
-    for config in [gpt2(json!({})), llama(json!({}))] {
+    let sequence = json!({"routing": "none", "sharing": "sequence", "num_hidden_layers": 4, "num_recursions": 2});
+    let depths = json!({"routing": "token_choice", "num_modules": 2});
+    for config in [gpt2(json!({})), llama(json!({})), mor(sequence), mor(depths)] {
         let (mut generator, mut values) = generator(gpu, &config, 3, 40)?;
         let prompts = [prompt(7), prompt(1), prompt(18), prompt(5)];
         let options = SamplingOptions::greedy(9);

@@ -164,7 +164,9 @@ impl<'a> Session<'a> {
         let program = self.generator.decode()?;
         program.write("ids", bytemuck::cast_slice(&ids))?;
         program.write("positions", bytemuck::cast_slice(&positions))?;
-        program.write("lengths", bytemuck::cast_slice(&lengths))?;
+        if program.has_input("lengths") {
+            program.write("lengths", bytemuck::cast_slice(&lengths))?;
+        }
         Ok(program)
     }
 

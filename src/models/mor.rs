@@ -438,3 +438,73 @@ fn token_choice(config: &Config, recursions: usize, modules: usize, shared: bool
     }
     Ok(TokenChoice { router, recursions, modules, shared, biased: false })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(more: Value) -> Result<Mor> {
+        let mut config = json!({"model_type": "mor", "vocab_size": 97, "hidden_size": 36, "num_attention_heads": 6,
+                                "num_hidden_layers": 8, "intermediate_size": 51, "num_recursions": 3});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        Mor::from_config(&Config::new("config.json", config)?)
+    }
+
+    #[test]
+    fn a_config_survives_the_round_trip() {
+        for more in [
+            json!({}),
+            json!({"sampling": "aux_router", "router": "mlp", "router_function": null, "capacity": [1.0, 0.5, 0.5]}),
+            json!({"sharing": "cycle", "num_hidden_layers": 6, "router_function": "tanh", "kv_sharing": true}),
+            json!({"routing": "token_choice", "num_modules": 3, "router_function": "sigmoid", "router_z_coef": 1e-5}),
+            json!({"routing": "none", "sharing": "middle_sequence"}),
+        ] {
+            let first = model(more).unwrap();
+            let again = Mor::from_config(&Config::new("config.json", first.config()).unwrap()).unwrap();
+            assert_eq!(first, again);
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_key() {
+        let refused = |more: Value| model(more).unwrap_err().to_string();
+        assert_eq!(
+            refused(json!({"num_hidden_layers": 9})),
+            "config.json: \"num_hidden_layers\" is 9; without 2 at the ends it must be a multiple of num_recursions, 3"
+        );
+        assert!(refused(json!({"sharing": "sequence", "num_hidden_layers": 9})).contains("routing needs \"cycle\""));
+        assert!(refused(json!({"sharing": "round"})).contains("supported are cycle, middle_cycle, sequence"));
+        assert!(refused(json!({"capacity": [1.0, 0.5]})).contains("3 shares above 0 and up to 1"));
+        assert!(refused(json!({"capacity": [1.0, 0.5, 0.6]})).contains("none larger than the one before"));
+        assert!(refused(json!({"capacity": [0.9, 0.5, 0.4], "kv_sharing": true})).contains("begins with 0.9"));
+        assert!(refused(json!({"num_modules": 2})).contains("only token_choice has several modules"));
+        let modules = json!({"routing": "token_choice", "num_modules": 2, "kv_sharing": true});
+        assert!(refused(modules).contains("\"kv_sharing\" is true; with several modules"));
+        assert!(refused(json!({"router_function": "softmax"})).contains("supported are sigmoid, tanh, null"));
+        assert!(refused(json!({"router_aux_coef": -1.0})).contains("0 or a positive number"));
+    }
+
+    #[test]
+    fn names_are_those_of_stored_layers() {
+        let names = |more: Value| -> Vec<String> {
+            let names = model(more).unwrap().parameters().unwrap().into_iter().map(|(name, _)| name);
+            names.filter(|name| name.contains("router") || name.ends_with("k_proj.weight")).collect()
+        };
+        assert_eq!(names(json!({})).len(), 4 + 3);
+        assert!(names(json!({})).contains(&"model.routers.2.weight".to_owned()));
+        let modules = names(json!({"routing": "token_choice", "num_modules": 2}));
+        assert_eq!(modules.len(), 2 + 2 * 2 + 1);
+        assert!(modules.contains(&"model.layers.5.self_attn.k_proj.weight".to_owned()));
+        assert!(names(json!({"sampling": "aux_router"})).contains(&"model.aux_routers.0.weight".to_owned()));
+    }
+
+    #[test]
+    fn a_share_of_the_tokens_costs_its_share() {
+        let flops = |capacity: Value| model(json!({"capacity": capacity})).unwrap().forward_flops(0);
+        let (all, less) = (flops(json!([1.0, 1.0, 1.0])), flops(json!([1.0, 0.5, 0.25])));
+        let block = (all - flops(json!([1.0, 1.0, 0.5]))) * 2;
+        assert_eq!(all - less, block * 5 / 4);
+    }
+}

@@ -5,9 +5,11 @@ use super::index::launch_gather;
 use super::rows;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, View};
 use crate::shape::TensorType;
+use std::any::Any;
+use std::sync::Arc;
 
 static PLACE_ROWS: Kernel = Kernel::new("place_rows", include_str!("../../shaders/place_rows.wgsl"));
 
@@ -76,6 +78,61 @@ impl Op for GatherUnique {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         launch_gather(cx)
     }
+
+    fn epilogue(&self, consumer: &dyn Op, _index: usize) -> Option<Arc<dyn Op>> {
+        (consumer as &dyn Any).downcast_ref::<Add>().map(|_| Arc::new(GatherAdd { limit: None }) as Arc<dyn Op>)
+    }
+}
+
+/// `out[n] = other[n] + x[index[n]]`, without the second where `index` names no row: the sum of a gradient and that of a
+/// [`GatherUnique`], fused. Inputs: x (M, C), index (N), inverse (M), other (N, C).
+///
+/// With a limit, other is 0 in the rows where `cleared[n]` is less, as [`ClearRows`] has it, and the inputs are: other,
+/// cleared (N), x, index, inverse.
+#[derive(Debug)]
+struct GatherAdd {
+    limit: Option<usize>,
+}
+
+impl GatherAdd {
+    /// Other, x, cleared (or what stands for it) and index.
+    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [T; 4] {
+        match self.limit {
+            Some(_) => [input(0), input(2), input(1), input(3)],
+            None => [input(3), input(0), input(1), input(1)],
+        }
+    }
+}
+
+impl Op for GatherAdd {
+    fn name(&self) -> &'static str {
+        "gather_add"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        Ok(vec![self.sort(|i| inputs[i].clone())[0].clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [other, x, cleared, index] = self.sort(|i| inputs[i]);
+        let mut out = other.clone();
+        for n in 0..out.shape.rows() {
+            if self.limit.is_some_and(|limit| (cleared.data[n] as usize) < limit) {
+                out.row_mut(n).fill(0.0);
+            }
+            if (index.data[n] as usize) < x.shape.rows() {
+                for (sum, x) in out.row_mut(n).iter_mut().zip(x.row(index.data[n] as usize)) {
+                    *sum += x;
+                }
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let views = self.sort(|i| cx.input(i));
+        launch(cx, views, self.limit, true)
+    }
 }
 
 /// `out[n] = rows[inverse[n]]` where `inverse[n] < M`, else `base[n]`. Inputs: base (N, C), rows (M, C), index (M),
@@ -118,7 +175,8 @@ impl Op for PlaceRows {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let count = cx.input(2).numel();
-        launch(cx, false, 1, 3, count)
+        let views = [0, 1, 3, 3].map(|i| cx.input(i));
+        launch(cx, views, Some(count), true)
     }
 }
 
@@ -148,19 +206,27 @@ impl Op for ClearRows {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        launch(cx, true, 0, 1, self.count)
+        let views = [0, 0, 1, 1].map(|i| cx.input(i));
+        launch(cx, views, Some(self.count), false)
+    }
+
+    fn epilogue(&self, consumer: &dyn Op, index: usize) -> Option<Arc<dyn Op>> {
+        let sum = (consumer as &dyn Any).downcast_ref::<GatherAdd>()?;
+        (index == 3 && sum.limit.is_none()).then(|| Arc::new(GatherAdd { limit: Some(self.count) }) as Arc<dyn Op>)
     }
 }
 
-/// Records the kernel that takes each row from input 0 or from input `rows`, as input `inverse` says.
-fn launch(cx: &mut Launch<'_>, clear: bool, rows: usize, inverse: usize, count: usize) -> Result<()> {
-    let (base, out) = (cx.input(0), cx.output(0));
-    let columns = out.shape.last();
+/// Records the kernel for the views left, rows, cleared and inverse: rows of `left` are cleared below a limit, and `rows` are
+/// gathered and added.
+fn launch(cx: &mut Launch<'_>, views: [View; 4], limit: Option<usize>, gathers: bool) -> Result<()> {
+    let out = cx.output(0);
+    let (columns, rows) = (out.shape.last(), views[1].shape.rows());
     let width = rows::width(columns);
-    let elements = out.numel() / width;
-    let dispatch = Dispatch::new(&PLACE_ROWS).constant("CLEAR", clear).snippet(rows::elements(width));
-    let dispatch = dispatch.read(base).read(cx.input(rows)).read(cx.input(inverse)).write(out);
-    cx.dispatch(dispatch.param(elements).param(columns / width).param(count).groups_for(elements, 64))
+    let count = out.numel() / width;
+    let dispatch = Dispatch::new(&PLACE_ROWS).constant("CLEARS", limit.is_some()).constant("GATHERS", gathers);
+    let dispatch = views.into_iter().fold(dispatch.snippet(rows::elements(width)), Dispatch::read).write(out);
+    let dispatch = dispatch.param(count).param(columns / width).param(rows).param(limit.unwrap_or(0));
+    cx.dispatch(dispatch.groups_for(count, 64))
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(rows(batch, candidates, k, columns, false));
         cases.push(rows(batch, candidates, k, columns, true));
     }
+    cases.push(gathered_twice());
     for (batch, places, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false)] {
         let words = |name, step: usize| {
             Feed::given(name, [batch], DType::U32, (0..batch).map(move |b| ((b * step + 1) % (places + 1)) as f64))
@@ -86,5 +87,19 @@ fn rows(batch: usize, candidates: usize, k: usize, columns: usize, threshold: bo
         let rows = ops::gather_unique(g, x[1], s.index, s.inverse)?;
         let product = ops::mul(g, rows, x[2])?;
         Ok(vec![rows, ops::place_rows(g, x[1], product, s.index, s.inverse)?])
+    })
+}
+
+/// Rows are gathered twice: the gradients of both meet, and only one of them comes after rows were cleared.
+fn gathered_twice() -> Case {
+    let feeds = vec![Feed::normal("keys", [2, 33]).fixed(), Feed::normal("x", [66, 5])];
+    Case::new("gather_unique twice", feeds, |g, x| {
+        let first = ops::select(g, x[0], Choice::Top(20), &SelectOptions::default())?;
+        let second = ops::select(g, x[0], Choice::AtLeast(0.3), &SelectOptions::default())?;
+        let rows = ops::gather_unique(g, x[1], first.index, first.inverse)?;
+        let others = ops::gather_unique(g, x[1], second.index, second.inverse)?;
+        let square = ops::mul(g, others, others)?;
+        let placed = ops::place_rows(g, x[1], square, second.index, second.inverse)?;
+        Ok(vec![rows, placed])
     })
 }

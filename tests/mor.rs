@@ -1,0 +1,245 @@
+//! Mixtures of recursions on every adapter of this machine: decoding against reading, weights that are one, what a
+//! recursion costs.
+
+mod common;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::{Value, json};
+use wgformer::generate::{GenerateLimits, Generator};
+use wgformer::graph::{Array, Values};
+use wgformer::io::Config;
+use wgformer::kernel::Caps;
+use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
+use wgformer::nn::Memory;
+use wgformer::ops::{self, CrossEntropyOptions};
+use wgformer::program::pack;
+use wgformer::{DType, Error, Gpu, Graph, Program, Recording, Result, Tensor, Weights};
+
+fn main() {
+    let mut trials = vec![
+        Trial::test("weights of recursions are one tensor", weights_are_one),
+        Trial::test("a recursion over a third of the tokens costs less than half", a_third_costs_less_than_half),
+    ];
+    for (name, turn) in common::adapters(&mut trials) {
+        for (title, config) in decoders() {
+            let name = format!("[{name}] decoding gives the logits of reading: {title}");
+            trials.push(turn.trial(name, move |gpu| decoding_follows_reading(gpu, &config)));
+        }
+        trials.push(turn.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn mor(more: Value) -> Value {
+    let mut config = json!({"model_type": "mor", "vocab_size": 97, "hidden_size": 35, "num_attention_heads": 5,
+                            "num_key_value_heads": 1, "head_dim": 6, "num_hidden_layers": 5, "num_recursions": 3,
+                            "intermediate_size": 51, "max_position_embeddings": 300, "tie_word_embeddings": true,
+                            "router_alpha": 0.8});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+fn decoders() -> Vec<(&'static str, Value)> {
+    vec![
+        ("recursions choose", mor(json!({}))),
+        (
+            "four recursions of all layers",
+            mor(json!({"sharing": "cycle", "num_hidden_layers": 8, "num_recursions": 4,
+                                                      "capacity": [0.8, 0.5, 0.5, 0.2]})),
+        ),
+        ("shared keys", mor(json!({"kv_sharing": true, "num_hidden_layers": 8}))),
+        ("a second router", mor(json!({"sampling": "aux_router", "router": "mlp", "router_function": "tanh"}))),
+        ("tokens choose", mor(json!({"routing": "token_choice", "num_hidden_layers": 8}))),
+        (
+            "tokens choose, two modules",
+            mor(json!({"routing": "token_choice", "num_modules": 2, "sharing": "cycle",
+                                                   "num_hidden_layers": 3})),
+        ),
+        ("tokens choose, shared keys", mor(json!({"routing": "token_choice", "kv_sharing": true}))),
+        ("nobody chooses", mor(json!({"routing": "none", "num_hidden_layers": 8}))),
+        (
+            "nobody chooses, shared keys, layers in a row",
+            mor(json!({"routing": "none", "kv_sharing": true,
+                                                                     "sharing": "middle_sequence"})),
+        ),
+    ]
+}
+
+fn decoder(config: &Value) -> Result<Box<dyn Decoder>> {
+    models::decoder(&Config::new("config.json", config.clone())?)
+}
+
+/// Weights wide enough that what is missing shows, and that routers say both yes and no.
+fn weights_of(model: &dyn Decoder) -> Result<Values> {
+    let mut values = Values::new();
+    for (name, ty) in model.parameters()? {
+        let (centre, deviation) = if model.initial(&name) == Initial::Ones { (1.0, 0.3) } else { (0.0, 0.25) };
+        let data = initial_values(Initial::Normal(deviation), ty.shape.numel(), 5, &name);
+        let data = data.into_iter().map(|x| ty.dtype.round(centre + x)).collect();
+        values.insert(name, Array::new(ty.shape, data)?);
+    }
+    Ok(values)
+}
+
+fn upload(gpu: &Gpu, model: &dyn Decoder, values: &Values) -> Result<Weights> {
+    let weights = Weights::new(gpu);
+    for (name, ty) in model.parameters()? {
+        weights.ensure(&name, &ty)?;
+        weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
+    }
+    Ok(weights)
+}
+
+/// Token `t` of text `row`, over 97 tokens.
+fn token(row: usize, t: usize) -> u32 {
+    ((t * t * 31 + t * 7 + 3 + 45 * row) % 97) as u32
+}
+
+/// Two texts of which different parts are read as prompts, padded on the right, and the rest token by token: all logits
+/// must be those of reading the whole texts at once, in f64.
+fn decoding_follows_reading(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
+    const WHOLE: usize = 21;
+    let prompts = [7, 2];
+    let (model, limits) = (decoder(config)?, GenerateLimits { batch: 2, max_tokens: 30 });
+    let mut values = weights_of(model.as_ref())?;
+    let weights = upload(gpu, model.as_ref(), &values)?;
+    let expected = read_whole(model.as_ref(), &mut values, WHOLE)?;
+    let prefill = Program::new(gpu, &Generator::prefill_graph(model.as_ref(), limits, 9)?, &weights)?;
+    let decode = Program::new(gpu, &Generator::decode_graph(model.as_ref(), limits)?, &weights)?;
+    prefill.fill_temporaries(f32::NAN.to_bits())?;
+    decode.fill_temporaries(f32::NAN.to_bits())?;
+    let words = |values: &[usize]| values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect::<Vec<u8>>();
+    // Twice, so that the second prompt finds the caches used.
+    for round in 0..2 {
+        let ids: Vec<u32> = (0..2 * 9).map(|i| token(i / 9, i % 9)).collect();
+        prefill.write("ids", bytemuck::cast_slice(&ids))?;
+        prefill.write("last", &words(&[prompts[0] - 1, 9 + prompts[1] - 1]))?;
+        if prefill.has_input("lengths") {
+            prefill.write("lengths", &words(&prompts))?;
+        }
+        prefill.run()?;
+        compare(&prefill.read_f32("logits")?, &expected, prompts.map(|n| n - 1), WHOLE)?;
+        for step in 0..WHOLE - prompts[0] - round {
+            let at = prompts.map(|n| n + step);
+            decode.write("ids", bytemuck::cast_slice(&[token(0, at[0]), token(1, at[1])]))?;
+            decode.write("positions", &words(&at))?;
+            if decode.has_input("lengths") {
+                decode.write("lengths", &words(&at.map(|n| n + 1)))?;
+            }
+            decode.run()?;
+            compare(&decode.read_f32("logits")?, &expected, at, WHOLE)?;
+        }
+    }
+    Ok(())
+}
+
+/// The logits at all positions of both texts, decided as if they came token by token.
+fn read_whole(model: &dyn Decoder, values: &mut Values, time: usize) -> Result<Array> {
+    let mut g = Graph::new();
+    let ids = g.input("ids", [2, time], DType::U32)?;
+    let lengths = g.input("lengths", [2], DType::U32)?;
+    values.insert("ids".into(), Array::from_fn([2, time], |i| f64::from(token(i / time, i % time))));
+    values.insert("lengths".into(), Array::from_fn([2], |_| time as f64));
+    let inputs = Inputs { memory: Memory::Prefill { capacity: time, lengths }, ..Inputs::new(&mut g, ids)? };
+    let hidden = model.hidden(&mut g, &inputs)?;
+    let logits = model.logits(&mut g, hidden.states)?;
+    let found = g.evaluate(values, &[logits])?.remove(0);
+    let selected: Vec<Tensor> =
+        hidden.routing.iter().filter(|(name, _)| name.starts_with("router_logits")).map(|(_, t)| *t).collect();
+    for logits in g.evaluate(values, &selected)? {
+        let yes = logits.data.iter().filter(|l| **l >= 0.0).count();
+        if yes == 0 || yes == logits.data.len() {
+            return Err(Error::Graph("a router says the same of all tokens: the test would show little".into()));
+        }
+    }
+    Ok(found)
+}
+
+fn compare(got: &[f32], expected: &Array, at: [usize; 2], time: usize) -> Result<(), Failed> {
+    for (row, &t) in at.iter().enumerate() {
+        let expected = expected.row(row * time + t);
+        let size = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+        let got = &got[row * expected.len()..][..expected.len()];
+        let errors = got.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs() / size);
+        let error = errors.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
+        if !(error <= 1e-4) {
+            return Err(format!("the logits at position {t} of row {row} are off by {error:.1e}").into());
+        }
+    }
+    Ok(())
+}
+
+/// A whole step: loss and gradients.
+fn step(model: &dyn Decoder, batch: usize, time: usize) -> Result<Graph> {
+    let mut g = Graph::new();
+    let ids = g.input("ids", [batch, time], DType::U32)?;
+    let labels = g.input("labels", [batch, time], DType::I32)?;
+    let inputs = Inputs::new(&mut g, ids)?;
+    let hidden = model.hidden(&mut g, &inputs)?;
+    let mut loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
+    if let Some(auxiliary) = hidden.auxiliary {
+        loss = ops::add(&mut g, loss, auxiliary)?;
+    }
+    let parameters: Vec<(String, Tensor)> = g.parameters().map(|(n, t)| (n.to_owned(), t)).collect();
+    let tensors: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
+    for ((name, _), gradient) in parameters.iter().zip(g.differentiate(loss, &tensors)?) {
+        let gradient = gradient.ok_or_else(|| Error::Graph(format!("{name} has no gradient")))?;
+        g.output(&format!("grad.{name}"), gradient)?;
+    }
+    Ok(g)
+}
+
+fn same_bits(gpu: &Gpu) -> Result<(), Failed> {
+    let model = decoder(&mor(json!({})))?;
+    let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
+    let g = step(model.as_ref(), 2, 40)?;
+    let run = || -> Result<Vec<Vec<u8>>> {
+        let program = Program::new(gpu, &g, &weights)?;
+        let ids: Vec<u32> = (0..80).map(|i| token(i / 40, i % 40)).collect();
+        program.write("ids", bytemuck::cast_slice(&ids))?;
+        program.write("labels", bytemuck::cast_slice(&ids))?;
+        program.run()?;
+        g.outputs().iter().map(|(name, _)| program.read(name)).collect()
+    };
+    if run()? == run()? { Ok(()) } else { Err("two runs differ".into()) }
+}
+
+/// However often a layer is used, it has one set of weights, and each has one gradient: the sum over its uses.
+fn weights_are_one() -> Result<(), Failed> {
+    for routing in ["none", "expert_choice", "token_choice"] {
+        let names = |layers: usize, recursions: usize| -> Result<Vec<String>> {
+            let config = json!({"routing": routing, "num_hidden_layers": layers, "num_recursions": recursions});
+            let g = step(decoder(&mor(config))?.as_ref(), 1, 12)?;
+            Ok(g.parameters().map(|(name, _)| name.to_owned()).filter(|name| !name.contains("router")).collect())
+        };
+        let (once, thrice) = (names(4, 1)?, names(8, 3)?);
+        if once != thrice || once.len() != 2 + 4 * 9 {
+            return Err(format!("{routing}: {} and {} weights", once.len(), thrice.len()).into());
+        }
+    }
+    Ok(())
+}
+
+/// What a training step computes and moves for a last recursion over a third of the tokens, beside one over all.
+fn a_third_costs_less_than_half() -> Result<(), Failed> {
+    let caps = Caps::baseline();
+    let cost = |capacity: &[f64]| -> Result<[f64; 2]> {
+        let recursions = capacity.len();
+        let config = json!({"hidden_size": 256, "num_attention_heads": 4, "head_dim": 64, "intermediate_size": 680,
+                            "num_recursions": recursions, "num_hidden_layers": 2 + 2 * recursions,
+                            "max_position_embeddings": 512, "capacity": capacity});
+        let recording = Recording::new(&step(decoder(&mor(config))?.as_ref(), 2, 512)?, &caps)?;
+        Ok([recording.flops() as f64, recording.bytes() as f64])
+    };
+    let (one, full, third) = (cost(&[1.0])?, cost(&[1.0, 1.0])?, cost(&[1.0, 0.3334])?);
+    for (what, i) in [("operations", 0), ("bytes", 1)] {
+        let share = (third[i] - one[i]) / (full[i] - one[i]);
+        println!("{what}: {share:.3} of a full recursion");
+        if !(share <= 0.45) {
+            return Err(format!("{what}: {share:.3} of a full recursion").into());
+        }
+    }
+    Ok(())
+}
