@@ -513,15 +513,15 @@ fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The loss of fresh models on held-out expressions falls to what guessing a digit gives, and below.
+/// Fresh models learn to do better on held-out expressions than to guess a digit, whose loss is 2.3.
 fn structured_models_learn(gpu: &Gpu) -> Result<(), Failed> {
     let vocabulary = listops::NAMES.len();
     for config in [gpt2(json!({"vocab_size": vocabulary})), llama(json!({"vocab_size": vocabulary}))] {
         let model: Arc<dyn Decoder> = decoder(&config)?.into();
-        let task = ListOps { depth: 1..=2, arguments: 2..=3, length: 12, structure: true };
+        let task = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, structure: true };
         let weights = Weights::new(gpu);
         model.initialise(&weights, 1)?;
-        let (rows, steps) = (32, 60);
+        let (rows, steps) = (64, 80);
         let plain = LanguageModel { model, rows, length: task.length, options: CrossEntropyOptions::default() };
         let objective = StructuredLanguageModel(plain);
         let run = RunOptions { steps, ..Default::default() };
@@ -536,7 +536,7 @@ fn structured_models_learn(gpu: &Gpu) -> Result<(), Failed> {
         }
         trainer.reports(0, &mut |_: &wgformer::train::Event| ())?;
         let after = trainer.evaluate(&held_out)?;
-        if !((before - (vocabulary as f64).ln()).abs() < 0.1 && after < 10.0_f64.ln()) {
+        if !((before - (vocabulary as f64).ln()).abs() < 0.1 && after < 2.0) {
             return Err(format!("{}: the loss went from {before} to {after}", config["model_type"]).into());
         }
     }

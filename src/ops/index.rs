@@ -18,6 +18,7 @@ static TABLE_F16X4: Snippet = Snippet::new("table_f16x4", include_str!("../../sh
 static TABLE_BF16: Snippet = Snippet::new("table_bf16", include_str!("../../shaders/common/table_bf16.wgsl"));
 static TABLE_BF16X4: Snippet = Snippet::new("table_bf16x4", include_str!("../../shaders/common/table_bf16x4.wgsl"));
 static TABLE_BLOCKS: Snippet = Snippet::new("table_blocks", include_str!("../../shaders/common/table_blocks.wgsl"));
+static TABLE_U32: Snippet = Snippet::new("table_u32", include_str!("../../shaders/common/table_u32.wgsl"));
 static GATHER_ROWS: Kernel = Kernel::new("gather_rows", include_str!("../../shaders/gather_rows.wgsl"));
 static SCATTER_ROWS: Kernel = Kernel::new("scatter_rows", include_str!("../../shaders/scatter_rows.wgsl"));
 static SCATTER_PARTIALS: Kernel = Kernel::new("scatter_partials", include_str!("../../shaders/scatter_partials.wgsl"));
@@ -90,7 +91,7 @@ pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
     gather_into(cx, &table, &index, &out)
 }
 
-/// Gathers rows of `table` (rows, C), of any float or quantised type, by `index`.
+/// Gathers rows of `table` (rows, C), of words or of any float or quantised type, by `index`.
 ///
 /// A table that is larger than a binding takes one dispatch for each window of it.
 pub(super) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &View, out: &View) -> Result<()> {
@@ -101,6 +102,7 @@ pub(super) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &View, out: 
         (DType::BF16, false) => (&TABLE_BF16, 1),
         (DType::BF16, true) => (&TABLE_BF16X4, 4),
         (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => (&TABLE_BLOCKS, 4),
+        (DType::U32, _) => (&TABLE_U32, 1),
         (_, false) => (&TABLE_F32, 1),
         (_, true) => (&TABLE_F32X4, 4),
     };

@@ -187,8 +187,32 @@ pub(super) fn cases() -> Vec<Case> {
     for variant in AttentionVariant::ALL {
         cases.extend(sweep(Some(variant)));
     }
+    cases.push(gathered_case());
     cases.push(cache_case());
     cases
+}
+
+/// Tokens of a text are picked on the device, and their rows of the structure with them; the last slot is empty.
+fn gathered_case() -> Case {
+    let (batch, text, picked, width) = (2, 70, 33, 12);
+    let spans = (0..batch).flat_map(|b| random_spans(text, b as u64)).flatten().map(f64::from);
+    let index = |i: usize| {
+        if i % picked + 1 == picked { (batch * text) as f64 } else { (i / picked * text + i % picked * 2) as f64 }
+    };
+    let feeds = vec![
+        Feed::normal("x", [batch * text, width]),
+        Feed::given("structure", [batch * text, 3], DType::U32, spans),
+        Feed::given("index", [batch * picked], DType::U32, (0..batch * picked).map(index)),
+        Feed::given("lengths", [batch], DType::U32, [picked as f64 - 1.0; 2]),
+    ];
+    Case::new("attention of picked tokens of a tree", feeds, move |g, x| {
+        let rows = ops::gather_rows(g, x[0], x[2])?;
+        let heads = ops::reshape(g, rows, [batch, picked, 1, width])?;
+        let spans = ops::gather_words(g, x[1], x[2])?;
+        let structure = Some(ops::reshape(g, spans, [batch, picked, 3])?);
+        let options = AttentionOptions { causal: true, structure, lengths: Some(x[3]), ..Default::default() };
+        Ok(vec![ops::attention(g, heads, heads, heads, &options)?])
+    })
 }
 
 /// Three tokens in two batch rows go into a cache; one position is outside.

@@ -23,6 +23,13 @@ pub(super) fn cases() -> Vec<Case> {
         let name = format!("scatter_rows {count} to [{rows}, {columns}]");
         cases.push(Case::new(name, feeds, move |g, x| Ok(vec![ops::scatter_rows(g, x[0], x[1], rows)?])));
     }
+    for (rows, columns, count) in [(1, 3, 1), (31, 3, 33), (97, 4, 257)] {
+        let words = Feed::given("x", [rows, columns], DType::U32, mixed(rows * columns, 997));
+        let mut values = mixed(count, rows);
+        values[count / 2] = 4_000_000_000.0;
+        let name = format!("gather_words {count} of [{rows}, {columns}]");
+        cases.push(Case::new(name, vec![words, index(values)], |g, x| Ok(vec![ops::gather_words(g, x[0], x[1])?])));
+    }
     // Long segments: one row; two rows whose border lies inside a chunk; a short one between long ones.
     let patterns: [(&str, fn(usize) -> usize); 3] = [
         ("one row", |_| 2),
