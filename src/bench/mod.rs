@@ -6,6 +6,7 @@
 
 mod ceiling;
 mod compare;
+pub mod experiment;
 mod kernels;
 mod measure;
 mod probe;

@@ -1,0 +1,429 @@
+//! Experiments: models that learn the same thing, compared by what it costs them.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateLimits, Generator, SamplingOptions};
+use crate::gpu::Gpu;
+use crate::graph::Graph;
+use crate::io::Config;
+use crate::models::{self, Decoder, Inputs};
+use crate::nn::Memory;
+use crate::ops::CrossEntropyOptions;
+use crate::program::{Program, Weights};
+use crate::train::{
+    self, Batches, BatchSource, Corpus, Decay, Event, HeldOut, IDS, LABELS, LanguageModel, ListOps, ListOpsBatches,
+    Objective, RunOptions, STRUCTURE, Schedule, StepOptions, StructuredLanguageModel, Trainer,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// Tokens that are decoded to measure how fast.
+const DECODED: usize = 48;
+/// Batches that a held-out loss is taken of.
+const HELD_OUT: usize = 8;
+
+/// One of the models that are compared.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// What it is called in pictures and tables.
+    pub name: String,
+    /// Its `config.json`, but for the vocabulary.
+    pub config: Value,
+    /// Whether attention is limited by the structure of the text, where it has one.
+    pub structured: bool,
+}
+
+/// How all of them learn.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson {
+    /// Sequences of a batch.
+    pub rows: usize,
+    /// Tokens of a sequence.
+    pub length: usize,
+    /// Steps.
+    pub steps: u64,
+    /// The highest learning rate.
+    pub rate: f64,
+    /// The seed of weights and data.
+    pub seed: u64,
+}
+
+/// A point of a learning curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// Steps done.
+    pub step: u64,
+    /// Floating-point operations of training so far.
+    pub flops: f64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// The loss on held-out text, in nats a token.
+    pub loss: f64,
+}
+
+/// How one contender learned from one seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Learned {
+    /// The contender.
+    pub name: String,
+    /// The seed.
+    pub seed: u64,
+    /// Trained values.
+    pub parameters: usize,
+    /// Operations of the forward pass for one token.
+    pub forward_flops: u64,
+    /// The held-out loss on the way.
+    pub curve: Vec<Point>,
+    /// The held-out loss where decisions may not depend on later tokens, as in decoding.
+    pub causal_loss: f64,
+    /// Recursions that a token goes through on average in decoding, of models that recur.
+    pub depth: Option<f64>,
+    /// Tokens decoded a second, one sequence at a time.
+    pub decoded_per_second: f64,
+    /// Shares of right answers by depth of nesting, where there are answers.
+    pub accuracy: Vec<(usize, f64)>,
+}
+
+/// The `config.json` of a small Llama for experiments.
+#[must_use]
+pub fn llama(layers: usize, width: usize, inner: usize, length: usize) -> Value {
+    json!({
+        "model_type": "llama", "hidden_size": width, "num_hidden_layers": layers, "intermediate_size": inner,
+        "num_attention_heads": width / 16, "num_key_value_heads": width / 16, "max_position_embeddings": 2 * length,
+        "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
+    })
+}
+
+/// A `config.json` with other keys besides, or instead.
+#[must_use]
+pub fn with(mut config: Value, keys: Value) -> Value {
+    if let (Value::Object(config), Value::Object(keys)) = (&mut config, keys) {
+        config.extend(keys);
+    }
+    config
+}
+
+/// Experts instead of a dense network, at equal operations and at equal parameters.
+#[must_use]
+pub fn expert_contenders(length: usize) -> Vec<Contender> {
+    let experts = |count: usize, k: usize| {
+        let keys = json!({"model_type": "mixtral", "num_local_experts": count, "num_experts_per_tok": k,
+                          "norm_topk_prob": k > 1, "router_aux_loss_coef": 0.01});
+        with(llama(4, 64, 176 / k, length), keys)
+    };
+    contenders([
+        ("dense", llama(4, 64, 176, length)),
+        ("8 experts, top-2", experts(8, 2)),
+        ("8 experts, top-1", experts(8, 1)),
+        ("dense, 4 x as wide", llama(4, 64, 704, length)),
+    ])
+}
+
+/// Recursion with and without routers, and the model whose layers are all its own.
+#[must_use]
+pub fn recursion_contenders(length: usize) -> Vec<Contender> {
+    let recursive = |recursions: usize, routing: &str| {
+        let keys = json!({"model_type": "mor", "num_recursions": recursions, "sharing": "middle_cycle", "routing": routing});
+        with(llama(8, 64, 176, length), keys)
+    };
+    contenders([
+        ("unrolled, 8 layers", llama(8, 64, 176, length)),
+        ("recursive, R = 2", recursive(2, "none")),
+        ("recursive, R = 3", recursive(3, "none")),
+        ("MoR expert choice, R = 2", recursive(2, "expert_choice")),
+        ("MoR expert choice, R = 3", recursive(3, "expert_choice")),
+        ("MoR token choice, R = 3", recursive(3, "token_choice")),
+    ])
+}
+
+/// Recursion on nested expressions, against dense models of equal parameters and of equal operations.
+#[must_use]
+pub fn nesting_contenders(length: usize) -> Vec<Contender> {
+    let mor = with(
+        llama(8, 64, 176, length),
+        json!({"model_type": "mor", "num_recursions": 3, "sharing": "middle_cycle", "routing": "expert_choice",
+               "capacity": [1.0, 1.0, 1.0]}),
+    );
+    let routed = with(mor.clone(), json!({"capacity": [1.0, 0.75, 0.5]}));
+    let mut all = contenders([
+        ("dense, equal parameters", llama(4, 64, 176, length)),
+        ("dense, equal operations", llama(8, 64, 176, length)),
+        ("recursive, R = 3", with(mor, json!({"routing": "none"}))),
+        ("MoR, R = 3", routed.clone()),
+    ]);
+    let structured = [("dense, equal operations, tree", llama(8, 64, 176, length)), ("MoR, R = 3, tree", routed)];
+    all.extend(contenders(structured).into_iter().map(|contender| Contender { structured: true, ..contender }));
+    all
+}
+
+fn contenders<const N: usize>(all: [(&str, Value); N]) -> Vec<Contender> {
+    all.map(|(name, config)| Contender { name: name.into(), config, structured: false }).into()
+}
+
+/// One contender learns a text.
+///
+/// # Errors
+/// Those of the model and of training.
+pub fn learn_text(
+    gpu: &Gpu,
+    contender: &Contender,
+    corpus: &Corpus,
+    vocabulary: usize,
+    lesson: &Lesson,
+    watch: &mut dyn FnMut(u64),
+) -> Result<Learned> {
+    let model = decoder(contender, vocabulary)?;
+    let objective = language(&model, lesson);
+    let mut source = Batches::new(corpus.train.clone(), lesson.rows, lesson.length, lesson.seed)?;
+    let mut held_out = train::held_out(&corpus.held_out, lesson.rows, lesson.length);
+    held_out.truncate(HELD_OUT);
+    let (weights, curve) = learn(gpu, &model, &objective, lesson, &mut source, &held_out, watch)?;
+    let (causal_loss, depth) = causal(gpu, model.as_ref(), &weights, lesson, &held_out)?;
+    Ok(Learned {
+        name: contender.name.clone(),
+        seed: lesson.seed,
+        parameters: model.parameter_count()?,
+        forward_flops: model.forward_flops(lesson.length / 2),
+        curve,
+        causal_loss,
+        depth,
+        decoded_per_second: decoding(gpu, &model, &weights, lesson, &corpus.held_out)?,
+        accuracy: Vec::new(),
+    })
+}
+
+/// One contender learns to evaluate nested expressions of depths up to `trained`, and is asked for others, deeper ones too.
+///
+/// # Errors
+/// Those of the model and of training.
+pub fn learn_nesting(
+    gpu: &Gpu,
+    contender: &Contender,
+    (trained, asked): (usize, usize),
+    lesson: &Lesson,
+    watch: &mut dyn FnMut(u64),
+) -> Result<Learned> {
+    let task = |depth| ListOps { depth, arguments: 2..=4, length: lesson.length, structure: contender.structured };
+    let model = decoder(contender, train::listops::NAMES.len())?;
+    let plain = language(&model, lesson);
+    let structured = StructuredLanguageModel(plain.clone());
+    let objective: &dyn Objective = if contender.structured { &structured } else { &plain };
+    let learned = task(1..=trained);
+    let mut source = ListOpsBatches::new(learned.clone(), lesson.rows, lesson.seed)?;
+    let held_out = learned.held_out(lesson.rows, HELD_OUT * lesson.rows, lesson.seed)?;
+    let (weights, curve) = learn(gpu, &model, objective, lesson, &mut source, &held_out, watch)?;
+    let questions = Questions::new(gpu, model.as_ref(), &weights, lesson, contender.structured)?;
+    let mut accuracy = Vec::new();
+    for depth in 1..=asked {
+        let batches = task(depth..=depth).held_out(lesson.rows, HELD_OUT * lesson.rows, lesson.seed)?;
+        accuracy.push((depth, questions.right(&batches)?));
+    }
+    Ok(Learned {
+        name: contender.name.clone(),
+        seed: lesson.seed,
+        parameters: model.parameter_count()?,
+        forward_flops: model.forward_flops(lesson.length / 2),
+        causal_loss: curve.last().map_or(f64::NAN, |point| point.loss),
+        curve,
+        depth: None,
+        decoded_per_second: 0.0,
+        accuracy,
+    })
+}
+
+fn decoder(contender: &Contender, vocabulary: usize) -> Result<Arc<dyn Decoder>> {
+    let config = with(contender.config.clone(), json!({"vocab_size": vocabulary}));
+    Ok(models::decoder(&Config::new(contender.name.as_str(), config)?)?.into())
+}
+
+fn language(model: &Arc<dyn Decoder>, lesson: &Lesson) -> LanguageModel {
+    LanguageModel {
+        model: model.clone(),
+        rows: lesson.rows,
+        length: lesson.length,
+        options: CrossEntropyOptions::default(),
+    }
+}
+
+/// Trains, and measures on the way.
+fn learn(
+    gpu: &Gpu,
+    model: &Arc<dyn Decoder>,
+    objective: &dyn Objective,
+    lesson: &Lesson,
+    source: &mut dyn BatchSource,
+    held_out: &[HeldOut],
+    watch: &mut dyn FnMut(u64),
+) -> Result<(Weights, Vec<Point>)> {
+    let weights = Weights::new(gpu);
+    model.initialise(&weights, lesson.seed)?;
+    let run = RunOptions {
+        steps: lesson.steps,
+        seed: lesson.seed,
+        evaluate_every: (lesson.steps / 10).max(1),
+        ..RunOptions::default()
+    };
+    let decay = Decay::Cosine { floor: 0.1 };
+    let schedule = Schedule { peak: lesson.rate, warmup: lesson.steps / 20, steps: lesson.steps, decay };
+    let mut trainer = Trainer::new(gpu, &weights, objective, StepOptions::default(), run, schedule)?;
+    let tokens = (lesson.rows * lesson.length) as f64;
+    let step_flops = 3.0 * model.forward_flops(lesson.length / 2) as f64 * tokens;
+    // The time of evaluations is not that of training.
+    let (mut curve, mut seconds, mut last) = (Vec::new(), 0.0, Instant::now());
+    let mut progress = |event: &Event| {
+        match event {
+            Event::Step(step) => {
+                // The first step makes the pipelines.
+                if step.step > 1 {
+                    seconds += last.elapsed().as_secs_f64();
+                }
+                watch(step.step);
+            }
+            Event::Evaluated { step, loss, .. } => {
+                curve.push(Point { step: *step, flops: *step as f64 * step_flops, seconds, loss: *loss });
+            }
+            Event::Saved { .. } => (),
+        }
+        last = Instant::now();
+    };
+    trainer.run(source, held_out, &AtomicBool::new(false), &mut |_, _| Ok(None), &mut progress)?;
+    Ok((weights, curve))
+}
+
+/// The held-out loss with decisions as in decoding, and the recursions of a token.
+fn causal(
+    gpu: &Gpu,
+    model: &dyn Decoder,
+    weights: &Weights,
+    lesson: &Lesson,
+    held_out: &[HeldOut],
+) -> Result<(f64, Option<f64>)> {
+    let shape = [lesson.rows, lesson.length];
+    let mut g = Graph::new();
+    let ids = g.input(IDS, shape, DType::U32)?;
+    let labels = g.input(LABELS, shape, DType::I32)?;
+    let lengths = g.input("lengths", [lesson.rows], DType::U32)?;
+    let memory = Memory::Prefill { capacity: lesson.length, lengths };
+    let inputs = Inputs { memory, ..Inputs::new(&mut g, ids)? };
+    let hidden = model.hidden(&mut g, &inputs)?;
+    let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
+    g.output("loss", loss)?;
+    let depth = hidden.routing.iter().find(|(name, _)| name == "depths").map(|(_, tensor)| *tensor);
+    if let Some(depth) = depth {
+        g.output("depths", depth)?;
+    }
+    let store = weights.fork();
+    let program = Program::new(gpu, &g, &store)?;
+    let whole = vec![lesson.length as u32; lesson.rows];
+    let (mut sum, mut count, mut depths) = (0.0, 0.0, Vec::new());
+    for batch in held_out {
+        for (name, bytes) in &batch.feeds {
+            program.write(name, bytes)?;
+        }
+        program.write("lengths", bytemuck::cast_slice(&whole))?;
+        program.run()?;
+        sum += f64::from(program.read_f32("loss")?[0]) * batch.weight;
+        count += batch.weight;
+        if depth.is_some() {
+            let taken: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read("depths")?);
+            depths.extend(taken.into_iter().map(f64::from));
+        }
+    }
+    let mean = depths.iter().sum::<f64>() / depths.len().max(1) as f64;
+    Ok((sum / count, depth.map(|_| mean)))
+}
+
+/// Tokens that one sequence gains a second, caches and all.
+fn decoding(
+    gpu: &Gpu,
+    model: &Arc<dyn Decoder>,
+    weights: &Weights,
+    lesson: &Lesson,
+    text: &[u32],
+) -> Result<f64> {
+    let prompt = text[..text.len().min(lesson.length / 2)].to_vec();
+    let limits = GenerateLimits { batch: 1, max_tokens: (prompt.len() + DECODED).min(model.dimensions().positions) };
+    let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
+    let mut times = Vec::new();
+    generator.generate(&[prompt], &SamplingOptions::greedy(DECODED), |_| {
+        times.push(Instant::now());
+        ControlFlow::Continue(())
+    })?;
+    // The first token waits for the prompt, the second for the pipelines of decoding.
+    match times.as_slice() {
+        [_, from, .., to] => Ok((times.len() - 2) as f64 / to.duration_since(*from).as_secs_f64()),
+        _ => Err(Error::input("decoding", "too few tokens were made to measure their speed")),
+    }
+}
+
+/// A model that is asked for the values of expressions.
+struct Questions {
+    program: Program,
+    vocabulary: usize,
+}
+
+impl Questions {
+    fn new(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, lesson: &Lesson, structured: bool) -> Result<Self> {
+        let (rows, length) = (lesson.rows, lesson.length);
+        let mut g = Graph::new();
+        let ids = g.input(IDS, [rows, length], DType::U32)?;
+        let mut inputs = Inputs::new(&mut g, ids)?;
+        if structured {
+            inputs = inputs.with_structure(g.input(STRUCTURE, [rows, length, 3], DType::U32)?);
+        }
+        let hidden = model.hidden(&mut g, &inputs)?;
+        let logits = model.logits(&mut g, hidden.states)?;
+        g.output("logits", logits)?;
+        Ok(Self { program: Program::new(gpu, &g, weights)?, vocabulary: model.dimensions().vocabulary })
+    }
+
+    /// The share of right answers.
+    fn right(&self, batches: &[HeldOut]) -> Result<f64> {
+        let (mut right, mut asked) = (0, 0);
+        for batch in batches {
+            let mut labels: Vec<i32> = Vec::new();
+            for (name, bytes) in &batch.feeds {
+                if name == LABELS {
+                    labels = bytemuck::pod_collect_to_vec(bytes);
+                } else {
+                    self.program.write(name, bytes)?;
+                }
+            }
+            self.program.run()?;
+            let logits = self.program.read_f32("logits")?;
+            for (label, row) in labels.iter().zip(logits.chunks_exact(self.vocabulary)).filter(|(label, _)| **label >= 0) {
+                let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as i32);
+                right += usize::from(best == Some(*label));
+                asked += 1;
+            }
+        }
+        Ok(right as f64 / asked.max(1) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contenders_are_models_of_comparable_cost() -> Result<()> {
+        let cost = |contender: &Contender| -> Result<(f64, f64)> {
+            let model = decoder(contender, 80)?;
+            Ok((model.forward_flops(32) as f64, model.parameter_count()? as f64))
+        };
+        let experts = expert_contenders(64);
+        let (dense, top2) = (cost(&experts[0])?, cost(&experts[1])?);
+        assert!((top2.0 / dense.0 - 1.0).abs() < 0.05, "{top2:?} {dense:?}");
+        let nesting = nesting_contenders(64);
+        let (equal, mor) = (cost(&nesting[0])?, cost(&nesting[3])?);
+        assert!((mor.1 / equal.1 - 1.0).abs() < 0.05, "{mor:?} {equal:?}");
+        for contender in recursion_contenders(64) {
+            cost(&contender)?;
+        }
+        Ok(())
+    }
+}
