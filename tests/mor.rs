@@ -5,6 +5,7 @@ mod common;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator};
 use wgformer::graph::{Array, Values};
 use wgformer::io::Config;
@@ -13,6 +14,7 @@ use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
 use wgformer::nn::Memory;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
+use wgformer::train::{Batches, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer};
 use wgformer::{DType, Error, Gpu, Graph, Program, Recording, Result, Tensor, Weights};
 
 fn main() {
@@ -25,6 +27,8 @@ fn main() {
             let name = format!("[{name}] decoding gives the logits of reading: {title}");
             trials.push(turn.trial(name, move |gpu| decoding_follows_reading(gpu, &config)));
         }
+        trials
+            .push(turn.trial(format!("[{name}] recursions learn, and computing them again changes nothing"), learning));
         trials.push(turn.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -204,6 +208,51 @@ fn same_bits(gpu: &Gpu) -> Result<(), Failed> {
         g.outputs().iter().map(|(name, _)| program.read(name)).collect()
     };
     if run()? == run()? { Ok(()) } else { Err("two runs differ".into()) }
+}
+
+/// Both kinds of routers train, with the same bits whether activations are kept or computed again; a bias that follows the
+/// loads moves in steps of its rate.
+fn learning(gpu: &Gpu) -> Result<(), Failed> {
+    const STEPS: usize = 16;
+    let text: Arc<[u32]> = (0..400).map(|i| [5, 17, 3, 81, 42, 0, 61, 8, 77, 29, 50][i % 11]).collect();
+    let token_choice = json!({"routing": "token_choice", "router_bias": 0.125, "num_modules": 2});
+    for config in [mor(json!({"sampling": "aux_router"})), mor(token_choice)] {
+        let run = |recompute: bool| -> Result<(Vec<f32>, Vec<u8>, Trainer)> {
+            let (model, options) = (decoder(&config)?.into(), CrossEntropyOptions::default());
+            let objective = LanguageModel { model, rows: 3, length: 17, options };
+            let weights = Weights::new(gpu);
+            objective.model.initialise(&weights, 1)?;
+            let options = StepOptions { recompute, ..StepOptions::default() };
+            let schedule = Schedule::constant(0.01);
+            let mut trainer = Trainer::new(gpu, &weights, &objective, options, RunOptions::default(), schedule)?;
+            let (mut data, mut losses) = (Batches::new(text.clone(), 3, 17, 2)?, Vec::new());
+            for _ in 0..STEPS {
+                trainer.submit_step(&mut data)?;
+            }
+            trainer.reports(0, &mut |event: &Event| {
+                if let Event::Step(step) = event {
+                    losses.push(step.report.loss);
+                }
+            })?;
+            Ok((losses, trainer.weights().download("flat.parameters")?, trainer))
+        };
+        let (plain, again) = (run(false)?, run(true)?);
+        if plain.0 != again.0 || plain.1 != again.1 {
+            return Err(format!("{:?} and {:?} differ", plain.0, again.0).into());
+        }
+        if !(plain.0[STEPS - 1] < 0.8 * plain.0[0]) {
+            return Err(format!("the loss went from {} to {}", plain.0[0], plain.0[STEPS - 1]).into());
+        }
+        if config["routing"] == "token_choice" {
+            let bytes = plain.2.weights().download("model.router.bias")?;
+            let bias: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+            let steps = |x: &f32| (x / 0.125).fract() == 0.0 && x.abs() <= 0.125 * STEPS as f32;
+            if !bias.iter().all(steps) || bias.iter().all(|x| *x == 0.0) {
+                return Err(format!("the bias is {bias:?}").into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// However often a layer is used, it has one set of weights, and each has one gradient: the sum over its uses.

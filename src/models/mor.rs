@@ -236,7 +236,7 @@ impl Mor {
         };
         match &self.routing {
             Routing::ExpertChoice(choice) => choice.run(g, tokens, inputs.memory, block),
-            Routing::TokenChoice(choice) => choice.run(g, tokens, inputs.memory, block),
+            Routing::TokenChoice(choice) => choice.run(g, tokens, inputs.memory, inputs.training, block),
             Routing::None => Err(crate::Error::Graph("a model without routers has nothing to route".into())),
         }
     }
@@ -265,6 +265,7 @@ impl Decoder for Mor {
             Routing::TokenChoice(choice) => {
                 config["routing"] = "token_choice".into();
                 config["num_modules"] = choice.modules.into();
+                config["router_bias"] = shortest(choice.bias_rate).into();
                 choice.router
             }
         };
@@ -436,7 +437,8 @@ fn token_choice(config: &Config, recursions: usize, modules: usize, shared: bool
         let message = "is true; with several modules no recursion has keys and values of all tokens";
         return Err(config.refuse("kv_sharing", message));
     }
-    Ok(TokenChoice { router, recursions, modules, shared, biased: false })
+    let bias_rate = coefficient(config, "router_bias", 0.0)?;
+    Ok(TokenChoice { router, recursions, modules, shared, bias_rate })
 }
 
 #[cfg(test)]
@@ -458,7 +460,7 @@ mod tests {
             json!({}),
             json!({"sampling": "aux_router", "router": "mlp", "router_function": null, "capacity": [1.0, 0.5, 0.5]}),
             json!({"sharing": "cycle", "num_hidden_layers": 6, "router_function": "tanh", "kv_sharing": true}),
-            json!({"routing": "token_choice", "num_modules": 3, "router_function": "sigmoid", "router_z_coef": 1e-5}),
+            json!({"routing": "token_choice", "num_modules": 3, "router_function": "sigmoid", "router_bias": 0.001}),
             json!({"routing": "none", "sharing": "middle_sequence"}),
         ] {
             let first = model(more).unwrap();

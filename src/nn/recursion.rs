@@ -170,6 +170,13 @@ pub struct ExpertChoice {
     pub shared: bool,
 }
 
+/// What routers leave behind: their losses, and what they did.
+#[derive(Default)]
+struct Record {
+    losses: Vec<Tensor>,
+    routing: Vec<(String, Tensor)>,
+}
+
 /// One recursion's tokens before and behind its choice.
 struct Level {
     rows: Tensor,
@@ -200,11 +207,10 @@ impl ExpertChoice {
         mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
     ) -> Result<Recursed> {
         let [_, time, _] = g.shape(tokens.states).expect("states")?;
-        let (mut tokens, mut levels, mut losses, mut routing) = (tokens, Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut levels, mut record) = (tokens, Vec::new(), Record::default());
         for turn in 0..self.capacity.len() {
             let scope = format!("recursions.{turn}");
-            let (level, kept, gates) =
-                g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, time, &mut losses, &mut routing))?;
+            let (level, kept, gates) = g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, time, &mut record))?;
             let pass = Pass { module: 0, turn, tokens: kept, memory: kept.memory(g, memory, turn, self.shared)? };
             let out = block(g, pass)?;
             tokens = g.scope(&scope, |g| {
@@ -224,6 +230,7 @@ impl ExpertChoice {
                 rows = ops::place_rows(g, level.rows, rows, selected.index, selected.inverse)?;
             }
         }
+        let Record { losses, mut routing } = record;
         let auxiliary = total(g, &losses)?;
         routing.push(("aux_loss".into(), auxiliary));
         Ok(Recursed { states: ops::reshape(g, rows, dims)?, auxiliary, routing })
@@ -237,8 +244,7 @@ impl ExpertChoice {
         memory: Memory,
         turn: usize,
         time: usize,
-        losses: &mut Vec<Tensor>,
-        routing: &mut Vec<(String, Tensor)>,
+        record: &mut Record,
     ) -> Result<(Level, Tokens, Tensor)> {
         let [batch, count] = g.shape(tokens.positions).expect("positions")?;
         let logits_of = |g: &mut Graph, prefix: &str, states: Tensor| {
@@ -265,7 +271,7 @@ impl ExpertChoice {
             Some(selected) => selected.inverse,
             None => g.constant("all", Array::from_fn([batch * count], |i| i as f64), DType::U32),
         };
-        losses.push(ops::selection_loss(g, trained, inverse, tokens.lengths, self.router.loss)?);
+        record.losses.push(ops::selection_loss(g, trained, inverse, tokens.lengths, self.router.loss)?);
         let rows = tokens.rows(g)?;
         let mut flat = ops::reshape(g, logits, [batch * count, 1])?;
         let kept = match &selected {
@@ -278,8 +284,8 @@ impl ExpertChoice {
             }
             None => *tokens,
         };
-        routing.push((format!("router_logits.{turn}"), logits));
-        routing.push((format!("selected.{turn}"), kept.positions));
+        record.routing.push((format!("router_logits.{turn}"), logits));
+        record.routing.push((format!("selected.{turn}"), kept.positions));
         let gates = self.router.gates(g, flat)?;
         let gates = ops::reshape(g, gates, [g.shape(flat).rows()])?;
         Ok((Level { rows, selected }, kept, gates))
@@ -300,12 +306,13 @@ pub struct TokenChoice {
     pub modules: usize,
     /// Recursions after the first attend to keys and values of the first.
     pub shared: bool,
-    /// `model.router.bias`, a state that is added to `p` where the depth is chosen.
-    pub biased: bool,
+    /// Above 0, `model.router.bias` is added to `p` where the depth is chosen, and each step of training moves it by so much
+    /// towards even loads (arXiv 2408.15664).
+    pub bias_rate: f32,
 }
 
 impl TokenChoice {
-    /// Adds the recursions; `block` adds one use of a block and gives its states.
+    /// Adds the recursions, `training` if this is a step of training; `block` adds one use of a block and gives its states.
     ///
     /// # Errors
     /// Those of the ops.
@@ -314,6 +321,7 @@ impl TokenChoice {
         g: &mut Graph,
         tokens: Tokens,
         memory: Memory,
+        training: bool,
         mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
     ) -> Result<Recursed> {
         let shape = g.shape(tokens.states).clone();
@@ -323,9 +331,16 @@ impl TokenChoice {
         let (logits, way, gates, auxiliary) = g.scope("router", |g| {
             let logits = self.router.logits(g, "model.router", rows, ways)?;
             let chances = self.router.gates(g, logits)?;
-            let bias = if self.biased { Some(g.state("model.router.bias", [ways], DType::F32)?) } else { None };
+            let bias = match self.bias_rate > 0.0 {
+                true => Some(g.parameter("model.router.bias", [ways], DType::F32)?),
+                false => None,
+            };
             let way = ops::argmax_rows(g, chances, bias)?;
-            let loss = ops::balance_loss(g, logits, chances, way, tokens.lengths, self.router.loss)?;
+            let lengths = tokens.lengths;
+            let [loss, shares] = ops::balance_loss_and_shares(g, logits, chances, way, lengths, self.router.loss)?;
+            if let Some(bias) = bias.filter(|_| training) {
+                ops::update_bias(g, bias, shares, self.bias_rate)?;
+            }
             Ok((logits, way, ops::pick(g, chances, way)?, loss))
         })?;
         let ways_of_rows = ops::reshape(g, way, [batch, time])?;
