@@ -11,7 +11,7 @@ use crate::nn::Memory;
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Program, Weights};
 use crate::train::{
-    self, Batches, BatchSource, Corpus, Decay, Event, HeldOut, IDS, LABELS, LanguageModel, ListOps, ListOpsBatches,
+    self, BatchSource, Batches, Corpus, Decay, Event, HeldOut, IDS, LABELS, LanguageModel, ListOps, ListOpsBatches,
     Objective, RunOptions, STRUCTURE, Schedule, StepOptions, StructuredLanguageModel, Trainer,
 };
 use serde::Serialize;
@@ -127,7 +127,8 @@ pub fn expert_contenders(length: usize) -> Vec<Contender> {
 #[must_use]
 pub fn recursion_contenders(length: usize) -> Vec<Contender> {
     let recursive = |recursions: usize, routing: &str| {
-        let keys = json!({"model_type": "mor", "num_recursions": recursions, "sharing": "middle_cycle", "routing": routing});
+        let keys =
+            json!({"model_type": "mor", "num_recursions": recursions, "sharing": "middle_cycle", "routing": routing});
         with(llama(8, 64, 176, length), keys)
     };
     contenders([
@@ -312,14 +313,16 @@ fn causal(
     let hidden = model.hidden(&mut g, &inputs)?;
     let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
     g.output("loss", loss)?;
-    let depth = hidden.routing.iter().find(|(name, _)| name == "depths").map(|(_, tensor)| *tensor);
-    if let Some(depth) = depth {
-        g.output("depths", depth)?;
+    // What each recursion took, or the deepest recursion of each token; a recursion that takes all says nothing.
+    let depths = |name: &str| name.starts_with("taken.") || name == "depth";
+    let routed: Vec<_> = hidden.routing.iter().filter(|(name, _)| depths(name)).cloned().collect();
+    for (name, tensor) in &routed {
+        g.output(name, *tensor)?;
     }
     let store = weights.fork();
     let program = Program::new(gpu, &g, &store)?;
     let whole = vec![lesson.length as u32; lesson.rows];
-    let (mut sum, mut count, mut depths) = (0.0, 0.0, Vec::new());
+    let (mut sum, mut count, mut turns) = (0.0, 0.0, 0.0);
     for batch in held_out {
         for (name, bytes) in &batch.feeds {
             program.write(name, bytes)?;
@@ -328,23 +331,22 @@ fn causal(
         program.run()?;
         sum += f64::from(program.read_f32("loss")?[0]) * batch.weight;
         count += batch.weight;
-        if depth.is_some() {
-            let taken: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read("depths")?);
-            depths.extend(taken.into_iter().map(f64::from));
+        for (name, _) in &routed {
+            let taken: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(name)?);
+            turns += taken.into_iter().map(f64::from).sum::<f64>();
         }
     }
-    let mean = depths.iter().sum::<f64>() / depths.len().max(1) as f64;
-    Ok((sum / count, depth.map(|_| mean)))
+    let tokens = (held_out.len() * lesson.rows * lesson.length) as f64;
+    let mean = match routed.first() {
+        // Depth 0 is one recursion.
+        Some((name, _)) => Some(turns / tokens + f64::from(u8::from(name == "depth"))),
+        None => None,
+    };
+    Ok((sum / count, mean))
 }
 
 /// Tokens that one sequence gains a second, caches and all.
-fn decoding(
-    gpu: &Gpu,
-    model: &Arc<dyn Decoder>,
-    weights: &Weights,
-    lesson: &Lesson,
-    text: &[u32],
-) -> Result<f64> {
+fn decoding(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, lesson: &Lesson, text: &[u32]) -> Result<f64> {
     let prompt = text[..text.len().min(lesson.length / 2)].to_vec();
     let limits = GenerateLimits { batch: 1, max_tokens: (prompt.len() + DECODED).min(model.dimensions().positions) };
     let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
@@ -395,7 +397,9 @@ impl Questions {
             }
             self.program.run()?;
             let logits = self.program.read_f32("logits")?;
-            for (label, row) in labels.iter().zip(logits.chunks_exact(self.vocabulary)).filter(|(label, _)| **label >= 0) {
+            for (label, row) in
+                labels.iter().zip(logits.chunks_exact(self.vocabulary)).filter(|(label, _)| **label >= 0)
+            {
                 let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as i32);
                 right += usize::from(best == Some(*label));
                 asked += 1;

@@ -37,6 +37,8 @@ pub(super) enum Command {
     Bench(BenchArgs),
     /// Compare models with what PyTorch computed from them
     Check(CheckArgs),
+    /// Train models that differ in one thing on the same text, and compare loss by operations, parameters and time
+    Experiment(ExperimentArgs),
 }
 
 /// Where to run and how to print: options that most subcommands take.
@@ -391,6 +393,57 @@ pub(super) struct ProfileArgs {
     /// Write a trace for Perfetto (ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Subject {
+    /// Mixtures of experts against dense models
+    Experts,
+    /// Mixtures of recursions against plain recursion and the unrolled model
+    Recursions,
+    /// Recursion on nested expressions deeper than those learned (ListOps), with and without their tree; needs no text
+    Nesting,
+}
+
+impl Subject {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Experts => "experts",
+            Self::Recursions => "recursions",
+            Self::Nesting => "nesting",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExperimentArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// What is compared
+    #[arg(value_enum)]
+    pub(super) subject: Subject,
+    /// Text files to learn from; a tenth of the text is held out
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(super) data: Vec<PathBuf>,
+    /// Folder for results and pictures
+    #[arg(long, value_name = "DIR", default_value = "runs/experiments")]
+    pub(super) out: PathBuf,
+    /// Seeds, from 0 on
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) seeds: u64,
+    /// Steps of training
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) steps: u64,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8, value_parser = positive())]
+    pub(super) batch: usize,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 64, value_parser = positive())]
+    pub(super) length: usize,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 3e-3)]
+    pub(super) lr: f64,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod check;
 mod device;
 mod devices;
 mod eval;
+mod experiment;
 mod generate;
 mod inspect;
 mod model;
@@ -48,6 +49,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Profile(options) => profile::run(options),
         Command::Bench(options) => bench::run(options),
         Command::Check(options) => check::run(options),
+        Command::Experiment(options) => experiment::run(options),
     }
 }
 

@@ -23,6 +23,8 @@ const GREEN: RGBColor = RGBColor(0x1b, 0x8a, 0x6b);
 const INK: RGBColor = RGBColor(0x26, 0x2b, 0x33);
 const GREY: RGBColor = RGBColor(0x6b, 0x72, 0x80);
 const LIGHT: RGBColor = RGBColor(0xe5, 0xe7, 0xeb);
+/// Colours of curves that are compared.
+const SERIES: [RGBColor; 6] = [INK, BLUE, ORANGE, GREEN, RGBColor(0x8e, 0x44, 0xad), RGBColor(0xb0, 0x3a, 0x48)];
 const FONT: &str = "sans-serif";
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -215,9 +217,10 @@ pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
     let series = |of: fn(&crate::bench::LengthPoint) -> f64| -> Vec<(f64, f64)> {
         points.iter().map(|p| (p.tokens as f64, p.steady() * of(p))).collect()
     };
+    let marks = points.iter().map(|p| p.tokens as f64).collect();
     lines(
-        "tokens of the sequence",
-        "time a token",
+        &Axis::new("tokens of the sequence", marks, plain),
+        &Axis::new("time a token", Vec::new(), seconds),
         &[
             ("in all", INK, series(|p| p.attention + p.rest)),
             ("attention", BLUE, series(|p| p.attention)),
@@ -229,21 +232,46 @@ pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
 /// Seconds a parameter by width, likewise.
 pub(super) fn widths(scaling: &Scaling) -> Result<String> {
     let points = scaling.widths.iter().map(|p| (p.width as f64, p.steady() * p.per_parameter)).collect();
-    lines("width of the model", "time a parameter", &[("a step", BLUE, points)])
+    let marks = scaling.widths.iter().map(|p| p.width as f64).collect();
+    let across = Axis::new("width of the model", marks, plain);
+    lines(&across, &Axis::new("time a parameter", Vec::new(), seconds), &[("a step", BLUE, points)])
 }
 
-fn lines(across: &str, up: &str, series: &[(&str, RGBColor, Vec<(f64, f64)>)]) -> Result<String> {
+/// An axis of curves.
+struct Axis<'a> {
+    label: &'a str,
+    /// Where values stand; powers of ten and what lies between them if not given.
+    marks: Vec<f64>,
+    write: fn(f64) -> String,
+}
+
+impl<'a> Axis<'a> {
+    fn new(label: &'a str, marks: Vec<f64>, write: fn(f64) -> String) -> Self {
+        Self { label, marks, write }
+    }
+
+    /// The factor of room above and below: little where marks are close.
+    fn room(&self) -> f64 {
+        if self.marks.is_empty() { 1.6 } else { 1.03 }
+    }
+
+    fn marks(&self, range: &Range<f64>) -> Vec<f64> {
+        if self.marks.is_empty() { ticks(range) } else { self.marks.clone() }
+    }
+}
+
+fn lines(across: &Axis<'_>, up: &Axis<'_>, series: &[(&str, RGBColor, Vec<(f64, f64)>)]) -> Result<String> {
     let all = || series.iter().flat_map(|(_, _, points)| points.iter().copied());
-    let (xs, ys) = (wider(range(all().map(|p| p.0)), 1.15), wider(range(all().map(|p| p.1)), 1.6));
-    let marks = series.first().map_or(Vec::new(), |(_, _, points)| points.iter().map(|p| p.0).collect());
+    let (xs, ys) = (wider(range(all().map(|p| p.0)), 1.15), wider(range(all().map(|p| p.1)), up.room()));
+    let (x_marks, y_marks) = (across.marks(&xs), up.marks(&ys));
     svg(380, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(12)
-            .margin_right(100)
+            .margin_right(210)
             .x_label_area_size(46)
             .y_label_area_size(96)
-            .build_cartesian_2d(axis(xs, marks), axis(ys.clone(), ticks(&ys)))?;
-        mesh!(chart, across, up, &|v| plain(*v), &|v| seconds(*v));
+            .build_cartesian_2d(axis(xs, x_marks), axis(ys, y_marks))?;
+        mesh!(chart, across.label, up.label, &|v| (across.write)(*v), &|v| (up.write)(*v));
         let mut ends = Vec::new();
         for (name, colour, points) in series {
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
@@ -259,6 +287,24 @@ fn lines(across: &str, up: &str, series: &[(&str, RGBColor, Vec<(f64, f64)>)]) -
         }
         Ok(())
     })
+}
+
+/// Curves of several things on logarithmic axes, each with its name at its end.
+pub(super) fn curves(across: &str, up: &str, all: &[(String, Vec<(f64, f64)>)]) -> Result<String> {
+    let series: Vec<(&str, RGBColor, Vec<(f64, f64)>)> = all
+        .iter()
+        .enumerate()
+        .map(|(index, (name, points))| (name.as_str(), SERIES[index % SERIES.len()], points.clone()))
+        .collect();
+    // Losses are close to each other: marks between the powers of ten.
+    let values = all.iter().flat_map(|(_, points)| points.iter().map(|point| point.1));
+    let range = range(values);
+    let step = ((range.end - range.start) / 5.0).max(1e-3);
+    let step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0].into_iter().find(|nice| *nice >= step).unwrap_or(step);
+    let first = (range.start / step).floor() as i64;
+    let marks = (first..first + 8).map(|i| i as f64 * step).filter(|mark| *mark > 0.0).collect();
+    let across = Axis::new(across, Vec::new(), |value| format!("{value:.0e}"));
+    lines(&across, &Axis::new(up, marks, |value| format!("{value:.2}")), &series)
 }
 
 /// A logarithmic axis with marks at given values.

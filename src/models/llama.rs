@@ -161,7 +161,7 @@ impl Llama {
         &'a self,
         layer: usize,
         inputs: &Inputs,
-        (positions, memory): (Tensor, Memory),
+        (positions, memory, structure): (Tensor, Memory, Option<Tensor>),
         rotary: Rotary<'a>,
     ) -> RotaryBlock<'a> {
         let feed_forward = match self.experts_of(layer) {
@@ -173,7 +173,6 @@ impl Llama {
             },
             None => FeedForward::Dense { inner: self.inner, style: self.style(self.inner_bias) },
         };
-        let structure = inputs.structure;
         RotaryBlock {
             attention: Attention { heads: self.heads, scale: None, positions, memory, structure },
             rotary,
@@ -245,7 +244,7 @@ impl Decoder for Llama {
         let mut gates = Vec::new();
         let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
         for layer in 0..self.layers {
-            let block = self.block(layer, inputs, (inputs.positions, inputs.memory), rotary);
+            let block = self.block(layer, inputs, (inputs.positions, inputs.memory, inputs.structure), rotary);
             (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
                 let BlockOutput { x, added, gate, .. } = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 gates.extend(gate);

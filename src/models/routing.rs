@@ -50,7 +50,9 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
     let input = g.input("ids", [1, ids.len()], DType::U32)?;
     let inputs = Inputs::new(&mut g, input)?;
     let hidden = model.hidden(&mut g, &inputs)?;
-    let decisions: Vec<&(String, Tensor)> = hidden.routing.iter().filter(|(_, t)| g.dtype(*t) == DType::U32).collect();
+    let decides = |name: &str| !name.starts_with("taken.");
+    let decisions: Vec<&(String, Tensor)> =
+        hidden.routing.iter().filter(|(name, t)| g.dtype(*t) == DType::U32 && decides(name)).collect();
     if decisions.is_empty() {
         return Err(Error::input("model", "it has no routers: every token takes the same way"));
     }

@@ -81,6 +81,8 @@ pub struct Tokens {
     pub states: Tensor,
     /// The position of each in its text, `(B, K)` u32.
     pub positions: Tensor,
+    /// The spans of each, `(B, K, 3)` u32, if the text has a structure.
+    pub structure: Option<Tensor>,
     /// How many of a row are there, `(B)` u32; none: all.
     pub lengths: Option<Tensor>,
     /// Whether some tokens of the text may be missing among them.
@@ -99,7 +101,17 @@ impl Tokens {
         let rows = ops::gather_unique(g, matrix, selected.index, selected.inverse)?;
         let [batch, _] = g.shape(self.positions).expect("positions")?;
         let states = ops::reshape(g, rows, [batch, selected.slots, g.shape(matrix).last()])?;
-        Ok(Self { states, positions: selected.positions, lengths: Some(selected.counts), compact: true })
+        let structure = match self.structure {
+            Some(structure) => {
+                let rows = g.shape(structure).rows();
+                let spans = ops::reshape(g, structure, [rows, 3])?;
+                let spans = ops::gather_words(g, spans, selected.index)?;
+                Some(ops::reshape(g, spans, [batch, selected.slots, 3])?)
+            }
+            None => None,
+        };
+        let positions = selected.positions;
+        Ok(Self { states, positions, structure, lengths: Some(selected.counts), compact: true })
     }
 
     /// What attention is told of these tokens in turn `turn` of the block, given what it is told of all tokens. `shared`:
@@ -286,6 +298,7 @@ impl ExpertChoice {
         };
         record.routing.push((format!("router_logits.{turn}"), logits));
         record.routing.push((format!("selected.{turn}"), kept.positions));
+        record.routing.extend(kept.lengths.map(|lengths| (format!("taken.{turn}"), lengths)));
         let gates = self.router.gates(g, flat)?;
         let gates = ops::reshape(g, gates, [g.shape(flat).rows()])?;
         Ok((Level { rows, selected }, kept, gates))
