@@ -12,7 +12,7 @@ fn narrow(x: vec4f) -> f32 { return x.x; }
 
 // Stores the products of row `row`, columns `column` to `column` + 3, as far as they lie in the matrix.
 fn store(at: Place, row: u32, column: u32, product: vec4f) {
-    if (row >= at.rows) { return; }
+    if (row >= at.end) { return; }
     let i = at.batch * p.c_batch + p.c_offset + row * p.c_stride + column;
     let c = p.c_column + column;
     if (column < p.n) { finish(i, c, product.x); }

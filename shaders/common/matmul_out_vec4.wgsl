@@ -12,7 +12,7 @@ fn narrow(x: vec4f) -> vec4f { return x; }
 
 // Stores the products of row `row`, columns `column` to `column` + 3, as far as they lie in the matrix.
 fn store(at: Place, row: u32, column: u32, product: vec4f) {
-    if (row < at.rows && column < p.n) {
+    if (row < at.end && column < p.n) {
         let i = at.batch * p.c_batch + p.c_offset + row * p.c_stride + column;
         finish(i / 4u, (p.c_column + column) / 4u, product);
     }

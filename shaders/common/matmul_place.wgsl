@@ -6,5 +6,5 @@ fn place(tile: u32, rows: u32, columns: u32) -> Place {
     let across_m = (p.m + rows - 1u) / rows;
     let batch = tile / across_n / across_m;
     let row = select(p.m, tile / across_n % across_m * rows, batch < p.batch);
-    return Place(batch, row, tile % across_n * columns, p.m, 0u, p.k);
+    return Place(batch, row, tile % across_n * columns, p.m, p.m, 0u, p.k);
 }

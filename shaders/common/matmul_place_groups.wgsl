@@ -14,10 +14,10 @@ fn place(tile: u32, rows: u32, columns: u32) -> Place {
     for (var group = 0u; group < p.batch; group++) {
         let end = starts[p.first_group + group + 1u];
         let tiles = (end - start + rows - 1u) / rows;
-        if (before < tiles) { return Place(group, start + before * rows, column, end, 0u, p.k); }
+        if (before < tiles) { return Place(group, start + before * rows, column, end, end, 0u, p.k); }
         before -= tiles;
         start = end;
     }
     let row = select(p.m, min(start + before * rows, p.m), TAIL);
-    return Place(0u, row, column, p.m, 0u, 0u);
+    return Place(0u, row, column, p.m, p.m, 0u, 0u);
 }

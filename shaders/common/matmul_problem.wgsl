@@ -22,9 +22,9 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 
-// Where a tile lies: its matrix of the batch, its first row and column, where the rows that it may touch end, and which stretch
-// of k it sums over.
-struct Place { batch: u32, row: u32, column: u32, rows: u32, first: u32, last: u32 }
+// Where a tile lies: its matrix of the batch, its first row and column, where the rows that it may read and those that it may write
+// end, and which stretch of k it sums over.
+struct Place { batch: u32, row: u32, column: u32, rows: u32, end: u32, first: u32, last: u32 }
 
 alias Block = array<vec4f, 4>;
 

@@ -183,7 +183,9 @@ pub fn learn_text(
     let mut held_out = train::held_out(&corpus.held_out, lesson.rows, lesson.length);
     held_out.truncate(HELD_OUT);
     let (weights, curve) = learn(gpu, &model, &objective, lesson, &mut source, &held_out, watch)?;
-    let (causal_loss, depth) = causal(gpu, model.as_ref(), &weights, lesson, &held_out)?;
+    let last = curve.last().map_or(f64::NAN, |point| point.loss);
+    let (causal_loss, depth) = causal(gpu, model.as_ref(), &weights, lesson, &held_out)?
+        .map_or((last, None), |(loss, depth)| (loss, Some(depth)));
     Ok(Learned {
         name: contender.name.clone(),
         seed: lesson.seed,
@@ -295,14 +297,14 @@ fn learn(
     Ok((weights, curve))
 }
 
-/// The held-out loss with decisions as in decoding, and the recursions of a token.
+/// The held-out loss with decisions as in decoding, and the recursions of a token; none without decisions.
 fn causal(
     gpu: &Gpu,
     model: &dyn Decoder,
     weights: &Weights,
     lesson: &Lesson,
     held_out: &[HeldOut],
-) -> Result<(f64, Option<f64>)> {
+) -> Result<Option<(f64, f64)>> {
     let shape = [lesson.rows, lesson.length];
     let mut g = Graph::new();
     let ids = g.input(IDS, shape, DType::U32)?;
@@ -311,14 +313,15 @@ fn causal(
     let memory = Memory::Prefill { capacity: lesson.length, lengths };
     let inputs = Inputs { memory, ..Inputs::new(&mut g, ids)? };
     let hidden = model.hidden(&mut g, &inputs)?;
-    let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
-    g.output("loss", loss)?;
     // What each recursion took, or the deepest recursion of each token; a recursion that takes all says nothing.
     let depths = |name: &str| name.starts_with("taken.") || name == "depth";
     let routed: Vec<_> = hidden.routing.iter().filter(|(name, _)| depths(name)).cloned().collect();
+    let Some((first, _)) = routed.first() else { return Ok(None) };
     for (name, tensor) in &routed {
         g.output(name, *tensor)?;
     }
+    let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
+    g.output("loss", loss)?;
     let store = weights.fork();
     let program = Program::new(gpu, &g, &store)?;
     let whole = vec![lesson.length as u32; lesson.rows];
@@ -337,12 +340,8 @@ fn causal(
         }
     }
     let tokens = (held_out.len() * lesson.rows * lesson.length) as f64;
-    let mean = match routed.first() {
-        // Depth 0 is one recursion.
-        Some((name, _)) => Some(turns / tokens + f64::from(u8::from(name == "depth"))),
-        None => None,
-    };
-    Ok((sum / count, mean))
+    // Depth 0 is one recursion.
+    Ok(Some((sum / count, turns / tokens + f64::from(u8::from(first == "depth")))))
 }
 
 /// Tokens that one sequence gains a second, caches and all.

@@ -89,7 +89,7 @@ impl Gpt2 {
     }
 
     fn style(&self) -> Style {
-        Style { layout: WeightLayout::InOut, storage: self.storage, bias: true }
+        Style { layout: WeightLayout::InOut, storage: self.storage, bias: true, lengths: None }
     }
 
     fn attention(&self, inputs: &Inputs, layer: usize) -> Attention {

@@ -113,8 +113,8 @@ impl Llama {
         })
     }
 
-    fn style(&self, bias: bool) -> Style {
-        Style { layout: WeightLayout::OutIn, storage: self.storage, bias }
+    fn style(&self, bias: bool, lengths: Option<Tensor>) -> Style {
+        Style { layout: WeightLayout::OutIn, storage: self.storage, bias, lengths }
     }
 
     /// The inner width of a block's feed-forward network, or of the experts that a token goes through.
@@ -156,12 +156,12 @@ impl Llama {
         Ok(hidden)
     }
 
-    /// A block, with attention at these positions over this memory.
+    /// A block for these tokens.
     pub(super) fn block<'a>(
         &'a self,
         layer: usize,
         inputs: &Inputs,
-        (positions, memory, structure): (Tensor, Memory, Option<Tensor>),
+        tokens: BlockTokens,
         rotary: Rotary<'a>,
     ) -> RotaryBlock<'a> {
         let feed_forward = match self.experts_of(layer) {
@@ -170,13 +170,15 @@ impl Llama {
                 storage: self.storage,
                 training: inputs.training,
                 seed: inputs.dropout_seed,
+                lengths: tokens.lengths,
             },
-            None => FeedForward::Dense { inner: self.inner, style: self.style(self.inner_bias) },
+            None => FeedForward::Dense { inner: self.inner, style: self.style(self.inner_bias, tokens.lengths) },
         };
+        let BlockTokens { positions, memory, structure, .. } = tokens;
         RotaryBlock {
             attention: Attention { heads: self.heads, scale: None, positions, memory, structure },
             rotary,
-            attention_styles: [self.attention_bias, self.output_bias].map(|bias| self.style(bias)),
+            attention_styles: [self.attention_bias, self.output_bias].map(|bias| self.style(bias, tokens.lengths)),
             feed_forward,
             activation: self.activation,
             epsilon: self.epsilon,
@@ -244,7 +246,7 @@ impl Decoder for Llama {
         let mut gates = Vec::new();
         let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
         for layer in 0..self.layers {
-            let block = self.block(layer, inputs, (inputs.positions, inputs.memory, inputs.structure), rotary);
+            let block = self.block(layer, inputs, inputs.into(), rotary);
             (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
                 let BlockOutput { x, added, gate, .. } = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 gates.extend(gate);
@@ -304,6 +306,26 @@ impl Decoder for Llama {
         let inner: usize = (0..self.layers).map(|layer| self.active_inner(layer)).sum();
         let matrices = attention + 3 * self.width * inner + self.vocabulary * self.width;
         2 * matrices as u64 + 4 * (self.layers * query * context) as u64
+    }
+}
+
+/// What a block is told of its tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockTokens {
+    /// Their positions, `(B, T)`.
+    pub(super) positions: Tensor,
+    /// Where their keys and values are.
+    pub(super) memory: Memory,
+    /// Their spans, `(B, T, 3)`.
+    pub(super) structure: Option<Tensor>,
+    /// How many of each row are there, where products should know.
+    pub(super) lengths: Option<Tensor>,
+}
+
+impl From<&Inputs> for BlockTokens {
+    fn from(inputs: &Inputs) -> Self {
+        let Inputs { positions, memory, structure, .. } = *inputs;
+        Self { positions, memory, structure, lengths: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Mixture of recursions on Llama layers: Bae et al., arXiv 2507.10524.
 
+use super::llama::BlockTokens;
 use super::settings::{count, count_if_any, positive_number, shortest};
 use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, Llama};
 use crate::dtype::DType;
@@ -160,7 +161,7 @@ impl Mor {
         g: &mut Graph,
         uses: &[Use],
         x: Tensor,
-        (positions, structure): (Tensor, Option<Tensor>),
+        tokens: BlockTokens,
         walk: &mut Walk<'_>,
     ) -> Result<(Tensor, Tensor)> {
         let norm = |layer: usize| format!("model.layers.{layer}.input_layernorm");
@@ -170,7 +171,8 @@ impl Mor {
         for (i, &Use { layer, number, memory, shared }) in uses.iter().enumerate() {
             let memory = walk.kept.get(&layer).filter(|_| shared).map_or(memory, |kept| Memory::Shared(*kept));
             (x, normed) = g.scope(format!("blocks.{number}"), |g| {
-                let block = self.llama.block(layer, walk.inputs, (positions, memory, structure), walk.rotary);
+                let tokens = BlockTokens { memory, ..tokens };
+                let block = self.llama.block(layer, walk.inputs, tokens, walk.rotary);
                 let out = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 let BlockOutput { x, added, .. } = out;
                 walk.kept.entry(layer).or_insert(out.kept);
@@ -232,8 +234,10 @@ impl Mor {
             let uses: Vec<Use> =
                 layers.map(|(layer, number)| Use { layer, number, memory: pass.memory, shared }).collect();
             number += uses.len();
-            let (x, added) =
-                self.chain(g, &uses, pass.tokens.states, (pass.tokens.positions, pass.tokens.structure), walk)?;
+            let Tokens { states, positions, structure, .. } = pass.tokens;
+            let lengths = pass.tokens.ragged(g);
+            let tokens = BlockTokens { positions, memory: pass.memory, structure, lengths };
+            let (x, added) = self.chain(g, &uses, states, tokens, walk)?;
             ops::add(g, added, x)
         };
         match &self.routing {
@@ -304,18 +308,18 @@ impl Decoder for Mor {
         let end = |layer: usize, number: usize| [Use { layer, number, memory: inputs.memory, shared: false }];
         let mut walk = Walk { inputs, rotary, kept: HashMap::new(), gates: Vec::new() };
         if self.routing == Routing::None {
-            let (x, added) = self.chain(g, &self.plain(inputs), x, (inputs.positions, inputs.structure), &mut walk)?;
+            let (x, added) = self.chain(g, &self.plain(inputs), x, inputs.into(), &mut walk)?;
             let states = nn::add_rms_norm(g, "model.norm", added, x, self.llama.epsilon)?.1;
             return self.llama.with_gates(g, states.into(), &walk.gates, inputs.training);
         }
         if self.sharing.has_ends() {
-            let (stream, added) = self.chain(g, &end(0, 0), x, (inputs.positions, inputs.structure), &mut walk)?;
+            let (stream, added) = self.chain(g, &end(0, 0), x, inputs.into(), &mut walk)?;
             x = ops::add(g, added, stream)?;
         }
         let Recursed { mut states, auxiliary, routing } = self.routed(g, x, &mut walk)?;
         if self.sharing.has_ends() {
             let uses = end(self.behind(), self.first() + self.modules() * self.recursions * self.block_layers());
-            let (x, added) = self.chain(g, &uses, states, (inputs.positions, inputs.structure), &mut walk)?;
+            let (x, added) = self.chain(g, &uses, states, inputs.into(), &mut walk)?;
             states = nn::add_rms_norm(g, "model.norm", added, x, self.llama.epsilon)?.1;
         } else {
             states = nn::rms_norm(g, "model.norm", states, self.llama.epsilon)?;

@@ -2,7 +2,7 @@
 
 use super::attention::{Attention, KeyValues, Rotary, rotary_attention_keeping};
 use super::dense::Style;
-use super::experts::{Experts, Gated, expert_feed_forward};
+use super::experts::{ExpertMode, Experts, Gated, expert_feed_forward};
 use super::feed_forward::gated_feed_forward;
 use super::normalise::add_rms_norm;
 use crate::dtype::DType;
@@ -30,6 +30,8 @@ pub enum FeedForward<'a> {
         training: bool,
         /// The seed of noise.
         seed: Option<Tensor>,
+        /// How many tokens of each row are there, `(B)` u32; the others go to no expert. None: all.
+        lengths: Option<Tensor>,
     },
 }
 
@@ -79,9 +81,9 @@ impl RotaryBlock<'_> {
                 let fed = gated_feed_forward(g, &format!("{prefix}.mlp"), normed, inner, self.activation, style)?;
                 Ok((fed, None))
             }
-            FeedForward::Experts { experts, storage, training, seed } => {
-                let (fed, gate) =
-                    expert_feed_forward(g, prefix, normed, experts, self.activation, storage, (training, seed))?;
+            FeedForward::Experts { experts, storage, training, seed, lengths } => {
+                let mode = ExpertMode { activation: self.activation, storage, training, seed, lengths };
+                let (fed, gate) = expert_feed_forward(g, prefix, normed, experts, mode)?;
                 Ok((fed, Some(gate)))
             }
         })?;

@@ -14,6 +14,8 @@ pub struct Style {
     pub storage: DType,
     /// Whether there is a bias.
     pub bias: bool,
+    /// How many rows of `x (B, T, …)` are there, `(B)` u32; the others count as zero, and cost nothing. None: all.
+    pub lengths: Option<Tensor>,
 }
 
 /// `x · W + b` for `x (…, in)`: `PREFIX.weight` is `(in, out)` or `(out, in)` by the layout, `PREFIX.bias` is `(out)`.
@@ -46,7 +48,12 @@ pub fn activated_linear(
         true => Some(g.parameter(&format!("{prefix}.bias"), [out], DType::F32)?),
         false => None,
     };
-    ops::linear_fused(g, x, weight, LinearOptions { bias, layout: style.layout, activation, residual: None })
+    ops::linear_fused(
+        g,
+        x,
+        weight,
+        LinearOptions { bias, layout: style.layout, activation, residual: None, lengths: style.lengths },
+    )
 }
 
 /// The rows of `PREFIX.weight (rows, width)` that `ids (…)` name.

@@ -69,7 +69,22 @@ pub struct Gated {
     pub bias: Option<Tensor>,
 }
 
-/// The network of experts of `x (…, C)` under `prefix`, and what its gate did. `seed`: that of training, for noise.
+/// How a network of experts is used.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertMode {
+    /// The activation of the experts' gates.
+    pub activation: Activation,
+    /// How their matrices lie in GPU memory.
+    pub storage: DType,
+    /// Whether this is a step of training: the capacity counts.
+    pub training: bool,
+    /// The seed of noise, `(2)` u32.
+    pub seed: Option<Tensor>,
+    /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32; the others go to no expert. None: all.
+    pub lengths: Option<Tensor>,
+}
+
+/// The network of experts of `x (…, C)` under `prefix`, and what its gate did.
 ///
 /// # Errors
 /// Those of the ops.
@@ -78,16 +93,15 @@ pub fn expert_feed_forward(
     prefix: &str,
     x: Tensor,
     experts: &Experts,
-    activation: Activation,
-    storage: DType,
-    (training, seed): (bool, Option<Tensor>),
+    mode: ExpertMode,
 ) -> Result<(Tensor, Gated)> {
+    let ExpertMode { activation, storage, training, seed, lengths } = mode;
     let shape = g.shape(x).clone();
     let (rows, width) = (shape.rows(), shape.last());
     let x = ops::reshape(g, x, [rows, width])?;
     let module = format!("{prefix}.{}", experts.names.module);
     // A router decides by small differences: f32 whatever else is stored in.
-    let router = Style { layout: ops::WeightLayout::OutIn, storage: DType::F32, bias: false };
+    let router = Style { layout: ops::WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
     let mut logits = linear(g, &format!("{module}.gate"), x, experts.count, router)?;
     if experts.noisy {
         let raw = linear(g, &format!("{module}.noise"), x, experts.count, router)?;
@@ -100,9 +114,15 @@ pub fn expert_feed_forward(
         false => None,
     };
     let gate = ops::top_k_gate(g, logits, bias, &experts.gate)?;
-    let mut routing = ops::route(g, gate.experts, experts.count)?;
-    let counts = ops::load_counts(g, routing.sorted)?;
     let mut chosen = gate.experts;
+    if let Some(lengths) = lengths {
+        let [batch, times, _] = shape.expect("tokens with lengths")?;
+        let by_row = ops::reshape(g, chosen, [batch, times, experts.gate.k])?;
+        let there = ops::fill_rows(g, by_row, lengths, experts.count as u32)?;
+        chosen = ops::reshape(g, there, [rows, experts.gate.k])?;
+    }
+    let mut routing = ops::route(g, chosen, experts.count)?;
+    let counts = ops::load_counts(g, routing.sorted)?;
     if let (Some(factor), true) = (experts.capacity, training) {
         (chosen, routing) = limited(g, &routing, factor)?;
     }
@@ -137,7 +157,7 @@ fn with_shared(
     activation: Activation,
     storage: DType,
 ) -> Result<Tensor> {
-    let style = Style { layout: ops::WeightLayout::OutIn, storage, bias: false };
+    let style = Style { layout: ops::WeightLayout::OutIn, storage, bias: false, lengths: None };
     let all = gated_feed_forward(g, &format!("{module}.shared_expert"), x, shared.inner, activation, style)?;
     if !shared.gated {
         return ops::add(g, y, all);

@@ -51,7 +51,7 @@ impl Router {
     /// The logits `(…, outputs)` of states `(…, C)`: `PREFIX.weight`, or `PREFIX.up_proj.weight` and
     /// `PREFIX.down_proj.weight`, f32 in any model.
     fn logits(&self, g: &mut Graph, prefix: &str, x: Tensor, outputs: usize) -> Result<Tensor> {
-        let style = Style { layout: WeightLayout::OutIn, storage: DType::F32, bias: false };
+        let style = Style { layout: WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
         match self.kind {
             RouterKind::Linear => linear(g, prefix, x, outputs, style),
             RouterKind::Mlp => {
@@ -112,6 +112,14 @@ impl Tokens {
         };
         let positions = selected.positions;
         Ok(Self { states, positions, structure, lengths: Some(selected.counts), compact: true })
+    }
+
+    /// The lengths that products are told, so that rows that are not there cost nothing. Few rows of several texts are better
+    /// taken as one matrix.
+    #[must_use]
+    pub fn ragged(&self, g: &Graph) -> Option<Tensor> {
+        let dims = g.shape(self.positions).dims();
+        self.lengths.filter(|_| self.compact && (dims[0] == 1 || dims[1] > 8))
     }
 
     /// What attention is told of these tokens in turn `turn` of the block, given what it is told of all tokens. `shared`:

@@ -18,6 +18,7 @@ mod gather_words;
 mod index;
 mod layout;
 pub(crate) mod linear_cross_entropy;
+mod mask_rows;
 pub mod matmul;
 mod noise;
 pub(crate) mod norm;
@@ -53,6 +54,7 @@ pub use gather_words::gather_words;
 pub use index::{gather_rows, scatter_rows, scatter_rows_sorted};
 pub use layout::{concat, reshape, slice, split, zeros};
 pub use linear_cross_entropy::linear_cross_entropy;
+pub use mask_rows::{fill_rows, mask_rows};
 pub use matmul::{
     LinearOptions, Matmul, WeightLayout, linear, linear_fused, matmul, matmul_nt, matmul_tn, matmul_tn_rows,
 };

@@ -153,6 +153,7 @@ fn fused() -> impl Iterator<Item = Case> {
                     layout: WeightLayout::InOut,
                     activation: Some(kind),
                     residual: Some(x[3]),
+                    lengths: None,
                 };
                 Ok(vec![ops::linear_fused(g, x[0], x[1], options)?])
             })
@@ -173,6 +174,45 @@ fn fusions() -> impl Iterator<Item = Case> {
     })
 }
 
+/// Rows that are there up to a length, in every kernel: none, some, all, more than there are.
+fn ragged() -> impl Iterator<Item = Case> {
+    let kernels = Variant::ALL.into_iter().filter(|v| !matches!(v, Variant::RowBlocks | Variant::RowBlocksShuffle));
+    kernels.flat_map(|variant| {
+        [(Form::Nt, [70, 36, 40]), (Form::Nn, [33, 31, 37]), (Form::Nt, [1, 68, 33])].into_iter().map(
+            move |(form, size)| {
+                let [rows, outputs, inputs] = size;
+                let (_, weight) = operands(form, &[], size);
+                let lengths = [0.0, (rows / 2 + 1) as f64, rows as f64, 1e6];
+                let feeds = vec![
+                    Feed::normal("x", [4, rows, inputs]),
+                    Feed::normal("weight", weight),
+                    Feed::given("lengths", [4], DType::U32, lengths),
+                    Feed::normal("bias", [outputs]),
+                ];
+                case(format!("linear of ragged rows {form:?} {size:?} by {}", variant.name()), feeds, move |g, x| {
+                    let op = Matmul { variant: Some(variant), bias: true, ragged: true, ..Matmul::new(form) };
+                    Ok(vec![g.apply1(op, &[x[0], x[1], x[2], x[3]])?])
+                })
+            },
+        )
+    })
+}
+
+/// Masks of rows by themselves.
+fn masks() -> impl Iterator<Item = Case> {
+    [[3, 1, 5], [2, 33, 4], [5, 7, 1]].into_iter().map(|shape @ [batch, times, _]| {
+        let lengths = (0..batch).map(|b| (b * times / 2) as f64);
+        let feeds = vec![
+            Feed::normal("x", shape),
+            Feed::given("lengths", [batch], DType::U32, lengths),
+            Feed::given("ids", shape, DType::U32, (0..shape.iter().product()).map(|i: usize| i as f64)),
+        ];
+        case(format!("mask_rows {shape:?}"), feeds, |g, x| {
+            Ok(vec![ops::mask_rows(g, x[0], x[1])?, ops::fill_rows(g, x[2], x[1], 77)?])
+        })
+    })
+}
+
 pub(super) fn cases() -> Vec<Case> {
     sizes()
         .chain(batches())
@@ -182,5 +222,7 @@ pub(super) fn cases() -> Vec<Case> {
         .chain(epilogues())
         .chain(fused())
         .chain(fusions())
+        .chain(ragged())
+        .chain(masks())
         .collect()
 }

@@ -18,6 +18,7 @@ macro_rules! snippets {
 snippets! {
     PROBLEM = "matmul_problem";
     PLACE = "matmul_place";
+    PLACE_LENGTHS = "matmul_place_lengths";
     GATHER_NONE = "matmul_gather_none";
     A_VEC4 = "matmul_a_vec4";
     A_SCALAR = "matmul_a_scalar";
@@ -187,19 +188,21 @@ pub(in crate::ops) struct Operands {
     pub(in crate::ops) pre: Option<View>,
     /// The product is added to what is in `out`.
     pub(in crate::ops) accumulate: bool,
+    /// How many rows of each matrix of the batch are there.
+    pub(in crate::ops) lengths: Option<View>,
 }
 
 impl Operands {
     /// A product and nothing else.
     pub(in crate::ops) fn new(a: View, b: View, out: View) -> Self {
-        Self { a, b, bias: None, residual: None, out, pre: None, accumulate: false }
+        Self { a, b, bias: None, residual: None, out, pre: None, accumulate: false, lengths: None }
     }
 }
 
 pub(super) fn launch(op: &Matmul, cx: &mut Launch<'_>, operands: &Operands) -> Result<()> {
     let (a, b) = (&operands.a, &operands.b);
     let ty = |v: &View| TensorType::new(v.shape.clone(), v.dtype);
-    let (problem, _) = Problem::new(op.name, op.form, op.flat, &ty(a), &ty(b))?;
+    let (problem, _) = op.problem(&ty(a), &ty(b))?;
     let chunks = Chunks::new(op.name, cx.caps(), &problem)?;
     for batch in ranges(problem.batch, chunks.batch) {
         for m in ranges(problem.m, chunks.m) {
@@ -220,7 +223,12 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let (a_rows, a_columns) = if p.form.a_transposed() { (k, m) } else { (m, k) };
     let (b_rows, b_columns) = if p.form.b_transposed() { (n, k) } else { (k, n) };
     let a = Window::new(caps, &io.a, whole.stored_a(), batch, a_rows, a_columns);
-    let b = Window::new(caps, &io.b, whole.stored_b(), batch, b_rows, b_columns);
+    // One weight for all matrices of a batch, where rows may be missing.
+    let b_batch = if io.lengths.is_some() { Range { start: 0, len: 1 } } else { batch };
+    let mut b = Window::new(caps, &io.b, whole.stored_b(), b_batch, b_rows, b_columns);
+    if io.lengths.is_some() {
+        b.distance = 0;
+    }
     let like_out = |view: &View| Window::new(caps, view, (whole.m, whole.n), batch, m, n);
     let out = like_out(&io.out);
     let (first, last) = (k.start == 0 && !io.accumulate, k.start + k.len == whole.k);
@@ -240,14 +248,20 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     for window in [&a, &b, &out] {
         dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
     }
-    dispatch =
-        dispatch.param(n.start).param_f32(op.alpha).param(0).snippet(&PROBLEM).snippet(&PLACE).snippet(&GATHER_NONE);
+    dispatch = dispatch.param(n.start).param_f32(op.alpha).param(batch.start).snippet(&PROBLEM).snippet(&GATHER_NONE);
     let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
     let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
     dispatch = operands(dispatch, &a, &b, &out).read(a.view.clone());
     dispatch = quants.into_iter().fold(dispatch, Dispatch::read);
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
     dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
+    dispatch = match &io.lengths {
+        Some(lengths) => {
+            let binding = dispatch.bindings.len() as u32 + 1;
+            dispatch.constant("LENGTHS_BINDING", binding).snippet(&PLACE_LENGTHS).read(lengths.clone())
+        }
+        None => dispatch.snippet(&PLACE),
+    };
     dispatch = epilogue(op, io, dispatch, like_out, last);
     let row_tiles = |rows: usize| p.batch * p.m.div_ceil(rows);
     cx.dispatch(grid(dispatch, caps, variant, &p, row_tiles).flops(p.flops()))

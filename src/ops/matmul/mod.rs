@@ -96,6 +96,8 @@ pub struct LinearOptions {
     pub activation: Option<Activation>,
     /// (…, out), added last.
     pub residual: Option<Tensor>,
+    /// (B) u32, for x (B, T, in): the rows `t ≥ lengths[b]` count as zero, and cost nothing.
+    pub lengths: Option<Tensor>,
 }
 
 /// `act(x · W + bias) + residual`: x (…, in) gives (…, out). The weight may be stored in f16, bf16 or quantised.
@@ -109,8 +111,10 @@ pub fn linear_fused(g: &mut Graph, x: Tensor, weight: Tensor, options: LinearOpt
         activation: options.activation,
         keep_pre: options.activation.is_some(),
         residual: options.residual.is_some(),
+        ragged: options.lengths.is_some(),
         ..Matmul::new(options.layout.form())
     };
-    let inputs: Vec<Tensor> = [x, weight].into_iter().chain(options.bias).chain(options.residual).collect();
+    let optional = [options.lengths, options.bias, options.residual];
+    let inputs: Vec<Tensor> = [x, weight].into_iter().chain(optional.into_iter().flatten()).collect();
     g.apply1(op, &inputs)
 }

@@ -2,10 +2,12 @@
 
 use super::super::activation::{Activate, Activation, activation_backward};
 use super::super::elementwise::RowWise;
+use super::super::mask_rows::mask_rows;
 use super::super::reduce::sum_rows;
 use super::launch::{self, Operands};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::Launch;
@@ -39,6 +41,9 @@ pub struct Matmul {
     pub keep_pre: bool,
     /// Whether a residual is the last input.
     pub residual: bool,
+    /// Whether lengths (B) u32 are the third input, for A (B, T, K) and B with two axes: the rows `t ≥ lengths[b]` of A count as
+    /// zero, and tiles of them cost nothing.
+    pub ragged: bool,
     /// A kernel to use if it is legal on the adapter, instead of the default one.
     pub variant: Option<Variant>,
 }
@@ -61,6 +66,7 @@ impl Matmul {
             activation: None,
             keep_pre: false,
             residual: false,
+            ragged: false,
             variant: None,
         }
     }
@@ -76,8 +82,28 @@ impl Matmul {
         launch::launch(self, cx, operands)
     }
 
-    fn problem(&self, a: &TensorType, b: &TensorType) -> Result<(Problem, crate::shape::Shape)> {
-        Problem::new(self.name, self.form, self.flat, a, b)
+    pub(super) fn problem(&self, a: &TensorType, b: &TensorType) -> Result<(Problem, crate::shape::Shape)> {
+        let (mut problem, shape) = Problem::new(self.name, self.form, self.flat, a, b)?;
+        if self.ragged {
+            let &[batch, rows, _] = a.shape.dims() else {
+                return Err(Error::shape(self.name, format!("a is {a}, rows with lengths need three axes")));
+            };
+            if b.shape.rank() != 2 || self.form == Form::Tn {
+                return Err(Error::shape(self.name, format!("b is {b}, rows with lengths need one weight for all")));
+            }
+            (problem.batch, problem.m) = (batch, rows);
+        }
+        Ok((problem, shape))
+    }
+
+    /// The lengths of ragged rows.
+    fn lengths(&self, inputs: &[Tensor]) -> Option<Tensor> {
+        self.ragged.then(|| inputs[2])
+    }
+
+    /// Where the bias stands among the inputs, if there is one.
+    fn bias_input(&self) -> usize {
+        2 + usize::from(self.ragged)
     }
 
     /// A product of the backward pass, with this one's factor.
@@ -101,7 +127,11 @@ impl Matmul {
         }
     }
 
-    fn gradient_a(&self, g: &mut Graph, b: Tensor, d: Tensor) -> Result<Tensor> {
+    fn gradient_a(&self, g: &mut Graph, b: Tensor, d: Tensor, lengths: Option<Tensor>) -> Result<Tensor> {
+        if let Some(lengths) = lengths {
+            let form = if self.form == Form::Nn { Form::Nt } else { Form::Nn };
+            return g.apply1(Self { alpha: self.alpha, ragged: true, ..Self::new(form) }, &[d, b, lengths]);
+        }
         match self.form {
             Form::Nn => self.product(g, Form::Nt, d, b),
             Form::Nt => self.product(g, Form::Nn, d, b),
@@ -126,7 +156,7 @@ impl Op for Matmul {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let expected = 2 + usize::from(self.bias) + usize::from(self.residual);
+        let expected = self.bias_input() + usize::from(self.bias) + usize::from(self.residual);
         let [a, b, rest @ ..] = inputs else {
             return Err(Error::shape(self.name, format!("expected {expected} tensors, got {}", inputs.len())));
         };
@@ -136,6 +166,15 @@ impl Op for Matmul {
         let (problem, shape) = self.problem(a, b)?;
         let out = TensorType::f32(shape);
         let mut rest = rest.iter();
+        if self.ragged
+            && let Some(lengths) = rest.next()
+            && *lengths != TensorType::new([problem.batch], DType::U32)
+        {
+            return Err(Error::shape(
+                self.name,
+                format!("the lengths are {lengths}, they must be u32[{}]", problem.batch),
+            ));
+        }
         if self.bias
             && let Some(bias) = rest.next()
             && *bias != TensorType::f32([problem.n])
@@ -154,16 +193,19 @@ impl Op for Matmul {
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let dout = cx.upstream[0];
         let d = self.gradient_pre(cx)?;
-        let (a, b) = (cx.inputs[0], cx.inputs[1]);
+        let (a, b, lengths) = (cx.inputs[0], cx.inputs[1], self.lengths(cx.inputs));
         let mut gradients = vec![None; cx.inputs.len()];
         if cx.needed[0] {
-            gradients[0] = Some(self.gradient_a(cx.graph, b, d)?);
+            gradients[0] = Some(self.gradient_a(cx.graph, b, d, lengths)?);
         }
         if cx.needed[1] {
+            // Rows that are not there have no part in the weight's gradient, whatever stands in them.
+            let d = lengths.map_or(Ok(d), |lengths| mask_rows(cx.graph, d, lengths))?;
             gradients[1] = Some(self.gradient_b(cx.graph, a, b, d)?);
         }
-        if self.bias && cx.needed[2] {
-            gradients[2] = Some(sum_rows(cx.graph, d)?);
+        let bias = self.bias_input();
+        if self.bias && cx.needed[bias] {
+            gradients[bias] = Some(sum_rows(cx.graph, d)?);
         }
         if self.residual {
             gradients[cx.inputs.len() - 1] = dout;
@@ -173,9 +215,18 @@ impl Op for Matmul {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let ty = |x: &Array| TensorType::f32(x.shape.clone());
-        let (problem, shape) = self.problem(&ty(inputs[0]), &ty(inputs[1]))?;
-        let mut data = reference_product(&problem, &inputs[0].data, &inputs[1].data);
-        let bias = self.bias.then(|| inputs[2]);
+        let (mut problem, shape) = self.problem(&ty(inputs[0]), &ty(inputs[1]))?;
+        let mut a = inputs[0].data.clone();
+        if self.ragged {
+            for (row, values) in a.chunks_exact_mut(problem.k).enumerate() {
+                if (row % problem.m) as f64 >= inputs[2].data[row / problem.m] {
+                    values.fill(0.0);
+                }
+            }
+            (problem.m, problem.batch) = (problem.m * problem.batch, 1);
+        }
+        let mut data = reference_product(&problem, &a, &inputs[1].data);
+        let bias = self.bias.then(|| inputs[self.bias_input()]);
         for (i, x) in data.iter_mut().enumerate() {
             *x = *x * f64::from(self.alpha) + bias.map_or(0.0, |bias| bias.data[i % problem.n]);
         }
@@ -207,7 +258,8 @@ impl Op for Matmul {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let operands = Operands {
-            bias: self.bias.then(|| cx.input(2)),
+            lengths: self.ragged.then(|| cx.input(2)),
+            bias: self.bias.then(|| cx.input(self.bias_input())),
             residual: self.residual.then(|| cx.input(cx.input_count() - 1)),
             pre: (self.keep_pre && cx.output_used(1)).then(|| cx.output(1)),
             ..Operands::new(cx.input(0), cx.input(1), cx.output(0))
