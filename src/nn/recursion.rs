@@ -316,7 +316,8 @@ impl ExpertChoice {
 /// Each token chooses how often the block is used for it, before the first time.
 ///
 /// With `p = alpha · f(x · Wᵀ)` and `depth = argmax(p)`, `x += p[depth] · h`, `h` being the token's state after `depth + 1`
-/// uses. How many tokens a recursion has is known on the GPU only, so all kernels run over the bound, which is all tokens.
+/// uses. How many tokens a recursion has is known on the GPU only: memory is for all tokens, products skip those that are not
+/// there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenChoice {
     /// The router of all recursions, `model.router`.
