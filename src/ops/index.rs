@@ -96,7 +96,7 @@ pub(super) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
 /// A table that is larger than a binding takes one dispatch for each window of it.
 pub(super) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &View, out: &View) -> Result<()> {
     let columns = table.shape.last();
-    let (snippet, size) = match (table.dtype, columns % 4 == 0) {
+    let (snippet, size) = match (table.dtype, columns.is_multiple_of(4)) {
         (DType::F16, false) => (&TABLE_F16, 1),
         (DType::F16, true) => (&TABLE_F16X4, 4),
         (DType::BF16, false) => (&TABLE_BF16, 1),
