@@ -78,6 +78,11 @@ fn mor(more: Value) -> Value {
     llama(merged(base, more))
 }
 
+/// A mixture of experts.
+fn mixtral(more: Value) -> Value {
+    llama(merged(json!({"model_type": "mixtral", "intermediate_size": 33, "router_aux_loss_coef": 0.1}), more))
+}
+
 fn merged(mut base: Value, more: Value) -> Value {
     for (key, value) in more.as_object().into_iter().flatten() {
         base[key] = value.clone();
@@ -184,6 +189,43 @@ fn cases() -> Vec<Case> {
                 false,
             )
         },
+        case(
+            "mixtral, sigmoid scores in groups, a bias of the choice, z-loss",
+            mixtral(json!({"num_local_experts": 12, "num_experts_per_tok": 3, "scoring_func": "sigmoid", "n_group": 4,
+                           "topk_group": 2, "routed_scaling_factor": 2.5, "router_bias_rate": 0.25,
+                           "router_z_loss_coef": 0.01})),
+            2,
+            33,
+            &[],
+            false,
+        ),
+        case(
+            "mixtral with noise, one expert a token",
+            mixtral(
+                json!({"num_local_experts": 5, "num_experts_per_tok": 1, "norm_topk_prob": false, "router_noise": true}),
+            ),
+            2,
+            19,
+            &[],
+            true,
+        ),
+        case(
+            "mor whose layers have experts, recursions choose",
+            mor(json!({"num_local_experts": 4, "intermediate_size": 21})),
+            2,
+            19,
+            &[],
+            false,
+        ),
+        case(
+            "mor whose layers have experts, tokens choose, padding",
+            mor(json!({"num_local_experts": 3, "intermediate_size": 21, "routing": "token_choice"})),
+            2,
+            19,
+            &[19, 9],
+            false,
+        ),
+        Case { structure: true, ..case("mor with a structure", mor(json!({})), 2, 33, &[33, 20], false) },
         Case { storage: DType::BF16, ..case("llama stored as bf16", llama(json!({})), 2, 9, &[], false) },
         Case { structure: true, ..case("llama with a structure", llama(json!({})), 2, 67, &[67, 20], false) },
         Case { structure: true, ..case("gpt2 with a structure", gpt2(json!({})), 1, 33, &[], false) },

@@ -48,6 +48,8 @@ struct Inner {
     ring: Mutex<Ring>,
     watcher: OnceLock<mpsc::Sender<Arc<Signal>>>,
     buffers_created: AtomicU64,
+    submissions: AtomicU64,
+    readbacks: AtomicU64,
     pipelines: pipeline::Pipelines,
     checked: bool,
     choices: RwLock<Choices>,
@@ -75,6 +77,8 @@ impl Inner {
             ring: Mutex::default(),
             watcher: OnceLock::new(),
             buffers_created: AtomicU64::new(0),
+            submissions: AtomicU64::new(0),
+            readbacks: AtomicU64::new(0),
             pipelines: Default::default(),
             checked,
             choices: RwLock::default(),
@@ -147,6 +151,18 @@ impl Gpu {
     #[must_use]
     pub fn tuning(&self) -> Tuning {
         *self.inner.tuning.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many times work was submitted through this device so far.
+    #[must_use]
+    pub fn submissions(&self) -> u64 {
+        self.inner.submissions.load(Ordering::Relaxed)
+    }
+
+    /// How many times something was read back from this device so far.
+    #[must_use]
+    pub fn readbacks(&self) -> u64 {
+        self.inner.readbacks.load(Ordering::Relaxed)
     }
 
     /// How many buffers were created through this device so far; stands still in steady state.

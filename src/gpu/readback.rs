@@ -12,6 +12,7 @@ use crate::error::{Error, Result, human_bytes};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -76,6 +77,7 @@ impl Gpu {
         size: u64,
     ) -> Result<Readback> {
         let padded = check_source(buffer, offset, size)?;
+        self.inner.readbacks.fetch_add(1, Ordering::Relaxed);
         let signal = Arc::new(Signal::default());
         let arrival = Arrival::new(self, &signal);
         let mut readback =

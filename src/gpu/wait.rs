@@ -7,6 +7,7 @@ use super::signal::{Arrival, Landing, Signal};
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
@@ -74,6 +75,7 @@ impl Gpu {
         let index =
             self.scoped(what, || self.queue().submit(encoders.into_iter().map(wgpu::CommandEncoder::finish)))?;
         self.check()?;
+        self.inner.submissions.fetch_add(1, Ordering::Relaxed);
         Ok(index)
     }
 
