@@ -20,6 +20,7 @@ const HELD_OUT: f64 = 0.1;
 const DEPTHS: (usize, usize) = (3, 5);
 
 pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
+    std::fs::create_dir_all(&options.out).map_err(|e| Error::file(&options.out, e))?;
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let length = options.length;
