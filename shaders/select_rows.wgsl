@@ -1,19 +1,20 @@
 // select_rows: which candidates of each row stay: the largest, those from a threshold on, or those in a range.
 //
-//   MODE 0    taken[b, i] = key[b, i] is among the `low` largest f32 of row b; of equal keys the first ones
+//   MODE 0    taken[b, i] = key[b, i] is among the k largest f32 of row b; of equal keys the first ones;
+//             k = `low`, or min(`low`, most[`entry`]) with the flag of most
 //   MODE 1    taken[b, i] = key[b, i] ≥ the f32 whose bits are `low`
 //   MODE 2    taken[b, i] = low ≤ key[b, i] ≤ high, u32
 //   inverse[b, i] = b K + #{j < i taken}, or NONE;  index[inverse[b, i]] = b N + i;  picked likewise;  counts[b] = #taken
 //
 // in        keys (B, N): bits of f32 or u32   lengths (B) u32: candidates from there on are not taken
-//           positions (B, N) u32   with the flag 0 lengths and positions are not read, and position i is i
+//           positions (B, N) u32   most (R) u32   with the flag 0 they are not read, and position i is i
 // out       index (B, K) u32, NONE in slots that are not used   inverse (B, N) u32   picked (B, K) u32, 0 in unused slots
 //           counts (B) u32
 // grid      one workgroup for a row
 // needs     the constant MODE; 3 KiB of workgroup memory
 // numerics  integers; the atomics add ones, so that their order is of no consequence
 //
-// MODE 0 finds the key of rank `low` digit by digit, 8 bits at a time (radix select). What is taken is then numbered by one
+// MODE 0 finds the key of rank k digit by digit, 8 bits at a time (radix select). What is taken is then numbered by one
 // scan over the workgroup, each invocation counting a run of neighbours.
 
 struct Params {
@@ -21,16 +22,18 @@ struct Params {
     candidates: u32, slots: u32,              // N, K
     low: u32, high: u32,
     has_lengths: u32, has_positions: u32,
+    has_most: u32, entry: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> keys: array<u32>;            // (B, N)
 @group(0) @binding(2) var<storage, read> lengths: array<u32>;         // (B)
 @group(0) @binding(3) var<storage, read> positions: array<u32>;       // (B, N)
-@group(0) @binding(4) var<storage, read_write> index: array<u32>;     // (B, K)
-@group(0) @binding(5) var<storage, read_write> inverse: array<u32>;   // (B, N)
-@group(0) @binding(6) var<storage, read_write> picked: array<u32>;    // (B, K)
-@group(0) @binding(7) var<storage, read_write> counts: array<u32>;    // (B)
+@group(0) @binding(4) var<storage, read> most: array<u32>;            // (R)
+@group(0) @binding(5) var<storage, read_write> index: array<u32>;     // (B, K)
+@group(0) @binding(6) var<storage, read_write> inverse: array<u32>;   // (B, N)
+@group(0) @binding(7) var<storage, read_write> picked: array<u32>;    // (B, K)
+@group(0) @binding(8) var<storage, read_write> counts: array<u32>;    // (B)
 
 const NONE: u32 = 0xffffffffu;
 
@@ -74,6 +77,9 @@ fn select_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
     var equal = 0u;
     var ties = min(p.low, length);
     if (MODE == 0u) {
+        if (p.has_most != 0u) { ties = min(ties, most[p.entry]); }
+        // No key has rank 0: nobody is a candidate then.
+        if (ties == 0u) { length = 0u; }
         for (var step = 0u; step < 4u; step++) {
             let shift = 24u - 8u * step;
             atomicStore(&histogram[lane], 0u);

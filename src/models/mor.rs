@@ -99,7 +99,7 @@ struct Walk<'a> {
 
 impl Mor {
     /// The model of a `config.json` with `model_type` mor: the keys of Llama, and `num_recursions`, `sharing`, `routing`,
-    /// `capacity`, `router_alpha`, `router_function`, `router`, `router_aux_coef`, `router_z_coef`, `router_bias`, `sampling`,
+    /// `capacity`, `capacity_warmup_steps`, `router_alpha`, `router_function`, `router`, `router_aux_coef`, `router_z_coef`, `router_bias`, `sampling`,
     /// `kv_sharing`, `num_modules`.
     ///
     /// # Errors
@@ -241,7 +241,7 @@ impl Mor {
             ops::add(g, added, x)
         };
         match &self.routing {
-            Routing::ExpertChoice(choice) => choice.run(g, tokens, inputs.memory, block),
+            Routing::ExpertChoice(choice) => choice.run(g, tokens, inputs.memory, inputs.training, block),
             Routing::TokenChoice(choice) => choice.run(g, tokens, inputs.memory, inputs.training, block),
             Routing::None => Err(crate::Error::Graph("a model without routers has nothing to route".into())),
         }
@@ -265,6 +265,7 @@ impl Decoder for Mor {
             Routing::ExpertChoice(choice) => {
                 config["routing"] = "expert_choice".into();
                 config["capacity"] = choice.capacity.clone().into();
+                config["capacity_warmup_steps"] = choice.warmup.into();
                 config["sampling"] = if choice.second { "aux_router" } else { "aux_loss" }.into();
                 choice.router
             }
@@ -337,7 +338,7 @@ impl Decoder for Mor {
     }
 
     fn initial(&self, parameter: &str) -> Initial {
-        self.llama.initial(parameter)
+        if parameter == nn::CAPACITY_STEP { Initial::Zeros } else { self.llama.initial(parameter) }
     }
 
     fn ways(&self, router: &str) -> usize {
@@ -428,7 +429,12 @@ fn expert_choice(config: &Config, recursions: usize, shared: bool) -> Result<Exp
         return Err(config.refuse("capacity", message));
     }
     let second = choice(config, "sampling", "aux_loss", &[("aux_loss", false), ("aux_router", true)])?;
-    Ok(ExpertChoice { router, capacity, second, shared })
+    let warmup = config.get_or("capacity_warmup_steps", 0)?;
+    if warmup > ops::warm_capacity::MOST_STEPS {
+        let message = format!("is {warmup}; up to {} steps can be counted", ops::warm_capacity::MOST_STEPS);
+        return Err(config.refuse("capacity_warmup_steps", message));
+    }
+    Ok(ExpertChoice { router, capacity, second, shared, warmup })
 }
 
 fn token_choice(config: &Config, recursions: usize, modules: usize, shared: bool) -> Result<TokenChoice> {
@@ -465,6 +471,7 @@ mod tests {
         for more in [
             json!({}),
             json!({"sampling": "aux_router", "router": "mlp", "router_function": null, "capacity": [1.0, 0.5, 0.5]}),
+            json!({"capacity_warmup_steps": 500}),
             json!({"sharing": "cycle", "num_hidden_layers": 6, "router_function": "tanh", "kv_sharing": true}),
             json!({"routing": "token_choice", "num_modules": 3, "router_function": "sigmoid", "router_bias": 0.001}),
             json!({"routing": "none", "sharing": "middle_sequence"}),
@@ -487,6 +494,8 @@ mod tests {
         assert!(refused(json!({"capacity": [1.0, 0.5]})).contains("3 shares above 0 and up to 1"));
         assert!(refused(json!({"capacity": [1.0, 0.5, 0.6]})).contains("none larger than the one before"));
         assert!(refused(json!({"capacity": [0.9, 0.5, 0.4], "kv_sharing": true})).contains("begins with 0.9"));
+        assert!(refused(json!({"capacity_warmup_steps": 20_000_000})).contains("up to 16777216 steps"));
+        assert!(refused(json!({"capacity_warmup_steps": -1})).contains("capacity_warmup_steps"));
         assert!(refused(json!({"num_modules": 2})).contains("only token_choice has several modules"));
         let modules = json!({"routing": "token_choice", "num_modules": 2, "kv_sharing": true});
         assert!(refused(modules).contains("\"kv_sharing\" is true; with several modules"));
@@ -505,6 +514,12 @@ mod tests {
         let modules = names(json!({"routing": "token_choice", "num_modules": 2}));
         assert_eq!(modules.len(), 2 + 2 * 2 + 1);
         assert!(modules.contains(&"model.layers.5.self_attn.k_proj.weight".to_owned()));
+        let steps = |more: Value| {
+            let model = model(more).unwrap();
+            assert_eq!(model.initial("model.capacity_step"), Initial::Zeros);
+            model.parameters().unwrap().iter().filter(|(name, _)| name == "model.capacity_step").count()
+        };
+        assert_eq!((steps(json!({})), steps(json!({"capacity_warmup_steps": 9}))), (0, 1));
         assert!(names(json!({"sampling": "aux_router"})).contains(&"model.aux_routers.0.weight".to_owned()));
     }
 

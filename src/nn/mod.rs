@@ -17,3 +17,4 @@ pub use experts::{ExpertMode, ExpertNames, Experts, Gated, SharedExpert, expert_
 pub use feed_forward::{feed_forward, gated_feed_forward};
 pub use normalise::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use recursion::{ExpertChoice, Pass, Recursed, Router, RouterFunction, RouterKind, TokenChoice, Tokens};
+pub(crate) use recursion::CAPACITY_STEP;

@@ -188,7 +188,13 @@ pub struct ExpertChoice {
     pub second: bool,
     /// Recursions after the first attend to keys and values of the first.
     pub shared: bool,
+    /// Above 0, recursions take all tokens at first and their share after so many steps of training, down a half cosine;
+    /// `model.capacity_step` counts the steps.
+    pub warmup: usize,
 }
+
+/// The parameter without a gradient that counts the steps of training of a model whose capacities warm up, `(1)` f32.
+pub(crate) const CAPACITY_STEP: &str = "model.capacity_step";
 
 /// What routers leave behind: their losses, and what they did.
 #[derive(Default)]
@@ -215,7 +221,7 @@ impl ExpertChoice {
         self.capacity[turn] >= if turn == 0 { 1.0 } else { self.capacity[turn - 1] }
     }
 
-    /// Adds the recursions; `block` adds one use of the block and gives its states.
+    /// Adds the recursions, `training` if this is a step of training; `block` adds one use of the block and gives its states.
     ///
     /// # Errors
     /// Those of the ops.
@@ -224,13 +230,17 @@ impl ExpertChoice {
         g: &mut Graph,
         tokens: Tokens,
         memory: Memory,
+        training: bool,
         mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
     ) -> Result<Recursed> {
         let [_, time, _] = g.shape(tokens.states).expect("states")?;
+        let most = self.limits(g, time, training)?;
         let (mut tokens, mut levels, mut record) = (tokens, Vec::new(), Record::default());
         for turn in 0..self.capacity.len() {
             let scope = format!("recursions.{turn}");
-            let (level, kept, gates) = g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, time, &mut record))?;
+            let most = most.map(|counts| (counts, turn));
+            let (level, kept, gates) =
+                g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, time, most, &mut record))?;
             let pass = Pass { module: 0, turn, tokens: kept, memory: kept.memory(g, memory, turn, self.shared)? };
             let out = block(g, pass)?;
             tokens = g.scope(&scope, |g| {
@@ -256,7 +266,23 @@ impl ExpertChoice {
         Ok(Recursed { states: ops::reshape(g, rows, dims)?, auxiliary, routing })
     }
 
-    /// The choice of one recursion: what it was made of, the tokens that were taken, and their gates `(B·K)`.
+    /// How many tokens each recursion takes in a step of training while it warms up, `(R)` u32, and counts the step.
+    fn limits(&self, g: &mut Graph, time: usize, training: bool) -> Result<Option<Tensor>> {
+        if self.warmup == 0 {
+            return Ok(None);
+        }
+        // Files have it, so every graph of the model does.
+        let step = g.parameter(CAPACITY_STEP, [1], DType::F32)?;
+        if !training {
+            return Ok(None);
+        }
+        let counts: Vec<usize> = (0..self.capacity.len()).map(|turn| self.count(turn, time)).collect();
+        let warm = g.scope("capacity", |g| ops::warm_capacity(g, step, &counts, time, self.warmup))?;
+        Ok(Some(warm.counts))
+    }
+
+    /// The choice of one recursion: what it was made of, the tokens that were taken, and their gates `(B·K)`. `most`: the
+    /// limits of all recursions and which is this one's, if they are known on the GPU only.
     fn choose(
         &self,
         g: &mut Graph,
@@ -264,6 +290,7 @@ impl ExpertChoice {
         memory: Memory,
         turn: usize,
         time: usize,
+        most: Option<(Tensor, usize)>,
         record: &mut Record,
     ) -> Result<(Level, Tokens, Tensor)> {
         let [batch, count] = g.shape(tokens.positions).expect("positions")?;
@@ -278,13 +305,14 @@ impl ExpertChoice {
             trained = logits_of(g, "aux_routers", states)?;
             decides = if is_causal(memory) { trained } else { logits };
         }
-        let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions) };
+        let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions), most: None };
         let selected = match self.takes_all(turn) {
             true => None,
             false if is_causal(memory) => Some(ops::select(g, decides, Choice::AtLeast(0.0), &options)?),
             false => {
-                let top = Choice::Top(self.count(turn, time).min(count));
-                Some(ops::select(g, decides, top, &options)?)
+                let top = if most.is_some() { count } else { self.count(turn, time).min(count) };
+                let options = SelectOptions { most, ..options };
+                Some(ops::select(g, decides, Choice::Top(top), &options)?)
             }
         };
         let inverse = match &selected {
@@ -299,7 +327,7 @@ impl ExpertChoice {
                 flat = ops::gather_unique(g, flat, selected.index, selected.inverse)?;
                 let kept = tokens.kept(g, rows, selected)?;
                 // The largest k of full rows are k in every row.
-                let all = !is_causal(memory) && tokens.lengths.is_none();
+                let all = !is_causal(memory) && tokens.lengths.is_none() && most.is_none();
                 Tokens { lengths: kept.lengths.filter(|_| !all), ..kept }
             }
             None => *tokens,
@@ -376,7 +404,7 @@ impl TokenChoice {
                 }
                 let first = (module * self.recursions) as u32;
                 let choice = Choice::Between { low: first + turn as u32, high: first + self.recursions as u32 - 1 };
-                let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions) };
+                let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions), most: None };
                 let selected = ops::select(g, ways_of_rows, choice, &options)?;
                 Ok((tokens.kept(g, states, &selected)?, Some(selected)))
             })?;

@@ -34,6 +34,7 @@ pub(crate) mod softmax;
 mod sort;
 pub(crate) mod transpose;
 mod unique;
+pub(crate) mod warm_capacity;
 
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
@@ -73,6 +74,7 @@ pub use softmax::{log_softmax, softmax};
 pub use sort::{SortedIndex, sort_index};
 pub use transpose::transpose;
 pub use unique::{gather_unique, place_rows};
+pub use warm_capacity::{WarmCapacity, warm_capacity};
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};

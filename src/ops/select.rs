@@ -34,6 +34,9 @@ pub struct SelectOptions {
     pub lengths: Option<Tensor>,
     /// (B, N) u32: the position that each candidate has; 0, 1, 2, … if not given.
     pub positions: Option<Tensor>,
+    /// Counts (R) u32 and one of their entries, of each row no more than which are taken: a limit of [`Choice::Top`] that is
+    /// known on the GPU only. There are as many slots as without it.
+    pub most: Option<(Tensor, usize)>,
 }
 
 /// What was taken of each row, in the order of the candidates.
@@ -56,16 +59,18 @@ pub struct Selected {
 ///
 /// # Errors
 /// [`Error::Shape`] if the keys are no matrix of the type that the choice is about, if k is 0 or more than N, or an option
-/// does not fit the keys.
+/// does not fit the keys or the choice.
 pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptions) -> Result<Selected> {
-    let op = SelectRows { choice, lengths: options.lengths.is_some(), positions: options.positions.is_some() };
-    let inputs: Vec<Tensor> = [Some(keys), options.lengths, options.positions].into_iter().flatten().collect();
+    let most = options.most.map(|(_, entry)| entry);
+    let op = SelectRows { choice, lengths: options.lengths.is_some(), positions: options.positions.is_some(), most };
+    let counts = options.most.map(|(counts, _)| counts);
+    let inputs: Vec<Tensor> = [Some(keys), options.lengths, options.positions, counts].into_iter().flatten().collect();
     let found = g.apply(op, &inputs)?;
     let slots = g.shape(found[2]).last();
     Ok(Selected { index: found[0], inverse: found[1], positions: found[2], counts: found[3], slots })
 }
 
-/// See [`select`]. Inputs: keys (B, N), then lengths (B) and positions (B, N), those that are there. Outputs: index (B·K),
+/// See [`select`]. Inputs: keys (B, N), then lengths (B), positions (B, N) and the limits (R), those that are there. Outputs: index (B·K),
 /// inverse (B·N), positions (B, K), counts (B), all u32. No gradient.
 ///
 /// The largest k are found by radix select, a workgroup a row: four passes over the keys count how often each value of 8
@@ -75,17 +80,20 @@ struct SelectRows {
     choice: Choice,
     lengths: bool,
     positions: bool,
+    /// Which of the limits holds.
+    most: Option<usize>,
 }
 
 impl SelectRows {
-    /// Lengths and positions, those that are there.
-    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 2] {
+    /// Lengths, positions and limits, those that are there.
+    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 3] {
         let after = 1 + usize::from(self.lengths);
-        [self.lengths.then(|| input(1)), self.positions.then(|| input(after))]
+        let last = after + usize::from(self.positions);
+        [self.lengths.then(|| input(1)), self.positions.then(|| input(after)), self.most.map(|_| input(last))]
     }
 
-    /// Whether each candidate of a row is taken.
-    fn taken(&self, keys: &[f64]) -> Vec<bool> {
+    /// Whether each candidate of a row is taken; of the largest no more than `most`.
+    fn taken(&self, keys: &[f64], most: usize) -> Vec<bool> {
         match self.choice {
             Choice::Top(k) => {
                 let mut order: Vec<usize> = (0..keys.len()).collect();
@@ -93,7 +101,7 @@ impl SelectRows {
                     keys[b].partial_cmp(&keys[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
                 });
                 let mut taken = vec![false; keys.len()];
-                order.iter().take(k).for_each(|&i| taken[i] = true);
+                order.iter().take(k.min(most)).for_each(|&i| taken[i] = true);
                 taken
             }
             Choice::AtLeast(threshold) => keys.iter().map(|&key| key >= f64::from(threshold)).collect(),
@@ -124,7 +132,15 @@ impl Op for SelectRows {
             Choice::Top(k) => k,
             _ => candidates,
         };
-        let [lengths, positions] = self.sort(|i| &inputs[i]);
+        let [lengths, positions, most] = self.sort(|i| &inputs[i]);
+        if let (Some(most), Some(entry)) = (most, self.most) {
+            if !matches!(self.choice, Choice::Top(_)) {
+                return refuse(format!("only the largest have a limit, not {:?}", self.choice));
+            }
+            if most.dtype != DType::U32 || most.shape.rank() != 1 || entry >= most.shape.numel() {
+                return refuse(format!("expected the limits to be u32(R) with an entry {entry}, got {most}"));
+            }
+        }
         for (what, given, shape) in
             [("lengths", lengths, &[batch] as &[usize]), ("positions", positions, &[batch, candidates])]
         {
@@ -141,13 +157,14 @@ impl Op for SelectRows {
         let keys = inputs[0];
         let [batch, candidates] = keys.shape.expect("select, keys")?;
         let slots = if let Choice::Top(k) = self.choice { k } else { candidates };
-        let [lengths, positions] = self.sort(|i| inputs[i]);
+        let [lengths, positions, most] = self.sort(|i| inputs[i]);
+        let most = most.zip(self.most).map_or(candidates, |(most, entry)| most.data[entry] as usize);
         let none = |count: usize| Array::from_fn([count], |_| f64::from(NONE));
         let (mut index, mut inverse) = (none(batch * slots), none(batch * candidates));
         let (mut picked, mut counts) = (Array::zeros([batch, slots]), Array::zeros([batch]));
         for b in 0..batch {
             let length = lengths.map_or(candidates, |l| (l.data[b] as usize).min(candidates));
-            let taken = self.taken(&keys.row(b)[..length]);
+            let taken = self.taken(&keys.row(b)[..length], most);
             for (slot, i) in (0..length).filter(|&i| taken[i]).enumerate() {
                 index.data[b * slots + slot] = (b * candidates + i) as f64;
                 inverse.data[b * candidates + i] = (b * slots + slot) as f64;
@@ -161,23 +178,25 @@ impl Op for SelectRows {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let keys = cx.input(0);
         let [batch, candidates] = keys.shape.expect("select, keys")?;
-        let [lengths, positions] = self.sort(|i| cx.input(i));
+        let [lengths, positions, most] = self.sort(|i| cx.input(i));
         let (mode, low, high) = match self.choice {
             Choice::Top(k) => (0u32, k, 0),
             Choice::AtLeast(threshold) => (1, threshold.to_bits() as usize, 0),
             Choice::Between { low, high } => (2, low as usize, high as usize),
         };
-        let flags = [lengths.is_some(), positions.is_some()].map(usize::from);
+        let flags = [lengths.is_some(), positions.is_some(), most.is_some()].map(usize::from);
         // What is absent is not read, but a binding must be there.
         let mut dispatch = Dispatch::new(&SELECT_ROWS)
             .constant("MODE", mode)
             .read(keys.clone())
             .read(lengths.unwrap_or_else(|| keys.clone()))
-            .read(positions.unwrap_or(keys));
+            .read(positions.unwrap_or_else(|| keys.clone()))
+            .read(most.unwrap_or(keys));
         for output in 0..4 {
             dispatch = dispatch.write(cx.output(output));
         }
-        for value in [candidates, cx.output(2).shape.last(), low, high, flags[0], flags[1]] {
+        let (slots, entry) = (cx.output(2).shape.last(), self.most.unwrap_or(0));
+        for value in [candidates, slots, low, high, flags[0], flags[1], flags[2], entry] {
             dispatch = dispatch.param(value);
         }
         cx.dispatch(dispatch.groups(batch))
@@ -202,13 +221,18 @@ mod tests {
         assert_eq!(message, "select: expected the keys to be u32(B, N), got f32[2, 5]");
         let message = refused(Choice::Top(2), &SelectOptions { lengths: Some(lengths), ..none });
         assert_eq!(message, "select: lengths is u32[3], expected u32[2]");
+        let limited = SelectOptions { most: Some((lengths, 3)), ..none };
+        let message = refused(Choice::Top(2), &limited);
+        assert_eq!(message, "select: expected the limits to be u32(R) with an entry 3, got u32[3]");
+        let message = refused(Choice::AtLeast(0.5), &limited);
+        assert_eq!(message, "select: only the largest have a limit, not AtLeast(0.5)");
         Ok(())
     }
 
     #[test]
     fn equal_keys_are_taken_from_the_front() -> Result<()> {
         let keys = Array::new([1, 6], vec![2.0, 1.0, 2.0, 3.0, -0.0, 2.0])?;
-        let op = SelectRows { choice: Choice::Top(3), lengths: false, positions: false };
+        let op = SelectRows { choice: Choice::Top(3), lengths: false, positions: false, most: None };
         let out = op.reference(&[&keys])?;
         assert_eq!(out[0].data, [0.0, 2.0, 3.0]);
         assert_eq!(out[3].data, [3.0]);

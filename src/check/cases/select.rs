@@ -1,6 +1,6 @@
-//! Selection of candidates, rows by a unique index, and slots of caches.
+//! Selection of candidates and its limits, rows by a unique index, and slots of caches.
 
-use crate::check::{Case, Feed};
+use crate::check::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::ops::{self, Choice, SelectOptions};
 
@@ -30,7 +30,7 @@ fn case(name: &str, keys: Feed, choice: Choice, options: [bool; 2]) -> Case {
     Case::new(name, feeds, move |g, x| {
         let mut rest = x[1..].iter().copied();
         let mut next = |there: bool| if there { rest.next() } else { None };
-        let options = SelectOptions { lengths: next(options[0]), positions: next(options[1]) };
+        let options = SelectOptions { lengths: next(options[0]), positions: next(options[1]), most: None };
         let selected = ops::select(g, x[0], choice, &options)?;
         Ok(vec![selected.index, selected.inverse, selected.positions, selected.counts])
     })
@@ -48,6 +48,15 @@ pub(super) fn cases() -> Vec<Case> {
         let depths = (0..batch * candidates).map(|i| (i * i % 7) as f64);
         let depths = Feed::given("keys", [batch, candidates], DType::U32, depths);
         cases.push(case("depths", depths, Choice::Between { low: 2, high: 4 }, [true, true]));
+    }
+    for (batch, candidates, most) in [(1, 1, 1), (2, 31, 10), (3, 33, 40), (2, 257, 0), (2, 1000, 667)] {
+        cases.push(limited(batch, candidates, candidates, most));
+        cases.push(limited(batch, candidates, candidates / 2 + 1, most));
+    }
+    for (step, steps, tokens) in
+        [(0, 1, 1), (1, 1, 31), (0, 33, 4096), (33, 33, 257), (1000, 33, 257), (2, 7, 100), (5, 7, 257), (13, 31, 33)]
+    {
+        cases.push(warm(step, steps, tokens));
     }
     let same = Feed::given("keys", [2, 300], DType::F32, vec![-7.5; 600]);
     cases.push(case("all the same", same, Choice::Top(123), [false, false]));
@@ -70,6 +79,41 @@ pub(super) fn cases() -> Vec<Case> {
         }));
     }
     cases
+}
+
+/// The largest up to the second of three limits.
+fn limited(batch: usize, candidates: usize, k: usize, most: usize) -> Case {
+    let limits = [0, most, candidates].map(|limit| limit as f64);
+    let feeds = vec![
+        few_values(batch, candidates).fixed(),
+        lengths(batch, candidates),
+        Feed::given("most", [3], DType::U32, limits),
+    ];
+    let name = format!("select Top({k}) of [{batch}, {candidates}], at most {most}");
+    Case::new(name, feeds, move |g, x| {
+        let mut found = Vec::new();
+        for lengths in [None, Some(x[1])] {
+            let options = SelectOptions { lengths, most: Some((x[2], 1)), ..SelectOptions::default() };
+            let selected = ops::select(g, x[0], Choice::Top(k), &options)?;
+            found.extend([selected.index, selected.inverse, selected.positions, selected.counts]);
+        }
+        Ok(found)
+    })
+}
+
+/// Capacities of one step and the next.
+fn warm(step: usize, steps: usize, tokens: usize) -> Case {
+    let exact = Tolerance { nmse: 0.0, worst: 0.0 };
+    let feeds = vec![Feed::given("step", [1], DType::F32, [step as f64 / 2.0])];
+    let counts = [tokens, tokens - tokens / 3, tokens / 3 + 1, 1];
+    Case::new(format!("warm_capacity step {step} of {steps}, {tokens} tokens"), feeds, move |g, x| {
+        // An input can't be updated in place.
+        let now = ops::scale(g, x[0], 2.0)?;
+        let first = ops::warm_capacity(g, now, &counts[..3], tokens, steps)?;
+        let next = ops::warm_capacity(g, first.step, &counts, tokens, steps)?;
+        Ok(vec![first.counts, next.counts, next.step])
+    })
+    .tolerance(exact, exact)
 }
 
 /// Rows are gathered, halved and placed back: forward and backward of both ops.
