@@ -105,7 +105,7 @@ fn html(model: &str, tokens: &[String], routes: &[TokenRoutes]) -> String {
         page.push_str("</p>\n<div class=\"text\">");
         for (token, choices) in tokens.iter().zip(&route.choices) {
             let title: Vec<String> = choices.iter().map(u32::to_string).collect();
-            let first = choices.first().copied().unwrap_or(0);
+            let first = choices.first().copied().unwrap_or(u32::MAX);
             let (colour, text) = (colour(route, first), escape(token));
             let _ = write!(page, "<span style=\"background:{colour}\" title=\"{}\">{text}</span>", title.join(", "));
         }

@@ -126,7 +126,8 @@ pub struct Hidden {
     pub states: Tensor,
     /// The losses of the routers, each times its coefficient: a scalar that training adds to its loss.
     pub auxiliary: Option<Tensor>,
-    /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `experts.3`, `aux_loss`.
+    /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `aux_loss`, `experts.3` and, where that gate saw
+    /// some of the tokens only, their `positions.3`.
     pub routing: Vec<(String, Tensor)>,
 }
 

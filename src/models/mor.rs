@@ -95,6 +95,8 @@ struct Walk<'a> {
     /// Keys and values of each layer's first use.
     kept: HashMap<usize, KeyValues>,
     gates: Vec<Gated>,
+    /// The positions of the tokens that each gate saw.
+    places: Vec<Tensor>,
 }
 
 impl Mor {
@@ -176,7 +178,10 @@ impl Mor {
                 let out = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 let BlockOutput { x, added, .. } = out;
                 walk.kept.entry(layer).or_insert(out.kept);
-                walk.gates.extend(out.gate);
+                if let Some(gate) = out.gate {
+                    walk.gates.push(gate);
+                    walk.places.push(tokens.positions);
+                }
                 match uses.get(i + 1) {
                     Some(next) => nn::add_rms_norm(g, &norm(next.layer), added, x, epsilon),
                     None => {
@@ -307,7 +312,7 @@ impl Decoder for Mor {
         let table = ops::rope_table(g, self.llama.heads.width, &options)?;
         let rotary = Rotary { table, options: &options };
         let end = |layer: usize, number: usize| [Use { layer, number, memory: inputs.memory, shared: false }];
-        let mut walk = Walk { inputs, rotary, kept: HashMap::new(), gates: Vec::new() };
+        let mut walk = Walk { inputs, rotary, kept: HashMap::new(), gates: Vec::new(), places: Vec::new() };
         if self.routing == Routing::None {
             let (x, added) = self.chain(g, &self.plain(inputs), x, inputs.into(), &mut walk)?;
             let states = nn::add_rms_norm(g, "model.norm", added, x, self.llama.epsilon)?.1;
@@ -325,7 +330,9 @@ impl Decoder for Mor {
         } else {
             states = nn::rms_norm(g, "model.norm", states, self.llama.epsilon)?;
         }
-        let hidden = Hidden { states, auxiliary: Some(auxiliary), routing };
+        let mut hidden = Hidden { states, auxiliary: Some(auxiliary), routing };
+        let places = walk.places.iter().enumerate().map(|(index, places)| (format!("positions.{index}"), *places));
+        hidden.routing.extend(places);
         self.llama.with_gates(g, hidden, &walk.gates, inputs.training)
     }
 

@@ -12,7 +12,8 @@ use crate::program::{Program, Weights, unpack};
 pub struct TokenRoutes {
     /// `experts.0` of the first block with experts, …, or `depth`.
     pub router: String,
-    /// For each token the experts that took it, the best first, or the number of recursions it went through.
+    /// For each token the experts that took it, the best first (none if it did not come so far), or the number of
+    /// recursions it went through.
     pub choices: Vec<Vec<u32>>,
     /// How many experts, or recursions, there are.
     pub of: usize,
@@ -50,7 +51,7 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
     let input = g.input("ids", [1, ids.len()], DType::U32)?;
     let inputs = Inputs::new(&mut g, input)?;
     let hidden = model.hidden(&mut g, &inputs)?;
-    let decides = |name: &str| !name.starts_with("taken.");
+    let decides = |name: &str| !name.starts_with("taken.") && !name.starts_with("positions.");
     let decisions: Vec<&(String, Tensor)> =
         hidden.routing.iter().filter(|(name, t)| g.dtype(*t) == DType::U32 && decides(name)).collect();
     if decisions.is_empty() {
@@ -59,15 +60,25 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
     for (name, tensor) in &decisions {
         g.output(name, *tensor)?;
     }
+    // Where the rows of a gate stand in the text.
+    let places = |name: &str| {
+        let number = name.strip_prefix("experts.")?;
+        hidden.routing.iter().find(|(other, _)| other.strip_prefix("positions.") == Some(number))
+    };
+    for (name, tensor) in decisions.iter().filter_map(|(name, _)| places(name)) {
+        g.output(name, *tensor)?;
+    }
     let program = Program::new(gpu, &g, weights)?;
     program.write("ids", bytemuck::cast_slice(ids))?;
     program.run()?;
     let mut routes = Vec::new();
     let mut recursions: Vec<Vec<u32>> = Vec::new();
     for (name, tensor) in decisions {
-        let count = g.shape(*tensor).numel();
-        let values: Vec<u32> =
-            unpack(&program.read(name)?, DType::U32, count).into_iter().map(|value| value as u32).collect();
+        let read = |name: &str, tensor: Tensor| -> Result<Vec<u32>> {
+            let numbers = unpack(&program.read(name)?, DType::U32, g.shape(tensor).numel());
+            Ok(numbers.into_iter().map(|value| value as u32).collect())
+        };
+        let (count, values) = (g.shape(*tensor).numel(), read(name, *tensor)?);
         if name.starts_with("selected.") {
             recursions.push(values);
             continue;
@@ -79,7 +90,12 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
             "depth" => choices.into_iter().map(|c| c.into_iter().map(|depth| depth + 1).collect()).collect(),
             _ => choices,
         };
-        routes.push(TokenRoutes { router: name.clone(), choices, of: model.ways(name) });
+        let of = model.ways(name);
+        let choices = match places(name) {
+            Some((places, tensor)) => in_text(&choices_of(&values, &read(places, *tensor)?), ids.len(), of),
+            None => choices,
+        };
+        routes.push(TokenRoutes { router: name.clone(), choices, of });
     }
     if !recursions.is_empty() {
         let depth = |token: usize| recursions.iter().filter(|taken| taken.contains(&(token as u32))).count() as u32;
@@ -89,9 +105,32 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
     Ok(routes)
 }
 
+/// The choices of each row with the position of its token.
+fn choices_of(values: &[u32], places: &[u32]) -> Vec<(u32, Vec<u32>)> {
+    let width = values.len() / places.len().max(1);
+    places.iter().copied().zip(values.chunks(width.max(1)).map(<[u32]>::to_vec)).collect()
+}
+
+/// The choices in the order of the text; rows that hold no token chose nobody.
+fn in_text(rows: &[(u32, Vec<u32>)], tokens: usize, of: usize) -> Vec<Vec<u32>> {
+    let mut choices = vec![Vec::new(); tokens];
+    for (place, chosen) in rows.iter().filter(|(_, chosen)| chosen.iter().any(|choice| (*choice as usize) < of)) {
+        if let Some(slot) = choices.get_mut(*place as usize) {
+            slot.clone_from(chosen);
+        }
+    }
+    choices
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_a_gate_are_put_where_their_tokens_stand() {
+        let rows = choices_of(&[1, 0, 2, 1, 3, 3], &[0, 2, 0]);
+        assert_eq!(in_text(&rows, 3, 3), [vec![1, 0], vec![], vec![2, 1]]);
+    }
 
     #[test]
     fn loads_count_every_choice_once_and_no_dropped_one() {

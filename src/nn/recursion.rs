@@ -240,7 +240,7 @@ impl ExpertChoice {
             let scope = format!("recursions.{turn}");
             let most = most.map(|counts| (counts, turn));
             let (level, kept, gates) =
-                g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, time, most, &mut record))?;
+                g.scope(&scope, |g| self.choose(g, &tokens, memory, [turn, time], most, &mut record))?;
             let pass = Pass { module: 0, turn, tokens: kept, memory: kept.memory(g, memory, turn, self.shared)? };
             let out = block(g, pass)?;
             tokens = g.scope(&scope, |g| {
@@ -288,8 +288,7 @@ impl ExpertChoice {
         g: &mut Graph,
         tokens: &Tokens,
         memory: Memory,
-        turn: usize,
-        time: usize,
+        [turn, time]: [usize; 2],
         most: Option<(Tensor, usize)>,
         record: &mut Record,
     ) -> Result<(Level, Tokens, Tensor)> {
