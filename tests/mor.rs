@@ -8,13 +8,15 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator};
 use wgformer::graph::{Array, Values};
-use wgformer::io::Config;
+use wgformer::io::{Checkpoints, Config};
 use wgformer::kernel::Caps;
 use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
 use wgformer::nn::Memory;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
-use wgformer::train::{Batches, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer};
+use wgformer::train::{
+    BatchSource, Batches, DataState, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer,
+};
 use wgformer::{DType, Error, Gpu, Graph, Program, Recording, Result, Tensor, Weights};
 
 fn main() {
@@ -29,6 +31,9 @@ fn main() {
         }
         trials
             .push(turn.trial(format!("[{name}] recursions learn, and computing them again changes nothing"), learning));
+        trials.push(
+            turn.trial(format!("[{name}] capacities warm up, and a resumed run goes on where they were"), warming),
+        );
         trials.push(turn.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -54,6 +59,7 @@ fn decoders() -> Vec<(&'static str, Value)> {
                                                       "capacity": [0.8, 0.5, 0.5, 0.2]})),
         ),
         ("shared keys", mor(json!({"kv_sharing": true, "num_hidden_layers": 8}))),
+        ("capacities that warmed up", mor(json!({"capacity_warmup_steps": 3}))),
         ("a second router", mor(json!({"sampling": "aux_router", "router": "mlp", "router_function": "tanh"}))),
         ("tokens choose", mor(json!({"routing": "token_choice", "num_hidden_layers": 8}))),
         (
@@ -251,6 +257,81 @@ fn learning(gpu: &Gpu) -> Result<(), Failed> {
                 return Err(format!("the bias is {bias:?}").into());
             }
         }
+    }
+    Ok(())
+}
+
+/// Recursions take all tokens at first and their share after the warm-up, only in training; a run that warms up learns, and
+/// one that is saved and resumed amid the warm-up ends with the same bits.
+fn warming(gpu: &Gpu) -> Result<(), Failed> {
+    const STEPS: usize = 16;
+    let config = mor(json!({"capacity_warmup_steps": 5, "sampling": "aux_router"}));
+    let model: Arc<dyn Decoder> = decoder(&config)?.into();
+    let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
+    weights.upload("model.capacity_step", &[0; 4])?;
+    let mut g = Graph::new();
+    let ids = g.input("ids", [2, 17], DType::U32)?;
+    let inputs = Inputs::new(&mut g, ids)?.for_training();
+    for (name, tensor) in model.hidden(&mut g, &inputs)?.routing {
+        g.output(&name, tensor)?;
+    }
+    let program = Program::new(gpu, &g, &weights)?;
+    program.write("ids", bytemuck::cast_slice(&(0..34).map(|i| token(i / 17, i % 17)).collect::<Vec<u32>>()))?;
+    for (step, expected) in [[17, 17], [16, 15], [14, 12], [13, 9], [11, 6], [11, 5], [11, 5]].into_iter().enumerate() {
+        program.run()?;
+        for (turn, count) in [1, 2].into_iter().zip(expected) {
+            let taken: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(&format!("taken.{turn}"))?);
+            if taken != [count, count] {
+                return Err(format!("recursion {turn} took {taken:?} at step {step}, not {count}").into());
+            }
+        }
+    }
+    let mut g = Graph::new();
+    let ids = g.input("ids", [2, 17], DType::U32)?;
+    let inputs = Inputs::new(&mut g, ids)?;
+    let routing = model.hidden(&mut g, &inputs)?.routing;
+    let slots = routing.iter().filter(|(name, _)| name.starts_with("selected")).map(|(_, t)| g.shape(*t).last());
+    if slots.collect::<Vec<_>>() != [17, 11, 5] {
+        return Err("an evaluation warms up".into());
+    }
+
+    let text: Arc<[u32]> = (0..400).map(|i| [5, 17, 3, 81, 42, 0, 61, 8, 77, 29, 50][i % 11]).collect();
+    let objective = LanguageModel { model, rows: 3, length: 17, options: CrossEntropyOptions::default() };
+    let trainer = || -> Result<Trainer> {
+        let (weights, schedule) = (Weights::new(gpu), Schedule::constant(0.01));
+        objective.model.initialise(&weights, 1)?;
+        Trainer::new(gpu, &weights, &objective, StepOptions::default(), RunOptions::default(), schedule)
+    };
+    let steps = |trainer: &mut Trainer, data: &mut Batches, count: usize| -> Result<Vec<f32>> {
+        let mut losses = Vec::new();
+        for _ in 0..count {
+            trainer.submit_step(data)?;
+        }
+        trainer.reports(0, &mut |event: &Event| {
+            if let Event::Step(step) = event {
+                losses.push(step.report.loss);
+            }
+        })?;
+        Ok(losses)
+    };
+    let mut through = trainer()?;
+    let losses = steps(&mut through, &mut Batches::new(text.clone(), 3, 17, 2)?, STEPS)?;
+    if !(losses[STEPS - 1] < 0.8 * losses[0]) {
+        return Err(format!("the losses are {losses:?}").into());
+    }
+    let folder = tempfile::tempdir()?;
+    let checkpoints = Checkpoints::new(folder.path(), 2);
+    let (mut killed, mut data) = (trainer()?, Batches::new(text.clone(), 3, 17, 2)?);
+    steps(&mut killed, &mut data, 3)?;
+    killed.save(&checkpoints, &data.position(), &[])?;
+    let mut resumed = trainer()?;
+    let position = resumed.resume(&checkpoints.latest()?.ok_or("no checkpoint")?)?;
+    let state: DataState = serde_json::from_value(position)?;
+    let rest = steps(&mut resumed, &mut Batches::resume(text, 3, 17, state)?, STEPS - 3)?;
+    let counted: Vec<f32> = bytemuck::pod_collect_to_vec(&resumed.weights().download("model.capacity_step")?);
+    let parameters = |trainer: &Trainer| trainer.weights().download("flat.parameters");
+    if rest != losses[3..] || counted != [STEPS as f32] || parameters(&through)? != parameters(&resumed)? {
+        return Err(format!("{losses:?} went on with {rest:?}, {counted:?} steps counted").into());
     }
     Ok(())
 }

@@ -16,5 +16,5 @@ pub use dense::{Style, activated_linear, dropout, embedding, linear};
 pub use experts::{ExpertMode, ExpertNames, Experts, Gated, SharedExpert, expert_feed_forward};
 pub use feed_forward::{feed_forward, gated_feed_forward};
 pub use normalise::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
-pub use recursion::{ExpertChoice, Pass, Recursed, Router, RouterFunction, RouterKind, TokenChoice, Tokens};
 pub(crate) use recursion::CAPACITY_STEP;
+pub use recursion::{ExpertChoice, Pass, Recursed, Router, RouterFunction, RouterKind, TokenChoice, Tokens};
