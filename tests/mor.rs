@@ -34,6 +34,9 @@ fn main() {
         trials.push(
             turn.trial(format!("[{name}] capacities warm up, and a resumed run goes on where they were"), warming),
         );
+        trials.push(
+            turn.trial(format!("[{name}] a step amid the warm-up has the gradients of its f64 twin"), amid_warmup),
+        );
         trials.push(turn.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -332,6 +335,57 @@ fn warming(gpu: &Gpu) -> Result<(), Failed> {
     let parameters = |trainer: &Trainer| trainer.weights().download("flat.parameters");
     if rest != losses[3..] || counted != [STEPS as f32] || parameters(&through)? != parameters(&resumed)? {
         return Err(format!("{losses:?} went on with {rest:?}, {counted:?} steps counted").into());
+    }
+    Ok(())
+}
+
+/// Loss and gradients of a step amid the warm-up, in which slots are left over, whatever was in memory before.
+fn amid_warmup(gpu: &Gpu) -> Result<(), Failed> {
+    for more in [json!({}), json!({"kv_sharing": true, "sampling": "aux_router"}), json!({"capacity": [0.7, 0.4, 0.4]})]
+    {
+        let mut config = mor(more);
+        config["capacity_warmup_steps"] = 5.into();
+        let model = decoder(&config)?;
+        let mut values = weights_of(model.as_ref())?;
+        values.insert("model.capacity_step".into(), Array::new([1], vec![2.0])?);
+        let weights = upload(gpu, model.as_ref(), &values)?;
+        let (mut g, shape) = (Graph::new(), [2, 33]);
+        let ids = g.input("ids", shape, DType::U32)?;
+        let labels = g.input("labels", shape, DType::I32)?;
+        let tokens: Vec<u32> = (0..66).map(|i| token(i / 33, i % 33)).collect();
+        for name in ["ids", "labels"] {
+            values.insert(name.into(), Array::from_fn(shape, |i| f64::from(tokens[i])));
+        }
+        let inputs = Inputs::new(&mut g, ids)?.for_training();
+        let hidden = model.hidden(&mut g, &inputs)?;
+        let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        let loss = ops::add(&mut g, loss, hidden.auxiliary.ok_or("no auxiliary loss")?)?;
+        let parameters: Vec<(String, Tensor)> = g.parameters().map(|(n, t)| (n.to_owned(), t)).collect();
+        let tensors: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
+        let mut wanted = vec![("loss".to_owned(), loss)];
+        for ((name, _), gradient) in parameters.iter().zip(g.differentiate(loss, &tensors)?) {
+            wanted.extend(gradient.map(|gradient| (format!("grad.{name}"), gradient)));
+        }
+        if wanted.len() != parameters.len() {
+            return Err("all parameters but the count of steps have a gradient".into());
+        }
+        for (name, tensor) in &wanted {
+            g.output(name, *tensor)?;
+        }
+        let program = Program::new(gpu, &g, &weights)?;
+        program.fill_temporaries(f32::NAN.to_bits())?;
+        program.write("ids", bytemuck::cast_slice(&tokens))?;
+        program.write("labels", bytemuck::cast_slice(&tokens))?;
+        program.run()?;
+        let tensors: Vec<Tensor> = wanted.iter().map(|(_, t)| *t).collect();
+        for ((name, _), expected) in wanted.iter().zip(g.evaluate(&values, &tensors)?) {
+            let size = expected.data.iter().fold(1e-6_f64, |m, x| m.max(x.abs()));
+            let got = program.read_f32(name)?;
+            let off = |(a, b): (&f32, &f64)| !((f64::from(*a) - b).abs() <= 1e-3 * size);
+            if got.iter().zip(&expected.data).any(off) {
+                return Err(format!("{config}: {name} is not that of its f64 twin").into());
+            }
+        }
     }
     Ok(())
 }
