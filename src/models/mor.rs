@@ -357,7 +357,8 @@ impl Decoder for Mor {
     }
 
     fn ignores(&self, tensor: &str) -> bool {
-        self.llama.ignores(tensor)
+        // A run without a warm-up may go on from one that had it.
+        tensor == nn::CAPACITY_STEP || self.llama.ignores(tensor)
     }
 
     /// What is computed: a recursion over a share of the tokens counts its share, and that squared for attention. Where
