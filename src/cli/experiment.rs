@@ -213,7 +213,7 @@ mod tests {
         };
         let all = [run(0, 2.0), run(1, 2.5)];
         let text = markdown(contenders, &all);
-        assert!(text.contains("| dense | 1.00 K | 2.00 K | 2.250 ± 0.250 | 2.0 |"), "{text}");
+        assert!(text.contains("| dense | 1.0k | 2.0k | 2.250 ± 0.250 | 2.0 |"), "{text}");
         assert_eq!(mean_curve(&[&all[0], &all[1]], |point| point.flops), [(1.0, 2.25)]);
     }
 }
