@@ -203,6 +203,15 @@ struct Record {
     routing: Vec<(String, Tensor)>,
 }
 
+/// How many tokens of each row a recursion takes.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// So many.
+    Count(usize),
+    /// As many as this entry of counts says, which are known on the GPU only.
+    Entry(Tensor, usize),
+}
+
 /// One recursion's tokens before and behind its choice.
 struct Level {
     rows: Tensor,
@@ -234,13 +243,13 @@ impl ExpertChoice {
         mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
     ) -> Result<Recursed> {
         let [_, time, _] = g.shape(tokens.states).expect("states")?;
-        let most = self.limits(g, time, training)?;
+        let warm = self.warm(g, time, training)?;
         let (mut tokens, mut levels, mut record) = (tokens, Vec::new(), Record::default());
         for turn in 0..self.capacity.len() {
             let scope = format!("recursions.{turn}");
-            let most = most.map(|counts| (counts, turn));
+            let limit = warm.map_or(Limit::Count(self.count(turn, time)), |counts| Limit::Entry(counts, turn));
             let (level, kept, gates) =
-                g.scope(&scope, |g| self.choose(g, &tokens, memory, [turn, time], most, &mut record))?;
+                g.scope(&scope, |g| self.choose(g, &tokens, memory, turn, limit, &mut record))?;
             let pass = Pass { module: 0, turn, tokens: kept, memory: kept.memory(g, memory, turn, self.shared)? };
             let out = block(g, pass)?;
             tokens = g.scope(&scope, |g| {
@@ -267,7 +276,7 @@ impl ExpertChoice {
     }
 
     /// How many tokens each recursion takes in a step of training while it warms up, `(R)` u32, and counts the step.
-    fn limits(&self, g: &mut Graph, time: usize, training: bool) -> Result<Option<Tensor>> {
+    fn warm(&self, g: &mut Graph, time: usize, training: bool) -> Result<Option<Tensor>> {
         if self.warmup == 0 {
             return Ok(None);
         }
@@ -281,15 +290,14 @@ impl ExpertChoice {
         Ok(Some(warm.counts))
     }
 
-    /// The choice of one recursion: what it was made of, the tokens that were taken, and their gates `(B·K)`. `most`: the
-    /// limits of all recursions and which is this one's, if they are known on the GPU only.
+    /// The choice of one recursion: what it was made of, the tokens that were taken, and their gates `(B·K)`.
     fn choose(
         &self,
         g: &mut Graph,
         tokens: &Tokens,
         memory: Memory,
-        [turn, time]: [usize; 2],
-        most: Option<(Tensor, usize)>,
+        turn: usize,
+        limit: Limit,
         record: &mut Record,
     ) -> Result<(Level, Tokens, Tensor)> {
         let [batch, count] = g.shape(tokens.positions).expect("positions")?;
@@ -309,7 +317,10 @@ impl ExpertChoice {
             true => None,
             false if is_causal(memory) => Some(ops::select(g, decides, Choice::AtLeast(0.0), &options)?),
             false => {
-                let top = if most.is_some() { count } else { self.count(turn, time).min(count) };
+                let (top, most) = match limit {
+                    Limit::Count(taken) => (taken.min(count), None),
+                    Limit::Entry(counts, entry) => (count, Some((counts, entry))),
+                };
                 let options = SelectOptions { most, ..options };
                 Some(ops::select(g, decides, Choice::Top(top), &options)?)
             }
@@ -326,7 +337,7 @@ impl ExpertChoice {
                 flat = ops::gather_unique(g, flat, selected.index, selected.inverse)?;
                 let kept = tokens.kept(g, rows, selected)?;
                 // The largest k of full rows are k in every row.
-                let all = !is_causal(memory) && tokens.lengths.is_none() && most.is_none();
+                let all = !is_causal(memory) && tokens.lengths.is_none() && matches!(limit, Limit::Count(_));
                 Tokens { lengths: kept.lengths.filter(|_| !all), ..kept }
             }
             None => *tokens,
