@@ -8,7 +8,7 @@
 use super::attention::Memory;
 use super::dense::{Style, activated_linear, linear};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::ops::{self, Activation, Choice, RouterLoss, SelectOptions, Selected, WeightLayout};
 
@@ -222,12 +222,17 @@ impl ExpertChoice {
     /// How many of `time` tokens recursion `turn` takes.
     #[must_use]
     pub fn count(&self, turn: usize, time: usize) -> usize {
-        ((self.capacity[turn] * time as f64) as usize).clamp(1, time.max(1))
+        ((self.share(turn) * time as f64) as usize).clamp(1, time.max(1))
+    }
+
+    /// The share of recursion `turn`; one that is not there takes nothing.
+    fn share(&self, turn: usize) -> f64 {
+        self.capacity.get(turn).copied().unwrap_or(0.0)
     }
 
     /// Whether recursion `turn` takes all that the one before took: then there is nothing to decide.
     fn takes_all(&self, turn: usize) -> bool {
-        self.capacity[turn] >= if turn == 0 { 1.0 } else { self.capacity[turn - 1] }
+        self.share(turn) >= if turn == 0 { 1.0 } else { self.share(turn - 1) }
     }
 
     /// Adds the recursions, `training` if this is a step of training; `block` adds one use of the block and gives its states.
@@ -440,8 +445,11 @@ impl TokenChoice {
 
 /// The sum of scalars in their order.
 fn total(g: &mut Graph, losses: &[Tensor]) -> Result<Tensor> {
-    let mut sum = losses[0];
-    for &loss in &losses[1..] {
+    let Some((&first, rest)) = losses.split_first() else {
+        return Err(Error::input("capacity", "it is empty; a share for each recursion is needed"));
+    };
+    let mut sum = first;
+    for &loss in rest {
         sum = ops::add(g, sum, loss)?;
     }
     Ok(sum)

@@ -54,6 +54,10 @@ impl Op for GroupedLinear {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        if inputs.len() != 5 || self.top_k == 0 {
+            let what = format!("expected 5 tensors and slots, got {} and {} a token", inputs.len(), self.top_k);
+            return Err(Error::shape(self.name(), what));
+        }
         let [tokens, width] = inputs[0].shape.expect("grouped_linear, x (T, C)")?;
         let [experts, outputs, weight_width] = inputs[1].shape.expect("grouped_linear, weight (E, N, C)")?;
         let slots = tokens * self.top_k;
@@ -222,4 +226,24 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 pub(super) fn add_scaled(to: &mut [f64], factor: f64, x: &[f64]) {
     to.iter_mut().zip(x).for_each(|(to, x)| *to += factor * x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::route;
+
+    #[test]
+    fn misfits_are_refused_by_name() -> Result<()> {
+        let mut g = Graph::new();
+        let chosen = g.input("chosen", [4, 2], DType::U32)?;
+        let routing = route(&mut g, chosen, 3)?;
+        let x = g.input("x", [4, 6], DType::F32)?;
+        let weight = g.input("weight", [3, 5, 7], DType::F32)?;
+        let message = grouped_linear(&mut g, x, weight, &routing).unwrap_err().to_string();
+        assert!(message.contains("x is f32[4, 6] and the weight f32[3, 5, 7]"), "{message}");
+        let message = g.apply1(GroupedLinear::new(&routing), &[x]).unwrap_err().to_string();
+        assert!(message.contains("expected 5 tensors and slots, got 1 and 2 a token"), "{message}");
+        Ok(())
+    }
 }
