@@ -1,5 +1,6 @@
 //! One shader text from constants, snippets and a kernel, and the way back from a line of it to a file.
 
+use super::params::copy_params;
 use super::textures::read_through_textures;
 use super::{Access, Dispatch, Texels};
 use std::fmt::Write;
@@ -29,7 +30,7 @@ impl ShaderText {
 
 /// The text of a dispatch's shader: constants, then snippets, then the kernel.
 ///
-/// Two dispatches with the same text share a pipeline.
+/// Textures and parameters as the dispatch has them; two dispatches with the same text share a pipeline.
 #[must_use]
 pub fn assemble(dispatch: &Dispatch) -> ShaderText {
     let mut text = String::new();
@@ -57,6 +58,9 @@ pub fn assemble(dispatch: &Dispatch) -> ShaderText {
     if !textures.is_empty() {
         let constants: Vec<_> = dispatch.constants.iter().map(|(name, value)| (*name, value.to_string())).collect();
         text = read_through_textures(&text, &constants, &textures);
+    }
+    if dispatch.params_first {
+        text = copy_params(&text, dispatch.kernel.name);
     }
     ShaderText { text, entry: dispatch.kernel.name, parts }
 }

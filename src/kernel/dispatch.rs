@@ -158,6 +158,8 @@ pub struct Dispatch {
     pub groups: u32,
     /// Floating-point operations, a multiply-add counting two.
     pub flops: u64,
+    /// Whether the kernel copies its parameters to registers before anything else.
+    pub params_first: bool,
 }
 
 impl Dispatch {
@@ -173,6 +175,7 @@ impl Dispatch {
             bindings: Vec::new(),
             groups: 1,
             flops: 0,
+            params_first: false,
         }
     }
 

@@ -6,7 +6,8 @@
 //! * `@binding(0)` is `var<uniform> p: Params`, a struct of 4-byte members that begins with `base: u32, groups: u32`.
 //!   The grid is one-dimensional: a workgroup's index is `p.base + w.x + w.y * n.x` (`w` the workgroup id, `n` the
 //!   number of workgroups), and a workgroup whose index is `p.groups` or more returns at once. So long dispatches
-//!   can be cut into ranges, and grids past 65,535 folded into two dimensions, without the kernel knowing.
+//!   can be cut into ranges, and grids past 65,535 folded into two dimensions, without the kernel knowing. Drivers that
+//!   compute on the CPU get a text that copies `p` first ([`params_first`]).
 //! * Then come the storage bindings in the order of the calls of [`Dispatch::read`], [`Dispatch::write`] and
 //!   [`Dispatch::update`], each declared in a line of its own. Those that are only read become textures on drivers that
 //!   compute on the CPU ([`through_textures`]).
@@ -17,6 +18,7 @@ mod assemble;
 mod dispatch;
 mod elements;
 mod launch;
+mod params;
 mod textures;
 
 pub use crate::gpu::{AdapterClass, Caps, Choices, Textures};
@@ -24,4 +26,5 @@ pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
 pub use elements::{elements, width};
 pub use launch::{Launch, Question};
+pub use params::params_first;
 pub use textures::{Texels, through_textures};

@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
-use crate::kernel::{Caps, Choices, Dispatch, Launch, Question, View, through_textures};
+use crate::kernel::{Caps, Choices, Dispatch, Launch, Question, View, params_first, through_textures};
 use crate::shape::TensorType;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -218,7 +218,7 @@ impl Recorder<'_> {
             let ty = TensorType::new(view.shape, view.dtype);
             self.slots.push(Slot { label: format!("{}.scratch", node.label), source: Source::Temporary, ty });
         }
-        let launched = launched.into_iter().map(|d| through_textures(self.caps, d));
+        let launched = launched.into_iter().map(|d| params_first(self.caps, through_textures(self.caps, d)));
         self.dispatches.extend(launched.map(|d| Dispatch { label: node.label.clone(), ..d }));
         self.views[index] = outputs;
         Ok(())

@@ -177,7 +177,7 @@ impl Grouped<'_> {
             }
         };
         let flops = 2 * rows as u64 * a.stride as u64 * p.n as u64 * part.len as u64 / groups as u64;
-        cx.dispatch(grid(dispatch, caps, variant, &p, row_tiles).flops(flops))
+        cx.dispatch(grid(dispatch.constant("WHOLE", false), caps, variant, &p, row_tiles).flops(flops))
     }
 
     fn place(&self, dispatch: Dispatch, last: bool) -> Dispatch {

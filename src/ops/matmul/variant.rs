@@ -13,12 +13,14 @@ pub enum Variant {
     Tile32,
     /// 16×8 tiles in registers, an invocation each.
     Registers,
-    /// 4×8 tiles in registers, written out, an invocation each.
+    /// 8×8 tiles in registers, written out, an invocation each.
     Lines,
     /// Subgroup shuffles, 4 rows of the tile a lane: 32×32 tiles for subgroups of 8.
     Subgroup4,
     /// Subgroup shuffles, 8 rows of the tile a lane: 64×32 tiles for subgroups of 8.
     Subgroup8,
+    /// Subgroup shuffles, 4 rows and two vectors of columns a lane: 32×64 tiles for subgroups of 8.
+    SubgroupWide,
     /// Up to 8 rows, B read once.
     Row,
     /// The same for a quantised B whose blocks lie along k, block by block.
@@ -32,7 +34,7 @@ const MOST_ROWS: usize = 8;
 
 impl Variant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Row,
         Self::RowBlocks,
         Self::RowBlocksShuffle,
@@ -40,6 +42,7 @@ impl Variant {
         Self::Tile32,
         Self::Subgroup4,
         Self::Subgroup8,
+        Self::SubgroupWide,
         Self::Registers,
         Self::Lines,
     ];
@@ -54,6 +57,7 @@ impl Variant {
             Self::Lines => "lines",
             Self::Subgroup4 => "subgroup4",
             Self::Subgroup8 => "subgroup8",
+            Self::SubgroupWide => "subgroup_wide",
             Self::Row => "row",
             Self::RowBlocks => "row_blocks",
             Self::RowBlocksShuffle => "row_blocks_shuffle",
@@ -73,7 +77,7 @@ impl Variant {
         match self {
             Self::Tile64 | Self::Tile32 | Self::Registers | Self::Lines => true,
             // Accumulators are an array of one vector a lane: wider subgroups would spill them.
-            Self::Subgroup4 | Self::Subgroup8 => matches!(caps.subgroup, Some(4..=16)),
+            Self::Subgroup4 | Self::Subgroup8 | Self::SubgroupWide => matches!(caps.subgroup, Some(4..=16)),
             Self::Row => problem.m <= MOST_ROWS && !problem.form.a_transposed(),
             Self::RowBlocksShuffle => Self::RowBlocks.is_legal(caps, problem) && caps.subgroup == Some(8),
             Self::RowBlocks => problem.m <= MOST_ROWS && problem.form.b_transposed() && problem.weight.is_quantised(),
@@ -90,7 +94,8 @@ impl Variant {
     /// | GPU | more, 48 tiles of 64×64 or more | tile64 |
     /// | GPU | more, fewer tiles | tile32 |
     /// | CPU | up to 4 | row |
-    /// | CPU, fixed subgroups of 8 to 16 | more than 4 | subgroup4 |
+    /// | CPU, fixed subgroups of 8 to 16 | more than 4, 4 tiles of 32×64 or more that columns fill | subgroup_wide |
+    /// | CPU, fixed subgroups of 8 to 16 | more than 4, others | subgroup4 |
     /// | CPU, fixed subgroups of 4 | more than 4 | lines |
     /// | CPU, others | more than 4 | registers |
     #[must_use]
@@ -104,12 +109,15 @@ impl Variant {
             return Self::Row;
         }
         let tiles = problem.batch * problem.m.div_ceil(64) * problem.n.div_ceil(64);
+        let wide = problem.batch * problem.m.div_ceil(32) * problem.n.div_ceil(64);
+        let fills = wide >= 4 && !(1..=32).contains(&(problem.n % 64));
         match caps.class {
             AdapterClass::Gpu if tiles >= 48 => Self::Tile64,
             AdapterClass::Gpu => Self::Tile32,
             AdapterClass::Cpu if caps.subgroup == Some(4) => Self::Lines,
-            AdapterClass::Cpu if caps.subgroup >= Some(8) && Self::Subgroup4.is_legal(caps, problem) => Self::Subgroup4,
-            AdapterClass::Cpu => Self::Registers,
+            AdapterClass::Cpu if caps.subgroup < Some(8) || !Self::Subgroup4.is_legal(caps, problem) => Self::Registers,
+            AdapterClass::Cpu if fills => Self::SubgroupWide,
+            AdapterClass::Cpu => Self::Subgroup4,
         }
     }
 }
