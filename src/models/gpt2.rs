@@ -1,7 +1,8 @@
 //! GPT-2: Radford et al., "Language models are unsupervised multitask learners", 2019.
 
 use super::settings::{
-    activation, activation_name, count, count_if_any, must_be_off, must_divide, positive_number, rate, shortest,
+    activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate,
+    shortest,
 };
 use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
 use crate::dtype::DType;
@@ -71,7 +72,7 @@ impl Gpt2 {
             vocabulary: count(config, "vocab_size")?,
             positions,
             width,
-            layers: count(config, "n_layer")?,
+            layers: layer_count(config, "n_layer")?,
             heads,
             inner: count_if_any(config, "n_inner")?.unwrap_or(4 * width),
             activation: activation(config, "activation_function", "gelu_new")?,
@@ -269,6 +270,11 @@ mod tests {
         };
         assert_eq!(refused("n_head", json!(4)), "config.json: \"n_head\" is 4; it must divide n_embd, which is 35");
         assert_eq!(refused("n_layer", json!(0)), "config.json: \"n_layer\" is 0; at least 1 is needed");
+        assert_eq!(
+            refused("n_layer", json!(1e9 as u64)),
+            "config.json: \"n_layer\" is 1000000000; at most 4096 is supported"
+        );
+        assert!(refused("vocab_size", json!(1_u64 << 62)).contains("at most 4294967295 is supported"));
         assert_eq!(refused("n_layer", Value::Null), "config.json: has no \"n_layer\"");
         assert!(refused("activation_function", json!("quick_gelu")).contains("\"quick_gelu\"; supported are relu"));
         assert!(refused("add_cross_attention", json!(true)).contains("only false is supported"));

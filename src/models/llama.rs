@@ -1,7 +1,9 @@
 //! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
 
 use super::mixture::{Mixture, MixtureFamily};
-use super::settings::{activation, activation_name, count, count_if_any, must_divide, positive_number, rate, shortest};
+use super::settings::{
+    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, shortest,
+};
 use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -10,6 +12,9 @@ use crate::io::Config;
 use crate::nn::{self, Attention, BlockOutput, Experts, FeedForward, Gated, Heads, Memory, Rotary, RotaryBlock, Style};
 use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
 use serde_json::{Value, json};
+
+/// What attention takes.
+const WIDEST_HEAD: usize = 256;
 
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
 ///
@@ -71,6 +76,11 @@ impl Llama {
                 width / query
             }
         };
+        if head > WIDEST_HEAD {
+            return Err(
+                config.refuse("head_dim", format!("makes heads {head} wide; at most {WIDEST_HEAD} is supported"))
+            );
+        }
         if head % 2 == 1 {
             let message = format!("makes heads {head} wide; rotary positions need an even width");
             return Err(config.refuse("head_dim", message));
@@ -83,7 +93,7 @@ impl Llama {
             "mor" if config.has("num_local_experts") => Some(MixtureFamily::Mixtral),
             _ => None,
         };
-        let layers = count(config, "num_hidden_layers")?;
+        let layers = layer_count(config, "num_hidden_layers")?;
         let mixture = family.map(|family| Mixture::from_config(config, family, layers)).transpose()?;
         // Qwen2's biases are where Llama's are not by default.
         let [attention_bias, output_bias] = match family {

@@ -33,6 +33,9 @@ use crate::shape::TensorType;
 use serde_json::Value;
 use std::fmt::Debug;
 
+/// The most tokens of one step. None that fits a device comes near it, and what is made of each token on the CPU fits.
+const MOST_TOKENS: usize = 1 << 26;
+
 /// The sizes that training and generation need to know of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dimensions {
@@ -70,9 +73,13 @@ impl Inputs {
     /// Whole sequences without padding, at positions 0, 1, 2, …
     ///
     /// # Errors
-    /// [`Error::Shape`] if the ids are not `(B, T)`.
+    /// [`Error::Shape`] if the ids are not `(B, T)`, or more than 2²⁶ tokens.
     pub fn new(g: &mut Graph, ids: Tensor) -> Result<Self> {
         let [batch, time] = g.shape(ids).expect("ids")?;
+        if batch.saturating_mul(time) > MOST_TOKENS {
+            let what = format!("{batch} × {time} tokens are more than the {MOST_TOKENS} of a step: lower the batch");
+            return Err(Error::shape("ids", what));
+        }
         let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
         let positions = g.constant("positions", positions, DType::U32);
         let memory = Memory::Whole { key_mask: None };
