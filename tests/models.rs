@@ -79,7 +79,8 @@ fn cases() -> Vec<Case> {
         case(
             "gpt2 with dropout, odd scales and an untied head",
             gpt2(json!({"tie_word_embeddings": false, "scale_attn_weights": false, "activation_function": "gelu",
-                        "scale_attn_by_inverse_layer_idx": true, "resid_pdrop": 0.1, "embd_pdrop": 0.2})),
+                        "scale_attn_by_inverse_layer_idx": true, "resid_pdrop": 0.1, "embd_pdrop": 0.2,
+                        "attn_pdrop": 0.3})),
             2,
             19,
             &[],
@@ -94,6 +95,22 @@ fn cases() -> Vec<Case> {
             33,
             &[33, 20, 1],
             false,
+        ),
+        case(
+            "llama with attention dropout and padding",
+            llama(json!({"attention_dropout": 0.25})),
+            2,
+            33,
+            &[33, 20],
+            true,
+        ),
+        case(
+            "mor with attention dropout, tokens choose",
+            mor(json!({"attention_dropout": 0.25, "routing": "token_choice"})),
+            2,
+            19,
+            &[],
+            true,
         ),
         case(
             "llama of one token, five key heads",
@@ -326,7 +343,10 @@ fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
 /// Fresh models learn a text that repeats, with dropout where they have it, and then generate it.
 fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
     let text: Vec<u32> = (0..400).map(|i| [5, 17, 3, 96, 42, 0, 61, 8, 77, 29, 50][i % 11]).collect();
-    for config in [gpt2(json!({"resid_pdrop": 0.1, "embd_pdrop": 0.1})), llama(json!({}))] {
+    for config in [
+        gpt2(json!({"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1})),
+        llama(json!({"attention_dropout": 0.1})),
+    ] {
         let model: Arc<dyn Decoder> = decoder(&config)?.into();
         let weights = Weights::new(gpu);
         model.initialise(&weights, 1)?;

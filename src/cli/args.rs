@@ -229,7 +229,7 @@ pub(super) struct TrainArgs {
     /// Clip gradients to this global norm
     #[arg(long, default_value_t = 1.0)]
     pub(super) clip: f64,
-    /// Dropout rate
+    /// Dropout rate: of attention probabilities and, in a gpt2, of embeddings and residuals
     #[arg(long, default_value_t = 0.0)]
     pub(super) dropout: f64,
     /// Batches whose gradients are summed before a step

@@ -4,7 +4,7 @@ use super::settings::{
     activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate,
     shortest,
 };
-use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 
 /// A GPT-2 decoder: learned positions, layer norm in front of each half of a block, one projection for q, k and v.
 ///
-/// In training, `embd_pdrop` and `resid_pdrop` are applied. `attn_pdrop`, which drops attention probabilities, is NOT:
-/// the fused attention never has them in memory. A model with `attn_pdrop` above zero trains without it, and a warning
-/// says so.
+/// In training, `embd_pdrop`, `resid_pdrop` and `attn_pdrop`, which drops attention probabilities, are applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt2 {
     /// Tokens of the vocabulary.
@@ -46,7 +44,7 @@ pub struct Gpt2 {
     pub embedding_dropout: f32,
     /// The rate of dropout on the results of attention and feed-forward network.
     pub residual_dropout: f32,
-    /// The rate of dropout on attention probabilities, which is kept for the config and not applied.
+    /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
     pub deviation: f64,
@@ -101,7 +99,8 @@ impl Gpt2 {
         }
         let heads = Heads { query: self.heads, key_value: self.heads, width };
         let Inputs { positions, memory, structure, .. } = *inputs;
-        Attention { heads, scale: Some(scale), positions, memory, structure }
+        let dropout = attention_dropout(self.attention_dropout, inputs, layer);
+        Attention { heads, scale: Some(scale), positions, memory, structure, dropout }
     }
 
     /// What attention and feed-forward network of a layer add to the stream `x`; `normed` is the norm of `x`. Gives
@@ -202,11 +201,7 @@ impl Decoder for Gpt2 {
     }
 
     fn drops(&self) -> bool {
-        if self.attention_dropout > 0.0 {
-            let rate = self.attention_dropout;
-            log::warn!("attn_pdrop {rate} is not applied: attention probabilities are never stored");
-        }
-        self.embedding_dropout > 0.0 || self.residual_dropout > 0.0
+        [self.embedding_dropout, self.residual_dropout, self.attention_dropout].iter().any(|rate| *rate > 0.0)
     }
 
     fn initial(&self, parameter: &str) -> Initial {

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
 use crate::nn::Memory;
-use crate::ops::{self, CrossEntropyOptions, WeightLayout};
+use crate::ops::{self, AttentionDropout, CrossEntropyOptions, WeightLayout};
 use crate::program::{Weights, pack};
 use crate::shape::TensorType;
 use serde_json::Value;
@@ -182,7 +182,7 @@ pub trait Decoder: Debug + Send + Sync {
     /// Those of the graph.
     fn head(&self, g: &mut Graph) -> Result<Head>;
 
-    /// Whether training drops anything, so that it needs a seed. A rate in the config that is not applied is warned of.
+    /// Whether training drops anything, so that it needs a seed.
     fn drops(&self) -> bool;
 
     /// What a fresh parameter is filled with.
@@ -279,6 +279,12 @@ pub fn end_tokens(config: &Value) -> Vec<u32> {
     let value = &config["eos_token_id"];
     let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
     ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+}
+
+/// Dropout of the probabilities of an attention layer, if it is a step that drops something.
+fn attention_dropout(rate: f32, inputs: &Inputs, layer: usize) -> Option<AttentionDropout> {
+    let seed = inputs.dropout_seed.filter(|_| rate > 0.0)?;
+    Some(AttentionDropout { rate, seed, salt: layer as u32 })
 }
 
 /// Keys of a `config.json` that are no business of the graph and are passed on to a saved one.

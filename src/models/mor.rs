@@ -174,7 +174,7 @@ impl Mor {
             let memory = walk.kept.get(&layer).filter(|_| shared).map_or(memory, |kept| Memory::Shared(*kept));
             (x, normed) = g.scope(format!("blocks.{number}"), |g| {
                 let tokens = BlockTokens { memory, ..tokens };
-                let block = self.llama.block(layer, walk.inputs, tokens, walk.rotary);
+                let block = self.llama.block([layer, number], walk.inputs, tokens, walk.rotary);
                 let out = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 let BlockOutput { x, added, .. } = out;
                 walk.kept.entry(layer).or_insert(out.kept);
