@@ -5,7 +5,7 @@
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
 
@@ -66,6 +66,7 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
             s[r] = select(vec4f(), exp_below(score - m), seen);
             top[r] = m;
             sum[r] = sum[r] * shrink[r] + dot(s[r], vec4f(1.0));
+            s[r] = drop_keys(s[r], batch, head, first + r, k0);
         }
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];

@@ -6,7 +6,7 @@
 // out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, spans, a bias
+//           snippets attention, attention_shuffle, a mask, spans, a bias, a drop
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
 //
@@ -64,6 +64,7 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
                 s[r][j] = select(vec4f(), exp_below(score - m), seen);
                 top[r][j] = m;
                 sum[r][j] = sum[r][j] * shrink + dot(s[r][j], vec4f(1.0));
+                s[r][j] = drop_keys(s[r][j], batch, head, query, key.x);
                 for (var part = 0u; part < PARTS; part++) { acc[part][r][j] *= shrink; }
             }
         }

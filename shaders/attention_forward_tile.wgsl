@@ -5,7 +5,7 @@
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
 // grid      one workgroup for 32 queries of a head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
 //           9 KiB of workgroup memory
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
@@ -82,7 +82,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         for (var i = 0u; i < 4u; i++) {
             s[i] = select(vec4f(), exp_below(s[i] - m[i]), seen[i]);
             sum[i] = sum[i] * shrink[i] + dot(s[i], vec4f(1.0));
-            left[slot(4u * y + i, x)] = s[i];
+            left[slot(4u * y + i, x)] = drop_keys(s[i], batch, head, first + 4u * y + i, key.x);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();

@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   bias
 // out       dbias (H, Tq, Tk) f32, or (B, H, Tq, Tk) without the sum
 // grid      one invocation for 4 queries and 4 keys of a head
-// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, vector1 or vector4
+// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, a drop, vector1 or vector4
 // numerics  f32 throughout; the sum over the batch is in order
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;             // (B, Tq, H, D)
@@ -40,7 +40,7 @@ fn score_gradient(batch: u32, head: u32, q0: u32, k0: u32) -> array<vec4f, 4> {
         let stat = stats[stat_row(batch, query, head)];
         let seen = real & (key < vec4u(row_limit(batch, query))) & related(spans, query_span(batch, query));
         let weight = exp_below(s[r] + bias_keys(batch, head, query, near) - stat.x);
-        s[r] = select(vec4f(), weight * (dp[r] - stat.y), seen);
+        s[r] = select(vec4f(), weight * (drop_keys(dp[r], batch, head, query, k0) - stat.y), seen);
     }
     return s;
 }

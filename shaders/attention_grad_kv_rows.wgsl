@@ -6,7 +6,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
 // out       grad (B, Tk, Hkv, D) f32
 // grid      one invocation for ROWS keys of a key head; it sums over the query heads that share it
-// needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -77,7 +77,11 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
             let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, span[r]);
             let score = s[r] + bias_queries(batch, head, near, key);
             let weight = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
-            s[r] = select(weight, weight * (dp[r] - vec4f(s0.y, s1.y, s2.y, s3.y)), OF_KEYS);
+            if (OF_KEYS) {
+                s[r] = weight * (drop_queries(dp[r], batch, head, q0, key) - vec4f(s0.y, s1.y, s2.y, s3.y));
+            } else {
+                s[r] = drop_queries(weight, batch, head, q0, key);
+            }
         }
         for (var c = 0u; c < WIDTH; c++) {
             var b0: Vector; var b1: Vector; var b2: Vector; var b3: Vector;

@@ -7,7 +7,7 @@
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS keys; it sums over the query heads that share the key head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, spans, a bias; 7 storage bindings, 2 more for visible and bias
+//           snippets attention, attention_shuffle, a mask, spans, a bias, a drop; 7 storage bindings, 2 more for visible and bias
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 //
@@ -75,7 +75,9 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
                 let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
                 let score = s[r][j] * p.scale + bias_queries(batch, head, near, key);
                 s[r][j] = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
-                ds[r][j] = s[r][j] * (ds[r][j] - vec4f(s0.y, s1.y, s2.y, s3.y));
+                let through = drop_queries(ds[r][j], batch, head, query.x, key);
+                ds[r][j] = s[r][j] * (through - vec4f(s0.y, s1.y, s2.y, s3.y));
+                s[r][j] = drop_queries(s[r][j], batch, head, query.x, key);
             }
         }
         for (var x = 0u; x < LANES; x++) {       // the queries that lane x holds

@@ -6,7 +6,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup for 32 keys; it sums over the query heads that share the key head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
 //           8 KiB of workgroup memory; 7 storage bindings, 2 more for visible and bias
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
@@ -82,8 +82,9 @@ fn attention_grad_kv_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
             let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
             let score = s[i] * p.scale + bias_queries(batch, head, near, key);
             s[i] = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
-            ds[i] = s[i] * (ds[i] - vec4f(s0.y, s1.y, s2.y, s3.y));
-            left[slot(4u * y + i, x)] = s[i];
+            let through = drop_queries(ds[i], batch, head, query.x, key);
+            ds[i] = s[i] * (through - vec4f(s0.y, s1.y, s2.y, s3.y));
+            left[slot(4u * y + i, x)] = drop_queries(s[i], batch, head, query.x, key);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();

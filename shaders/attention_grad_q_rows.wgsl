@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -69,7 +69,8 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
         for (var r = 0u; r < ROWS; r++) {
             let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]);
             let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
-            s[r] = select(vec4f(), exp_below(score - stat[r].x) * (dp[r] - stat[r].y), seen);
+            let through = drop_keys(dp[r], batch, head, first + r, k0);
+            s[r] = select(vec4f(), exp_below(score - stat[r].x) * (through - stat[r].y), seen);
         }
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];

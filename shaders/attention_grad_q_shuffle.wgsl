@@ -6,7 +6,7 @@
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, spans, a bias
+//           snippets attention, attention_shuffle, a mask, spans, a bias, a drop
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -63,7 +63,8 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
                 let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin;
                 let score = s[r][j] * p.scale + bias_keys(batch, head, query, near);
                 let weight = exp_below(score - subgroupShuffle(stat[r].x, j));
-                ds[r][j] = select(vec4f(), weight * (ds[r][j] - subgroupShuffle(stat[r].y, j)), seen);
+                let through = drop_keys(ds[r][j], batch, head, query, key.x);
+                ds[r][j] = select(vec4f(), weight * (through - subgroupShuffle(stat[r].y, j)), seen);
             }
         }
         for (var x = 0u; x < LANES; x++) {       // the keys that lane x holds

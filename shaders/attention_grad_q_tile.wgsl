@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup for 32 queries of a head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
 //           8 KiB of workgroup memory
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
@@ -70,7 +70,8 @@ fn attention_grad_q_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
             let stat = stats[stat_row(batch, query, head)];
             let seen = real & (key < vec4u(row_limit(batch, query))) & related(spans, query_span(batch, query));
             let weight = exp_below(s[i] * p.scale + bias_keys(batch, head, query, near) - stat.x);
-            left[slot(4u * y + i, x)] = select(vec4f(), weight * (ds[i] - stat.y), seen);
+            let through = drop_keys(ds[i], batch, head, query, key.x);
+            left[slot(4u * y + i, x)] = select(vec4f(), weight * (through - stat.y), seen);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();

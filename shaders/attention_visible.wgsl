@@ -1,10 +1,10 @@
-// attention_visible: how many keys each query sees, which keys are not padding, and spans, from up to five inputs.
+// attention_visible: how many keys each query sees, which keys are not padding, a seed and spans, from up to six inputs.
 //
 //   limit[b, i] = min(lengths[b], keys, position[b, i] + 1)      tile[b, t] = the largest limit of 32 queries
 //
 // in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32   query_structure (B, Tq, 3) u32
-//           structure (B, Tk, 3) u32; what is absent has its flag 0 and is not read
-// out       visible (B, ceil(Tq / 32) + Tq [+ Tk] [+ 3 (Tq + Tk)]) u32: tile limits, limits, mask as 0 or 1, spans
+//           structure (B, Tk, 3) u32   seed (2) u32; what is absent has its flag 0 and is not read
+// out       visible (B, ceil(Tq / 32) + Tq [+ Tk] [+ 2] [+ 3 (Tq + Tk)]) u32: tile limits, limits, mask as 0 or 1, seed, spans
 // grid      one invocation for 32 queries, 32 keys of the mask, 32 spans of queries or 32 spans of keys
 // numerics  exact
 //
@@ -14,7 +14,7 @@
 struct Params {
     base: u32, groups: u32,
     batch: u32, queries: u32, keys: u32,
-    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_structure: u32,
+    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_structure: u32, has_seed: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -23,7 +23,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, Tq)
 @group(0) @binding(4) var<storage, read> query_structure: array<u32>;  // (B, Tq, 3)
 @group(0) @binding(5) var<storage, read> structure: array<u32>;        // (B, Tk, 3)
-@group(0) @binding(6) var<storage, read_write> visible: array<u32>;    // (B, tiles + Tq [+ Tk] [+ 3 (Tq + Tk)])
+@group(0) @binding(6) var<storage, read> seed: array<u32>;             // (2)
+@group(0) @binding(7) var<storage, read_write> visible: array<u32>;    // (B, tiles + Tq [+ Tk] [+ 2] [+ 3 (Tq + Tk)])
 
 fn limit(batch: u32, query: u32) -> u32 {
     var end = p.keys;
@@ -50,7 +51,8 @@ fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     let batch = index / chunks;
     let chunk = index % chunks;
     let mask_at = tiles + p.queries;
-    let spans_at = mask_at + select(0u, p.keys, p.has_mask != 0u);
+    let seed_at = mask_at + select(0u, p.keys, p.has_mask != 0u);
+    let spans_at = seed_at + select(0u, 2u, p.has_seed != 0u);
     let words = spans_at + select(0u, 3u * (p.queries + p.keys), p.has_structure != 0u);
     let row = batch * words;
     if (chunk < tiles) {
@@ -61,6 +63,10 @@ fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
             most = max(most, end);
         }
         visible[row + chunk] = most;
+        if (chunk == 0u && p.has_seed != 0u) {
+            visible[row + seed_at] = seed[0];
+            visible[row + seed_at + 1u] = seed[1];
+        }
     } else if (chunk < tiles + masks) {
         let first = (chunk - tiles) * 32u;
         for (var key = first; key < min(first + 32u, p.keys); key++) {

@@ -3,6 +3,8 @@
 //! A model is a [`Graph`](graph::Graph) of symbolic ops. The graph is differentiated, planned and recorded once, and
 //! every step then only encodes and submits what was prepared, on any vendor's GPU.
 #![warn(missing_docs)]
+// They panic where nothing can be written; the command has `say`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bench;
 pub mod check;

@@ -26,10 +26,10 @@ impl Shape {
         self.0.len()
     }
 
-    /// The number of elements.
+    /// The number of elements; [`usize::MAX`] where it is more.
     #[must_use]
     pub fn numel(&self) -> usize {
-        self.0.iter().product()
+        product(&self.0)
     }
 
     /// The extent of the last axis; 1 for a scalar.
@@ -41,7 +41,7 @@ impl Shape {
     /// The number of rows: the product of all axes but the last.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.0[..self.0.len().saturating_sub(1)].iter().product()
+        product(&self.0[..self.0.len().saturating_sub(1)])
     }
 
     /// The shape with its last axis replaced.
@@ -63,6 +63,12 @@ impl Shape {
         <[usize; N]>::try_from(self.0.as_slice())
             .map_err(|_| Error::shape(what, format!("expected {N} axes, got shape {self}")))
     }
+}
+
+/// Sizes come from files and may be anything: too large is refused where memory is asked for, and must not be a small
+/// number until then.
+fn product(extents: &[usize]) -> usize {
+    extents.iter().fold(1, |product, &extent| product.saturating_mul(extent))
 }
 
 impl fmt::Display for Shape {
@@ -125,5 +131,21 @@ impl TensorType {
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_no_number_holds_stay_large() {
+        let huge = Shape::from([1 << 40, 1 << 40, 1 << 40]);
+        assert_eq!((huge.numel(), huge.rows()), (usize::MAX, usize::MAX));
+        assert_eq!(Shape::from([usize::MAX, 2, 0]).numel(), 0);
+        assert_eq!(
+            (Shape::from([2, 3, 5]).numel(), Shape::from([2, 3, 5]).rows(), Shape::default().numel()),
+            (30, 6, 1)
+        );
     }
 }

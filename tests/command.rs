@@ -164,11 +164,149 @@ fn a_full_disk_ends_the_run_with_its_name_and_leaves_checkpoints_that_work() {
     assert_eq!(files("out").len(), files("whole").len());
 }
 
+/// A small model, trained for four steps.
+fn small_model(folder: &Path) -> PathBuf {
+    succeed(&mut train_steps(folder, "out", 4, &[]));
+    folder.join("out/model")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_output_that_nobody_reads_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let (model, data) = (model.to_str().unwrap(), text(folder.path()));
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    for arguments in [
+        vec!["devices"],
+        vec!["devices", "--json"],
+        vec!["inspect", "--list", model],
+        vec!["generate", model, "-p", "It", "-n", "3"],
+        vec!["generate", model, "-p", "It", "-n", "3", "--json"],
+        vec!["eval", model, "--data", data.to_str().unwrap()],
+    ] {
+        let output = wgformer().args(&arguments).stdout(full()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("error: standard output: No space left"), "{arguments:?}: {said}");
+        // Not even that can be told.
+        let output = wgformer().args(&arguments).stdout(full()).stderr(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let mut closed = wgformer();
+        let mut child = closed.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(141) && said.is_empty(), "{arguments:?}: {} {said}", output.status);
+    }
+    // A run that cannot tell of its steps saves before it stops.
+    let output = train(folder.path(), "full", &[]).stdout(full()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("standard output"), "{said}");
+    let saved = saves(&folder.path().join("full"));
+    assert!(!saved.is_empty() && saved.iter().all(|name| !name.ends_with(".tmp")), "{saved:?}");
+    succeed(&mut train(folder.path(), "full", &["--resume"]));
+    succeed(&mut train(folder.path(), "whole", &[]));
+    assert!(results(&folder.path().join("full")) == results(&folder.path().join("whole")), "the resumed run differs");
+}
+
+#[test]
+fn a_run_is_resumed_with_its_own_text_and_seed_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    succeed(&mut train_steps(folder.path(), "out", 6, &[]));
+    let mut other = train_steps(folder.path(), "out", 8, &["--resume"]);
+    fs::write(folder.path().join("text.txt"), TEXT.to_uppercase().repeat(12)).unwrap();
+    let said = refusal(&mut other);
+    assert!(said.contains("belongs to another text, tokenizer or context length"), "{said}");
+    // A seed that is not repeated, or wrong, does not change what is dropped.
+    succeed(&mut train_steps(folder.path(), "out", 8, &["--resume", "--seed", "77"]));
+    let resumed = fs::read(out.join("model/model.safetensors")).unwrap();
+    fs::remove_dir_all(&out).unwrap();
+    succeed(&mut train_steps(folder.path(), "out", 6, &[]));
+    let said = run(&mut train_steps(folder.path(), "out", 8, &["--resume"])).stderr;
+    assert!(String::from_utf8_lossy(&said).contains("another schedule than it had"));
+    assert!(
+        fs::read(out.join("model/model.safetensors")).unwrap() == resumed,
+        "the seed of the checkpoint is not used"
+    );
+}
+
+#[test]
+fn a_tokenizer_of_another_model_and_weights_that_overflow_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let more = ["--tokenizer", "bpe:290", "--layers", "1", "--heads", "1", "--width", "4", "--context", "8"];
+    let text = text(folder.path());
+    let mut other = wgformer();
+    other.args(["train", "--steps", "0", "--data"]).arg(&text).arg("--out").arg(folder.path().join("bpe")).args(more);
+    let said = succeed(&mut other);
+    assert!(said.contains("finished at step 0") && !said.contains("loss.svg"), "{said}");
+    fs::copy(folder.path().join("bpe/model/tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    let mut eval = wgformer();
+    eval.arg("eval").arg(&model).arg("--data").arg(&text);
+    let mut train = wgformer();
+    train.args(["train", "--steps", "2", "--context", "15", "--from"]).arg(&model).arg("--data").arg(&text);
+    train.arg("--out").arg(folder.path().join("from"));
+    for command in [&mut eval, &mut train] {
+        let said = refusal(command);
+        assert!(said.contains("is not among the 256 of the model's vocabulary"), "{said}");
+    }
+    assert!(!folder.path().join("from").exists());
+    // Finite weights whose products are not.
+    let model = small_model_of_large_weights(folder.path());
+    let mut eval = wgformer();
+    eval.arg("eval").arg("--json").arg(model).arg("--data").arg(&text);
+    assert!(refusal(&mut eval).contains("the loss is not finite"));
+}
+
+/// A model whose embedding has been replaced by the largest numbers there are.
+fn small_model_of_large_weights(folder: &Path) -> PathBuf {
+    succeed(&mut train_steps(folder, "large", 1, &[]));
+    let path = folder.join("large/model/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].chunks_exact_mut(4).for_each(|word| word.copy_from_slice(&3e38_f32.to_le_bytes()));
+    fs::write(&path, bytes).unwrap();
+    folder.join("large/model")
+}
+
+#[test]
+fn absurd_sizes_are_refused_before_memory_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let config = fs::read_to_string(model.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let largest = 1_u64 << 62;
+    for (key, value, wanted) in [
+        ("n_layer", 1_000_000_000_u64, "at most 4096"),
+        ("n_embd", largest, "at most 4294967295"),
+        ("n_inner", largest, "at most 4294967295"),
+        ("vocab_size", 4_294_967_295, "the config says [4294967295, 18]"),
+        ("n_positions", 4_294_967_295, "the config says [4294967295, 18]"),
+        ("n_head", 0, "at least 1"),
+    ] {
+        let mut config = config.clone();
+        config[key] = value.into();
+        fs::write(model.join("config.json"), config.to_string()).unwrap();
+        let said = refusal(wgformer().arg("generate").arg(&model).args(["-p", "It", "-n", "2"]));
+        assert!(said.contains(wanted), "{key}: {said}");
+    }
+    let small = ["--layers", "1", "--heads", "1", "--width", "8", "--context", "8"];
+    for (more, wanted) in [
+        (["--batch", "1099511627776"], "lower the batch"),
+        (["--vocabulary", "1099511627776"], "at most 4294967295"),
+        (["--vocabulary", "4294967295"], "Use a smaller vocabulary"),
+    ] {
+        let said = refusal(wgformer().arg("inspect").args(small).args(more));
+        assert!(said.contains(wanted), "{more:?}: {said}");
+    }
+}
+
 #[test]
 fn what_a_program_reads_is_json() {
     let folder = tempfile::tempdir().unwrap();
-    succeed(&mut train_steps(folder.path(), "out", 4, &[]));
-    let model = folder.path().join("out/model");
+    let model = small_model(folder.path());
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gpt2");
     let path = |command: &str, path: &Path| {
         let mut c = wgformer();
@@ -176,7 +314,7 @@ fn what_a_program_reads_is_json() {
         c
     };
     let mut devices = wgformer();
-    devices.args(["devices", "--json"]);
+    devices.args(["devices", "--json", "--adapter", "0"]);
     let mut check = wgformer();
     check.args(["check", "--json", "--golden"]).arg(golden);
     let mut generate = path("generate", &model);
@@ -187,7 +325,7 @@ fn what_a_program_reads_is_json() {
     let trace = folder.path().join("trace.json");
     profile.args(["--step", "decode", "--batch", "2", "--runs", "2", "--trace"]).arg(&trace);
     for (mut command, key) in [
-        (devices, "/0/name"),
+        (devices, "/0/chosen"),
         (check, "/0/rows"),
         (generate, "/answers/1/text"),
         (eval, "/perplexity"),
@@ -298,6 +436,8 @@ fn bad_input_is_told_in_a_sentence() {
     let binary = folder.path().join("binary");
     fs::write(&binary, [0xff, 0xfe, 0x80]).unwrap();
     let binary = binary.to_str().unwrap();
+    let below = format!("{empty}/out");
+    let below = below.as_str();
     for (arguments, wanted) in [
         (vec!["generate", absent], "absent"),
         (vec!["eval", absent, "--data", text], "absent"),
@@ -309,6 +449,10 @@ fn bad_input_is_told_in_a_sentence() {
         (vec!["train", "--data", text, "--out", out, "--tokenizer", "bytes", "--lr=-1"], "learning rate"),
         (vec!["train", "--data", text, "--out", out, "--tokenizer", "bytes", "--batch", "0"], "batch"),
         (vec!["train", "--data", text, "--out", out, "--tokenizer", "bytes", "--context", "9999"], "Lower"),
+        (vec!["train", "--data", text, "--out", below, "--tokenizer", "bytes", "--steps", "2"], "choose another name"),
+        (vec!["train", "--data", text, "--out", out, "--tokenizer", "bpe:99999999999"], "at most 1048576"),
+        (vec!["generate", absent, "-n", "0"], "max-tokens"),
+        (vec!["devices", "--adapter", "no such adapter"], "no such adapter"),
         (vec!["inspect", "--adapter", "no such adapter"], "no such adapter"),
         (vec!["inspect", "--layers", "0"], "layers"),
         (vec!["check", "--golden", absent], "absent"),

@@ -2,18 +2,20 @@
 //! recursion costs.
 
 mod common;
+#[path = "common/models.rs"]
+mod small;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
+use small::{decoder, merged, upload, weights_of};
 use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator};
 use wgformer::graph::{Array, Values};
-use wgformer::io::{Checkpoints, Config};
+use wgformer::io::Checkpoints;
 use wgformer::kernel::Caps;
-use wgformer::models::{self, Decoder, Initial, Inputs, initial_values};
+use wgformer::models::{Decoder, Inputs};
 use wgformer::nn::Memory;
 use wgformer::ops::{self, CrossEntropyOptions};
-use wgformer::program::pack;
 use wgformer::train::{
     BatchSource, Batches, DataState, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer,
 };
@@ -43,14 +45,7 @@ fn main() {
 }
 
 fn mor(more: Value) -> Value {
-    let mut config = json!({"model_type": "mor", "vocab_size": 97, "hidden_size": 35, "num_attention_heads": 5,
-                            "num_key_value_heads": 1, "head_dim": 6, "num_hidden_layers": 5, "num_recursions": 3,
-                            "intermediate_size": 51, "max_position_embeddings": 300, "tie_word_embeddings": true,
-                            "router_alpha": 0.8});
-    for (key, value) in more.as_object().into_iter().flatten() {
-        config[key] = value.clone();
-    }
-    config
+    small::mor(merged(json!({"router_alpha": 0.8}), more))
 }
 
 fn decoders() -> Vec<(&'static str, Value)> {
@@ -78,31 +73,6 @@ fn decoders() -> Vec<(&'static str, Value)> {
                                                                      "sharing": "middle_sequence"})),
         ),
     ]
-}
-
-fn decoder(config: &Value) -> Result<Box<dyn Decoder>> {
-    models::decoder(&Config::new("config.json", config.clone())?)
-}
-
-/// Weights wide enough that what is missing shows, and that routers say both yes and no.
-fn weights_of(model: &dyn Decoder) -> Result<Values> {
-    let mut values = Values::new();
-    for (name, ty) in model.parameters()? {
-        let (centre, deviation) = if model.initial(&name) == Initial::Ones { (1.0, 0.3) } else { (0.0, 0.25) };
-        let data = initial_values(Initial::Normal(deviation), ty.shape.numel(), 5, &name);
-        let data = data.into_iter().map(|x| ty.dtype.round(centre + x)).collect();
-        values.insert(name, Array::new(ty.shape, data)?);
-    }
-    Ok(values)
-}
-
-fn upload(gpu: &Gpu, model: &dyn Decoder, values: &Values) -> Result<Weights> {
-    let weights = Weights::new(gpu);
-    for (name, ty) in model.parameters()? {
-        weights.ensure(&name, &ty)?;
-        weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
-    }
-    Ok(weights)
 }
 
 /// Token `t` of text `row`, over 97 tokens.

@@ -8,7 +8,7 @@ use wgformer::{DType, Error, TensorType};
 static KERNEL: Kernel = Kernel::new("nothing", "");
 
 fn temporary(elements: usize) -> Slot {
-    Slot { label: "t".into(), source: Source::Temporary, ty: TensorType::f32([elements]) }
+    Slot { label: "t".into(), source: Source::Temporary, ty: TensorType::f32([elements]), below: None }
 }
 
 fn binding(slot: usize, slots: &[Slot], access: Access) -> Binding {

@@ -14,7 +14,7 @@ fn slot(index: usize, elements: usize, kind: u8) -> Slot {
         1 => Source::State(format!("state {index}")),
         _ => Source::Temporary,
     };
-    Slot { label: index.to_string(), source, ty: TensorType::f32([elements]) }
+    Slot { label: index.to_string(), source, ty: TensorType::f32([elements]), below: None }
 }
 
 /// Which slots there are; and for each dispatch what it reads through textures (slot, second half only, words) and updates.

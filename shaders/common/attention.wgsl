@@ -5,6 +5,8 @@ struct Params {
     batch: u32, queries: u32, keys: u32, heads: u32, kv_heads: u32,
     scale: f32,
     bias_batch: u32,                     // 1 if every batch row has a bias of its own
+    salt: u32, threshold: u32,           // of dropout: what tells layers apart, and below which random words drop
+    kept: f32,                           // what kept probabilities are multiplied by
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

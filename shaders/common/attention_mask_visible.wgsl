@@ -1,10 +1,15 @@
 // attention_mask_visible: limits and mask from the tensor that the kernel attention_visible writes.
 
-@group(0) @binding(VISIBLE) var<storage, read> visible: array<u32>;   // (batch, tiles + queries [+ keys] [+ spans])
+@group(0) @binding(VISIBLE) var<storage, read> visible: array<u32>;   // (batch, tiles + queries [+ keys] [+ 2] [+ spans])
 
 fn visible_row(batch: u32) -> u32 {
     return batch * ((p.queries + 31u) / 32u + p.queries + select(0u, p.keys, MASKED)
-                    + select(0u, 3u * (p.queries + p.keys), STRUCTURED));
+                    + select(0u, 2u, SEEDED) + select(0u, 3u * (p.queries + p.keys), STRUCTURED));
+}
+
+// Where the seed of dropout stands.
+fn seed_begin(batch: u32) -> u32 {
+    return visible_row(batch) + (p.queries + 31u) / 32u + p.queries + select(0u, p.keys, MASKED);
 }
 
 // How many keys a query sees.

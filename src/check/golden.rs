@@ -219,7 +219,7 @@ fn check_greedy(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, generate
     let (prompt, greedy) = (generated.expect("prompt")?, generated.expect("greedy")?);
     let [batch, length] = prompt.shape.expect("prompt")?;
     let [rows, whole] = greedy.shape.expect("greedy")?;
-    if rows != batch || whole <= length {
+    if rows != batch || whole <= length || length == 0 {
         let message = format!("greedy has shape {}, which does not continue prompt {}", greedy.shape, prompt.shape);
         return Err(Error::format(generated.path(), message));
     }

@@ -69,6 +69,9 @@ pub(super) enum Tune {
 
 #[derive(Debug, Args)]
 pub(super) struct DevicesArgs {
+    /// Which one would be used: index, part of the name, backend or backend:name [default: $WGFORMER_ADAPTER, else the best]
+    #[arg(long, value_name = "ADAPTER")]
+    pub(super) adapter: Option<String>,
     /// Print JSON for programs instead of text for people
     #[arg(long)]
     pub(super) json: bool,
@@ -226,7 +229,7 @@ pub(super) struct TrainArgs {
     /// Clip gradients to this global norm
     #[arg(long, default_value_t = 1.0)]
     pub(super) clip: f64,
-    /// Dropout rate
+    /// Dropout rate: of attention probabilities and, in a gpt2, of embeddings and residuals
     #[arg(long, default_value_t = 0.0)]
     pub(super) dropout: f64,
     /// Batches whose gradients are summed before a step
@@ -266,7 +269,7 @@ pub(super) struct GenerateArgs {
     #[arg(long, short, default_value = "\n")]
     pub(super) prompt: Vec<String>,
     /// Tokens to write
-    #[arg(long, short = 'n', default_value_t = 200)]
+    #[arg(long, short = 'n', default_value_t = 200, value_parser = positive())]
     pub(super) max_tokens: usize,
     /// Take the likeliest token each time
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
@@ -314,7 +317,7 @@ pub(super) struct EvalArgs {
     #[arg(long, default_value_t = 8, value_parser = positive())]
     pub(super) batch: usize,
     /// Measure on at most this many batches
-    #[arg(long)]
+    #[arg(long, value_parser = positive())]
     pub(super) batches: Option<usize>,
     /// Element type to hold matrices in; quantised ones are rounded to the nearest [default: as they are in the file]
     #[arg(long, value_enum)]

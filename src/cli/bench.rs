@@ -2,7 +2,7 @@
 
 use super::args::BenchArgs;
 use super::device::Device;
-use super::{page, print_json, table};
+use super::{page, print_json, say, table};
 use crate::bench::{self, Bound, Comparison, FirstStep, Options, Progress, Report, Row, Scaling};
 use crate::error::Result;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,12 +30,12 @@ pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
         }
         print_json(&value)?;
     } else {
-        print(&report);
+        print(&report)?;
         if let Some((comparison, old)) = &comparison {
-            print_comparison(comparison, old, &report, options.threshold);
+            print_comparison(comparison, old, &report, options.threshold)?;
         }
         if let Some(path) = &options.html {
-            println!("page written to {}", path.display());
+            say!("page written to {}", path.display())?;
         }
     }
     let slower = comparison.is_some_and(|(comparison, _)| comparison.slower());
@@ -65,32 +65,33 @@ fn show(bar: &ProgressBar, progress: Progress<'_>) {
     }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<()> {
     let adapter = &report.adapter;
-    println!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
+    say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver)?;
     let ceilings = [(&report.ceilings.arithmetic, "flop/s"), (&report.ceilings.memory, "B/s")];
     for (ceiling, unit) in ceilings {
-        println!("ceiling {:>14}  ({})", rate(ceiling.per_second, unit), ceiling.variant);
+        say!("ceiling {:>14}  ({})", rate(ceiling.per_second, unit), ceiling.variant)?;
     }
     let mut table = table(&["", "median", "spread", "rate", "bound", "share of ceiling", "spread", "runs"]);
     for row in &report.rows {
         table.add_row(cells(row));
     }
-    println!("{table}");
-    println!(
+    say!("{table}")?;
+    say!(
         "Kernels by the {} clock, steps by the caller's. Spread: the middle half of the runs, divided by the median. Share: the \
          time that the ceilings, measured beside each run, would allow, divided by the time taken.",
         report.kernel_clock.to_uppercase()
-    );
+    )?;
     if let Some(first) = &report.first_step {
-        println!("{}", first_step(first));
+        say!("{}", first_step(first))?;
     }
     if let Some(scaling) = &report.scaling {
-        print_scaling(scaling);
+        print_scaling(scaling)?;
     }
     if report.debug_build {
-        println!("This is a debug build: the CPU's part of every step is many times slower than in a release build.");
+        say!("This is a debug build: the CPU's part of every step is many times slower than in a release build.")?;
     }
+    Ok(())
 }
 
 fn cells(row: &Row) -> [String; 8] {
@@ -124,7 +125,7 @@ pub(super) fn first_step(first: &FirstStep) -> String {
     )
 }
 
-fn print_scaling(scaling: &Scaling) {
+fn print_scaling(scaling: &Scaling) -> Result<()> {
     let mut lengths = table(&["tokens", "a token", "attention", "the rest", "share of ceiling"]);
     for point in &scaling.lengths {
         let total = point.attention + point.rest;
@@ -141,12 +142,12 @@ fn print_scaling(scaling: &Scaling) {
             percent(point.share),
         ]);
     }
-    println!("Training step by length, one sequence\n{lengths}\nTraining step by width, 128 tokens\n{widths}");
+    say!("Training step by length, one sequence\n{lengths}\nTraining step by width, 128 tokens\n{widths}")
 }
 
-fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, threshold: f64) {
+fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, threshold: f64) -> Result<()> {
     if old.adapter != new.adapter {
-        println!("The older report is of another adapter or driver: {} ({})", old.adapter.name, old.adapter.driver);
+        say!("The older report is of another adapter or driver: {} ({})", old.adapter.name, old.adapter.driver)?;
     }
     let mut table = table(&["", "old", "new", "old share", "new share", "ratio", ""]);
     for change in &comparison.changes {
@@ -165,16 +166,17 @@ fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, thresho
             .into(),
         ]);
     }
-    println!("{table}");
-    println!(
+    say!("{table}")?;
+    say!(
         "Ratio: old share by new share of the ceilings measured in the same run, so that a slower or busier machine does not count \
          as slower code. More than {threshold} is slower; where the spreads overlap, measure again with --only before believing it."
-    );
+    )?;
     for (what, names) in [("no longer there", &comparison.gone), ("new", &comparison.added)] {
         if !names.is_empty() {
-            println!("{what}: {}", names.join(", "));
+            say!("{what}: {}", names.join(", "))?;
         }
     }
+    Ok(())
 }
 
 /// A time as people read it.

@@ -2,7 +2,7 @@
 
 use super::args::CheckArgs;
 use super::device::Device;
-use super::{print_json, table};
+use super::{print_json, say, table};
 use crate::check::{GoldenReport, check_golden};
 use crate::error::Result;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
     for folder in &options.golden {
         let report = check_golden(&gpu, folder)?;
         if !options.common.json {
-            print(&report);
+            print(&report)?;
         }
         reports.push(report);
     }
@@ -25,14 +25,15 @@ pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(report: &GoldenReport) {
-    println!("{} ({}) on {}", report.folder, report.model, report.adapter);
+fn print(report: &GoldenReport) -> Result<()> {
+    say!("{} ({}) on {}", report.folder, report.model, report.adapter)?;
     let mut table = table(&["compared", "largest relative error", "limit", ""]);
     for row in &report.rows {
         let verdict = if row.passed { "ok" } else { "MISSED" };
         table.add_row([row.what.clone(), format!("{:.2e}", row.error), format!("{:.0e}", row.limit), verdict.into()]);
     }
-    println!("{table}");
+    say!("{table}")?;
     let missed = report.rows.iter().filter(|row| !row.passed).count();
-    println!("{} compared, {missed} missed\n", report.rows.len());
+    say!("{} compared, {missed} missed\n", report.rows.len())?;
+    Ok(())
 }

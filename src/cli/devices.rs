@@ -1,18 +1,34 @@
 //! `wgformer devices`: the adapters of this machine.
 
 use super::args::DevicesArgs;
-use super::{print_json, table};
+use super::{print_json, say, table};
 use crate::error::{Result, human_bytes};
-use crate::gpu::{AdapterChoice, Gpu};
+use crate::gpu::{AdapterChoice, AdapterSummary, Gpu};
+use serde::Serialize;
 use std::process::ExitCode;
+
+/// An adapter, and whether it would be used.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    adapter: &'a AdapterSummary,
+    chosen: bool,
+}
 
 pub(super) fn run(options: &DevicesArgs) -> Result<ExitCode> {
     let adapters = Gpu::summaries();
+    let wanted = match &options.adapter {
+        Some(wanted) => AdapterChoice::parse(wanted),
+        None => AdapterChoice::from_env(),
+    };
     if options.json {
-        print_json(&adapters)?;
+        // A machine without adapters is an empty list; a wish that none fits is an error, as everywhere.
+        let chosen = if adapters.is_empty() { None } else { Some(wanted.pick(&adapters)?) };
+        let listed = adapters.iter().map(|adapter| Listed { adapter, chosen: chosen == Some(adapter.index) });
+        print_json(&listed.collect::<Vec<_>>())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = AdapterChoice::from_env().pick(&adapters)?;
+    let chosen = wanted.pick(&adapters)?;
     let mut table =
         table(&["", "adapter", "backend", "type", "subgroup", "f16", "timing", "workgroup", "binding", "driver"]);
     for adapter in &adapters {
@@ -32,7 +48,7 @@ pub(super) fn run(options: &DevicesArgs) -> Result<ExitCode> {
             format!("{} {}", adapter.driver, adapter.driver_info),
         ]);
     }
-    println!("{table}");
-    println!("* is used unless --adapter or WGFORMER_ADAPTER names another: by number, backend or part of the name");
+    say!("{table}")?;
+    say!("* is used unless --adapter or WGFORMER_ADAPTER names another: by number, backend or part of the name")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use super::args::EvalArgs;
 use super::device::Device;
-use super::{print_json, read_texts};
+use super::{print_json, read_texts, say};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -10,7 +10,7 @@ use crate::io::ModelFolder;
 use crate::models::{self, Inputs};
 use crate::ops::CrossEntropyOptions;
 use crate::program::Program;
-use crate::train::in_order;
+use crate::train::{check_tokens, in_order};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
@@ -22,6 +22,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let folder = ModelFolder::open(&options.model)?;
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
     let tokens = folder.expect_tokenizer()?.encode(&read_texts(&options.data)?)?;
+    check_tokens(&tokens, model.dimensions().vocabulary)?;
     let longest = model.dimensions().positions;
     let context = options.context.unwrap_or(longest.min(1024));
     if context == 0 || context > longest {
@@ -57,14 +58,16 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
         return Err(Error::input("data", "the text has fewer than two tokens: there is nothing to predict"));
     }
     let (loss, seconds) = (sum / counted as f64, start.elapsed().as_secs_f64());
+    if !loss.is_finite() {
+        let message =
+            format!("it is {loss}: the weights are damaged, or too large for what they are held in (--dtype)");
+        return Err(Error::NonFinite { what: "the loss".into(), message });
+    }
     let rate = counted as f64 / seconds;
     if options.common.json {
         print_json(&json!({ "loss": loss, "perplexity": loss.exp(), "tokens": counted, "tokens_per_second": rate }))?;
     } else {
-        println!(
-            "loss {loss:.4} nats a token, perplexity {:.2}, over {counted} tokens ({rate:.0} tokens/s)",
-            loss.exp()
-        );
+        say!("loss {loss:.4} nats a token, perplexity {:.2}, over {counted} tokens ({rate:.0} tokens/s)", loss.exp())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use super::args::{ExperimentArgs, Subject};
 use super::device::Device;
-use super::{picture, print_json, read_texts, table};
+use super::{picture, print_json, read_texts, say, table};
 use crate::bench::experiment::{
     self, Contender, Learned, Lesson, expert_contenders, nesting_contenders, recursion_contenders,
 };
@@ -64,8 +64,8 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
     if options.common.json {
         print_json(&all)?;
     } else {
-        print(&contenders, &all);
-        println!("results and pictures  {}", options.out.display());
+        print(&contenders, &all)?;
+        say!("results and pictures  {}", options.out.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -175,13 +175,13 @@ fn cells(contenders: &[Contender], all: &[Learned]) -> (Vec<String>, Vec<Vec<Str
     (head, rows)
 }
 
-fn print(contenders: &[Contender], all: &[Learned]) {
+fn print(contenders: &[Contender], all: &[Learned]) -> Result<()> {
     let (head, rows) = cells(contenders, all);
     let mut table = table(&head.iter().map(String::as_str).collect::<Vec<_>>());
     rows.into_iter().for_each(|row| {
         table.add_row(row);
     });
-    println!("{table}");
+    say!("{table}")
 }
 
 fn markdown(contenders: &[Contender], all: &[Learned]) -> String {

@@ -2,14 +2,13 @@
 
 use super::args::GenerateArgs;
 use super::device::Device;
-use super::print_json;
+use super::{print_json, say};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::generate::{Finish, GenerateLimits, Generator, SamplingOptions};
 use crate::io::{ModelFolder, TextStream};
 use crate::models;
 use serde_json::json;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,20 +34,26 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let start = Instant::now();
     let stream_text = prompts.len() == 1 && !options.common.json && options.stop.is_empty();
     let mut stream = tokenizer.stream();
-    if stream_text {
-        show(&options.prompt[0])?;
-    }
+    // The prompt goes in front of its first token, when nothing is wrong with it.
+    let mut prompt = options.prompt.first().filter(|_| stream_text);
     let mut failed = None;
     let answers = generator.generate(&prompts, &sampling, |token| {
         let ended = token.finish == Some(Finish::End);
-        if stream_text
-            && !ended
-            && let Err(error) = show_token(&mut stream, token.id)
-        {
-            failed = Some(error);
-            return ControlFlow::Break(());
+        let shown = match (prompt.take(), stream_text && !ended) {
+            (Some(prompt), true) => {
+                say::print(format_args!("{prompt}")).and_then(|()| show_token(&mut stream, token.id))
+            }
+            (Some(prompt), false) => say::print(format_args!("{prompt}")),
+            (None, true) => show_token(&mut stream, token.id),
+            (None, false) => Ok(()),
+        };
+        match shown {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
         }
-        ControlFlow::Continue(())
     })?;
     if let Some(error) = failed {
         return Err(error);
@@ -66,14 +71,14 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     } else {
         if !stream_text {
             for (prompt, text) in options.prompt.iter().zip(&texts) {
-                show(&format!("{prompt}{text}\n---\n"))?;
+                say::print(format_args!("{prompt}{text}\n---\n"))?;
             }
         }
-        eprintln!(
+        say::tell(format_args!(
             "\n[{tokens} tokens in {seconds:.1} s, {:.1} tokens/s on {}]",
             tokens as f64 / seconds,
             gpu.info().name
-        );
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -94,12 +99,7 @@ fn sampling(options: &GenerateArgs) -> SamplingOptions {
 
 fn show_token(stream: &mut TextStream, id: u32) -> Result<()> {
     match stream.push(id)? {
-        Some(text) => show(&text),
+        Some(text) => say::print(format_args!("{text}")),
         None => Ok(()),
     }
-}
-
-fn show(text: &str) -> Result<()> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::file("standard output", e))
 }

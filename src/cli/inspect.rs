@@ -2,7 +2,7 @@
 
 use super::args::InspectArgs;
 use super::device::Device;
-use super::{model, print_json, routing, table};
+use super::{model, print_json, routing, say, table};
 use crate::bench::step_graph;
 use crate::error::{Result, human_bytes};
 use crate::program::{MemoryReport, Plan, Program, Recording, human_count};
@@ -33,12 +33,12 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", model::headline(&options.step, model.as_ref(), gpu)?);
+    say!("{}", model::headline(&options.step, model.as_ref(), gpu)?)?;
     if options.list {
-        println!("{recording}");
+        say!("{recording}")?;
     }
-    print_kernels(&recording);
-    println!("{memory}");
+    print_kernels(&recording)?;
+    say!("{memory}")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -54,7 +54,7 @@ fn kernels(recording: &Recording) -> BTreeMap<&'static str, [u64; 3]> {
     sums
 }
 
-fn print_kernels(recording: &Recording) {
+fn print_kernels(recording: &Recording) -> Result<()> {
     let mut table = table(&["kernel", "dispatches", "flop", "bytes bound"]);
     let mut rows: Vec<_> = kernels(recording).into_iter().collect();
     rows.sort_by_key(|(_, sum)| std::cmp::Reverse(sum[1]));
@@ -65,5 +65,5 @@ fn print_kernels(recording: &Recording) {
         [recording.dispatches.len().to_string(), human_count(recording.flops()), human_bytes(recording.bytes())];
     let [count, flops, bytes] = total;
     table.add_row(["total".to_owned(), count, flops, bytes]);
-    println!("{table}");
+    say!("{table}")
 }

@@ -15,6 +15,7 @@ mod picture;
 mod plot;
 mod profile;
 mod routing;
+mod say;
 mod sparse;
 mod train;
 
@@ -22,7 +23,11 @@ use crate::error::{Error, Result};
 use crate::io::read_text;
 use args::{Cli, Command};
 use clap::Parser;
+use say::say;
 use std::process::ExitCode;
+
+/// The exit code where nobody reads standard output any more: what a shell makes of a program that SIGPIPE ended.
+const BROKEN_PIPE: u8 = 141;
 
 /// Runs the command line of this process. Errors go to standard error in one sentence; the exit code is then 1.
 #[must_use]
@@ -32,8 +37,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,
+        Err(error) if say::nobody_reads(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            eprintln!("error: {error}");
+            say::tell(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -56,8 +62,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 /// Prints a value as one JSON document.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::input("output", e.to_string()))?;
-    println!("{text}");
-    Ok(())
+    say!("{text}")
 }
 
 /// The texts of files, one behind the other.

@@ -57,7 +57,7 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "layer_norm_epsilon": 1e-5,
             "embd_pdrop": dropout,
             "resid_pdrop": dropout,
-            "attn_pdrop": 0.0,
+            "attn_pdrop": dropout,
             "tie_word_embeddings": true,
             // Other readers would take GPT-2's own, which lie outside a small vocabulary.
             "bos_token_id": null,
@@ -80,6 +80,7 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "tie_word_embeddings": true,
             "attention_bias": false,
             "mlp_bias": false,
+            "attention_dropout": dropout,
             "bos_token_id": null,
             "eos_token_id": null,
         }),

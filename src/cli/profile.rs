@@ -2,7 +2,7 @@
 
 use super::args::ProfileArgs;
 use super::device::Device;
-use super::{model, print_json, table};
+use super::{model, print_json, say, table};
 use crate::bench::Step;
 use crate::error::Result;
 use crate::program::Profile;
@@ -35,19 +35,19 @@ pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{}", model::headline(&options.step, model.as_ref(), &gpu)?);
+    say!("{}", model::headline(&options.step, model.as_ref(), &gpu)?)?;
     if !gpu.caps().timestamps {
-        println!("the adapter has no timestamps: launches are timed one by one, and each counts its own submission");
+        say!("the adapter has no timestamps: launches are timed one by one, and each counts its own submission")?;
     }
-    print_parts(&profile);
-    println!("{profile}");
+    print_parts(&profile)?;
+    say!("{profile}")?;
     if let Some(path) = &options.trace {
-        println!("trace written to {}; open it in https://ui.perfetto.dev", path.display());
+        say!("trace written to {}; open it in https://ui.perfetto.dev", path.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_parts(profile: &Profile) {
+fn print_parts(profile: &Profile) -> Result<()> {
     let total = profile.total().max(1) as f64;
     let mut table = table(&["part", "launches", "forward ms", "backward ms", "ms", "share"]);
     for (part, time) in profile.by_part() {
@@ -59,5 +59,5 @@ fn print_parts(profile: &Profile) {
         let [forward, backward, both] = [time.forward, time.backward, time.total()].map(milliseconds);
         table.add_row([part, time.launches.to_string(), forward, backward, both, share]);
     }
-    println!("{table}");
+    say!("{table}")
 }

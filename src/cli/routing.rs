@@ -3,7 +3,7 @@
 use super::args::InspectArgs;
 use super::device::Device;
 use super::page::escape;
-use super::{print_json, table};
+use super::{print_json, say, table};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::{ModelFolder, Tokenizer, read_text, write_atomic};
@@ -39,9 +39,9 @@ pub(super) fn run(options: &InspectArgs, text: &str) -> Result<ExitCode> {
         print_json(&serde_json::json!({ "tokens": tokens, "routers": routes }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(&tokens, &routes);
+    print(&tokens, &routes)?;
     if let Some(page) = &options.html {
-        println!("page  {}", page.display());
+        say!("page  {}", page.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -51,7 +51,7 @@ fn shown(tokenizer: &Tokenizer, id: u32) -> Result<String> {
     Ok(if text.is_empty() { tokenizer.token(id).unwrap_or_default() } else { text })
 }
 
-fn print(tokens: &[String], routes: &[TokenRoutes]) {
+fn print(tokens: &[String], routes: &[TokenRoutes]) -> Result<()> {
     let head: Vec<&str> = ["#", "token"].into_iter().chain(routes.iter().map(|route| route.router.as_str())).collect();
     let mut rows = table(&head);
     for (index, token) in tokens.iter().enumerate().take(ROWS) {
@@ -62,14 +62,15 @@ fn print(tokens: &[String], routes: &[TokenRoutes]) {
         let cells = [index.to_string(), format!("{token:?}")];
         rows.add_row(cells.into_iter().chain(routes.iter().map(choice)));
     }
-    println!("{rows}");
+    say!("{rows}")?;
     if tokens.len() > ROWS {
-        println!("and {} more tokens; --html or --json has all of them", tokens.len() - ROWS);
+        say!("and {} more tokens; --html or --json has all of them", tokens.len() - ROWS)?;
     }
     for route in routes {
         let loads: Vec<String> = route.loads().iter().map(usize::to_string).collect();
-        println!("{}: tokens by {}: {}", route.router, kind(route), loads.join(" "));
+        say!("{}: tokens by {}: {}", route.router, kind(route), loads.join(" "))?;
     }
+    Ok(())
 }
 
 fn kind(route: &TokenRoutes) -> &'static str {

@@ -2,7 +2,7 @@
 
 use super::args::{Common, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
-use super::{model, plot, read_texts};
+use super::{model, plot, read_texts, say};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -12,7 +12,7 @@ use crate::ops::CrossEntropyOptions;
 use crate::program::{Weights, human_count};
 use crate::train::{
     AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LanguageModel, LossScaling, Outcome, RunOptions, Schedule,
-    StepEvent, StepOptions, Trainer, held_out,
+    StepEvent, StepOptions, Trainer, check_tokens, held_out,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nsaving a checkpoint first; press Ctrl-C again to stop at once");
+        say::tell(format_args!("\nsaving a checkpoint first; press Ctrl-C again to stop at once"));
     })
     .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
 
@@ -60,7 +60,9 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
         (None, from) => from.clone(),
     };
     let (model, weights, tokenizer) = prepare(options, &gpu, &text, origin.as_deref())?;
-    let corpus = Corpus::new(&tokenizer.encode(&text)?, HELD_OUT)?;
+    let tokens = tokenizer.encode(&text)?;
+    check_tokens(&tokens, model.dimensions().vocabulary)?;
+    let corpus = Corpus::new(&tokens, HELD_OUT)?;
     let files = small_files(model.as_ref(), &tokenizer)?;
     let context = options.model.context.min(model.dimensions().positions);
     let objective = LanguageModel {
@@ -72,6 +74,8 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     let mut trainer =
         Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options))?;
     device.keep();
+    // A folder that cannot be written should not cost the steps up to the first save.
+    checkpoints.make_folder()?;
     let mut source = match &resumed {
         Some(loaded) => {
             let state = serde_json::from_value(trainer.resume(loaded)?)
@@ -93,21 +97,34 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
         trainer.save(&checkpoints, position, &files).map(Some)
     };
     let mut screen = Screen { bar: &bar, json: options.common.json, ends, said: None };
+    let mut unheard = None;
     let mut progress = |event: &Event| {
         history.borrow_mut().take(event);
-        screen.show(event, &history.borrow());
+        // Who cannot be told of a run stops it, as Ctrl-C does: it saves first.
+        if unheard.is_none()
+            && let Err(error) = screen.show(event, &history.borrow())
+        {
+            unheard = Some(error);
+            stop.store(true, Ordering::Relaxed);
+        }
     };
     let outcome = trainer.run(&mut source, &held_out, &stop, &mut save, &mut progress)?;
     bar.finish_and_clear();
+    if let Some(error) = unheard {
+        return Err(error);
+    }
 
     let folder = options.out.join("model");
     let state = trainer.state();
     finish(model.as_ref(), &trainer, &tokenizer, &folder)?;
     let history = history.into_inner();
     write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
-    let picture = options.out.join("loss.svg");
-    let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
-    plot::loss_curve(&picture, &curve)?;
+    // A run that was stopped before its first step has nothing to draw.
+    let picture = Some(options.out.join("loss.svg")).filter(|_| !history.train.is_empty());
+    if let Some(picture) = &picture {
+        let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
+        plot::loss_curve(picture, &curve)?;
+    }
     let how = match outcome {
         Outcome::Finished => "finished",
         Outcome::StoppedEarly => "stopped early: the held-out loss got no better",
@@ -115,15 +132,17 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     };
     if options.common.json {
         let best = state.best_loss;
-        println!(
+        say!(
             "{}",
             json!({ "event": "end", "outcome": how, "step": state.step, "best_held_out_loss": best, "model": folder })
-        );
+        )?;
     } else {
-        println!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()));
-        println!("model       {}", folder.display());
-        println!("loss curve  {}", picture.display());
-        println!("checkpoints {}", checkpoints.folder().display());
+        say!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()))?;
+        say!("model       {}", folder.display())?;
+        if let Some(picture) = &picture {
+            say!("loss curve  {}", picture.display())?;
+        }
+        say!("checkpoints {}", checkpoints.folder().display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -238,17 +257,17 @@ fn introduce(
         return Ok(());
     }
     let recording = trainer.program().recording();
-    println!("adapter  {}", gpu.info().name);
-    println!(
+    say!("adapter  {}", gpu.info().name)?;
+    say!(
         "model    {} parameters; a step is {} dispatches, {}flop",
         human_count(model.parameter_count()? as u64),
         recording.dispatches.len(),
         human_count(recording.flops())
-    );
-    println!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "));
-    println!("text     {} tokens, {} held out", corpus.train.len(), corpus.held_out.len());
+    )?;
+    say!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
+    say!("text     {} tokens, {} held out", corpus.train.len(), corpus.held_out.len())?;
     if resumed {
-        println!("resumed  from step {}", trainer.state().step);
+        say!("resumed  from step {}", trainer.state().step)?;
     }
     Ok(())
 }
@@ -316,16 +335,16 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn show(&mut self, event: &Event, history: &History) {
+    fn show(&mut self, event: &Event, history: &History) -> Result<()> {
         if self.json {
-            return println!("{}", as_json(event));
+            return say!("{}", as_json(event));
         }
         match event {
             Event::Step(step) => {
                 self.bar.set_position(step.step);
                 let line = self.line(step, history);
                 if self.bar.is_hidden() && self.said.is_none_or(|at| at.elapsed() > EVERY) {
-                    println!("step {:>6}  {line}", step.step);
+                    say!("step {:>6}  {line}", step.step)?;
                     self.said = Some(Instant::now());
                 }
                 self.bar.set_message(line);
@@ -333,10 +352,11 @@ impl Screen<'_> {
             Event::Evaluated { step, loss, .. } => {
                 let line = format!("step {step:>6}  held-out loss {loss:.4}  perplexity {:.1}", loss.exp());
                 // A hidden bar would swallow it.
-                self.bar.suspend(|| println!("{line}"));
+                self.bar.suspend(|| say!("{line}"))?;
             }
             Event::Saved { .. } => (),
         }
+        Ok(())
     }
 
     fn line(&self, step: &StepEvent, history: &History) -> String {

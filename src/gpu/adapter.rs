@@ -97,7 +97,7 @@ impl AdapterChoice {
         Self::parse(&std::env::var(ADAPTER_VARIABLE).unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let text = text.trim();
         let (backend, name) = match text.split_once(':') {
             Some((front, back)) if backend(front).is_some() => (backend(front), back.trim()),

@@ -64,7 +64,7 @@ impl Graph {
 /// The derivative of the scalar `loss` by element `index` of the value `name`, by central differences of step `step`.
 ///
 /// # Errors
-/// Those of [`Graph::evaluate`].
+/// [`Error::Input`] if there is no such value or element; those of [`Graph::evaluate`].
 pub fn finite_difference(
     graph: &Graph,
     values: &Values,
@@ -75,9 +75,11 @@ pub fn finite_difference(
 ) -> Result<f64> {
     let mut moved = values.clone();
     let mut at = |delta: f64| -> Result<f64> {
-        if let Some(value) = moved.get_mut(name) {
-            value.data[index] = values[name].data[index] + delta;
-        }
+        let (value, element) = (moved.get_mut(name), values.get(name).and_then(|value| value.data.get(index)));
+        let (Some(value), Some(element)) = (value, element) else {
+            return Err(Error::input(name, format!("there is no value of this name with an element {index}")));
+        };
+        value.data[index] = element + delta;
         Ok(graph.evaluate(&moved, &[loss])?[0].data[0])
     };
     Ok((at(step)? - at(-step)?) / (2.0 * step))

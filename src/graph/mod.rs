@@ -24,6 +24,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+/// The most elements of a tensor: four terabytes in f32.
+const MOST_ELEMENTS: usize = 1 << 40;
+
 /// A handle to one output of a node of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tensor {
@@ -121,6 +124,7 @@ impl Graph {
     }
 
     fn leaf(&mut self, kind: Kind, name: &str, ty: TensorType) -> Result<Tensor> {
+        check_size(name, &ty)?;
         if let Some(&tensor) = self.named.get(name) {
             let node = &self.nodes[tensor.node as usize];
             let same_kind = std::mem::discriminant(&node.kind) == std::mem::discriminant(&kind);
@@ -162,6 +166,7 @@ impl Graph {
         }
         let types: Vec<TensorType> = inputs.iter().map(|&t| self.ty(t).clone()).collect();
         let outputs = op.infer(&types).map_err(|error| self.in_scope(error))?;
+        outputs.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let count = outputs.len() as u32;
         let label = self.scoped(op.name());
         let first = self.push(Kind::Op(op), inputs.to_vec(), outputs, label);
@@ -280,6 +285,16 @@ impl Graph {
             pick(&node.kind).map(|name| (name, Tensor { node: index as u32, output: 0 }))
         })
     }
+}
+
+/// Refuses what no device holds, while its size can still be counted.
+fn check_size(what: &str, ty: &TensorType) -> Result<()> {
+    if ty.shape.numel() <= MOST_ELEMENTS {
+        return Ok(());
+    }
+    let message =
+        format!("{ty} has more elements than any device holds: lower the batch, the context or the model's sizes");
+    Err(Error::shape(what, message))
 }
 
 impl fmt::Display for Graph {

@@ -58,6 +58,13 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// Inputs of whole numbers that must be below a bound, with it: ids of a table's rows, labels of classes. Where the caller
+    /// writes such an input, [`Program::write`](crate::Program::write) refuses others; kernels must not crash on them, since
+    /// passes of an application may write them as well.
+    fn bounds(&self, _inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        Vec::new()
+    }
+
     /// Whether output `index` may lie inside a larger tensor: not if other dispatches of the op read it.
     fn placeable(&self, _index: usize) -> bool {
         true

@@ -97,6 +97,16 @@ impl Checkpoints {
         &self.folder
     }
 
+    /// Makes the folder, and tries whether it can be written.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot.
+    pub fn make_folder(&self) -> Result<()> {
+        fs::create_dir_all(&self.folder)
+            .and_then(|()| tempfile::tempfile_in(&self.folder).map(drop))
+            .map_err(|e| Error::file(&self.folder, file::explain(e)))
+    }
+
     /// Saves a checkpoint and removes those that are too old. Returns its folder.
     ///
     /// # Errors

@@ -129,6 +129,7 @@ pub(crate) fn explain(error: io::Error) -> io::Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk, or write elsewhere",
         io::ErrorKind::FileTooLarge => "the system's limit for file sizes was met (ulimit -f), or the file system's",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "choose a folder that can be written",
+        io::ErrorKind::NotADirectory => "a part of its path is a file: choose another name",
         io::ErrorKind::NotFound => "its folder does not exist: create it first",
         _ => return error,
     };

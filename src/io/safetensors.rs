@@ -6,7 +6,7 @@
 use super::convert::{self, FileType, Numbers};
 use super::file;
 use crate::dtype::DType;
-use crate::error::{Error, Result, human_bytes};
+use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -159,9 +159,9 @@ impl Tensors {
         let there = bytes.len() - data;
         if promised != there {
             let what = if promised > there { "is truncated" } else { "has bytes after its end" };
-            let (promised, there) = (human_bytes(promised as u64), human_bytes(there as u64));
-            let message =
-                format!("{what}: its header lists {promised} of tensors, {there} follow; copy or download it again");
+            let message = format!(
+                "{what}: its header lists {promised} bytes of tensors, {there} follow; copy or download it again"
+            );
             return Err(Error::format(path, message));
         }
         for (name, info) in metadata.tensors() {

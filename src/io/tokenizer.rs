@@ -21,6 +21,8 @@ use tokenizers::{AddedToken, TokenizerBuilder};
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// The alphabet and the end of a text: no byte-level BPE is smaller.
 const SMALLEST_BPE: usize = 257;
+/// The largest: merges beyond it are never trained for a model that fits a device.
+const LARGEST_BPE: usize = 1 << 20;
 /// Texts up to this size are encoded in one piece.
 const WHOLE: usize = 4 << 20;
 /// Longer ones in pieces of about this size.
@@ -144,6 +146,10 @@ impl Tokenizer {
     pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
         if vocab_size < SMALLEST_BPE {
             let message = format!("is {vocab_size}; a byte-level BPE needs {SMALLEST_BPE} or more, or choose bytes");
+            return Err(Error::input("vocabulary size", message));
+        }
+        if vocab_size > LARGEST_BPE {
+            let message = format!("is {vocab_size}; at most {LARGEST_BPE} is supported");
             return Err(Error::input("vocabulary size", message));
         }
         if text.is_empty() {

@@ -1,9 +1,10 @@
 //! GPT-2: Radford et al., "Language models are unsupervised multitask learners", 2019.
 
 use super::settings::{
-    activation, activation_name, count, count_if_any, must_be_off, must_divide, positive_number, rate, shortest,
+    activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate,
+    shortest,
 };
-use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -14,9 +15,7 @@ use serde_json::{Value, json};
 
 /// A GPT-2 decoder: learned positions, layer norm in front of each half of a block, one projection for q, k and v.
 ///
-/// In training, `embd_pdrop` and `resid_pdrop` are applied. `attn_pdrop`, which drops attention probabilities, is NOT:
-/// the fused attention never has them in memory. A model with `attn_pdrop` above zero trains without it, and a warning
-/// says so.
+/// In training, `embd_pdrop`, `resid_pdrop` and `attn_pdrop`, which drops attention probabilities, are applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt2 {
     /// Tokens of the vocabulary.
@@ -45,7 +44,7 @@ pub struct Gpt2 {
     pub embedding_dropout: f32,
     /// The rate of dropout on the results of attention and feed-forward network.
     pub residual_dropout: f32,
-    /// The rate of dropout on attention probabilities, which is kept for the config and not applied.
+    /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
     pub deviation: f64,
@@ -71,7 +70,7 @@ impl Gpt2 {
             vocabulary: count(config, "vocab_size")?,
             positions,
             width,
-            layers: count(config, "n_layer")?,
+            layers: layer_count(config, "n_layer")?,
             heads,
             inner: count_if_any(config, "n_inner")?.unwrap_or(4 * width),
             activation: activation(config, "activation_function", "gelu_new")?,
@@ -100,7 +99,8 @@ impl Gpt2 {
         }
         let heads = Heads { query: self.heads, key_value: self.heads, width };
         let Inputs { positions, memory, structure, .. } = *inputs;
-        Attention { heads, scale: Some(scale), positions, memory, structure }
+        let dropout = attention_dropout(self.attention_dropout, inputs, layer);
+        Attention { heads, scale: Some(scale), positions, memory, structure, dropout }
     }
 
     /// What attention and feed-forward network of a layer add to the stream `x`; `normed` is the norm of `x`. Gives
@@ -201,11 +201,7 @@ impl Decoder for Gpt2 {
     }
 
     fn drops(&self) -> bool {
-        if self.attention_dropout > 0.0 {
-            let rate = self.attention_dropout;
-            log::warn!("attn_pdrop {rate} is not applied: attention probabilities are never stored");
-        }
-        self.embedding_dropout > 0.0 || self.residual_dropout > 0.0
+        [self.embedding_dropout, self.residual_dropout, self.attention_dropout].iter().any(|rate| *rate > 0.0)
     }
 
     fn initial(&self, parameter: &str) -> Initial {
@@ -269,6 +265,11 @@ mod tests {
         };
         assert_eq!(refused("n_head", json!(4)), "config.json: \"n_head\" is 4; it must divide n_embd, which is 35");
         assert_eq!(refused("n_layer", json!(0)), "config.json: \"n_layer\" is 0; at least 1 is needed");
+        assert_eq!(
+            refused("n_layer", json!(1e9 as u64)),
+            "config.json: \"n_layer\" is 1000000000; at most 4096 is supported"
+        );
+        assert!(refused("vocab_size", json!(1_u64 << 62)).contains("at most 4294967295 is supported"));
         assert_eq!(refused("n_layer", Value::Null), "config.json: has no \"n_layer\"");
         assert!(refused("activation_function", json!("quick_gelu")).contains("\"quick_gelu\"; supported are relu"));
         assert!(refused("add_cross_attention", json!(true)).contains("only false is supported"));

@@ -1,8 +1,10 @@
 //! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
 
 use super::mixture::{Mixture, MixtureFamily};
-use super::settings::{activation, activation_name, count, count_if_any, must_divide, positive_number, rate, shortest};
-use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, passed_on};
+use super::settings::{
+    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, shortest,
+};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -11,10 +13,12 @@ use crate::nn::{self, Attention, BlockOutput, Experts, FeedForward, Gated, Heads
 use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
 use serde_json::{Value, json};
 
+/// What attention takes.
+const WIDEST_HEAD: usize = 256;
+
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
 ///
-/// `attention_dropout` is NOT applied in training: the fused attention never has its probabilities in memory. A model
-/// with a rate above zero trains without it, and a warning says so.
+/// In training, `attention_dropout` is applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama {
     /// Tokens of the vocabulary.
@@ -43,7 +47,7 @@ pub struct Llama {
     pub inner_bias: bool,
     /// The rotary positions.
     pub rope: RopeOptions,
-    /// The rate of dropout on attention probabilities, which is kept for the config and not applied.
+    /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
     pub deviation: f64,
@@ -71,6 +75,11 @@ impl Llama {
                 width / query
             }
         };
+        if head > WIDEST_HEAD {
+            return Err(
+                config.refuse("head_dim", format!("makes heads {head} wide; at most {WIDEST_HEAD} is supported"))
+            );
+        }
         if head % 2 == 1 {
             let message = format!("makes heads {head} wide; rotary positions need an even width");
             return Err(config.refuse("head_dim", message));
@@ -83,7 +92,7 @@ impl Llama {
             "mor" if config.has("num_local_experts") => Some(MixtureFamily::Mixtral),
             _ => None,
         };
-        let layers = count(config, "num_hidden_layers")?;
+        let layers = layer_count(config, "num_hidden_layers")?;
         let mixture = family.map(|family| Mixture::from_config(config, family, layers)).transpose()?;
         // Qwen2's biases are where Llama's are not by default.
         let [attention_bias, output_bias] = match family {
@@ -156,10 +165,10 @@ impl Llama {
         Ok(hidden)
     }
 
-    /// A block for these tokens.
+    /// A block for these tokens: the weights of `layer`, in the place `number` of the model.
     pub(super) fn block<'a>(
         &'a self,
-        layer: usize,
+        [layer, number]: [usize; 2],
         inputs: &Inputs,
         tokens: BlockTokens,
         rotary: Rotary<'a>,
@@ -175,8 +184,9 @@ impl Llama {
             None => FeedForward::Dense { inner: self.inner, style: self.style(self.inner_bias, tokens.lengths) },
         };
         let BlockTokens { positions, memory, structure, .. } = tokens;
+        let dropout = attention_dropout(self.attention_dropout, inputs, number);
         RotaryBlock {
-            attention: Attention { heads: self.heads, scale: None, positions, memory, structure },
+            attention: Attention { heads: self.heads, scale: None, positions, memory, structure, dropout },
             rotary,
             attention_styles: [self.attention_bias, self.output_bias].map(|bias| self.style(bias, tokens.lengths)),
             feed_forward,
@@ -246,7 +256,7 @@ impl Decoder for Llama {
         let mut gates = Vec::new();
         let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
         for layer in 0..self.layers {
-            let block = self.block(layer, inputs, inputs.into(), rotary);
+            let block = self.block([layer; 2], inputs, inputs.into(), rotary);
             (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
                 let BlockOutput { x, added, gate, .. } = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 gates.extend(gate);
@@ -267,11 +277,7 @@ impl Decoder for Llama {
     }
 
     fn drops(&self) -> bool {
-        if self.attention_dropout > 0.0 {
-            let rate = self.attention_dropout;
-            log::warn!("attention_dropout {rate} is not applied: attention probabilities are never stored");
-        }
-        self.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy)
+        self.attention_dropout > 0.0 || self.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy)
     }
 
     fn initial(&self, parameter: &str) -> Initial {

@@ -1,6 +1,6 @@
 //! Decoders with experts: what Mixtral (Jiang et al., arXiv 2401.04088) and Qwen2-MoE (arXiv 2407.10671) add to Llama.
 
-use super::settings::{count, count_if_any, must_be_off, positive_number, shortest};
+use super::settings::{count, count_if_any, must_be_off, part_count, positive_number, shortest};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::io::Config;
@@ -49,7 +49,7 @@ impl Mixture {
             MixtureFamily::Mixtral => ["num_local_experts", "intermediate_size"],
             MixtureFamily::Qwen2 => ["num_experts", "moe_intermediate_size"],
         };
-        let experts = count(config, of_experts)?;
+        let experts = part_count(config, of_experts)?;
         let k = count_if_any(config, "num_experts_per_tok")?.unwrap_or(if mixtral { 2 } else { 4 });
         if k > experts {
             let message = format!("is {k}; there are only {experts} experts ({of_experts})");

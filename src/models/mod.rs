@@ -27,11 +27,14 @@ use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
 use crate::nn::Memory;
-use crate::ops::{self, CrossEntropyOptions, WeightLayout};
+use crate::ops::{self, AttentionDropout, CrossEntropyOptions, WeightLayout};
 use crate::program::{Weights, pack};
 use crate::shape::TensorType;
 use serde_json::Value;
 use std::fmt::Debug;
+
+/// The most tokens of one step. None that fits a device comes near it, and what is made of each token on the CPU fits.
+const MOST_TOKENS: usize = 1 << 26;
 
 /// The sizes that training and generation need to know of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +73,13 @@ impl Inputs {
     /// Whole sequences without padding, at positions 0, 1, 2, …
     ///
     /// # Errors
-    /// [`Error::Shape`] if the ids are not `(B, T)`.
+    /// [`Error::Shape`] if the ids are not `(B, T)`, or more than 2²⁶ tokens.
     pub fn new(g: &mut Graph, ids: Tensor) -> Result<Self> {
         let [batch, time] = g.shape(ids).expect("ids")?;
+        if batch.saturating_mul(time) > MOST_TOKENS {
+            let what = format!("{batch} × {time} tokens are more than the {MOST_TOKENS} of a step: lower the batch");
+            return Err(Error::shape("ids", what));
+        }
         let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
         let positions = g.constant("positions", positions, DType::U32);
         let memory = Memory::Whole { key_mask: None };
@@ -175,7 +182,7 @@ pub trait Decoder: Debug + Send + Sync {
     /// Those of the graph.
     fn head(&self, g: &mut Graph) -> Result<Head>;
 
-    /// Whether training drops anything, so that it needs a seed. A rate in the config that is not applied is warned of.
+    /// Whether training drops anything, so that it needs a seed.
     fn drops(&self) -> bool;
 
     /// What a fresh parameter is filled with.
@@ -272,6 +279,12 @@ pub fn end_tokens(config: &Value) -> Vec<u32> {
     let value = &config["eos_token_id"];
     let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
     ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+}
+
+/// Dropout of the probabilities of an attention layer, if it is a step that drops something.
+fn attention_dropout(rate: f32, inputs: &Inputs, layer: usize) -> Option<AttentionDropout> {
+    let seed = inputs.dropout_seed.filter(|_| rate > 0.0)?;
+    Some(AttentionDropout { rate, seed, salt: layer as u32 })
 }
 
 /// Keys of a `config.json` that are no business of the graph and are passed on to a saved one.

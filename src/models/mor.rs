@@ -1,7 +1,7 @@
 //! Mixture of recursions on Llama layers: Bae et al., arXiv 2507.10524.
 
 use super::llama::BlockTokens;
-use super::settings::{count, count_if_any, positive_number, shortest};
+use super::settings::{count, part_count, positive_number, shortest};
 use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, Llama};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -119,7 +119,7 @@ impl Mor {
             return Err(config.refuse("num_hidden_layers", message));
         }
         let kv_sharing = config.get_or("kv_sharing", false)?;
-        let modules = count_if_any(config, "num_modules")?.unwrap_or(1);
+        let modules = if config.has("num_modules") { part_count(config, "num_modules")? } else { 1 };
         let kind =
             choice(config, "routing", "expert_choice", &[("none", 0), ("expert_choice", 1), ("token_choice", 2)])?;
         if kind != 2 && modules > 1 {
@@ -174,7 +174,7 @@ impl Mor {
             let memory = walk.kept.get(&layer).filter(|_| shared).map_or(memory, |kept| Memory::Shared(*kept));
             (x, normed) = g.scope(format!("blocks.{number}"), |g| {
                 let tokens = BlockTokens { memory, ..tokens };
-                let block = self.llama.block(layer, walk.inputs, tokens, walk.rotary);
+                let block = self.llama.block([layer, number], walk.inputs, tokens, walk.rotary);
                 let out = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
                 let BlockOutput { x, added, .. } = out;
                 walk.kept.entry(layer).or_insert(out.kept);

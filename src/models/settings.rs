@@ -4,12 +4,19 @@ use crate::error::Result;
 use crate::io::Config;
 use crate::ops::Activation;
 
+/// Kernels count in 32 bits.
+const LARGEST: usize = u32::MAX as usize;
+/// Each layer is nodes of a graph: more than any model has, and few enough to build.
+const MOST_LAYERS: usize = 4096;
+/// Each part of a model that has weights of its own.
+const MOST_PARTS: usize = 1 << 16;
+
 /// A count that must be there and be positive.
 ///
 /// # Errors
 /// [`Error::Format`](crate::Error::Format) that names the key.
 pub fn count(config: &Config, key: &str) -> Result<usize> {
-    positive(config, key, config.get(key)?)
+    within(config, key, config.get(key)?, LARGEST)
 }
 
 /// A count that must be positive if it is there.
@@ -17,11 +24,31 @@ pub fn count(config: &Config, key: &str) -> Result<usize> {
 /// # Errors
 /// As [`count`].
 pub fn count_if_any(config: &Config, key: &str) -> Result<Option<usize>> {
-    config.optional(key)?.map(|count| positive(config, key, count)).transpose()
+    config.optional(key)?.map(|count| within(config, key, count, LARGEST)).transpose()
 }
 
-fn positive(config: &Config, key: &str, count: usize) -> Result<usize> {
-    if count > 0 { Ok(count) } else { Err(config.refuse(key, "is 0; at least 1 is needed")) }
+/// A number of layers.
+///
+/// # Errors
+/// As [`count`]; and if there are more than any model has.
+pub fn layer_count(config: &Config, key: &str) -> Result<usize> {
+    within(config, key, config.get(key)?, MOST_LAYERS)
+}
+
+/// A number of parts with weights of their own: experts, modules.
+///
+/// # Errors
+/// As [`layer_count`].
+pub fn part_count(config: &Config, key: &str) -> Result<usize> {
+    within(config, key, config.get(key)?, MOST_PARTS)
+}
+
+fn within(config: &Config, key: &str, count: usize, most: usize) -> Result<usize> {
+    match count {
+        0 => Err(config.refuse(key, "is 0; at least 1 is needed")),
+        _ if count > most => Err(config.refuse(key, format!("is {count}; at most {most} is supported"))),
+        _ => Ok(count),
+    }
 }
 
 /// A rate of dropout, or 0.

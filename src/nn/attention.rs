@@ -4,7 +4,7 @@ use super::dense::{Style, linear};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, AttentionOptions, RopeOptions};
+use crate::ops::{self, AttentionDropout, AttentionOptions, RopeOptions};
 
 /// The heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub struct Attention {
     pub memory: Memory,
     /// The spans of the tokens, `(B, T, 3)`, for sequences that attend to themselves.
     pub structure: Option<Tensor>,
+    /// What of the probabilities is dropped.
+    pub dropout: Option<AttentionDropout>,
 }
 
 impl Attention {
@@ -116,7 +118,8 @@ impl Attention {
         k: Tensor,
         v: Tensor,
     ) -> Result<(Tensor, KeyValues)> {
-        let mut options = AttentionOptions { causal: true, scale: self.scale, ..Default::default() };
+        let dropout = self.dropout;
+        let mut options = AttentionOptions { causal: true, scale: self.scale, dropout, ..Default::default() };
         let mut found = KeyValues { keys: k, values: v, lengths: None };
         let whole = matches!(self.memory, Memory::Whole { .. } | Memory::Compact { .. });
         if self.structure.is_some() && !whole {

@@ -81,6 +81,10 @@ impl Op for CrossEntropy {
         Ok(outputs(labels))
     }
 
+    fn bounds(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(1, inputs[0].shape.last())]
+    }
+
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         only_the_loss(cx, "cross_entropy")?;
         let back = CrossEntropyBackward { options: self.options };

@@ -49,6 +49,10 @@ impl Op for Embedding {
         Ok(vec![TensorType::f32(shape)])
     }
 
+    fn bounds(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(1, inputs[0].shape.rows())]
+    }
+
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let [rows, columns] = cx.graph.shape(cx.inputs[0]).expect("embedding")?;
         let count = cx.graph.shape(cx.inputs[1]).numel();

@@ -133,6 +133,11 @@ impl Op for LinearCrossEntropy {
         Ok(outputs(labels))
     }
 
+    fn bounds(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        let [_, classes] = self.sizes(&inputs[0].shape, &inputs[1].shape);
+        vec![(2, classes)]
+    }
+
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         only_the_loss(cx, "linear_cross_entropy")?;
         let bias = if self.bias { cx.needed.get(3).copied().unwrap_or(false) } else { false };

@@ -38,7 +38,7 @@ pub(crate) mod warm_capacity;
 
 pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
-pub use attention::{AttentionOptions, AttentionVariant, attention};
+pub use attention::{AttentionDropout, AttentionOptions, AttentionVariant, attention};
 pub use balance::{load_balance_loss, load_counts, router_z_loss, routing_entropy, update_bias};
 pub use cache::cache_write;
 pub use capacity::limit_capacity;

@@ -130,6 +130,10 @@ impl Op for Rope {
         "rope"
     }
 
+    fn bounds(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(1, inputs[2].shape.dims().first().copied().unwrap_or(0))]
+    }
+
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let (x, positions, table) = (&inputs[0], &inputs[1], &inputs[2]);
         let fits = match (x.shape.dims(), positions.shape.dims(), table.shape.dims()) {

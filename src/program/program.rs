@@ -186,7 +186,7 @@ impl Program {
     /// Writes an input, as the bytes that lie in GPU memory. It is sent with the next run.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such input or the size differs.
+    /// [`Error::Input`] if there is no such input, the size differs, or an id or label names nothing that is there.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.write(name, bytes)
     }

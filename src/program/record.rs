@@ -32,6 +32,8 @@ pub struct Slot {
     pub source: Source,
     /// What lies there.
     pub ty: TensorType,
+    /// What whole numbers that the caller writes there must be below, if anything ([`Op::bounds`]).
+    pub below: Option<usize>,
 }
 
 /// A whole step as data: dispatches over slots of memory.
@@ -127,7 +129,7 @@ struct Recorder<'a> {
 
 impl Recorder<'_> {
     fn fresh(&mut self, source: Source, ty: &TensorType, label: String) -> View {
-        self.slots.push(Slot { label, source, ty: ty.clone() });
+        self.slots.push(Slot { label, source, ty: ty.clone(), below: None });
         View { slot: self.slots.len() - 1, start: 0, shape: ty.shape.clone(), dtype: ty.dtype }
     }
 
@@ -194,6 +196,11 @@ impl Recorder<'_> {
     fn op(&mut self, index: usize, node: &Node, op: &dyn Op) -> Result<()> {
         let inputs: Vec<View> = node.inputs.iter().map(|&t| self.view(t)).collect();
         self.check_versions(node, op, &inputs)?;
+        let types: Vec<TensorType> = node.inputs.iter().map(|&t| self.graph.ty(t).clone()).collect();
+        for (input, below) in op.bounds(&types) {
+            let slot = &mut self.slots[inputs[input].slot];
+            slot.below = Some(slot.below.map_or(below, |least| least.min(below)));
+        }
         let mut outputs = Vec::with_capacity(node.outputs.len());
         for (output, ty) in node.outputs.iter().enumerate() {
             let tensor = Tensor { node: index as u32, output: output as u32 };
@@ -216,7 +223,8 @@ impl Recorder<'_> {
         let (launched, scratch) = launch.finish();
         for view in scratch {
             let ty = TensorType::new(view.shape, view.dtype);
-            self.slots.push(Slot { label: format!("{}.scratch", node.label), source: Source::Temporary, ty });
+            let label = format!("{}.scratch", node.label);
+            self.slots.push(Slot { label, source: Source::Temporary, ty, below: None });
         }
         let launched = launched.into_iter().map(|d| params_first(self.caps, through_textures(self.caps, d)));
         self.dispatches.extend(launched.map(|d| Dispatch { label: node.label.clone(), ..d }));

@@ -3,6 +3,7 @@
 //! Tensors are stored by name, in f32, whatever the layout in memory: `model.safetensors` has the weights as any tool
 //! reads them (the masters, if the model reads half-precision copies), `optimizer.safetensors` the moments.
 
+use super::Schedule;
 use super::layout::{Placed, Range};
 use super::step::{STATE, StepOptions};
 use super::trainer::{RunState, Trainer};
@@ -25,6 +26,12 @@ const MOMENTS: [(Range, &str); 2] = [(Range::FirstMoment, "first_moment."), (Ran
 struct Saved {
     run: RunState,
     options: StepOptions,
+    /// The schedule of the learning rate. The first checkpoints lack it and the seed.
+    #[serde(default)]
+    schedule: Option<Schedule>,
+    /// What dropout is seeded with: with the step, all that is random in a run besides the data's order.
+    #[serde(default)]
+    seed: Option<u64>,
     /// The position of the data.
     data: Value,
 }
@@ -51,13 +58,20 @@ impl Trainer {
         }
         let state = self.weights.download(STATE)?;
         optimizer.push(NamedTensor::new(STATE, TensorType::f32([OptimizerControl::STATE]), state));
-        let saved = Saved { run: self.state, options: self.step.options().clone(), data: data.clone() };
+        let saved = Saved {
+            run: self.state,
+            options: self.step.options().clone(),
+            schedule: Some(self.schedule),
+            seed: Some(self.run.seed),
+            data: data.clone(),
+        };
         let state = serde_json::to_value(saved).map_err(|e| Error::input("the state of the run", e.to_string()))?;
         let step = self.state.step;
         checkpoints.save(&Checkpoint { step, model: &model, optimizer: &optimizer, state: &state, files })
     }
 
-    /// Goes on from a checkpoint; gives the data's position.
+    /// Goes on from a checkpoint, with its seed; gives the data's position. Options and schedule are the trainer's: that they are
+    /// others than those of the checkpoint, so that the run is another, is a warning in the log.
     ///
     /// # Errors
     /// [`Error::Format`] if the checkpoint is of another model; [`Error::NonFinite`] if a weight in it is not finite.
@@ -67,6 +81,9 @@ impl Trainer {
         if saved.options != *self.step.options() {
             log::warn!("the run goes on with other options than it had: {:?} before", saved.options);
         }
+        if let Some(before) = saved.schedule.filter(|before| *before != self.schedule) {
+            log::warn!("the run goes on with another schedule than it had: {before:?} before, {:?} now", self.schedule);
+        }
         self.upload(Range::Parameters, &loaded.model, "")?;
         for (range, prefix) in MOMENTS {
             self.upload(range, &loaded.optimizer, prefix)?;
@@ -74,6 +91,7 @@ impl Trainer {
         let shape = TensorType::f32([OptimizerControl::STATE]);
         let state = loaded.optimizer.expect_shape(STATE, &shape.shape)?.to_words(DType::F32)?;
         self.weights.upload(STATE, &state)?;
+        self.run.seed = saved.seed.unwrap_or(self.run.seed);
         self.state = saved.run;
         Ok(saved.data)
     }

@@ -41,6 +41,24 @@ impl Corpus {
     }
 }
 
+/// Refuses tokens that a model does not know: those of a tokenizer that belongs to another one.
+///
+/// # Errors
+/// [`Error::Input`] with the first such token and its place.
+pub fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
+    match tokens.iter().position(|&token| token as usize >= vocabulary) {
+        None => Ok(()),
+        Some(at) => {
+            let token = tokens[at];
+            let message = format!(
+                "token {token} at place {at} is not among the {vocabulary} of the model's vocabulary: do model and tokenizer \
+                 belong together?"
+            );
+            Err(Error::input("text", message))
+        }
+    }
+}
+
 /// Rows of tokens, and for each position the token that follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -84,6 +102,9 @@ pub struct DataState {
     pub epoch: u64,
     /// Windows of this pass that were given out.
     pub cursor: u64,
+    /// A fingerprint of the text and the windows' length; 0 where it is not known.
+    #[serde(default)]
+    pub text: u64,
 }
 
 /// Endless batches. A pass cuts the text into windows side by side, beginning at a random place so that the cuts differ from pass
@@ -106,13 +127,13 @@ impl Batches {
     /// # Errors
     /// [`Error::Input`] if a size is 0 or the text has no window of that length.
     pub fn new(tokens: Arc<[u32]>, rows: usize, length: usize, seed: u64) -> Result<Self> {
-        Self::resume(tokens, rows, length, DataState { seed, epoch: 0, cursor: 0 })
+        Self::resume(tokens, rows, length, DataState { seed, epoch: 0, cursor: 0, text: 0 })
     }
 
     /// As [`Batches::new`], going on where a run stood. The text and the length must be those of that run.
     ///
     /// # Errors
-    /// As [`Batches::new`]; [`Error::Input`] if the position lies outside of this text.
+    /// As [`Batches::new`]; [`Error::Input`] if the position is that of another text or length.
     pub fn resume(tokens: Arc<[u32]>, rows: usize, length: usize, state: DataState) -> Result<Self> {
         if rows == 0 || length == 0 {
             return Err(Error::input(
@@ -128,6 +149,13 @@ impl Batches {
             );
             return Err(Error::input("training text", message));
         }
+        let text = fingerprint(&tokens, length);
+        if ![0, text].contains(&state.text) {
+            let message = "belongs to another text, tokenizer or context length: resume with those of the run, or start a new run \
+                           from its weights (--from)";
+            return Err(Error::input("data position", message));
+        }
+        let state = DataState { text, ..state };
         let mut batches = Self { tokens, rows, length, state, offset: 0, order: Vec::new() };
         batches.lay_out();
         if state.cursor > batches.order.len() as u64 {
@@ -191,6 +219,13 @@ impl Batches {
     }
 }
 
+/// Tells texts apart: FNV-1a over the tokens and the windows' length. Never 0.
+fn fingerprint(tokens: &[u32], length: usize) -> u64 {
+    let words = tokens.iter().map(|&token| u64::from(token)).chain([length as u64]);
+    let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3));
+    hash.max(1)
+}
+
 /// A number below `bound` (at least 1), every one equally likely. Written out, so that the order of the data does not change
 /// with the version of a library.
 pub(super) fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
@@ -230,6 +265,13 @@ mod tests {
 
     fn text(length: usize) -> Arc<[u32]> {
         (0..length as u32).collect()
+    }
+
+    #[test]
+    fn tokens_that_the_model_does_not_know_are_named() {
+        assert!(check_tokens(&[0, 4, 2], 5).is_ok() && check_tokens(&[], 1).is_ok());
+        let message = check_tokens(&[0, 4, 5, 6], 5).unwrap_err().to_string();
+        assert!(message.starts_with("text: token 5 at place 2 is not among the 5"), "{message}");
     }
 
     #[test]
@@ -305,9 +347,16 @@ mod tests {
 
     #[test]
     fn a_position_of_another_text_is_refused() {
-        let state = DataState { seed: 1, epoch: 0, cursor: 50 };
+        let state = DataState { seed: 1, epoch: 0, cursor: 50, text: 0 };
         let message = Batches::resume(text(20), 1, 4, state).unwrap_err().to_string();
         assert!(message.contains("window 50"), "{message}");
+        let state = Batches::new(text(20), 1, 4, 1).unwrap().state();
+        assert!(Batches::resume(text(20), 3, 4, state).is_ok());
+        let other: Arc<[u32]> = (1..21).collect();
+        for (tokens, length) in [(text(21), 4), (other, 4), (text(20), 3)] {
+            let message = Batches::resume(tokens, 1, length, state).unwrap_err().to_string();
+            assert!(message.contains("another text, tokenizer or context length"), "{message}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl BatchSource for Batches {
 
     fn position(&self) -> serde_json::Value {
         let state = self.state();
-        serde_json::json!({"seed": state.seed, "epoch": state.epoch, "cursor": state.cursor})
+        serde_json::json!({"seed": state.seed, "epoch": state.epoch, "cursor": state.cursor, "text": state.text})
     }
 
     fn tokens(&self) -> u64 {

@@ -11,7 +11,7 @@ pub mod schedule;
 mod step;
 mod trainer;
 
-pub use data::{Batch, Batches, Corpus, DataState, IGNORED, in_order};
+pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens, in_order};
 pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
 pub use listops::{ListOps, ListOpsBatches};

@@ -2,7 +2,7 @@
 
 use crate::check::{Case, Feed, Tolerance};
 use crate::dtype::DType;
-use crate::ops::{self, AttentionOptions, AttentionVariant};
+use crate::ops::{self, AttentionDropout, AttentionOptions, AttentionVariant};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -30,6 +30,7 @@ struct Wish {
     bias: Option<bool>,
     positions: bool,
     tree: Option<Tree>,
+    drop: Option<f32>,
     variant: Option<AttentionVariant>,
 }
 
@@ -73,6 +74,9 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             feeds.push(Feed::given("query_structure", [batch, queries, 3], DType::U32, picked(2, queries)));
         }
     }
+    if wish.drop.is_some() {
+        feeds.push(Feed::given("seed", [2], DType::U32, [4_000_000_007.0, 12_345.0]));
+    }
     let variant = wish.variant.map_or(String::new(), |v| format!(" {v:?}"));
     Case::new(format!("attention{variant} {name} {sizes:?}"), feeds, move |g, x| {
         let mut rest = x[3..].iter().copied();
@@ -86,6 +90,11 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             query_positions: next(wish.positions),
             structure: next(wish.tree.is_some()),
             query_structure: next(wish.tree == Some(Tree::Queries)),
+            dropout: wish.drop.zip(next(wish.drop.is_some())).map(|(rate, seed)| AttentionDropout {
+                rate,
+                seed,
+                salt: 5,
+            }),
             variant: wish.variant,
         };
         Ok(vec![ops::attention(g, x[0], x[1], x[2], &options)?])
@@ -167,6 +176,17 @@ fn sweep(variant: Option<AttentionVariant>) -> Vec<Case> {
                 ..causal
             },
         ),
+        case("dropout", [2, 31, 33, 2, 2, 12], Wish { drop: Some(0.3), ..plain }),
+        case("dropout, few queries", [1, 3, 67, 2, 1, 12], Wish { drop: Some(0.5), ..plain }),
+        case("dropout, tree", [2, 31, 31, 2, 1, 16], Wish { drop: Some(0.2), tree: Some(Tree::Whole), ..causal }),
+        case("dropout, one token", [1, 1, 1, 1, 1, 5], Wish { drop: Some(0.1), ..plain }),
+        case("dropout, causal, groups", [2, 65, 65, 4, 2, 64], Wish { drop: Some(0.1), ..causal }),
+        case(
+            // With a tree as well, hardly a pair would be seen.
+            "dropout, everything but a tree",
+            [2, 29, 37, 4, 2, 12],
+            Wish { lengths: Some([36, 20]), mask: true, bias: Some(true), positions: true, drop: Some(0.2), ..causal },
+        ),
     ]
 }
 
@@ -183,6 +203,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("tree", [1, 257, 257, 2, 1, 16], Wish { tree: Some(Tree::Whole), ..plain }),
         case("causal tree", [1, 257, 257, 2, 2, 16], Wish { tree: Some(Tree::Whole), ..causal }),
         case("lengths", [2, 33, 40, 2, 2, 12], Wish { lengths: Some([35, 0]), ..plain }),
+        case("dropout", [1, 257, 257, 2, 1, 16], Wish { drop: Some(0.1), ..causal }),
     ];
     for variant in AttentionVariant::ALL {
         cases.extend(sweep(Some(variant)));

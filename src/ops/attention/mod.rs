@@ -13,7 +13,18 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use forward::Attention;
-use setting::{Setting, Sizes};
+use setting::{Drop, Setting, Sizes};
+
+/// Dropout of attention probabilities.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionDropout {
+    /// The probability that one is dropped; the others are divided by `1 − rate`. 0: nothing is dropped.
+    pub rate: f32,
+    /// (2) u32, written by the caller for each step.
+    pub seed: Tensor,
+    /// What tells the attention layers of one step apart.
+    pub salt: u32,
+}
 
 /// What [`attention`] can do beyond plain softmax attention.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +48,8 @@ pub struct AttentionOptions {
     pub structure: Option<Tensor>,
     /// (B, Tq, 3) u32: the same for the queries, where they are not the tokens of the keys. Only with `structure`.
     pub query_structure: Option<Tensor>,
+    /// Probabilities dropped at random, as in training.
+    pub dropout: Option<AttentionDropout>,
     /// A kernel to prefer to the one that the adapter would get; where it is not legal, it is not used.
     pub variant: Option<AttentionVariant>,
 }
@@ -54,6 +67,10 @@ pub struct AttentionOptions {
 /// probabilities again from it. With `P = exp(S − lse)` and `delta = rowsum(dout ∘ out)`:
 /// `dv = Pᵀ dout`, `dS = P ∘ (dout vᵀ − delta)`, `dq = scale · dS k`, `dk = scale · dSᵀ q`, and `dbias = dS`, summed
 /// over the batch if the bias has no batch axis.
+///
+/// Dropout multiplies `P` by a mask `M` of 0 and `1 / (1 − rate)` behind the softmax: `out = (P ∘ M) v`,
+/// `dv = (P ∘ M)ᵀ dout`, `dS = P ∘ (M ∘ dout vᵀ − delta)`. `M` comes from Threefry at a counter of head, query and key, so that
+/// every kernel computes it again and none stores it.
 ///
 /// Dao et al., `FlashAttention`, 2022 (arXiv 2205.14135); Dao, `FlashAttention-2`, 2023 (arXiv 2307.08691).
 ///
@@ -73,6 +90,10 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         let what = format!("structure is that of {keys} keys, and there are {queries} queries: give query_structure");
         return Err(Error::shape("attention", what));
     }
+    if let Some(rate) = options.dropout.map(|dropout| dropout.rate).filter(|rate| !(0.0..1.0).contains(rate)) {
+        return Err(Error::input("attention dropout rate", format!("{rate} is not at least 0 and less than 1")));
+    }
+    let options = &AttentionOptions { dropout: options.dropout.filter(|dropout| dropout.rate > 0.0), ..*options };
     let mut inputs = vec![q, k, v];
     let visible = visible::visible(g, &sizes, options)?;
     inputs.extend(visible);
@@ -84,6 +105,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         masked: options.key_mask.is_some(),
         structured: options.structure.is_some(),
         bias: options.bias.is_some(),
+        drop: options.dropout.map(|dropout| Drop { rate: dropout.rate, salt: dropout.salt }),
         variant: options.variant,
     };
     g.apply1(Attention(setting), &inputs)
@@ -156,6 +178,13 @@ mod tests {
         );
         let both = AttentionOptions { structure: Some(wide), query_structure: Some(spans), ..none };
         refuse(both, "structure is u32[3], expected u32[2, 5, 3]");
+        let dropout = |rate, seed| Some(AttentionDropout { rate, seed, salt: 0 });
+        refuse(AttentionOptions { dropout: dropout(1.0, wide), ..none }, "dropout rate: 1 is not at least 0");
+        refuse(AttentionOptions { dropout: dropout(f32::NAN, wide), ..none }, "dropout rate: NaN");
+        refuse(
+            AttentionOptions { dropout: dropout(0.5, wide), ..none },
+            "the seed of dropout is u32[3], expected u32[2]",
+        );
         refuse(AttentionOptions { bias: Some(bias), ..none }, "bias is f32[4, 3, 4], expected f32[4, 3, 5] or");
     }
 
@@ -202,6 +231,38 @@ mod tests {
         let tree = attention(&mut g, q, k, k, &tree).unwrap();
         let found = g.evaluate(&values, &[dense, tree]).unwrap();
         assert!(found[0].data.iter().zip(&found[1].data).all(|(a, b)| (a - b).abs() < 1e-12));
+    }
+
+    #[test]
+    fn dropout_drops_about_its_rate_and_keeps_the_mean() {
+        // All scores are equal and all values 1: each output is the share of keys that stay, over what stays on average.
+        let (queries, keys, heads) = (64, 65, 3);
+        let mut g = Graph::new();
+        let q = g.input("q", [1, queries, heads, 2], DType::F32).unwrap();
+        let k = g.input("k", [1, keys, heads, 2], DType::F32).unwrap();
+        let v = g.input("v", [1, keys, heads, 2], DType::F32).unwrap();
+        let seed = g.input("seed", [2], DType::U32).unwrap();
+        let mut with = |rate, salt| {
+            let options =
+                AttentionOptions { dropout: Some(AttentionDropout { rate, seed, salt }), ..Default::default() };
+            attention(&mut g, q, k, v, &options).unwrap()
+        };
+        let (plain, a, b) = (with(0.0, 0), with(0.3, 0), with(0.3, 1));
+        let values = Values::from([
+            ("q".to_owned(), Array::zeros([1, queries, heads, 2])),
+            ("k".to_owned(), Array::zeros([1, keys, heads, 2])),
+            ("v".to_owned(), Array::from_fn([1, keys, heads, 2], |_| 1.0)),
+            ("seed".to_owned(), Array::new([2], vec![7.0, 9.0]).unwrap()),
+        ]);
+        let found = g.evaluate(&values, &[plain, a, b]).unwrap();
+        assert!(found[0].data.iter().all(|x| (x - 1.0).abs() < 1e-12), "a rate of 0 drops nothing");
+        let mean = found[1].data.iter().sum::<f64>() / found[1].data.len() as f64;
+        let spread = found[1].data.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / found[1].data.len() as f64;
+        // Of n independent draws the variance is rate / (1 - rate) / n.
+        let expected = 0.3 / 0.7 / keys as f64;
+        assert!((mean - 1.0).abs() < 0.01, "{mean}");
+        assert!((spread / expected - 1.0).abs() < 0.3, "{spread} instead of {expected}");
+        assert_ne!(found[1], found[2], "the salt tells layers apart");
     }
 
     #[test]

@@ -39,13 +39,21 @@ impl<'a> Scores<'a> {
             Some(visible) => {
                 let (row, tiles) = (visible.row(b), queries.div_ceil(TILE));
                 let real = !self.setting.masked || row[tiles + queries + j] != 0.0;
-                let spans = &row[self.sizes.spans_begin(self.setting.masked)..];
+                let spans = &row[self.sizes.spans_begin(self.setting.masked, self.setting.drop.is_some())..];
                 let span = |token: usize| &spans[3 * token..][..3];
                 let related = !self.setting.structured || related(span(i), span(queries + j));
                 j < row[tiles + i] as usize && real && related
             }
             None => !self.setting.causal || j + queries < i + keys + 1,
         }
+    }
+
+    /// What dropout makes of the probability of a pair: a factor.
+    fn kept(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        let (Some(drop), Some(visible)) = (self.setting.drop, self.visible) else { return 1.0 };
+        let at = self.sizes.seed_begin(self.setting.masked);
+        let seed = [visible.row(b)[at] as u32, visible.row(b)[at + 1] as u32];
+        drop.factor(seed, b * self.sizes.heads + h, i, j, self.sizes.keys)
     }
 
     fn score(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
@@ -90,6 +98,7 @@ impl<'a> Scores<'a> {
             let at = self.stat(b, h, i);
             let weight = (self.score(b, h, i, j) - top.data[at]).exp();
             sum.data[at] += weight;
+            let weight = weight * self.kept(b, h, i, j);
             add(out.row_mut((b * queries + i) * heads + h), weight, self.head(2, b, j, self.kv_head(h)));
         });
         for b in 0..batch {
@@ -104,12 +113,13 @@ impl<'a> Scores<'a> {
         (out, lse)
     }
 
-    /// The probability of a pair and the gradient of its score, from the stats: inputs 3 and 4 are dout and stats.
+    /// The probability of a pair after dropout and the gradient of its score, from the stats: inputs 3 and 4 are dout and stats.
     fn pair(&self, b: usize, h: usize, i: usize, j: usize) -> (f64, f64) {
         let stat = self.inputs[4].row(self.stat(b, h, i));
         let probability = (self.score(b, h, i, j) - stat[0]).exp();
-        let upstream = dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
-        (probability, probability * (upstream - stat[1]))
+        let kept = self.kept(b, h, i, j);
+        let upstream = kept * dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
+        (probability * kept, probability * (upstream - stat[1]))
     }
 
     /// dq.

@@ -4,6 +4,7 @@ use super::variant::AttentionVariant;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
+use crate::ops::random::threefry;
 use crate::shape::TensorType;
 
 static SHARED: Snippet = Snippet::new("attention", include_str!("../../../shaders/common/attention.wgsl"));
@@ -19,6 +20,10 @@ static SPANS_NONE: Snippet =
 static BIAS: Snippet = Snippet::new("attention_bias", include_str!("../../../shaders/common/attention_bias.wgsl"));
 static BIAS_NONE: Snippet =
     Snippet::new("attention_bias_none", include_str!("../../../shaders/common/attention_bias_none.wgsl"));
+static DROP: Snippet = Snippet::new("attention_drop", include_str!("../../../shaders/common/attention_drop.wgsl"));
+static DROP_NONE: Snippet =
+    Snippet::new("attention_drop_none", include_str!("../../../shaders/common/attention_drop_none.wgsl"));
+static RANDOM: Snippet = Snippet::new("common/random", include_str!("../../../shaders/common/random.wgsl"));
 static VECTOR1: Snippet = Snippet::new("vector1", include_str!("../../../shaders/common/vector1.wgsl"));
 static VECTOR4: Snippet = Snippet::new("vector4", include_str!("../../../shaders/common/vector4.wgsl"));
 
@@ -40,8 +45,44 @@ pub(super) struct Setting {
     pub structured: bool,
     /// Whether there is a bias.
     pub bias: bool,
+    /// What of the probabilities is dropped. The seed is in the visible tensor, which then is there.
+    pub drop: Option<Drop>,
     /// The kernel that was asked for.
     pub variant: Option<AttentionVariant>,
+}
+
+/// Dropout of probabilities.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Drop {
+    /// The probability that one is dropped.
+    pub rate: f32,
+    /// What tells the layers of a step apart.
+    pub salt: u32,
+}
+
+impl Drop {
+    /// Random words below this drop their pair.
+    fn threshold(self) -> u32 {
+        (f64::from(self.rate) * 2_f64.powi(32)) as u32
+    }
+
+    /// What kept probabilities are multiplied by.
+    pub(super) fn kept(self) -> f64 {
+        1.0 / (1.0 - f64::from(self.rate))
+    }
+
+    /// The second half of a counter, to which batch row and head are added: none that dropout of activations has.
+    fn counter(self) -> u32 {
+        1 << 31 | self.salt << 16
+    }
+
+    /// What the probability of query `i` for key `j` of `keys` is multiplied by, `row` counting heads through all batch rows:
+    /// `shaders/common/attention_drop.wgsl` computes the same.
+    pub(super) fn factor(self, seed: [u32; 2], row: usize, i: usize, j: usize, keys: usize) -> f64 {
+        let pair = i as u32 * keys.div_ceil(2) as u32 + j as u32 / 2;
+        let word = threefry(seed, [pair, self.counter().wrapping_add(row as u32)])[j % 2];
+        if word >= self.threshold() { self.kept() } else { 0.0 }
+    }
 }
 
 /// The extents of an attention.
@@ -88,14 +129,19 @@ impl Sizes {
     }
 
     /// The words of a batch row of the visible tensor.
-    pub(super) fn visible_row(&self, masked: bool, structured: bool) -> usize {
+    pub(super) fn visible_row(&self, masked: bool, seeded: bool, structured: bool) -> usize {
         let spans = if structured { 3 * (self.queries + self.keys) } else { 0 };
-        self.spans_begin(masked) + spans
+        self.spans_begin(masked, seeded) + spans
+    }
+
+    /// Where the seed of dropout stands in a batch row of the visible tensor.
+    pub(super) fn seed_begin(&self, masked: bool) -> usize {
+        self.queries.div_ceil(TILE) + self.queries + if masked { self.keys } else { 0 }
     }
 
     /// Where spans begin in a batch row of the visible tensor.
-    pub(super) fn spans_begin(&self, masked: bool) -> usize {
-        self.queries.div_ceil(TILE) + self.queries + if masked { self.keys } else { 0 }
+    pub(super) fn spans_begin(&self, masked: bool, seeded: bool) -> usize {
+        self.seed_begin(masked) + if seeded { 2 } else { 0 }
     }
 
     /// Pairs of a query and a key that are computed: about half of all under a causal mask.
@@ -164,7 +210,7 @@ impl Setting {
             Some(view) => {
                 let binding = next(&dispatch);
                 dispatch = dispatch.constant("VISIBLE", binding).constant("MASKED", self.masked);
-                dispatch = dispatch.constant("STRUCTURED", self.structured);
+                dispatch = dispatch.constant("SEEDED", self.drop.is_some()).constant("STRUCTURED", self.structured);
                 dispatch.snippet(&MASK_VISIBLE).read(view)
             }
             None if self.causal => dispatch.snippet(&MASK_CAUSAL),
@@ -180,9 +226,15 @@ impl Setting {
             }
             None => dispatch.snippet(&BIAS_NONE),
         };
+        dispatch = match self.drop {
+            Some(_) => dispatch.snippet(&RANDOM).snippet(&DROP),
+            None => dispatch.snippet(&DROP_NONE),
+        };
         let Sizes { batch, queries, keys, heads, kv_heads, .. } = *sizes;
         dispatch = dispatch.param(batch).param(queries).param(keys).param(heads).param(kv_heads);
-        dispatch.param_f32(self.scale).param(bias_batch)
+        let [salt, threshold] = self.drop.map_or([0; 2], |drop| [drop.counter(), drop.threshold()]);
+        dispatch = dispatch.param_f32(self.scale).param(bias_batch).param(salt as usize).param(threshold as usize);
+        dispatch.param_f32(self.drop.map_or(1.0, Drop::kept) as f32)
     }
 }
 

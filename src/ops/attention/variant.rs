@@ -85,8 +85,9 @@ impl AttentionVariant {
         sizes: &Sizes,
         bindings: usize,
     ) -> Self {
+        // Few queries are those of decoding, where nothing is dropped: the kernel for them has no dropout.
         match Self::choose_forward(setting.variant, cx.caps(), sizes, bindings) {
-            Self::Split => Self::Split,
+            Self::Split if setting.drop.is_none() => Self::Split,
             _ => Self::for_backward(cx, name, setting, sizes, bindings),
         }
     }

@@ -1,4 +1,4 @@
-//! Lengths, key mask, query positions and spans as one tensor, so that attention kernels need a single binding for them.
+//! Lengths, key mask, query positions, the seed of dropout and spans as one tensor, so that attention kernels need a single binding for them.
 
 use super::setting::{Sizes, TILE};
 use super::{AttentionOptions, expect};
@@ -11,11 +11,11 @@ use std::any::Any;
 
 static VISIBLE: Kernel = Kernel::new("attention_visible", include_str!("../../../shaders/attention_visible.wgsl"));
 
-/// How many keys each query sees, which keys are real, and which span each token heads.
+/// How many keys each query sees, which keys are real, what dropout is seeded with, and which span each token heads.
 ///
 /// Inputs, those that are there: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' structure (B, Tq, 3) and
-/// the keys' (B, Tk, 3), all u32. Output (B, n) u32, in a row: the largest limit of each 32 queries, the limit of each
-/// query `min(length, Tk, position + 1)`, the mask as 0 and 1, both structures as they are. No gradient.
+/// the keys' (B, Tk, 3), the seed (2), all u32. Output (B, n) u32, in a row: the largest limit of each 32 queries, the limit of each
+/// query `min(length, Tk, position + 1)`, the mask as 0 and 1, the seed and both structures as they are. No gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Visible {
     sizes: Sizes,
@@ -24,6 +24,7 @@ pub(super) struct Visible {
     mask: bool,
     positions: bool,
     structure: bool,
+    seed: bool,
 }
 
 /// The visible tensor of the options, if one is needed. Layers that share the inputs share the node.
@@ -36,6 +37,7 @@ pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) 
         ("query_positions", options.query_positions, &[sizes.batch, sizes.queries]),
         ("query_structure", query_structure, &[sizes.batch, sizes.queries, 3]),
         ("structure", options.structure, &[sizes.batch, sizes.keys, 3]),
+        ("the seed of dropout", options.dropout.map(|dropout| dropout.seed), &[2]),
     ] {
         if let Some(tensor) = tensor {
             expect(what, g, tensor, shape, DType::U32)?;
@@ -52,6 +54,7 @@ pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) 
         mask: options.key_mask.is_some(),
         positions: options.query_positions.is_some(),
         structure: options.structure.is_some(),
+        seed: options.dropout.is_some(),
     };
     let same = |kind: &Kind| match kind {
         Kind::Op(other) => (other.as_ref() as &dyn Any).downcast_ref::<Visible>() == Some(&op),
@@ -66,13 +69,13 @@ pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) 
 
 impl Visible {
     fn row(&self) -> usize {
-        self.sizes.visible_row(self.mask, self.structure)
+        self.sizes.visible_row(self.mask, self.seed, self.structure)
     }
 
-    /// Lengths, mask, positions and both structures, those that are there.
-    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 5] {
+    /// Lengths, mask, positions, both structures and the seed, those that are there.
+    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 6] {
         let mut next = 0;
-        [self.lengths, self.mask, self.positions, self.structure, self.structure].map(|there| {
+        [self.lengths, self.mask, self.positions, self.structure, self.structure, self.seed].map(|there| {
             there.then(|| {
                 next += 1;
                 input(next - 1)
@@ -92,7 +95,7 @@ impl Op for Visible {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let Sizes { batch, queries, keys, .. } = self.sizes;
-        let [lengths, mask, positions, query_structure, structure] = self.sort(|i| inputs[i]);
+        let [lengths, mask, positions, query_structure, structure, seed] = self.sort(|i| inputs[i]);
         let tiles = queries.div_ceil(TILE);
         let mut out = Array::zeros([batch, self.row()]);
         for b in 0..batch {
@@ -109,10 +112,13 @@ impl Op for Visible {
                     out.row_mut(b)[tiles + queries + j] = f64::from(u8::from(mask.row(b)[j] != 0.0));
                 }
             }
+            if let Some(seed) = seed {
+                out.row_mut(b)[self.sizes.seed_begin(self.mask)..][..2].copy_from_slice(&seed.data);
+            }
             let spans = [(query_structure, queries), (structure, keys)];
             let spans = spans.into_iter().filter_map(|(given, count)| Some(&given?.data[b * 3 * count..][..3 * count]));
             let spans: Vec<f64> = spans.flatten().copied().collect();
-            out.row_mut(b)[self.sizes.spans_begin(self.mask)..].copy_from_slice(&spans);
+            out.row_mut(b)[self.sizes.spans_begin(self.mask, self.seed)..].copy_from_slice(&spans);
         }
         Ok(vec![out])
     }
@@ -120,7 +126,7 @@ impl Op for Visible {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let Sizes { batch, queries, keys, .. } = self.sizes;
         let given = self.sort(|i| cx.input(i));
-        let flags = [self.causal, self.lengths, self.mask, self.positions, self.structure].map(usize::from);
+        let flags = [self.causal, self.lengths, self.mask, self.positions, self.structure, self.seed].map(usize::from);
         // What is absent is not read, but a binding must be there.
         let view = |given: &Option<View>| given.clone().unwrap_or_else(|| cx.input(0));
         let (tiles, blocks) = (queries.div_ceil(TILE), keys.div_ceil(TILE));
