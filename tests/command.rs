@@ -128,19 +128,21 @@ fn a_run_killed_at_any_moment_and_resumed_gives_the_bits_of_one_that_was_not() {
 #[test]
 fn an_interrupted_run_saves_first_and_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let mut child = start(&mut train(folder.path(), "out", &[]));
-    let_run(&mut child, &out, Duration::from_millis(20));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("saving a checkpoint first"), "{} {said}", output.status);
-    assert!(out.join("loss.svg").exists() && out.join("model/model.safetensors").exists());
-    let end = succeed(&mut train(folder.path(), "out", &["--resume"]));
-    let end: Value = serde_json::from_str(end.lines().last().unwrap()).unwrap();
-    assert_eq!(end["step"], STEPS);
     succeed(&mut train(folder.path(), "whole", &[]));
-    assert!(results(&out) == results(&folder.path().join("whole")), "the resumed run differs");
+    for signal in ["INT", "TERM"] {
+        let out = folder.path().join(signal);
+        let mut child = start(&mut train(folder.path(), signal, &[]));
+        let_run(&mut child, &out, Duration::from_millis(20));
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("saving a checkpoint first"), "{} {said}", output.status);
+        assert!(out.join("loss.svg").exists() && out.join("model/model.safetensors").exists());
+        let end = succeed(&mut train(folder.path(), signal, &["--resume"]));
+        let end: Value = serde_json::from_str(end.lines().last().unwrap()).unwrap();
+        assert_eq!(end["step"], STEPS);
+        assert!(results(&out) == results(&folder.path().join("whole")), "the resumed run differs");
+    }
 }
 
 #[test]
@@ -337,6 +339,16 @@ fn what_a_program_reads_is_json() {
     }
     let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
     assert!(trace["traceEvents"].as_array().is_some_and(|events| events.len() > 10), "{trace}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_compared_counts_as_missed_and_hides_no_other() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/gpt2");
+    let output = run(wgformer().args(["check", "--json", "--golden", "absent"]).arg(golden));
+    assert_eq!(output.status.code(), Some(1));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document[0]["error"].as_str().is_some_and(|e| e.contains("absent")), "{document}");
+    assert!(document[1]["rows"].as_array().is_some_and(|rows| rows.len() > 10), "{document}");
 }
 
 #[test]

@@ -5,23 +5,34 @@ use super::device::Device;
 use super::{print_json, say, table};
 use crate::check::{GoldenReport, check_golden};
 use crate::error::Result;
+use serde_json::json;
 use std::process::ExitCode;
 
 pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let mut reports = Vec::new();
+    let mut passed = true;
     for folder in &options.golden {
-        let report = check_golden(&gpu, folder)?;
-        if !options.common.json {
-            print(&report)?;
+        // One that cannot be compared counts as missed, and the others are still looked at.
+        match check_golden(&gpu, folder) {
+            Ok(report) => {
+                passed &= report.passed();
+                if !options.common.json {
+                    print(&report)?;
+                }
+                reports.push(json!(report));
+            }
+            Err(error) => {
+                passed = false;
+                say::tell(format_args!("error: {}: {error}", folder.display()));
+                reports.push(json!({ "folder": folder, "error": error.to_string() }));
+            }
         }
-        reports.push(report);
     }
     if options.common.json {
         print_json(&reports)?;
     }
-    let passed = reports.iter().all(GoldenReport::passed);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

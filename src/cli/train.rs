@@ -37,7 +37,7 @@ const KEEP: usize = 2;
 pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
-    // A second Ctrl-C ends the process at once; checkpoints are atomic.
+    // So does a request to terminate. A second Ctrl-C ends the process at once; checkpoints are atomic.
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);

@@ -3,7 +3,7 @@
 use super::texture::TEXTURE_ROW;
 
 /// What [`Caps::texture_work`] is unless tests want something else.
-const TEXTURE_WORK: u64 = 1 << 15;
+const TEXTURE_WORK: u64 = 1 << 17;
 
 /// The kind of adapter, as far as the choice of kernels goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -12,6 +12,8 @@ impl Graph {
     /// # Errors
     /// [`Error::Graph`] if `loss` is no scalar or a tensor of `wrt` is quantised, [`Error::NotDifferentiable`] if an op on the way has no gradient.
     pub fn differentiate(&mut self, loss: Tensor, wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+        // In front of the constant below, which would give a stranger's number to a tensor of this graph.
+        wrt.iter().chain([&loss]).try_for_each(|tensor| self.check_handle(*tensor))?;
         if self.shape(loss).numel() != 1 {
             return Err(Error::Graph(format!("the loss has shape {}, it must be a scalar", self.shape(loss))));
         }
@@ -22,8 +24,10 @@ impl Graph {
     /// As [`Graph::differentiate`], from given upstream gradients of several tensors.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an upstream gradient has another shape than its tensor; [`Error::Graph`] if one of `wrt` is quantised.
+    /// [`Error::Shape`] if an upstream gradient has another shape than its tensor; [`Error::Graph`] if one of `wrt` is quantised, or a tensor is of another graph.
     pub fn differentiate_from(&mut self, from: &[(Tensor, Tensor)], wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
+        let ends = from.iter().flat_map(|(tensor, upstream)| [tensor, upstream]);
+        wrt.iter().chain(ends).try_for_each(|tensor| self.check_handle(*tensor))?;
         self.check_differentiable(wrt)?;
         let count = self.nodes.len();
         let needs = self.needs_gradient(wrt, count);
@@ -117,5 +121,30 @@ impl Graph {
         };
         grads[tensor.node as usize][tensor.output as usize] = Some(sum);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+
+    #[test]
+    fn a_tensor_of_another_graph_is_refused() {
+        let mut other = Graph::new();
+        let x = other.parameter("x", [2, 3], DType::F32).unwrap();
+        let y = ops::softmax(&mut other, x).unwrap();
+        let stranger = ops::sum(&mut other, y).unwrap();
+        let mut g = Graph::new();
+        let x = g.parameter("x", [1], DType::F32).unwrap();
+        let errors = [
+            ops::softmax(&mut g, stranger).unwrap_err(),
+            g.differentiate(stranger, &[x]).unwrap_err(),
+            g.differentiate(x, &[stranger]).unwrap_err(),
+            g.differentiate_from(&[(x, stranger)], &[x]).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("another graph"), "{error}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The most elements of a tensor: four terabytes in f32.
 const MOST_ELEMENTS: usize = 1 << 40;
@@ -229,10 +229,12 @@ impl Graph {
         self.named.get(name).copied()
     }
 
-    /// The type of a tensor.
+    /// The type of a tensor. One of another graph has no type here; it counts as one number until an op refuses it.
     #[must_use]
     pub fn ty(&self, tensor: Tensor) -> &TensorType {
-        &self.nodes[tensor.node as usize].outputs[tensor.output as usize]
+        static STRANGER: LazyLock<TensorType> = LazyLock::new(|| TensorType::new([1], DType::F32));
+        let found = self.nodes.get(tensor.node as usize).and_then(|node| node.outputs.get(tensor.output as usize));
+        found.unwrap_or(&STRANGER)
     }
 
     /// The shape of a tensor.
