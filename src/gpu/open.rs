@@ -81,6 +81,8 @@ impl Gpu {
             label: Some("wgformer"),
             required_features: adapter.features() & WANTED & options.features.unwrap_or(WANTED),
             required_limits: limits,
+            // The engine asks for a few large buffers: blocks that hold many would stay half empty.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
         let opened = adapter.request_device(&descriptor).await;
