@@ -26,7 +26,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
-use crate::nn::Memory;
+use crate::nn::{Memory, RouterSums};
 use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 use crate::program::{Weights, pack};
 use crate::shape::TensorType;
@@ -129,12 +129,15 @@ pub struct Hidden {
     /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `aux_loss`, `experts.3` and, where that gate saw
     /// some of the tokens only, their `positions.3`.
     pub routing: Vec<(String, Tensor)>,
+    /// Loads, entropy and drops of each router, in the order of the pass: what training reports. It costs nothing unless
+    /// something reads it.
+    pub routers: Vec<RouterSums>,
 }
 
 /// Without routers.
 impl From<Tensor> for Hidden {
     fn from(states: Tensor) -> Self {
-        Self { states, auxiliary: None, routing: Vec::new() }
+        Self { states, auxiliary: None, routing: Vec::new(), routers: Vec::new() }
     }
 }
 

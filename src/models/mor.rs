@@ -322,7 +322,7 @@ impl Decoder for Mor {
             let (stream, added) = self.chain(g, &end(0, 0), x, inputs.into(), &mut walk)?;
             x = ops::add(g, added, stream)?;
         }
-        let Recursed { mut states, auxiliary, routing } = self.routed(g, x, &mut walk)?;
+        let Recursed { mut states, auxiliary, routing, routers } = self.routed(g, x, &mut walk)?;
         if self.sharing.has_ends() {
             let uses = end(self.behind(), self.first() + self.modules() * self.recursions * self.block_layers());
             let (x, added) = self.chain(g, &uses, states, inputs.into(), &mut walk)?;
@@ -330,7 +330,7 @@ impl Decoder for Mor {
         } else {
             states = nn::rms_norm(g, "model.norm", states, self.llama.epsilon)?;
         }
-        let mut hidden = Hidden { states, auxiliary: Some(auxiliary), routing };
+        let mut hidden = Hidden { states, auxiliary: Some(auxiliary), routing, routers };
         let places = walk.places.iter().enumerate().map(|(index, places)| (format!("positions.{index}"), *places));
         hidden.routing.extend(places);
         self.llama.with_gates(g, hidden, &walk.gates, inputs.training)
