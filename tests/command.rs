@@ -288,6 +288,37 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
 }
 
 #[test]
+fn a_trained_llama_becomes_one_that_recurs_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |out: &str, steps: &str, more: &[&str]| {
+        let mut command = wgformer();
+        command.arg("train").arg("--data").arg(text(folder.path())).arg("--out").arg(folder.path().join(out));
+        command.args(["--batch", "2", "--context", "15", "--json", "--steps", steps]).args(more);
+        command
+    };
+    let new = ["--model", "llama", "--layers", "4", "--heads", "2", "--width", "16", "--tokenizer", "bytes"];
+    succeed(&mut train("llama", "1", &new));
+    let from = folder.path().join("llama/model");
+    let from = from.to_str().unwrap();
+    let recur = ["--from", from, "--mor", "2:token_choice,sharing=cycle", "--mor-init", "average"];
+    let said = succeed(&mut train("mor", "2", &recur));
+    let line: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let depth = line["routing"]["recursions"]["depth"].as_f64().unwrap();
+    assert!((1.0..=2.0).contains(&depth) && line["routing"]["experts"].is_null(), "{line}");
+    let config = fs::read_to_string(folder.path().join("mor/model/config.json")).unwrap();
+    assert!(config.contains("\"token_choice\"") && config.contains("\"cycle\""), "{config}");
+    let again = succeed(&mut train("mor", "4", &[&recur[..], &["--resume"]].concat()));
+    let steps = again.lines().filter(|line| line.contains("\"event\":\"step\"")).count();
+    assert_eq!(steps, 2, "{again}");
+    let said = refusal(&mut train("no", "1", &["--from", from, "--mor", "3"]));
+    assert!(said.contains("num_recursions, 3 (it is one of 1, 2)"), "{said}");
+    let said = refusal(&mut train("no", "1", &["--from", from, "--moe", "4:1"]));
+    assert!(said.contains("experts can't start from a trained model"), "{said}");
+    let said = refusal(&mut train("no", "1", &["--mor", "2", "--mor-init", "lower"]));
+    assert!(said.contains("--from"), "{said}");
+}
+
+#[test]
 fn bad_input_is_told_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent");

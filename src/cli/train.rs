@@ -1,12 +1,12 @@
 //! `wgformer train`: a model learns a text.
 
-use super::args::{Common, ScheduleKind, Storage, TrainArgs};
+use super::args::{Common, MorInit, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
-use super::{model, plot, read_texts};
+use super::{model, plot, read_texts, sparse};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Checkpoints, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
+use crate::io::{Checkpoints, Config, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
 use crate::models::{self, Decoder};
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Weights, human_count};
@@ -153,7 +153,22 @@ fn prepare(
     if let Some(path) = origin {
         let folder = ModelFolder::open(path)?;
         let tokenizer = folder.expect_tokenizer()?.clone();
-        let (model, weights) = models::load(gpu, &folder, DType::from(options.dtype))?;
+        // A checkpoint is of the model that it is of, whatever it started from.
+        let fresh = options.from.as_deref() == Some(path);
+        if let (Some(_), true) = (&options.model.moe, fresh) {
+            let message = "experts can't start from a trained model: leave out --moe, or --from";
+            return Err(Error::input("moe", message));
+        }
+        let storage = DType::from(options.dtype);
+        if let (Some(spec), true) = (&options.model.mor, fresh) {
+            let mut config = folder.config.value().clone();
+            sparse::with_recursions(&mut config, spec)?;
+            let config = Config::new(format!("--mor {spec}"), config)?;
+            let from = options.mor_init.unwrap_or(MorInit::Stepwise).into();
+            let (model, weights) = models::recur(gpu, &config, &folder, from, storage, options.seed)?;
+            return Ok((Arc::new(model), weights, tokenizer));
+        }
+        let (model, weights) = models::load(gpu, &folder, storage)?;
         return Ok((model.into(), weights, tokenizer));
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;

@@ -11,6 +11,7 @@ mod routing;
 pub mod settings;
 mod stack;
 mod stored;
+mod trained;
 mod weights;
 
 pub use gpt2::Gpt2;
@@ -20,6 +21,7 @@ pub use mixture::{Mixture, MixtureFamily};
 pub use mor::{Mor, Routing, Sharing};
 pub use routing::{TokenRoutes, token_routes};
 pub use stack::file_tensors;
+pub use trained::{BlockFrom, recur};
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
 use crate::dtype::DType;
