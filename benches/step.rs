@@ -42,7 +42,7 @@ fn program(gpu: &Gpu) -> wgformer::Result<Program> {
     let scalars = options.scalars(1e-3).to_array();
     let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
     step.layout().gather(&weights)?;
-    let graph = step.graph(Part::Whole, |g| objective.loss(g, true))?;
+    let graph = step.graph(Part::Whole, |g| objective.measured(g))?;
     // One submission, so that encoding is not mixed with waiting.
     let program = Program::prepare_within(gpu, Recording::new(&graph, gpu.caps())?, &weights, Budget::of(1e15))?;
     let ids: Vec<u32> = (0..(ROWS * LENGTH) as u32).map(|i| i * 7 % 65).collect();

@@ -1,7 +1,7 @@
-// claim_slots: the next free slots of caches in which tokens lie side by side, and how many are in use then.
+// claim_slots: the next free slots of caches in which tokens lie side by side, and how many of them new tokens see.
 //
 //   first = used[b], or 0 with FRESH;  slots[b, k] = first + k  if k < counts[b],  else NONE
-//   used[b] ← first + counts[b];  lengths[b] = first + counts[b]
+//   used[b] ← first + counts[b];  lengths[b] = first + counts[b], or 0 if there are no new tokens
 //
 // in        counts (B) u32
 // in, out   used (B) u32, in place
@@ -34,6 +34,7 @@ fn claim_slots(
     storageBarrier();
     if (lane == 0u) {
         used[row] = first + count;
-        lengths[row] = first + count;
+        // Nobody asks for the keys of a row without new tokens.
+        lengths[row] = select(0u, first + count, count > 0u);
     }
 }

@@ -388,7 +388,15 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
     let names =
         ["matmul 256", "gemv", "attention forward", "layer_norm", "softmax", "cross_entropy", "embedding", "adamw"];
     let rows = report["rows"].as_array().unwrap();
-    for name in names.iter().chain(&["train", "forward", "prefill", "decode"]) {
+    for name in names.iter().chain(&[
+        "train 2",
+        "train llama",
+        "train llama 8",
+        "train llama 2 rec",
+        "forward",
+        "prefill",
+        "decode",
+    ]) {
         let row = rows.iter().find(|row| row["name"].as_str().unwrap().starts_with(name));
         let row = row.unwrap_or_else(|| panic!("no {name} in {report}"));
         for key in ["seconds", "fastest", "bytes", "rate", "share"] {
@@ -399,7 +407,8 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
         }
         assert!(row["runs"].as_u64().unwrap() >= 3, "{row}");
     }
-    assert_eq!(rows.len(), names.len() + 4);
+    // Of a GPT four; of a Llama, one with experts and one that recurs one each.
+    assert_eq!(rows.len(), names.len() + 7);
     for key in ["record", "plan", "prepare", "first_run", "second_run"] {
         assert!(positive(&report["first_step"][key]), "{key} of {report}");
     }
@@ -424,8 +433,39 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
         let new: Value = serde_json::from_str(&said).unwrap();
         let changes = new["comparison"]["changes"].as_array().unwrap();
         assert!(changes.len() == 1 && changes[0]["slower"].as_bool() == Some(code == Some(1)), "{said}");
-        assert_eq!(new["comparison"]["gone"].as_array().unwrap().len(), names.len() + 3);
+        assert_eq!(new["comparison"]["gone"].as_array().unwrap().len(), names.len() + 6);
     }
+}
+
+#[test]
+fn a_trained_llama_becomes_one_that_recurs_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |out: &str, steps: &str, more: &[&str]| {
+        let mut command = wgformer();
+        command.arg("train").arg("--data").arg(text(folder.path())).arg("--out").arg(folder.path().join(out));
+        command.args(["--batch", "2", "--context", "15", "--json", "--steps", steps]).args(more);
+        command
+    };
+    let new = ["--model", "llama", "--layers", "4", "--heads", "2", "--width", "16", "--tokenizer", "bytes"];
+    succeed(&mut train("llama", "1", &new));
+    let from = folder.path().join("llama/model");
+    let from = from.to_str().unwrap();
+    let recur = ["--from", from, "--mor", "2:token_choice,sharing=cycle", "--mor-init", "average"];
+    let said = succeed(&mut train("mor", "2", &recur));
+    let line: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    let depth = line["routing"]["recursions"]["depth"].as_f64().unwrap();
+    assert!((1.0..=2.0).contains(&depth) && line["routing"]["experts"].is_null(), "{line}");
+    let config = fs::read_to_string(folder.path().join("mor/model/config.json")).unwrap();
+    assert!(config.contains("\"token_choice\"") && config.contains("\"cycle\""), "{config}");
+    let again = succeed(&mut train("mor", "4", &[&recur[..], &["--resume"]].concat()));
+    let steps = again.lines().filter(|line| line.contains("\"event\":\"step\"")).count();
+    assert_eq!(steps, 2, "{again}");
+    let said = refusal(&mut train("no", "1", &["--from", from, "--mor", "3"]));
+    assert!(said.contains("num_recursions, 3 (it is one of 1, 2)"), "{said}");
+    let said = refusal(&mut train("no", "1", &["--from", from, "--moe", "4:1"]));
+    assert!(said.contains("experts can't start from a trained model"), "{said}");
+    let said = refusal(&mut train("no", "1", &["--mor", "2", "--mor-init", "lower"]));
+    assert!(said.contains("--from"), "{said}");
 }
 
 #[test]

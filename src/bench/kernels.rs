@@ -4,7 +4,10 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::{AdapterClass, Caps, Gpu};
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, AttentionOptions, BLOCK, CrossEntropyOptions, OptimizerControl};
+use crate::nn::{self, ExpertMode, ExpertNames, Experts, Style};
+use crate::ops::{
+    self, Activation, AttentionOptions, BLOCK, CrossEntropyOptions, GateOptions, OptimizerControl, WeightLayout,
+};
 use crate::program::{Program, Source, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -96,6 +99,8 @@ pub(super) fn all(caps: &Caps) -> Vec<Kernel> {
         attention(1024, true),
         layer_norm(1024, 768).quick(),
         softmax(1024, 1024).quick(),
+        experts(8, 2, 384, 1536, 1024),
+        feed_forward(384, 1536, 2048),
     ];
     // What fits a small GPU takes a driver on the CPU seconds.
     let roomy = caps.class == AdapterClass::Gpu && caps.max_binding_bytes >= 1 << 28;
@@ -153,6 +158,52 @@ fn attention(tokens: usize, backward: bool) -> Kernel {
         let grads = g.differentiate_from(&[(out, upstream)], &[q, k, v])?;
         Ok(grads.into_iter().flatten().collect())
     })
+}
+
+/// A gate and its experts, where its logits send random tokens. The backward pass has two products for each of the forward
+/// pass; of the gate's own neither counts.
+fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) -> Kernel {
+    let flops = 18.0 * (tokens * k * width * inner) as f64;
+    let work = [flops, bytes(3 * tokens * width + 6 * count * width * inner)];
+    let name = format!("experts forward+backward {count} experts top-{k} d{width} ff{inner} {tokens} tokens");
+    Kernel::new(name, work, move |g| {
+        let x = operand(g, "x", &[tokens, width])?;
+        let experts = Experts {
+            count,
+            inner,
+            gate: GateOptions::new(k),
+            shared: None,
+            capacity: None,
+            biased: false,
+            noisy: false,
+            names: ExpertNames::MIXTRAL,
+        };
+        let activation = Activation::Silu;
+        let mode = ExpertMode { activation, storage: DType::F32, training: true, seed: None, lengths: None };
+        let out = nn::expert_feed_forward(g, "layer", x, &experts, mode)?.0;
+        forward_and_backward(g, out)
+    })
+}
+
+/// A dense network as wide as an expert.
+fn feed_forward(width: usize, inner: usize, tokens: usize) -> Kernel {
+    let work = [18.0 * (tokens * width * inner) as f64, bytes(3 * tokens * width + 6 * width * inner)];
+    let name = format!("dense feed-forward forward+backward d{width} ff{inner} {tokens} tokens");
+    Kernel::new(name, work, move |g| {
+        let x = operand(g, "x", &[tokens, width])?;
+        let style = Style { layout: WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
+        let out = nn::gated_feed_forward(g, "layer", x, inner, Activation::Silu, style)?;
+        forward_and_backward(g, out)
+    })
+}
+
+/// A result, and the gradients of all its operands.
+fn forward_and_backward(g: &mut Graph, out: Tensor) -> Result<Vec<Tensor>> {
+    let operands: Vec<Tensor> = g.parameters().map(|(_, tensor)| tensor).collect();
+    let shape = g.shape(out).clone();
+    let upstream = operand(g, "upstream", shape.dims())?;
+    let gradients = g.differentiate_from(&[(out, upstream)], &operands)?;
+    Ok(std::iter::once(out).chain(gradients.into_iter().flatten()).collect())
 }
 
 fn layer_norm(rows: usize, columns: usize) -> Kernel {

@@ -13,6 +13,7 @@ mod probe;
 mod report;
 mod scaling;
 mod step;
+mod steps;
 
 pub use ceiling::{Copy, MultiplyAdd};
 pub use compare::{Change, Comparison};
@@ -56,46 +57,8 @@ pub enum Progress<'a> {
     Measured(&'a Row),
 }
 
-/// The sizes of the model whose steps are timed: layers, width, heads, tokens of a sequence, sequences in a batch.
-#[derive(Clone, Copy)]
-struct ModelSize {
-    layers: usize,
-    width: usize,
-    heads: usize,
-    length: usize,
-    batch: usize,
-}
-
-/// The vocabulary of that model: characters.
+/// The vocabulary of the models whose steps are timed: characters.
 const VOCABULARY: usize = 65;
-
-/// The steps and how their rows begin. Training comes first: it finds no pipeline compiled for anything else.
-const STEPS: [(StepKind, &str); 4] = [
-    (StepKind::Train, "train"),
-    (StepKind::Forward, "forward"),
-    (StepKind::Prefill, "prefill"),
-    (StepKind::Decode, "decode"),
-];
-
-impl ModelSize {
-    fn of(options: &Options) -> Self {
-        match options.quick {
-            true => Self { layers: 2, width: 128, heads: 4, length: 64, batch: 2 },
-            false => Self { layers: 6, width: 384, heads: 6, length: 256, batch: 4 },
-        }
-    }
-
-    /// Generation answers one prompt.
-    fn step(self, kind: StepKind) -> StepSize {
-        let batch = if matches!(kind, StepKind::Prefill | StepKind::Decode) { 1 } else { self.batch };
-        StepSize { batch, length: self.length }
-    }
-
-    fn name(self, kind: StepKind, what: &str) -> String {
-        let StepSize { batch, length } = self.step(kind);
-        format!("{what} {}x{} T{length} B{batch}", self.layers, self.width)
-    }
-}
 
 /// Runs the benchmark on an adapter.
 ///
@@ -103,11 +66,10 @@ impl ModelSize {
 /// [`Error::Input`] if `only` fits no row; [`Error::OutOfMemory`], [`Error::DeviceLost`].
 pub fn run(gpu: &Gpu, options: &Options, mut watch: impl FnMut(Progress<'_>)) -> Result<Report> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let size = ModelSize::of(options);
-    let steps: Vec<(StepKind, String)> = STEPS.iter().map(|(kind, what)| (*kind, size.name(*kind, what))).collect();
+    let steps = steps::all(options)?;
     let kernels: Vec<_> = kernels::all(gpu.caps()).into_iter().filter(|k| k.quick || !options.quick).collect();
     let names: Vec<&str> =
-        steps.iter().map(|(_, name)| name.as_str()).chain(kernels.iter().map(|k| k.name.as_str())).collect();
+        steps.iter().map(|step| step.name.as_str()).chain(kernels.iter().map(|k| k.name.as_str())).collect();
     let wanted = names.iter().filter(|name| options.wants(name)).count();
     if wanted == 0 {
         let only = options.only.as_deref().unwrap_or_default();
@@ -132,16 +94,16 @@ pub fn run(gpu: &Gpu, options: &Options, mut watch: impl FnMut(Progress<'_>)) ->
         kernels: Vec::new(),
         scaling: None,
     };
-    let model = gpt(size.layers, size.width, size.heads, size.length, VOCABULARY)?;
-    for (kind, name) in steps.iter().filter(|(_, name)| options.wants(name)) {
+    for steps::Timed { name, kind, size, model } in steps.iter().filter(|step| options.wants(&step.name)) {
         watch(Progress::Began(name));
-        let step = Step::prepare(gpu, *kind, &model, size.step(*kind))?;
+        let step = Step::prepare(gpu, *kind, model, *size)?;
         let (_, first_run) = step::timed(|| step.run())?;
         let (_, second_run) = step::timed(|| step.run())?;
         let row = measure::step(&probe, options, name, &step)?;
         watch(Progress::Measured(&row));
         report.rows.push(row);
-        if *kind == StepKind::Train {
+        // Of the first one only: the others find pipelines that it has compiled.
+        if *kind == StepKind::Train && report.first_step.is_none() {
             report.first_step = Some(FirstStep { setup: step.setup, first_run, second_run });
             report.kernels = kernel_shares(&step.program.profile()?);
         }

@@ -90,7 +90,7 @@ pub fn step_graph(kind: StepKind, caps: &Caps, model: &Arc<dyn Decoder>, size: S
     match kind {
         StepKind::Train => {
             let objective = objective(model, size);
-            return training(model, caps)?.graph(Part::Whole, |g| objective.loss(g, true));
+            return training(model, caps)?.graph(Part::Whole, |g| objective.measured(g));
         }
         StepKind::Evaluate => {
             let loss = objective(model, size).loss(&mut g, false)?;

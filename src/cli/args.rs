@@ -2,6 +2,7 @@
 
 use crate::DType;
 use crate::bench::StepKind;
+use crate::models::BlockFrom;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -153,6 +154,27 @@ impl From<Holding> for DType {
     }
 }
 
+/// What layers that recur start from, where a trained model is turned into one that recurs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum MorInit {
+    /// Layers at even intervals, the first and the last among them
+    Stepwise,
+    /// The mean of the layers that become one
+    Average,
+    /// The first layers
+    Lower,
+}
+
+impl From<MorInit> for BlockFrom {
+    fn from(init: MorInit) -> Self {
+        match init {
+            MorInit::Stepwise => Self::Stepwise,
+            MorInit::Average => Self::Average,
+            MorInit::Lower => Self::Lower,
+        }
+    }
+}
+
 /// The size of a new model.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
@@ -197,9 +219,12 @@ pub(super) struct TrainArgs {
     /// Tokenizer: bytes, chars, bpe:SIZE (trained on the text) or a tokenizer.json
     #[arg(long, default_value = "bpe:1024")]
     pub(super) tokenizer: String,
-    /// Start from the weights of a Hugging Face folder instead of new ones
+    /// Start from the weights of a Hugging Face folder instead of new ones; with --mor, from those of a llama
     #[arg(long, value_name = "DIR")]
     pub(super) from: Option<PathBuf>,
+    /// With --mor and --from: what layers that recur start from [default: stepwise]
+    #[arg(long, value_enum, requires_all = ["mor", "from"])]
+    pub(super) mor_init: Option<MorInit>,
     #[command(flatten)]
     pub(super) model: ModelArgs,
     /// Sequences in a batch

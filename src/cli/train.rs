@@ -1,18 +1,18 @@
 //! `wgformer train`: a model learns a text.
 
-use super::args::{Common, ScheduleKind, Storage, TrainArgs};
+use super::args::{Common, MorInit, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
-use super::{model, plot, read_texts, say};
+use super::{model, plot, read_texts, say, sparse};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Checkpoints, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
+use crate::io::{Checkpoints, Config, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
 use crate::models::{self, Decoder};
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Weights, human_count};
 use crate::train::{
-    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LanguageModel, LossScaling, Outcome, RunOptions, Schedule,
-    StepEvent, StepOptions, Trainer, check_tokens, held_out,
+    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LanguageModel, LossScaling, Outcome, RoutingSummary,
+    RunOptions, Schedule, StepEvent, StepOptions, Trainer, check_tokens, held_out,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -172,7 +172,22 @@ fn prepare(
     if let Some(path) = origin {
         let folder = ModelFolder::open(path)?;
         let tokenizer = folder.expect_tokenizer()?.clone();
-        let (model, weights) = models::load(gpu, &folder, DType::from(options.dtype))?;
+        // A checkpoint is of the model that it is of, whatever it started from.
+        let fresh = options.from.as_deref() == Some(path);
+        if let (Some(_), true) = (&options.model.moe, fresh) {
+            let message = "experts can't start from a trained model: leave out --moe, or --from";
+            return Err(Error::input("moe", message));
+        }
+        let storage = DType::from(options.dtype);
+        if let (Some(spec), true) = (&options.model.mor, fresh) {
+            let mut config = folder.config.value().clone();
+            sparse::with_recursions(&mut config, spec)?;
+            let config = Config::new(format!("--mor {spec}"), config)?;
+            let from = options.mor_init.unwrap_or(MorInit::Stepwise).into();
+            let (model, weights) = models::recur(gpu, &config, &folder, from, storage, options.seed)?;
+            return Ok((Arc::new(model), weights, tokenizer));
+        }
+        let (model, weights) = models::load(gpu, &folder, storage)?;
         return Ok((model.into(), weights, tokenizer));
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;
@@ -300,6 +315,9 @@ fn bar(steps: u64, done: u64, common: &Common) -> ProgressBar {
 struct History {
     train: Vec<(u64, f64)>,
     held_out: Vec<(u64, f64)>,
+    /// What the routers did, of models that have some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    routing: Vec<(u64, RoutingSummary)>,
 }
 
 impl History {
@@ -317,7 +335,10 @@ impl History {
 
     fn take(&mut self, event: &Event) {
         match event {
-            Event::Step(step) => self.train.push((step.step, f64::from(step.report.loss))),
+            Event::Step(step) => {
+                self.train.push((step.step, f64::from(step.report.loss)));
+                self.routing.extend(step.routing.as_ref().map(|routing| (step.step, routing.summary())));
+            }
             Event::Evaluated { step, loss, .. } => self.held_out.push((*step, *loss)),
             Event::Saved { .. } => (),
         }
@@ -363,23 +384,88 @@ impl Screen<'_> {
         let held_out = history.held_out.last().map_or(String::new(), |(_, loss)| format!(" (held out {loss:.3})"));
         let end = self.ends.map_or(Duration::MAX, |ends| ends.saturating_duration_since(Instant::now()));
         format!(
-            "loss {:.3}{held_out}  {:.0} tokens/s  {} left",
+            "loss {:.3}{held_out}{}  {:.0} tokens/s  {} left",
             step.report.loss,
+            step.routing.as_ref().map_or(String::new(), |routing| in_words(&routing.summary())),
             step.tokens_per_second,
             HumanDuration(step.remaining.min(end))
         )
     }
 }
 
+/// What the routers did, for a line of progress.
+fn in_words(routing: &RoutingSummary) -> String {
+    let mut words = String::new();
+    if let Some(experts) = &routing.experts {
+        words += &format!("  load ≤ {:.2}×, entropy {:.2}", experts.largest_load, experts.entropy);
+        if experts.unused > 0 {
+            words += &format!(", {} unused", experts.unused);
+        }
+        if experts.dropped > 0.0 {
+            words += &format!(", {:.1} % dropped", 100.0 * experts.dropped);
+        }
+    }
+    if let Some(recursions) = &routing.recursions {
+        let shares: Vec<String> = recursions.shares.iter().map(|share| format!("{:.0}", 100.0 * share)).collect();
+        words += &format!("  depth {:.2} ({} %)", recursions.depth, shares.join("/"));
+    }
+    words
+}
+
 fn as_json(event: &Event) -> Value {
     match event {
-        Event::Step(step) => json!({
-            "event": "step", "step": step.step, "loss": step.report.loss, "norm": step.report.norm,
-            "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second,
-        }),
+        Event::Step(step) => {
+            let mut line = json!({
+                "event": "step", "step": step.step, "loss": step.report.loss, "norm": step.report.norm,
+                "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second,
+            });
+            if let Some(routing) = &step.routing {
+                line["routing"] = json!(routing.summary());
+            }
+            line
+        }
         Event::Evaluated { step, loss, best } => {
             json!({ "event": "evaluated", "step": step, "loss": loss, "best": best })
         }
         Event::Saved { step, path } => json!({ "event": "saved", "step": step, "path": path }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::{ExpertSummary, RecursionSummary};
+
+    fn summary() -> RoutingSummary {
+        let experts = ExpertSummary { largest_load: 1.625, unused: 0, entropy: 1.5, dropped: 0.0 };
+        let recursions = RecursionSummary {
+            depth: 1.75,
+            shares: vec![1.0, 0.5, 0.25],
+            entropy: 0.5,
+            largest_load: None,
+            unused: None,
+        };
+        RoutingSummary { experts: Some(experts), recursions: Some(recursions) }
+    }
+
+    #[test]
+    fn routers_are_told_in_a_few_words() {
+        let mut routing = summary();
+        assert_eq!(in_words(&routing), "  load ≤ 1.62×, entropy 1.50  depth 1.75 (100/50/25 %)");
+        routing.recursions = None;
+        if let Some(experts) = &mut routing.experts {
+            (experts.unused, experts.dropped) = (3, 0.0312);
+        }
+        assert_eq!(in_words(&routing), "  load ≤ 1.62×, entropy 1.50, 3 unused, 3.1 % dropped");
+    }
+
+    #[test]
+    fn a_history_survives_the_round_trip_with_routers_and_from_before_there_were_any() {
+        let history = History { train: vec![(1, 2.5)], held_out: vec![(1, 3.0)], routing: vec![(1, summary())] };
+        let again: History = serde_json::from_slice(&history.to_json().unwrap()).unwrap();
+        assert_eq!(again.routing, history.routing);
+        let old: History = serde_json::from_str(r#"{"train": [[1, 2.5]], "held_out": []}"#).unwrap();
+        assert_eq!(old.train, [(1, 2.5)]);
+        assert!(old.routing.is_empty() && !String::from_utf8(old.to_json().unwrap()).unwrap().contains("routing"));
     }
 }

@@ -155,6 +155,7 @@ impl Llama {
         }
         let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
         hidden.routing.extend(chosen);
+        hidden.routers.extend(gates.iter().map(|gate| gate.sums));
         if !hidden.routing.iter().any(|(name, _)| name == "aux_loss") {
             hidden.routing.push(("aux_loss".into(), balance));
         }

@@ -11,6 +11,7 @@ mod routing;
 pub mod settings;
 mod stack;
 mod stored;
+mod trained;
 mod weights;
 
 pub use gpt2::Gpt2;
@@ -20,13 +21,14 @@ pub use mixture::{Mixture, MixtureFamily};
 pub use mor::{Mor, Routing, Sharing};
 pub use routing::{TokenRoutes, token_routes};
 pub use stack::file_tensors;
+pub use trained::{BlockFrom, recur};
 pub use weights::{decoder_of, load, load_weights, named_tensors, save};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
-use crate::nn::Memory;
+use crate::nn::{Memory, RouterSums};
 use crate::ops::{self, AttentionDropout, CrossEntropyOptions, WeightLayout};
 use crate::program::{Weights, pack};
 use crate::shape::TensorType;
@@ -136,12 +138,15 @@ pub struct Hidden {
     /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `aux_loss`, `experts.3` and, where that gate saw
     /// some of the tokens only, their `positions.3`.
     pub routing: Vec<(String, Tensor)>,
+    /// Loads, entropy and drops of each router, in the order of the pass: what training reports. It costs nothing unless
+    /// something reads it.
+    pub routers: Vec<RouterSums>,
 }
 
 /// Without routers.
 impl From<Tensor> for Hidden {
     fn from(states: Tensor) -> Self {
-        Self { states, auxiliary: None, routing: Vec::new() }
+        Self { states, auxiliary: None, routing: Vec::new(), routers: Vec::new() }
     }
 }
 

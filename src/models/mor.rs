@@ -113,8 +113,11 @@ impl Mor {
         let ends = if sharing.has_ends() { 2 } else { 0 };
         if llama.layers <= ends || !(llama.layers - ends).is_multiple_of(recursions) {
             let layers = llama.layers;
+            let inner = layers.saturating_sub(ends);
+            let fit: Vec<String> = (1..=inner).filter(|r| inner.is_multiple_of(*r)).map(|r| r.to_string()).collect();
+            let hint = if fit.is_empty() { String::new() } else { format!(" (it is one of {})", fit.join(", ")) };
             let message = format!(
-                "is {layers}; without {ends} at the ends it must be a multiple of num_recursions, {recursions}"
+                "is {layers}; without {ends} at the ends it must be a multiple of num_recursions, {recursions}{hint}"
             );
             return Err(config.refuse("num_hidden_layers", message));
         }
@@ -141,6 +144,30 @@ impl Mor {
     #[must_use]
     pub fn block_layers(&self) -> usize {
         (self.llama.layers - 2 * self.first()) / self.recursions
+    }
+
+    /// The layers of the decoder without recursions that a stored layer stands for, ascending: those that are tied together.
+    /// Blocks to choose from stand for the same ones.
+    #[must_use]
+    pub fn tied(&self, stored: usize) -> Vec<usize> {
+        let (first, block) = (self.first(), self.block_layers());
+        if stored < first {
+            return vec![stored];
+        }
+        if stored >= self.behind() {
+            return vec![self.llama.layers - 1];
+        }
+        let place = (stored - first) % block;
+        let of = |turn| if self.sharing.is_cycle() { turn * block + place } else { place * self.recursions + turn };
+        (0..self.recursions).map(|turn| first + of(turn)).collect()
+    }
+
+    /// Where a stored layer of a block stands in it, and the first layer and the number of layers of the decoder without
+    /// recursions that the block is used for; none of a layer that does not recur.
+    pub(super) fn place_in_block(&self, stored: usize) -> Option<(usize, usize, usize)> {
+        let inside = (self.first()..self.behind()).contains(&stored);
+        let (first, block) = (self.first(), self.block_layers());
+        inside.then(|| ((stored - first) % block, first, block * self.recursions))
     }
 
     /// The first layer of the (first) block.
@@ -322,7 +349,7 @@ impl Decoder for Mor {
             let (stream, added) = self.chain(g, &end(0, 0), x, inputs.into(), &mut walk)?;
             x = ops::add(g, added, stream)?;
         }
-        let Recursed { mut states, auxiliary, routing } = self.routed(g, x, &mut walk)?;
+        let Recursed { mut states, auxiliary, routing, routers } = self.routed(g, x, &mut walk)?;
         if self.sharing.has_ends() {
             let uses = end(self.behind(), self.first() + self.modules() * self.recursions * self.block_layers());
             let (x, added) = self.chain(g, &uses, states, inputs.into(), &mut walk)?;
@@ -330,7 +357,7 @@ impl Decoder for Mor {
         } else {
             states = nn::rms_norm(g, "model.norm", states, self.llama.epsilon)?;
         }
-        let mut hidden = Hidden { states, auxiliary: Some(auxiliary), routing };
+        let mut hidden = Hidden { states, auxiliary: Some(auxiliary), routing, routers };
         let places = walk.places.iter().enumerate().map(|(index, places)| (format!("positions.{index}"), *places));
         hidden.routing.extend(places);
         self.llama.with_gates(g, hidden, &walk.gates, inputs.training)
@@ -495,7 +522,7 @@ mod tests {
         let refused = |more: Value| model(more).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"num_hidden_layers": 9})),
-            "config.json: \"num_hidden_layers\" is 9; without 2 at the ends it must be a multiple of num_recursions, 3"
+            "config.json: \"num_hidden_layers\" is 9; without 2 at the ends it must be a multiple of num_recursions, 3 (it is one of 1, 7)"
         );
         assert!(refused(json!({"sharing": "sequence", "num_hidden_layers": 9})).contains("routing needs \"cycle\""));
         assert!(refused(json!({"sharing": "round"})).contains("supported are cycle, middle_cycle, sequence"));

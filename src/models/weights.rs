@@ -63,7 +63,7 @@ pub fn load_weights(model: &dyn Decoder, tensors: &Tensors, weights: &Weights) -
 }
 
 /// The tensor of each parameter, or its parts.
-fn matched<'a>(
+pub(super) fn matched<'a>(
     model: &dyn Decoder,
     parameters: &[(String, TensorType)],
     tensors: &'a Tensors,
@@ -109,7 +109,7 @@ fn listed(names: &[String]) -> String {
     text
 }
 
-fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -> Result<()> {
+pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -> Result<()> {
     // The largest f16, which scales are as well.
     let limit = if storage == DType::F16 || storage.is_quantised() { 65504.0 } else { f32::MAX };
     if tensor.dtype == FileType::Blocks(storage) {

@@ -2,10 +2,11 @@
 
 use super::dense::{Style, linear};
 use super::feed_forward::gated_feed_forward;
+use super::statistics::{Routed, RouterSums};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, Activation, ExpertWeights, GateOptions, Routing};
+use crate::ops::{self, Activation, ExpertWeights, GateOptions, Routing, Sent};
 
 /// How a network of experts is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +68,8 @@ pub struct Gated {
     pub chosen: Tensor,
     /// The bias of the choice, (E), if there is one.
     pub bias: Option<Tensor>,
+    /// What is reported.
+    pub sums: RouterSums,
 }
 
 /// How a network of experts is used.
@@ -123,9 +126,12 @@ pub fn expert_feed_forward(
     }
     let mut routing = ops::route(g, chosen, experts.count)?;
     let counts = ops::load_counts(g, routing.sorted)?;
+    let (starts, mut kept) = (routing.sorted.starts, None);
     if let (Some(factor), true) = (experts.capacity, training) {
         (chosen, routing) = limited(g, &routing, factor)?;
+        kept = Some(routing.sorted.starts);
     }
+    let sums = RouterSums::new(g, Routed::Experts, gate.scores, Sent::Slots { starts, kept }, lengths)?;
     let stack = |g: &mut Graph, part: usize, shape: [usize; 3]| {
         g.parameter(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, storage)
     };
@@ -136,7 +142,7 @@ pub fn expert_feed_forward(
         y = with_shared(g, &module, (x, y), shared, activation, storage)?;
     }
     let y = ops::reshape(g, y, shape)?;
-    Ok((y, Gated { scores: gate.scores, lse: gate.lse, counts, chosen, bias }))
+    Ok((y, Gated { scores: gate.scores, lse: gate.lse, counts, chosen, bias, sums }))
 }
 
 /// The routing without the slots that are beyond the capacity of their expert, `⌈factor T K / E⌉`.

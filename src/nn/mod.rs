@@ -7,6 +7,7 @@ mod experts;
 mod feed_forward;
 mod normalise;
 mod recursion;
+mod statistics;
 
 pub use attention::{
     Attention, Heads, KeyValues, Memory, Rotary, fused_attention, rotary_attention, rotary_attention_keeping,
@@ -18,3 +19,4 @@ pub use feed_forward::{feed_forward, gated_feed_forward};
 pub use normalise::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub(crate) use recursion::CAPACITY_STEP;
 pub use recursion::{ExpertChoice, Pass, Recursed, Router, RouterFunction, RouterKind, TokenChoice, Tokens};
+pub use statistics::{Routed, RouterSums};

@@ -7,10 +7,11 @@
 
 use super::attention::Memory;
 use super::dense::{Style, activated_linear, linear};
+use super::statistics::{Routed, RouterSums};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
-use crate::ops::{self, Activation, Choice, RouterLoss, SelectOptions, Selected, WeightLayout};
+use crate::ops::{self, Activation, Choice, RouterLoss, SelectOptions, Selected, Sent, WeightLayout};
 
 /// What makes a gate of a router's logit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +166,8 @@ pub struct Recursed {
     pub auxiliary: Tensor,
     /// What the routers did, by name.
     pub routing: Vec<(String, Tensor)>,
+    /// What is reported of them.
+    pub routers: Vec<RouterSums>,
 }
 
 /// Whether tokens come one after the other, so that decisions may not depend on later ones.
@@ -201,6 +204,7 @@ pub(crate) const CAPACITY_STEP: &str = "model.capacity_step";
 struct Record {
     losses: Vec<Tensor>,
     routing: Vec<(String, Tensor)>,
+    routers: Vec<RouterSums>,
 }
 
 /// How many tokens of each row a recursion takes.
@@ -274,10 +278,10 @@ impl ExpertChoice {
                 rows = ops::place_rows(g, level.rows, rows, selected.index, selected.inverse)?;
             }
         }
-        let Record { losses, mut routing } = record;
+        let Record { losses, mut routing, routers } = record;
         let auxiliary = total(g, &losses)?;
         routing.push(("aux_loss".into(), auxiliary));
-        Ok(Recursed { states: ops::reshape(g, rows, dims)?, auxiliary, routing })
+        Ok(Recursed { states: ops::reshape(g, rows, dims)?, auxiliary, routing, routers })
     }
 
     /// How many tokens each recursion takes in a step of training while it warms up, `(R)` u32, and counts the step.
@@ -337,6 +341,8 @@ impl ExpertChoice {
         record.losses.push(ops::selection_loss(g, trained, inverse, tokens.lengths, self.router.loss)?);
         let rows = tokens.rows(g)?;
         let mut flat = ops::reshape(g, logits, [batch * count, 1])?;
+        let sums = RouterSums::new(g, Routed::Recursion, flat, Sent::On(inverse), tokens.lengths)?;
+        record.routers.push(sums);
         let kept = match &selected {
             Some(selected) => {
                 flat = ops::gather_unique(g, flat, selected.index, selected.inverse)?;
@@ -393,7 +399,7 @@ impl TokenChoice {
         let [batch, time, _] = shape.expect("states")?;
         let ways = self.modules * self.recursions;
         let rows = tokens.rows(g)?;
-        let (logits, way, gates, auxiliary) = g.scope("router", |g| {
+        let (logits, way, gates, auxiliary, sums) = g.scope("router", |g| {
             let logits = self.router.logits(g, "model.router", rows, ways)?;
             let chances = self.router.gates(g, logits)?;
             let bias = match self.bias_rate > 0.0 {
@@ -406,7 +412,9 @@ impl TokenChoice {
             if let Some(bias) = bias.filter(|_| training) {
                 ops::update_bias(g, bias, shares, self.bias_rate)?;
             }
-            Ok((logits, way, ops::pick(g, chances, way)?, loss))
+            let routed = Routed::Depth { recursions: self.recursions };
+            let sums = RouterSums::new(g, routed, chances, Sent::Ways(way), lengths)?;
+            Ok((logits, way, ops::pick(g, chances, way)?, loss, sums))
         })?;
         let ways_of_rows = ops::reshape(g, way, [batch, time])?;
         let mut states = rows;
@@ -439,7 +447,7 @@ impl TokenChoice {
         let name = if self.modules == 1 { "depth" } else { "way" };
         let routing = [("router_logits", logits), (name, ways_of_rows), ("aux_loss", auxiliary)];
         let routing = routing.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        Ok(Recursed { states: ops::reshape(g, sum, shape)?, auxiliary, routing })
+        Ok(Recursed { states: ops::reshape(g, sum, shape)?, auxiliary, routing, routers: vec![sums] })
     }
 }
 

@@ -1,7 +1,8 @@
 //! What keeps the experts of a mixture evenly used: loads, auxiliary losses, a bias that follows the loads.
 
-use super::elementwise::{mul, scale};
-use super::reduce::{Over, Reduce, mean, sum, sum_rows};
+use super::elementwise::mul;
+use super::reduce::{Over, Reduce, mean, sum_rows};
+use super::row_entropy::row_entropy;
 use super::rows;
 use super::sort::SortedIndex;
 use crate::dtype::DType;
@@ -12,7 +13,6 @@ use crate::shape::{Shape, TensorType};
 
 static SEGMENT_COUNTS: Kernel = Kernel::new("segment_counts", include_str!("../../shaders/segment_counts.wgsl"));
 static UPDATE_BIAS: Kernel = Kernel::new("update_bias", include_str!("../../shaders/update_bias.wgsl"));
-static ENTROPY_TERMS: Kernel = Kernel::new("entropy_terms", include_str!("../../shaders/entropy_terms.wgsl"));
 
 /// How many slots each expert has, (E) f32, where `sorted` are the slots sorted by their expert.
 ///
@@ -80,19 +80,14 @@ pub fn update_bias(g: &mut Graph, bias: Tensor, counts: Tensor, rate: f32) -> Re
     g.apply1(UpdateBias { rate }, &[bias, counts])
 }
 
-/// The mean over tokens of `−Σ_e p_e ln p_e`, a scalar: ln E where a gate does not care, 0 where it is sure. `scores` (T, E)
-/// f32 are probabilities. To be reported, without a gradient.
+/// The mean of [`row_entropy`] over tokens, a scalar: ln E where a gate does not care, 0 where it is sure. `scores` (T, E) f32 are
+/// not negative. To be reported, without a gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if the scores are no f32 matrix.
 pub fn routing_entropy(g: &mut Graph, scores: Tensor) -> Result<Tensor> {
-    let tokens: f32 = match g.shape(scores).dims() {
-        &[tokens, _] if tokens > 0 => tokens as f32,
-        _ => return Err(Error::shape("routing_entropy", format!("expected a matrix of scores, got {}", g.ty(scores)))),
-    };
-    let terms = g.apply1(EntropyTerms, &[scores])?;
-    let total = sum(g, terms)?;
-    scale(g, total, 1.0 / tokens)
+    let entropies = row_entropy(g, scores, None)?;
+    mean(g, entropies)
 }
 
 /// `counts[e] = starts[e + 1] − starts[e]` as f32; starts (E + 1) u32. Its gradient is none: counts move in steps.
@@ -177,28 +172,6 @@ impl Op for UpdateBias {
     }
 }
 
-/// `out = −x ln x`, 0 where x is not positive; f32 of any shape.
-#[derive(Debug)]
-struct EntropyTerms;
-
-impl Op for EntropyTerms {
-    fn name(&self) -> &'static str {
-        "entropy_terms"
-    }
-
-    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        rows::same_f32("entropy_terms", inputs, 1)
-    }
-
-    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        Ok(vec![inputs[0].map(|x| if x > 0.0 { -x * x.ln() } else { 0.0 })])
-    }
-
-    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        rows::elementwise(cx, 1, Dispatch::new(&ENTROPY_TERMS))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,7 +231,7 @@ mod tests {
         let message = refused(load_balance_loss(&mut g, &[scores], &[counts]));
         assert_eq!(message, "load_balance_loss: scores f32[5, 4] and counts f32[3] do not fit 4 experts");
         let message = refused(routing_entropy(&mut g, counts));
-        assert_eq!(message, "routing_entropy: expected a matrix of scores, got f32[3]");
+        assert_eq!(message, "row_entropy: expected a matrix of scores, got f32[3]");
         let message = refused(update_bias(&mut g, counts, counts, f32::INFINITY));
         assert_eq!(message, "update_bias rate: inf is not finite");
         Ok(())

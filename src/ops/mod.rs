@@ -27,6 +27,8 @@ mod position;
 pub(crate) mod random;
 pub(crate) mod reduce;
 mod router;
+mod router_sums;
+mod row_entropy;
 pub(crate) mod rows;
 mod select;
 mod slots;
@@ -68,6 +70,8 @@ pub use optimizer::{
 pub use position::{RopeOptions, RopeScaling, rope, rope_table, sinusoidal_table, sinusoidal_table_halves};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
 pub use router::{RouterLoss, argmax_rows, balance_loss, balance_loss_and_shares, pick, selection_loss};
+pub use router_sums::{BEHIND_LOADS, Sent, router_sums};
+pub use row_entropy::{binary_entropy, row_entropy};
 pub use select::{Choice, NONE, SelectOptions, Selected, select};
 pub use slots::{Claimed, claim_slots};
 pub use softmax::{log_softmax, softmax};

@@ -16,7 +16,7 @@ pub struct Claimed {
     pub used: Tensor,
     /// (B, K) u32: the slot of each new token, [`NONE`] behind the last.
     pub slots: Tensor,
-    /// (B) u32: slots in use, the new ones included.
+    /// (B) u32: slots that new tokens see, those in use and their own; 0 where there are none, so that attention has nothing to do.
     pub lengths: Tensor,
 }
 
@@ -30,8 +30,8 @@ pub fn claim_slots(g: &mut Graph, used: Tensor, counts: Tensor, places: usize, f
     Ok(Claimed { used: found[0], slots: found[1], lengths: found[2] })
 }
 
-/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]`. Outputs:
-/// used, slots (B, K), lengths (B). No gradient.
+/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]` where `counts[b]` is
+/// not 0. Outputs: used, slots (B, K), lengths (B). No gradient.
 #[derive(Debug)]
 struct ClaimSlots {
     places: usize,
@@ -65,7 +65,8 @@ impl Op for ClaimSlots {
             if k < counts.data[b] { first(b) + k } else { f64::from(NONE) }
         });
         let after = Array::from_fn(used.shape.clone(), |b| first(b) + counts.data[b]);
-        Ok(vec![after.clone(), slots, after])
+        let seen = Array::from_fn(used.shape.clone(), |b| if counts.data[b] > 0.0 { after.data[b] } else { 0.0 });
+        Ok(vec![after, slots, seen])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

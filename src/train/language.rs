@@ -2,6 +2,7 @@
 
 use super::data::{Batch, Batches, in_order};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
+use super::routing::Measured;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -37,12 +38,16 @@ impl Objective for LanguageModel {
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
-        self.loss_of(g, training, false)
+        Ok(self.measure(g, training, false)?.loss)
+    }
+
+    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+        self.measure(g, true, false)
     }
 }
 
 impl LanguageModel {
-    fn loss_of(&self, g: &mut Graph, training: bool, structured: bool) -> Result<Tensor> {
+    fn measure(&self, g: &mut Graph, training: bool, structured: bool) -> Result<Measured> {
         let shape = [self.rows, self.length];
         let ids = g.input(IDS, shape, DType::U32)?;
         let labels = g.input(LABELS, shape, DType::I32)?;
@@ -57,10 +62,11 @@ impl LanguageModel {
         let options = if training { self.options } else { CrossEntropyOptions::default() };
         let hidden = self.model.hidden(g, &inputs)?;
         let loss = self.model.loss_of(g, hidden.states, labels, &options)?;
-        match hidden.auxiliary.filter(|_| training) {
-            Some(auxiliary) => ops::add(g, loss, auxiliary),
-            None => Ok(loss),
-        }
+        let loss = match hidden.auxiliary.filter(|_| training) {
+            Some(auxiliary) => ops::add(g, loss, auxiliary)?,
+            None => loss,
+        };
+        Ok(Measured { loss, routers: hidden.routers })
     }
 }
 
@@ -74,7 +80,11 @@ impl Objective for StructuredLanguageModel {
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
-        self.0.loss_of(g, training, true)
+        Ok(self.0.measure(g, training, true)?.loss)
+    }
+
+    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+        self.0.measure(g, true, true)
     }
 }
 

@@ -7,6 +7,7 @@ mod layout;
 pub mod listops;
 mod objective;
 mod progress;
+mod routing;
 pub mod schedule;
 mod step;
 mod trainer;
@@ -17,6 +18,10 @@ pub use layout::{FlatLayout, Placed, Range, Shard};
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};
+pub use routing::{
+    ExpertSummary, GateReport, Measured, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport,
+    RoutingSummary,
+};
 pub use schedule::{Decay, Schedule};
-pub use step::{AdamOptions, KEEP, LossScaling, Part, REPORT, SCALARS, STATE, StepOptions, TrainStep};
+pub use step::{AdamOptions, KEEP, LossScaling, Part, REPORT, SCALARS, STATE, STATISTICS, StepOptions, TrainStep};
 pub use trainer::{Outcome, RunOptions, RunState, Save, Trainer};

@@ -1,5 +1,6 @@
 //! What is trained, and on what: the two things a trainer is given.
 
+use super::routing::Measured;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::shape::TensorType;
@@ -21,6 +22,14 @@ pub trait Objective {
     /// # Errors
     /// Those of the ops.
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor>;
+
+    /// The loss in training, and what the routers of the model do, if that is to come with the reports of steps.
+    ///
+    /// # Errors
+    /// As [`Objective::loss`].
+    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+        Ok(self.loss(g, true)?.into())
+    }
 }
 
 /// The inputs of one micro-batch: names, and bytes as they lie in GPU memory.

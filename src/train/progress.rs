@@ -1,5 +1,6 @@
 //! What a trainer tells while it runs.
 
+use super::routing::RoutingReport;
 use crate::ops::StepReport;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub enum Event {
 }
 
 /// A finished step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepEvent {
     /// The step, from 1.
     pub step: u64,
@@ -36,6 +37,8 @@ pub struct StepEvent {
     pub steps: u64,
     /// Loss, norm, and whether the step was skipped.
     pub report: StepReport,
+    /// What the routers did, of models that have some.
+    pub routing: Option<RoutingReport>,
     /// The learning rate.
     pub learning_rate: f32,
     /// Tokens a second, averaged over the last steps.

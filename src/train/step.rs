@@ -1,6 +1,7 @@
 //! A training step as graphs: forward, backward, clipping and AdamW in one recording, or cut in two at the gradients.
 
 use super::layout::{FlatLayout, Placed, Range};
+use super::routing::{Measured, RoutingLayout};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -15,8 +16,12 @@ pub const SCALARS: &str = "optimizer.scalars";
 pub const KEEP: &str = "optimizer.keep";
 /// The state of [`OptimizerControl`].
 pub const STATE: &str = "optimizer.state";
-/// The output that [`StepReport`](ops::StepReport) reads.
+/// The output that [`StepReport`](ops::StepReport) reads, and behind it, of models with routers, [`RoutingLayout::read`].
 pub const REPORT: &str = "report";
+/// Elements of the report in front of what routers did.
+pub(super) const REPORTED: usize = OptimizerControl::LEN;
+/// The state that sums what routers did over micro-batches.
+pub const STATISTICS: &str = "optimizer.statistics";
 /// The state that sums the losses of micro-batches.
 const LOSS: &str = "optimizer.loss";
 
@@ -175,12 +180,14 @@ pub enum Part {
 pub struct TrainStep {
     layout: FlatLayout,
     options: StepOptions,
+    routing: RoutingLayout,
 }
 
 /// What the first half of a step leaves to the second.
 struct Halfway {
     gradients: Vec<Tensor>,
     loss: Tensor,
+    statistics: Option<Tensor>,
 }
 
 impl TrainStep {
@@ -190,7 +197,13 @@ impl TrainStep {
     /// Those of [`FlatLayout::new`] and [`StepOptions::check`].
     pub fn new(parameters: &[(String, TensorType)], caps: &Caps, options: StepOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self { layout: FlatLayout::new(parameters, caps)?, options })
+        Ok(Self { layout: FlatLayout::new(parameters, caps)?, options, routing: RoutingLayout::default() })
+    }
+
+    /// The same of a model with these routers: [`Part::Update`], which has no model to ask, then reports what they did as well.
+    #[must_use]
+    pub fn with_routing(self, routing: RoutingLayout) -> Self {
+        Self { routing, ..self }
     }
 
     /// How the parameters lie.
@@ -205,19 +218,31 @@ impl TrainStep {
         &self.options
     }
 
-    /// The graph of a part of the step. `build` adds the model and gives the scalar loss; the update needs none.
+    /// The graph of a part of the step. `build` adds the model and gives the scalar loss, or [`Measured`] if what its routers
+    /// do is to be reported; the update needs none.
     ///
     /// # Errors
     /// Those of `build`; [`Error::NotDifferentiable`]; [`Error::Graph`] if the loss does not depend on a parameter.
-    pub fn graph(&self, part: Part, build: impl FnOnce(&mut Graph) -> Result<Tensor>) -> Result<Graph> {
+    pub fn graph<M: Into<Measured>>(&self, part: Part, build: impl FnOnce(&mut Graph) -> Result<M>) -> Result<Graph> {
         let mut g = Graph::new();
         let mut forward = 0;
         let halfway = match part {
             Part::Update => self.halfway_states(&mut g)?,
             Part::Whole | Part::Gradients => {
-                let loss = build(&mut g)?;
+                let Measured { loss, routers } = build(&mut g)?.into();
+                let layout = RoutingLayout::new(&g, &routers);
+                let keep = self.keep(&mut g)?;
+                // In front of the backward pass, so that nothing of it is computed again there.
+                let statistics = match statistics_state(&mut g, &layout)? {
+                    Some(flat) => {
+                        let parts: Vec<(Tensor, usize)> =
+                            routers.iter().map(|router| router.sums).zip(layout.offsets()).collect();
+                        Some(ops::pack(&mut g, flat, &parts, keep)?)
+                    }
+                    None => None,
+                };
                 forward = g.nodes().len();
-                self.gradients(&mut g, loss)?
+                Halfway { statistics, ..self.gradients(&mut g, loss, keep)? }
             }
         };
         match part {
@@ -251,11 +276,20 @@ impl TrainStep {
         let gradients = flats
             .map(|(i, shard)| g.state(&Range::Gradients.name(i), [shard.total], DType::F32))
             .collect::<Result<_>>()?;
-        Ok(Halfway { gradients, loss: g.state(LOSS, [BLOCK], DType::F32)? })
+        let statistics = statistics_state(g, &self.routing)?;
+        Ok(Halfway { gradients, loss: g.state(LOSS, [BLOCK], DType::F32)?, statistics })
+    }
+
+    /// Whether sums of micro-batches go on, if there are several.
+    fn keep(&self, g: &mut Graph) -> Result<Option<Tensor>> {
+        match self.options.accumulation {
+            0 | 1 => Ok(None),
+            _ => Ok(Some(g.input(KEEP, [1], DType::F32)?)),
+        }
     }
 
     /// Adds the backward pass and gathers gradients and loss in flat ranges.
-    fn gradients(&self, g: &mut Graph, loss: Tensor) -> Result<Halfway> {
+    fn gradients(&self, g: &mut Graph, loss: Tensor, keep: Option<Tensor>) -> Result<Halfway> {
         let mut wrt = Vec::new();
         for Placed { name, ty, .. } in self.layout.parameters() {
             match g.find(name).filter(|t| g.ty(*t) == ty) {
@@ -270,10 +304,6 @@ impl TrainStep {
                 let seed = ops::loss_seed(g, loss, state, scalars)?;
                 g.differentiate_from(&[(loss, seed)], &wrt)?
             }
-        };
-        let keep = match self.options.accumulation {
-            0 | 1 => None,
-            _ => Some(g.input(KEEP, [1], DType::F32)?),
         };
         let mut halfway = self.halfway_states(g)?;
         let mut found = found.into_iter();
@@ -310,7 +340,16 @@ impl TrainStep {
                 ops::cast_half(g, parameters, half)?;
             }
         }
-        g.output(REPORT, control)
+        let report = RoutingLayout::behind(g, control, halfway.statistics)?;
+        g.output(REPORT, report)
+    }
+}
+
+/// Where what routers did is summed, if there are some.
+fn statistics_state(g: &mut Graph, routing: &RoutingLayout) -> Result<Option<Tensor>> {
+    match routing.total() {
+        0 => Ok(None),
+        total => Ok(Some(g.state(STATISTICS, [total], DType::F32)?)),
     }
 }
 

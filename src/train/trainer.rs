@@ -3,6 +3,7 @@
 use super::Schedule;
 use super::objective::{BatchSource, DROPOUT_SEED, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
+use super::routing::RoutingLayout;
 use super::step::{KEEP, Part, REPORT, SCALARS, StepOptions, TrainStep};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback};
@@ -82,6 +83,7 @@ pub struct Trainer {
     gradients: Option<Program>,
     evaluation: Program,
     health: Program,
+    routing: RoutingLayout,
     checked: bool,
     has_dropout: bool,
     pub(super) run: RunOptions,
@@ -122,12 +124,17 @@ impl Trainer {
         schedule.check()?;
         let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
         step.layout().gather(weights)?;
-        let whole = step.graph(Part::Whole, |g| objective.loss(g, true))?;
+        let mut routing = RoutingLayout::default();
+        let whole = step.graph(Part::Whole, |g| {
+            let measured = objective.measured(g)?;
+            routing = RoutingLayout::new(g, &measured.routers);
+            Ok(measured)
+        })?;
         let has_dropout = whole.find(DROPOUT_SEED).is_some();
         let gradients = match step.options().accumulation {
             1 => None,
             _ => {
-                let graph = step.graph(Part::Gradients, |g| objective.loss(g, true))?;
+                let graph = step.graph(Part::Gradients, |g| objective.measured(g))?;
                 Some(Program::new(gpu, &graph, weights)?)
             }
         };
@@ -139,6 +146,7 @@ impl Trainer {
             gradients,
             evaluation: Program::new(gpu, &evaluation, weights)?,
             health: Program::new(gpu, &step.health_graph()?, weights)?,
+            routing,
             checked: false,
             weights: weights.clone(),
             step,
@@ -263,6 +271,7 @@ impl Trainer {
                 step: oldest.step,
                 steps: self.run.steps,
                 report,
+                routing: self.routing.read(&control),
                 learning_rate: oldest.learning_rate,
                 tokens_per_second: self.speed.rate(oldest.tokens),
                 remaining: self.speed.remaining(self.run.steps.saturating_sub(oldest.step)),

@@ -65,7 +65,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(rows(batch, candidates, k, columns, true));
     }
     cases.push(gathered_twice());
-    for (batch, places, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false)] {
+    for (batch, places, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false), (9, 3, false)] {
         let words = |name, step: usize| {
             Feed::given(name, [batch], DType::U32, (0..batch).map(move |b| ((b * step + 1) % (places + 1)) as f64))
         };

@@ -1,0 +1,39 @@
+//! What routers did in a pass, to be reported.
+
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::{self, Sent};
+
+/// What a router decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routed {
+    /// Which experts take a token.
+    Experts,
+    /// Whether a recursion takes a token.
+    Recursion,
+    /// How often a token recurs, and through which of several blocks: way `block · recursions + depth`.
+    Depth {
+        /// The largest number of recursions.
+        recursions: usize,
+    },
+}
+
+/// What one router did, as sums over the tokens of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct RouterSums {
+    /// What it decides.
+    pub routed: Routed,
+    /// The load of each way, slots dropped, the sum of entropies, tokens: see [`ops::router_sums`].
+    pub sums: Tensor,
+}
+
+impl RouterSums {
+    /// The sums of a router with these scores (N, R), or logits (N, 1) if it says yes or no.
+    ///
+    /// # Errors
+    /// Those of [`ops::router_sums`].
+    pub fn new(g: &mut Graph, routed: Routed, scores: Tensor, sent: Sent, lengths: Option<Tensor>) -> Result<Self> {
+        let sums = g.scope("statistics", |g| ops::router_sums(g, scores, sent, lengths))?;
+        Ok(Self { routed, sums })
+    }
+}
