@@ -13,7 +13,7 @@ use wgformer::generate::{GenerateLimits, Generator};
 use wgformer::graph::{Array, Values};
 use wgformer::io::{Checkpoints, Config, ModelFolder};
 use wgformer::kernel::Caps;
-use wgformer::models::{self, BlockFrom, Decoder, Initial, Inputs, initial_values};
+use wgformer::models::{self, BlockFrom, Decoder, Inputs};
 use wgformer::nn::Memory;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::train::{
