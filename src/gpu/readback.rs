@@ -18,11 +18,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Bytes that the blocking and async reads move at once: bounds the staging memory of a large download.
-const WINDOW: u64 = 16 << 20;
+const WINDOW: u64 = 4 << 20;
 /// Windows of a large download that are in flight together.
 const WINDOWS: usize = 2;
 /// Bytes of idle staging memory that the pool keeps.
-const POOLED: u64 = 64 << 20;
+const POOLED: u64 = 16 << 20;
 /// The smallest staging buffer.
 const SMALLEST: u64 = 1 << 10;
 

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Bytes of a chunk of the ring behind [`Gpu::write`].
-const CHUNK: u64 = 4 << 20;
+const CHUNK: u64 = 1 << 20;
 /// Chunks of a ring before it waits.
 const CHUNKS: usize = 4;
 /// Between two looks whether a chunk came home; a wait in the driver would be one for the latest work.
 const NAP: Duration = Duration::from_micros(100);
 /// Bytes that [`Gpu::write`] puts into one submission.
-const BATCH: usize = 8 << 20;
+const BATCH: usize = 2 << 20;
 
 /// A ring of mapped buffers through which bytes go to the GPU.
 ///

@@ -11,11 +11,12 @@ mod fuse;
 mod live;
 mod op;
 mod recompute;
+mod remake;
 
 pub use add::Add;
 pub use array::Array;
 pub use evaluate::{Values, finite_difference};
-pub use op::{Alias, Gradient, Op, Placement};
+pub use op::{Alias, Gradient, Op, Placement, Remake, RemakeInput};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

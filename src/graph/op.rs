@@ -65,10 +65,34 @@ pub trait Op: Any + Debug + Send + Sync {
         Vec::new()
     }
 
+    /// How output `index` is made again from the op's inputs and other outputs at less cost than keeping it from the forward to the
+    /// backward pass.
+    fn remake(&self, _index: usize) -> Option<Remake> {
+        None
+    }
+
     /// Whether output `index` may lie inside a larger tensor: not if other dispatches of the op read it.
     fn placeable(&self, _index: usize) -> bool {
         true
     }
+}
+
+/// A way to make an output again: [`Op::remake`].
+#[derive(Clone, Debug)]
+pub struct Remake {
+    /// The op, whose only output is the one that is made.
+    pub op: Arc<dyn Op>,
+    /// What it takes.
+    pub from: Vec<RemakeInput>,
+}
+
+/// What [`Remake::op`] takes, as the op that is made again has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemakeInput {
+    /// An input.
+    Input(usize),
+    /// Another output.
+    Output(usize),
 }
 
 /// A wish of [`Op::placements`].

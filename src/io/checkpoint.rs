@@ -134,7 +134,7 @@ impl Checkpoints {
         let mut files = Map::new();
         let mut write = |name: &str, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>| -> Result<()> {
             let path = temporary.join(name);
-            let entry = write_file(&path, fill).map_err(|e| Error::file(&path, file::explain(e)))?;
+            let entry = write_file(&path, fill).map_err(|e| file::failed(&path, e))?;
             files.insert(name.to_owned(), entry);
             Ok(())
         };

@@ -94,7 +94,12 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
         temporary.persist(path).map_err(|e| e.error)?;
         sync_folder(folder)
     })();
-    result.map_err(|e| Error::file(path, explain(e)))
+    result.map_err(|e| failed(path, e))
+}
+
+/// The error behind a write that failed: what the content's maker met, else one of the file.
+pub(crate) fn failed(path: &Path, error: io::Error) -> Error {
+    error.downcast::<Error>().unwrap_or_else(|e| Error::file(path, explain(e)))
 }
 
 /// Writes to a file and waits until it lies on the disk.

@@ -12,9 +12,11 @@ use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use safetensors::Dtype;
 
@@ -376,26 +378,72 @@ impl<'a> TensorRef<'a> {
 }
 
 /// A tensor to be written: name, type and bytes as they lie in GPU memory (a padded last word of 16-bit types is cut).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct NamedTensor<'a> {
     /// The name.
     pub name: Cow<'a, str>,
     /// Extents and element type.
     pub ty: TensorType,
-    /// The elements, little-endian and row-major.
-    pub bytes: Cow<'a, [u8]>,
+    bytes: Bytes<'a>,
+}
+
+/// The elements of a tensor, little-endian and row-major.
+#[derive(Clone)]
+enum Bytes<'a> {
+    Here(Cow<'a, [u8]>),
+    /// Got when they are written, and dropped then.
+    Later(Arc<dyn Fn() -> Result<Vec<u8>> + Send + Sync + 'a>),
+}
+
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Later(_) => f.write_str("bytes to be got"),
+        }
+    }
 }
 
 impl<'a> NamedTensor<'a> {
     /// A tensor from its parts.
     pub fn new(name: impl Into<Cow<'a, str>>, ty: TensorType, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { name: name.into(), ty, bytes: bytes.into() }
+        Self { name: name.into(), ty, bytes: Bytes::Here(bytes.into()) }
+    }
+
+    /// A tensor whose bytes are got when they are written, so that a file need not fit into memory.
+    pub fn later(
+        name: impl Into<Cow<'a, str>>,
+        ty: TensorType,
+        bytes: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'a,
+    ) -> Self {
+        Self { name: name.into(), ty, bytes: Bytes::Later(Arc::new(bytes)) }
     }
 
     /// An f32 tensor from its elements.
     pub fn f32(name: impl Into<Cow<'a, str>>, shape: impl Into<Shape>, values: &[f32]) -> Self {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self::new(name, TensorType::f32(shape), bytes)
+    }
+
+    /// Refuses bytes that are not as many as a file wants, nor as many as lie in memory.
+    fn check(&self, bytes: &[u8], length: usize) -> Result<()> {
+        if bytes.len() == length || bytes.len() as u64 == self.ty.bytes() {
+            return Ok(());
+        }
+        let message = format!("{} has {length} bytes, got {}", self.ty, bytes.len());
+        Err(Error::input(self.name.as_ref(), message))
+    }
+
+    fn write_to(&self, length: usize, writer: &mut dyn Write) -> io::Result<()> {
+        let got;
+        let bytes: &[u8] = match &self.bytes {
+            Bytes::Here(bytes) => bytes,
+            Bytes::Later(get) => {
+                got = get().and_then(|bytes| self.check(&bytes, length).map(|()| bytes)).map_err(io::Error::other)?;
+                &got
+            }
+        };
+        writer.write_all(&bytes[..length])
     }
 }
 
@@ -412,11 +460,12 @@ pub fn write(path: impl AsRef<Path>, tensors: &[NamedTensor<'_>]) -> Result<()> 
 /// A safetensors file about to be written.
 pub(crate) struct Layout<'a> {
     header: Vec<u8>,
-    data: Vec<&'a [u8]>,
+    /// Each with its bytes in the file.
+    data: Vec<(&'a NamedTensor<'a>, usize)>,
 }
 
 impl<'a> Layout<'a> {
-    pub(crate) fn new(tensors: &'a [NamedTensor<'_>]) -> Result<Self> {
+    pub(crate) fn new(tensors: &'a [NamedTensor<'a>]) -> Result<Self> {
         let mut sorted = Vec::with_capacity(tensors.len());
         for tensor in tensors {
             let dtype = convert::file_type(tensor.ty.dtype).ok_or_else(|| {
@@ -430,9 +479,8 @@ impl<'a> Layout<'a> {
         let (mut infos, mut data, mut offset) = (Vec::new(), Vec::new(), 0);
         for (dtype, tensor) in sorted {
             let length = tensor.ty.shape.numel() * dtype.bitsize() / 8;
-            if tensor.bytes.len() != length && tensor.bytes.len() as u64 != tensor.ty.bytes() {
-                let message = format!("{} has {length} bytes, got {}", tensor.ty, tensor.bytes.len());
-                return Err(Error::input(tensor.name.as_ref(), message));
+            if let Bytes::Here(bytes) = &tensor.bytes {
+                tensor.check(bytes, length)?;
             }
             let shape = tensor.ty.shape.dims().to_vec();
             let info = TensorInfo { dtype, shape, data_offsets: (offset, offset + length) };
@@ -443,11 +491,11 @@ impl<'a> Layout<'a> {
                 ));
             }
             infos.push((tensor.name.to_string(), info));
-            data.push(&tensor.bytes[..length]);
+            data.push((tensor, length));
             offset += length;
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let refused = |e: &dyn std::fmt::Display| Error::input("safetensors header", e.to_string());
+        let refused = |e: &dyn fmt::Display| Error::input("safetensors header", e.to_string());
         let count = infos.len();
         let metadata = Metadata::new(Some(metadata), infos).map_err(|e| refused(&e))?;
         if metadata.tensors().len() != count {
@@ -464,7 +512,7 @@ impl<'a> Layout<'a> {
     pub(crate) fn write_to(&self, writer: &mut dyn Write) -> io::Result<()> {
         writer.write_all(&(self.header.len() as u64).to_le_bytes())?;
         writer.write_all(&self.header)?;
-        self.data.iter().try_for_each(|bytes| writer.write_all(bytes))
+        self.data.iter().try_for_each(|(tensor, length)| tensor.write_to(*length, writer))
     }
 }
 

@@ -135,10 +135,22 @@ pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -
 pub fn named_tensors(model: &dyn Decoder, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
     let mut tensors = Vec::new();
     for (name, ty) in model.parameters()? {
-        let bytes = weights.download(&name)?;
         let parts = stack::file_tensors(&name, &ty);
-        let bytes = if parts[0].1 == ty { vec![bytes] } else { stack::cut(&bytes, &ty) };
-        tensors.extend(parts.into_iter().zip(bytes).map(|((name, ty), bytes)| NamedTensor::new(name, ty, bytes)));
+        if weights.get(&name).is_none() {
+            return Err(Error::input(name, "the store has no weight of this name"));
+        }
+        if parts.len() == 1
+            || parts.iter().all(|(_, part)| part.dtype.bytes(2 * part.shape.numel()) == 2 * part.bytes())
+        {
+            // Parts of whole words: read back when they are written.
+            tensors.extend((0..).zip(parts).map(|(index, (part, ty))| {
+                let (weights, name, size) = (weights.clone(), name.clone(), ty.bytes());
+                NamedTensor::later(part, ty, move || weights.download_part(&name, index * size..(index + 1) * size))
+            }));
+        } else {
+            let bytes = stack::cut(&weights.download(&name)?, &ty);
+            tensors.extend(parts.into_iter().zip(bytes).map(|((name, ty), bytes)| NamedTensor::new(name, ty, bytes)));
+        }
     }
     Ok(tensors)
 }

@@ -2,10 +2,11 @@
 
 use super::rows;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
 use crate::shape::TensorType;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::sync::Arc;
 
 /// The functions of `shaders/common/activation.wgsl`, for kernels with a fused activation.
 pub(crate) static ACTIVATION_SNIPPET: Snippet =
@@ -160,6 +161,10 @@ impl Op for Activate {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         launch(cx, &ACTIVATION, 1, self.kind)
     }
+
+    fn remake(&self, _index: usize) -> Option<Remake> {
+        Some(Remake { op: Arc::new(Self { kind: self.kind }), from: vec![RemakeInput::Input(0)] })
+    }
 }
 
 /// `dx = dout f′(x)`: the gradient of [`Activate`], from `x` and `dout`.
@@ -215,6 +220,11 @@ impl Op for Gated {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         launch(cx, &GATED, 1, self.kind)
+    }
+
+    fn remake(&self, _index: usize) -> Option<Remake> {
+        let from = vec![RemakeInput::Input(0), RemakeInput::Input(1)];
+        Some(Remake { op: Arc::new(Self { kind: self.kind }), from })
     }
 }
 

@@ -5,6 +5,7 @@ use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::shape::TensorType;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Elements that weights in one flat range are aligned to: 256 bytes of f32, the largest offset alignment there is.
@@ -167,6 +168,18 @@ impl Weights {
             return Err(Error::input(name, message));
         }
         self.gpu.write(&entry.buffer, entry.offset, bytes)
+    }
+
+    /// Reads a stretch of a weight or state back, from byte to byte; both are multiples of 4.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the name is unknown or the stretch does not lie in it; [`Error::DeviceLost`].
+    pub fn download_part(&self, name: &str, part: Range<u64>) -> Result<Vec<u8>> {
+        let entry = self.expect(name)?;
+        if part.start > part.end || part.end > entry.ty.bytes() {
+            return Err(Error::input(name, format!("bytes {part:?} are wanted of {}", entry.ty)));
+        }
+        self.gpu.read(&entry.buffer, entry.offset + part.start, part.end - part.start)
     }
 
     /// Reads a weight or state back.

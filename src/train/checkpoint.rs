@@ -36,12 +36,6 @@ struct Saved {
     data: Value,
 }
 
-/// A flat range on the CPU.
-struct Flat {
-    shard: usize,
-    bytes: Vec<u8>,
-}
-
 impl Trainer {
     /// Saves everything that a resumed run needs, with the data's position and small files of the caller. All reports
     /// should have been handed out, so that nothing is saved that was not finite.
@@ -49,13 +43,9 @@ impl Trainer {
     /// # Errors
     /// Those of [`Checkpoints::save`]; [`Error::DeviceLost`].
     pub fn save(&self, checkpoints: &Checkpoints, data: &Value, files: &[(String, Vec<u8>)]) -> Result<PathBuf> {
-        let masters = self.download(Range::Parameters)?;
-        let model = self.named(&masters, "");
-        let moments = [self.download(MOMENTS[0].0)?, self.download(MOMENTS[1].0)?];
-        let mut optimizer: Vec<NamedTensor<'_>> = Vec::new();
-        for (flats, (_, prefix)) in moments.iter().zip(MOMENTS) {
-            optimizer.extend(self.named(flats, prefix));
-        }
+        let model = self.named(Range::Parameters, "");
+        let mut optimizer: Vec<NamedTensor<'_>> =
+            MOMENTS.iter().flat_map(|(range, prefix)| self.named(*range, prefix)).collect();
         let state = self.weights.download(STATE)?;
         optimizer.push(NamedTensor::new(STATE, TensorType::f32([OptimizerControl::STATE]), state));
         let saved = Saved {
@@ -96,21 +86,17 @@ impl Trainer {
         Ok(saved.data)
     }
 
-    /// The flat ranges of a kind.
-    fn download(&self, range: Range) -> Result<Vec<Flat>> {
-        let shards = 0..self.step.layout().shards.len();
-        shards.map(|shard| Ok(Flat { shard, bytes: self.weights.download(&range.name(shard))? })).collect()
-    }
-
-    /// The parameters' pieces of flat ranges, by name.
-    fn named<'a>(&'a self, flats: &'a [Flat], prefix: &str) -> Vec<NamedTensor<'a>> {
-        let shards = &self.step.layout().shards;
-        let piece = |flat: &'a Flat, placed: &'a Placed| {
-            let first = placed.offset * 4;
-            let bytes = &flat.bytes[first..first + placed.ty.shape.numel() * 4];
-            NamedTensor::new(format!("{prefix}{}", placed.name), TensorType::f32(placed.ty.shape.clone()), bytes)
+    /// The parameters' pieces of the flat ranges of a kind, by name, each read back when it is written.
+    fn named(&self, range: Range, prefix: &str) -> Vec<NamedTensor<'_>> {
+        let piece = |shard: usize, placed: &Placed| {
+            let ty = TensorType::f32(placed.ty.shape.clone());
+            let first = placed.offset as u64 * 4;
+            let part = first..first + ty.bytes();
+            let bytes = move || self.weights.download_part(&range.name(shard), part.clone());
+            NamedTensor::later(format!("{prefix}{}", placed.name), ty, bytes)
         };
-        flats.iter().flat_map(|flat| shards[flat.shard].parameters.iter().map(move |p| piece(flat, p))).collect()
+        let shards = self.step.layout().shards.iter().enumerate();
+        shards.flat_map(|(index, shard)| shard.parameters.iter().map(move |placed| piece(index, placed))).collect()
     }
 
     /// Fills the flat ranges of a kind from named tensors, and the half-precision copies if it is the parameters.

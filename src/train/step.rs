@@ -249,10 +249,10 @@ impl TrainStep {
             Part::Gradients => g.output("loss", halfway.loss)?,
             Part::Whole | Part::Update => g.scope("update", |g| self.update(g, &halfway))?,
         }
-        if self.options.recompute {
-            g = g.recompute(forward, &g.blocks(forward, "blocks"))?;
+        match self.options.recompute {
+            true => g.recompute(forward, &g.blocks(forward, "blocks")),
+            false => Ok(g.remake(forward)),
         }
-        Ok(g)
     }
 
     /// A graph with the norm of all parameters as its output `norm`: NaN if one is not finite.

@@ -9,7 +9,7 @@ use super::problem::{Form, Problem};
 use super::variant::Variant;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
+use crate::graph::{Add, Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
 use crate::kernel::Launch;
 use crate::shape::TensorType;
 use std::any::Any;
@@ -153,6 +153,11 @@ impl Matmul {
 impl Op for Matmul {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn remake(&self, index: usize) -> Option<Remake> {
+        let kind = self.activation.filter(|_| index == 0 && self.keep_pre && !self.residual)?;
+        Some(Remake { op: Arc::new(Activate { kind }), from: vec![RemakeInput::Output(1)] })
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {

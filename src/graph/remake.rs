@@ -1,0 +1,141 @@
+//! Values that are made again for the backward pass, because keeping them costs more: what an activation gives is as large as what
+//! goes into it, which its own gradient needs in any case.
+
+use super::{Graph, Kind, Node, Op, RemakeInput, Tensor};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+impl Graph {
+    /// The same graph, in which nodes from `forward` on (the backward pass) read outputs that [`Op::remake`] can make from what
+    /// the backward pass reads anyway as it makes them, right before their first use, instead of the originals, which are
+    /// free after the forward pass. Handles of nodes from `forward` on lose their meaning; named outputs keep theirs.
+    #[must_use]
+    pub fn remake(&self, forward: usize) -> Self {
+        let made = self.remakeable(forward);
+        let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len() + made.len());
+        let mut moved: Vec<u32> = Vec::with_capacity(self.nodes.len());
+        let mut again: HashMap<Tensor, Tensor> = HashMap::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            if index >= forward {
+                for tensor in &node.inputs {
+                    let (Some((op, inputs)), false) = (made.get(tensor), again.contains_key(tensor)) else { continue };
+                    let source = &self.nodes[tensor.node as usize];
+                    again.insert(*tensor, Tensor { node: nodes.len() as u32, output: 0 });
+                    nodes.push(Node {
+                        kind: Kind::Op(op.clone()),
+                        inputs: inputs.iter().map(|t| Tensor { node: moved[t.node as usize], ..*t }).collect(),
+                        outputs: vec![source.outputs[tensor.output as usize].clone()],
+                        label: format!("again.{}", source.label),
+                    });
+                }
+            }
+            let input = |t: &Tensor| match again.get(t) {
+                Some(made) if index >= forward => *made,
+                _ => Tensor { node: moved[t.node as usize], ..*t },
+            };
+            let inputs = node.inputs.iter().map(input).collect();
+            moved.push(nodes.len() as u32);
+            nodes.push(Node { inputs, ..node.clone() });
+        }
+        let mut new = Self { nodes, ..self.clone() };
+        for tensor in new.named.values_mut().chain(new.outputs.iter_mut().map(|(_, tensor)| tensor)) {
+            tensor.node = moved[tensor.node as usize];
+        }
+        new
+    }
+
+    /// Which outputs of the first `forward` nodes to make again, by what and from what.
+    fn remakeable(&self, forward: usize) -> HashMap<Tensor, (Arc<dyn Op>, Vec<Tensor>)> {
+        let read: HashSet<Tensor> =
+            self.nodes.iter().skip(forward).flat_map(|node| node.inputs.iter().copied()).collect();
+        let kept = |tensor: &Tensor| self.outputs.iter().any(|(_, output)| output == tensor);
+        let mut wanted: Vec<Tensor> =
+            read.iter().copied().filter(|t| (t.node as usize) < forward && !kept(t)).collect();
+        wanted.sort_by_key(|t| (t.node, t.output));
+        let mut made: HashMap<Tensor, (Arc<dyn Op>, Vec<Tensor>)> = HashMap::new();
+        for tensor in wanted {
+            let node = &self.nodes[tensor.node as usize];
+            let Kind::Op(op) = &node.kind else { continue };
+            let Some(remake) = op.remake(tensor.output as usize) else { continue };
+            let from = remake.from.iter().map(|source| match source {
+                RemakeInput::Input(index) => node.inputs[*index],
+                RemakeInput::Output(index) => Tensor { output: *index as u32, ..tensor },
+            });
+            let from: Vec<Tensor> = from.collect();
+            // What would only live on for this is no gain.
+            if from.iter().all(|source| read.contains(source) && !made.contains_key(source)) {
+                made.insert(tensor, (remake.op, from));
+            }
+        }
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::graph::{Array, Values};
+    use crate::kernel::Caps;
+    use crate::nn::{Style, feed_forward, gated_feed_forward};
+    use crate::ops::{self, Activation};
+    use crate::program::{Plan, Recording};
+
+    const WIDTH: usize = 8;
+    const STYLE: Style = Style { layout: ops::WeightLayout::InOut, storage: DType::F32, bias: true, lengths: None };
+
+    /// Two feed-forward layers with residuals and the gradients of their loss.
+    fn model(gated: bool) -> (Graph, usize) {
+        let mut g = Graph::new();
+        let mut x = g.input("x", [64, WIDTH], DType::F32).unwrap();
+        for layer in 0..2 {
+            let y = match gated {
+                true => gated_feed_forward(&mut g, &format!("l{layer}"), x, 32, Activation::Silu, STYLE),
+                false => {
+                    let names = [format!("l{layer}.up"), format!("l{layer}.down")];
+                    feed_forward(&mut g, [&names[0], &names[1]], x, 32, Activation::GeluTanh, STYLE)
+                }
+            };
+            x = ops::add(&mut g, x, y.unwrap()).unwrap();
+        }
+        let loss = ops::mean(&mut g, x).unwrap();
+        let weights: Vec<Tensor> = g.parameters().map(|(_, tensor)| tensor).collect();
+        let forward = g.nodes().len();
+        for (index, gradient) in g.differentiate(loss, &weights).unwrap().into_iter().enumerate() {
+            g.output(&format!("grad{index}"), gradient.unwrap()).unwrap();
+        }
+        g.output("loss", loss).unwrap();
+        (g, forward)
+    }
+
+    fn results(g: &Graph) -> Vec<Array> {
+        let mut values = Values::new();
+        for (name, tensor) in g.inputs().chain(g.parameters()) {
+            let salt = name.bytes().map(f64::from).sum::<f64>();
+            values.insert(name.into(), Array::from_fn(g.shape(tensor).clone(), |i| (i as f64 * 0.37 + salt).sin()));
+        }
+        let wanted: Vec<Tensor> = g.outputs().iter().map(|(_, t)| *t).collect();
+        g.evaluate(&values, &wanted).unwrap()
+    }
+
+    #[test]
+    fn results_stay_and_memory_shrinks() {
+        for gated in [false, true] {
+            let (plain, forward) = model(gated);
+            let again = plain.remake(forward);
+            assert_eq!(again.nodes().len(), plain.nodes().len() + 2, "{again}");
+            assert_eq!(results(&plain), results(&again));
+            let peak = |g: &Graph| {
+                let recording = Recording::new(g, &Caps::baseline()).unwrap();
+                Plan::new(&recording, &Caps::baseline()).unwrap().lower_bound
+            };
+            assert!(peak(&again) < peak(&plain), "{} against {}", peak(&again), peak(&plain));
+        }
+    }
+
+    #[test]
+    fn what_nothing_reads_backward_is_left_alone() {
+        let (plain, _) = model(false);
+        assert_eq!(plain.remake(plain.nodes().len()).to_string(), plain.to_string());
+    }
+}
