@@ -21,6 +21,10 @@ use wgformer::program::{Budget, Recording, Staging};
 use wgformer::train::{IDS, LABELS, LanguageModel, Objective, Part, StepOptions, TrainStep};
 use wgformer::{Gpu, Program, Weights, models};
 
+/// As in the `wgformer` command.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROWS: usize = 4;
 const LENGTH: usize = 64;
 
