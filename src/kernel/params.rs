@@ -1,7 +1,8 @@
 //! Parameters that a kernel reads once, in front of everything else, on drivers that compute on the CPU.
 //!
 //! Such drivers load a member of a uniform buffer within a loop again in each round, lane by lane, as they load from any
-//! buffer. A private copy lies in registers. Kernels do not know of it: they read `p` in either case.
+//! buffer. A private copy lies in registers. Kernels do not know of it: they read `p` in either case. Not in browsers, whose
+//! compilers take whatever comes from a private variable for something that differs between invocations.
 
 use super::{AdapterClass, Caps, Dispatch};
 
@@ -11,7 +12,8 @@ const UNIFORM: &str = "var<uniform> p: Params;";
 /// Has a dispatch copy its parameters first where the adapter is faster for it.
 #[must_use]
 pub fn params_first(caps: &Caps, dispatch: Dispatch) -> Dispatch {
-    Dispatch { params_first: caps.class == AdapterClass::Cpu, ..dispatch }
+    let native = !cfg!(target_arch = "wasm32");
+    Dispatch { params_first: native && caps.class == AdapterClass::Cpu, ..dispatch }
 }
 
 /// The text with its parameters copied to a private variable at the beginning of the entry point. Lines keep their numbers.
