@@ -1,6 +1,6 @@
 //! wgformer: a GPU compute engine for transformers on wgpu.
 //!
-//! A model is a [`Graph`](graph::Graph) of symbolic ops. The graph is differentiated, planned and recorded once, and
+//! A model is a [`Graph`] of symbolic ops. The graph is differentiated, planned and recorded once, and
 //! every step then only encodes and submits what was prepared, on any vendor's GPU.
 #![warn(missing_docs)]
 // They panic where nothing can be written; the command has `say`.

@@ -28,7 +28,7 @@ pub struct CrossEntropyOptions {
     pub z_loss: f32,
 }
 
-/// The mean over all rows with a label of −ln softmax(logits)[label]: a scalar.
+/// The mean over all rows with a label of `−ln softmax(logits)[label]`: a scalar.
 ///
 /// logits (…, V) f32, labels (…) i32; a negative label leaves its row out. If no row counts the loss is 0.
 ///
