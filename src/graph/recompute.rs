@@ -137,7 +137,7 @@ impl Graph {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::dtype::DType;
     use crate::graph::{Array, Values};
@@ -175,7 +175,8 @@ mod tests {
         (g, forward)
     }
 
-    fn results(g: &Graph) -> Vec<Array> {
+    /// All outputs, from inputs and parameters that depend on their names.
+    pub(in crate::graph) fn results(g: &Graph) -> Vec<Array> {
         let mut values = Values::new();
         for (name, tensor) in g.inputs().chain(g.parameters()) {
             let salt = name.len() as f64 + name.bytes().map(f64::from).sum::<f64>();
@@ -183,6 +184,12 @@ mod tests {
         }
         let wanted: Vec<Tensor> = g.outputs().iter().map(|(_, t)| *t).collect();
         g.evaluate(&values, &wanted).unwrap()
+    }
+
+    /// Bytes that are alive at once.
+    pub(in crate::graph) fn peak(g: &Graph) -> u64 {
+        let recording = Recording::new(g, &Caps::baseline()).unwrap();
+        Plan::new(&recording, &Caps::baseline()).unwrap().lower_bound
     }
 
     #[test]
@@ -193,10 +200,6 @@ mod tests {
         let again = plain.recompute(forward, &blocks).unwrap();
         assert!(again.nodes().len() > plain.nodes().len());
         assert_eq!(results(&plain), results(&again));
-        let peak = |g: &Graph| {
-            let recording = Recording::new(g, &Caps::baseline()).unwrap();
-            Plan::new(&recording, &Caps::baseline()).unwrap().lower_bound
-        };
         assert!(peak(&again) * 3 < peak(&plain) * 2, "{} against {}", peak(&again), peak(&plain));
     }
 

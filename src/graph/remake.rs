@@ -75,11 +75,9 @@ impl Graph {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::graph::{Array, Values};
-    use crate::kernel::Caps;
+    use crate::graph::recompute::tests::{peak, results};
     use crate::nn::{Style, feed_forward, gated_feed_forward};
     use crate::ops::{self, Activation};
-    use crate::program::{Plan, Recording};
 
     const WIDTH: usize = 8;
     const STYLE: Style = Style { layout: ops::WeightLayout::InOut, storage: DType::F32, bias: true, lengths: None };
@@ -108,16 +106,6 @@ mod tests {
         (g, forward)
     }
 
-    fn results(g: &Graph) -> Vec<Array> {
-        let mut values = Values::new();
-        for (name, tensor) in g.inputs().chain(g.parameters()) {
-            let salt = name.bytes().map(f64::from).sum::<f64>();
-            values.insert(name.into(), Array::from_fn(g.shape(tensor).clone(), |i| (i as f64 * 0.37 + salt).sin()));
-        }
-        let wanted: Vec<Tensor> = g.outputs().iter().map(|(_, t)| *t).collect();
-        g.evaluate(&values, &wanted).unwrap()
-    }
-
     #[test]
     fn results_stay_and_memory_shrinks() {
         for gated in [false, true] {
@@ -125,10 +113,6 @@ mod tests {
             let again = plain.remake(forward);
             assert_eq!(again.nodes().len(), plain.nodes().len() + 2, "{again}");
             assert_eq!(results(&plain), results(&again));
-            let peak = |g: &Graph| {
-                let recording = Recording::new(g, &Caps::baseline()).unwrap();
-                Plan::new(&recording, &Caps::baseline()).unwrap().lower_bound
-            };
             assert!(peak(&again) < peak(&plain), "{} against {}", peak(&again), peak(&plain));
         }
     }
