@@ -8,8 +8,8 @@
 fn place(tile: u32, rows: u32, columns: u32) -> Place {
     let across_n = (p.n + columns - 1u) / columns;
     let across_m = (p.m + rows - 1u) / rows;
-    let batch = tile / across_n / across_m;
-    let row = select(p.m, tile / across_n % across_m * rows, batch < p.batch);
+    let batch = tile / across_m / across_n;
+    let row = select(p.m, tile % across_m * rows, batch < p.batch);
     let length = min(lengths[p.first_group + min(batch, p.batch - 1u)], p.m);
-    return Place(batch, row, tile % across_n * columns, length, p.m, 0u, select(0u, p.k, row < length));
+    return Place(batch, row, tile / across_m % across_n * columns, length, p.m, 0u, select(0u, p.k, row < length));
 }

@@ -8,8 +8,8 @@
 fn place(tile: u32, rows: u32, columns: u32) -> Place {
     let across_n = (p.n + columns - 1u) / columns;
     let across_m = (p.m + rows - 1u) / rows;
-    let batch = min(tile / across_n / across_m, p.batch - 1u);
-    let row = select(p.m, tile / across_n % across_m * rows, tile / across_n / across_m < p.batch);
+    let batch = min(tile / across_m / across_n, p.batch - 1u);
+    let row = select(p.m, tile % across_m * rows, tile / across_m / across_n < p.batch);
     let group = p.first_group + batch;
-    return Place(batch, row, tile % across_n * columns, p.m, p.m, starts[group], starts[group + 1u]);
+    return Place(batch, row, tile / across_m % across_n * columns, p.m, p.m, starts[group], starts[group + 1u]);
 }

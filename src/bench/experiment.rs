@@ -210,7 +210,13 @@ pub fn learn_nesting(
     lesson: &Lesson,
     watch: &mut dyn FnMut(u64),
 ) -> Result<Learned> {
-    let task = |depth| ListOps { depth, arguments: 2..=4, length: lesson.length, structure: contender.structured };
+    let task = |depth| ListOps {
+        depth,
+        arguments: 2..=4,
+        length: lesson.length,
+        structure: contender.structured,
+        lists: true,
+    };
     let model = decoder(contender, train::listops::NAMES.len())?;
     let plain = language(&model, lesson);
     let structured = StructuredLanguageModel(plain.clone());

@@ -5,6 +5,9 @@ use crate::error::Result;
 
 /// Texels of a row.
 const WIDTH: u32 = 1024;
+/// Texels behind each row, a cache line, that nothing reads: rows of a matrix would lie a power of two apart, and share few
+/// lines of the cache.
+const PADDING: u32 = 4;
 /// Bytes of a texel: four words.
 const TEXEL: u64 = 16;
 /// Bytes of a row.
@@ -18,7 +21,7 @@ impl Gpu {
         self.scoped("a texture for operands", || {
             self.device().create_texture(&wgpu::TextureDescriptor {
                 label: Some("operands"),
-                size: wgpu::Extent3d { width: WIDTH, height, depth_or_array_layers: 1 },
+                size: wgpu::Extent3d { width: WIDTH + PADDING, height, depth_or_array_layers: 1 },
                 mip_level_count: 1,
                 sample_count: 1,
                 dimension: wgpu::TextureDimension::D2,

@@ -26,7 +26,9 @@ const LARGEST_BPE: usize = 1 << 20;
 /// Texts up to this size are encoded in one piece.
 const WHOLE: usize = 4 << 20;
 /// Longer ones in pieces of about this size.
-const PIECE: usize = 1 << 18;
+const PIECE: usize = 1 << 14;
+/// Pieces that are encoded at a time: the encoding of a character takes a hundred bytes.
+const PIECES: usize = 16;
 
 /// Roles of special tokens and the names they usually go by, for a `tokenizer.json` without its `tokenizer_config.json`.
 const ROLES: [(&str, &[&str]); 7] = [
@@ -276,8 +278,12 @@ impl Tokenizer {
             let encoding = tokenizer.encode_fast(text, false).map_err(|e| self.unusable(e))?;
             return Ok(encoding.get_ids().to_vec());
         }
-        let encodings = tokenizer.encode_batch_fast(pieces(text, PIECE), false).map_err(|e| self.unusable(e))?;
-        Ok(encodings.iter().flat_map(|e| e.get_ids().iter().copied()).collect())
+        let mut ids = Vec::new();
+        for pieces in pieces(text, PIECE).chunks(PIECES) {
+            let encodings = tokenizer.encode_batch_fast(pieces.to_vec(), false).map_err(|e| self.unusable(e))?;
+            ids.extend(encodings.iter().flat_map(|e| e.get_ids().iter().copied()));
+        }
+        Ok(ids)
     }
 
     /// The tokens of a text, or of two (question and context), with the special tokens that the model was trained with.

@@ -2,8 +2,9 @@
 //! follow the brackets for that, so the task shows whether a model uses the tree of its text, and whether what it has
 //! learnt holds at greater depth. Nangia and Bowman, 2018 (arXiv 1804.06028).
 //!
-//! A row is an expression and `=`; the label of `=` is the value, and no other token has one. Expressions are generated,
-//! not read from a file: the same task and seed give the same rows, row by row, wherever a run begins.
+//! A row is an expression and `=`; the label of `=` is the value, and no other token has one, but for closing brackets where
+//! the values of their lists are taught, too ([`ListOps::lists`]). Expressions are generated, not read from a file: the same
+//! task and seed give the same rows, row by row, wherever a run begins.
 
 use super::data::{IGNORED, below};
 use super::language::{IDS, LABELS, STRUCTURE};
@@ -99,6 +100,9 @@ pub struct ListOps {
     pub length: usize,
     /// Whether batches have the spans of the tokens, as the input [`STRUCTURE`].
     pub structure: bool,
+    /// Whether the closing bracket of each list has its value as a label in training: an answer for each operator, where
+    /// that of `=` alone says nothing of how it came about. Held-out rows ask for the value of the whole only.
+    pub lists: bool,
 }
 
 /// One row.
@@ -200,10 +204,19 @@ impl ListOps {
             let sample = samples.get(row);
             let tokens = sample.map_or(&[][..], |sample| &sample.ids);
             let known = sample.map_or(&[][..], |sample| &sample.spans);
+            let first = labels.len();
+            labels.resize(first + self.length, IGNORED);
+            if self.lists && split == Split::Train {
+                // A generated expression has a value.
+                let _ = walk(&tokens[..tokens.len().saturating_sub(1)], |at, value| {
+                    labels[first + at] = (ZERO + u32::from(value)) as i32;
+                });
+            }
+            if let Some(sample) = sample {
+                labels[first + tokens.len() - 1] = sample.label() as i32;
+            }
             for at in 0..self.length {
                 ids.push(tokens.get(at).copied().unwrap_or(PAD));
-                let label = sample.filter(|_| at + 1 == tokens.len()).map_or(IGNORED, |s| s.label() as i32);
-                labels.push(label);
                 spans.push(known.get(at).copied().unwrap_or(Span::alone(at)));
             }
         }
@@ -263,6 +276,11 @@ impl Sample {
 /// # Errors
 /// [`Error::Input`] that names the position of the token that has no place there.
 pub fn evaluate(expression: &[u32]) -> Result<u8> {
+    walk(expression, |_, _| ())
+}
+
+/// As [`evaluate`], calling `closed` with the position of each closing bracket and the value of its list.
+fn walk(expression: &[u32], mut closed: impl FnMut(usize, u8)) -> Result<u8> {
     let refuse = |at: usize, what: &str| {
         let name =
             expression.get(at).map_or("the end", |&id| NAMES.get(id as usize).copied().unwrap_or("an unknown id"));
@@ -274,7 +292,10 @@ pub fn evaluate(expression: &[u32]) -> Result<u8> {
             ZERO..FIRST_OPERATOR => (id - ZERO) as u8,
             CLOSE => match open.pop() {
                 Some((operator, values)) => match operator.apply(&values) {
-                    Some(value) => value,
+                    Some(value) => {
+                        closed(at, value);
+                        value
+                    }
                     None => return refuse(at, "closes an empty list"),
                 },
                 None => return refuse(at, "closes what was never opened"),
@@ -369,7 +390,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn task(depth: RangeInclusive<usize>, length: usize) -> ListOps {
-        ListOps { depth, arguments: 2..=5, length, structure: true }
+        ListOps { depth, arguments: 2..=5, length, structure: true, lists: false }
     }
 
     fn parse(text: &str) -> Vec<u32> {
@@ -435,14 +456,14 @@ mod tests {
 
     #[test]
     fn the_narrowest_settings_are_enough() {
-        let narrow = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, structure: false };
+        let narrow = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, structure: false, lists: false };
         narrow.check().unwrap();
         for split in [Split::Train, Split::HeldOut] {
             let values: HashSet<u8> = (0..200).map(|number| narrow.sample(0, number, split).value).collect();
             assert_eq!(values.len(), 10);
         }
         // Each level adds an operator, a bracket and a digit, and nothing else has room.
-        let deep = ListOps { depth: 6..=6, arguments: 2..=4, length: 20, structure: false };
+        let deep = ListOps { depth: 6..=6, arguments: 2..=4, length: 20, structure: false, lists: false };
         deep.check().unwrap();
         assert!((0..50).all(|number| deep.sample(0, number, Split::Train).ids.len() == 20));
     }
@@ -518,6 +539,30 @@ mod tests {
         }
         let plain = ListOps { structure: false, ..task };
         assert_eq!(ListOpsBatches::new(plain, 1, 5).unwrap().next_feeds().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn closing_brackets_may_have_the_values_of_their_lists() {
+        let task = ListOps { lists: true, ..task(1..=3, 40) };
+        let labels = numbers(&ListOpsBatches::new(task.clone(), 7, 5).unwrap().next_feeds().unwrap(), LABELS);
+        let mut lists = 0;
+        for row in 0..7 {
+            let ids = task.sample(5, row as u64, Split::Train).ids;
+            for (at, &label) in labels[row * 40..][..40].iter().enumerate() {
+                // The list that ends here is the shortest stretch up to here with as many brackets closed as opened.
+                let list = (ids.get(at) == Some(&CLOSE)).then(|| {
+                    let starts = (0..at).rev().map(|start| &ids[start..=at]);
+                    starts.filter_map(|stretch| evaluate(stretch).ok()).next().unwrap()
+                });
+                let whole = (at + 1 == ids.len()).then(|| evaluate(&ids[..at]).unwrap());
+                let value = list.or(whole);
+                assert_eq!(label, value.map_or(IGNORED, |value| (ZERO + u32::from(value)) as i32));
+                lists += usize::from(list.is_some());
+            }
+        }
+        assert!(lists > 10);
+        let held_out = numbers(&task.held_out(4, 4, 9).unwrap()[0].feeds, LABELS);
+        assert_eq!(held_out.iter().filter(|&&label| label != IGNORED).count(), 4);
     }
 
     #[test]
