@@ -11,6 +11,7 @@ use small::{decoder, gpt2, llama, mor, token, upload, weights_of};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgformer::generate::{Finish, GenerateLimits, Generator, SamplingOptions, Token};
+use wgformer::gpu::GpuOptions;
 use wgformer::graph::{Array, Values};
 use wgformer::models::{Decoder, Inputs};
 use wgformer::{DType, Gpu, Graph, Result, Weights};
@@ -19,11 +20,12 @@ fn main() {
     let mut trials = Vec::new();
     for (name, turn) in common::adapters(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
-        let tests: [(&str, Test); 4] = [
+        let tests: [(&str, Test); 5] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
             ("a stream gives the tokens of generate", streams_agree),
             ("seeds decide what is drawn", seeds_decide),
             ("refused prompts and limits", refusals),
+            ("each answer is of the weights as they are", answers_follow_the_weights),
         ];
         trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
@@ -102,6 +104,39 @@ fn streams_agree(gpu: &Gpu) -> Result<(), Failed> {
     match broken_off.iter().all(|answer| answer.tokens.len() == 1 && answer.finish == Finish::BrokenOff) {
         true => Ok(()),
         false => Err(format!("breaking off gave {broken_off:?}").into()),
+    }
+}
+
+/// Weights that change between answers, also where they are read through textures.
+fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
+    let adapter = gpu.info();
+    let found = Gpu::adapters().into_iter().find(|a| a.get_info() == *adapter).ok_or("the adapter is gone")?;
+    let gpu = Gpu::open_with(&found, &GpuOptions { texture_work: Some(0), ..GpuOptions::default() })?;
+    let model: Arc<dyn Decoder> = decoder(&llama(json!({})))?.into();
+    let limits = GenerateLimits { batch: 2, max_tokens: 32 };
+    let values = weights_of(model.as_ref())?;
+    let weights = upload(&gpu, model.as_ref(), &values)?;
+    let mut generator = Generator::new(&gpu, model.clone(), &weights, limits)?;
+    let prompts = [prompt(7), prompt(3)];
+    let answers = |generator: &mut Generator| -> Result<Vec<Vec<u32>>> {
+        let answers = generator.generate(&prompts, &SamplingOptions::greedy(12), |_| ControlFlow::Continue(()))?;
+        Ok(answers.into_iter().map(|answer| answer.tokens).collect())
+    };
+    let first = answers(&mut generator)?;
+    let names: Vec<&String> = values.keys().collect();
+    for (index, name) in names.iter().enumerate() {
+        // Turned round, which no other weight is like.
+        let mut data: Vec<f32> = values[*name].data.iter().map(|&x| x as f32).collect();
+        data.reverse();
+        if index % 2 == 0 {
+            weights.upload(name, bytemuck::cast_slice(&data))?;
+        }
+    }
+    let second = answers(&mut generator)?;
+    let fresh = answers(&mut Generator::new(&gpu, model, &weights, limits)?)?;
+    match second == fresh && second != first {
+        true => Ok(()),
+        false => Err(format!("{first:?}, then {second:?}, where a new generator says {fresh:?}").into()),
     }
 }
 

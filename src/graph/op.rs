@@ -80,7 +80,7 @@ pub trait Op: Any + Debug + Send + Sync {
 /// A way to make an output again: [`Op::remake`].
 #[derive(Clone, Debug)]
 pub struct Remake {
-    /// The op, whose only output is the one that is made.
+    /// The op, whose first output is the one that is made.
     pub op: Arc<dyn Op>,
     /// What it takes.
     pub from: Vec<RemakeInput>,

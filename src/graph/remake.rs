@@ -1,9 +1,9 @@
-//! Values that are made again for the backward pass, because keeping them costs more: what an activation gives is as large as what
-//! goes into it, which its own gradient needs in any case.
+//! Values that are made again for the backward pass, because keeping them costs more: what an activation or a norm gives is as
+//! large as what goes into it, which its own gradient needs in any case.
 
-use super::{Graph, Kind, Node, Op, RemakeInput, Tensor};
+use super::{Graph, Kind, Node, RemakeInput, Tensor};
+use crate::shape::TensorType;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 impl Graph {
     /// The same graph, in which nodes from `forward` on (the backward pass) read outputs that [`Op::remake`] can make from what
@@ -18,15 +18,10 @@ impl Graph {
         for (index, node) in self.nodes.iter().enumerate() {
             if index >= forward {
                 for tensor in &node.inputs {
-                    let (Some((op, inputs)), false) = (made.get(tensor), again.contains_key(tensor)) else { continue };
-                    let source = &self.nodes[tensor.node as usize];
+                    let (Some(node), false) = (made.get(tensor), again.contains_key(tensor)) else { continue };
                     again.insert(*tensor, Tensor { node: nodes.len() as u32, output: 0 });
-                    nodes.push(Node {
-                        kind: Kind::Op(op.clone()),
-                        inputs: inputs.iter().map(|t| Tensor { node: moved[t.node as usize], ..*t }).collect(),
-                        outputs: vec![source.outputs[tensor.output as usize].clone()],
-                        label: format!("again.{}", source.label),
-                    });
+                    let inputs = node.inputs.iter().map(|t| Tensor { node: moved[t.node as usize], ..*t }).collect();
+                    nodes.push(Node { inputs, ..node.clone() });
                 }
             }
             let input = |t: &Tensor| match again.get(t) {
@@ -44,15 +39,15 @@ impl Graph {
         new
     }
 
-    /// Which outputs of the first `forward` nodes to make again, by what and from what.
-    fn remakeable(&self, forward: usize) -> HashMap<Tensor, (Arc<dyn Op>, Vec<Tensor>)> {
+    /// Which outputs of the first `forward` nodes to make again, and the nodes that do it.
+    fn remakeable(&self, forward: usize) -> HashMap<Tensor, Node> {
         let read: HashSet<Tensor> =
             self.nodes.iter().skip(forward).flat_map(|node| node.inputs.iter().copied()).collect();
         let kept = |tensor: &Tensor| self.outputs.iter().any(|(_, output)| output == tensor);
         let mut wanted: Vec<Tensor> =
             read.iter().copied().filter(|t| (t.node as usize) < forward && !kept(t)).collect();
         wanted.sort_by_key(|t| (t.node, t.output));
-        let mut made: HashMap<Tensor, (Arc<dyn Op>, Vec<Tensor>)> = HashMap::new();
+        let mut made: HashMap<Tensor, Node> = HashMap::new();
         for tensor in wanted {
             let node = &self.nodes[tensor.node as usize];
             let Kind::Op(op) = &node.kind else { continue };
@@ -61,10 +56,15 @@ impl Graph {
                 RemakeInput::Input(index) => node.inputs[*index],
                 RemakeInput::Output(index) => Tensor { output: *index as u32, ..tensor },
             });
-            let from: Vec<Tensor> = from.collect();
-            // What would only live on for this is no gain.
-            if from.iter().all(|source| read.contains(source) && !made.contains_key(source)) {
-                made.insert(tensor, (remake.op, from));
+            let inputs: Vec<Tensor> = from.collect();
+            // What would only live on for this is no gain; a weight is there in any case.
+            let there = |t: &Tensor| matches!(self.nodes[t.node as usize].kind, Kind::Parameter(_)) || read.contains(t);
+            let types: Vec<TensorType> = inputs.iter().map(|t| self.ty(*t).clone()).collect();
+            if let Ok(outputs) = remake.op.infer(&types)
+                && inputs.iter().all(|source| there(source) && !made.contains_key(source))
+            {
+                let label = format!("again.{}", node.label);
+                made.insert(tensor, Node { kind: Kind::Op(remake.op), inputs, outputs, label });
             }
         }
         made
@@ -115,6 +115,42 @@ mod tests {
             assert_eq!(results(&plain), results(&again));
             assert!(peak(&again) < peak(&plain), "{} against {}", peak(&again), peak(&plain));
         }
+    }
+
+    #[test]
+    fn norms_are_made_again_from_what_was_normalised() {
+        let mut g = Graph::new();
+        let mut x = g.input("x", [64, WIDTH], DType::F32).unwrap();
+        let mut branch = ops::scale(&mut g, x, 0.5).unwrap();
+        for layer in 0..3 {
+            let gain = g.parameter(&format!("{layer}.gain"), [WIDTH], DType::F32).unwrap();
+            let w = g.parameter(&format!("{layer}.w"), [WIDTH, WIDTH], DType::F32).unwrap();
+            let (sum, normed) = match layer {
+                0 => {
+                    let bias = g.parameter("bias", [WIDTH], DType::F32).unwrap();
+                    ops::add_layer_norm(&mut g, x, branch, gain, Some(bias), 1e-5).unwrap()
+                }
+                1 => ops::add_rms_norm(&mut g, x, branch, gain, 1e-5).unwrap(),
+                _ => {
+                    let sum = ops::add(&mut g, x, branch).unwrap();
+                    (sum, ops::layer_norm(&mut g, sum, gain, None, 1e-5).unwrap())
+                }
+            };
+            branch = ops::matmul(&mut g, normed, w).unwrap();
+            x = sum;
+        }
+        let all = ops::add(&mut g, x, branch).unwrap();
+        let squares = ops::mul(&mut g, all, all).unwrap();
+        let loss = ops::mean(&mut g, squares).unwrap();
+        let weights: Vec<Tensor> = g.parameters().map(|(_, tensor)| tensor).collect();
+        let forward = g.nodes().len();
+        for (index, gradient) in g.differentiate(loss, &weights).unwrap().into_iter().enumerate() {
+            g.output(&format!("grad{index}"), gradient.unwrap()).unwrap();
+        }
+        let again = g.remake(forward);
+        assert_eq!(again.nodes().len(), g.nodes().len() + 3, "{again}");
+        assert_eq!(results(&g), results(&again));
+        assert!(peak(&again) < peak(&g), "{} against {}", peak(&again), peak(&g));
     }
 
     #[test]

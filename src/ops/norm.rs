@@ -3,9 +3,10 @@
 use super::rows::{self, RowVariant};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch};
 use crate::shape::TensorType;
+use std::sync::Arc;
 
 static NORM: [Kernel; 2] = [
     Kernel::new("norm_threads", include_str!("../../shaders/norm_threads.wgsl")),
@@ -176,6 +177,16 @@ impl Op for Norm {
             }
         }
         Ok(if self.residual { vec![out, stats, sum] } else { vec![out, stats] })
+    }
+
+    fn remake(&self, index: usize) -> Option<Remake> {
+        if index != 0 {
+            return None;
+        }
+        let normed = if self.residual { RemakeInput::Output(2) } else { RemakeInput::Input(0) };
+        let vectors = self.gain()..=self.gain() + usize::from(self.bias);
+        let from = std::iter::once(normed).chain(vectors.map(RemakeInput::Input)).collect();
+        Some(Remake { op: Arc::new(Self { residual: false, ..*self }), from })
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
