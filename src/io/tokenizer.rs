@@ -28,7 +28,7 @@ const WHOLE: usize = 4 << 20;
 /// Longer ones in pieces of about this size.
 const PIECE: usize = 1 << 14;
 /// Pieces that are encoded at a time: the encoding of a character takes a hundred bytes.
-const PIECES: usize = 16;
+const PIECES: usize = 8;
 
 /// Roles of special tokens and the names they usually go by, for a `tokenizer.json` without its `tokenizer_config.json`.
 const ROLES: [(&str, &[&str]); 7] = [

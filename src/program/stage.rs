@@ -1,9 +1,11 @@
 //! Which tensors are copied into textures before which dispatch, for kernels that read them through one.
 //!
-//! A few textures serve the whole step. A tensor that is still in one from an earlier dispatch is not copied again.
+//! A few textures serve the whole step. A tensor that is still in one from an earlier dispatch is not copied again, and a copy takes
+//! the place of what is read last from then on (Belady 1966), which is known.
 
 use super::{Recording, Source};
 use crate::kernel::{Access, View};
+use std::cmp::Reverse;
 
 /// Textures of one kind that a step may use: more let tensors stay for longer.
 const MOST: usize = 6;
@@ -39,8 +41,21 @@ pub struct Staging {
 
 /// What a texture holds at some point of the step.
 struct Held {
-    view: Option<View>,
+    view: View,
+    /// The dispatch that read it last.
     used: usize,
+    /// The dispatch that reads it next, before anything changes it.
+    next: Option<usize>,
+}
+
+/// A tensor to be read through a texture.
+#[derive(Clone, Copy)]
+struct Read<'a> {
+    binding: usize,
+    view: &'a View,
+    words: bool,
+    dispatch: usize,
+    next: Option<usize>,
 }
 
 impl Staging {
@@ -49,26 +64,19 @@ impl Staging {
     pub fn new(recording: &Recording) -> Self {
         let mut staging = Self::default();
         let mut held: Vec<Held> = Vec::new();
-        for (index, dispatch) in recording.dispatches.iter().enumerate() {
-            let through = dispatch.bindings.iter().enumerate().filter_map(|(binding, b)| match b.access {
-                Access::Texture(texels) => Some((binding, &b.view, texels.words)),
-                _ => None,
-            });
+        for (dispatch, reads) in reads(recording).into_iter().enumerate() {
             // What is there already first, so that no copy takes its place.
-            for (_, view, words) in through.clone() {
-                if let Some(found) = staging.find(view, words, &held) {
-                    held[found].used = index;
+            for read in &reads {
+                if let Some(found) = staging.find(read, &held) {
+                    held[found].used = dispatch;
                 }
             }
-            let stage = |(binding, view, words)| {
-                let (texture, copy) = staging.place(view, words, index, &mut held);
-                Stage { binding, texture, copy }
+            let stage = |read: &Read<'_>| {
+                let (texture, copy) = staging.place(read, &mut held);
+                Stage { binding: read.binding, texture, copy }
             };
-            let stages = through.map(stage).collect();
+            let stages = reads.iter().map(stage).collect();
             staging.stages.push(stages);
-            for written in dispatch.bindings.iter().filter(|b| !b.access.only_reads()) {
-                forget(recording, &mut held, written.view.slot);
-            }
         }
         staging
     }
@@ -80,42 +88,71 @@ impl Staging {
     }
 
     /// The texture that holds a tensor.
-    fn find(&self, view: &View, words: bool, held: &[Held]) -> Option<usize> {
-        let same = |v: &View| {
-            v.slot == view.slot && v.start == view.start && v.numel() == view.numel() && v.dtype == view.dtype
-        };
-        (0..held.len()).find(|&t| self.textures[t].words == words && held[t].view.as_ref().is_some_and(same))
+    fn find(&self, read: &Read<'_>, held: &[Held]) -> Option<usize> {
+        (0..held.len()).find(|&t| {
+            // One that nothing reads again may be of before a change.
+            let there = held[t].next.is_some_and(|next| next >= read.dispatch) || held[t].used == read.dispatch;
+            there && self.textures[t].words == read.words && same(&held[t].view, read.view)
+        })
     }
 
     /// The texture for a tensor at a dispatch, and whether it has to be copied there.
-    fn place(&mut self, view: &View, words: bool, dispatch: usize, held: &mut Vec<Held>) -> (usize, bool) {
-        if let Some(found) = self.find(view, words, held) {
+    fn place(&mut self, read: &Read<'_>, held: &mut Vec<Held>) -> (usize, bool) {
+        let Read { view, words, dispatch, next, .. } = *read;
+        if let Some(found) = self.find(read, held) {
+            held[found].next = next;
             return (found, false);
         }
         let bytes = view.bytes();
         let kind: Vec<usize> = (0..held.len()).filter(|&t| self.textures[t].words == words).collect();
-        // Of those that this dispatch does not need, the one that was not used for longest; one of about the size first.
         let suits = |t: usize| (bytes..=4 * bytes).contains(&self.textures[t].bytes);
-        let free = kind.iter().copied().filter(|&t| held[t].used < dispatch || held[t].view.is_none());
-        let oldest = free.min_by_key(|&t| (!suits(t), held[t].view.is_some(), held[t].used));
-        let found = oldest.filter(|&t| kind.len() >= MOST || (suits(t) && held[t].view.is_none()));
+        // Of those that this dispatch does not need: first what nothing reads again, then what is read last; of about the size.
+        let free = kind.iter().copied().filter(|&t| held[t].used < dispatch);
+        let worth = |t: usize| held[t].next.filter(|&next| next > dispatch);
+        let best = free.min_by_key(|&t| (worth(t).is_some(), !suits(t), worth(t).map(Reverse), self.textures[t].bytes));
+        let found = best.filter(|&t| kind.len() >= MOST || (suits(t) && worth(t).is_none()));
         let texture = found.unwrap_or_else(|| {
             self.textures.push(StageTexture { bytes, words });
-            held.push(Held { view: None, used: dispatch });
+            held.push(Held { view: view.clone(), used: dispatch, next });
             held.len() - 1
         });
         self.textures[texture].bytes = self.textures[texture].bytes.max(bytes);
-        held[texture] = Held { view: Some(view.clone()), used: dispatch };
+        held[texture] = Held { view: view.clone(), used: dispatch, next };
         (texture, true)
     }
 }
 
-/// What is in a slot has changed: copies of it are worth nothing. Weights and states may be parts of one another.
-fn forget(recording: &Recording, held: &mut [Held], slot: usize) {
+fn same(a: &View, b: &View) -> bool {
+    a.slot == b.slot && a.start == b.start && a.numel() == b.numel() && a.dtype == b.dtype
+}
+
+/// What each dispatch reads through textures, and when it is read next.
+fn reads(recording: &Recording) -> Vec<Vec<Read<'_>>> {
     let stored = |slot: usize| matches!(recording.slots[slot].source, Source::Parameter(_) | Source::State(_));
-    for h in held {
-        if h.view.as_ref().is_some_and(|v| v.slot == slot || (stored(v.slot) && stored(slot))) {
-            h.view = None;
+    // Backwards: the first read behind each dispatch with nothing written in between.
+    let mut behind: Vec<(&View, bool, usize)> = Vec::new();
+    let mut all: Vec<Vec<Read<'_>>> = Vec::with_capacity(recording.dispatches.len());
+    for (index, dispatch) in recording.dispatches.iter().enumerate().rev() {
+        for written in dispatch.bindings.iter().filter(|b| !b.access.only_reads()) {
+            // Weights and states may be parts of one another.
+            let slot = written.view.slot;
+            behind.retain(|(view, ..)| view.slot != slot && !(stored(view.slot) && stored(slot)));
         }
+        let through = dispatch.bindings.iter().enumerate().filter_map(|(binding, b)| match b.access {
+            Access::Texture(texels) => Some((binding, &b.view, texels.words)),
+            _ => None,
+        });
+        let read = |(binding, view, words)| {
+            let next = behind.iter().find(|(v, w, _)| *w == words && same(v, view)).map(|(.., next)| *next);
+            Read { binding, view, words, dispatch: index, next }
+        };
+        let reads: Vec<Read<'_>> = through.map(read).collect();
+        for read in &reads {
+            behind.retain(|(v, w, _)| *w != read.words || !same(v, read.view));
+            behind.push((read.view, read.words, index));
+        }
+        all.push(reads);
     }
+    all.reverse();
+    all
 }
