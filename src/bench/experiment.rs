@@ -131,12 +131,15 @@ pub fn recursion_contenders(length: usize) -> Vec<Contender> {
             json!({"model_type": "mor", "num_recursions": recursions, "sharing": "middle_cycle", "routing": routing});
         with(llama(8, 64, 176, length), keys)
     };
+    let loud = |recursions| with(recursive(recursions, "expert_choice"), json!({"router_alpha": 1.0}));
     contenders([
         ("unrolled, 8 layers", llama(8, 64, 176, length)),
         ("recursive, R = 2", recursive(2, "none")),
         ("recursive, R = 3", recursive(3, "none")),
         ("MoR expert choice, R = 2", recursive(2, "expert_choice")),
         ("MoR expert choice, R = 3", recursive(3, "expert_choice")),
+        ("MoR expert choice, R = 2, alpha 1", loud(2)),
+        ("MoR expert choice, R = 3, alpha 1", loud(3)),
         ("MoR token choice, R = 3", recursive(3, "token_choice")),
     ])
 }
@@ -157,7 +160,11 @@ pub fn nesting_contenders(length: usize) -> Vec<Contender> {
         ("recursive, R = 3", with(mor, json!({"routing": "none"}))),
         ("MoR, R = 3", routed.clone()),
     ]);
-    let structured = [("dense, equal operations, tree", llama(8, 64, 176, length)), ("MoR, R = 3, tree", routed)];
+    let structured = [
+        ("dense, equal parameters, tree", llama(4, 64, 176, length)),
+        ("dense, equal operations, tree", llama(8, 64, 176, length)),
+        ("MoR, R = 3, tree", routed),
+    ];
     all.extend(contenders(structured).into_iter().map(|contender| Contender { structured: true, ..contender }));
     all
 }
