@@ -6,9 +6,10 @@ use crate::shape::TensorType;
 use std::collections::{HashMap, HashSet};
 
 impl Graph {
-    /// The same graph, in which nodes from `forward` on (the backward pass) read outputs that [`Op::remake`] can make from what
-    /// the backward pass reads anyway as it makes them, right before their first use, instead of the originals, which are
-    /// free after the forward pass. Handles of nodes from `forward` on lose their meaning; named outputs keep theirs.
+    /// The same graph, in which nodes from `forward` on (the backward pass) read outputs that
+    /// [`Op::remake`](super::Op::remake) can make from what the backward pass reads anyway as it makes them, right before
+    /// their first use, instead of the originals, which are free after the forward pass. Handles of nodes from `forward` on
+    /// lose their meaning; named outputs keep theirs.
     #[must_use]
     pub fn remake(&self, forward: usize) -> Self {
         let made = self.remakeable(forward);
