@@ -101,3 +101,13 @@ fn a_tensor_that_did_not_change_is_copied_once() {
     assert_eq!(copies, [true, true, false, true]);
     assert_eq!(staging.bytes(), 2 * 256);
 }
+
+#[test]
+fn a_copy_takes_the_place_of_what_is_read_last() {
+    let reads = |slot| (vec![(slot, false, false)], None);
+    // One tensor more than there are textures; by age, each of the second round would have lost its place.
+    let recording = recording((vec![(64, 2); 7], (0..7).chain(0..5).chain([6]).map(reads).collect()));
+    let staging = Staging::new(&recording);
+    let copies = staging.stages.iter().flatten().filter(|stage| stage.copy).count();
+    assert_eq!((copies, staging.textures.len()), (7, 6));
+}
