@@ -66,11 +66,7 @@ impl Staging {
         let mut held: Vec<Held> = Vec::new();
         for (dispatch, reads) in reads(recording).into_iter().enumerate() {
             // What is there already first, so that no copy takes its place.
-            for read in &reads {
-                if let Some(found) = staging.find(read, &held) {
-                    held[found].used = dispatch;
-                }
-            }
+            held.iter_mut().filter(|h| h.next == Some(dispatch)).for_each(|h| h.used = dispatch);
             let stage = |read: &Read<'_>| {
                 let (texture, copy) = staging.place(read, &mut held);
                 Stage { binding: read.binding, texture, copy }
@@ -87,19 +83,12 @@ impl Staging {
         self.textures.iter().map(|t| t.bytes).sum()
     }
 
-    /// The texture that holds a tensor.
-    fn find(&self, read: &Read<'_>, held: &[Held]) -> Option<usize> {
-        (0..held.len()).find(|&t| {
-            // One that nothing reads again may be of before a change.
-            let there = held[t].next.is_some_and(|next| next >= read.dispatch) || held[t].used == read.dispatch;
-            there && self.textures[t].words == read.words && same(&held[t].view, read.view)
-        })
-    }
-
     /// The texture for a tensor at a dispatch, and whether it has to be copied there.
     fn place(&mut self, read: &Read<'_>, held: &mut Vec<Held>) -> (usize, bool) {
         let Read { view, words, dispatch, next, .. } = *read;
-        if let Some(found) = self.find(read, held) {
+        let there =
+            |t: &usize| held[*t].used == dispatch && self.textures[*t].words == words && same(&held[*t].view, view);
+        if let Some(found) = (0..held.len()).find(there) {
             held[found].next = next;
             return (found, false);
         }
@@ -108,9 +97,9 @@ impl Staging {
         let suits = |t: usize| (bytes..=4 * bytes).contains(&self.textures[t].bytes);
         // Of those that this dispatch does not need: first what nothing reads again, then what is read last; of about the size.
         let free = kind.iter().copied().filter(|&t| held[t].used < dispatch);
-        let worth = |t: usize| held[t].next.filter(|&next| next > dispatch);
-        let best = free.min_by_key(|&t| (worth(t).is_some(), !suits(t), worth(t).map(Reverse), self.textures[t].bytes));
-        let found = best.filter(|&t| kind.len() >= MOST || (suits(t) && worth(t).is_none()));
+        let best = free
+            .min_by_key(|&t| (held[t].next.is_some(), !suits(t), held[t].next.map(Reverse), self.textures[t].bytes));
+        let found = best.filter(|&t| kind.len() >= MOST || (suits(t) && held[t].next.is_none()));
         let texture = found.unwrap_or_else(|| {
             self.textures.push(StageTexture { bytes, words });
             held.push(Held { view: view.clone(), used: dispatch, next });
