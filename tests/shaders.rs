@@ -184,7 +184,7 @@ fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
         return Err(format!("declares the bindings {:?}, the dispatch has {}", declared.keys(), bound.len()));
     }
     for (binding, (name, access, ty)) in bound.iter().zip(declared.values()) {
-        if access.is_none() != matches!(binding.access, Access::Texture(_)) {
+        if access.is_none() != matches!(binding.access, Access::Texture { .. }) {
             return Err(format!("{name} is declared {access:?} and bound as {:?}", binding.access));
         }
         let Some(access) = access else {
@@ -207,21 +207,19 @@ fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
     Ok(())
 }
 
-/// A texture is of the adapter's kind, and has the texels that the dispatch says.
+/// A texture is of the adapter's kind, and of words.
 fn texture(launched: &Launched, ty: &TypeInner, access: Access) -> Result<(), String> {
-    let (TypeInner::Image { class, .. }, Access::Texture(texels)) = (ty, access) else {
+    let (TypeInner::Image { class, .. }, Access::Texture { storage }) = (ty, access) else {
         return Err("is no texture".into());
     };
-    let float = !texels.words;
-    let right = match (class, launched.caps.textures) {
-        (ImageClass::Storage { format, access }, Textures::Storage) => {
-            let wanted = if float { StorageFormat::Rgba32Float } else { StorageFormat::Rgba32Uint };
-            *format == wanted && *access == StorageAccess::LOAD
-        }
-        (ImageClass::Sampled { kind, multi: false }, Textures::Sampled) => (*kind == ScalarKind::Float) == float,
-        _ => false,
+    let wanted = match storage {
+        true => ImageClass::Storage { format: StorageFormat::Rgba32Uint, access: StorageAccess::LOAD },
+        false => ImageClass::Sampled { kind: ScalarKind::Uint, multi: false },
     };
-    if right { Ok(()) } else { Err(format!("{class:?} where the adapter has {:?}", launched.caps.textures)) }
+    match *class == wanted && storage == (launched.caps.textures == Textures::Storage) {
+        true => Ok(()),
+        false => Err(format!("{class:?} where the adapter has {:?}", launched.caps.textures)),
+    }
 }
 
 /// The shader files: path below `shaders/` without the ending, and text.

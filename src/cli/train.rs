@@ -63,6 +63,8 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     let tokens = tokenizer.encode(&text)?;
     check_tokens(&tokens, model.dimensions().vocabulary)?;
     let corpus = Corpus::new(&tokens, HELD_OUT)?;
+    // Training may take hours, and the text may be large.
+    drop((text, tokens));
     let files = small_files(model.as_ref(), &tokenizer)?;
     let context = options.model.context.min(model.dimensions().positions);
     let objective = LanguageModel {

@@ -1,6 +1,6 @@
 //! Compute pipelines, compiled once for each text and kept as long as the device.
 
-use super::texture::texel_format;
+use super::texture::TEXEL_FORMAT;
 use super::{Gpu, Textures};
 use crate::error::Result;
 use std::collections::HashMap;
@@ -25,10 +25,7 @@ pub(crate) enum Bound {
         read_only: bool,
     },
     /// A texture of [`Gpu::operand_texture`].
-    Texture {
-        /// Of unsigned words, not floats.
-        words: bool,
-    },
+    Texture,
 }
 
 /// A binding, and the least that it must hold, if that is known.
@@ -127,7 +124,7 @@ impl Gpu {
         let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(uniform)
             .chain(slots.iter().map(|&(bound, least)| match bound {
                 Bound::Storage { read_only } => buffer(wgpu::BufferBindingType::Storage { read_only }, least),
-                Bound::Texture { words } => self.texture_binding(words),
+                Bound::Texture => self.texture_binding(),
             }))
             .enumerate()
             .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
@@ -146,19 +143,16 @@ impl Gpu {
         })
     }
 
-    fn texture_binding(&self, words: bool) -> wgpu::BindingType {
+    fn texture_binding(&self) -> wgpu::BindingType {
         let view_dimension = wgpu::TextureViewDimension::D2;
         match self.caps().textures {
             Textures::Storage => wgpu::BindingType::StorageTexture {
                 access: wgpu::StorageTextureAccess::ReadOnly,
-                format: texel_format(words),
+                format: TEXEL_FORMAT,
                 view_dimension,
             },
             Textures::None | Textures::Sampled => wgpu::BindingType::Texture {
-                sample_type: match words {
-                    true => wgpu::TextureSampleType::Uint,
-                    false => wgpu::TextureSampleType::Float { filterable: false },
-                },
+                sample_type: wgpu::TextureSampleType::Uint,
                 view_dimension,
                 multisampled: false,
             },

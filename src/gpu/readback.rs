@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Bytes that the blocking and async reads move at once: bounds the staging memory of a large download.
-const WINDOW: u64 = 4 << 20;
+const WINDOW: u64 = 2 << 20;
 /// Windows of a large download that are in flight together.
 const WINDOWS: usize = 2;
 /// Bytes of idle staging memory that the pool keeps.

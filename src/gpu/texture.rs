@@ -10,12 +10,14 @@ const WIDTH: u32 = 1024;
 const PADDING: u32 = 4;
 /// Bytes of a texel: four words.
 const TEXEL: u64 = 16;
+/// Words, whatever they mean: kernels cast them.
+pub(super) const TEXEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
 /// Bytes of a row.
 pub(super) const TEXTURE_ROW: u64 = WIDTH as u64 * TEXEL;
 
 impl Gpu {
-    /// A texture for tensors of up to `bytes`, of four floats a texel, or of four unsigned words.
-    pub(crate) fn operand_texture(&self, bytes: u64, words: bool) -> Result<wgpu::Texture> {
+    /// A texture for tensors of up to `bytes`, of four words a texel.
+    pub(crate) fn operand_texture(&self, bytes: u64) -> Result<wgpu::Texture> {
         // A kernel may look at the texel behind the last element.
         let height = (bytes / TEXTURE_ROW + 1) as u32;
         self.scoped("a texture for operands", || {
@@ -25,7 +27,7 @@ impl Gpu {
                 mip_level_count: 1,
                 sample_count: 1,
                 dimension: wgpu::TextureDimension::D2,
-                format: texel_format(words),
+                format: TEXEL_FORMAT,
                 usage: wgpu::TextureUsages::COPY_DST
                     | match self.caps().textures {
                         super::Textures::Storage => wgpu::TextureUsages::STORAGE_BINDING,
@@ -35,10 +37,6 @@ impl Gpu {
             })
         })
     }
-}
-
-pub(super) fn texel_format(words: bool) -> wgpu::TextureFormat {
-    if words { wgpu::TextureFormat::Rgba32Uint } else { wgpu::TextureFormat::Rgba32Float }
 }
 
 /// Encodes the copy of `bytes` of a buffer from `offset` (a multiple of 16) on to the beginning of a texture, and up to 12

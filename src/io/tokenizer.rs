@@ -23,7 +23,8 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 const SMALLEST_BPE: usize = 257;
 /// The largest: merges beyond it are never trained for a model that fits a device.
 const LARGEST_BPE: usize = 1 << 20;
-/// Texts up to this size are encoded in one piece.
+/// Texts up to this size are encoded in one piece where cutting them might change tokens, and on one core: what a thread allocates
+/// once it keeps.
 const WHOLE: usize = 4 << 20;
 /// Longer ones in pieces of about this size.
 const PIECE: usize = 1 << 14;
@@ -274,13 +275,18 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.check_alphabet(text)?;
         let tokenizer = &self.inner.tokenizer;
-        if text.len() <= PIECE || (text.len() <= WHOLE && !self.inner.divisible) {
-            let encoding = tokenizer.encode_fast(text, false).map_err(|e| self.unusable(e))?;
-            return Ok(encoding.get_ids().to_vec());
-        }
+        let pieces = match text.len() <= WHOLE && !self.inner.divisible {
+            true => vec![text],
+            false => pieces(text, PIECE),
+        };
+        let at_once = if text.len() <= WHOLE { 1 } else { PIECES };
         let mut ids = Vec::new();
-        for pieces in pieces(text, PIECE).chunks(PIECES) {
-            let encodings = tokenizer.encode_batch_fast(pieces.to_vec(), false).map_err(|e| self.unusable(e))?;
+        for pieces in pieces.chunks(at_once) {
+            let encodings = match *pieces {
+                [piece] => tokenizer.encode_fast(piece, false).map(|encoding| vec![encoding]),
+                _ => tokenizer.encode_batch_fast(pieces.to_vec(), false),
+            };
+            let encodings = encodings.map_err(|e| self.unusable(e))?;
             ids.extend(encodings.iter().flat_map(|e| e.get_ids().iter().copied()));
         }
         Ok(ids)

@@ -2,7 +2,7 @@
 
 use super::params::copy_params;
 use super::textures::read_through_textures;
-use super::{Access, Dispatch, Texels};
+use super::{Access, Dispatch};
 use std::fmt::Write;
 
 /// An assembled shader.
@@ -49,9 +49,9 @@ pub fn assemble(dispatch: &Dispatch) -> ShaderText {
         }
     }
     let bindings = (1..).zip(&dispatch.bindings);
-    let textures: Vec<(u32, Texels)> = bindings
+    let textures: Vec<(u32, bool)> = bindings
         .filter_map(|(number, b)| match b.access {
-            Access::Texture(texels) => Some((number, texels)),
+            Access::Texture { storage } => Some((number, storage)),
             _ => None,
         })
         .collect();

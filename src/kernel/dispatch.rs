@@ -1,6 +1,5 @@
 //! A dispatch as plain data.
 
-use super::Texels;
 use crate::dtype::{BLOCK, DType};
 use crate::shape::Shape;
 use std::fmt;
@@ -115,7 +114,10 @@ pub enum Access {
     Read,
     /// A texture of four words a texel, into which the program copies the tensor first: drivers that compute on the CPU load
     /// from textures with vectors, and from buffers element by element.
-    Texture(Texels),
+    Texture {
+        /// A storage texture, not a sampled one.
+        storage: bool,
+    },
     /// `var<storage, read_write>`, every element of which is written before it is read.
     Write,
     /// `var<storage, read_write>`, whose old content matters.
@@ -126,7 +128,7 @@ impl Access {
     /// Whether the tensor stays as it is.
     #[must_use]
     pub fn only_reads(self) -> bool {
-        matches!(self, Self::Read | Self::Texture(_))
+        matches!(self, Self::Read | Self::Texture { .. })
     }
 }
 

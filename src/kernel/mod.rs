@@ -27,4 +27,4 @@ pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
 pub use elements::{elements, width};
 pub use launch::{Launch, Question};
 pub use params::params_first;
-pub use textures::{Texels, through_textures};
+pub use textures::through_textures;

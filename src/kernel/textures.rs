@@ -7,15 +7,6 @@ use super::{Access, Caps, Dispatch};
 use crate::gpu::Textures;
 use std::fmt::Write;
 
-/// What a texel is made of and how it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Texels {
-    /// Unsigned words, not floats.
-    pub words: bool,
-    /// Of a storage texture, not of a sampled one.
-    pub storage: bool,
-}
-
 /// How a text declares a storage binding that is only read.
 struct Declared<'a> {
     name: &'a str,
@@ -48,11 +39,8 @@ pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         let lines = || texts().flat_map(str::lines);
         let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
         let declared = declared.filter(|d| !texts().any(|text| takes_address(text, d.name)));
-        let element = declared.and_then(|d| plain(d.element, lines));
-        if let (true, true, Some(element)) = (fits, left > 0, element) {
-            let words = !matches!(element, "f32" | "vec2f" | "vec4f");
-            let storage = caps.textures == Textures::Storage;
-            dispatch.bindings[number].access = Access::Texture(Texels { words, storage });
+        if fits && left > 0 && declared.is_some_and(|d| plain(d.element, lines).is_some()) {
+            dispatch.bindings[number].access = Access::Texture { storage: caps.textures == Textures::Storage };
             left -= 1;
         }
     }
@@ -88,21 +76,21 @@ fn plain<'a, L: Iterator<Item = &'a str>>(name: &'a str, lines: impl Fn() -> L) 
     PLAIN.into_iter().find(|p| *p == plain)
 }
 
-/// The text with some of its read-only arrays (by binding) declared as textures, and reads of their elements as loads of
-/// texels. Lines keep their numbers.
+/// The text with some of its read-only arrays (by binding, and whether it is a storage texture) declared as textures, and reads of
+/// their elements as loads of texels. Lines keep their numbers.
 #[must_use]
-pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, Texels)]) -> String {
+pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, bool)]) -> String {
     let mut out = String::with_capacity(text.len() + 256 * bindings.len());
     let mut names = Vec::new();
     for line in text.lines() {
         let found =
-            bindings.iter().find_map(|(number, texels)| Some((declaration(line, *number, constants)?, *texels)));
+            bindings.iter().find_map(|(number, storage)| Some((declaration(line, *number, constants)?, *storage)));
         match found {
-            Some((declared, texels)) => {
+            Some((declared, storage)) => {
                 let binding = &line[..line.find("var<").unwrap_or(0)];
                 let element = plain(declared.element, || text.lines()).unwrap_or("f32");
                 // Writing to a string can't fail.
-                let _ = writeln!(out, "{binding}{}", texture(&declared, element, texels));
+                let _ = writeln!(out, "{binding}{}", texture(&declared, element, storage));
                 names.push(declared.name);
             }
             None => {
@@ -115,25 +103,20 @@ pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bi
 }
 
 /// The declaration of a texture in place of an array, and the function that gives an element of it.
-fn texture(declared: &Declared<'_>, element: &str, texels: Texels) -> String {
+fn texture(declared: &Declared<'_>, element: &str, storage: bool) -> String {
     let Declared { name, element: written } = declared;
-    let ty = match (texels.storage, texels.words) {
-        (true, false) => "texture_storage_2d<rgba32float, read>",
-        (true, true) => "texture_storage_2d<rgba32uint, read>",
-        (false, false) => "texture_2d<f32>",
-        (false, true) => "texture_2d<u32>",
-    };
-    let level = if texels.storage { "" } else { ", 0" };
+    let (ty, level) = if storage { ("texture_storage_2d<rgba32uint, read>", "") } else { ("texture_2d<u32>", ", 0") };
     // Texels lie in rows of 1024.
     let texel = |shift: u32| {
         let i = if shift == 0 { "i".to_owned() } else { format!("(i >> {shift}u)") };
         format!("textureLoad({name}, vec2u({i} & 1023u, {i} >> 10u){level})")
     };
     let load = match element {
-        "vec4f" | "vec4u" => format!("return {};", texel(0)),
-        "vec2f" | "vec2u" => format!("let t = {}; return select(t.xy, t.zw, (i & 1u) == 1u);", texel(1)),
-        "i32" => format!("return bitcast<i32>({}[i & 3u]);", texel(2)),
-        _ => format!("return {}[i & 3u];", texel(2)),
+        "vec4f" | "vec4u" => format!("return bitcast<{element}>({});", texel(0)),
+        "vec2f" | "vec2u" => {
+            format!("let t = {}; return bitcast<{element}>(select(t.xy, t.zw, (i & 1u) == 1u));", texel(1))
+        }
+        _ => format!("return bitcast<{element}>({}[i & 3u]);", texel(2)),
     };
     format!("var {name}: {ty}; fn element_of_{name}(i: u32) -> {written} {{ {load} }}")
 }
@@ -214,8 +197,6 @@ mod tests {
         assert!(!takes_address("let n = i & x1; let m = a & x[2]; b && x; (i & x)", "x"));
     }
 
-    const FLOATS: Texels = Texels { words: false, storage: true };
-
     #[test]
     fn reads_become_loads_and_what_is_not_one_stays() {
         let text = "alias Element = vec4f;\n\
@@ -228,19 +209,18 @@ mod tests {
                       if (i > 1u) { var x: array<f32, 4>; x[1] = f(x); }\n\
                       out[x[0].x] = x[i];\n\
                     }\n";
-        let words = Texels { words: true, storage: false };
         let constants = [("LAST", "2u".to_owned())];
-        let new = read_through_textures(text, &constants, &[(1, FLOATS), (2, words)]);
+        let new = read_through_textures(text, &constants, &[(1, true), (2, false)]);
         let lines: Vec<&str> = new.lines().collect();
         assert_eq!(
             lines[1],
-            "@group(0) @binding(1) var x: texture_storage_2d<rgba32float, read>; fn element_of_x(i: u32) -> Element { \
-             return textureLoad(x, vec2u(i & 1023u, i >> 10u)); }"
+            "@group(0) @binding(1) var x: texture_storage_2d<rgba32uint, read>; fn element_of_x(i: u32) -> Element { \
+             return bitcast<vec4f>(textureLoad(x, vec2u(i & 1023u, i >> 10u))); }"
         );
         assert_eq!(
             lines[2],
             "@group(0) @binding(LAST) var index: texture_2d<u32>; fn element_of_index(i: u32) -> u32 { \
-             return textureLoad(index, vec2u((i >> 2u) & 1023u, (i >> 2u) >> 10u), 0)[i & 3u]; }"
+             return bitcast<u32>(textureLoad(index, vec2u((i >> 2u) & 1023u, (i >> 2u) >> 10u), 0)[i & 3u]); }"
         );
         assert_eq!(lines[4], "fn f(x: array<f32, 2>) -> f32 { return x[0]; }");
         assert_eq!(lines[5], "fn g(i: u32) { // x[i]");

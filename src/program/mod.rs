@@ -19,6 +19,6 @@ pub use profile::{KernelTime, LaunchTime, PartTime, Profile};
 pub use program::Program;
 pub use record::{Recording, Slot, Source};
 pub use report::{MemoryReport, human_count};
-pub use stage::{Stage, StageTexture, Staging};
+pub use stage::{Stage, Staging};
 use tune::tune;
 pub use weights::{Entry, Weights};

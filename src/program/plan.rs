@@ -71,7 +71,7 @@ impl Plan {
 
 fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
     for dispatch in &recording.dispatches {
-        let count = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture(_))).count();
+        let count = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture { .. })).count();
         if count > caps.storage_bindings as usize {
             return Err(Error::Unsupported {
                 what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
@@ -83,7 +83,7 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
         for (index, binding) in dispatch.bindings.iter().enumerate() {
             let bytes = binding.view.bytes();
             let most = match binding.access {
-                Access::Texture(_) => caps.max_texture_bytes,
+                Access::Texture { .. } => caps.max_texture_bytes,
                 _ => caps.max_binding_bytes,
             };
             if bytes > most {

@@ -117,9 +117,8 @@ impl Program {
             });
         }
         let staging = Staging::new(&recording);
-        let textures = (staging.textures.iter())
-            .map(|texture| gpu.operand_texture(texture.bytes, texture.words))
-            .collect::<Result<Vec<_>>>()?;
+        let textures =
+            (staging.textures.iter()).map(|&bytes| gpu.operand_texture(bytes)).collect::<Result<Vec<_>>>()?;
         let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
             .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
             .collect();
@@ -423,7 +422,7 @@ fn prepare_step<'a>(
 ) -> Result<Step> {
     let shader = assemble(dispatch);
     let bound = |b: &Binding| match b.access {
-        Access::Texture(texels) => Bound::Texture { words: texels.words },
+        Access::Texture { .. } => Bound::Texture,
         access => Bound::Storage { read_only: access.only_reads() },
     };
     let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();

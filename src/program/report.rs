@@ -11,7 +11,7 @@ impl fmt::Display for Recording {
         for (index, dispatch) in self.dispatches.iter().enumerate() {
             let name = |b: &Binding| {
                 let part = if b.view.start > 0 { format!("+{}", b.view.start) } else { String::new() };
-                let how = if matches!(b.access, Access::Texture(_)) { "~" } else { "" };
+                let how = if matches!(b.access, Access::Texture { .. }) { "~" } else { "" };
                 format!("%{}{part}:{}{}{how}", b.view.slot, b.view.dtype, b.view.shape)
             };
             let side = |read: bool| -> Vec<String> {

@@ -7,17 +7,8 @@ use super::{Recording, Source};
 use crate::kernel::{Access, View};
 use std::cmp::Reverse;
 
-/// Textures of one kind that a step may use: more let tensors stay for longer.
+/// Textures that a step may use: more let tensors stay for longer.
 const MOST: usize = 6;
-
-/// A texture that tensors are copied into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StageTexture {
-    /// Bytes of the largest tensor that it takes.
-    pub bytes: u64,
-    /// Of unsigned words, not floats.
-    pub words: bool,
-}
 
 /// The way of one binding through a texture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +24,8 @@ pub struct Stage {
 /// The textures of a step, and what is copied into them before each dispatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Staging {
-    /// The textures.
-    pub textures: Vec<StageTexture>,
+    /// The textures: bytes of the largest tensor that each takes.
+    pub textures: Vec<u64>,
     /// For each dispatch, its bindings that are textures.
     pub stages: Vec<Vec<Stage>>,
 }
@@ -53,7 +44,6 @@ struct Held {
 struct Read<'a> {
     binding: usize,
     view: &'a View,
-    words: bool,
     dispatch: usize,
     next: Option<usize>,
 }
@@ -80,32 +70,29 @@ impl Staging {
     /// Bytes of all textures.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.textures.iter().map(|t| t.bytes).sum()
+        self.textures.iter().sum()
     }
 
     /// The texture for a tensor at a dispatch, and whether it has to be copied there.
     fn place(&mut self, read: &Read<'_>, held: &mut Vec<Held>) -> (usize, bool) {
-        let Read { view, words, dispatch, next, .. } = *read;
-        let there =
-            |t: &usize| held[*t].used == dispatch && self.textures[*t].words == words && same(&held[*t].view, view);
-        if let Some(found) = (0..held.len()).find(there) {
+        let Read { view, dispatch, next, .. } = *read;
+        if let Some(found) = held.iter().position(|h| h.used == dispatch && same(&h.view, view)) {
             held[found].next = next;
             return (found, false);
         }
         let bytes = view.bytes();
-        let kind: Vec<usize> = (0..held.len()).filter(|&t| self.textures[t].words == words).collect();
-        let suits = |t: usize| (bytes..=4 * bytes).contains(&self.textures[t].bytes);
+        let suits = |t: usize| (bytes..=4 * bytes).contains(&self.textures[t]);
         // Of those that this dispatch does not need: first what nothing reads again, then what is read last; of about the size.
-        let free = kind.iter().copied().filter(|&t| held[t].used < dispatch);
-        let best = free
-            .min_by_key(|&t| (held[t].next.is_some(), !suits(t), held[t].next.map(Reverse), self.textures[t].bytes));
-        let found = best.filter(|&t| kind.len() >= MOST || (suits(t) && held[t].next.is_none()));
+        let free = (0..held.len()).filter(|&t| held[t].used < dispatch);
+        let best =
+            free.min_by_key(|&t| (held[t].next.is_some(), !suits(t), held[t].next.map(Reverse), self.textures[t]));
+        let found = best.filter(|&t| held.len() >= MOST || (suits(t) && held[t].next.is_none()));
         let texture = found.unwrap_or_else(|| {
-            self.textures.push(StageTexture { bytes, words });
+            self.textures.push(bytes);
             held.push(Held { view: view.clone(), used: dispatch, next });
             held.len() - 1
         });
-        self.textures[texture].bytes = self.textures[texture].bytes.max(bytes);
+        self.textures[texture] = self.textures[texture].max(bytes);
         held[texture] = Held { view: view.clone(), used: dispatch, next };
         (texture, true)
     }
@@ -119,7 +106,7 @@ fn same(a: &View, b: &View) -> bool {
 fn reads(recording: &Recording) -> Vec<Vec<Read<'_>>> {
     let stored = |slot: usize| matches!(recording.slots[slot].source, Source::Parameter(_) | Source::State(_));
     // Backwards: the first read behind each dispatch with nothing written in between.
-    let mut behind: Vec<(&View, bool, usize)> = Vec::new();
+    let mut behind: Vec<(&View, usize)> = Vec::new();
     let mut all: Vec<Vec<Read<'_>>> = Vec::with_capacity(recording.dispatches.len());
     for (index, dispatch) in recording.dispatches.iter().enumerate().rev() {
         for written in dispatch.bindings.iter().filter(|b| !b.access.only_reads()) {
@@ -128,17 +115,17 @@ fn reads(recording: &Recording) -> Vec<Vec<Read<'_>>> {
             behind.retain(|(view, ..)| view.slot != slot && !(stored(view.slot) && stored(slot)));
         }
         let through = dispatch.bindings.iter().enumerate().filter_map(|(binding, b)| match b.access {
-            Access::Texture(texels) => Some((binding, &b.view, texels.words)),
+            Access::Texture { .. } => Some((binding, &b.view)),
             _ => None,
         });
-        let read = |(binding, view, words)| {
-            let next = behind.iter().find(|(v, w, _)| *w == words && same(v, view)).map(|(.., next)| *next);
-            Read { binding, view, words, dispatch: index, next }
+        let read = |(binding, view)| {
+            let next = behind.iter().find(|(v, _)| same(v, view)).map(|(_, next)| *next);
+            Read { binding, view, dispatch: index, next }
         };
         let reads: Vec<Read<'_>> = through.map(read).collect();
         for read in &reads {
-            behind.retain(|(v, w, _)| *w != read.words || !same(v, read.view));
-            behind.push((read.view, read.words, index));
+            behind.retain(|(v, _)| !same(v, read.view));
+            behind.push((read.view, index));
         }
         all.push(reads);
     }
