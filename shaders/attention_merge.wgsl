@@ -5,7 +5,7 @@
 // in        partials (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l   [visible]
 // out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
 // grid      one invocation for a vector of a row
-// needs     constant WIDTH (vectors of a row); snippets attention, a mask, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), SPLIT (keys of a split); snippets attention, a mask, vector1 or vector4
 // numerics  f32 throughout; splits in order
 // paper     Dao et al., Flash-Decoding, 2023
 
@@ -25,8 +25,8 @@ fn attention_merge(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let head = row % p.heads;
     let query = row / p.heads % p.queries;
     let batch = row / (p.heads * p.queries);
-    let splits = (p.keys + 63u) / 64u;
-    let used = min((row_limit(batch, query) + 63u) / 64u, splits);
+    let splits = (p.keys + SPLIT - 1u) / SPLIT;
+    let used = min((row_limit(batch, query) + SPLIT - 1u) / SPLIT, splits);
 
     var m = FAR;
     for (var i = 0u; i < used; i++) { m = max(m, found[row * splits + i].x); }

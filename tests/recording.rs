@@ -77,12 +77,13 @@ fn products_take_up_the_adds_behind_them() {
 #[test]
 fn a_value_that_was_overwritten_is_not_read() {
     let mut g = Graph::new();
-    let cache = g.state("cache", [1, 4, 1, 2], DType::F32).unwrap();
+    let caches = ["keys", "values"].map(|name| g.state(name, [1, 4, 1, 2], DType::F32).unwrap());
     let new = g.input("new", [1, 1, 1, 2], DType::F32).unwrap();
     let positions = g.input("positions", [1, 1], DType::U32).unwrap();
-    let written = ops::cache_write(&mut g, cache, new, positions).unwrap();
-    let late = ops::scale(&mut g, cache, 2.0).unwrap();
-    g.output("written", written).unwrap();
+    let (keys, values) = ops::cache_write(&mut g, caches, [new, new], positions).unwrap();
+    let late = ops::scale(&mut g, caches[1], 2.0).unwrap();
+    g.output("keys", keys).unwrap();
+    g.output("values", values).unwrap();
     g.output("late", late).unwrap();
     let error = Recording::new(&g, &Caps::baseline()).unwrap_err();
     assert!(matches!(error, Error::Graph(_)) && error.to_string().contains("after it was overwritten"), "{error}");

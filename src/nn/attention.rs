@@ -167,11 +167,9 @@ impl Attention {
         v: Tensor,
     ) -> Result<(Tensor, Tensor)> {
         let shape = [g.shape(k).dims()[0], capacity, self.heads.key_value, self.heads.width];
-        let mut write = |name: &str, new: Tensor| {
-            let cache = g.state(&format!("{prefix}.{name}"), shape, DType::F32)?;
-            ops::cache_write(g, cache, new, positions)
-        };
-        Ok((write("key_cache", k)?, write("value_cache", v)?))
+        let keys = g.state(&format!("{prefix}.key_cache"), shape, DType::F32)?;
+        let values = g.state(&format!("{prefix}.value_cache"), shape, DType::F32)?;
+        ops::cache_write(g, [keys, values], [k, v], positions)
     }
 
     /// `(B, T, heads · D)` as `(B, T, heads, D)`.

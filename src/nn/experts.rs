@@ -4,7 +4,7 @@ use super::dense::{Style, linear};
 use super::feed_forward::gated_feed_forward;
 use super::statistics::{Routed, RouterSums};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation, ExpertWeights, GateOptions, Routing, Sent};
 
@@ -103,15 +103,7 @@ pub fn expert_feed_forward(
     let (rows, width) = (shape.rows(), shape.last());
     let x = ops::reshape(g, x, [rows, width])?;
     let module = format!("{prefix}.{}", experts.names.module);
-    // A router decides by small differences: f32 whatever else is stored in.
-    let router = Style { layout: ops::WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
-    let mut logits = linear(g, &format!("{module}.gate"), x, experts.count, router)?;
-    if experts.noisy {
-        let raw = linear(g, &format!("{module}.noise"), x, experts.count, router)?;
-        if let Some(seed) = seed {
-            logits = ops::noisy_logits(g, logits, raw, seed, salt(prefix))?;
-        }
-    }
+    let logits = logits(g, prefix, x, experts, seed)?;
     let bias = match experts.biased {
         true => Some(g.parameter(&format!("{module}.gate.e_score_correction_bias"), [experts.count], DType::F32)?),
         false => None,
@@ -132,17 +124,81 @@ pub fn expert_feed_forward(
         kept = Some(routing.sorted.starts);
     }
     let sums = RouterSums::new(g, Routed::Experts, gate.scores, Sent::Slots { starts, kept }, lengths)?;
-    let stack = |g: &mut Graph, part: usize, shape: [usize; 3]| {
-        g.parameter(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, storage)
-    };
-    let (up, down) = ([experts.count, experts.inner, width], [experts.count, width, experts.inner]);
-    let weights = ExpertWeights { gate: stack(g, 0, up)?, up: stack(g, 1, up)?, down: stack(g, 2, down)? };
+    let weights = stacks(g, &module, experts, width, storage)?;
     let mut y = ops::expert_feed_forward(g, x, weights, gate.weights, &routing, activation)?;
     if let Some(shared) = experts.shared {
         y = with_shared(g, &module, (x, y), shared, activation, storage)?;
     }
     let y = ops::reshape(g, y, shape)?;
     Ok((y, Gated { scores: gate.scores, lse: gate.lse, counts, chosen, bias, sums }))
+}
+
+/// The network of experts of `x (…, C)` under `prefix` where experts choose: each takes the `⌈factor T / E⌉` of all T tokens that
+/// score highest with it ([`ops::expert_choice`]), so that a token has `factor` experts on average. And what they chose. Of rows that `mode.lengths` leaves out, nothing comes.
+///
+/// For encoders: what a token gets depends on the tokens behind it. The weights are those of [`expert_feed_forward`]; gate, capacity
+/// and bias of `experts`, by which tokens choose, are not heeded. Loads are even by themselves, so there is nothing to balance.
+///
+/// # Errors
+/// [`Error::Input`] if the factor is no positive number; those of the ops.
+pub fn expert_choice_feed_forward(
+    g: &mut Graph,
+    prefix: &str,
+    x: Tensor,
+    experts: &Experts,
+    factor: f32,
+    mode: ExpertMode,
+) -> Result<(Tensor, ops::ExpertChoice)> {
+    if !(factor > 0.0 && factor.is_finite()) {
+        let message = format!("is {factor}; it must be a positive number, 2 for two experts a token on average");
+        return Err(Error::input("factor of experts that choose", message));
+    }
+    let ExpertMode { activation, storage, seed, lengths, .. } = mode;
+    let shape = g.shape(x).clone();
+    let (rows, width) = (shape.rows(), shape.last());
+    let module = format!("{prefix}.{}", experts.names.module);
+    let flat = ops::reshape(g, x, [rows, width])?;
+    let logits = logits(g, prefix, flat, experts, seed)?;
+    let each = (f64::from(factor) * rows as f64 / experts.count as f64).ceil() as usize;
+    let mut scores = ops::softmax(g, logits)?;
+    if let Some(lengths) = lengths {
+        let [batch, times, _] = shape.expect("tokens with lengths")?;
+        let by_row = ops::reshape(g, scores, [batch, times, experts.count])?;
+        let there = ops::mask_rows(g, by_row, lengths)?;
+        scores = ops::reshape(g, there, [rows, experts.count])?;
+    }
+    let choice = ops::expert_choice_by_scores(g, scores, each.clamp(1, rows))?;
+    let weights = stacks(g, &module, experts, width, storage)?;
+    let mut y = ops::expert_choice_feed_forward(g, flat, weights, &choice, activation)?;
+    if let Some(shared) = experts.shared {
+        y = with_shared(g, &module, (flat, y), shared, activation, storage)?;
+    }
+    Ok((ops::reshape(g, y, shape)?, choice))
+}
+
+/// The router's logits (N, E), noisy if the experts want it and there is a seed.
+fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Option<Tensor>) -> Result<Tensor> {
+    let module = format!("{prefix}.{}", experts.names.module);
+    // A router decides by small differences: f32 whatever else is stored in.
+    let router = Style { layout: ops::WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
+    let logits = linear(g, &format!("{module}.gate"), x, experts.count, router)?;
+    if !experts.noisy {
+        return Ok(logits);
+    }
+    let raw = linear(g, &format!("{module}.noise"), x, experts.count, router)?;
+    match seed {
+        Some(seed) => ops::noisy_logits(g, logits, raw, seed, salt(prefix)),
+        None => Ok(logits),
+    }
+}
+
+/// The experts' weights, stacked.
+fn stacks(g: &mut Graph, module: &str, experts: &Experts, width: usize, storage: DType) -> Result<ExpertWeights> {
+    let mut stack = |part: usize, shape: [usize; 3]| {
+        g.parameter(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, storage)
+    };
+    let (up, down) = ([experts.count, experts.inner, width], [experts.count, width, experts.inner]);
+    Ok(ExpertWeights { gate: stack(0, up)?, up: stack(1, up)?, down: stack(2, down)? })
 }
 
 /// The routing without the slots that are beyond the capacity of their expert, `⌈factor T K / E⌉`.
@@ -178,4 +234,71 @@ fn with_shared(
 /// Tells the noise of layers apart.
 fn salt(prefix: &str) -> u32 {
     prefix.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Array, Values};
+    use crate::models::{Initial, initial_values};
+
+    const WIDTH: usize = 3;
+
+    fn experts(count: usize) -> Experts {
+        Experts {
+            count,
+            inner: 4,
+            gate: GateOptions::new(1),
+            shared: None,
+            capacity: None,
+            biased: false,
+            noisy: false,
+            names: ExpertNames::MIXTRAL,
+        }
+    }
+
+    fn mode(lengths: Option<Tensor>) -> ExpertMode {
+        ExpertMode { activation: Activation::Silu, storage: DType::F32, training: true, seed: None, lengths }
+    }
+
+    /// What two rows of three tokens get from three experts, two experts a token on average.
+    fn outputs(lengths: [f64; 2], change: f64) -> Result<Vec<f64>> {
+        let mut g = Graph::new();
+        let (x, there) = (g.input("x", [2, 3, WIDTH], DType::F32)?, g.input("there", [2], DType::U32)?);
+        let (y, choice) = expert_choice_feed_forward(&mut g, "layer", x, &experts(3), 2.0, mode(Some(there)))?;
+        assert_eq!(g.shape(choice.gates).dims(), [3, 4]);
+        let named = |name: &str, shape: Vec<usize>| {
+            let count = shape.iter().product();
+            Ok((name.to_owned(), Array::new(shape, initial_values(Initial::Normal(1.0), count, 3, name))?))
+        };
+        let mut values: Values =
+            g.parameters().map(|(n, t)| named(n, g.shape(t).dims().to_vec())).collect::<Result<_>>()?;
+        values.extend([named("x", vec![2, 3, WIDTH])?, ("there".into(), Array::new([2], lengths.to_vec())?)]);
+        if let Some(x) = values.get_mut("x") {
+            x.data[5 * WIDTH] += change;
+        }
+        Ok(g.evaluate(&values, &[y])?.remove(0).data)
+    }
+
+    #[test]
+    fn rows_left_out_get_nothing_and_change_nothing() -> Result<()> {
+        let all = outputs([3.0, 3.0], 0.0)?;
+        assert!(all.iter().any(|y| *y != 0.0));
+        let some = outputs([3.0, 2.0], 0.0)?;
+        assert!(some[5 * WIDTH..].iter().all(|y| *y == 0.0), "{some:?}");
+        assert!(some[..5 * WIDTH].iter().any(|y| *y != 0.0), "{some:?}");
+        assert_eq!(some, outputs([3.0, 2.0], 9.0)?);
+        assert_ne!(all, outputs([3.0, 3.0], 9.0)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_factor_is_a_positive_number() -> Result<()> {
+        let mut g = Graph::new();
+        let x = g.input("x", [4, WIDTH], DType::F32)?;
+        let refused = expert_choice_feed_forward(&mut g, "layer", x, &experts(2), f32::NAN, mode(None));
+        let message = refused.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert!(message.contains("factor of experts that choose: is NaN; it must be a positive number"), "{message}");
+        Ok(())
+    }
 }

@@ -14,7 +14,9 @@ pub use attention::{
 };
 pub use block::{BlockOutput, FeedForward, RotaryBlock};
 pub use dense::{Style, activated_linear, dropout, embedding, linear};
-pub use experts::{ExpertMode, ExpertNames, Experts, Gated, SharedExpert, expert_feed_forward};
+pub use experts::{
+    ExpertMode, ExpertNames, Experts, Gated, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
+};
 pub use feed_forward::{feed_forward, gated_feed_forward};
 pub use normalise::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub(crate) use recursion::CAPACITY_STEP;

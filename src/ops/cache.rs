@@ -8,15 +8,21 @@ use crate::shape::TensorType;
 
 static CACHE_WRITE: Kernel = Kernel::new("cache_write", include_str!("../../shaders/cache_write.wgsl"));
 
-/// `cache[b, positions[b, t]] = new[b, t]`, in place; a position outside the cache is dropped.
+/// `cache[b, positions[b, t]] = new[b, t]` for the two caches of keys and values at once, in place; a position outside is dropped.
 ///
-/// Shapes: `cache` (B, S, H, D) f32, a state; `new` (B, T, H, D) f32; `positions` (B, T) u32, distinct within a batch
-/// row. The result is the cache after the writes; nothing may read the old one any more. No gradient.
+/// Shapes: `caches` (B, S, H, D) f32, states; `new` (B, T, H, D) f32; `positions` (B, T) u32, distinct within a batch
+/// row. The results are the caches after the writes; nothing may read the old ones any more. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit.
-pub fn cache_write(g: &mut Graph, cache: Tensor, new: Tensor, positions: Tensor) -> Result<Tensor> {
-    g.apply1(CacheWrite, &[cache, new, positions])
+pub fn cache_write(
+    g: &mut Graph,
+    caches: [Tensor; 2],
+    new: [Tensor; 2],
+    positions: Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let written = g.apply(CacheWrite, &[caches[0], caches[1], new[0], new[1], positions])?;
+    Ok((written[0], written[1]))
 }
 
 /// See [`cache_write`].
@@ -29,54 +35,65 @@ impl Op for CacheWrite {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let [cache, new, positions] = inputs else {
-            return Err(Error::shape("cache_write", format!("expected 3 inputs, got {}", inputs.len())));
+        let [caches @ .., positions] = inputs else {
+            return Err(Error::shape("cache_write", "expected 5 inputs, got none"));
         };
-        let [batch, _, heads, width] = cache.shape.expect("cache_write, cache (B, S, H, D)")?;
-        let [new_batch, count, new_heads, new_width] = new.shape.expect("cache_write, new (B, T, H, D)")?;
-        if (batch, heads, width) != (new_batch, new_heads, new_width) {
+        let [keys, values, new @ ..] = caches else {
+            return Err(Error::shape("cache_write", format!("expected 5 inputs, got {}", inputs.len())));
+        };
+        let [batch, _, heads, width] = keys.shape.expect("cache_write, cache (B, S, H, D)")?;
+        if keys.dtype != DType::F32 || values != keys {
             return Err(Error::shape(
                 "cache_write",
-                format!("new is {new}, the cache {cache}: only T and S may differ"),
+                format!("the caches are {keys} and {values}, expected f32 of one shape"),
             ));
         }
-        if cache.dtype != DType::F32 || new.dtype != DType::F32 {
-            return Err(Error::shape("cache_write", format!("new is {new}, the cache {cache}, expected f32")));
+        let [_, count, _, _] = new[0].shape.expect("cache_write, new (B, T, H, D)")?;
+        let expected = TensorType::f32([batch, count, heads, width]);
+        if let Some(new) = new.iter().find(|new| **new != expected) {
+            return Err(Error::shape(
+                "cache_write",
+                format!("new is {new}, the cache {keys}: only T and S may differ"),
+            ));
         }
         let expected = TensorType::new([batch, count], DType::U32);
         if *positions != expected {
             return Err(Error::shape("cache_write", format!("positions is {positions}, expected {expected}")));
         }
-        Ok(vec![cache.clone()])
+        Ok(vec![keys.clone(), values.clone()])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let mut cache = inputs[0].clone();
-        let [batch, slots, heads, width] = cache.shape.expect("cache_write, cache")?;
-        let count = inputs[2].shape.last();
-        let row = heads * width;
-        for (b, t) in (0..batch).flat_map(|b| (0..count).map(move |t| (b, t))) {
-            let position = inputs[2].row(b)[t] as usize;
-            if position < slots {
-                let (to, from) = ((b * slots + position) * row, (b * count + t) * row);
-                cache.data[to..to + row].copy_from_slice(&inputs[1].data[from..from + row]);
+        let [keys, values, new_keys, new_values, positions] = inputs else {
+            return Err(Error::shape(self.name(), "expected 5 inputs"));
+        };
+        let written = |cache: &Array, new: &Array| {
+            let mut cache = cache.clone();
+            let [batch, slots, heads, width] = cache.shape.expect("cache_write, cache")?;
+            let (count, row) = (positions.shape.last(), heads * width);
+            for (b, t) in (0..batch).flat_map(|b| (0..count).map(move |t| (b, t))) {
+                let position = positions.row(b)[t] as usize;
+                if position < slots {
+                    let (to, from) = ((b * slots + position) * row, (b * count + t) * row);
+                    cache.data[to..to + row].copy_from_slice(&new.data[from..from + row]);
+                }
             }
-        }
-        Ok(vec![cache])
+            Ok(cache)
+        };
+        Ok(vec![written(keys, new_keys)?, written(values, new_values)?])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let (new, out) = (cx.input(1), cx.output(0));
-        let [_, slots, heads, width] = out.shape.expect("cache_write, cache")?;
-        let count = new.shape.dims()[1];
-        let elements = new.numel();
-        let dispatch = Dispatch::new(&CACHE_WRITE).read(new).read(cx.input(2)).update(out);
+        let [_, slots, heads, width] = cx.output(0).shape.expect("cache_write, cache")?;
+        let (count, elements) = (cx.input(2).shape.dims()[1], cx.input(2).numel());
+        let dispatch = Dispatch::new(&CACHE_WRITE).read(cx.input(2)).read(cx.input(3)).read(cx.input(4));
+        let dispatch = dispatch.update(cx.output(0)).update(cx.output(1));
         let dispatch = dispatch.param(elements).param(count).param(slots).param(heads * width);
         cx.dispatch(dispatch.groups_for(elements, 64))
     }
 
-    fn alias(&self, _index: usize) -> Option<Alias> {
-        Some(Alias::InPlace(0))
+    fn alias(&self, index: usize) -> Option<Alias> {
+        Some(Alias::InPlace(index))
     }
 }
 
@@ -87,23 +104,28 @@ mod tests {
     #[test]
     fn operands_that_do_not_fit_are_named() {
         let mut g = Graph::new();
-        let cache = g.state("cache", [2, 8, 3, 4], DType::F32).unwrap();
+        let caches = ["keys", "values"].map(|name| g.state(name, [2, 8, 3, 4], DType::F32).unwrap());
         let new = g.input("new", [2, 1, 3, 4], DType::F32).unwrap();
         let wide = g.input("wide", [2, 1, 3, 5], DType::F32).unwrap();
         let positions = g.input("positions", [2, 1], DType::U32).unwrap();
         let long = g.input("long", [2, 2], DType::U32).unwrap();
-        let error = cache_write(&mut g, cache, wide, positions).unwrap_err().to_string();
+        let other = g.state("other", [2, 8, 3, 5], DType::F32).unwrap();
+        let mut refused = |caches, new, positions| cache_write(&mut g, caches, new, positions).unwrap_err().to_string();
+        let error = refused(caches, [new, wide], positions);
         assert!(error.contains("new is f32[2, 1, 3, 5], the cache f32[2, 8, 3, 4]"), "{error}");
-        let error = cache_write(&mut g, cache, new, long).unwrap_err().to_string();
+        let error = refused(caches, [new, new], long);
         assert!(error.contains("positions is u32[2, 2], expected u32[2, 1]"), "{error}");
+        let error = refused([caches[0], other], [new, new], positions);
+        assert!(error.contains("the caches are f32[2, 8, 3, 4] and f32[2, 8, 3, 5]"), "{error}");
     }
 
     #[test]
     fn positions_outside_are_dropped() {
         let cache = Array::zeros([1, 2, 1, 1]);
         let new = Array::from_fn([1, 3, 1, 1], |i| i as f64 + 1.0);
+        let more = Array::from_fn([1, 3, 1, 1], |i| i as f64 + 7.0);
         let positions = Array::new([1, 3], vec![1.0, 2.0, 4294967295.0]).unwrap();
-        let out = CacheWrite.reference(&[&cache, &new, &positions]).unwrap();
-        assert_eq!(out[0].data, [0.0, 1.0]);
+        let out = CacheWrite.reference(&[&cache, &cache, &new, &more, &positions]).unwrap();
+        assert_eq!((&out[0].data[..], &out[1].data[..]), (&[0.0, 1.0][..], &[0.0, 7.0][..]));
     }
 }

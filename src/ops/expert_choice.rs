@@ -1,5 +1,8 @@
 //! Experts that choose their tokens.
 
+use super::activation::Activation;
+use super::experts::{ExpertWeights, Routing, expert_feed_forward};
+use super::index::{gather_rows, scatter_rows};
 use super::layout::reshape;
 use super::select::{Choice, SelectOptions, select};
 use super::softmax::softmax;
@@ -18,6 +21,8 @@ pub struct ExpertChoice {
     pub slots: Tensor,
     /// The weight of each slot, (E, k) f32.
     pub gates: Tensor,
+    /// How much each token likes each expert, (T, E) f32: rows sum to 1.
+    pub scores: Tensor,
 }
 
 /// Each expert takes the `k` tokens that score highest with it: `p = softmax(logits)` along the experts of (T, E) f32, and
@@ -29,16 +34,24 @@ pub struct ExpertChoice {
 /// Zhou et al., "Mixture-of-Experts with Expert Choice Routing", arXiv:2202.09368, with k = T · factor / E.
 ///
 /// # Errors
-/// [`Error::Shape`] if the logits are no f32 matrix, or k is 0 or more than T.
+/// [`Error::Shape`] if logits or scores are no f32 matrix, or k is 0 or more than T.
 pub fn expert_choice(g: &mut Graph, logits: Tensor, k: usize) -> Result<ExpertChoice> {
-    let (experts, tokens) = match (g.dtype(logits), g.shape(logits).dims()) {
+    let scores = softmax(g, logits)?;
+    expert_choice_by_scores(g, scores, k)
+}
+
+/// [`expert_choice`] by scores (T, E) that are there already: with zeros for tokens that are missing, these get nothing.
+///
+/// # Errors
+/// As [`expert_choice`].
+pub fn expert_choice_by_scores(g: &mut Graph, scores: Tensor, k: usize) -> Result<ExpertChoice> {
+    let (experts, tokens) = match (g.dtype(scores), g.shape(scores).dims()) {
         (DType::F32, &[tokens, experts]) if (1..=tokens).contains(&k) && experts > 0 => (experts, tokens),
         _ => {
-            let what = format!("{k} tokens for each expert can't be chosen by logits {}", g.ty(logits));
+            let what = format!("{k} tokens for each expert can't be chosen by scores {}", g.ty(scores));
             return Err(Error::shape("expert_choice", what));
         }
     };
-    let scores = softmax(g, logits)?;
     let columns = transpose(g, scores, &[1, 0])?;
     let chosen = select(g, columns, Choice::Top(k), &SelectOptions::default())?;
     let flat = reshape(g, columns, [experts * tokens, 1])?;
@@ -47,8 +60,39 @@ pub fn expert_choice(g: &mut Graph, logits: Tensor, k: usize) -> Result<ExpertCh
         index: reshape(g, chosen.positions, [experts * k])?,
         slots: chosen.inverse,
         gates: reshape(g, gates, [experts, k])?,
+        scores,
     })
 }
+
+/// `y[t] = Σ gates[e, j] · E_e(x[t])` over the slots (e, j) whose token is t, `E_e(x) = (f(x Wgᵀ) ⊙ (x Wuᵀ)) Wdᵀ`: x and y (T, C) f32.
+/// A token that no expert chose gets zeros.
+///
+/// Slots lie in the order of their experts already, so nothing is sorted on the way there. What is kept for the backward pass are the
+/// rows of x, (E k, C), and what goes into the activations, two tensors (E k, F).
+///
+/// # Errors
+/// [`Error::Shape`] that names the operand that does not fit.
+pub fn expert_choice_feed_forward(
+    g: &mut Graph,
+    x: Tensor,
+    experts: ExpertWeights,
+    choice: &ExpertChoice,
+    activation: Activation,
+) -> Result<Tensor> {
+    let ([tokens, _], [count, k]) = (g.shape(x).expect(NAME)?, g.shape(choice.gates).expect(NAME)?);
+    let scored = g.shape(choice.scores).rows();
+    if tokens != scored {
+        return Err(Error::shape(NAME, format!("x is {}, and the choice is of {scored} tokens", g.ty(x))));
+    }
+    // Each slot is a token of its own, with one expert.
+    let routing = Routing::even(g, count, k);
+    let rows = gather_rows(g, x, choice.index)?;
+    let weights = reshape(g, choice.gates, [count * k, 1])?;
+    let y = expert_feed_forward(g, rows, experts, weights, &routing, activation)?;
+    scatter_rows(g, y, choice.index, tokens)
+}
+
+const NAME: &str = "expert_choice_feed_forward";
 
 #[cfg(test)]
 mod tests {
@@ -75,11 +119,25 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_of_other_tokens_is_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let logits = g.input("logits", [4, 2], DType::F32)?;
+        let choice = expert_choice(&mut g, logits, 2)?;
+        let x = g.input("x", [5, 6], DType::F32)?;
+        let (up, down) = (g.input("up", [2, 3, 6], DType::F32)?, g.input("down", [2, 6, 3], DType::F32)?);
+        let weights = ExpertWeights { gate: up, up, down };
+        let refused = expert_choice_feed_forward(&mut g, x, weights, &choice, Activation::Silu);
+        let message = refused.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert_eq!(message, "expert_choice_feed_forward: x is f32[5, 6], and the choice is of 4 tokens");
+        Ok(())
+    }
+
+    #[test]
     fn more_tokens_than_there_are_can_not_be_chosen() -> Result<()> {
         let mut g = Graph::new();
         let logits = g.input("logits", [4, 2], DType::F32)?;
         let message = expert_choice(&mut g, logits, 5).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "expert_choice: 5 tokens for each expert can't be chosen by logits f32[4, 2]");
+        assert_eq!(message, "expert_choice: 5 tokens for each expert can't be chosen by scores f32[4, 2]");
         Ok(())
     }
 }

@@ -49,7 +49,7 @@ pub use detach::detach;
 pub use dropout::dropout;
 pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
 pub use embedding::embedding;
-pub use expert_choice::{ExpertChoice, expert_choice};
+pub use expert_choice::{ExpertChoice, expert_choice, expert_choice_by_scores, expert_choice_feed_forward};
 pub use experts::{ExpertWeights, GroupedLinear, Routing, expert_feed_forward, expert_output, grouped_linear, route};
 pub use gate::{Gate, GateGroups, GateOptions, GateScores, top_k_gate};
 pub use gated_add::gated_add;

@@ -239,10 +239,12 @@ fn gathered_case() -> Case {
 /// Three tokens in two batch rows go into a cache; one position is outside.
 fn cache_case() -> Case {
     let positions = [4.0, 0.0, 9.0, 1.0, 6.0, 2.0];
-    let feeds =
-        vec![Feed::normal("new", [2, 3, 3, 5]).fixed(), Feed::given("positions", [2, 3], DType::U32, positions)];
+    let new = |name| Feed::normal(name, [2, 3, 3, 5]).fixed();
+    let feeds = vec![new("keys"), new("values"), Feed::given("positions", [2, 3], DType::U32, positions)];
     Case::new("cache_write", feeds, |g, x| {
-        let cache = g.state("cache", [2, 7, 3, 5], DType::F32)?;
-        Ok(vec![ops::cache_write(g, cache, x[0], x[1])?])
+        let keys = g.state("key_cache", [2, 7, 3, 5], DType::F32)?;
+        let values = g.state("value_cache", [2, 7, 3, 5], DType::F32)?;
+        let (keys, values) = ops::cache_write(g, [keys, values], [x[0], x[1]], x[2])?;
+        Ok(vec![keys, values])
     })
 }

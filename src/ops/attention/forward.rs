@@ -3,7 +3,7 @@
 use super::backward::{Delta, GradBias, GradKv, GradQ};
 use super::reference::Scores;
 use super::setting::{Extras, Setting, by_vectors, input_types};
-use super::variant::{AttentionVariant, Kernels, SPLIT};
+use super::variant::{AttentionVariant, Kernels};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Op, Tensor};
@@ -18,8 +18,13 @@ static TILE: Kernel =
     Kernel::new("attention_forward_tile", include_str!("../../../shaders/attention_forward_tile.wgsl"));
 static SPLITS: Kernel =
     Kernel::new("attention_forward_split", include_str!("../../../shaders/attention_forward_split.wgsl"));
+static SPLIT_THREADS: Kernel = Kernel::new(
+    "attention_forward_split_threads",
+    include_str!("../../../shaders/attention_forward_split_threads.wgsl"),
+);
 static MERGE: Kernel = Kernel::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
-static KERNELS: Kernels = Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, split: Some(&SPLITS) };
+static KERNELS: Kernels =
+    Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, split: Some([&SPLITS, &SPLIT_THREADS]) };
 
 /// See [`attention`](super::attention). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
 /// Outputs: out (B, Tq, H, D) and lse (B, H, Tq), which is 1e30 for a row that sees no key.
@@ -76,17 +81,18 @@ impl Op for Attention {
             .read(cx.input(0))
             .read(cx.input(1))
             .read(cx.input(2));
-        if variant != AttentionVariant::Split {
+        let Some(split) = variant.split() else {
             let dispatch = dispatch.write(cx.output(0)).write(cx.output(1));
             return cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops));
-        }
-        let rows = [sizes.batch, sizes.queries, sizes.heads, sizes.keys.div_ceil(SPLIT)];
+        };
+        let rows = [sizes.batch, sizes.queries, sizes.heads, sizes.keys.div_ceil(split)];
         let partials = cx.scratch([&rows[..], &[sizes.width]].concat(), DType::F32);
         let found = cx.scratch([&rows[..], &[2]].concat(), DType::F32);
         let dispatch = dispatch.write(partials.clone()).write(found.clone());
         let (visible, numel) = (extras.visible.clone(), partials.numel() as u64);
         cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops))?;
-        let merge = by_vectors(&MERGE, sizes.width).read(partials).read(found).write(cx.output(0)).write(cx.output(1));
+        let merge = by_vectors(&MERGE, sizes.width).constant("SPLIT", split as u32);
+        let merge = merge.read(partials).read(found).write(cx.output(0)).write(cx.output(1));
         let vectors = cx.output(0).numel() / if sizes.width.is_multiple_of(4) { 4 } else { 1 };
         let merge = setting.finish(merge, &sizes, Extras { visible, bias: None });
         cx.dispatch(merge.groups_for(vectors, 64).flops(2 * numel))

@@ -7,9 +7,6 @@ static SHUFFLE: Snippet =
     Snippet::new("attention_shuffle", include_str!("../../../shaders/common/attention_shuffle.wgsl"));
 static TILE: Snippet = Snippet::new("attention_tile", include_str!("../../../shaders/common/attention_tile.wgsl"));
 
-/// Keys of a split.
-pub(super) const SPLIT: usize = 64;
-
 /// A way to compute attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttentionVariant {
@@ -19,13 +16,15 @@ pub enum AttentionVariant {
     Shuffle,
     /// A workgroup for 32 rows, through workgroup memory: for GPUs.
     Tile,
-    /// A workgroup for 64 keys, and a second launch that merges: for decoding. Forward only.
+    /// A workgroup for 64 keys, and a second launch that merges: for decoding on GPUs. Forward only.
     Split,
+    /// An invocation for 32 keys, and a second launch that merges: for decoding on CPU drivers. Forward only.
+    SplitThreads,
 }
 
 impl AttentionVariant {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Rows, Self::Shuffle, Self::Tile, Self::Split];
+    pub const ALL: [Self; 5] = [Self::Rows, Self::Shuffle, Self::Tile, Self::Split, Self::SplitThreads];
 
     /// Whether the adapter can run a kernel of it with so many storage bindings on these sizes.
     fn legal(self, caps: &Caps, sizes: &Sizes, bindings: usize) -> bool {
@@ -34,7 +33,7 @@ impl AttentionVariant {
             Self::Rows => true,
             Self::Shuffle => fits && sizes.width <= 128 && matches!(caps.subgroup, Some(4 | 8)),
             Self::Tile => fits,
-            Self::Split => false,
+            Self::Split | Self::SplitThreads => false,
         }
     }
 
@@ -87,7 +86,7 @@ impl AttentionVariant {
     ) -> Self {
         // Few queries are those of decoding, where nothing is dropped: the kernel for them has no dropout.
         match Self::choose_forward(setting.variant, cx.caps(), sizes, bindings) {
-            Self::Split if setting.drop.is_none() => Self::Split,
+            split @ (Self::Split | Self::SplitThreads) if setting.drop.is_none() => split,
             _ => Self::for_backward(cx, name, setting, sizes, bindings),
         }
     }
@@ -96,9 +95,19 @@ impl AttentionVariant {
     pub(super) fn choose_forward(wish: Option<Self>, caps: &Caps, sizes: &Sizes, bindings: usize) -> Self {
         let decoding = sizes.queries <= 4 && sizes.keys > 32;
         match wish {
-            Some(Self::Split) => Self::Split,
+            Some(split @ (Self::Split | Self::SplitThreads)) => split,
+            None if decoding && caps.class == AdapterClass::Cpu => Self::SplitThreads,
             None if decoding => Self::Split,
             _ => Self::choose(wish, caps, sizes, bindings),
+        }
+    }
+
+    /// Keys that the sums of are merged later, where it splits them.
+    pub(super) fn split(self) -> Option<usize> {
+        match self {
+            Self::Split => Some(64),
+            Self::SplitThreads => Some(32),
+            Self::Rows | Self::Shuffle | Self::Tile => None,
         }
     }
 }
@@ -109,10 +118,15 @@ pub(super) struct Kernels {
     pub rows: &'static Kernel,
     pub shuffle: &'static Kernel,
     pub tile: &'static Kernel,
-    pub split: Option<&'static Kernel>,
+    /// Where keys can be split: by workgroups, and by invocations.
+    pub split: Option<[&'static Kernel; 2]>,
 }
 
 impl Kernels {
+    fn splitting(&self, which: usize) -> &'static Kernel {
+        self.split.map_or(self.rows, |kernels| kernels[which])
+    }
+
     /// A launch of a variant that owns `rows` rows of each of `heads` heads: its constants and its grid.
     pub(super) fn launch(
         &self,
@@ -124,6 +138,7 @@ impl Kernels {
     ) -> Dispatch {
         let heads = sizes.batch * heads;
         let vectors = (sizes.width / 4) as u32;
+        let split = variant.split().unwrap_or(sizes.keys);
         match variant {
             AttentionVariant::Rows => {
                 let own = rows_of_invocation(caps, sizes, rows);
@@ -143,8 +158,14 @@ impl Kernels {
             }
             AttentionVariant::Split => {
                 let pack = heads_of_split(sizes);
-                let dispatch = by_vectors(self.split.unwrap_or(self.rows), sizes.width).constant("GROUP", pack as u32);
-                dispatch.groups(heads / pack * rows * sizes.keys.div_ceil(SPLIT))
+                let dispatch = by_vectors(self.splitting(0), sizes.width).constant("GROUP", pack as u32);
+                dispatch.groups(heads / pack * rows * sizes.keys.div_ceil(split))
+            }
+            AttentionVariant::SplitThreads => {
+                let lanes = caps.subgroup.unwrap_or(8);
+                let dispatch = by_vectors(self.splitting(1), sizes.width).constant("LANES", lanes);
+                let dispatch = dispatch.constant("SPLIT", split as u32);
+                dispatch.groups_for(heads * rows * sizes.keys.div_ceil(split), lanes as usize)
             }
         }
     }
@@ -194,6 +215,8 @@ mod tests {
         let gpu = Caps::baseline();
         let token = Sizes { queries: 1, ..SIZES };
         assert_eq!(AttentionVariant::choose_forward(None, &gpu, &token, 5), AttentionVariant::Split);
+        let cpu = Caps { class: AdapterClass::Cpu, ..Caps::baseline() };
+        assert_eq!(AttentionVariant::choose_forward(None, &cpu, &token, 5), AttentionVariant::SplitThreads);
         assert_eq!(AttentionVariant::choose_forward(None, &gpu, &SIZES, 5), AttentionVariant::Tile);
     }
 

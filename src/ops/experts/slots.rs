@@ -26,6 +26,23 @@ pub struct Routing {
 }
 
 impl Routing {
+    /// One slot for each of `experts · each` tokens, the first `each` of them for expert 0: known without a look at the device.
+    pub(in super::super) fn even(g: &mut Graph, experts: usize, each: usize) -> Self {
+        let slots = experts * each;
+        let mut list = |label: &str, count: usize, value: &dyn Fn(usize) -> usize| {
+            let data = (0..count).map(|i| value(i) as f64).collect();
+            g.constant(label, Array { shape: [count].into(), data }, DType::U32)
+        };
+        let order = list("slots", slots, &|i| i);
+        let sorted = SortedIndex {
+            index: list("experts", slots, &|i| i / each),
+            order,
+            starts: list("starts", experts + 1, &|e| e * each),
+            rows: experts,
+        };
+        Self { sorted, tokens: order, rows: order, token_count: slots, top_k: 1 }
+    }
+
     /// Slots, M = T K.
     #[must_use]
     pub fn slots(&self) -> usize {
