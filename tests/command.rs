@@ -213,6 +213,27 @@ fn output_that_cannot_be_written_is_an_error_and_output_that_nobody_reads_is_non
 }
 
 #[test]
+fn a_run_goes_on_with_the_options_that_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--schedule", "constant", "--warmup", "1", "--lr", "0.01", "--weight-decay", "0.3"];
+    succeed(&mut train_steps(folder.path(), "whole", 8, &options));
+    succeed(&mut train_steps(folder.path(), "parts", 4, &options));
+    let resume = |more: &[&str]| {
+        let mut command = wgformer();
+        command.args(["train", "--resume", "--out"]).arg(folder.path().join("parts")).args(more);
+        succeed(&mut command)
+    };
+    let said = resume(&["--steps", "6"]);
+    assert!(said.contains("resumed  from step 4, as it began with --batch 3 "), "{said}");
+    // And on with those that it went on with, but for what is said now.
+    resume(&["--steps", "8", "--json"]);
+    let weights = |name: &str| fs::read(folder.path().join(name).join("model/model.safetensors")).unwrap();
+    assert!(weights("parts") == weights("whole"), "the resumed run differs");
+    let said = refusal(wgformer().args(["train", "--resume", "--out"]).arg(folder.path().join("none")));
+    assert!(said.contains("give --data"), "{said}");
+}
+
+#[test]
 fn a_run_is_resumed_with_its_own_text_and_seed_only() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

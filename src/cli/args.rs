@@ -211,7 +211,7 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) common: Common,
     /// Text files to learn from; a tenth of the text is held out
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     pub(super) data: Vec<PathBuf>,
     /// Folder for checkpoints, the loss curve and the finished model
     #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
@@ -278,7 +278,7 @@ pub(super) struct TrainArgs {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 200)]
     pub(super) checkpoint_every: u64,
-    /// Go on from the newest checkpoint in the output folder
+    /// Go on from the newest checkpoint in the output folder, with the options that the run had for all that is not given now
     #[arg(long)]
     pub(super) resume: bool,
 }

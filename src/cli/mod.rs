@@ -8,6 +8,7 @@ mod devices;
 mod eval;
 mod experiment;
 mod generate;
+mod given;
 mod inspect;
 mod model;
 mod page;
@@ -22,7 +23,8 @@ mod train;
 use crate::error::{Error, Result};
 use crate::io::read_text;
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
+use given::Given;
 use say::say;
 use std::process::ExitCode;
 
@@ -34,8 +36,13 @@ const BROKEN_PIPE: u8 = 141;
 pub fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=off");
     env_logger::Builder::from_env(filter).init();
-    let cli = Cli::parse();
-    match run(&cli) {
+    let matches = Cli::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.format(&mut Cli::command()).exit(),
+    };
+    let given = matches.subcommand().map(|(_, matches)| Given::of(matches)).unwrap_or_default();
+    match run(&cli, given) {
         Ok(code) => code,
         Err(error) if say::nobody_reads(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
@@ -45,10 +52,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<ExitCode> {
+fn run(cli: &Cli, given: Given) -> Result<ExitCode> {
     match &cli.command {
         Command::Devices(options) => devices::run(options),
-        Command::Train(options) => train::run(options),
+        Command::Train(options) => train::run(options, given),
         Command::Generate(options) => generate::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Inspect(options) => inspect::run(options),

@@ -2,6 +2,7 @@
 
 use super::args::{Common, MorInit, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
+use super::given::{self, Given};
 use super::{model, plot, read_texts, say, sparse};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ const HISTORY: &str = "history.json";
 /// Checkpoints that are kept.
 const KEEP: usize = 2;
 
-pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
+pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // So does a request to terminate. A second Ctrl-C ends the process at once; checkpoints are atomic.
@@ -46,14 +47,23 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     })
     .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
 
-    let device = Device::open(&options.common)?;
-    let gpu = device.gpu.clone();
-    let text = read_texts(&options.data)?;
     let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
     let resumed = match options.resume {
         true => checkpoints.latest()?,
         false => None,
     };
+    let inherited = match &resumed {
+        Some(loaded) => given.inherit(Given::load(&loaded.path)?),
+        None => Vec::new(),
+    };
+    let merged = if inherited.is_empty() { None } else { Some(given.parse()?) };
+    let options = merged.as_ref().unwrap_or(options);
+    if options.data.is_empty() {
+        return Err(Error::input("data", "there is no run to go on with here that says which texts: give --data"));
+    }
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
+    let text = read_texts(&options.data)?;
     refuse_to_overwrite(options, &checkpoints)?;
     let origin = match (&resumed, &options.from) {
         (Some(loaded), _) => Some(loaded.path.clone()),
@@ -65,7 +75,8 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
     let corpus = Corpus::new(&tokens, HELD_OUT)?;
     // Training may take hours, and the text may be large.
     drop((text, tokens));
-    let files = small_files(model.as_ref(), &tokenizer)?;
+    let mut files = small_files(model.as_ref(), &tokenizer)?;
+    files.push((given::FILE.into(), given.to_json()?));
     let context = options.model.context.min(model.dimensions().positions);
     let objective = LanguageModel {
         model: model.clone(),
@@ -87,7 +98,7 @@ pub(super) fn run(options: &TrainArgs) -> Result<ExitCode> {
         None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
     };
     let held_out = sample_of(held_out(&corpus.held_out, options.batch, context));
-    introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some())?;
+    introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some().then_some(&inherited))?;
 
     let ends = options.minutes.map(|minutes| stop_after(minutes, stop.clone())).transpose()?;
     let history = RefCell::new(History::load(resumed.as_ref().map(|loaded| loaded.path.as_path()))?);
@@ -268,7 +279,7 @@ fn introduce(
     trainer: &Trainer,
     model: &dyn Decoder,
     corpus: &Corpus,
-    resumed: bool,
+    inherited: Option<&Vec<String>>,
 ) -> Result<()> {
     if options.common.json {
         return Ok(());
@@ -283,8 +294,9 @@ fn introduce(
     )?;
     say!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
     say!("text     {} tokens, {} held out", corpus.train.len(), corpus.held_out.len())?;
-    if resumed {
-        say!("resumed  from step {}", trainer.state().step)?;
+    if let Some(inherited) = inherited {
+        let with = if inherited.is_empty() { "" } else { ", as it began with " };
+        say!("resumed  from step {}{with}{}", trainer.state().step, inherited.join(" "))?;
     }
     Ok(())
 }

@@ -1,0 +1,136 @@
+//! The options that a run was given, kept with its checkpoints: a run that goes on does so as it began.
+
+use super::args::{Cli, Command, TrainArgs};
+use crate::error::{Error, Result};
+use crate::io::file::read_json_if_there;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, Parser};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Their file in a checkpoint.
+pub(super) const FILE: &str = "options.json";
+/// What is about one command, not about the run.
+const OF_ONE_COMMAND: [&str; 3] = ["resume", "out", "json"];
+
+/// Options of `wgformer train` by their names, with their values in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Given(BTreeMap<String, Vec<String>>);
+
+impl Given {
+    /// Those that stood on this command line.
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        let ids = matches.ids().map(|id| id.as_str());
+        let ids = ids.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
+        let words = |id: &str| {
+            argument(id)?;
+            let raw = matches.try_get_raw(id).ok().flatten()?;
+            Some((id.to_owned(), raw.map(|word| word.to_string_lossy().into_owned()).collect()))
+        };
+        Self(ids.filter_map(words).collect())
+    }
+
+    /// Those of a checkpoint; none if it is from a time before they were kept.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the file is not what this writes.
+    pub(super) fn load(checkpoint: &Path) -> Result<Self> {
+        let path = checkpoint.join(FILE);
+        let Some(value) = read_json_if_there(&path)? else { return Ok(Self::default()) };
+        serde_json::from_value(value).map_err(|e| Error::format(&path, e.to_string()))
+    }
+
+    /// As they are kept.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub(super) fn to_json(&self) -> Result<Vec<u8>> {
+        let kept = self.0.iter().filter(|(id, _)| !OF_ONE_COMMAND.contains(&id.as_str()));
+        serde_json::to_vec_pretty(&kept.collect::<BTreeMap<_, _>>()).map_err(|e| Error::input(FILE, e.to_string()))
+    }
+
+    /// Adds those of `older` that are not here, and gives them as they would be written.
+    pub(super) fn inherit(&mut self, older: Self) -> Vec<String> {
+        let new: Vec<(String, Vec<String>)> = older.0.into_iter().filter(|(id, _)| !self.0.contains_key(id)).collect();
+        let words = new.iter().flat_map(|(id, values)| written(id, values)).collect();
+        self.0.extend(new);
+        words
+    }
+
+    /// The arguments of a `wgformer train` with these options.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with what the command line would be refused for.
+    pub(super) fn parse(&self) -> Result<TrainArgs> {
+        let words = self.0.iter().flat_map(|(id, values)| written(id, values));
+        let line = ["wgformer", "train"].map(str::to_owned).into_iter().chain(words);
+        match Cli::try_parse_from(line).map(|cli| cli.command) {
+            Ok(Command::Train(options)) => Ok(*options),
+            Ok(_) => Err(Error::input(FILE, "these are not the options of a training run")),
+            Err(error) => {
+                let message = error.render().to_string();
+                let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                Err(Error::input("the options of the run with those given now", message.to_owned()))
+            }
+        }
+    }
+}
+
+/// What `wgformer train` takes under that name; groups of options have names as well.
+fn argument(id: &str) -> Option<Arg> {
+    Cli::command().find_subcommand("train")?.get_arguments().find(|arg| arg.get_id() == id).cloned()
+}
+
+/// An option as it stands on a command line.
+fn written(id: &str, values: &[String]) -> Vec<String> {
+    let arg = argument(id);
+    let name = format!("--{}", arg.as_ref().and_then(Arg::get_long).unwrap_or(id));
+    let flag = arg.is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
+    let values = values.iter().filter(|_| !flag).cloned();
+    std::iter::once(name).chain(values).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(line: &str) -> Given {
+        let words = ["wgformer", "train"].into_iter().chain(line.split_whitespace());
+        let matches = Cli::command().try_get_matches_from(words).unwrap();
+        Given::of(matches.subcommand().unwrap().1)
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_options_that_it_had_but_for_those_given_now() {
+        let first =
+            given("--data a.txt b.txt --batch 3 --lr 0.25 --recompute --out x --tokenizer bytes --dtype bf16 --json");
+        let kept: Given = serde_json::from_slice(&first.to_json().unwrap()).unwrap();
+        let mut now = given("--resume --out y --lr 0.5 --tokenizer chars");
+        let inherited = now.inherit(kept.clone());
+        assert_eq!(inherited.join(" "), "--batch 3 --data a.txt b.txt --dtype bf16 --recompute");
+        let options = now.parse().unwrap();
+        assert_eq!((options.batch, options.lr, options.recompute, options.resume), (3, 0.5, true, true));
+        assert_eq!((options.tokenizer.as_str(), options.out.as_path()), ("chars", Path::new("y")));
+        assert_eq!(options.data, [Path::new("a.txt"), Path::new("b.txt")]);
+        assert!(!options.common.json);
+        // What goes on again inherits it all.
+        let again: Given = serde_json::from_slice(&now.to_json().unwrap()).unwrap();
+        assert_eq!(again.0["lr"], ["0.5"]);
+        assert_eq!(again.0["data"], kept.0["data"]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let said = |line: &str| given(line).parse().map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        let mut now = given("--resume");
+        now.inherit(serde_json::from_str(r#"{"warp": ["9"], "data": ["a"]}"#).unwrap());
+        let message = now.parse().map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert!(message.contains("unexpected argument '--warp'"), "{message}");
+        assert_eq!(said("--data a --batch 3"), "");
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Given::load(folder.path()).unwrap(), Given::default());
+        std::fs::write(folder.path().join(FILE), "[1]").unwrap();
+        let message = Given::load(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(FILE), "{message}");
+    }
+}
