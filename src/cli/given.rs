@@ -20,7 +20,7 @@ pub(super) struct Given(BTreeMap<String, Vec<String>>);
 impl Given {
     /// Those that stood on this command line.
     pub(super) fn of(matches: &ArgMatches) -> Self {
-        let ids = matches.ids().map(|id| id.as_str());
+        let ids = matches.ids().map(clap::Id::as_str);
         let ids = ids.filter(|id| matches.value_source(id) == Some(ValueSource::CommandLine));
         let words = |id: &str| {
             argument(id)?;
@@ -43,7 +43,7 @@ impl Given {
     /// As they are kept.
     ///
     /// # Errors
-    /// None that can happen.
+    /// [`Error::Input`] if they can not be written as JSON.
     pub(super) fn to_json(&self) -> Result<Vec<u8>> {
         let kept = self.0.iter().filter(|(id, _)| !OF_ONE_COMMAND.contains(&id.as_str()));
         serde_json::to_vec_pretty(&kept.collect::<BTreeMap<_, _>>()).map_err(|e| Error::input(FILE, e.to_string()))

@@ -363,7 +363,7 @@ fn write_file(path: &Path, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> i
 fn describe(mut file: File) -> io::Result<Value> {
     let mut fingerprint = Fingerprint::new();
     let mut length = 0u64;
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 18];
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {

@@ -104,7 +104,7 @@ pub(crate) fn failed(path: &Path, error: io::Error) -> Error {
 
 /// Writes to a file and waits until it lies on the disk.
 pub(crate) fn write_synced(file: &mut File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut writer = BufWriter::with_capacity(1 << 20, &mut *file);
+    let mut writer = BufWriter::with_capacity(1 << 18, &mut *file);
     fill(&mut writer)?;
     writer.flush()?;
     drop(writer);

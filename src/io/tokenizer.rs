@@ -287,6 +287,12 @@ impl Tokenizer {
                 _ => tokenizer.encode_batch_fast(pieces.to_vec(), false),
             };
             let encodings = encodings.map_err(|e| self.unusable(e))?;
+            if ids.is_empty() {
+                // Enough if the rest is like this: a list that doubles takes three times what it ends with.
+                let (tokens, bytes) =
+                    (encodings.iter().map(tokenizers::Encoding::len).sum::<usize>(), pieces.concat().len());
+                ids.reserve_exact((text.len() as f64 / bytes.max(1) as f64 * tokens as f64 * 1.02) as usize);
+            }
             ids.extend(encodings.iter().flat_map(|e| e.get_ids().iter().copied()));
         }
         Ok(ids)

@@ -115,12 +115,12 @@ impl<'a> Launch<'a> {
     }
 
     /// Cuts `count` elements of 4 bytes into windows that one binding can hold, for ops that go over a tensor element by
-    /// element; where they are read through textures, into windows of 8 MiB at most, because the textures take memory of their own.
+    /// element; where they are read through textures, into windows of 4 MiB at most, because the textures take memory of their own.
     /// Windows begin at multiples of 4096, which keeps the offsets of whatever goes along aligned.
     #[must_use]
     pub fn windows(&self, count: usize) -> Vec<Range<usize>> {
         const GRAIN: usize = 4096;
-        const TEXTURE: u64 = 8 << 20;
+        const TEXTURE: u64 = 4 << 20;
         let bytes = match self.caps.textures {
             Textures::None => self.caps.max_binding_bytes,
             _ => self.caps.max_binding_bytes.min(TEXTURE),

@@ -15,7 +15,7 @@ mod trained;
 mod weights;
 
 pub use gpt2::Gpt2;
-pub use initialise::{Initial, initial_values};
+pub use initialise::{Initial, initial_values, initial_words};
 pub use llama::Llama;
 pub use mixture::{Mixture, MixtureFamily};
 pub use mor::{Mor, Routing, Sharing};
@@ -30,7 +30,7 @@ use crate::graph::{Array, Graph, Tensor};
 use crate::io::Config;
 use crate::nn::{Memory, RouterSums};
 use crate::ops::{self, AttentionDropout, CrossEntropyOptions, WeightLayout};
-use crate::program::{Weights, pack};
+use crate::program::Weights;
 use crate::shape::TensorType;
 use serde_json::Value;
 use std::fmt::Debug;
@@ -255,8 +255,7 @@ pub trait Decoder: Debug + Send + Sync {
     fn initialise(&self, weights: &Weights, seed: u64) -> Result<()> {
         for (name, ty) in self.parameters()? {
             weights.ensure(&name, &ty)?;
-            let values = initial_values(self.initial(&name), ty.shape.numel(), seed, &name);
-            weights.upload(&name, &pack(&values, ty.dtype))?;
+            weights.upload(&name, &initial_words(self.initial(&name), &ty, seed, &name))?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Mixtures of recursions that start from a trained Llama: Bae et al., "Relaxed Recursive Transformers", arXiv 2410.20672.
 
-use super::initialise::initial_values;
+use super::initialise::initial_words;
 use super::weights::{check_finite, matched};
 use super::{Decoder, Llama, Mor};
 use crate::dtype::DType;
@@ -90,7 +90,7 @@ pub fn recur(
             check_finite(source.name, storage, source)?;
         }
         let words = match sources.as_slice() {
-            [] if is_new(&name) => pack(&initial_values(model.initial(&name), ty.shape.numel(), seed, &name), ty.dtype),
+            [] if is_new(&name) => initial_words(model.initial(&name), &ty, seed, &name),
             [] => return Err(Error::format(folder.tensors.path(), format!("has nothing for the new model's {name}"))),
             [only] => only.to_words(ty.dtype)?,
             several => pack(&mean(several)?, ty.dtype),
