@@ -289,8 +289,8 @@ impl Tokenizer {
             let encodings = encodings.map_err(|e| self.unusable(e))?;
             if ids.is_empty() {
                 // Enough if the rest is like this: a list that doubles takes three times what it ends with.
-                let (tokens, bytes) =
-                    (encodings.iter().map(tokenizers::Encoding::len).sum::<usize>(), pieces.concat().len());
+                let tokens: usize = encodings.iter().map(tokenizers::Encoding::len).sum();
+                let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
                 ids.reserve_exact((text.len() as f64 / bytes.max(1) as f64 * tokens as f64 * 1.02) as usize);
             }
             ids.extend(encodings.iter().flat_map(|e| e.get_ids().iter().copied()));

@@ -64,7 +64,7 @@ pub struct MemoryReport {
     pub lower_bound: u64,
     /// The number of arenas.
     pub arenas: usize,
-    /// Weights that the program reads, as the store holds them.
+    /// Weights that the program reads, as the store holds them. In training they are a part of the states.
     pub parameters: u64,
     /// States.
     pub states: u64,
