@@ -119,7 +119,8 @@ impl Gpu {
         self.inner.checked
     }
 
-    /// Floating-point operations per second that programs have reached on this device; `None` before the first run.
+    /// Floating-point operations per second that programs have reached on this device; `None` before a first run that
+    /// took long enough to tell.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
         Some(f64::from_bits(self.inner.speed.load(Ordering::Relaxed))).filter(|s| *s > 0.0)

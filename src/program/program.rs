@@ -1,5 +1,6 @@
 //! A recording made ready for one device, and run.
 
+use super::cut::speed_after;
 use super::inputs::Inputs;
 use super::{Budget, MemoryReport, Plan, Recording, Source, Staging, Weights, cost, cut, pack, submissions, tune};
 use crate::error::{Error, Result};
@@ -285,10 +286,9 @@ impl Program {
     fn measure(&self, cost: f64) {
         let (gpu, start) = (self.gpu.clone(), Instant::now());
         self.gpu.queue().on_submitted_work_done(move || {
-            let speed = cost / start.elapsed().as_secs_f64().max(1e-6);
-            // A queue that was busy makes a submission look slow: the budget errs to the safe side. An average over a
-            // few submissions, because kernels differ in speed by factors.
-            gpu.measured(gpu.speed().map_or(speed, |known| 0.75 * known + 0.25 * speed));
+            if let Some(speed) = speed_after(gpu.caps(), gpu.speed(), cost, start.elapsed().as_secs_f64()) {
+                gpu.measured(speed);
+            }
         });
     }
 
