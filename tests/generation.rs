@@ -107,16 +107,23 @@ fn streams_agree(gpu: &Gpu) -> Result<(), Failed> {
     }
 }
 
-/// Weights that change between answers, also where they are read through textures.
+/// Weights that change between answers, also where they are read through textures, copied or in the weights' own memory.
 fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
     let adapter = gpu.info();
     let found = Gpu::adapters().into_iter().find(|a| a.get_info() == *adapter).ok_or("the adapter is gone")?;
-    let gpu = Gpu::open_with(&found, &GpuOptions { texture_work: Some(0), ..GpuOptions::default() })?;
+    for copied_textures in [false, true] {
+        let options = GpuOptions { texture_work: Some(0), copied_textures, ..GpuOptions::default() };
+        follows_its_weights(&Gpu::open_with(&found, &options)?)?;
+    }
+    Ok(())
+}
+
+fn follows_its_weights(gpu: &Gpu) -> Result<(), Failed> {
     let model: Arc<dyn Decoder> = decoder(&llama(json!({})))?.into();
     let limits = GenerateLimits { batch: 2, max_tokens: 32 };
     let values = weights_of(model.as_ref())?;
-    let weights = upload(&gpu, model.as_ref(), &values)?;
-    let mut generator = Generator::new(&gpu, model.clone(), &weights, limits)?;
+    let weights = upload(gpu, model.as_ref(), &values)?;
+    let mut generator = Generator::new(gpu, model.clone(), &weights, limits)?;
     let prompts = [prompt(7), prompt(3)];
     let answers = |generator: &mut Generator| -> Result<Vec<Vec<u32>>> {
         let answers = generator.generate(&prompts, &SamplingOptions::greedy(12), |_| ControlFlow::Continue(()))?;
@@ -133,7 +140,7 @@ fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
         }
     }
     let second = answers(&mut generator)?;
-    let fresh = answers(&mut Generator::new(&gpu, model, &weights, limits)?)?;
+    let fresh = answers(&mut Generator::new(gpu, model, &weights, limits)?)?;
     match second == fresh && second != first {
         true => Ok(()),
         false => Err(format!("{first:?}, then {second:?}, where a new generator says {fresh:?}").into()),

@@ -6,7 +6,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::check::{Comparison, cases};
-use wgformer::gpu::{GpuOptions, Textures};
+use wgformer::gpu::{Caps, GpuOptions, Textures};
 use wgformer::{Gpu, Result};
 
 fn main() {
@@ -34,12 +34,10 @@ fn main() {
             }
         };
         let mut devices = vec![(gpu.clone(), "")];
-        if gpu.caps().textures != Textures::None {
-            // Small tensors are read from buffers otherwise.
-            let options = GpuOptions { texture_work: Some(0), ..GpuOptions::default() };
+        if let Some((options, how)) = other_way(gpu.caps()) {
             match Gpu::open_with(&adapter, &options) {
-                Ok(gpu) => devices.push((gpu, ", textures")),
-                Err(error) => trials.push(Trial::test("a second device opens", move || Err(error.into()))),
+                Ok(gpu) => devices.push((gpu, how)),
+                Err(error) => trials.push(Trial::test(format!("a device opens{how}"), move || Err(error.into()))),
             }
         }
         // OpenGL gives up when several threads want it for long.
@@ -56,6 +54,17 @@ fn main() {
         }
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// How else than by default tensors may be read on an adapter: where others are copied into textures, small ones are read from
+/// buffers by default, and where nothing is copied none is.
+fn other_way(caps: &Caps) -> Option<(GpuOptions, &'static str)> {
+    let (work, how) = match (caps.textures, caps.shared_textures) {
+        (Textures::None, _) => return None,
+        (_, false) => (0, ", textures"),
+        (_, true) => (u64::MAX, ", buffers"),
+    };
+    Some((GpuOptions { texture_work: Some(work), ..GpuOptions::default() }, how))
 }
 
 /// A test for each adapter that the environment asks for.

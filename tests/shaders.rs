@@ -209,7 +209,7 @@ fn bindings(launched: &Launched, module: &Module) -> Result<(), String> {
 
 /// A texture is of the adapter's kind, and of words.
 fn texture(launched: &Launched, ty: &TypeInner, access: Access) -> Result<(), String> {
-    let (TypeInner::Image { class, .. }, Access::Texture { storage }) = (ty, access) else {
+    let (TypeInner::Image { class, .. }, Access::Texture { storage, .. }) = (ty, access) else {
         return Err("is no texture".into());
     };
     let wanted = match storage {

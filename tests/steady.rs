@@ -1,4 +1,5 @@
-//! A thousand training steps on every adapter of this machine: no buffer is created and the process does not grow.
+//! A thousand training steps on every adapter of this machine: no buffer is created and the process does not grow. What is dropped
+//! is freed.
 
 mod common;
 
@@ -6,9 +7,9 @@ use libtest_mimic::{Arguments, Failed};
 use serde_json::json;
 use std::sync::Arc;
 use wgformer::io::Config;
-use wgformer::ops::CrossEntropyOptions;
+use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::train::{Batches, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer};
-use wgformer::{Gpu, Weights, models};
+use wgformer::{DType, Gpu, Graph, Program, Weights, models};
 
 const STEPS: u64 = 1000;
 /// By then every pool has what it needs.
@@ -22,6 +23,7 @@ fn main() {
     let mut trials = Vec::new();
     for (name, turn) in common::adapters(&mut trials) {
         trials.push(turn.trial(format!("[{name}] {STEPS} steps without growth"), steps_without_growth));
+        trials.push(turn.trial(format!("[{name}] what is dropped is freed"), what_is_dropped_is_freed));
     }
     // One at a time: the memory that is measured is the process's.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
@@ -33,6 +35,26 @@ fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// Weights and programs of 64 MiB, one after the other.
+fn what_is_dropped_is_freed(gpu: &Gpu) -> Result<(), Failed> {
+    let mut graph = Graph::new();
+    let x = graph.parameter("x", [2048, 4096], DType::F32)?;
+    let doubled = ops::scale(&mut graph, x, 2.0)?;
+    graph.output("doubled", doubled)?;
+    let mut first = None;
+    for _ in 0..10 {
+        let weights = Weights::new(gpu);
+        let program = Program::new(gpu, &graph, &weights)?;
+        program.run()?;
+        gpu.wait(None)?;
+        drop((program, weights));
+        gpu.wait(None)?;
+        first = first.or_else(resident);
+    }
+    let grown = resident().zip(first).map_or(0, |(last, first)| last.saturating_sub(first)) >> 20;
+    if grown < 200 { Ok(()) } else { Err(format!("{grown} MiB more after nine more programs").into()) }
 }
 
 fn steps_without_growth(gpu: &Gpu) -> Result<(), Failed> {

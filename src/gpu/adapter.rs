@@ -29,7 +29,7 @@ pub struct AdapterSummary {
     pub vendor: u32,
     /// The device's number.
     pub device: u32,
-    /// What it can do when it is opened with all it has.
+    /// What it can do when it is opened with all it has. Whether textures lie in the memory of buffers is known of an open device only.
     pub caps: Caps,
 }
 

@@ -58,11 +58,14 @@ pub struct Caps {
     pub max_groups: u32,
     /// Through which textures kernels may read tensors.
     pub textures: Textures,
+    /// Whether they lie in the memory of the buffers, so that nothing is copied.
+    #[serde(default)]
+    pub shared_textures: bool,
     /// Bytes that one of them holds.
     pub max_texture_bytes: u64,
     /// How many of them one shader may have.
     pub max_textures: u32,
-    /// Elements that a dispatch must write, or operations that it must do, for the copies into textures to pay.
+    /// Elements that a dispatch must write, or operations that it must do, for the copies into textures to pay; 0 if there are none.
     pub texture_work: u64,
 }
 
@@ -84,6 +87,7 @@ impl Caps {
             offset_alignment: 256,
             max_groups: 65535,
             textures: Textures::None,
+            shared_textures: false,
             max_texture_bytes: 0,
             max_textures: 0,
             texture_work: TEXTURE_WORK,
@@ -119,6 +123,7 @@ impl Caps {
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_groups: limits.max_compute_workgroups_per_dimension,
             textures,
+            shared_textures: false,
             texture_work: TEXTURE_WORK,
             max_textures: match textures {
                 Textures::None => 0,

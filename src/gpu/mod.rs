@@ -7,6 +7,11 @@ mod fault;
 mod open;
 mod pipeline;
 mod readback;
+#[cfg(not(any(target_arch = "wasm32", target_vendor = "apple")))]
+mod shared;
+#[cfg(any(target_arch = "wasm32", target_vendor = "apple"))]
+#[path = "unshared.rs"]
+mod shared;
 mod signal;
 mod texture;
 mod timestamps;
@@ -26,10 +31,15 @@ pub use upload::Uploads;
 use crate::error::{Error, Result, human_bytes};
 use fault::Faults;
 use readback::Pool;
+use shared::SharedMemory;
 use signal::Signal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use upload::Ring;
+
+/// What buffers of tensors are used for.
+pub(crate) const TENSORS: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 /// An adapter and its device, opened by the engine or adopted from the application. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -44,6 +54,8 @@ struct Inner {
     info: wgpu::AdapterInfo,
     caps: Caps,
     faults: Arc<Faults>,
+    /// There if [`Caps::shared_textures`] says so.
+    shared: Option<SharedMemory>,
     pool: Pool,
     ring: Mutex<Ring>,
     watcher: OnceLock<mpsc::Sender<Arc<Signal>>>,
@@ -64,6 +76,7 @@ impl Inner {
         queue: wgpu::Queue,
         info: wgpu::AdapterInfo,
         caps: Caps,
+        shared: Option<SharedMemory>,
         faults: Arc<Faults>,
         checked: bool,
     ) -> Self {
@@ -73,6 +86,7 @@ impl Inner {
             info,
             caps,
             faults,
+            shared,
             pool: Pool::default(),
             ring: Mutex::default(),
             watcher: OnceLock::new(),
@@ -197,18 +211,20 @@ impl Gpu {
         if rounded > self.caps().max_buffer_bytes {
             return Err(refused(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes))));
         }
-        let created = self.scoped(&format!("buffer \"{label}\""), || {
-            self.device().create_buffer(&wgpu::BufferDescriptor {
+        let created = self.scoped(&format!("buffer \"{label}\""), || match &self.inner.shared {
+            Some(shared) if usage == TENSORS && !mapped => shared.buffer(self.device(), label, rounded),
+            _ => Ok(self.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size: rounded,
                 usage,
                 mapped_at_creation: mapped,
-            })
+            })),
         });
         let buffer = created.map_err(|error| match error {
             Error::OutOfMemory { available, .. } => refused(available),
             other => other,
         })?;
+        let buffer = buffer.map_err(|driver| refused(format!("no more ({driver})")))?;
         self.check()?;
         self.inner.buffers_created.fetch_add(1, Ordering::Relaxed);
         Ok(buffer)

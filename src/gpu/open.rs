@@ -1,6 +1,7 @@
 //! Opening a device of the engine's own, or adopting the application's.
 
 use super::fault::Faults;
+use super::shared::SharedMemory;
 use super::{Caps, Gpu, Inner};
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub struct GpuOptions {
     /// The least work (operations, or elements written) for which kernels read through textures on a driver that computes on
     /// the CPU (see [`super::Textures`]), instead of what is best. For tests: 0 is always, [`u64::MAX`] never.
     pub texture_work: Option<u64>,
+    /// Copy into textures even where they could lie in the memory of buffers ([`Caps::shared_textures`]). For tests.
+    pub copied_textures: bool,
 }
 
 impl GpuOptions {
@@ -106,7 +109,7 @@ impl Gpu {
         Self::adopt_with(device, queue, &GpuOptions::default())
     }
 
-    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] and [`GpuOptions::texture_work`] are heeded.
+    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] and those of textures are heeded.
     ///
     /// # Errors
     /// As [`Gpu::adopt`].
@@ -122,8 +125,11 @@ impl Gpu {
     fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, options: &GpuOptions) -> Self {
         let info = device.adapter_info();
         let mut caps = Caps::of(&device.limits(), device.features(), &info);
-        caps.texture_work = options.texture_work.unwrap_or(caps.texture_work);
-        Self { inner: Arc::new(Inner::new(device, queue, info, caps, faults, options.checked)) }
+        let shared = if options.copied_textures { None } else { SharedMemory::new(&device, &caps) };
+        caps.shared_textures = shared.is_some();
+        let work = if caps.shared_textures { 0 } else { caps.texture_work };
+        caps.texture_work = options.texture_work.unwrap_or(work);
+        Self { inner: Arc::new(Inner::new(device, queue, info, caps, shared, faults, options.checked)) }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Textures that hold a tensor in the order of its memory, for kernels that read it through them.
 
 use super::Gpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Texels of a row.
-const WIDTH: u32 = 1024;
+pub(super) const WIDTH: u32 = 1024;
 /// Texels behind each row, a cache line, that nothing reads: rows of a matrix would lie a power of two apart, and share few
 /// lines of the cache.
 const PADDING: u32 = 4;
@@ -16,26 +16,45 @@ pub(super) const TEXEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32
 pub(super) const TEXTURE_ROW: u64 = WIDTH as u64 * TEXEL;
 
 impl Gpu {
-    /// A texture for tensors of up to `bytes`, of four words a texel.
+    /// A texture for copies of tensors of up to `bytes`, of four words a texel.
     pub(crate) fn operand_texture(&self, bytes: u64) -> Result<wgpu::Texture> {
-        // A kernel may look at the texel behind the last element.
-        let height = (bytes / TEXTURE_ROW + 1) as u32;
-        self.scoped("a texture for operands", || {
-            self.device().create_texture(&wgpu::TextureDescriptor {
-                label: Some("operands"),
-                size: wgpu::Extent3d { width: WIDTH + PADDING, height, depth_or_array_layers: 1 },
-                mip_level_count: 1,
-                sample_count: 1,
-                dimension: wgpu::TextureDimension::D2,
-                format: TEXEL_FORMAT,
-                usage: wgpu::TextureUsages::COPY_DST
-                    | match self.caps().textures {
-                        super::Textures::Storage => wgpu::TextureUsages::STORAGE_BINDING,
-                        super::Textures::None | super::Textures::Sampled => wgpu::TextureUsages::TEXTURE_BINDING,
-                    },
-                view_formats: &[],
-            })
+        let usage = wgpu::TextureUsages::COPY_DST
+            | match self.caps().textures {
+                super::Textures::Storage => wgpu::TextureUsages::STORAGE_BINDING,
+                super::Textures::None | super::Textures::Sampled => wgpu::TextureUsages::TEXTURE_BINDING,
+            };
+        let descriptor = descriptor(WIDTH + PADDING, rows(bytes), usage);
+        self.scoped("a texture for operands", || self.device().create_texture(&descriptor))
+    }
+
+    /// A texture of `bytes` of a buffer from an offset on, with nothing copied; for [`super::Caps::shared_textures`].
+    pub(crate) fn shared_texture(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<wgpu::Texture> {
+        let what = "a texture in the memory of a buffer";
+        let shared = self.inner.shared.as_ref();
+        let texture =
+            self.scoped(what, || shared.and_then(|shared| shared.texture(self.device(), buffer, offset, bytes)))?;
+        texture.ok_or_else(|| Error::Validation {
+            what: what.into(),
+            message: format!("the driver refused one of {bytes} bytes at offset {offset}"),
         })
+    }
+}
+
+/// Rows of a texture for a tensor. A kernel may look at the texel behind the last element.
+pub(super) fn rows(bytes: u64) -> u32 {
+    (bytes / TEXTURE_ROW + 1) as u32
+}
+
+pub(super) fn descriptor(width: u32, height: u32, usage: wgpu::TextureUsages) -> wgpu::TextureDescriptor<'static> {
+    wgpu::TextureDescriptor {
+        label: Some("operands"),
+        size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+        mip_level_count: 1,
+        sample_count: 1,
+        dimension: wgpu::TextureDimension::D2,
+        format: TEXEL_FORMAT,
+        usage,
+        view_formats: &[],
     }
 }
 

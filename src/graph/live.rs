@@ -1,6 +1,7 @@
 //! Which nodes matter: those that an output, or an update of a state or parameter, depends on.
 
 use super::{Alias, Graph, Kind, Tensor};
+use std::collections::HashSet;
 
 impl Graph {
     /// For each node, whether an output, or an update of a state or parameter, depends on it.
@@ -49,6 +50,19 @@ impl Graph {
                 |output| matches!(self.alias(index, output), Some(Alias::InPlace(i)) if node.inputs[i] == tensor);
             (0..node.outputs.len()).any(changes)
         })
+    }
+
+    /// The tensors in whose memory an op updates something where it lies.
+    pub(crate) fn updated_roots(&self) -> HashSet<Tensor> {
+        let mut roots = HashSet::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for output in 0..node.outputs.len() {
+                if let Some(Alias::InPlace(input)) = self.alias(index, output) {
+                    roots.insert(self.root(node.inputs[input]));
+                }
+            }
+        }
+        roots
     }
 
     /// Whether a tensor lies in the memory of a state or parameter.

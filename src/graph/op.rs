@@ -46,6 +46,12 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// The input that output `index` is a part of, in one piece, and the part's first element. Where the adapter can bind memory from
+    /// there on and neither changes in place, nothing is copied; `launch` sees it by the output's slot.
+    fn part_of(&self, _index: usize, _inputs: &[TensorType]) -> Option<(usize, usize)> {
+        None
+    }
+
     /// Inputs that the op would like to find inside another input: the recorder has their producers write there, so
     /// that nothing is left to copy. `launch` sees that it happened by the input's slot.
     fn placements(&self) -> Vec<Placement> {

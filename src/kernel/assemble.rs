@@ -51,7 +51,7 @@ pub fn assemble(dispatch: &Dispatch) -> ShaderText {
     let bindings = (1..).zip(&dispatch.bindings);
     let textures: Vec<(u32, bool)> = bindings
         .filter_map(|(number, b)| match b.access {
-            Access::Texture { storage } => Some((number, storage)),
+            Access::Texture { storage, .. } => Some((number, storage)),
             _ => None,
         })
         .collect();

@@ -112,11 +112,13 @@ impl View {
 pub enum Access {
     /// `var<storage, read>`
     Read,
-    /// A texture of four words a texel, into which the program copies the tensor first: drivers that compute on the CPU load
-    /// from textures with vectors, and from buffers element by element.
+    /// A texture of four words a texel: drivers that compute on the CPU load from textures with vectors, and from buffers
+    /// element by element.
     Texture {
         /// A storage texture, not a sampled one.
         storage: bool,
+        /// It lies in the tensor's own memory; if not, the program copies the tensor first.
+        shared: bool,
     },
     /// `var<storage, read_write>`, every element of which is written before it is read.
     Write,

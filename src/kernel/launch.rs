@@ -123,6 +123,7 @@ impl<'a> Launch<'a> {
         const TEXTURE: u64 = 4 << 20;
         let bytes = match self.caps.textures {
             Textures::None => self.caps.max_binding_bytes,
+            _ if self.caps.shared_textures => self.caps.max_binding_bytes.min(self.caps.max_texture_bytes),
             _ => self.caps.max_binding_bytes.min(TEXTURE),
         };
         let limit = ((bytes / 4) as usize / GRAIN * GRAIN).max(GRAIN);

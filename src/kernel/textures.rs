@@ -34,13 +34,14 @@ pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         let binding = &dispatch.bindings[number];
         let fits = binding.access == Access::Read
             && binding.view.bytes() <= caps.max_texture_bytes
-            && binding.view.numel() as u64 <= 2 * work;
+            && (caps.shared_textures || binding.view.numel() as u64 <= 2 * work);
         let texts = || dispatch.snippets.iter().copied().chain([dispatch.kernel]).map(|part| part.source);
         let lines = || texts().flat_map(str::lines);
         let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
         let declared = declared.filter(|d| !texts().any(|text| takes_address(text, d.name)));
         if fits && left > 0 && declared.is_some_and(|d| plain(d.element, lines).is_some()) {
-            dispatch.bindings[number].access = Access::Texture { storage: caps.textures == Textures::Storage };
+            let (storage, shared) = (caps.textures == Textures::Storage, caps.shared_textures);
+            dispatch.bindings[number].access = Access::Texture { storage, shared };
             left -= 1;
         }
     }

@@ -184,7 +184,7 @@ impl Op for Reshape {
     }
 }
 
-/// `out[…, i, …] = x[…, start + i, …]`; gradient: [`Pad`].
+/// `out[…, i, …] = x[…, start + i, …]`; gradient: [`Pad`]. What lies in one piece in `x` may stay there.
 #[derive(Debug)]
 struct Slice {
     axis: usize,
@@ -224,8 +224,16 @@ impl Op for Slice {
         Ok(vec![out])
     }
 
+    fn part_of(&self, _index: usize, inputs: &[TensorType]) -> Option<(usize, usize)> {
+        let around = Around::of(&inputs[0].shape, self.axis);
+        (around.outer == 1).then_some((0, self.start * around.inner))
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, out) = (cx.input(0), cx.output(0));
+        if out.slot == x.slot {
+            return Ok(());
+        }
         let around = Around::of(&x.shape, self.axis);
         let (from, to) = self.windows(around);
         copy_window(cx, (x, from), (out, to), around.outer, to.pitch)
@@ -300,7 +308,7 @@ impl Op for Pad {
 
 /// The pieces of `x` along an axis; gradient: [`Concat`], a piece that no gradient reaches counting as zero.
 ///
-/// One dispatch for two or three pieces, else one a piece.
+/// One dispatch for two or three pieces, else one a piece; none for pieces that lie in one piece in `x` and can stay there.
 #[derive(Debug)]
 struct Split {
     axis: usize,
@@ -354,12 +362,20 @@ impl Op for Split {
         Ok(outputs)
     }
 
+    fn part_of(&self, index: usize, inputs: &[TensorType]) -> Option<(usize, usize)> {
+        let around = Around::of(&inputs[0].shape, self.axis);
+        (around.outer == 1).then(|| (0, self.lengths[..index].iter().sum::<usize>() * around.inner))
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let x = cx.input(0);
         let around = Around::of(&x.shape, self.axis);
         let pitch = around.extent * around.inner;
         let widths: Vec<usize> = self.lengths.iter().map(|len| len * around.inner).collect();
-        if let Some(kernel) = widths.len().checked_sub(2).and_then(|index| [&SPLIT2, &SPLIT3].get(index).copied()) {
+        let parts = (0..widths.len()).filter(|&index| cx.output(index).slot == x.slot).count();
+        if parts == 0
+            && let Some(kernel) = widths.len().checked_sub(2).and_then(|index| [&SPLIT2, &SPLIT3].get(index).copied())
+        {
             let (word, size) = widest_word(&widths);
             let count = x.numel() / size;
             let mut dispatch = Dispatch::new(kernel).snippet(word).read(x).param(count).param(pitch / size);
@@ -372,7 +388,9 @@ impl Op for Split {
         let mut start = 0;
         for (index, width) in widths.into_iter().enumerate() {
             let out = (cx.output(index), Columns { start: 0, pitch: width });
-            copy_window(cx, (x.clone(), Columns { start, pitch }), out, around.outer, width)?;
+            if out.0.slot != x.slot {
+                copy_window(cx, (x.clone(), Columns { start, pitch }), out, around.outer, width)?;
+            }
             start += width;
         }
         Ok(())

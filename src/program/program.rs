@@ -4,7 +4,7 @@ use super::cut::speed_after;
 use super::inputs::Inputs;
 use super::{Budget, MemoryReport, Plan, Recording, Source, Staging, Weights, cost, cut, pack, submissions, tune};
 use crate::error::{Error, Result};
-use crate::gpu::{Bound, Gpu, Readback, Uploads, fill_texture};
+use crate::gpu::{Bound, Gpu, Readback, TENSORS, Uploads, fill_texture};
 use crate::graph::Graph;
 use crate::kernel::{Access, Binding, Dispatch, View, assemble};
 use std::collections::HashMap;
@@ -100,10 +100,10 @@ impl Program {
     pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
         let plan = Plan::new(&recording, gpu.caps())?;
         let arenas = (plan.arenas.iter().enumerate())
-            .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, storage()))
+            .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, TENSORS))
             .collect::<Result<Vec<_>>>()?;
         let (inputs, input_offsets) = Inputs::new(&recording);
-        let input_buffer = gpu.buffer("inputs", inputs.size(), storage())?;
+        let input_buffer = gpu.buffer("inputs", inputs.size(), TENSORS)?;
         let (constants, constant_offsets) = constants(gpu, &recording)?;
         let mut memory = Vec::with_capacity(recording.slots.len());
         for (index, slot) in recording.slots.iter().enumerate() {
@@ -120,6 +120,7 @@ impl Program {
         let staging = Staging::new(&recording);
         let textures =
             (staging.textures.iter()).map(|&bytes| gpu.operand_texture(bytes)).collect::<Result<Vec<_>>>()?;
+        let mut shared = SharedViews::new();
         let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
             .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
             .collect();
@@ -130,10 +131,11 @@ impl Program {
             let dispatch = &recording.dispatches[index];
             let (offset, size) = params.blocks[number];
             let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
-            let mut step = prepare_step(gpu, index, dispatch, range.clone(), uniform, &memory, &|binding| {
-                let stage = staging.stages[index].iter().find(|stage| stage.binding == binding)?;
-                Some(&textures[stage.texture])
-            })?;
+            let mut views = shared_views(gpu, dispatch, &memory, &mut shared)?;
+            for stage in &staging.stages[index] {
+                views[stage.binding] = Some(textures[stage.texture].create_view(&Default::default()));
+            }
+            let mut step = prepare_step(gpu, index, dispatch, range.clone(), uniform, &memory, &views)?;
             // The other ranges of a dispatch that was cut find what the first one copied.
             for stage in staging.stages[index].iter().filter(|stage| stage.copy && range.start == 0) {
                 let view = &dispatch.bindings[stage.binding].view;
@@ -351,10 +353,6 @@ impl Program {
     }
 }
 
-fn storage() -> wgpu::BufferUsages {
-    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
-}
-
 /// All constants of a recording side by side in one buffer, and where each slot's lies. Equal ones are stored once.
 fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<usize, u64>)> {
     let mut bytes: Vec<u8> = Vec::new();
@@ -371,7 +369,7 @@ fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<
             offsets.insert(index, offset);
         }
     }
-    let buffer = gpu.buffer("constants", bytes.len() as u64, storage())?;
+    let buffer = gpu.buffer("constants", bytes.len() as u64, TENSORS)?;
     gpu.write(&buffer, 0, &bytes)?;
     Ok((buffer, offsets))
 }
@@ -411,14 +409,38 @@ fn place<'a>(
     Ok((buffer, base + view.dtype.bytes(view.start)))
 }
 
-fn prepare_step<'a>(
+/// Textures in the memory of buffers, by slot, first element and bytes.
+type SharedViews = HashMap<(usize, usize, u64), wgpu::TextureView>;
+
+/// For each binding of a dispatch the texture in its memory, if it is read through one.
+fn shared_views(
+    gpu: &Gpu,
+    dispatch: &Dispatch,
+    memory: &[Option<(wgpu::Buffer, u64)>],
+    known: &mut SharedViews,
+) -> Result<Vec<Option<wgpu::TextureView>>> {
+    let mut shared = |b: &Binding| -> Result<Option<wgpu::TextureView>> {
+        let (Access::Texture { shared: true, .. }, view) = (b.access, &b.view) else { return Ok(None) };
+        let key = (view.slot, view.start, view.bytes());
+        if let Some(found) = known.get(&key) {
+            return Ok(Some(found.clone()));
+        }
+        let (buffer, offset) = place(dispatch, view, memory)?;
+        let made = gpu.shared_texture(buffer, offset, view.bytes())?.create_view(&Default::default());
+        known.insert(key, made.clone());
+        Ok(Some(made))
+    };
+    dispatch.bindings.iter().map(&mut shared).collect()
+}
+
+fn prepare_step(
     gpu: &Gpu,
     index: usize,
     dispatch: &Dispatch,
     range: Range<u32>,
     uniform: wgpu::BufferBinding<'_>,
     memory: &[Option<(wgpu::Buffer, u64)>],
-    texture: &dyn Fn(usize) -> Option<&'a wgpu::Texture>,
+    textures: &[Option<wgpu::TextureView>],
 ) -> Result<Step> {
     let shader = assemble(dispatch);
     let bound = |b: &Binding| match b.access {
@@ -430,11 +452,8 @@ fn prepare_step<'a>(
         place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
         message: refused.message,
     })?;
-    let textures: Vec<Option<wgpu::TextureView>> = (0..dispatch.bindings.len())
-        .map(|number| Some(texture(number)?.create_view(&wgpu::TextureViewDescriptor::default())))
-        .collect();
     let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
-    for (number, (binding, texture)) in dispatch.bindings.iter().zip(&textures).enumerate() {
+    for (number, (binding, texture)) in dispatch.bindings.iter().zip(textures).enumerate() {
         if let Some(view) = texture {
             let resource = wgpu::BindingResource::TextureView(view);
             entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });

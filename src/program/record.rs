@@ -81,6 +81,7 @@ impl Recording {
             views: vec![Vec::new(); graph.nodes().len()],
             versions: HashMap::new(),
             placed: HashMap::new(),
+            updated: graph.updated_roots(),
             slots: Vec::new(),
             dispatches: Vec::new(),
         };
@@ -123,6 +124,8 @@ struct Recorder<'a> {
     versions: HashMap<usize, u32>,
     /// Tensors that are computed right where a pack wants them.
     placed: HashMap<Tensor, View>,
+    /// Tensors that ops change in place.
+    updated: HashSet<Tensor>,
     slots: Vec<Slot>,
     dispatches: Vec<Dispatch>,
 }
@@ -210,7 +213,10 @@ impl Recorder<'_> {
                 }
                 None => match self.placed.get(&tensor) {
                     Some(view) => view.clone(),
-                    None => self.fresh(Source::Temporary, ty, node.label.clone()),
+                    None => match self.part(tensor, node, op, &types, &inputs) {
+                        Some((slot, start)) => View { slot, start, shape: ty.shape.clone(), dtype: ty.dtype },
+                        None => self.fresh(Source::Temporary, ty, node.label.clone()),
+                    },
                 },
             });
         }
@@ -230,6 +236,24 @@ impl Recorder<'_> {
         self.dispatches.extend(launched.map(|d| Dispatch { label: node.label.clone(), ..d }));
         self.views[index] = outputs;
         Ok(())
+    }
+
+    /// The slot and first element of an output that can stay a part of an input.
+    fn part(
+        &self,
+        output: Tensor,
+        node: &Node,
+        op: &dyn Op,
+        types: &[TensorType],
+        inputs: &[View],
+    ) -> Option<(usize, usize)> {
+        let (input, first) = op.part_of(output.output as usize, types)?;
+        let (root, view) = (self.graph.root(node.inputs[input]), &inputs[input]);
+        let start = view.start + first;
+        let computed = matches!(self.graph.nodes()[root.node as usize].kind, Kind::Op(_));
+        let keeps = !self.placed.contains_key(&root) && ![root, output].iter().any(|t| self.updated.contains(t));
+        let aligned = view.dtype.bytes(start) % self.caps.offset_alignment == 0;
+        (computed && keeps && aligned).then_some((view.slot, start))
     }
 
     /// Refuses a read of a value that an earlier node has overwritten in place, and counts this node's updates.

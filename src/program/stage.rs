@@ -115,7 +115,7 @@ fn reads(recording: &Recording) -> Vec<Vec<Read<'_>>> {
             behind.retain(|(view, ..)| view.slot != slot && !(stored(view.slot) && stored(slot)));
         }
         let through = dispatch.bindings.iter().enumerate().filter_map(|(binding, b)| match b.access {
-            Access::Texture { .. } => Some((binding, &b.view)),
+            Access::Texture { shared: false, .. } => Some((binding, &b.view)),
             _ => None,
         });
         let read = |(binding, view)| {

@@ -1,7 +1,7 @@
 //! The store of weights and states: name → GPU memory, shared by every program of a model.
 
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, TENSORS};
 use crate::graph::Graph;
 use crate::shape::TensorType;
 use std::collections::HashMap;
@@ -70,7 +70,7 @@ impl Weights {
     pub fn allocate(&self, flat: &str, entries: &[(String, TensorType)]) -> Result<()> {
         let (offsets, total) = Self::layout(entries);
         let whole = TensorType::f32([total]);
-        let buffer = self.gpu.buffer(flat, whole.bytes(), usage())?;
+        let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
         let mut map = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for ((name, ty), offset) in entries.iter().zip(offsets) {
             map.insert(name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset: offset as u64 * 4 });
@@ -99,7 +99,7 @@ impl Weights {
         if map.get(flat).is_some_and(|entry| entry.ty == *whole && in_place(entry)) {
             return Ok(());
         }
-        let buffer = self.gpu.buffer(flat, whole.bytes(), usage())?;
+        let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
         let mut encoder = self.gpu.encoder("gather");
         for (name, ty, offset) in places {
             let offset = ty.dtype.bytes(*offset);
@@ -125,7 +125,7 @@ impl Weights {
             return Ok(entry);
         }
         // Whole texels, for kernels that read through textures.
-        let buffer = self.gpu.buffer(name, ty.bytes().next_multiple_of(16), usage())?;
+        let buffer = self.gpu.buffer(name, ty.bytes().next_multiple_of(16), TENSORS)?;
         let entry = Entry { ty: ty.clone(), buffer, offset: 0 };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), entry.clone());
         Ok(entry)
@@ -190,8 +190,4 @@ impl Weights {
         let entry = self.expect(name)?;
         self.gpu.read(&entry.buffer, entry.offset, entry.ty.bytes())
     }
-}
-
-fn usage() -> wgpu::BufferUsages {
-    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
 }

@@ -66,6 +66,16 @@ fn splits() -> Vec<Case> {
         cases.push(Case::new(name, feeds, move |g, x| ops::split(g, x[0], axis, &lengths)));
     }
     let feeds = vec![Feed::normal("x", [6, 20])];
+    for (width, what) in [(64, "where they lie"), (33, "which must be moved")] {
+        let name = format!("pieces of one row, {what}");
+        cases.push(Case::new(name, vec![Feed::normal("x", [1, 4 * width])], move |g, x| {
+            let row = ops::scale(g, x[0], 2.0)?;
+            let mut pieces = ops::split(g, row, 1, &[width, 2 * width, width])?;
+            pieces[1] = ops::slice(g, pieces[1], 1, width, width)?;
+            // By powers of two, so that numbers stay exact.
+            Ok(vec![ops::scale(g, pieces[0], 0.5)?, ops::scale(g, pieces[1], 4.0)?, pieces[2]])
+        }));
+    }
     cases.push(Case::new("split with an unused piece", feeds, |g, x| {
         let pieces = ops::split(g, x[0], 1, &[4, 8, 8])?;
         Ok(vec![pieces[1]])

@@ -1,0 +1,214 @@
+//! Textures that lie in the memory of buffers, on Vulkan drivers that compute on the CPU: kernels read a tensor through one
+//! and nothing is copied.
+//!
+//! WebGPU has no way to say this, so buffers and images are made with Vulkan's own calls and handed to wgpu, which tracks and
+//! frees them as its own. An image of linear tiling has its texels in the order of memory (Vulkan 1.3, 12.5, "Image subresource
+//! layout"), row by row at a pitch that the driver names; where that is the pitch of the tensor, both show the same bytes.
+//!
+//! wgpu does not know that a texture changes when a kernel writes the buffer, and sets no barrier between the two. Drivers on the
+//! CPU need none: a dispatch has ended before the next one begins, and all of them see one memory. No other driver gets here.
+
+#![allow(unsafe_code, reason = "Vulkan's calls are unsafe")]
+
+use super::texture::{TEXEL_FORMAT, TEXTURE_ROW, WIDTH, descriptor, rows};
+use super::{AdapterClass, Caps, TENSORS, Textures};
+use ash::vk;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use wgpu::hal::api::Vulkan;
+
+/// Bytes behind a buffer: an image has whole rows, and drivers round their number up to four.
+const SLACK: u64 = 4 * TEXTURE_ROW;
+
+/// The maker of buffers and of textures in their memory, for a device that can have them.
+pub(super) struct SharedMemory {
+    device: Arc<ash::Device>,
+    memory_type: u32,
+    usage: (vk::ImageUsageFlags, wgpu::TextureUses, wgpu::TextureUsages),
+    regions: Mutex<HashMap<vk::Buffer, Weak<Region>>>,
+}
+
+/// The memory of a buffer. It lives as long as the buffer or a texture in it.
+struct Region {
+    device: Arc<ash::Device>,
+    memory: vk::DeviceMemory,
+    buffer: vk::Buffer,
+    size: u64,
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: made by this device; whoever used them held the region.
+        unsafe {
+            self.device.destroy_buffer(self.buffer, None);
+            self.device.free_memory(self.memory, None);
+        }
+    }
+}
+
+/// An image in a region.
+struct Image {
+    raw: vk::Image,
+    region: Arc<Region>,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // SAFETY: made by this device; wgpu lets go of it when no view of it is left and no work uses it.
+        unsafe { self.region.device.destroy_image(self.raw, None) };
+    }
+}
+
+impl std::fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedMemory").finish_non_exhaustive()
+    }
+}
+
+impl SharedMemory {
+    /// For a device whose textures can lie in the memory of buffers.
+    pub(super) fn new(device: &wgpu::Device, caps: &Caps) -> Option<Self> {
+        if caps.class != AdapterClass::Cpu {
+            return None;
+        }
+        let usage = match caps.textures {
+            Textures::None => return None,
+            Textures::Storage => (
+                vk::ImageUsageFlags::STORAGE,
+                wgpu::TextureUses::STORAGE_READ_ONLY,
+                wgpu::TextureUsages::STORAGE_BINDING,
+            ),
+            Textures::Sampled => {
+                (vk::ImageUsageFlags::SAMPLED, wgpu::TextureUses::RESOURCE, wgpu::TextureUsages::TEXTURE_BINDING)
+            }
+        };
+        // SAFETY: nothing is destroyed through the handle.
+        let hal = unsafe { device.as_hal::<Vulkan>() }?;
+        let raw = hal.raw_device();
+        // SAFETY: the physical device is that of the instance.
+        let memory = unsafe {
+            hal.shared_instance().raw_instance().get_physical_device_memory_properties(hal.raw_physical_device())
+        };
+        let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT;
+        let memory_type = memory.memory_types_as_slice().iter().position(|ty| ty.property_flags.contains(wanted))?;
+        let shared =
+            Self { device: Arc::new(raw.clone()), memory_type: memory_type as u32, usage, regions: Mutex::default() };
+        // Whether the driver agrees, at an offset that tensors have.
+        let region = Arc::new(shared.region(caps.offset_alignment + 1).ok()?);
+        shared.image(&region, caps.offset_alignment, rows(1))?;
+        Some(shared)
+    }
+
+    /// A buffer, zero-filled, in whose memory textures can lie; or why the driver refuses.
+    pub(super) fn buffer(&self, device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer, String> {
+        let region = Arc::new(self.region(size).map_err(|error| error.to_string())?);
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        regions.retain(|_, region| region.strong_count() > 0);
+        regions.insert(region.buffer, Arc::downgrade(&region));
+        let buffer = region.buffer;
+        // SAFETY: the buffer is of this device, of this size, zero-filled, and lives until the callback lets go of it.
+        unsafe {
+            let buffer = wgpu::hal::vulkan::Buffer::from_raw_externally_owned(buffer, Box::new(move || drop(region)));
+            let descriptor =
+                wgpu::BufferDescriptor { label: Some(label), size, usage: TENSORS, mapped_at_creation: false };
+            Ok(device.create_buffer_from_hal::<Vulkan>(buffer, &descriptor))
+        }
+    }
+
+    /// A texture of what lies in a buffer from an offset on; `None` if the buffer is not of [`SharedMemory::buffer`], the offset
+    /// is not aligned or the driver refuses.
+    pub(super) fn texture(
+        &self,
+        device: &wgpu::Device,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Option<wgpu::Texture> {
+        // SAFETY: nothing is destroyed through the handles.
+        let (hal, raw) = unsafe { (device.as_hal::<Vulkan>()?, buffer.as_hal::<Vulkan>()?.raw_handle()) };
+        let region = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&raw)?.upgrade()?;
+        let rows = rows(bytes);
+        let image = self.image(&region, offset, rows)?;
+        let raw = image.raw;
+        let (_, uses, usage) = self.usage;
+        let hal_descriptor = wgpu::hal::TextureDescriptor {
+            label: Some("shared operands"),
+            size: wgpu::Extent3d { width: WIDTH, height: rows, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: TEXEL_FORMAT,
+            usage: uses,
+            memory_flags: wgpu::hal::MemoryFlags::empty(),
+            view_formats: Vec::new(),
+        };
+        let released = Box::new(move || drop(image));
+        // SAFETY: the image is of this device, made as described, and lives until the callback lets go of it. Before it is
+        // used first wgpu gives it a layout, which Vulkan lets change what lies there; a driver on the CPU has nothing to change.
+        unsafe {
+            let texture =
+                hal.texture_from_raw(raw, &hal_descriptor, Some(released), wgpu::hal::vulkan::TextureMemory::External);
+            Some(device.create_texture_from_hal::<Vulkan>(
+                texture,
+                &descriptor(WIDTH, rows, usage),
+                wgpu::TextureUses::UNINITIALIZED,
+            ))
+        }
+    }
+
+    /// Memory of at least `bytes`, zero-filled, with a buffer in it.
+    fn region(&self, bytes: u64) -> Result<Region, vk::Result> {
+        let refused = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+        let size = bytes.checked_add(SLACK).ok_or(refused)?;
+        let usage = vk::BufferUsageFlags::STORAGE_BUFFER
+            | vk::BufferUsageFlags::TRANSFER_SRC
+            | vk::BufferUsageFlags::TRANSFER_DST;
+        let info = vk::BufferCreateInfo::default().size(bytes).usage(usage);
+        let allocation = vk::MemoryAllocateInfo::default().allocation_size(size).memory_type_index(self.memory_type);
+        // SAFETY: plain calls; what was made is freed when a later one fails.
+        unsafe {
+            let memory = self.device.allocate_memory(&allocation, None)?;
+            let made = self.device.create_buffer(&info, None);
+            let buffer = made.inspect_err(|_| self.device.free_memory(memory, None))?;
+            let region = Region { device: self.device.clone(), memory, buffer, size };
+            let needs = self.device.get_buffer_memory_requirements(buffer);
+            if needs.size > size || needs.memory_type_bits >> self.memory_type & 1 == 0 {
+                return Err(refused);
+            }
+            let start = self.device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())?;
+            start.cast::<u8>().write_bytes(0, bytes as usize);
+            self.device.unmap_memory(memory);
+            self.device.bind_buffer_memory(buffer, memory, 0)?;
+            Ok(region)
+        }
+    }
+
+    /// An image of the bytes of a region from an offset on, in rows as the textures for copies have them.
+    fn image(&self, region: &Arc<Region>, offset: u64, rows: u32) -> Option<Image> {
+        let info = vk::ImageCreateInfo::default()
+            .image_type(vk::ImageType::TYPE_2D)
+            .format(vk::Format::R32G32B32A32_UINT)
+            .extent(vk::Extent3D { width: WIDTH, height: rows, depth: 1 })
+            .mip_levels(1)
+            .array_layers(1)
+            .samples(vk::SampleCountFlags::TYPE_1)
+            .tiling(vk::ImageTiling::LINEAR)
+            .usage(self.usage.0);
+        let texels = vk::ImageSubresource::default().aspect_mask(vk::ImageAspectFlags::COLOR);
+        // SAFETY: plain calls; the image is destroyed with its owner when a later one fails.
+        unsafe {
+            let image = Image { raw: self.device.create_image(&info, None).ok()?, region: region.clone() };
+            let needs = self.device.get_image_memory_requirements(image.raw);
+            let layout = self.device.get_image_subresource_layout(image.raw, texels);
+            let fits = offset.checked_add(needs.size)? <= region.size
+                && offset.is_multiple_of(needs.alignment)
+                && needs.memory_type_bits >> self.memory_type & 1 == 1
+                && (layout.offset, layout.row_pitch) == (0, TEXTURE_ROW);
+            if !fits {
+                return None;
+            }
+            self.device.bind_image_memory(image.raw, region.memory, offset).ok()?;
+            Some(image)
+        }
+    }
+}
