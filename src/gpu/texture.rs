@@ -35,7 +35,7 @@ impl Gpu {
             self.scoped(what, || shared.and_then(|shared| shared.texture(self.device(), buffer, offset, bytes)))?;
         texture.ok_or_else(|| Error::Validation {
             what: what.into(),
-            message: format!("the driver refused one of {bytes} bytes at offset {offset}"),
+            message: format!("{bytes} bytes at offset {offset}: the driver refused, or the buffer is of another `Gpu`"),
         })
     }
 }

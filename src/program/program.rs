@@ -120,7 +120,7 @@ impl Program {
         let staging = Staging::new(&recording);
         let textures =
             (staging.textures.iter()).map(|&bytes| gpu.operand_texture(bytes)).collect::<Result<Vec<_>>>()?;
-        let mut shared = SharedViews::new();
+        let shared = shared_views(gpu, &recording, &memory)?;
         let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
             .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
             .collect();
@@ -131,7 +131,13 @@ impl Program {
             let dispatch = &recording.dispatches[index];
             let (offset, size) = params.blocks[number];
             let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
-            let mut views = shared_views(gpu, dispatch, &memory, &mut shared)?;
+            let mut views = vec![None; dispatch.bindings.len()];
+            for (number, binding) in dispatch.bindings.iter().enumerate() {
+                if let Access::Texture { shared: true, .. } = binding.access {
+                    let (buffer, offset) = place(dispatch, &binding.view, &memory)?;
+                    views[number] = shared.get(&(buffer.clone(), offset)).cloned();
+                }
+            }
             for stage in &staging.stages[index] {
                 views[stage.binding] = Some(textures[stage.texture].create_view(&Default::default()));
             }
@@ -409,28 +415,26 @@ fn place<'a>(
     Ok((buffer, base + view.dtype.bytes(view.start)))
 }
 
-/// Textures in the memory of buffers, by slot, first element and bytes.
-type SharedViews = HashMap<(usize, usize, u64), wgpu::TextureView>;
-
-/// For each binding of a dispatch the texture in its memory, if it is read through one.
+/// Textures in the memory of buffers, by buffer and offset. Tensors that begin at one place share one, as large as the largest: a
+/// submission costs the CPU time for each.
 fn shared_views(
     gpu: &Gpu,
-    dispatch: &Dispatch,
+    recording: &Recording,
     memory: &[Option<(wgpu::Buffer, u64)>],
-    known: &mut SharedViews,
-) -> Result<Vec<Option<wgpu::TextureView>>> {
-    let mut shared = |b: &Binding| -> Result<Option<wgpu::TextureView>> {
-        let (Access::Texture { shared: true, .. }, view) = (b.access, &b.view) else { return Ok(None) };
-        let key = (view.slot, view.start, view.bytes());
-        if let Some(found) = known.get(&key) {
-            return Ok(Some(found.clone()));
+) -> Result<HashMap<(wgpu::Buffer, u64), wgpu::TextureView>> {
+    let mut sizes: HashMap<(wgpu::Buffer, u64), u64> = HashMap::new();
+    for dispatch in &recording.dispatches {
+        for binding in dispatch.bindings.iter().filter(|b| matches!(b.access, Access::Texture { shared: true, .. })) {
+            let (buffer, offset) = place(dispatch, &binding.view, memory)?;
+            let size = sizes.entry((buffer.clone(), offset)).or_default();
+            *size = binding.view.bytes().max(*size);
         }
-        let (buffer, offset) = place(dispatch, view, memory)?;
-        let made = gpu.shared_texture(buffer, offset, view.bytes())?.create_view(&Default::default());
-        known.insert(key, made.clone());
-        Ok(Some(made))
+    }
+    let view = |((buffer, offset), bytes): ((wgpu::Buffer, u64), u64)| {
+        let texture = gpu.shared_texture(&buffer, offset, bytes)?;
+        Ok(((buffer, offset), texture.create_view(&Default::default())))
     };
-    dispatch.bindings.iter().map(&mut shared).collect()
+    sizes.into_iter().map(view).collect()
 }
 
 fn prepare_step(
