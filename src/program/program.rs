@@ -97,6 +97,7 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::new`].
+    #[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
     pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
         let plan = Plan::new(&recording, gpu.caps())?;
         let arenas = (plan.arenas.iter().enumerate())
@@ -417,6 +418,7 @@ fn place<'a>(
 
 /// Textures in the memory of buffers, by buffer and offset. Tensors that begin at one place share one, as large as the largest: a
 /// submission costs the CPU time for each.
+#[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
 fn shared_views(
     gpu: &Gpu,
     recording: &Recording,
