@@ -1,7 +1,8 @@
 // matmul_row: C = α A op(B) for a few rows, as in decoding: B is read once, and that is what takes the time.
 //
-//   An invocation computes SPAN times 4 columns of all rows, over every SLICES-th block of 4 along k; the slices are summed at the
-//   end, in order. The wider the span, the fewer loads of A and the longer the stretches of B's rows that are read at once.
+//   An invocation computes SPAN times 4 neighbouring columns of all rows, over every SLICES-th block of 4 along k; the slices are
+//   summed at the end, in order. The wider the span, the fewer loads of A; one of 4 is a cache line of B, and the first of its
+//   loads brings what the others need, for all lanes at once.
 //
 // in, out    see matmul_problem; A is not transposed
 // grid       a workgroup a tile of ROWS × 4 LANES SPAN, in the order of place
@@ -19,13 +20,13 @@ fn matmul_row(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u
     let lane = select(index % LANES, index / SLICES, B_TRANSPOSED);
     let slice = select(index / LANES, index % SLICES, B_TRANSPOSED);
     let at = place(group, ROWS, 4u * LANES * SPAN);
-    let column = at.column + lane * 4u;
+    let column = at.column + lane * 4u * SPAN;
     var acc: array<array<vec4f, SPAN>, ROWS>;
     var a: array<vec4f, ROWS>;
     for (var k = slice * 4u; k < at.last; k += SLICES * 4u) {
         for (var r = 0u; r < ROWS; r++) { a[r] = load_a(at.batch, at.row + r, at.rows, k, p.k); }
         for (var s = 0u; s < SPAN; s++) {
-            let b = b_block(at, k, column + s * LANES * 4u);
+            let b = b_block(at, k, column + s * 4u);
             for (var r = 0u; r < ROWS; r++) {
                 acc[r][s] += a[r].x * b[0] + a[r].y * b[1] + a[r].z * b[2] + a[r].w * b[3];
             }
@@ -41,7 +42,7 @@ fn matmul_row(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u
                 }
                 workgroupBarrier();
             }
-            if (slice == 0u) { store(at, at.row + r, column + s * LANES * 4u, acc[r][s]); }
+            if (slice == 0u) { store(at, at.row + r, column + s * 4u, acc[r][s]); }
         }
     }
 }

@@ -161,7 +161,7 @@ impl Rows {
     pub(super) fn launch(&self, cx: &mut Launch<'_>, logits: View, first_row: usize) -> Result<()> {
         let (rows, classes) = (logits.shape.rows(), logits.shape.last());
         let flops = 4 * logits.numel() as u64;
-        let variant = RowVariant::choose(self.variant, cx.caps(), classes);
+        let variant = RowVariant::choose(self.variant, cx.caps(), rows, classes);
         let dispatch = variant
             .over_rows(cx.caps(), &ROWS, rows, classes)
             .read(logits)

@@ -100,7 +100,7 @@ impl Op for GatedAddBackward {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let y = cx.input(1);
         let (rows, columns) = (y.shape.rows(), y.shape.last());
-        let variant = RowVariant::choose(self.variant, cx.caps(), columns);
+        let variant = RowVariant::choose(self.variant, cx.caps(), rows, columns);
         let mut dispatch = variant.over_rows(cx.caps(), &BACKWARD, rows, columns);
         for index in 0..3 {
             dispatch = dispatch.read(cx.input(index));

@@ -197,7 +197,7 @@ impl Op for Norm {
         let residual = if self.residual { cx.input(1) } else { x.clone() };
         let bias = if self.bias { cx.input(self.gain() + 1) } else { gain.clone() };
         let sum = if self.residual { cx.output(2) } else { cx.scratch([4], DType::F32) };
-        let variant = RowVariant::choose(self.kind.variant, cx.caps(), columns);
+        let variant = RowVariant::choose(self.kind.variant, cx.caps(), rows, columns);
         let dispatch = variant.over_rows(cx.caps(), &NORM, rows, columns).param_f32(self.kind.eps);
         let dispatch = dispatch.constant("CENTERED", self.kind.centered).constant("BIAS", self.bias);
         let dispatch = dispatch.constant("RESIDUAL", self.residual).flops(8 * x.numel() as u64);
@@ -251,7 +251,7 @@ impl Op for NormBackward {
         let (x, dout, out) = (cx.input(0), cx.input(3), cx.output(0));
         let (rows, columns) = (x.shape.rows(), x.shape.last());
         let dsum = if self.residual { cx.input(4) } else { dout.clone() };
-        let variant = RowVariant::choose(self.kind.variant, cx.caps(), columns);
+        let variant = RowVariant::choose(self.kind.variant, cx.caps(), rows, columns);
         let dispatch = variant.over_rows(cx.caps(), &NORM_BACKWARD, rows, columns);
         let dispatch = dispatch.constant("CENTERED", self.kind.centered).constant("RESIDUAL", self.residual);
         let dispatch = dispatch.flops(12 * x.numel() as u64).read(x).read(cx.input(1)).read(cx.input(2));

@@ -145,7 +145,7 @@ impl Op for Reduce {
             Over::Rows => rows::column_sum(cx, x, out, self.factor),
             Over::Last => {
                 let columns = x.shape.last();
-                let variant = RowVariant::choose(self.variant, cx.caps(), columns);
+                let variant = RowVariant::choose(self.variant, cx.caps(), x.shape.rows(), columns);
                 rows::row_sum(cx, variant, x, out, columns, self.factor)
             }
         }

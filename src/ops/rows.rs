@@ -73,7 +73,8 @@ pub(crate) enum RowVariant {
     Threads,
     /// One workgroup a row: for GPUs.
     Workgroup,
-    /// One subgroup a row: for GPUs whose subgroups have a fixed size, and rows that are not too long for one.
+    /// One subgroup a row, where subgroups have a fixed size: for GPUs if rows are not too long for one, for drivers on the CPU if
+    /// there are fewer rows than lanes, as in decoding.
     Subgroup,
 }
 
@@ -83,13 +84,14 @@ impl RowVariant {
 
     /// The forced variant (a workgroup a row if it wants subgroups that are not there), or the one that fits the adapter and
     /// the rows.
-    pub(super) fn choose(forced: Option<Self>, caps: &Caps, columns: usize) -> Self {
+    pub(super) fn choose(forced: Option<Self>, caps: &Caps, rows: usize, columns: usize) -> Self {
         let elements = columns / width(columns);
         match (forced, caps.class, caps.subgroup) {
             (Some(Self::Subgroup), _, None) => Self::Workgroup,
             (Some(variant), _, _) => variant,
+            (None, _, _) if columns <= 16 => Self::Threads,
+            (None, AdapterClass::Cpu, Some(lanes)) if rows < lanes as usize => Self::Subgroup,
             (None, AdapterClass::Cpu, _) => Self::Threads,
-            (None, AdapterClass::Gpu, _) if columns <= 16 => Self::Threads,
             (None, AdapterClass::Gpu, Some(lanes)) if elements <= 8 * lanes as usize => Self::Subgroup,
             (None, AdapterClass::Gpu, _) => Self::Workgroup,
         }

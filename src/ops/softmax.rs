@@ -114,7 +114,7 @@ impl Op for SoftmaxBackward {
 fn launch(cx: &mut Launch<'_>, kernels: &'static [Kernel; 2], log: bool, variant: Option<RowVariant>) -> Result<()> {
     let out = cx.output(0);
     let (rows, columns) = (out.shape.rows(), out.shape.last());
-    let variant = RowVariant::choose(variant, cx.caps(), columns);
+    let variant = RowVariant::choose(variant, cx.caps(), rows, columns);
     let mut dispatch = variant.over_rows(cx.caps(), kernels, rows, columns).constant("LOG", log);
     for index in 0..cx.input_count() {
         dispatch = dispatch.read(cx.input(index));

@@ -139,7 +139,8 @@ fn lifetimes(recording: &Recording) -> Vec<Item> {
 fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
     let mut rivals = vec![HashSet::new(); recording.slots.len()];
     for dispatch in &recording.dispatches {
-        let (read, written): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access.only_reads());
+        let buffers = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture { shared: true, .. }));
+        let (read, written): (Vec<_>, Vec<_>) = buffers.partition(|b| b.access.only_reads());
         for a in &read {
             for b in &written {
                 rivals[a.view.slot].insert(b.view.slot);

@@ -16,14 +16,14 @@ static Q_SHUFFLE: Kernel =
     Kernel::new("attention_grad_q_shuffle", include_str!("../../../shaders/attention_grad_q_shuffle.wgsl"));
 static Q_TILE: Kernel =
     Kernel::new("attention_grad_q_tile", include_str!("../../../shaders/attention_grad_q_tile.wgsl"));
-static Q: Kernels = Kernels { rows: &Q_ROWS, shuffle: &Q_SHUFFLE, tile: &Q_TILE, split: None };
+static Q: Kernels = Kernels { rows: &Q_ROWS, shuffle: &Q_SHUFFLE, tile: &Q_TILE, few: None };
 static KV_ROWS: Kernel =
     Kernel::new("attention_grad_kv_rows", include_str!("../../../shaders/attention_grad_kv_rows.wgsl"));
 static KV_SHUFFLE: Kernel =
     Kernel::new("attention_grad_kv_shuffle", include_str!("../../../shaders/attention_grad_kv_shuffle.wgsl"));
 static KV_TILE: Kernel =
     Kernel::new("attention_grad_kv_tile", include_str!("../../../shaders/attention_grad_kv_tile.wgsl"));
-static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_TILE, split: None };
+static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_TILE, few: None };
 
 /// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.
 const FIXED: usize = 5;

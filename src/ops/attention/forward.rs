@@ -22,9 +22,11 @@ static SPLIT_THREADS: Kernel = Kernel::new(
     "attention_forward_split_threads",
     include_str!("../../../shaders/attention_forward_split_threads.wgsl"),
 );
+static SUBGROUP: Kernel =
+    Kernel::new("attention_forward_subgroup", include_str!("../../../shaders/attention_forward_subgroup.wgsl"));
 static MERGE: Kernel = Kernel::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
 static KERNELS: Kernels =
-    Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, split: Some([&SPLITS, &SPLIT_THREADS]) };
+    Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
 
 /// See [`attention`](super::attention). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
 /// Outputs: out (B, Tq, H, D) and lse (B, H, Tq), which is 1e30 for a row that sees no key.

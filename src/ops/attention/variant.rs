@@ -18,13 +18,16 @@ pub enum AttentionVariant {
     Tile,
     /// A workgroup for 64 keys, and a second launch that merges: for decoding on GPUs. Forward only.
     Split,
-    /// An invocation for 32 keys, and a second launch that merges: for decoding on CPU drivers. Forward only.
+    /// An invocation for 32 keys, and a second launch that merges: for decoding on CPU drivers without subgroups. Forward only.
     SplitThreads,
+    /// A subgroup for a query head, whose lanes share out the keys: for decoding on CPU drivers with subgroups. Forward only.
+    Subgroup,
 }
 
 impl AttentionVariant {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Rows, Self::Shuffle, Self::Tile, Self::Split, Self::SplitThreads];
+    pub const ALL: [Self; 6] =
+        [Self::Rows, Self::Shuffle, Self::Tile, Self::Split, Self::SplitThreads, Self::Subgroup];
 
     /// Whether the adapter can run a kernel of it with so many storage bindings on these sizes.
     fn legal(self, caps: &Caps, sizes: &Sizes, bindings: usize) -> bool {
@@ -33,7 +36,7 @@ impl AttentionVariant {
             Self::Rows => true,
             Self::Shuffle => fits && sizes.width <= 128 && matches!(caps.subgroup, Some(4 | 8)),
             Self::Tile => fits,
-            Self::Split | Self::SplitThreads => false,
+            Self::Split | Self::SplitThreads | Self::Subgroup => false,
         }
     }
 
@@ -86,16 +89,19 @@ impl AttentionVariant {
     ) -> Self {
         // Few queries are those of decoding, where nothing is dropped: the kernel for them has no dropout.
         match Self::choose_forward(setting.variant, cx.caps(), sizes, bindings) {
-            split @ (Self::Split | Self::SplitThreads) if setting.drop.is_none() => split,
+            few @ (Self::Split | Self::SplitThreads | Self::Subgroup) if setting.drop.is_none() => few,
             _ => Self::for_backward(cx, name, setting, sizes, bindings),
         }
     }
 
-    /// For the forward op: splits of the keys where there are too few queries to keep an adapter busy.
+    /// For the forward op: keys are shared out where there are too few queries to keep an adapter busy.
     pub(super) fn choose_forward(wish: Option<Self>, caps: &Caps, sizes: &Sizes, bindings: usize) -> Self {
         let decoding = sizes.queries <= 4 && sizes.keys > 32;
+        let subgroup = caps.subgroup.is_some() && sizes.width.is_multiple_of(4) && sizes.width <= 128;
         match wish {
-            Some(split @ (Self::Split | Self::SplitThreads)) => split,
+            Some(Self::Subgroup) if !subgroup => Self::SplitThreads,
+            Some(few @ (Self::Split | Self::SplitThreads | Self::Subgroup)) => few,
+            None if decoding && caps.class == AdapterClass::Cpu && subgroup => Self::Subgroup,
             None if decoding && caps.class == AdapterClass::Cpu => Self::SplitThreads,
             None if decoding => Self::Split,
             _ => Self::choose(wish, caps, sizes, bindings),
@@ -107,7 +113,7 @@ impl AttentionVariant {
         match self {
             Self::Split => Some(64),
             Self::SplitThreads => Some(32),
-            Self::Rows | Self::Shuffle | Self::Tile => None,
+            Self::Rows | Self::Shuffle | Self::Tile | Self::Subgroup => None,
         }
     }
 }
@@ -118,13 +124,13 @@ pub(super) struct Kernels {
     pub rows: &'static Kernel,
     pub shuffle: &'static Kernel,
     pub tile: &'static Kernel,
-    /// Where keys can be split: by workgroups, and by invocations.
-    pub split: Option<[&'static Kernel; 2]>,
+    /// For few queries, whose keys are shared out: among workgroups, invocations, and the lanes of a subgroup.
+    pub few: Option<[&'static Kernel; 3]>,
 }
 
 impl Kernels {
-    fn splitting(&self, which: usize) -> &'static Kernel {
-        self.split.map_or(self.rows, |kernels| kernels[which])
+    fn for_few(&self, which: usize) -> &'static Kernel {
+        self.few.map_or(self.rows, |kernels| kernels[which])
     }
 
     /// A launch of a variant that owns `rows` rows of each of `heads` heads: its constants and its grid.
@@ -158,14 +164,18 @@ impl Kernels {
             }
             AttentionVariant::Split => {
                 let pack = heads_of_split(sizes);
-                let dispatch = by_vectors(self.splitting(0), sizes.width).constant("GROUP", pack as u32);
+                let dispatch = by_vectors(self.for_few(0), sizes.width).constant("GROUP", pack as u32);
                 dispatch.groups(heads / pack * rows * sizes.keys.div_ceil(split))
             }
             AttentionVariant::SplitThreads => {
                 let lanes = caps.subgroup.unwrap_or(8);
-                let dispatch = by_vectors(self.splitting(1), sizes.width).constant("LANES", lanes);
+                let dispatch = by_vectors(self.for_few(1), sizes.width).constant("LANES", lanes);
                 let dispatch = dispatch.constant("SPLIT", split as u32);
                 dispatch.groups_for(heads * rows * sizes.keys.div_ceil(split), lanes as usize)
+            }
+            AttentionVariant::Subgroup => {
+                let dispatch = by_vectors(self.for_few(2), sizes.width);
+                dispatch.constant("LANES", caps.subgroup.unwrap_or(8)).groups(heads * rows)
             }
         }
     }
@@ -217,6 +227,10 @@ mod tests {
         assert_eq!(AttentionVariant::choose_forward(None, &gpu, &token, 5), AttentionVariant::Split);
         let cpu = Caps { class: AdapterClass::Cpu, ..Caps::baseline() };
         assert_eq!(AttentionVariant::choose_forward(None, &cpu, &token, 5), AttentionVariant::SplitThreads);
+        let lanes = Caps { subgroup: Some(8), ..cpu };
+        assert_eq!(AttentionVariant::choose_forward(None, &lanes, &token, 5), AttentionVariant::Subgroup);
+        let wide = Sizes { width: 132, ..token };
+        assert_eq!(AttentionVariant::choose_forward(None, &lanes, &wide, 5), AttentionVariant::SplitThreads);
         assert_eq!(AttentionVariant::choose_forward(None, &gpu, &SIZES, 5), AttentionVariant::Tile);
     }
 

@@ -180,7 +180,7 @@ impl Op for ExpertOutputBackward {
             gather_on_load: None,
         };
         through.launch(cx)?;
-        let variant = RowVariant::choose(None, cx.caps(), inner);
+        let variant = RowVariant::choose(None, cx.caps(), slots, inner);
         let dispatch = variant.over_rows(cx.caps(), &EXPERT_BACKWARD, slots, inner);
         let dispatch = dispatch.constant("ACTIVATION", self.activation.code()).snippet(&ACTIVATION_SNIPPET);
         let dispatch = dispatch.update(back.clone()).read(gate).read(up).read(cx.input(4)).read(weights);

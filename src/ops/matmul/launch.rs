@@ -270,11 +270,25 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
 
 /// Whether the kernel need not look whether what it loads is there: no tile reaches over an edge, and no invocation is idle.
 ///
-/// Only for compilers that do little else for it; on others it gains 2 % and would be another pipeline.
+/// Only for kernels that do little besides loading; on others it gains 2 % and would be another pipeline.
 fn is_whole(caps: &Caps, variant: Variant, p: &Problem) -> bool {
-    let tiles = p.batch * (p.m / 8) * (p.n / 8);
-    let even = [p.m, p.n].iter().all(|extent| extent.is_multiple_of(8)) && p.k.is_multiple_of(4);
-    variant == Variant::Lines && even && tiles.is_multiple_of(lanes(caps) as usize)
+    let lanes = lanes(caps) as usize;
+    let rows_and_columns = match variant {
+        Variant::Lines if (p.batch * (p.m / 8) * (p.n / 8)).is_multiple_of(lanes) => [8, 8],
+        Variant::Row if caps.class == AdapterClass::Cpu => [p.m.next_power_of_two(), 4 * lanes * span(caps, p)],
+        _ => return false,
+    };
+    let even = |(extent, tile): (usize, usize)| extent.is_multiple_of(tile);
+    [p.m, p.n].into_iter().zip(rows_and_columns).all(even) && p.k.is_multiple_of(4)
+}
+
+/// How many blocks of 4 columns an invocation of [`Variant::Row`] computes: as many as are a cache line of a driver on the CPU, as long
+/// as two threads have work; invocations of a GPU load side by side.
+fn span(caps: &Caps, p: &Problem) -> usize {
+    match caps.class {
+        AdapterClass::Cpu if !p.form.b_transposed() => (p.n / (16 * lanes(caps) as usize)).clamp(1, 4),
+        _ => 1,
+    }
 }
 
 /// The width of the vectors that a driver on the CPU computes with.
@@ -398,11 +412,7 @@ pub(super) fn grid(
             // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
             let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
             let rows = p.m.next_power_of_two() as u32;
-            // Long stretches of B's rows, as long as two threads have work.
-            let span = match caps.class {
-                AdapterClass::Cpu if !p.form.b_transposed() => (p.n as u32 / (16 * lanes)).clamp(1, 4),
-                _ => 1,
-            };
+            let span = span(caps, p) as u32;
             let dispatch = dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices);
             dispatch.constant("SPAN", span).groups(tiles(rows as usize, (4 * lanes * span) as usize))
         }
