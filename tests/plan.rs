@@ -49,6 +49,15 @@ fn span(recording: &Recording, slot: usize) -> Option<(usize, usize)> {
 
 proptest! {
     #[test]
+    fn what_is_read_through_textures_may_lie_in_the_arena_that_is_written(mut recording in recordings()) {
+        for binding in recording.dispatches.iter_mut().flat_map(|d| &mut d.bindings).filter(|b| b.access == Access::Read) {
+            binding.access = Access::Texture { storage: true, shared: true };
+        }
+        let plan = Plan::new(&recording, &Caps { max_texture_bytes: 1 << 20, ..Caps::baseline() }).unwrap();
+        prop_assert_eq!(plan.arenas.len(), 1);
+    }
+
+    #[test]
     fn what_lives_together_does_not_overlap(recording in recordings()) {
         let plan = Plan::new(&recording, &Caps::baseline()).unwrap();
         for a in 0..recording.slots.len() {

@@ -2,7 +2,8 @@
 //!
 //! Temporaries are placed greedily by size into the best-fitting gap among those that live at the same time
 //! (Pisarchyk and Lee 2020, arXiv:2001.03288). WebGPU forbids that one dispatch reads and writes one buffer, so the
-//! temporaries are spread over a few arenas such that no dispatch reads from an arena that it writes to.
+//! temporaries are spread over a few arenas such that no dispatch reads from an arena that it writes to; a texture in the
+//! memory of an arena is no buffer.
 
 use super::{Recording, Source};
 use crate::error::{Error, Result, human_bytes};
@@ -135,7 +136,7 @@ fn lifetimes(recording: &Recording) -> Vec<Item> {
     spans.iter().enumerate().filter_map(item).collect()
 }
 
-/// For each slot, the slots that some dispatch reads while it writes this one, or the reverse.
+/// For each slot, the slots that some dispatch reads, as buffers, while it writes this one, or the reverse.
 fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
     let mut rivals = vec![HashSet::new(); recording.slots.len()];
     for dispatch in &recording.dispatches {
