@@ -26,8 +26,7 @@ pub enum AttentionVariant {
 
 impl AttentionVariant {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Rows, Self::Shuffle, Self::Tile, Self::Split, Self::SplitThreads, Self::Subgroup];
+    pub const ALL: [Self; 6] = [Self::Rows, Self::Shuffle, Self::Tile, Self::Split, Self::SplitThreads, Self::Subgroup];
 
     /// Whether the adapter can run a kernel of it with so many storage bindings on these sizes.
     fn legal(self, caps: &Caps, sizes: &Sizes, bindings: usize) -> bool {
