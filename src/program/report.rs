@@ -97,9 +97,10 @@ impl fmt::Display for MemoryReport {
         let ratio = self.temporaries as f64 / self.lower_bound.max(1) as f64;
         writeln!(
             f,
-            "temporaries {} in {} arenas ({ratio:.3} × the {} alive at once)",
+            "temporaries {} in {} arena{} ({ratio:.3} × the {} alive at once)",
             human_bytes(self.temporaries),
             self.arenas,
+            if self.arenas == 1 { "" } else { "s" },
             human_bytes(self.lower_bound)
         )?;
         write!(
