@@ -5,6 +5,7 @@ use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet};
 
 static SHUFFLE: Snippet =
     Snippet::new("attention_shuffle", include_str!("../../../shaders/common/attention_shuffle.wgsl"));
+static FEW: Snippet = Snippet::new("attention_few", include_str!("../../../shaders/common/attention_few.wgsl"));
 static TILE: Snippet = Snippet::new("attention_tile", include_str!("../../../shaders/common/attention_tile.wgsl"));
 
 /// A way to compute attention.
@@ -168,12 +169,12 @@ impl Kernels {
             }
             AttentionVariant::SplitThreads => {
                 let lanes = caps.subgroup.unwrap_or(8);
-                let dispatch = by_vectors(self.for_few(1), sizes.width).constant("LANES", lanes);
+                let dispatch = by_vectors(self.for_few(1), sizes.width).snippet(&FEW).constant("LANES", lanes);
                 let dispatch = dispatch.constant("SPLIT", split as u32);
                 dispatch.groups_for(heads * rows * sizes.keys.div_ceil(split), lanes as usize)
             }
             AttentionVariant::Subgroup => {
-                let dispatch = by_vectors(self.for_few(2), sizes.width);
+                let dispatch = by_vectors(self.for_few(2), sizes.width).snippet(&FEW);
                 dispatch.constant("LANES", caps.subgroup.unwrap_or(8)).groups(heads * rows)
             }
         }

@@ -1,0 +1,44 @@
+// attention_few: a row of attention over some of the keys, by one invocation: what the kernels for few queries share.
+//
+//   top = max of s;   sum = sum of exp(s - top);   acc = sum of exp(s - top) * v      s = scale * q . k + bias, where seen
+//
+// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, a bias, vector1 or vector4
+
+@group(0) @binding(1) var<storage, read> q: array<Vector>;                 // (B, Tq, H, D)
+@group(0) @binding(2) var<storage, read> k: array<Vector>;                 // (B, Tk, Hkv, D)
+@group(0) @binding(3) var<storage, read> v: array<Vector>;                 // (B, Tk, Hkv, D)
+
+struct Sums { top: f32, sum: f32, acc: array<Vector, WIDTH> }
+
+// The sums over blocks of 4 keys that begin at first, first + step, and so on below limit.
+fn over_keys(batch: u32, head: u32, query: u32, first: u32, limit: u32, step: u32) -> Sums {
+    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
+    let row = query_row(batch, query, head);
+    let span = query_span(batch, query);
+    var mine: array<Vector, WIDTH>;
+    var acc: array<Vector, WIDTH>;
+    var top = FAR;
+    var sum = 0.0;
+    for (var c = 0u; c < WIDTH; c++) { mine[c] = q[row * WIDTH + c] * p.scale; }
+    for (var k0 = first; k0 < limit; k0 += step) {
+        let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
+        let near = min(key, vec4u(p.keys - 1u));
+        let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
+        var s: vec4f;
+        for (var c = 0u; c < WIDTH; c++) {
+            let a = mine[c];
+            s += vec4f(inner(a, k[at.x + c]), inner(a, k[at.y + c]), inner(a, k[at.z + c]), inner(a, k[at.w + c]));
+        }
+        s += bias_keys(batch, head, query, near);
+        let seen = keys_real(batch, near) & (key < vec4u(limit)) & related(key_spans(batch, near), span);
+        let m = max(top, largest(select(vec4f(FAR), s, seen)));
+        let shrink = exp(max(top - m, -80.0));
+        let e = select(vec4f(), exp_below(s - m), seen);
+        top = m;
+        sum = sum * shrink + dot(e, vec4f(1.0));
+        for (var c = 0u; c < WIDTH; c++) {
+            acc[c] = acc[c] * shrink + e.x * v[at.x + c] + e.y * v[at.y + c] + e.z * v[at.z + c] + e.w * v[at.w + c];
+        }
+    }
+    return Sums(top, sum, acc);
+}
