@@ -7,7 +7,7 @@
 
 use super::Gpu;
 use super::signal::{Arrival, Landing, Outcome, Signal};
-use super::wait::Polled;
+use super::wait::{Polled, SLICE, Wait};
 use crate::error::{Error, Result, human_bytes};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -188,6 +188,7 @@ impl Readback {
     pub fn wait_with<T>(mut self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
         // Another thread may have fetched the callback and not called it yet, so an idle queue is looked at again.
         let mut patience = 200;
+        let wait = Wait::new(self.gpu.caps().class, SLICE);
         loop {
             if let Some(outcome) = self.signal.outcome() {
                 return self.collect(outcome, look);
@@ -195,7 +196,8 @@ impl Readback {
             if cfg!(target_arch = "wasm32") {
                 return Err(Error::input("readback", "a browser cannot be waited for: await it"));
             }
-            if self.gpu.wait_slice(self.after.as_ref())? != Polled::Busy && self.signal.outcome().is_none() {
+            let polled = wait.slice(self.gpu.device(), &self.gpu.inner.faults, self.after.as_ref())?;
+            if polled != Polled::Busy && self.signal.outcome().is_none() {
                 if patience == 0 {
                     return Err(Error::input("readback", "submit the encoder that it was encoded into before waiting"));
                 }

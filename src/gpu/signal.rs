@@ -111,8 +111,9 @@ impl Gpu {
 #[cfg(not(target_arch = "wasm32"))]
 mod watcher {
     use super::{Gpu, Outcome, Signal};
+    use crate::gpu::caps::AdapterClass;
     use crate::gpu::fault::Faults;
-    use crate::gpu::wait::{Polled, poll};
+    use crate::gpu::wait::{Polled, Wait};
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
@@ -124,10 +125,10 @@ mod watcher {
         pub(super) fn watch(&self, signal: &Arc<Signal>) -> bool {
             let watcher = self.inner.watcher.get_or_init(|| {
                 let (sender, receiver) = mpsc::channel();
-                let (device, faults) = (self.device().clone(), self.inner.faults.clone());
+                let (device, faults, class) = (self.device().clone(), self.inner.faults.clone(), self.caps().class);
                 let builder = std::thread::Builder::new().name("wgformer signals".into());
                 // If no thread can be had, the receiver is dropped, and the send below fails.
-                let _ = builder.spawn(move || watch(&device, &faults, &receiver));
+                let _ = builder.spawn(move || watch(&device, &faults, class, &receiver));
                 sender
             });
             watcher.send(signal.clone()).is_ok()
@@ -135,13 +136,13 @@ mod watcher {
     }
 
     /// The body of the thread; it ends with the `Gpu`, which holds the sender.
-    fn watch(device: &wgpu::Device, faults: &Faults, receiver: &mpsc::Receiver<Arc<Signal>>) {
+    fn watch(device: &wgpu::Device, faults: &Faults, class: AdapterClass, receiver: &mpsc::Receiver<Arc<Signal>>) {
         while let Ok(first) = receiver.recv() {
             let mut waiting = vec![first];
+            let wait = Wait::new(class, SLICE);
             while !waiting.is_empty() {
                 waiting.extend(receiver.try_iter());
-                let how = wgpu::PollType::Wait { submission_index: None, timeout: Some(SLICE) };
-                match poll(device, faults, how) {
+                match wait.slice(device, faults, None) {
                     Ok(polled) => {
                         waiting.retain(|signal| signal.outcome().is_none());
                         if polled != Polled::Busy && !waiting.is_empty() {

@@ -2,17 +2,22 @@
 //! noticed.
 
 use super::Gpu;
+use super::caps::AdapterClass;
 use super::fault::Faults;
 use super::signal::{Arrival, Landing, Signal};
 use crate::error::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
 /// give up (with a panic of wgpu's) after one to six seconds.
-const SLICE: Duration = Duration::from_millis(50);
+pub(super) const SLICE: Duration = Duration::from_millis(50);
+
+/// How long a wait for a driver on the CPU stays awake before it sleeps: a core that fell asleep takes longer to wake than a small
+/// launch to run, and there are two such waits inside the driver for each of a step's launches.
+const AWAKE: Duration = Duration::from_millis(20);
 
 /// What a poll found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,39 @@ pub(super) fn poll(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) 
             faults.lose(words.lines().next_back().map_or("", str::trim));
             faults.known().map(|()| Polled::Busy)
         }
+    }
+}
+
+/// A wait in slices: awake at first where that pays, then asleep.
+pub(super) struct Wait {
+    start: Instant,
+    awake: Duration,
+    slice: Duration,
+}
+
+impl Wait {
+    pub(super) fn new(class: AdapterClass, slice: Duration) -> Self {
+        let awake = if class == AdapterClass::Cpu { AWAKE } else { Duration::ZERO };
+        Self { start: Instant::now(), awake, slice }
+    }
+
+    /// Waits for a submission, or for all of them, but not for long.
+    pub(super) fn slice(
+        &self,
+        device: &wgpu::Device,
+        faults: &Faults,
+        submission: Option<&wgpu::SubmissionIndex>,
+    ) -> Result<Polled> {
+        faults.known()?;
+        let awake = self.start.elapsed() < self.awake;
+        let timeout = if awake { Duration::ZERO } else { self.slice };
+        let how = wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(timeout) };
+        let polled = poll(device, faults, how)?;
+        if awake && polled == Polled::Busy {
+            // The driver's threads go first.
+            std::thread::yield_now();
+        }
+        Ok(polled)
     }
 }
 
@@ -113,14 +151,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn wait(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
-        while self.wait_slice(submission)? == Polled::Busy {}
+        let wait = Wait::new(self.caps().class, SLICE);
+        while wait.slice(self.device(), &self.inner.faults, submission)? == Polled::Busy {}
         self.check()
-    }
-
-    /// Waits for a submission, or for all of them, but not for long.
-    pub(super) fn wait_slice(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<Polled> {
-        let how = wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(SLICE) };
-        self.inner.faults.known()?;
-        poll(self.device(), &self.inner.faults, how)
     }
 }
