@@ -79,7 +79,7 @@ impl Wait {
         Self { start: Instant::now(), awake, slice }
     }
 
-    /// Waits for a submission, or for all of them, but not for long.
+    /// Waits for a submission, or for all of them, for a slice at most.
     pub(super) fn slice(
         &self,
         device: &wgpu::Device,
@@ -147,6 +147,9 @@ impl Gpu {
     }
 
     /// Waits for a submission, or for all of them. A browser does not wait: there [`Gpu::wait_async`] does.
+    ///
+    /// The thread sleeps; for a driver that computes on the CPU it yields its core instead for the first 20 ms, because a core that
+    /// sleeps would take longer to wake than a small launch to run.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
