@@ -1,7 +1,7 @@
 //! The same workloads in wgformer and in burn, in turns, on one adapter: `cargo run --release` in this folder.
 //!
-//! Machines are shared and vary by factors of two within seconds, so what counts is the ratio of two runs that follow each other;
-//! the table gives its median and the range of the middle half.
+//! Machines are shared and vary by factors of two within seconds, so what counts is the ratio of two turns that follow each other;
+//! the table gives its median and the range of the middle half. A turn is one long run or the median of several short ones.
 
 mod burn_side;
 mod our_side;
@@ -10,10 +10,13 @@ mod workload;
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wgformer::Gpu;
 use wgformer::gpu::{AdapterChoice, AdapterSummary};
 use workload::Workload;
+
+/// How long a side's turn lasts at least.
+const TURN: Duration = Duration::from_millis(100);
 
 /// What runs once, waits for the end, and says how many seconds of it count.
 type Run = Box<dyn FnMut() -> Result<f64, Box<dyn Error>>>;
@@ -27,10 +30,10 @@ struct Arguments {
     /// Only workloads whose name contains this; give it more than once for several
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
-    /// Runs of each side that count
+    /// Turns of each side that count
     #[arg(long, default_value_t = 11)]
     runs: usize,
-    /// Seconds after which a workload gets no more runs than three
+    /// Seconds after which a workload gets no more turns than three
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
 }
@@ -47,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open(adapter)?;
     let device = burn_side::open(adapter)?;
     println!("{} ({})", gpu.info().name, gpu.info().backend);
-    let head = ["", "wgformer", "burn", "burn / wgformer", "middle half", "runs", "first run: wgformer", "burn"];
+    let head = ["", "wgformer", "burn", "burn / wgformer", "middle half", "turns", "first run: wgformer", "burn"];
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header(head);
     let wanted =
@@ -79,7 +82,7 @@ fn compare(
     }
     let (start, mut times, mut ratios) = (Instant::now(), [Vec::new(), Vec::new()], Vec::new());
     while ratios.len() < 3 || (ratios.len() < arguments.runs && start.elapsed().as_secs_f64() < arguments.seconds) {
-        let (ours, theirs) = (sides[0]()?, sides[1]()?);
+        let (ours, theirs) = (turn(&mut sides[0])?, turn(&mut sides[1])?);
         times[0].push(ours);
         times[1].push(theirs);
         ratios.push(theirs / ours);
@@ -97,6 +100,15 @@ fn compare(
         format!("{:.2} s", first[0]),
         format!("{:.2} s", first[1]),
     ])
+}
+
+/// The median of a side's runs, back to back for a while: the first one finds the caches full of the other side's data.
+fn turn(side: &mut Run) -> Result<f64, Box<dyn Error>> {
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while times.is_empty() || start.elapsed() < TURN {
+        times.push(side()?);
+    }
+    Ok(quantile(&mut times, 0.5))
 }
 
 /// The value below which this share of the values lies.
