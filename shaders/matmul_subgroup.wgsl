@@ -2,6 +2,7 @@
 //
 //   A subgroup computes a tile of ROWS × LANES rows and 4 WIDE × LANES columns. Each lane loads other rows of A and other columns of
 //   B; a shuffle with a constant lane is the only cheap broadcast there, and a load costs as much as tens of multiplications.
+//   A lane's columns lie side by side, so that the first load of a row of B brings all cache lines of it at once.
 //
 // in, out    see matmul_problem
 // grid       a workgroup a tile, in the order of place
@@ -18,14 +19,14 @@ fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let at = place(group, ROWS * LANES, 4u * WIDE * LANES);
-    let column = at.column + lane * 4u;
+    let column = at.column + lane * 4u * WIDE;
     let row = at.row;
     // Row (r LANES + j) 4 + i of the tile is acc[r][i][j]. Every loop runs over a whole axis of the array, else Mesa unrolls none of
     // them and keeps the array in memory, which costs a factor of 5.
     var acc: array<array<array<array<vec4f, WIDE>, LANES>, 4>, BLOCKS>;
     for (var k = at.first; k < at.last; k += 4u) {
         var b: array<Block, WIDE>;
-        for (var c = 0u; c < WIDE; c++) { b[c] = b_block(at, k, column + c * 4u * LANES); }
+        for (var c = 0u; c < WIDE; c++) { b[c] = b_block(at, k, column + c * 4u); }
         for (var r = 0u; r < BLOCKS; r++) {
             var a = a_block(at, row + (r * LANES + lane) * 4u, k);
             for (var i = 0u; i < 4u; i++) {
@@ -43,7 +44,7 @@ fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
         for (var i = 0u; i < 4u; i++) {
             for (var j = 0u; j < LANES; j++) {
                 for (var c = 0u; c < WIDE; c++) {
-                    store(at, row + (r * LANES + j) * 4u + i, column + c * 4u * LANES, acc[r][i][j][c]);
+                    store(at, row + (r * LANES + j) * 4u + i, column + c * 4u, acc[r][i][j][c]);
                 }
             }
         }

@@ -12,7 +12,8 @@ fn temporary(elements: usize) -> Slot {
 }
 
 fn binding(slot: usize, slots: &[Slot], access: Access) -> Binding {
-    Binding { view: View { slot, start: 0, shape: slots[slot].ty.shape.clone(), dtype: DType::F32 }, access }
+    let view = View { slot, start: 0, shape: slots[slot].ty.shape.clone(), dtype: DType::F32 };
+    Binding { view, access, crowded: false }
 }
 
 /// A chain of ops, each of which reads some earlier tensors and writes a new one.
@@ -49,9 +50,9 @@ fn span(recording: &Recording, slot: usize) -> Option<(usize, usize)> {
 
 proptest! {
     #[test]
-    fn what_is_read_through_textures_may_lie_in_the_arena_that_is_written(mut recording in recordings()) {
+    fn what_is_read_through_textures_may_lie_in_the_arena_that_is_written(mut recording in recordings(), shared: bool) {
         for binding in recording.dispatches.iter_mut().flat_map(|d| &mut d.bindings).filter(|b| b.access == Access::Read) {
-            binding.access = Access::Texture { storage: true, shared: true };
+            binding.access = Access::Texture { storage: true, shared };
         }
         let plan = Plan::new(&recording, &Caps { max_texture_bytes: 1 << 20, ..Caps::baseline() }).unwrap();
         prop_assert_eq!(plan.arenas.len(), 1);

@@ -38,10 +38,10 @@ fn recording((slots, dispatches): Parts) -> Recording {
     };
     let dispatches = dispatches.into_iter().map(|(reads, written)| {
         let mut dispatch = Dispatch::new(&KERNEL);
-        let read =
-            |(slot, half)| Binding { view: view(slot, half), access: Access::Texture { storage: true, shared: false } };
+        let binding = |view, access| Binding { view, access, crowded: false };
+        let read = |(slot, half)| binding(view(slot, half), Access::Texture { storage: true, shared: false });
         dispatch.bindings = reads.into_iter().filter(|(slot, ..)| Some(*slot) != written).map(read).collect();
-        dispatch.bindings.extend(written.map(|slot| Binding { view: view(slot, false), access: Access::Update }));
+        dispatch.bindings.extend(written.map(|slot| binding(view(slot, false), Access::Update)));
         dispatch
     });
     let dispatches = dispatches.collect();

@@ -141,6 +141,9 @@ pub struct Binding {
     pub view: View,
     /// What is done with it.
     pub access: Access,
+    /// Its rows begin in few sets of a cache, and a kernel goes over many of them side by side: where it reads through textures, a copy
+    /// with padding behind rows is worth its time.
+    pub crowded: bool,
 }
 
 /// One kernel launch: plain data that prints, compares and can be replayed on any device.
@@ -219,6 +222,13 @@ impl Dispatch {
         self.bind(view, Access::Read)
     }
 
+    /// Binds a tensor that is read, and says whether it is [`Binding::crowded`].
+    #[must_use]
+    pub fn read_rows(mut self, view: View, crowded: bool) -> Self {
+        self.bindings.push(Binding { view, access: Access::Read, crowded });
+        self
+    }
+
     /// Binds a tensor that is written in full.
     #[must_use]
     pub fn write(self, view: View) -> Self {
@@ -232,7 +242,7 @@ impl Dispatch {
     }
 
     fn bind(mut self, view: View, access: Access) -> Self {
-        self.bindings.push(Binding { view, access });
+        self.bindings.push(Binding { view, access, crowded: false });
         self
     }
 

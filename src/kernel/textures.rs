@@ -40,7 +40,7 @@ pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
         let declared = declared.filter(|d| !texts().any(|text| takes_address(text, d.name)));
         if fits && left > 0 && declared.is_some_and(|d| plain(d.element, lines).is_some()) {
-            let (storage, shared) = (caps.textures == Textures::Storage, caps.shared_textures);
+            let (storage, shared) = (caps.textures == Textures::Storage, caps.shared_textures && !binding.crowded);
             dispatch.bindings[number].access = Access::Texture { storage, shared };
             left -= 1;
         }

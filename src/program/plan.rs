@@ -140,7 +140,7 @@ fn lifetimes(recording: &Recording) -> Vec<Item> {
 fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
     let mut rivals = vec![HashSet::new(); recording.slots.len()];
     for dispatch in &recording.dispatches {
-        let buffers = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture { shared: true, .. }));
+        let buffers = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture { .. }));
         let (read, written): (Vec<_>, Vec<_>) = buffers.partition(|b| b.access.only_reads());
         for a in &read {
             for b in &written {

@@ -25,9 +25,12 @@ fn operands(form: Form, lead: &[usize], [m, n, k]: [usize; 3]) -> (Vec<usize>, V
 }
 
 fn sizes() -> impl Iterator<Item = Case> {
-    let sizes = [[1, 1, 1], [31, 33, 257], [257, 31, 33], [64, 64, 64], [65, 127, 129], [1, 33, 257], [3, 260, 68]];
+    let small = [[1, 1, 1], [31, 33, 257], [257, 31, 33], [64, 64, 64], [65, 127, 129], [1, 33, 257], [3, 260, 68]];
+    // Rows that lie whole pages apart, of B, of A, of either, in one form or another.
+    let crowded = [[257, 1024, 33], [1024, 257, 33], [257, 260, 1024]];
+    let sizes = small.into_iter().chain(crowded);
     FORMS.iter().flat_map(move |&form| {
-        sizes.into_iter().map(move |size| {
+        sizes.clone().map(move |size| {
             let (a, b) = operands(form, &[], size);
             let feeds = vec![Feed::normal("a", a), Feed::normal("b", b)];
             case(format!("matmul {form:?} {size:?}"), feeds, move |g, x| {
