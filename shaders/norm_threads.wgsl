@@ -8,8 +8,10 @@
 // out       out (rows, columns) f32   stats (rows) of μ and r   sum (rows, columns) f32, only with RESIDUAL
 // grid      workgroups of LANES rows
 // needs     the constants LANES, CENTERED, BIAS, RESIDUAL; common/elements4 or elements1, `columns` in units of Element
-// numerics  two passes: the mean first, then the squares of the differences from it, never E[s²] − μ²
-// papers    layer norm: Ba et al. 2016, arXiv 1607.06450; RMS norm: Zhang and Sennrich 2019, arXiv 1910.07467
+// numerics  x is read twice: mean and squares of the differences from it for four elements at a time, put together as they come, never
+//           E[s²] − μ²
+// papers    layer norm: Ba et al. 2016, arXiv 1607.06450; RMS norm: Zhang and Sennrich 2019, arXiv 1910.07467; moments of parts:
+//           Chan, Golub and LeVeque 1983, doi 10.1080/00031305.1983.10483115
 
 struct Params { base: u32, groups: u32, rows: u32, columns: u32, eps: f32 }
 
@@ -27,6 +29,16 @@ fn load(i: u32) -> Element {
     return x[i];
 }
 
+// How many values there were, their mean (0 if not CENTERED) and the sum of the squares of their differences from it.
+struct Moments { count: f32, mean: f32, squares: f32 }
+
+fn both(a: Moments, b: Moments) -> Moments {
+    let share = b.count / (a.count + b.count);
+    let apart = b.mean - a.mean;
+    let squares = a.squares + b.squares + apart * apart * a.count * share;
+    return Moments(a.count + b.count, a.mean + apart * share, squares);
+}
+
 @compute @workgroup_size(LANES)
 fn norm_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
@@ -34,19 +46,30 @@ fn norm_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
     let row = group * LANES + lane;
     if (row >= p.rows) { return; }
     let first = row * p.columns;
-    let share = 1.0 / f32(p.columns * WIDTH);
-    var mean = 0.0;
-    if (CENTERED) {
-        var part: Element;
-        for (var c = 0u; c < p.columns; c++) { part += load(first + c); }
-        mean = total(part) * share;
+    var m = Moments(0.0, 0.0, 0.0);
+    let whole = p.columns - p.columns % 4u;
+    for (var c = 0u; c < whole; c += 4u) {
+        // Four variables, which some drivers keep in registers where they would not keep an array.
+        let x0 = load(first + c);
+        let x1 = load(first + c + 1u);
+        let x2 = load(first + c + 2u);
+        let x3 = load(first + c + 3u);
+        let count = f32(4u * WIDTH);
+        let mean = select(0.0, total((x0 + x1) + (x2 + x3)) / count, CENTERED);
+        let d0 = x0 - mean;
+        let d1 = x1 - mean;
+        let d2 = x2 - mean;
+        let d3 = x3 - mean;
+        m = both(m, Moments(count, mean, total((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3))));
     }
-    var squares: Element;
-    for (var c = 0u; c < p.columns; c++) {
-        let d = load(first + c) - mean;
-        squares += d * d;
+    for (var c = whole; c < p.columns; c++) {
+        let s = load(first + c);
+        let mean = select(0.0, total(s) / f32(WIDTH), CENTERED);
+        let d = s - mean;
+        m = both(m, Moments(f32(WIDTH), mean, total(d * d)));
     }
-    let rstd = inverseSqrt(total(squares) * share + p.eps);
+    let mean = m.mean;
+    let rstd = inverseSqrt(m.squares / m.count + p.eps);
     stats[row] = vec2f(mean, rstd);
     for (var c = 0u; c < p.columns; c++) {
         let s = load(first + c);
