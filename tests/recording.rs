@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
-use wgformer::gpu::Caps;
+use wgformer::gpu::{AdapterClass, Caps, Textures};
 use wgformer::io::Config;
-use wgformer::ops::{self, CrossEntropyOptions};
+use wgformer::kernel::Access;
+use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions};
 use wgformer::program::{MemoryReport, Plan, Recording};
 use wgformer::train::{LanguageModel, Objective, Part, StepOptions, TrainStep};
 use wgformer::{DType, Error, Graph, Result, models};
@@ -41,9 +42,7 @@ fn memory_is_near_what_is_alive_at_once() {
         [(6, 384, 6, 65, 4, 256), (4, 128, 4, 1024, 8, 128), (2, 48, 4, 97, 2, 17), (12, 768, 12, 50257, 4, 256)]
     {
         let graph = training_step(layers, width, heads, vocabulary, rows, length).unwrap();
-        for caps in
-            [Caps::baseline(), Caps { class: wgformer::gpu::AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }]
-        {
+        for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }] {
             let caps = Caps { max_binding_bytes: 1 << 30, max_buffer_bytes: 1 << 30, ..caps };
             let recording = Recording::new(&graph, &caps).unwrap();
             let memory = MemoryReport::new(&recording, &Plan::new(&recording, &caps).unwrap());
@@ -87,4 +86,51 @@ fn a_value_that_was_overwritten_is_not_read() {
     g.output("late", late).unwrap();
     let error = Recording::new(&g, &Caps::baseline()).unwrap_err();
     assert!(matches!(error, Error::Graph(_)) && error.to_string().contains("after it was overwritten"), "{error}");
+}
+
+/// Which operands of the first launch are copied into textures, on an adapter that could read all of them where they lie.
+fn copied(g: &Graph) -> Vec<bool> {
+    let caps = Caps {
+        class: AdapterClass::Cpu,
+        subgroup: Some(8),
+        textures: Textures::Storage,
+        shared_textures: true,
+        texture_work: 0,
+        max_textures: 8,
+        max_texture_bytes: 1 << 28,
+        ..Caps::baseline()
+    };
+    let recording = Recording::new(g, &caps).unwrap();
+    let access = recording.dispatches[0].bindings.iter().map(|b| b.access);
+    let shared = access.filter_map(|access| match access {
+        Access::Texture { shared, .. } => Some(!shared),
+        _ => None,
+    });
+    shared.collect()
+}
+
+#[test]
+fn operands_whose_rows_lie_pages_apart_are_copied_where_they_are_used_often() {
+    let product = |m: usize, k: usize, n: usize| {
+        let mut g = Graph::new();
+        let (a, b) = (g.input("a", [m, k], DType::F32).unwrap(), g.input("b", [k, n], DType::F32).unwrap());
+        let c = ops::matmul(&mut g, a, b).unwrap();
+        g.output("c", c).unwrap();
+        copied(&g)
+    };
+    assert_eq!(product(256, 1040, 1024), [false, true]);
+    assert_eq!(product(256, 1024, 1040), [true, false]);
+    assert_eq!(product(255, 1024, 2048), [true, false]);
+    assert_eq!(product(256, 2048, 255), [false, false]);
+    let attention = |tokens: usize, heads: usize| {
+        let mut g = Graph::new();
+        let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, [1, tokens, heads, 64], DType::F32).unwrap());
+        let options = AttentionOptions { causal: true, ..Default::default() };
+        let out = ops::attention(&mut g, q, k, v, &options).unwrap();
+        g.output("out", out).unwrap();
+        copied(&g)
+    };
+    assert_eq!(attention(256, 16), [true; 3]);
+    assert_eq!(attention(256, 12), [false; 3]);
+    assert_eq!(attention(255, 16), [false; 3]);
 }

@@ -107,6 +107,11 @@ impl View {
     }
 }
 
+/// Rows that begin a multiple of this many bytes apart share few sets of the caches of a processor.
+const PAGE: u64 = 4096;
+/// How often each element of a tensor is used at least for a copy of it to be a small part of the work.
+const CROWDED_USES: usize = 256;
+
 /// What a dispatch does with a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -222,9 +227,11 @@ impl Dispatch {
         self.bind(view, Access::Read)
     }
 
-    /// Binds a tensor that is read, and says whether it is [`Binding::crowded`].
+    /// Binds a tensor that is read `uses` times, many rows side by side that begin `row` bytes apart: [`Binding::crowded`] if that is whole
+    /// pages and the uses make a copy of it a small part of the work.
     #[must_use]
-    pub fn read_rows(mut self, view: View, crowded: bool) -> Self {
+    pub fn read_rows(mut self, view: View, row: u64, uses: usize) -> Self {
+        let crowded = row.is_multiple_of(PAGE) && uses >= CROWDED_USES;
         self.bindings.push(Binding { view, access: Access::Read, crowded });
         self
     }

@@ -27,7 +27,7 @@ fn operands(form: Form, lead: &[usize], [m, n, k]: [usize; 3]) -> (Vec<usize>, V
 fn sizes() -> impl Iterator<Item = Case> {
     let small = [[1, 1, 1], [31, 33, 257], [257, 31, 33], [64, 64, 64], [65, 127, 129], [1, 33, 257], [3, 260, 68]];
     // Rows that lie whole pages apart, of B, of A, of either, in one form or another.
-    let crowded = [[257, 1024, 33], [1024, 257, 33], [257, 260, 1024]];
+    let crowded = [[257, 1024, 5], [1024, 257, 5], [257, 9, 1024], [9, 260, 1024]];
     let sizes = small.into_iter().chain(crowded);
     FORMS.iter().flat_map(move |&form| {
         sizes.clone().map(move |size| {

@@ -1,7 +1,7 @@
 //! The backward ops: each has its own reference and can be checked alone.
 
 use super::reference::Scores;
-use super::setting::{Setting, by_vectors, input_types};
+use super::setting::{Setting, Sizes, by_vectors, input_types};
 use super::variant::{AttentionVariant, Kernels};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
@@ -76,8 +76,8 @@ impl Op for Delta {
 }
 
 /// Binds the five fixed inputs.
-fn bind(cx: &Launch<'_>, dispatch: Dispatch) -> Dispatch {
-    (0..FIXED).fold(dispatch, |d, i| d.read(cx.input(i)))
+fn bind(cx: &Launch<'_>, sizes: &Sizes, variant: AttentionVariant, dispatch: Dispatch) -> Dispatch {
+    sizes.read_heads(dispatch, variant, [0, 1, 2, 3].map(|i| cx.input(i))).read(cx.input(4))
 }
 
 /// `dq = scale · dS k`. Inputs: q, k, v, dout, stats, then the visible tensor and the bias, if there are any.
@@ -103,7 +103,7 @@ impl Op for GradQ {
         let extras = self.0.extras(FIXED, |i| cx.input(i));
         let variant = AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 1));
         let dispatch = Q.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
-        let dispatch = bind(cx, dispatch).write(cx.output(0));
+        let dispatch = bind(cx, &sizes, variant, dispatch).write(cx.output(0));
         let flops = 6 * sizes.width as u64 * sizes.pairs(&self.0);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
     }
@@ -132,7 +132,7 @@ impl Op for GradKv {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
         let variant = AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 2));
         let dispatch = KV.launch(variant, cx.caps(), &sizes, sizes.keys, sizes.kv_heads);
-        let dispatch = bind(cx, dispatch);
+        let dispatch = bind(cx, &sizes, variant, dispatch);
         let finish = |cx: &mut Launch<'_>, dispatch: Dispatch, products: u64| {
             let extras = self.0.extras(FIXED, |i| cx.input(i));
             let flops = 2 * products * sizes.width as u64 * sizes.pairs(&self.0);
@@ -173,7 +173,8 @@ impl Op for GradBias {
         let out = cx.output(0);
         let blocks = out.numel() / (sizes.queries * sizes.keys) * sizes.queries.div_ceil(4) * sizes.keys.div_ceil(4);
         let flops = 4 * sizes.width as u64 * sizes.pairs(&self.0);
-        let dispatch = bind(cx, by_vectors(&BIAS, sizes.width)).write(out).groups_for(blocks, 64);
+        let dispatch =
+            bind(cx, &sizes, AttentionVariant::Rows, by_vectors(&BIAS, sizes.width)).write(out).groups_for(blocks, 64);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
     }
 }

@@ -78,11 +78,8 @@ impl Op for Attention {
         let extras = setting.extras(3, |i| cx.input(i));
         let flops = 4 * sizes.width as u64 * sizes.pairs(setting);
         let variant = AttentionVariant::for_forward(cx, self.name(), setting, &sizes, setting.inputs(5));
-        let dispatch = KERNELS
-            .launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads)
-            .read(cx.input(0))
-            .read(cx.input(1))
-            .read(cx.input(2));
+        let dispatch = KERNELS.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
+        let dispatch = sizes.read_heads(dispatch, variant, [0, 1, 2].map(|i| cx.input(i)));
         let Some(split) = variant.split() else {
             let dispatch = dispatch.write(cx.output(0)).write(cx.output(1));
             return cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops));

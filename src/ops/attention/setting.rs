@@ -97,6 +97,20 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
+    /// Binds q, k, v and what else is (B, T, H, D), for a kernel that goes over many rows of one head.
+    pub(super) fn read_heads<const N: usize>(
+        &self,
+        dispatch: Dispatch,
+        variant: AttentionVariant,
+        of: [View; N],
+    ) -> Dispatch {
+        let uses = if variant == AttentionVariant::Shuffle { self.queries.min(self.keys) } else { 0 };
+        of.into_iter().fold(dispatch, |dispatch, view| {
+            let row = view.bytes() / view.shape.dims()[..2].iter().product::<usize>().max(1) as u64;
+            dispatch.read_rows(view, row, uses)
+        })
+    }
+
     /// The sizes, if the operands fit together.
     pub(super) fn new(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<Self> {
         let refuse = |what: String| Err(Error::shape("attention", what));

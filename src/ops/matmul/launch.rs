@@ -162,19 +162,11 @@ impl Window {
         Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
     }
 
-    /// Whether its rows begin in so few sets of a cache that a tile's part of them has no room in it: they lie whole pages apart.
-    fn crowded(&self) -> bool {
-        self.view.dtype == DType::F32 && (4 * self.stride).is_multiple_of(4096)
-    }
-
     /// Whether four elements from a multiple of 4 on can be loaded as one.
     fn vec4(&self) -> bool {
         self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4) && self.width.is_multiple_of(4)
     }
 }
-
-/// How often elements of an operand are used at least for a copy of it to be a small part of the work.
-const CROWDED_USES: usize = 256;
 
 /// The part of a product that one dispatch computes.
 struct Piece {
@@ -260,9 +252,10 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
     let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
     let tiles = matches!(variant, Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide);
-    let crowded = |window: &Window, uses: usize| tiles && uses >= CROWDED_USES && window.crowded();
-    dispatch = operands(dispatch, &a, &b, &out).read_rows(a.view.clone(), crowded(&a, p.n));
-    dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_rows(quants, crowded(&b, p.m)));
+    let row = |window: &Window| window.view.dtype.bytes(window.stride);
+    dispatch = operands(dispatch, &a, &b, &out).read_rows(a.view.clone(), row(&a), if tiles { p.n } else { 0 });
+    let uses = if tiles && scales.is_none() { p.m } else { 0 };
+    dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_rows(quants, row(&b), uses));
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
     dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
     dispatch = match &io.lengths {
