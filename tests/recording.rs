@@ -102,11 +102,11 @@ fn copied(g: &Graph) -> Vec<bool> {
     };
     let recording = Recording::new(g, &caps).unwrap();
     let access = recording.dispatches[0].bindings.iter().map(|b| b.access);
-    let shared = access.filter_map(|access| match access {
+    let copied = access.filter_map(|access| match access {
         Access::Texture { shared, .. } => Some(!shared),
         _ => None,
     });
-    shared.collect()
+    copied.collect()
 }
 
 #[test]
