@@ -40,6 +40,9 @@ pub struct Caps {
     pub subgroup: Option<u32>,
     /// 16-bit float arithmetic in shaders.
     pub f16: bool,
+    /// 64-bit integers in shaders.
+    #[serde(default)]
+    pub int64: bool,
     /// Timestamps inside a pass.
     pub timestamps: bool,
     /// Invocations of a workgroup.
@@ -78,6 +81,7 @@ impl Caps {
             class: AdapterClass::Gpu,
             subgroup: None,
             f16: false,
+            int64: false,
             timestamps: false,
             max_invocations: 256,
             workgroup_memory: 16384,
@@ -113,6 +117,7 @@ impl Caps {
             class,
             subgroup: subgroups.then_some(info.subgroup_min_size),
             f16: features.contains(wgpu::Features::SHADER_F16),
+            int64: features.contains(wgpu::Features::SHADER_INT64),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,

@@ -55,6 +55,7 @@ fn size_of_element(text: &str, name: &str) -> Option<NonZeroU64> {
         "f32" | "u32" | "i32" => 4,
         "vec2f" | "vec2u" => 8,
         "vec4f" | "vec4u" => 16,
+        "vec4<u64>" => 32,
         _ => return None,
     };
     NonZeroU64::new(size)

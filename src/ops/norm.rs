@@ -4,7 +4,7 @@ use super::rows::{self, RowVariant};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch};
 use crate::shape::TensorType;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ static NORM: [Kernel; 2] = [
     Kernel::new("norm_threads", include_str!("../../shaders/norm_threads.wgsl")),
     Kernel::new("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl")),
 ];
+static NORM_HELD: Kernel = Kernel::new("norm_held", include_str!("../../shaders/norm_held.wgsl"));
 static NORM_BACKWARD: [Kernel; 2] = [
     Kernel::new("norm_backward_threads", include_str!("../../shaders/norm_backward_threads.wgsl")),
     Kernel::new("norm_backward_workgroup", include_str!("../../shaders/norm_backward_workgroup.wgsl")),
@@ -196,14 +197,32 @@ impl Op for Norm {
         // What a constant rules out needs something in its binding all the same.
         let residual = if self.residual { cx.input(1) } else { x.clone() };
         let bias = if self.bias { cx.input(self.gain() + 1) } else { gain.clone() };
-        let sum = if self.residual { cx.output(2) } else { cx.scratch([4], DType::F32) };
-        let variant = RowVariant::choose(self.kind.variant, cx.caps(), rows, columns);
-        let dispatch = variant.over_rows(cx.caps(), &NORM, rows, columns).param_f32(self.kind.eps);
+        let sum = if self.residual { cx.output(2) } else { cx.scratch([8], DType::F32) };
+        let held = if self.kind.variant.is_none() { held(cx.caps(), rows, columns) } else { None };
+        let dispatch = held.unwrap_or_else(|| {
+            let variant = RowVariant::choose(self.kind.variant, cx.caps(), rows, columns);
+            variant.over_rows(cx.caps(), &NORM, rows, columns)
+        });
+        let dispatch = dispatch.param_f32(self.kind.eps);
         let dispatch = dispatch.constant("CENTERED", self.kind.centered).constant("BIAS", self.bias);
         let dispatch = dispatch.constant("RESIDUAL", self.residual).flops(8 * x.numel() as u64);
         let dispatch = dispatch.read(x).read(residual).read(gain).read(bias);
         cx.dispatch(dispatch.write(out).write(cx.output(1)).write(sum))
     }
+}
+
+/// A dispatch of `norm_held` up to its number, if the adapter likes and the rows allow it: where stores go lane by lane, rows of up
+/// to 16 blocks of eight columns a lane, since a kernel's text grows with them, and as many rows as lanes or more.
+fn held(caps: &Caps, rows: usize, columns: usize) -> Option<Dispatch> {
+    let lanes = caps.subgroup.filter(|_| caps.class == AdapterClass::Cpu && caps.int64)?;
+    let block = 8 * lanes as usize;
+    if !columns.is_multiple_of(block) || columns > 16 * block || rows < lanes as usize {
+        return None;
+    }
+    // Many rows for what is read once, but groups for many processors.
+    let share = (rows / 64).clamp(4, 16);
+    let dispatch = Dispatch::new(&NORM_HELD).constant("LANES", lanes).constant("HELD", (columns / block) as u32);
+    Some(dispatch.param(rows).param(share).groups(rows.div_ceil(share)))
 }
 
 /// The gradient of [`Norm`] by its rows: from what was normalised, (μ, r), gain, dout, and dsum if there is one.

@@ -22,7 +22,13 @@ pub(super) fn cases() -> Vec<Case> {
             }
         }
     }
-    cases.push(far_from_zero());
+    // Rows that a subgroup may hold: of blocks of 32 or 64 columns.
+    for shape in [&[31, 64][..], &[8, 192], &[257, 448], &[90, 1024]] {
+        for (centered, bias, residual) in [(true, true, false), (true, true, true), (true, false, true), (false, false, false)] {
+            cases.push(case(shape, NormKind { centered, eps: 1e-5, variant: None }, bias, residual));
+        }
+    }
+    cases.extend([260, 256].map(far_from_zero));
     cases.push(one_output("norm of add_rms_norm only", |g, x| {
         Ok(vec![ops::add_rms_norm(g, x[0], x[1], x[2], 1e-6)?.1])
     }));
@@ -53,10 +59,10 @@ fn case(shape: &[usize], kind: NormKind, bias: bool, residual: bool) -> Case {
 }
 
 /// Rows whose mean is far larger than their deviation: E[x²] − μ² would have no correct digit left.
-fn far_from_zero() -> Case {
-    let feeds = vec![Feed::normal_scaled("x", [19, 260], 3000.0, 1.0), Feed::normal("gain", [260])];
-    let case =
-        Case::new("layer_norm far from zero", feeds, |g, x| Ok(vec![ops::layer_norm(g, x[0], x[1], None, 1e-5)?]));
+fn far_from_zero(columns: usize) -> Case {
+    let feeds = vec![Feed::normal_scaled("x", [19, columns], 3000.0, 1.0), Feed::normal("gain", [columns])];
+    let name = format!("layer_norm of {columns} far from zero");
+    let case = Case::new(name, feeds, |g, x| Ok(vec![ops::layer_norm(g, x[0], x[1], None, 1e-5)?]));
     // The mean itself is rounded: 3000 has an ulp of 2.4e-4, which the sums over rows add up.
     case.tolerance(Tolerance { nmse: 1e-7, worst: 5e-4 }, Tolerance { nmse: 1e-6, worst: 2e-3 })
 }
