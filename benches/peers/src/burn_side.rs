@@ -1,6 +1,6 @@
 //! The workloads with burn on its wgpu backend, with fusion and its tuner.
 
-use crate::Run;
+use crate::side::Run;
 use crate::workload::{DECODED, HEAD_WIDTH, HEADS, MODEL, PROMPT, Workload, tokens, values};
 use burn::module::Module;
 use burn::nn::loss::CrossEntropyLossConfig;

@@ -1,25 +1,22 @@
 //! The same workloads in wgformer and in burn, in turns, on one adapter: `cargo run --release` in this folder.
 //!
 //! Machines are shared and vary by factors of two within seconds, so what counts is the ratio of two turns that follow each other;
-//! the table gives its median and the range of the middle half. A turn is one long run or the median of several short ones.
+//! the table gives its median and the range of the middle half. A turn is one long run or the median of several short ones. Each side
+//! is a process of its own, which sleeps in the other's turns.
 
 mod burn_side;
 mod our_side;
+mod side;
 mod workload;
 
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use side::{Side, SideProcess};
 use std::error::Error;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use wgformer::Gpu;
 use wgformer::gpu::{AdapterChoice, AdapterSummary};
 use workload::Workload;
-
-/// How long a side's turn lasts at least.
-const TURN: Duration = Duration::from_millis(100);
-
-/// What runs once, waits for the end, and says how many seconds of it count.
-type Run = Box<dyn FnMut() -> Result<f64, Box<dyn Error>>>;
 
 /// wgformer and burn 0.22.1 (wgpu) side by side.
 #[derive(Debug, Parser)]
@@ -36,6 +33,9 @@ struct Arguments {
     /// Seconds after which a workload gets no more turns than three
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
+    /// Be one of the two sides, which takes its orders from standard input
+    #[arg(long, hide = true)]
+    side: Option<Side>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -46,17 +46,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(text) => text.parse()?,
         None => AdapterChoice::from_env(),
     };
-    let adapter = &adapters[choice.pick(&summaries)?];
-    let gpu = Gpu::open(adapter)?;
-    let device = burn_side::open(adapter)?;
-    println!("{} ({})", gpu.info().name, gpu.info().backend);
+    let index = choice.pick(&summaries)?;
+    if let Some(side) = arguments.side {
+        return side.serve(&adapters[index]);
+    }
+    let info = adapters[index].get_info();
+    println!("{} ({})", info.name, info.backend);
+    let mut sides = [SideProcess::start(Side::Wgformer, index)?, SideProcess::start(Side::Burn, index)?];
     let head = ["", "wgformer", "burn", "burn / wgformer", "middle half", "turns", "first run: wgformer", "burn"];
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header(head);
     let wanted =
         |w: &Workload| arguments.only.is_empty() || arguments.only.iter().any(|o| w.name().contains(o.as_str()));
     for workload in workload::all().into_iter().filter(wanted) {
-        let result = compare(&arguments, &workload, &gpu, &device)?;
+        let result = compare(&arguments, &workload, &mut sides)?;
         println!("{}", result.join("  "));
         table.add_row(result);
     }
@@ -69,20 +72,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compare(
     arguments: &Arguments,
     workload: &Workload,
-    gpu: &Gpu,
-    device: &burn::prelude::Device,
+    [wgformer, burn]: &mut [SideProcess; 2],
 ) -> Result<Vec<String>, Box<dyn Error>> {
-    let mut sides = [our_side::prepare(workload, gpu)?, burn_side::prepare(workload, device)?];
-    let mut first = [0.0; 2];
-    for (side, first) in sides.iter_mut().zip(&mut first) {
-        let start = Instant::now();
-        side()?;
-        *first = start.elapsed().as_secs_f64();
-        side()?;
-    }
+    let first = [wgformer.prepare(workload)?, burn.prepare(workload)?];
     let (start, mut times, mut ratios) = (Instant::now(), [Vec::new(), Vec::new()], Vec::new());
     while ratios.len() < 3 || (ratios.len() < arguments.runs && start.elapsed().as_secs_f64() < arguments.seconds) {
-        let (ours, theirs) = (turn(&mut sides[0])?, turn(&mut sides[1])?);
+        let (ours, theirs) = (wgformer.turn()?, burn.turn()?);
         times[0].push(ours);
         times[1].push(theirs);
         ratios.push(theirs / ours);
@@ -100,15 +95,6 @@ fn compare(
         format!("{:.2} s", first[0]),
         format!("{:.2} s", first[1]),
     ])
-}
-
-/// The median of a side's runs, back to back for a while: the first one finds the caches full of the other side's data.
-fn turn(side: &mut Run) -> Result<f64, Box<dyn Error>> {
-    let (start, mut times) = (Instant::now(), Vec::new());
-    while times.is_empty() || start.elapsed() < TURN {
-        times.push(side()?);
-    }
-    Ok(quantile(&mut times, 0.5))
 }
 
 /// The value below which this share of the values lies.

@@ -1,6 +1,6 @@
 //! The workloads with wgformer, as an application would write them.
 
-use crate::Run;
+use crate::side::Run;
 use crate::workload::{DECODED, HEAD_WIDTH, HEADS, MODEL, PROMPT, Workload, tokens, values};
 use std::error::Error;
 use std::ops::ControlFlow;
