@@ -6,9 +6,10 @@ use super::caps::AdapterClass;
 use super::fault::Faults;
 use super::signal::{Arrival, Landing, Signal};
 use crate::error::{Error, Result};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
@@ -18,6 +19,19 @@ pub(super) const SLICE: Duration = Duration::from_millis(50);
 /// How long a wait for a driver on the CPU stays awake before it sleeps: a core that fell asleep takes longer to wake than a small
 /// launch to run, and there are two such waits inside the driver for each of a step's launches.
 const AWAKE: Duration = Duration::from_millis(20);
+
+/// A waiting thread that is awake looks like work to the system, which then may leave two of the driver's workers on one core and the
+/// waiting thread alone on another: every launch takes twice as long. A short sleep, in which a worker finds the core free, ends that.
+const NAP: Duration = Duration::from_micros(20);
+
+/// How long a thread watches whether anybody wants its core before it takes a nap.
+const WATCH: Duration = Duration::from_micros(500);
+
+/// A yield that took longer let somebody else run.
+const QUICK: Duration = Duration::from_micros(5);
+
+/// Whether the last wait had its core to itself: then the next one begins with a nap.
+static ALONE: AtomicBool = AtomicBool::new(false);
 
 /// What a poll found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +85,36 @@ pub(super) struct Wait {
     start: Instant,
     awake: Duration,
     slice: Duration,
+    watched: Cell<Watched>,
+}
+
+/// What a thread that stays awake sees of its core.
+#[derive(Clone, Copy)]
+struct Watched {
+    since: Instant,
+    /// The time for which others ran.
+    shared: Duration,
+    /// Whether the next slice is a nap.
+    nap: bool,
+}
+
+impl Watched {
+    fn new(nap: bool) -> Self {
+        Self { since: Instant::now(), shared: Duration::ZERO, nap }
+    }
+
+    /// Whether others hardly ran, if the time was long enough to tell.
+    fn alone(&self, least: Duration) -> Option<bool> {
+        let time = self.since.elapsed();
+        (time >= least).then(|| 4 * self.shared < time)
+    }
 }
 
 impl Wait {
     pub(super) fn new(class: AdapterClass, slice: Duration) -> Self {
         let awake = if class == AdapterClass::Cpu { AWAKE } else { Duration::ZERO };
-        Self { start: Instant::now(), awake, slice }
+        let nap = class == AdapterClass::Cpu && ALONE.swap(false, Ordering::Relaxed);
+        Self { start: Instant::now(), awake, slice, watched: Cell::new(Watched::new(nap)) }
     }
 
     /// Waits for a submission, or for all of them, for a slice at most.
@@ -88,13 +126,33 @@ impl Wait {
     ) -> Result<Polled> {
         faults.known()?;
         let awake = self.start.elapsed() < self.awake;
-        let timeout = if awake { Duration::ZERO } else { self.slice };
+        let mut watched = self.watched.get();
+        let timeout = match (awake, watched.nap) {
+            (true, false) => Duration::ZERO,
+            (true, true) => NAP,
+            (false, _) => self.slice,
+        };
         let how = wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(timeout) };
         let polled = poll(device, faults, how)?;
-        if awake && polled == Polled::Busy {
-            // The driver's threads go first.
-            std::thread::yield_now();
+        if !awake {
+            return Ok(polled);
         }
+        if watched.nap {
+            watched = Watched::new(false);
+        } else if polled == Polled::Busy {
+            // The driver's threads go first.
+            let start = Instant::now();
+            std::thread::yield_now();
+            let time = start.elapsed();
+            if time > QUICK {
+                watched.shared += time;
+            }
+        }
+        if let Some(alone) = watched.alone(if polled == Polled::Busy { WATCH } else { WATCH / 4 }) {
+            ALONE.store(alone, Ordering::Relaxed);
+            watched = Watched::new(alone);
+        }
+        self.watched.set(watched);
         Ok(polled)
     }
 }

@@ -15,6 +15,9 @@ const TURN: Duration = Duration::from_millis(100);
 /// What runs once, waits for the end, and says how many seconds of it count.
 pub type Run = Box<dyn FnMut() -> Result<f64, Box<dyn Error>>>;
 
+/// What makes a workload ready.
+type Prepare = Box<dyn Fn(&Workload) -> Result<Run, Box<dyn Error>>>;
+
 /// Who is measured.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Side {
@@ -26,7 +29,7 @@ impl Side {
     /// Answers orders from standard input, a line each, until there are no more: the name of a workload, which is prepared and run
     /// twice, with the seconds of the first run; an empty line with those of a turn.
     pub fn serve(self, adapter: &wgpu::Adapter) -> Result<(), Box<dyn Error>> {
-        let prepare: Box<dyn Fn(&Workload) -> Result<Run, Box<dyn Error>>> = match self {
+        let prepare: Prepare = match self {
             Self::Wgformer => {
                 let gpu = Gpu::open(adapter)?;
                 Box::new(move |workload| our_side::prepare(workload, &gpu))

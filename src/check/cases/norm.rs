@@ -24,7 +24,9 @@ pub(super) fn cases() -> Vec<Case> {
     }
     // Rows that a subgroup may hold: of blocks of 32 or 64 columns.
     for shape in [&[31, 64][..], &[8, 192], &[257, 448], &[90, 1024]] {
-        for (centered, bias, residual) in [(true, true, false), (true, true, true), (true, false, true), (false, false, false)] {
+        for (centered, bias, residual) in
+            [(true, true, false), (true, true, true), (true, false, true), (false, false, false)]
+        {
             cases.push(case(shape, NormKind { centered, eps: 1e-5, variant: None }, bias, residual));
         }
     }
