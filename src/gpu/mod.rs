@@ -32,9 +32,9 @@ use crate::error::{Error, Result, human_bytes};
 use fault::Faults;
 use readback::Pool;
 use shared::SharedMemory;
-use signal::Signal;
+use signal::Watcher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use upload::Ring;
 
 /// What buffers of tensors are used for.
@@ -58,7 +58,7 @@ struct Inner {
     shared: Option<SharedMemory>,
     pool: Pool,
     ring: Mutex<Ring>,
-    watcher: OnceLock<mpsc::Sender<Arc<Signal>>>,
+    watcher: OnceLock<Watcher>,
     buffers_created: AtomicU64,
     submissions: AtomicU64,
     readbacks: AtomicU64,

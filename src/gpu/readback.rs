@@ -213,10 +213,12 @@ impl Readback {
         }
         match (outcome, self.staging.take()) {
             (Outcome::Done, None) => Ok(look(&[])),
-            (Outcome::Done, Some(staging)) => {
+            // Where an assertion of wgpu's fails ([`super::wait::poll`]), callbacks of mappings that are there go with it.
+            (Outcome::Done | Outcome::Abandoned, Some(staging)) => {
                 let padded = self.size.next_multiple_of(4);
                 let view = match staging.slice(..padded).get_mapped_range() {
                     Ok(view) => view,
+                    Err(_) if outcome == Outcome::Abandoned => return Err(abandoned()),
                     Err(error) => return Err(self.refused(&error.to_string())),
                 };
                 let value = look(&view[..self.size as usize]);
@@ -226,9 +228,7 @@ impl Readback {
                 Ok(value)
             }
             (Outcome::Failed, _) => Err(self.refused("the staging buffer could not be mapped")),
-            (Outcome::Abandoned, _) => {
-                Err(Error::input("readback", "the encoder that it was encoded into was dropped, not submitted"))
-            }
+            (Outcome::Abandoned, None) => Err(abandoned()),
         }
     }
 
@@ -237,6 +237,10 @@ impl Readback {
         let other = || Error::Validation { what: "reading back".into(), message: message.into() };
         self.gpu.check().err().unwrap_or_else(other)
     }
+}
+
+fn abandoned() -> Error {
+    Error::input("readback", "the encoder that it was encoded into was dropped, not submitted")
 }
 
 impl Future for Readback {

@@ -3,8 +3,10 @@
 use super::Gpu;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,27 @@ impl Future for Arrival {
     }
 }
 
+/// The thread that polls for futures, and the way to it.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    sender: Option<mpsc::Sender<Arc<Signal>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Watcher {
+    /// Lets the thread end, and waits for that: a driver must not be taken down by it while the process exits. Not for long, should it
+    /// be stuck, and not in the thread itself.
+    fn drop(&mut self) {
+        self.sender = None;
+        let start = Instant::now();
+        if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != std::thread::current().id()) {
+            while !thread.is_finished() && start.elapsed() < Duration::from_secs(1) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+    }
+}
+
 /// A browser calls back by itself.
 #[cfg(target_arch = "wasm32")]
 impl Gpu {
@@ -110,7 +133,7 @@ impl Gpu {
 
 #[cfg(not(target_arch = "wasm32"))]
 mod watcher {
-    use super::{Gpu, Outcome, Signal};
+    use super::{Gpu, Outcome, Signal, Watcher};
     use crate::gpu::caps::AdapterClass;
     use crate::gpu::fault::Faults;
     use crate::gpu::wait::{Polled, Wait};
@@ -128,10 +151,10 @@ mod watcher {
                 let (device, faults, class) = (self.device().clone(), self.inner.faults.clone(), self.caps().class);
                 let builder = std::thread::Builder::new().name("wgformer signals".into());
                 // If no thread can be had, the receiver is dropped, and the send below fails.
-                let _ = builder.spawn(move || watch(&device, &faults, class, &receiver));
-                sender
+                let thread = builder.spawn(move || watch(&device, &faults, class, &receiver)).ok();
+                Watcher { sender: Some(sender), thread }
             });
-            watcher.send(signal.clone()).is_ok()
+            watcher.sender.as_ref().is_some_and(|sender| sender.send(signal.clone()).is_ok())
         }
     }
 

@@ -168,8 +168,11 @@ impl Gpu {
         what: &str,
         encoders: impl IntoIterator<Item = wgpu::CommandEncoder>,
     ) -> Result<wgpu::SubmissionIndex> {
+        // wgpu polls at the end of a submission: see `poll`. Who sleeps in the driver keeps the turn for too long to be waited for.
+        let turn = self.inner.faults.turn.try_lock_for(WATCH);
         let index =
             self.scoped(what, || self.queue().submit(encoders.into_iter().map(wgpu::CommandEncoder::finish)))?;
+        drop(turn);
         self.check()?;
         self.inner.submissions.fetch_add(1, Ordering::Relaxed);
         Ok(index)

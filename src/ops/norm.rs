@@ -211,15 +211,15 @@ impl Op for Norm {
     }
 }
 
-/// A dispatch of `norm_held` up to its number, if the adapter likes and the rows allow it: where stores go lane by lane, rows of up
-/// to 16 blocks of eight columns a lane, since a kernel's text grows with them, and as many rows as lanes or more.
+/// A dispatch of `norm_held`, with what is its own, for adapters that store lane by lane and rows that fit: of up to 16 blocks of eight
+/// columns a lane, since the driver's code grows with them, and at least as many as there are lanes.
 fn held(caps: &Caps, rows: usize, columns: usize) -> Option<Dispatch> {
     let lanes = caps.subgroup.filter(|_| caps.class == AdapterClass::Cpu && caps.int64)?;
     let block = 8 * lanes as usize;
     if !columns.is_multiple_of(block) || columns > 16 * block || rows < lanes as usize {
         return None;
     }
-    // Many rows for what is read once, but groups for many processors.
+    // Gain and bias are read once a workgroup, but every processor wants workgroups.
     let share = (rows / 64).clamp(4, 16);
     let dispatch = Dispatch::new(&NORM_HELD).constant("LANES", lanes).constant("HELD", (columns / block) as u32);
     Some(dispatch.param(rows).param(share).groups(rows.div_ceil(share)))
