@@ -1,4 +1,4 @@
-# What people run. `make demo` and `make test` work on a fresh machine that has Rust.
+# What people run. `make demo` and `make test` work on a fresh machine that has Rust and a C compiler.
 
 CARGO ?= cargo
 OUT ?= runs/demo
@@ -20,8 +20,8 @@ setup:
 	@scripts/setup.sh
 
 demo: setup
-	$(CARGO) run --release --locked -- train --data $(NOVEL) --out $(OUT) $(DEMO)
-	$(CARGO) run --release --locked -- generate $(OUT)/model --prompt 'It is a truth' --temperature 0.5 --top-p 0.9
+	$(CARGO) run --release --locked -- train --data "$(NOVEL)" --out "$(OUT)" $(DEMO)
+	$(CARGO) run --release --locked -- generate "$(OUT)/model" --prompt 'It is a truth' --temperature 0.5 --top-p 0.9
 
 test:
 	@.ci/run

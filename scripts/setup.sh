@@ -23,7 +23,8 @@ has_vulkan() {
   done
   [ -z "${1-}" ] && [ -n "${VK_DRIVER_FILES:-}${VK_ADD_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ]
 }
-has_library() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q "$1"; }
+# Not by a pipe into `grep -q`, which ends early: ldconfig then fails, and by `pipefail` the pipe.
+has_library() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *"$1"* ]]; }
 has_gl() { has_library libEGL.so.1 && compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null; }
 has_swiftshader() { [ -f /usr/lib/chromium/vk_swiftshader_icd.json ]; }
 

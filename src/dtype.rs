@@ -37,14 +37,15 @@ const SCALES_ALIGNMENT: usize = 64;
 pub const BLOCK: usize = 32;
 
 impl DType {
-    /// Bytes that `count` elements occupy, rounded up to whole 32-bit words.
+    /// Bytes that `count` elements occupy, rounded up to whole 32-bit words; [`u64::MAX`] where it is more.
     #[must_use]
     pub fn bytes(self, count: usize) -> u64 {
-        match self {
-            Self::F32 | Self::U32 | Self::I32 => count as u64 * 4,
-            Self::F16 | Self::BF16 => count.div_ceil(2) as u64 * 4,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => (self.first_scale(count) + count.div_ceil(BLOCK)) as u64 * 4,
-        }
+        let words = match self {
+            Self::F32 | Self::U32 | Self::I32 => count,
+            Self::F16 | Self::BF16 => count.div_ceil(2),
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => self.first_scale(count) + count.div_ceil(BLOCK),
+        };
+        (words as u64).saturating_mul(4)
     }
 
     /// Words that the quants of a block take, without its scale; 0 for types without blocks.
@@ -113,5 +114,18 @@ impl fmt::Display for DType {
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_no_number_holds_stay_large() {
+        for dtype in [DType::F32, DType::BF16, DType::U32, DType::Q8_0, DType::Q4_0] {
+            assert!(dtype.bytes(usize::MAX) > dtype.bytes(1 << 50), "{dtype}");
+        }
+        assert_eq!((DType::F16.bytes(3), DType::Q8_0.bytes(64)), (8, 4 * (64 + 2)));
     }
 }

@@ -67,7 +67,7 @@ impl Shape {
 
 /// Sizes come from files and may be anything: too large is refused where memory is asked for, and must not be a small
 /// number until then.
-fn product(extents: &[usize]) -> usize {
+pub(crate) fn product(extents: &[usize]) -> usize {
     extents.iter().fold(1, |product, &extent| product.saturating_mul(extent))
 }
 

@@ -242,8 +242,10 @@ fn a_run_is_resumed_with_its_own_text_and_seed_only() {
     fs::write(folder.path().join("text.txt"), TEXT.to_uppercase().repeat(12)).unwrap();
     let said = refusal(&mut other);
     assert!(said.contains("belongs to another text, tokenizer or context length"), "{said}");
-    // A seed that is not repeated, or wrong, does not change what is dropped.
-    succeed(&mut train_steps(folder.path(), "out", 8, &["--resume", "--seed", "77"]));
+    // A seed that is not repeated does not change what is dropped, and another one is refused.
+    let said = refusal(&mut train_steps(folder.path(), "out", 8, &["--resume", "--seed", "77"]));
+    assert!(said.contains("the run began with --seed 1"), "{said}");
+    succeed(&mut train_steps(folder.path(), "out", 8, &["--resume"]));
     let resumed = fs::read(out.join("model/model.safetensors")).unwrap();
     fs::remove_dir_all(&out).unwrap();
     succeed(&mut train_steps(folder.path(), "out", 6, &[]));
@@ -253,6 +255,107 @@ fn a_run_is_resumed_with_its_own_text_and_seed_only() {
         fs::read(out.join("model/model.safetensors")).unwrap() == resumed,
         "the seed of the checkpoint is not used"
     );
+}
+
+#[test]
+fn a_run_of_experts_is_resumed_and_its_checkpoints_are_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |out: &str, steps: &str, moe: &str, more: &[&str]| {
+        let mut command = wgformer();
+        command.arg("train").arg("--data").arg(text(folder.path())).arg("--out").arg(folder.path().join(out));
+        command.args(["--tokenizer", "bytes", "--layers", "1", "--heads", "2", "--width", "16", "--context", "15"]);
+        command.args(["--batch", "3", "--schedule", "constant", "--warmup", "1", "--steps", steps, "--moe", moe]);
+        command.args(more);
+        command
+    };
+    for more in [&[][..], &["--dtype", "f16"]] {
+        let (whole, parts) = (format!("whole{}", more.len()), format!("parts{}", more.len()));
+        succeed(&mut train(&whole, "6", "4:2", more));
+        succeed(&mut train(&parts, "3", "4:2", more));
+        let checkpoint = folder.path().join(&parts).join("checkpoints/step-000003");
+        succeed(wgformer().arg("generate").arg(checkpoint).args(["-p", "It is", "-n", "3", "--greedy"]));
+        succeed(&mut train(&parts, "6", "4:2", &[&["--resume"], more].concat()));
+        let weights = |name: &str| fs::read(folder.path().join(name).join("model/model.safetensors")).unwrap();
+        assert!(weights(&parts) == weights(&whole), "the resumed run differs");
+    }
+    let said = refusal(&mut train("no", "1", "4:2,router_aux_los_coef=0", &[]));
+    assert!(said.contains("has no \"router_aux_los_coef\"; it has: "), "{said}");
+}
+
+#[test]
+fn a_loss_scale_does_not_outlive_its_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let norm = |said: &str| {
+        let line = said.lines().rfind(|line| line.contains("\"event\":\"step\"")).unwrap();
+        serde_json::from_str::<Value>(line).unwrap()["norm"].as_f64().unwrap()
+    };
+    let [half, full] = ["f16", "f32"].map(|dtype| ["--dtype", dtype, "--schedule", "constant"]);
+    let before = norm(&succeed(&mut train_steps(folder.path(), "out", 4, &half)));
+    let behind = norm(&succeed(&mut train_steps(folder.path(), "out", 6, &[&full[..], &["--resume"]].concat())));
+    assert!((0.3..3.0).contains(&(behind / before)), "the norm of the gradients was {before} and is {behind}");
+}
+
+#[test]
+fn a_new_run_replaces_nothing_and_two_do_not_meet() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let out = model.parent().unwrap();
+    let before = fs::read(model.join("model.safetensors")).unwrap();
+    fs::remove_dir_all(out.join("checkpoints")).unwrap();
+    let mut again = wgformer();
+    again.args(["train", "--steps", "1", "--from"]).arg(&model).arg("--data").arg(text(folder.path()));
+    let said = refusal(again.arg("--out").arg(out));
+    assert!(said.contains("a model lies here"), "{said}");
+    assert!(fs::read(model.join("model.safetensors")).unwrap() == before);
+    // While one run has the folder, another is told.
+    let out = folder.path().join("busy");
+    let mut first = start(&mut train_steps(folder.path(), "busy", 100_000, &[]));
+    let_run(&mut first, &out, Duration::ZERO);
+    let said = refusal(&mut train(folder.path(), "busy", &["--resume"]));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(said.contains("another process trains here"), "{said}");
+    succeed(&mut train_steps(folder.path(), "busy", 4, &["--resume"]));
+}
+
+#[test]
+fn what_a_run_was_given_is_kept_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = succeed(&mut train_steps(folder.path(), "out", 3, &[]));
+    // The last step is measured, whatever the interval.
+    assert!(said.lines().any(|line| line.contains("\"evaluated\"") && line.contains("\"step\":3")), "{said}");
+    let resume = |more: &[&str]| {
+        let mut command = wgformer();
+        command.args(["train", "--resume", "--steps", "4", "--out"]).arg(folder.path().join("out")).args(more);
+        command
+    };
+    for (more, words) in [
+        (&["--width", "64"][..], "the run began with --width 18"),
+        (&["--moe", "4:2"], "the run began without --moe"),
+        (&["--dropout", "nan"], "between 0 and 1"),
+        (&["--lr", "1e39"], "learning rate: is 1"),
+        (&["--patience", "0"], "'0'"),
+    ] {
+        let said = refusal(&mut resume(more));
+        assert!(said.contains(words), "{more:?}: {said}");
+    }
+    succeed(&mut resume(&[]));
+    let model = folder.path().join("out/model");
+    let model = model.to_str().unwrap();
+    let said = refusal(&mut train_steps(folder.path(), "from", 1, &["--from", model]));
+    assert!(said.contains("cannot be used with"), "{said}");
+    // What lies beside the weights comes along, and the type of the matrices is said.
+    fs::write(Path::new(model).join("generation_config.json"), r#"{"eos_token_id": [2, 7]}"#).unwrap();
+    fs::write(Path::new(model).join("chat_template.jinja"), "{{ messages }}").unwrap();
+    let mut from = wgformer();
+    from.args(["train", "--steps", "1", "--dtype", "bf16", "--from", model]).arg("--data").arg(text(folder.path()));
+    succeed(from.arg("--out").arg(folder.path().join("from")));
+    for place in ["from/model", "from/checkpoints/step-000001"] {
+        let read = |name: &str| fs::read_to_string(folder.path().join(place).join(name)).unwrap();
+        assert!(read("generation_config.json").contains('7') && read("chat_template.jinja") == "{{ messages }}");
+    }
+    let config = fs::read_to_string(folder.path().join("from/model/config.json")).unwrap();
+    assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
 }
 
 #[test]

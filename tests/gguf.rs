@@ -112,7 +112,7 @@ fn the_tokenizer_of_the_file_is_the_one_it_describes() {
     assert_eq!(tokenizer.encode("12").unwrap(), [u32::from(b'1'), u32::from(b'2')]);
     assert_eq!(tokenizer.decode(&[the, t, 259]).unwrap(), " the t");
     assert_eq!((tokenizer.eos(), tokenizer.special("bos")), (Some(259), None));
-    assert_eq!(models::end_tokens(opened.config.value()), [259]);
+    assert_eq!(models::end_tokens(&opened.config, tokenizer.vocab_size()).unwrap(), [259]);
     let begun = gguf::from_bytes("small.gguf", {
         let mut metadata = metadata();
         metadata.insert("tokenizer.ggml.bos_token_id", Meta::U32(260));
@@ -371,7 +371,7 @@ fn a_real_model_writes_what_pytorch_writes() {
             assert!((f64::from(logits[at]) - value).abs() <= 1e-3, "logit {id} is {}, not {value}", logits[at]);
         }
         let mut options = SamplingOptions::greedy(32);
-        options.end = models::end_tokens(opened.config.value());
+        options.end = models::end_tokens(&opened.config, tokenizer.vocab_size()).unwrap();
         let answers = generator.generate(&[prompt], &options, |_| ControlFlow::Continue(())).unwrap();
         assert_eq!(answers[0].tokens, ids(&case["greedy"]));
         assert_eq!(tokenizer.decode_with(&answers[0].tokens, false).unwrap(), case["text"].as_str().unwrap());

@@ -5,7 +5,7 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::{Arc, Mutex, PoisonError};
-use wgformer::check::{Comparison, cases};
+use wgformer::check::{Case, Comparison, cases};
 use wgformer::gpu::{Caps, GpuOptions, Textures};
 use wgformer::{Gpu, Result};
 
@@ -19,7 +19,8 @@ fn main() {
         }
     })];
     trials.extend(required_adapters());
-    for case in cases::all() {
+    let cases: Vec<Arc<Case>> = cases::all().into_iter().map(Arc::new).collect();
+    for case in cases.iter().cloned() {
         let name = format!("[f64] finite differences: {}", case.name);
         trials.push(Trial::test(name, move || verdict(case.check_gradients(12))));
     }
@@ -43,7 +44,7 @@ fn main() {
         // OpenGL gives up when several threads want it for long.
         let turn = Arc::new(Mutex::new(()));
         for (gpu, how) in devices {
-            for case in cases::all() {
+            for case in cases.iter().cloned() {
                 let (gpu, turn) = (gpu.clone(), turn.clone());
                 let name = format!("[{:?} {}{how}] {}", info.backend, info.name, case.name);
                 trials.push(Trial::test(name, move || {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::generate::{GenerateLimits, Generator, SamplingOptions};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
-use crate::io::{ModelFolder, TensorRef, Tensors};
+use crate::io::{Config, ModelFolder, TensorRef, Tensors};
 use crate::models::{self, Decoder, Inputs, file_tensors};
 use crate::ops::{self, CrossEntropyOptions};
 use crate::program::{Program, Weights, unpack};
@@ -225,8 +225,9 @@ fn check_greedy(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, generate
     }
     let prompts: Vec<Vec<u32>> = prompt.to_u32()?.chunks_exact(length).map(<[u32]>::to_vec).collect();
     let mut generator = Generator::new(gpu, model.clone(), weights, GenerateLimits { batch, max_tokens: whole })?;
-    let options =
-        SamplingOptions { end: models::end_tokens(&model.config()), ..SamplingOptions::greedy(whole - length) };
+    let config = Config::new("config.json", model.config())?;
+    let end = models::end_tokens(&config, model.dimensions().vocabulary)?;
+    let options = SamplingOptions { end, ..SamplingOptions::greedy(whole - length) };
     let answers = generator.generate(&prompts, &options, |_| ControlFlow::Continue(()))?;
     let expected = greedy.to_u32()?;
     let mut wrong = 0;

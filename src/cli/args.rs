@@ -12,6 +12,20 @@ fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1 << 40)
 }
 
+/// Probabilities of dropping.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().map_err(|_| "it is no number")?;
+    if (0.0..1.0).contains(&rate) { Ok(rate) } else { Err("it must lie between 0 and 1, and may be 0".into()) }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "it is no number")?;
+    if minutes > 0.0 { Ok(minutes) } else { Err("it must be more than 0".into()) }
+}
+
+/// What says how a new model is made: a model that is there brings it along.
+const OF_A_NEW_MODEL: [&str; 7] = ["model", "layers", "heads", "kv_heads", "width", "dropout", "tokenizer"];
+
 /// Transformers on any GPU: train, generate, evaluate, inspect.
 #[derive(Debug, Parser)]
 #[command(name = "wgformer", version, max_term_width = 100, arg_required_else_help = true)]
@@ -178,9 +192,9 @@ impl From<MorInit> for BlockFrom {
 /// The size of a new model.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
-    /// Model family
-    #[arg(long, value_enum, default_value = "gpt2")]
-    pub(super) model: Family,
+    /// Model family [default: gpt2; llama with --moe or --mor]
+    #[arg(long, value_enum)]
+    pub(super) model: Option<Family>,
     /// Blocks
     #[arg(long, default_value_t = 4, value_parser = positive())]
     pub(super) layers: usize,
@@ -220,7 +234,7 @@ pub(super) struct TrainArgs {
     #[arg(long, default_value = "bpe:1024")]
     pub(super) tokenizer: String,
     /// Start from the weights of a Hugging Face folder instead of new ones; with --mor, from those of a llama
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = OF_A_NEW_MODEL)]
     pub(super) from: Option<PathBuf>,
     /// With --mor and --from: what layers that recur start from [default: stepwise]
     #[arg(long, value_enum, requires_all = ["mor", "from"])]
@@ -234,10 +248,10 @@ pub(super) struct TrainArgs {
     #[arg(long, default_value_t = 1000)]
     pub(super) steps: u64,
     /// Stop after this many minutes, saving first
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = minutes)]
     pub(super) minutes: Option<f64>,
     /// Highest learning rate
-    #[arg(long, default_value_t = 2e-3)]
+    #[arg(long, default_value_t = 2e-3, allow_negative_numbers = true)]
     pub(super) lr: f64,
     /// Schedule of the learning rate
     #[arg(long, value_enum, default_value = "cosine")]
@@ -251,11 +265,11 @@ pub(super) struct TrainArgs {
     /// Decoupled weight decay; gains and biases are spared
     #[arg(long, default_value_t = 0.1)]
     pub(super) weight_decay: f64,
-    /// Clip gradients to this global norm
+    /// Clip gradients to this global norm; 0 for never
     #[arg(long, default_value_t = 1.0)]
     pub(super) clip: f64,
     /// Dropout rate: of attention probabilities and, in a gpt2, of embeddings and residuals
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = rate)]
     pub(super) dropout: f64,
     /// Batches whose gradients are summed before a step
     #[arg(long, default_value_t = 1)]
@@ -269,13 +283,13 @@ pub(super) struct TrainArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
-    /// Steps between evaluations on held-out text
+    /// Steps between evaluations on held-out text; 0 for none
     #[arg(long, default_value_t = 100)]
     pub(super) eval_every: u64,
     /// Stop when this many evaluations in a row bring nothing better
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) patience: Option<u32>,
-    /// Steps between checkpoints
+    /// Steps between checkpoints; 0 for one at the end only
     #[arg(long, default_value_t = 200)]
     pub(super) checkpoint_every: u64,
     /// Go on from the newest checkpoint in the output folder, with the options that the run had for all that is not given now
@@ -377,7 +391,7 @@ impl From<StepName> for StepKind {
 #[derive(Debug, Args)]
 pub(super) struct StepArgs {
     /// Folder of a model, its config.json, or a GGUF file [default: a new model of the size given]
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", conflicts_with_all = ["model", "layers", "heads", "kv_heads", "width", "moe", "mor", "vocabulary"])]
     pub(super) folder: Option<PathBuf>,
     #[command(flatten)]
     pub(super) model: ModelArgs,

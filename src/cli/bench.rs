@@ -19,9 +19,6 @@ pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
     let bar = bar(options.common.json);
     let report = bench::run(&gpu, &wanted, |progress| show(&bar, progress))?;
     bar.finish_and_clear();
-    if let Some(path) = &options.html {
-        crate::io::write_atomic(path, page::page(&report)?.as_bytes())?;
-    }
     let comparison = old.map(|old| (Comparison::new(&old, &report, options.threshold), old));
     if options.common.json {
         let mut value = json!(report);
@@ -34,7 +31,11 @@ pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
         if let Some((comparison, old)) = &comparison {
             print_comparison(comparison, old, &report, options.threshold)?;
         }
-        if let Some(path) = &options.html {
+    }
+    // Last: what was measured is told, whether it can be written or not.
+    if let Some(path) = &options.html {
+        crate::io::write_atomic(path, page::page(&report)?.as_bytes())?;
+        if !options.common.json {
             say!("page written to {}", path.display())?;
         }
     }

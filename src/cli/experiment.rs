@@ -20,7 +20,6 @@ const HELD_OUT: f64 = 0.1;
 const DEPTHS: (usize, usize) = (3, 5);
 
 pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
-    std::fs::create_dir_all(&options.out).map_err(|e| Error::file(&options.out, e))?;
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let length = options.length;
@@ -31,7 +30,7 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
     };
     let text = match options.subject {
         Subject::Nesting => None,
-        _ if options.data.is_empty() => return Err(Error::input("data", "a text to learn from is needed")),
+        _ if options.data.is_empty() => return Err(Error::input("data", "a text to learn from is needed: give --data FILE")),
         _ => Some(read_texts(&options.data)?),
     };
     let corpus = match &text {
@@ -41,6 +40,7 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
         }
         None => None,
     };
+    std::fs::create_dir_all(&options.out).map_err(|e| Error::file(&options.out, e))?;
     let bar = bar(options.seeds * contenders.len() as u64 * options.steps, options.common.json);
     let mut all: Vec<Learned> = Vec::new();
     // All contenders from one seed after the other, so that a machine that changes its speed does so for all.

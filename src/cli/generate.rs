@@ -27,7 +27,8 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let room = model.dimensions().positions;
     let limits = GenerateLimits { batch: prompts.len(), max_tokens: (longest + options.max_tokens).min(room) };
     let mut sampling = sampling(options);
-    sampling.end = models::end_tokens(folder.generation.as_ref().unwrap_or(&folder.config).value());
+    sampling.end =
+        models::end_tokens(folder.generation.as_ref().unwrap_or(&folder.config), model.dimensions().vocabulary)?;
     let text_of = tokenizer.clone();
     let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?
         .with_text(Arc::new(move |tokens: &[u32]| text_of.decode(tokens)));
@@ -57,6 +58,10 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     })?;
     if let Some(error) = failed {
         return Err(error);
+    }
+    // An answer may end inside a character.
+    if let Some(rest) = stream.finish()? {
+        say::print(format_args!("{rest}"))?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let tokens: usize = answers.iter().map(|a| a.tokens.len()).sum();

@@ -12,6 +12,9 @@ use std::path::Path;
 pub(super) const FILE: &str = "options.json";
 /// What is about one command, not about the run.
 const OF_ONE_COMMAND: [&str; 3] = ["resume", "out", "json"];
+/// What a run keeps for good: the model that it is of, and what is random in it.
+const FOR_GOOD: [&str; 12] =
+    ["model", "layers", "heads", "kv_heads", "width", "moe", "mor", "mor_init", "dropout", "tokenizer", "from", "seed"];
 
 /// Options of `wgformer train` by their names, with their values in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,12 +52,40 @@ impl Given {
         serde_json::to_vec_pretty(&kept.collect::<BTreeMap<_, _>>()).map_err(|e| Error::input(FILE, e.to_string()))
     }
 
-    /// Adds those of `older` that are not here, and gives them as they would be written.
-    pub(super) fn inherit(&mut self, older: Self) -> Vec<String> {
+    /// Adds those of `older`, with which a run began, that are not here, and gives them as they would be written.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if one is here with another value that a run can not change.
+    pub(super) fn inherit(&mut self, older: Self) -> Result<Vec<String>> {
+        let changed = |id: &&&str| self.0.get(**id).is_some_and(|now| *now != older.value(id));
+        if let Some(id) = FOR_GOOD.iter().find(changed) {
+            let began = older.value(id);
+            let with = if began.is_empty() {
+                format!("without --{}", id.replace('_', "-"))
+            } else {
+                format!("with {}", written(id, &began).join(" "))
+            };
+            let message = format!("the run began {with}, which it keeps: leave this out, or begin another run (--out)");
+            return Err(Error::input(id.replace('_', "-"), message));
+        }
         let new: Vec<(String, Vec<String>)> = older.0.into_iter().filter(|(id, _)| !self.0.contains_key(id)).collect();
         let words = new.iter().flat_map(|(id, values)| written(id, values)).collect();
         self.0.extend(new);
-        words
+        Ok(words)
+    }
+
+    /// Sequences in a batch, if that is known.
+    pub(super) fn batch(&self) -> Option<usize> {
+        self.value("batch").first().and_then(|size| size.parse().ok())
+    }
+
+    /// The value of an option: the default if it was not given.
+    fn value(&self, id: &str) -> Vec<String> {
+        let default = |arg: Arg| {
+            let values = arg.get_default_values().iter();
+            values.map(|value| value.to_string_lossy().into_owned()).collect()
+        };
+        self.0.get(id).cloned().or_else(|| argument(id).map(default)).unwrap_or_default()
     }
 
     /// The arguments of a `wgformer train` with these options.
@@ -62,7 +93,7 @@ impl Given {
     /// # Errors
     /// [`Error::Input`] with what the command line would be refused for.
     pub(super) fn parse(&self) -> Result<TrainArgs> {
-        let words = self.0.iter().flat_map(|(id, values)| written(id, values));
+        let words = self.0.iter().flat_map(|(id, values)| assigned(id, values));
         let line = ["wgformer", "train"].map(str::to_owned).into_iter().chain(words);
         match Cli::try_parse_from(line).map(|cli| cli.command) {
             Ok(Command::Train(options)) => Ok(*options),
@@ -81,13 +112,26 @@ fn argument(id: &str) -> Option<Arg> {
     Cli::command().find_subcommand("train")?.get_arguments().find(|arg| arg.get_id() == id).cloned()
 }
 
-/// An option as it stands on a command line.
-fn written(id: &str, values: &[String]) -> Vec<String> {
+/// The name of an option on a command line, and its values; a flag has none.
+fn parts<'a>(id: &str, values: &'a [String]) -> (String, &'a [String]) {
     let arg = argument(id);
     let name = format!("--{}", arg.as_ref().and_then(Arg::get_long).unwrap_or(id));
     let flag = arg.is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
-    let values = values.iter().filter(|_| !flag).cloned();
-    std::iter::once(name).chain(values).collect()
+    (name, if flag { &[] } else { values })
+}
+
+/// An option as people write it.
+fn written(id: &str, values: &[String]) -> Vec<String> {
+    let (name, values) = parts(id, values);
+    std::iter::once(name).chain(values.iter().cloned()).collect()
+}
+
+/// An option as it is read again, whatever its values begin with.
+fn assigned(id: &str, values: &[String]) -> Vec<String> {
+    match parts(id, values) {
+        (name, []) => vec![name],
+        (name, values) => values.iter().map(|value| format!("{name}={value}")).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -105,12 +149,12 @@ mod tests {
         let first =
             given("--data a.txt b.txt --batch 3 --lr 0.25 --recompute --out x --tokenizer bytes --dtype bf16 --json");
         let kept: Given = serde_json::from_slice(&first.to_json().unwrap()).unwrap();
-        let mut now = given("--resume --out y --lr 0.5 --tokenizer chars");
-        let inherited = now.inherit(kept.clone());
-        assert_eq!(inherited.join(" "), "--batch 3 --data a.txt b.txt --dtype bf16 --recompute");
+        let mut now = given("--resume --out y --lr 0.5 --seed 1");
+        let inherited = now.inherit(kept.clone()).unwrap();
+        assert_eq!(inherited.join(" "), "--batch 3 --data a.txt b.txt --dtype bf16 --recompute --tokenizer bytes");
         let options = now.parse().unwrap();
         assert_eq!((options.batch, options.lr, options.recompute, options.resume), (3, 0.5, true, true));
-        assert_eq!((options.tokenizer.as_str(), options.out.as_path()), ("chars", Path::new("y")));
+        assert_eq!((options.tokenizer.as_str(), options.out.as_path()), ("bytes", Path::new("y")));
         assert_eq!(options.data, [Path::new("a.txt"), Path::new("b.txt")]);
         assert!(!options.common.json);
         // What goes on again inherits it all.
@@ -123,10 +167,15 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let said = |line: &str| given(line).parse().map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         let mut now = given("--resume");
-        now.inherit(serde_json::from_str(r#"{"warp": ["9"], "data": ["a"]}"#).unwrap());
+        now.inherit(serde_json::from_str(r#"{"warp": ["9"], "data": ["a"]}"#).unwrap()).unwrap();
         let message = now.parse().map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         assert!(message.contains("unexpected argument '--warp'"), "{message}");
         assert_eq!(said("--data a --batch 3"), "");
+        assert_eq!(said("--data=-a.txt --data=-b.txt --lr 3"), "");
+        let changed = |line: &str| given(line).inherit(given("--data a --width 32")).unwrap_err().to_string();
+        assert!(changed("--resume --width 64").contains("the run began with --width 32"));
+        assert!(changed("--resume --seed 9").contains("the run began with --seed 1"));
+        assert!(changed("--resume --moe 8:2").contains("the run began without --moe"));
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Given::load(folder.path()).unwrap(), Given::default());
         std::fs::write(folder.path().join(FILE), "[1]").unwrap();

@@ -76,7 +76,14 @@ fn print_json(value: &impl serde::Serialize) -> Result<()> {
 fn read_texts(files: &[std::path::PathBuf]) -> Result<String> {
     let mut text = String::new();
     for file in files {
-        text.push_str(&read_text(file)?);
+        let more = read_text(file)?;
+        if text.is_empty() {
+            text = more;
+            continue;
+        }
+        text.try_reserve(more.len())
+            .map_err(|_| Error::format(file, "is more text than there is memory for; split it"))?;
+        text.push_str(&more);
     }
     Ok(text)
 }

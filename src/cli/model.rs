@@ -4,11 +4,12 @@ use super::args::{Family, ModelArgs, StepArgs, StepName};
 use super::sparse;
 use crate::bench::StepSize;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Config, ModelFolder};
 use crate::models::{self, Decoder};
 use crate::program::human_count;
+use clap::ValueEnum;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -18,9 +19,18 @@ pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
         Some(path) => return file_decoder(&ModelFolder::open(path)?, options.step),
-        None => config(&options.model, options.vocabulary, 0.0)?,
+        None => return new(&options.model, options.vocabulary, 0.0).map(Into::into),
     };
     models::decoder(&config).map(Into::into)
+}
+
+/// A new model of the sizes given.
+pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Box<dyn Decoder>> {
+    let model = models::decoder(&config(options, vocabulary, dropout)?)?;
+    let read = model.config();
+    sparse::check_keys("moe", options.moe.as_deref(), &read)?;
+    sparse::check_keys("mor", options.mor.as_deref(), &read)?;
+    Ok(model)
 }
 
 /// The decoder of a GGUF file: trained in f32, run as it is in the file.
@@ -38,14 +48,33 @@ pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> StepSize {
 pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Result<String> {
     let StepSize { batch, length } = step_size(options, model);
     let (parameters, adapter) = (human_count(model.parameter_count()? as u64), &gpu.info().name);
-    Ok(format!("{parameters} parameters; a {:?} step of {batch} × {length} tokens on {adapter}", options.step))
+    let step = options.step.to_possible_value().map_or_else(String::new, |step| step.get_name().to_owned());
+    Ok(format!("{parameters} parameters; a {step} step of {batch} × {length} tokens on {adapter}"))
 }
 
 /// The `config.json` of a new model.
-pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
+fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
     let sparse = options.moe.is_some() || options.mor.is_some();
-    let mut value = match options.model {
-        Family::Gpt2 if !sparse => json!({
+    let family = options.model.unwrap_or(if sparse { Family::Llama } else { Family::Gpt2 });
+    let refused = |option: &str, message: &str| Err(Error::input(option, message));
+    match family {
+        Family::Gpt2 if sparse => {
+            return refused("model", "a gpt2 takes no --moe and no --mor: leave out --model, or make it llama");
+        }
+        Family::Gpt2 if options.kv_heads.is_some() => {
+            return refused(
+                "kv-heads",
+                "a gpt2 has as many as heads: leave it out, or make it a llama (--model llama)",
+            );
+        }
+        Family::Llama if !options.width.is_multiple_of(options.heads) => {
+            let message = format!("is {}, and must be a multiple of the {} heads", options.width, options.heads);
+            return Err(Error::input("width", message));
+        }
+        _ => (),
+    }
+    let mut value = match family {
+        Family::Gpt2 => json!({
             "model_type": "gpt2",
             "architectures": ["GPT2LMHeadModel"],
             "vocab_size": vocabulary,
@@ -63,7 +92,7 @@ pub(super) fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Re
             "bos_token_id": null,
             "eos_token_id": null,
         }),
-        Family::Gpt2 | Family::Llama => json!({
+        Family::Llama => json!({
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "vocab_size": vocabulary,

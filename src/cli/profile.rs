@@ -16,9 +16,10 @@ pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
     let size = model::step_size(&options.step, model.as_ref());
     let step = Step::prepare(&gpu, options.step.step.into(), &model, size)?;
     let profile = step.program.profile_median(options.runs)?;
-    if let Some(path) = &options.trace {
-        crate::io::write_atomic(path, profile.trace().to_string().as_bytes())?;
-    }
+    let write_trace = || match &options.trace {
+        Some(path) => crate::io::write_atomic(path, profile.trace().to_string().as_bytes()),
+        None => Ok(()),
+    };
     if options.common.json {
         let kernels: Vec<_> = profile.by_kernel();
         print_json(&json!({
@@ -33,6 +34,7 @@ pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
             "parts": profile.by_part().iter().map(|(name, sum)| json!({ "part": name, "time": sum })).collect::<Vec<_>>(),
             "launches": profile.launches,
         }))?;
+        write_trace()?;
         return Ok(ExitCode::SUCCESS);
     }
     say!("{}", model::headline(&options.step, model.as_ref(), &gpu)?)?;
@@ -41,6 +43,7 @@ pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
     }
     print_parts(&profile)?;
     say!("{profile}")?;
+    write_trace()?;
     if let Some(path) = &options.trace {
         say!("trace written to {}; open it in https://ui.perfetto.dev", path.display())?;
     }

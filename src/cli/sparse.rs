@@ -15,8 +15,8 @@ use std::path::Path;
 pub(super) fn with_experts(config: &mut Value, spec: &str) -> Result<()> {
     let (head, keys) = parts("moe", spec)?;
     if let Some(head) = head {
-        let numbers: Vec<usize> = head.split(':').filter_map(|number| number.parse().ok()).collect();
-        let &[experts, k] = numbers.as_slice() else {
+        let numbers: Result<Vec<usize>, _> = head.split(':').map(str::parse).collect();
+        let Ok(&[experts, k]) = numbers.as_deref() else {
             let message = format!("\"{head}\" is not E:K, such as 8:2 for 8 experts of which a token takes 2");
             return Err(Error::input("moe", message));
         };
@@ -54,6 +54,18 @@ pub(super) fn with_recursions(config: &mut Value, spec: &str) -> Result<()> {
     }
     merge(config, keys);
     Ok(())
+}
+
+/// Refuses keys that the model did not take, as misspelt ones: `read` is its configuration.
+///
+/// # Errors
+/// [`Error::Input`] that names the key.
+pub(super) fn check_keys(option: &str, spec: Option<&str>, read: &Value) -> Result<()> {
+    let Some(spec) = spec else { return Ok(()) };
+    let keys = parts(option, spec)?.1;
+    let Some(unknown) = keys.keys().find(|key| read.get(key.as_str()).is_none()) else { return Ok(()) };
+    let known: Vec<&str> = read.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+    Err(Error::input(option, format!("this model has no \"{unknown}\"; it has: {}", known.join(", "))))
 }
 
 /// The short form, if `spec` begins with one, and the keys.
@@ -110,7 +122,14 @@ mod tests {
     fn what_is_no_short_form_is_refused_with_an_example() {
         let message = with_experts(&mut dense(), "eight").unwrap_err().to_string();
         assert!(message.contains("\"eight\" is not E:K, such as 8:2"), "{message}");
+        assert!(with_experts(&mut dense(), "8:x:2").is_err());
         let message = with_recursions(&mut dense(), "3,cycle").unwrap_err().to_string();
         assert!(message.contains("\"cycle\" is no key=value"), "{message}");
+        let read = json!({"routing": "none", "router_alpha": 0.1});
+        assert!(
+            check_keys("mor", Some("2:none,router_alpha=1"), &read).is_ok() && check_keys("mor", None, &read).is_ok()
+        );
+        let message = check_keys("mor", Some("2:none,router_alhpa=1"), &read).unwrap_err().to_string();
+        assert!(message.contains("no \"router_alhpa\"; it has: router_alpha, routing"), "{message}");
     }
 }

@@ -7,7 +7,7 @@ use super::{model, plot, read_texts, say, sparse};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Checkpoints, Config, Contents, ModelFolder, Tokenizer, read_json, write_atomic};
+use crate::io::{Checkpoints, Config, Contents, ModelFolder, NamedTensor, Tokenizer, read_json, write_atomic};
 use crate::models::{self, Decoder};
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Weights, human_count};
@@ -32,6 +32,9 @@ const EVALUATION: usize = 16;
 const EVERY: Duration = Duration::from_secs(10);
 /// The losses so far: in every checkpoint, and beside the loss curve.
 const HISTORY: &str = "history.json";
+/// The finished model, and the loss curve.
+const MODEL: &str = "model";
+const PICTURE: &str = "loss.svg";
 /// Checkpoints that are kept.
 const KEEP: usize = 2;
 
@@ -48,16 +51,28 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
 
     let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
+    let mut lock = None;
+    if checkpoints.folder().exists() {
+        lock = Some(checkpoints.lock()?);
+    }
     let resumed = match options.resume {
         true => checkpoints.latest()?,
         false => None,
     };
     let inherited = match &resumed {
-        Some(loaded) => given.inherit(Given::load(&loaded.path)?),
+        Some(loaded) => given.inherit(Given::load(&loaded.path)?)?,
         None => Vec::new(),
     };
     let merged = if inherited.is_empty() { None } else { Some(given.parse()?) };
+    // The folder is that of this command, byte by byte.
+    let merged = merged.map(|merged| TrainArgs { out: options.out.clone(), ..merged });
     let options = merged.as_ref().unwrap_or(options);
+    if let Some(path) = options.data.iter().find(|path| path.to_str().is_none()) {
+        return Err(Error::format(
+            path,
+            "has a name that is not UTF-8, which --resume could not find again; rename it",
+        ));
+    }
     if options.data.is_empty() {
         return Err(Error::input("data", "there is no run to go on with here that says which texts: give --data"));
     }
@@ -65,17 +80,17 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     let gpu = device.gpu.clone();
     let text = read_texts(&options.data)?;
     refuse_to_overwrite(options, &checkpoints)?;
-    let origin = match (&resumed, &options.from) {
-        (Some(loaded), _) => Some(loaded.path.clone()),
-        (None, from) => from.clone(),
+    let Learner { model, weights, belongings } = match &resumed {
+        // The trainer takes the weights from the checkpoint, in f32.
+        Some(loaded) => of_checkpoint(&loaded.path, &gpu, options.dtype.into())?,
+        None => prepare(options, &gpu, &text)?,
     };
-    let (model, weights, tokenizer) = prepare(options, &gpu, &text, origin.as_deref())?;
-    let tokens = tokenizer.encode(&text)?;
+    let tokens = belongings.tokenizer.encode(&text)?;
     check_tokens(&tokens, model.dimensions().vocabulary)?;
     let corpus = Corpus::new(&tokens, HELD_OUT)?;
     // Training may take hours, and the text may be large.
     drop((text, tokens));
-    let mut files = small_files(model.as_ref(), &tokenizer)?;
+    let mut files = belongings.contents(&model.config(), &[]).small_files()?;
     files.push((given::FILE.into(), given.to_json()?));
     let context = options.model.context.min(model.dimensions().positions);
     let objective = LanguageModel {
@@ -89,10 +104,13 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     device.keep();
     // A folder that cannot be written should not cost the steps up to the first save.
     checkpoints.make_folder()?;
+    let _lock = lock.map_or_else(|| checkpoints.lock(), Ok)?;
+    check_results(&options.out)?;
     let mut source = match &resumed {
         Some(loaded) => {
             let state = serde_json::from_value(trainer.resume(loaded)?)
                 .map_err(|e| Error::format(&loaded.path, format!("the position in the data: {e}")))?;
+            warn_of_other_batches(&loaded.path, options)?;
             Batches::resume(corpus.train.clone(), options.batch, context, state)?
         }
         None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
@@ -127,13 +145,14 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
         return Err(error);
     }
 
-    let folder = options.out.join("model");
+    let folder = options.out.join(MODEL);
     let state = trainer.state();
-    finish(model.as_ref(), &trainer, &tokenizer, &folder)?;
+    let tensors = models::named_tensors(model.as_ref(), trainer.weights())?;
+    belongings.contents(&models::stored_config(model.as_ref()), &tensors).save(&folder)?;
     let history = history.into_inner();
     write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
     // A run that was stopped before its first step has nothing to draw.
-    let picture = Some(options.out.join("loss.svg")).filter(|_| !history.train.is_empty());
+    let picture = Some(options.out.join(PICTURE)).filter(|_| !history.train.is_empty());
     if let Some(picture) = &picture {
         let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
         plot::loss_curve(picture, &curve)?;
@@ -166,49 +185,113 @@ fn sample_of(batches: Vec<HeldOut>) -> Vec<HeldOut> {
     batches.into_iter().step_by(stride).collect()
 }
 
-/// A new run must not silently replace the checkpoints of another.
+/// A new run must not silently replace the checkpoints of another, or a model.
 fn refuse_to_overwrite(options: &TrainArgs, checkpoints: &Checkpoints) -> Result<()> {
-    if options.resume || !checkpoints.folder().exists() || checkpoints.is_empty()? {
-        return Ok(());
+    let (folder, model) = (checkpoints.folder(), options.out.join(MODEL));
+    let begun = folder.exists() && !checkpoints.is_empty()?;
+    if begun && !options.resume {
+        let message =
+            "a run lies here already: go on with it (--resume), choose another folder (--out) or remove this one";
+        return Err(Error::format(&options.out, message));
     }
-    let message = "a run lies here already: go on with it (--resume), choose another folder (--out) or remove this one";
-    Err(Error::format(&options.out, message))
+    let filled = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if !begun && filled(&model) {
+        let message = "a model lies here, and no run that made it: choose another folder (--out) or move it away";
+        return Err(Error::format(&model, message));
+    }
+    Ok(())
 }
 
-/// Model, weights and tokenizer: of a folder, or new.
-fn prepare(
-    options: &TrainArgs,
-    gpu: &Gpu,
-    text: &str,
-    origin: Option<&Path>,
-) -> Result<(Arc<dyn Decoder>, Weights, Tokenizer)> {
-    if let Some(path) = origin {
+/// What lies where the results go should not cost the steps before they are written.
+fn check_results(out: &Path) -> Result<()> {
+    let model = out.join(MODEL);
+    let folders = [out, &model];
+    for folder in folders.into_iter().filter(|folder| folder.symlink_metadata().is_ok()) {
+        tempfile::tempfile_in(folder).map_err(|e| Error::file(folder, e))?;
+    }
+    match [HISTORY, PICTURE].map(|name| out.join(name)).into_iter().find(|path| path.is_dir()) {
+        Some(path) => Err(Error::format(path, "is a folder where a file of the run belongs: move it away")),
+        None => Ok(()),
+    }
+}
+
+/// A run of other batches is another run from here on; that is for people to know.
+fn warn_of_other_batches(checkpoint: &Path, options: &TrainArgs) -> Result<()> {
+    let before = Given::load(checkpoint)?.batch();
+    if before.is_some_and(|before| before != options.batch) {
+        log::warn!("the run goes on with batches of {} sequences, other than before", options.batch);
+    }
+    Ok(())
+}
+
+/// The model that learns.
+struct Learner {
+    model: Arc<dyn Decoder>,
+    weights: Weights,
+    belongings: Belongings,
+}
+
+/// What lies beside a model's weights in its folder.
+struct Belongings {
+    tokenizer: Tokenizer,
+    generation: Option<Value>,
+    companions: Vec<(String, Vec<u8>)>,
+}
+
+impl Belongings {
+    fn new(tokenizer: Tokenizer) -> Self {
+        Self { tokenizer, generation: None, companions: Vec::new() }
+    }
+
+    fn of(folder: &ModelFolder) -> Result<Self> {
+        Ok(Self {
+            tokenizer: folder.expect_tokenizer()?.clone(),
+            generation: folder.generation.as_ref().map(|config| config.value().clone()),
+            companions: folder.companions()?,
+        })
+    }
+
+    fn contents<'a>(&'a self, config: &'a Value, tensors: &'a [NamedTensor<'a>]) -> Contents<'a> {
+        let Self { tokenizer, generation, companions } = self;
+        Contents { config, generation: generation.as_ref(), tensors, tokenizer: Some(tokenizer), companions }
+    }
+}
+
+/// The model of a checkpoint, with a store for its weights.
+fn of_checkpoint(path: &Path, gpu: &Gpu, storage: DType) -> Result<Learner> {
+    let folder = ModelFolder::open(path)?;
+    let model = models::decoder_of(&folder, storage)?;
+    Ok(Learner { model: model.into(), weights: Weights::new(gpu), belongings: Belongings::of(&folder)? })
+}
+
+/// The model of a new run: of a folder, or new.
+fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
+    if let Some(path) = &options.from {
         let folder = ModelFolder::open(path)?;
-        let tokenizer = folder.expect_tokenizer()?.clone();
-        // A checkpoint is of the model that it is of, whatever it started from.
-        let fresh = options.from.as_deref() == Some(path);
-        if let (Some(_), true) = (&options.model.moe, fresh) {
+        let belongings = Belongings::of(&folder)?;
+        if options.model.moe.is_some() {
             let message = "experts can't start from a trained model: leave out --moe, or --from";
             return Err(Error::input("moe", message));
         }
         let storage = DType::from(options.dtype);
-        if let (Some(spec), true) = (&options.model.mor, fresh) {
+        if let Some(spec) = &options.model.mor {
             let mut config = folder.config.value().clone();
             sparse::with_recursions(&mut config, spec)?;
             let config = Config::new(format!("--mor {spec}"), config)?;
             let from = options.mor_init.unwrap_or(MorInit::Stepwise).into();
             let (model, weights) = models::recur(gpu, &config, &folder, from, storage, options.seed)?;
-            return Ok((Arc::new(model), weights, tokenizer));
+            sparse::check_keys("mor", Some(spec), &model.config())?;
+            return Ok(Learner { model: Arc::new(model), weights, belongings });
         }
         let (model, weights) = models::load(gpu, &folder, storage)?;
-        return Ok((model.into(), weights, tokenizer));
+        return Ok(Learner { model: model.into(), weights, belongings });
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;
-    let mut model = models::decoder(&model::config(&options.model, tokenizer.vocab_size(), options.dropout)?)?;
+    let mut model = model::new(&options.model, tokenizer.vocab_size(), options.dropout)?;
     model.set_storage(options.dtype.into());
     let weights = Weights::new(gpu);
     model.initialise(&weights, options.seed)?;
-    Ok((model.into(), weights, tokenizer))
+    Ok(Learner { model: model.into(), weights, belongings: Belongings::new(tokenizer) })
 }
 
 fn tokenizer(wanted: &str, text: &str) -> Result<Tokenizer> {
@@ -256,21 +339,6 @@ fn schedule(options: &TrainArgs) -> Schedule {
         ScheduleKind::Wsd => Decay::Wsd { fraction: 0.2, floor },
     };
     Schedule { peak: options.lr, warmup: options.warmup.min(options.steps), steps: options.steps, decay }
-}
-
-/// What makes a checkpoint a model folder of its own.
-fn small_files(model: &dyn Decoder, tokenizer: &Tokenizer) -> Result<Vec<(String, Vec<u8>)>> {
-    let config = serde_json::to_vec_pretty(&model.config()).map_err(|e| Error::input("config.json", e.to_string()))?;
-    Ok(vec![("config.json".into(), config), ("tokenizer.json".into(), tokenizer.to_json().as_bytes().to_vec())])
-}
-
-/// Saves the trained model as a Hugging Face folder.
-fn finish(model: &dyn Decoder, trainer: &Trainer, tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
-    let tensors = models::named_tensors(model, trainer.weights())?;
-    let config = model.config();
-    let contents =
-        Contents { config: &config, generation: None, tensors: &tensors, tokenizer: Some(tokenizer), companions: &[] };
-    contents.save(folder)
 }
 
 fn introduce(

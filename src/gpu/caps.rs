@@ -100,6 +100,15 @@ impl Caps {
 }
 
 impl Caps {
+    /// The most turns that the loops of one invocation may take in all: Mesa's drivers for the CPU leave them behind 65,535, and say
+    /// nothing.
+    pub(crate) fn most_turns(&self) -> usize {
+        match self.class {
+            AdapterClass::Cpu => 65_535,
+            AdapterClass::Gpu => usize::MAX,
+        }
+    }
+
     /// What a device, or an adapter, with these limits and features can do.
     pub(super) fn of(limits: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Self {
         let class = if info.device_type == wgpu::DeviceType::Cpu { AdapterClass::Cpu } else { AdapterClass::Gpu };
@@ -122,8 +131,8 @@ impl Caps {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             storage_bindings: limits.max_storage_buffers_per_shader_stage,
-            // Some drivers say 2 GiB less one byte; whole words are what can be used.
-            max_binding_bytes: limits.max_storage_buffer_binding_size / 4 * 4,
+            // Some drivers say 2 GiB less one byte; whole words are what can be used, and kernels count them in 32 bits.
+            max_binding_bytes: limits.max_storage_buffer_binding_size.min(u32::MAX.into()) / 4 * 4,
             max_buffer_bytes: limits.max_buffer_size / 4 * 4,
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_groups: limits.max_compute_workgroups_per_dimension,

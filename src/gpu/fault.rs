@@ -115,8 +115,23 @@ impl Gpu {
     /// # Errors
     /// [`Error::Validation`], [`Error::OutOfMemory`].
     pub fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
+        match self.caught(calls) {
+            (value, None) => Ok(value),
+            (_, Some(error)) => Err(translate(what, error)),
+        }
+    }
+
+    /// Runs calls that cannot fail in the caller's eyes; [`Gpu::check`] tells of an error.
+    pub(super) fn noted<T>(&self, calls: impl FnOnce() -> T) -> T {
+        let (value, error) = self.caught(calls);
+        error.into_iter().for_each(|error| self.inner.faults.keep(error));
+        value
+    }
+
+    /// Runs calls to wgpu; gives the first error they caused, too.
+    pub(super) fn caught<T>(&self, calls: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
         if cfg!(target_arch = "wasm32") {
-            return Ok(calls());
+            return (calls(), None);
         }
         let device = self.device();
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -126,9 +141,6 @@ impl Gpu {
         let memory = pollster::block_on(memory.pop());
         let validation = pollster::block_on(validation.pop());
         let internal = pollster::block_on(internal.pop());
-        match memory.or(validation).or(internal) {
-            None => Ok(value),
-            Some(error) => Err(translate(what, error)),
-        }
+        (value, memory.or(validation).or(internal))
     }
 }

@@ -13,6 +13,7 @@ mod shared;
 #[path = "unshared.rs"]
 mod shared;
 mod signal;
+mod speed;
 mod texture;
 mod timestamps;
 mod upload;
@@ -24,6 +25,7 @@ pub use choices::{Choices, Tuning};
 pub use open::GpuOptions;
 pub(crate) use pipeline::Bound;
 pub use readback::Readback;
+pub(crate) use speed::Work;
 pub(crate) use texture::fill_texture;
 pub use timestamps::Timestamps;
 pub use upload::Uploads;
@@ -33,6 +35,7 @@ use fault::Faults;
 use readback::Pool;
 use shared::SharedMemory;
 use signal::Watcher;
+use speed::Speed;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use upload::Ring;
@@ -57,7 +60,8 @@ struct Inner {
     /// There if [`Caps::shared_textures`] says so.
     shared: Option<SharedMemory>,
     pool: Pool,
-    ring: Mutex<Ring>,
+    /// As many as threads have written at once.
+    rings: Mutex<Vec<Ring>>,
     watcher: OnceLock<Watcher>,
     buffers_created: AtomicU64,
     submissions: AtomicU64,
@@ -66,8 +70,7 @@ struct Inner {
     checked: bool,
     choices: RwLock<Choices>,
     tuning: RwLock<Tuning>,
-    /// Measured floating-point operations per second, as the bits of an f64; 0 before the first measurement.
-    speed: AtomicU64,
+    speed: Arc<Speed>,
 }
 
 impl Inner {
@@ -88,7 +91,7 @@ impl Inner {
             faults,
             shared,
             pool: Pool::default(),
-            ring: Mutex::default(),
+            rings: Mutex::default(),
             watcher: OnceLock::new(),
             buffers_created: AtomicU64::new(0),
             submissions: AtomicU64::new(0),
@@ -97,7 +100,7 @@ impl Inner {
             checked,
             choices: RwLock::default(),
             tuning: RwLock::default(),
-            speed: AtomicU64::new(0),
+            speed: Arc::default(),
         }
     }
 }
@@ -137,12 +140,12 @@ impl Gpu {
     /// took long enough to tell.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
-        Some(f64::from_bits(self.inner.speed.load(Ordering::Relaxed))).filter(|s| *s > 0.0)
+        self.inner.speed.known()
     }
 
-    /// Notes a speed that was measured.
-    pub(crate) fn measured(&self, flops_per_second: f64) {
-        self.inner.speed.store(flops_per_second.to_bits(), Ordering::Relaxed);
+    /// Work that is handed to the device from now on.
+    pub(crate) fn work(&self) -> Work {
+        Speed::begin(&self.inner.speed)
     }
 
     /// The variants that were chosen for this device, by the tuner or by [`Gpu::choose_variants`].
@@ -201,15 +204,17 @@ impl Gpu {
     }
 
     fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
-        let refused = |available: String| Error::OutOfMemory {
+        let less = "Lower the batch, the sequence length or the model size";
+        let refused = |available: String, hint: String| Error::OutOfMemory {
             what: format!("buffer \"{label}\""),
             needed: human_bytes(size),
             available,
-            hint: "Lower the batch, the sequence length or the model size".into(),
+            hint,
         };
         let rounded = size.checked_next_multiple_of(4).unwrap_or(u64::MAX).max(4);
         if rounded > self.caps().max_buffer_bytes {
-            return Err(refused(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes))));
+            let hint = format!("{less}, or, if the device is the application's, open it with the adapter's own limits");
+            return Err(refused(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes)), hint));
         }
         let created = self.scoped(&format!("buffer \"{label}\""), || match &self.inner.shared {
             Some(shared) if usage == TENSORS && !mapped => shared.buffer(self.device(), label, rounded),
@@ -221,10 +226,10 @@ impl Gpu {
             })),
         });
         let buffer = created.map_err(|error| match error {
-            Error::OutOfMemory { available, .. } => refused(available),
+            Error::OutOfMemory { available, .. } => refused(available, less.into()),
             other => other,
         })?;
-        let buffer = buffer.map_err(|driver| refused(format!("no more ({driver})")))?;
+        let buffer = buffer.map_err(|driver| refused(format!("no more ({driver})"), less.into()))?;
         self.check()?;
         self.inner.buffers_created.fetch_add(1, Ordering::Relaxed);
         Ok(buffer)

@@ -112,9 +112,15 @@ impl Gpu {
 
     /// The layout of these bindings: one for all pipelines that have it, so that a pass that changes from one to another has
     /// less to compare.
-    fn layout(&self, slots: &[Slot]) -> wgpu::PipelineLayout {
+    fn layout(&self, slots: &[Slot]) -> std::result::Result<wgpu::PipelineLayout, wgpu::Error> {
         let mut known = self.inner.pipelines.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(slots.to_vec()).or_insert_with(|| self.new_layout(slots)).clone()
+        if let Some(layout) = known.get(slots) {
+            return Ok(layout.clone());
+        }
+        match self.caught(|| self.new_layout(slots)) {
+            (layout, None) => Ok(known.entry(slots.to_vec()).or_insert(layout).clone()),
+            (_, Some(error)) => Err(error),
+        }
     }
 
     fn new_layout(&self, slots: &[Slot]) -> wgpu::PipelineLayout {
@@ -162,40 +168,40 @@ impl Gpu {
 
     fn compile(&self, entry: &str, text: &str, bound: &[Bound]) -> std::result::Result<wgpu::ComputePipeline, Refused> {
         let device = self.device();
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(text.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry), source };
         #[allow(unsafe_code, reason = "unchecked modules are much faster, and wgpu calls them unsafe")]
-        let module = if self.checked() {
-            device.create_shader_module(descriptor)
-        } else {
-            // SAFETY: the kernels guard every index themselves; the conformance suite runs them with checks as well.
-            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-        };
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        let (module, error) = self.caught(|| {
+            if self.checked() {
+                device.create_shader_module(descriptor)
+            } else {
+                // SAFETY: the kernels guard every index themselves; the conformance suite runs them with checks as well.
+                unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+            }
+        });
+        if let Some(error) = error {
             let info = pollster::block_on(module.get_compilation_info());
             let line = info.messages.iter().find_map(|m| m.location).map(|l| l.line_number as usize);
             return Err(Refused { line, message: error.to_string() });
         }
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let refused = |error: wgpu::Error| Refused { line: None, message: error.to_string() };
         let slots: Vec<Slot> = bound.iter().copied().zip(least_sizes(text, bound.len())).collect();
-        let layout = self.layout(&slots);
+        let layout = self.layout(&slots).map_err(refused)?;
         let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(entry),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: cache.as_ref(),
+        let (pipeline, error) = self.caught(|| {
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(entry),
+                layout: Some(&layout),
+                module: &module,
+                entry_point: Some(entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: cache.as_ref(),
+            })
         });
-        match pollster::block_on(scope.pop()) {
-            None => Ok(pipeline),
-            Some(error) => Err(Refused { line: None, message: error.to_string() }),
-        }
+        error.map_or(Ok(pipeline), |error| Err(refused(error)))
     }
 }
 

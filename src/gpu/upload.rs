@@ -53,6 +53,11 @@ impl Uploads {
         self.ring.write(&self.gpu, encoder, buffer, offset, bytes)
     }
 
+    /// Gets a chunk ready, so that the next write of up to its size need not wait for one.
+    pub(crate) fn reserve(&mut self) -> Result<()> {
+        self.ring.room(&self.gpu).map(drop)
+    }
+
     /// Closes what was written for this encoder; to be called before it is submitted. The chunks come back by
     /// themselves.
     ///
@@ -77,16 +82,19 @@ impl Gpu {
     /// # Errors
     /// As [`Uploads::write`].
     pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut ring = self.inner.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let rings = || self.inner.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        // No lock is held meanwhile: wgpu's callbacks, which may write as well, run while this waits and submits.
+        let mut ring = rings().pop().unwrap_or_default();
         let mut at = offset;
-        for batch in bytes.chunks(BATCH) {
+        let written = bytes.chunks(BATCH).try_for_each(|batch| {
             let mut encoder = self.encoder("write");
             ring.write(self, &mut encoder, buffer, at, batch)?;
             ring.finish(self, &encoder)?;
-            self.submit("writing a buffer", [encoder])?;
             at += batch.len() as u64;
-        }
-        Ok(())
+            self.submit("writing a buffer", [encoder]).map(drop)
+        });
+        rings().push(ring);
+        written
     }
 }
 

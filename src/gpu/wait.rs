@@ -179,10 +179,10 @@ impl Gpu {
         Ok(index)
     }
 
-    /// An encoder.
+    /// An encoder. If the device cannot give one, [`Gpu::submit`] and [`Gpu::check`] say so.
     #[must_use]
     pub fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
-        self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) })
+        self.noted(|| self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) }))
     }
 
     /// Does what is due (callbacks, freeing of memory) without waiting; true if nothing is in flight.

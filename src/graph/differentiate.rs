@@ -3,6 +3,7 @@
 use super::{Add, Array, Gradient, Graph, Kind, Tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::shape::TensorType;
 
 impl Graph {
     /// The gradients of the scalar `loss` by each tensor of `wrt`; `None` where the loss does not depend on it.
@@ -24,7 +25,7 @@ impl Graph {
     /// As [`Graph::differentiate`], from given upstream gradients of several tensors.
     ///
     /// # Errors
-    /// [`Error::Shape`] if an upstream gradient has another shape than its tensor; [`Error::Graph`] if one of `wrt` is quantised, or a tensor is of another graph.
+    /// [`Error::Shape`] if an upstream gradient is not f32 or has another shape than its tensor; [`Error::Graph`] if one of `wrt` is quantised, or a tensor is of another graph.
     pub fn differentiate_from(&mut self, from: &[(Tensor, Tensor)], wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
         let ends = from.iter().flat_map(|(tensor, upstream)| [tensor, upstream]);
         wrt.iter().chain(ends).try_for_each(|tensor| self.check_handle(*tensor))?;
@@ -33,12 +34,9 @@ impl Graph {
         let needs = self.needs_gradient(wrt, count);
         let mut grads: Vec<Vec<Option<Tensor>>> = self.nodes.iter().map(|n| vec![None; n.outputs.len()]).collect();
         for &(tensor, upstream) in from {
-            if self.shape(tensor) != self.shape(upstream) {
-                let what = format!(
-                    "the upstream gradient has shape {}, its tensor {}",
-                    self.shape(upstream),
-                    self.shape(tensor)
-                );
+            if *self.ty(upstream) != TensorType::f32(self.shape(tensor).clone()) {
+                let (given, of) = (self.ty(upstream), self.ty(tensor));
+                let what = format!("the upstream gradient is {given}, its tensor {of}: f32 of that shape is needed");
                 return Err(Error::shape("differentiate", what));
             }
             if (tensor.node as usize) < count {
@@ -146,5 +144,16 @@ mod tests {
         for error in errors {
             assert!(error.to_string().contains("another graph"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_upstream_gradient_is_f32() {
+        let mut g = Graph::new();
+        let x = g.parameter("x", [3], DType::F32).unwrap();
+        let y = ops::softmax(&mut g, x).unwrap();
+        let whole = g.input("whole", [3], DType::U32).unwrap();
+        let error = g.differentiate_from(&[(y, whole)], &[x]).unwrap_err().to_string();
+        let what = "the upstream gradient is u32[3], its tensor f32[3]: f32 of that shape is needed";
+        assert_eq!(error, format!("differentiate: {what}"));
     }
 }

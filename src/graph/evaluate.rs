@@ -14,8 +14,10 @@ impl Graph {
     /// f64 goes.
     ///
     /// # Errors
-    /// [`Error::Input`] if a value is missing or has another shape; the errors of the ops' references.
+    /// [`Error::Input`] if a value is missing, has another shape or not as many elements as its shape says;
+    /// [`Error::Graph`] if a tensor is of another graph; the errors of the ops' references.
     pub fn evaluate(&self, values: &Values, wanted: &[Tensor]) -> Result<Vec<Array>> {
+        wanted.iter().try_for_each(|tensor| self.check_handle(*tensor))?;
         let mut live = vec![false; self.nodes.len()];
         for tensor in wanted {
             live[tensor.node as usize] = true;
@@ -54,6 +56,10 @@ impl Graph {
                     let message = format!("the value has shape {}, the graph says {}", value.shape, ty.shape);
                     return Err(Error::input(&node.label, message));
                 }
+                if value.data.len() != ty.shape.numel() {
+                    let message = format!("the value has {} elements, its shape is {}", value.data.len(), ty.shape);
+                    return Err(Error::input(&node.label, message));
+                }
             }
             results.push(outputs);
         }
@@ -83,4 +89,32 @@ pub fn finite_difference(
         Ok(graph.evaluate(&moved, &[loss])?[0].data[0])
     };
     Ok((at(step)? - at(-step)?) / (2.0 * step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::ops;
+
+    #[test]
+    fn a_tensor_of_another_graph_is_refused() -> Result<()> {
+        let mut other = Graph::new();
+        let x = other.input("x", [2, 3], DType::F32)?;
+        let stranger = ops::softmax(&mut other, x)?;
+        let error = Graph::new().evaluate(&Values::new(), &[stranger]).unwrap_err().to_string();
+        assert!(error.contains("another graph"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_with_too_little_data_is_named() -> Result<()> {
+        let mut g = Graph::new();
+        let x = g.input("x", [2, 3], DType::F32)?;
+        let y = ops::softmax(&mut g, x)?;
+        let values = Values::from([("x".to_owned(), Array { shape: [2, 3].into(), data: vec![0.0; 5] })]);
+        let error = g.evaluate(&values, &[y]).unwrap_err().to_string();
+        assert_eq!(error, "x: the value has 5 elements, its shape is [2, 3]");
+        Ok(())
+    }
 }

@@ -1,7 +1,7 @@
 //! Which nodes matter: those that an output, or an update of a state or parameter, depends on.
 
 use super::{Alias, Graph, Kind, Tensor};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 impl Graph {
     /// For each node, whether an output, or an update of a state or parameter, depends on it.
@@ -54,15 +54,21 @@ impl Graph {
 
     /// The tensors in whose memory an op updates something where it lies.
     pub(crate) fn updated_roots(&self) -> HashSet<Tensor> {
-        let mut roots = HashSet::new();
-        for (index, node) in self.nodes.iter().enumerate() {
+        self.last_updates(self.nodes.len()).into_keys().collect()
+    }
+
+    /// The tensors in whose memory one of the first `count` nodes updates something where it lies, each with the last node
+    /// that does.
+    pub(super) fn last_updates(&self, count: usize) -> HashMap<Tensor, usize> {
+        let mut last = HashMap::new();
+        for (index, node) in self.nodes.iter().enumerate().take(count) {
             for output in 0..node.outputs.len() {
                 if let Some(Alias::InPlace(input)) = self.alias(index, output) {
-                    roots.insert(self.root(node.inputs[input]));
+                    last.insert(self.root(node.inputs[input]), index);
                 }
             }
         }
-        roots
+        last
     }
 
     /// Whether a tensor lies in the memory of a state or parameter.

@@ -20,7 +20,7 @@ pub use op::{Alias, Gradient, Op, Placement, Remake, RemakeInput};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::shape::{Shape, TensorType};
+use crate::shape::{Shape, TensorType, product};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -166,6 +166,8 @@ impl Graph {
             self.check_handle(*input)?;
         }
         let types: Vec<TensorType> = inputs.iter().map(|&t| self.ty(t).clone()).collect();
+        // Constants come in without a check, and shape rules multiply and add extents.
+        types.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let outputs = op.infer(&types).map_err(|error| self.in_scope(error))?;
         outputs.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let count = outputs.len() as u32;
@@ -290,9 +292,10 @@ impl Graph {
     }
 }
 
-/// Refuses what no device holds, while its size can still be counted.
+/// Refuses what no device holds, while its size can still be counted. Extents count beside an empty axis as well.
 fn check_size(what: &str, ty: &TensorType) -> Result<()> {
-    if ty.shape.numel() <= MOST_ELEMENTS {
+    let extents: Vec<usize> = ty.shape.dims().iter().copied().filter(|extent| *extent > 0).collect();
+    if product(&extents) <= MOST_ELEMENTS {
         return Ok(());
     }
     let message =
@@ -314,6 +317,57 @@ impl fmt::Display for Graph {
             let outputs: Vec<String> = node.outputs.iter().map(ToString::to_string).collect();
             writeln!(f, "%{index:<5} {what:<24} {:<40} ({}) -> {}", node.label, inputs.join(" "), outputs.join(" "))?;
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Caps;
+    use crate::ops::{self, AttentionOptions, CrossEntropyOptions, WeightLayout};
+    use crate::program::Recording;
+
+    #[test]
+    fn huge_extents_of_empty_tensors_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let shape = [usize::MAX, 2, 0];
+        let empty = Array { shape: shape.into(), data: Vec::new() };
+        let constant = g.constant("empty", empty, DType::F32);
+        let table = [0, usize::MAX / 2 + 2, 2];
+        let refused = [
+            g.input("x", shape, DType::F32).unwrap_err(),
+            g.parameter("table", table, DType::F32).unwrap_err(),
+            ops::zeros(&mut g, shape).unwrap_err(),
+            ops::slice(&mut g, constant, 2, 0, 1).unwrap_err(),
+            ops::transpose(&mut g, constant, &[2, 1, 0]).unwrap_err(),
+            ops::concat(&mut g, &[constant, constant], 0).unwrap_err(),
+        ];
+        for error in refused {
+            assert!(error.to_string().contains("more elements than any device holds"), "{error}");
+        }
+        g.input("empty", [0, 3], DType::F32)?;
+        Ok(())
+    }
+
+    #[test]
+    fn work_that_no_number_holds_is_counted_up_to_a_bound() -> Result<()> {
+        const MANY: usize = 1 << 36;
+        for causal in [false, true] {
+            let mut g = Graph::new();
+            let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, [1, MANY, 1, 1], DType::F32));
+            let options = AttentionOptions { causal, ..AttentionOptions::default() };
+            let mixed = ops::attention(&mut g, q?, k?, v?, &options)?;
+            g.output("mixed", mixed)?;
+            assert!(Recording::new(&g, &Caps::baseline())?.flops() >= 1 << 50);
+        }
+        let mut g = Graph::new();
+        let x = g.input("x", [1 << 39, 1], DType::F32)?;
+        let weight = g.parameter("weight", [1, 1 << 39], DType::F32)?;
+        let labels = g.input("labels", [1 << 39], DType::I32)?;
+        let (layout, options) = (WeightLayout::InOut, CrossEntropyOptions::default());
+        let loss = ops::linear_cross_entropy(&mut g, x, weight, None, layout, labels, &options)?;
+        assert_eq!(g.shape(loss).numel(), 1);
         Ok(())
     }
 }

@@ -43,6 +43,8 @@ impl Graph {
     /// # Errors
     /// [`Error::Graph`] if segments overlap or reach beyond `forward`.
     pub fn recompute(&self, forward: usize, segments: &[Range<usize>]) -> Result<Self> {
+        let forward = forward.min(self.nodes.len());
+        let updates = self.last_updates(forward);
         let mut end = 0;
         let mut plans: BTreeMap<usize, Vec<Again>> = BTreeMap::new();
         for segment in segments {
@@ -50,7 +52,7 @@ impl Graph {
                 return Err(Error::Graph(format!("the segment {segment:?} overlaps another or the backward pass")));
             }
             end = segment.end;
-            if let Some(again) = self.again(forward, segment) {
+            if let Some(again) = self.again(forward, segment, &updates) {
                 plans.entry(again.before).or_default().push(again);
             }
         }
@@ -58,8 +60,8 @@ impl Graph {
     }
 
     /// What of a segment the backward pass needs and is not kept anyway.
-    fn again(&self, forward: usize, segment: &Range<usize>) -> Option<Again> {
-        let kept = self.kept(forward, segment);
+    fn again(&self, forward: usize, segment: &Range<usize>, updates: &HashMap<Tensor, usize>) -> Option<Again> {
+        let kept = self.kept(forward, segment, updates);
         let inside = |t: &Tensor| segment.contains(&(t.node as usize)) && !kept.contains(t);
         let mut before = None;
         let mut nodes = BTreeSet::new();
@@ -78,8 +80,8 @@ impl Graph {
     }
 
     /// The tensors of a segment that stay in memory: leaves, outputs, what other forward nodes read, what was updated in
-    /// place (it can't be computed twice), and whatever these are views of.
-    fn kept(&self, forward: usize, segment: &Range<usize>) -> HashSet<Tensor> {
+    /// place or made of what is (it can't be computed twice), and whatever these are views of.
+    fn kept(&self, forward: usize, segment: &Range<usize>, updates: &HashMap<Tensor, usize>) -> HashSet<Tensor> {
         let mut kept: HashSet<Tensor> = self.outputs.iter().map(|(_, tensor)| *tensor).collect();
         for (index, node) in self.nodes.iter().enumerate().take(forward) {
             if !segment.contains(&index) {
@@ -88,8 +90,13 @@ impl Graph {
         }
         for index in segment.clone().rev() {
             let node = &self.nodes[index];
+            // What it read is gone once the forward pass has ended.
+            let once = node.inputs.iter().any(|t| updates.get(&self.root(*t)).is_some_and(|last| *last >= index));
             for output in 0..node.outputs.len() {
                 let tensor = Tensor { node: index as u32, output: output as u32 };
+                if once {
+                    kept.insert(tensor);
+                }
                 match &node.kind {
                     Kind::Op(op) => match op.alias(output) {
                         Some(Alias::InPlace(input)) => kept.extend([tensor, node.inputs[input]]),
@@ -215,5 +222,45 @@ pub(super) mod tests {
         let error = plain.recompute(forward, &[1..5, 4..6]).unwrap_err().to_string();
         assert!(error.contains("4..6 overlaps"), "{error}");
         assert!(plain.recompute(forward, std::slice::from_ref(&(0..forward + 1))).is_err());
+    }
+
+    /// A block that reads a parameter which is updated in place behind it, and its loss.
+    fn with_bias() -> (Graph, usize) {
+        let mut g = Graph::new();
+        let x = g.parameter("x", [1, 8], DType::F32).unwrap();
+        let bias = g.parameter("bias", [8], DType::F32).unwrap();
+        let loss = g
+            .scope("blocks.0", |g| {
+                let view = ops::reshape(g, bias, [1, 8])?;
+                let sum = ops::add(g, x, view)?;
+                let y = ops::activation(g, sum, Activation::Tanh)?;
+                let y = ops::mul(g, y, y)?;
+                ops::mean(g, y)
+            })
+            .unwrap();
+        let counts = g.constant("counts", Array::from_fn([8], |i| i as f64), DType::F32);
+        ops::update_bias(&mut g, bias, counts, 0.5).unwrap();
+        let forward = g.nodes().len();
+        let gradient = g.differentiate(loss, &[x]).unwrap()[0].unwrap();
+        g.output("grad", gradient).unwrap();
+        (g, forward)
+    }
+
+    #[test]
+    fn what_reads_memory_that_changes_is_kept() {
+        let (plain, forward) = with_bias();
+        let again = plain.recompute(forward, &plain.blocks(forward, "blocks")).unwrap();
+        assert!(again.nodes().len() > plain.nodes().len());
+        Recording::new(&again, &Caps::baseline()).unwrap();
+        assert_eq!(results(&plain), results(&again));
+    }
+
+    #[test]
+    fn segments_beyond_the_graph_are_refused() {
+        let mut g = Graph::new();
+        let x = g.input("x", [3], DType::F32).unwrap();
+        ops::activation(&mut g, x, Activation::Tanh).unwrap();
+        let error = g.recompute(10, std::slice::from_ref(&(0..9))).unwrap_err().to_string();
+        assert!(error.contains("the segment 0..9 overlaps another or the backward pass"), "{error}");
     }
 }

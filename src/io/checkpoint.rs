@@ -17,7 +17,7 @@ use super::safetensors::{Layout, NamedTensor, Tensors};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,7 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const RECORD: &str = "checkpoint.json";
 const LATEST: &str = "latest";
+const LOCK: &str = ".lock";
 const PREFIX: &str = "step-";
 const TEMPORARY: &str = ".tmp";
 /// Raised when a field changes its meaning.
@@ -105,6 +106,27 @@ impl Checkpoints {
         fs::create_dir_all(&self.folder)
             .and_then(|()| tempfile::tempfile_in(&self.folder).map(drop))
             .map_err(|e| Error::file(&self.folder, file::explain(e)))
+    }
+
+    /// Keeps other processes from training into the folder, which is there, for as long as the file is kept.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if another one does so already; [`Error::File`] if the folder cannot be written.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.folder.join(LOCK);
+        let file = File::create(&path).map_err(|e| Error::file(&path, file::explain(e)))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let message = "another process trains here: wait for it, or choose another folder (--out)";
+                Err(Error::format(&self.folder, message))
+            }
+            // Some file systems of networks have no locks.
+            Err(TryLockError::Error(error)) => {
+                log::warn!("{} cannot be locked, so that two runs may meet there: {error}", path.display());
+                Ok(file)
+            }
+            Ok(()) => Ok(file),
+        }
     }
 
     /// Saves a checkpoint and removes those that are too old. Returns its folder.

@@ -40,7 +40,10 @@ fn read_limited(path: &Path, limit: u64) -> Result<String> {
         let message = format!("has {}, more than the {} allowed", human_bytes(length), human_bytes(limit));
         return Err(Error::format(path, message));
     }
-    let mut bytes = Vec::with_capacity(length as usize);
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length as usize).map_err(|_| {
+        Error::format(path, format!("has {}, for which there is no memory; split it", human_bytes(length)))
+    })?;
     file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
     if bytes.starts_with("\u{FEFF}".as_bytes()) {
         bytes.drain(..'\u{FEFF}'.len_utf8());
@@ -66,7 +69,7 @@ pub fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
 /// # Errors
 /// As [`read_json`], except that a missing file is `None`.
 pub(crate) fn read_json_if_there(path: &Path) -> Result<Option<serde_json::Value>> {
-    if path.exists() { read_json(path).map(Some) } else { Ok(None) }
+    if path.symlink_metadata().is_ok() { read_json(path).map(Some) } else { Ok(None) }
 }
 
 /// Writes a file so that a reader, or a kill at any moment, sees either the old content or the new one: into a temporary

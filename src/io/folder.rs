@@ -6,6 +6,7 @@ use super::tokenizer::Tokenizer;
 use super::{file, gguf};
 use crate::error::{Error, Result};
 use serde_json::Value;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The model's configuration.
@@ -58,11 +59,12 @@ impl ModelFolder {
             let message = "is not a folder: give one that holds config.json and model.safetensors, or a GGUF file";
             return Err(Error::format(path, message));
         }
-        let config = Config::read(path.join(CONFIG))?;
-        let generation = path.join(GENERATION);
-        let generation = if generation.exists() { Some(Config::read(generation)?) } else { None };
+        let needed = "a model folder has config.json, model.safetensors and tokenizer.json";
+        let read = |name: &str| Config::read(path.join(name)).map_err(|e| if_missing(e, needed));
+        let config = read(CONFIG)?;
+        let generation = if is_there(&path.join(GENERATION)) { Some(read(GENERATION)?) } else { None };
         let tensors = Tensors::open(&path)?;
-        let tokenizer = if path.join(TOKENIZER).exists() { Some(Tokenizer::open(&path)?) } else { None };
+        let tokenizer = if is_there(&path.join(TOKENIZER)) { Some(Tokenizer::open(&path)?) } else { None };
         Ok(Self { path, config, generation, tensors, tokenizer })
     }
 
@@ -138,7 +140,7 @@ impl Contents<'_> {
     }
 
     /// Saves the folder. A new one appears whole or not at all; in one that exists each file is replaced atomically, the weights
-    /// first and the configuration last, what else lies there staying, except for an older model's shards' index.
+    /// first and the configuration last; small files of an older model go, and what else lies there stays.
     ///
     /// # Errors
     /// [`Error::File`] if something cannot be written, [`Error::Input`] if a tensor or a name is not usable.
@@ -174,14 +176,33 @@ impl Contents<'_> {
     fn write_into(&self, folder: &Path) -> Result<()> {
         let files = self.small_files()?;
         safetensors::write(folder.join(SINGLE), self.tensors)?;
-        for (name, bytes) in files {
-            file::write_atomic(folder.join(name), &bytes)?;
+        for (name, bytes) in &files {
+            file::write_atomic(folder.join(name), bytes)?;
         }
-        let index = folder.join(INDEX);
-        if index.exists() {
-            std::fs::remove_file(&index).map_err(|e| Error::file(&index, e))?;
+        let written: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        // What was said of an older model must not outlive it.
+        let stale = COMPANIONS.into_iter().chain([GENERATION, TOKENIZER]).filter(|name| !written.contains(name));
+        for path in stale.chain([INDEX]).map(|name| folder.join(name)).filter(|path| is_there(path)) {
+            std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
         }
         Ok(())
+    }
+}
+
+/// Whether a folder has a file of that name, even if it is a link that leads nowhere: opening it then says so.
+pub(super) fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// The error of a file that is missing with what to do about it. Downloads that broke off leave links that lead nowhere.
+pub(super) fn if_missing(error: Error, hint: &str) -> Error {
+    match error {
+        Error::File { path, source } if source.kind() == io::ErrorKind::NotFound => {
+            let link = "it is a link to a file that is not there: download it again";
+            let hint = if path.is_symlink() { link } else { hint };
+            Error::file(path, io::Error::new(source.kind(), format!("{source}; {hint}")))
+        }
+        error => error,
     }
 }
 
@@ -225,9 +246,11 @@ mod tests {
             assert_eq!(names, ["tokenizer_config.json", "vocab.txt"]);
             // An index of an older, sharded model must not outlive it.
             std::fs::write(path.join(INDEX), "{}").unwrap();
+            std::fs::write(path.join("merges.txt"), "a b").unwrap();
+            std::fs::write(path.join("notes.md"), "mine").unwrap();
         }
         save(&path, 6.0).unwrap();
-        assert!(!path.join(INDEX).exists());
+        assert!(!path.join(INDEX).exists() && !path.join("merges.txt").exists() && path.join("notes.md").exists());
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a temporary folder was left");
     }
 
@@ -255,7 +278,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let said = |path: &Path| ModelFolder::open(path).unwrap_err().to_string();
         assert!(said(&home.path().join("none")).contains("is not a folder"));
-        assert!(said(home.path()).contains("config.json"));
+        let message = said(home.path());
+        assert!(message.contains("config.json: ") && message.contains("; a model folder has config"), "{message}");
         std::fs::write(home.path().join(CONFIG), "{\"a\": ").unwrap();
         assert!(said(home.path()).contains("not valid JSON"));
         std::fs::write(home.path().join(CONFIG), "{}").unwrap();
@@ -265,5 +289,22 @@ mod tests {
         assert!(model.expect_tokenizer().unwrap_err().to_string().contains("no tokenizer.json"));
         std::fs::write(home.path().join(TOKENIZER), "{}").unwrap();
         assert!(said(home.path()).contains("tokenizer.json"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_nowhere_are_named() {
+        for name in [CONFIG, GENERATION, SINGLE, INDEX, TOKENIZER] {
+            let home = tempfile::tempdir().unwrap();
+            save(home.path(), 1.0).unwrap();
+            if name == INDEX {
+                std::fs::remove_file(home.path().join(SINGLE)).unwrap();
+            }
+            let _ = std::fs::remove_file(home.path().join(name));
+            std::os::unix::fs::symlink("not/there", home.path().join(name)).unwrap();
+            let message = ModelFolder::open(home.path()).unwrap_err().to_string();
+            let wanted = format!("{name}: No such file or directory (os error 2); it is a link to a file");
+            assert!(message.contains(&wanted), "{message}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::convert::{self, FileType, Numbers};
 use super::file;
+use super::folder::{if_missing, is_there};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
@@ -88,7 +89,7 @@ impl Tensors {
         let path = path.as_ref();
         if path.is_dir() {
             let (single, index) = (path.join(SINGLE), path.join(INDEX));
-            return match (single.exists(), index.exists()) {
+            return match (is_there(&single), is_there(&index)) {
                 (true, _) => Self::open_file(&single),
                 (false, true) => Self::open_sharded(&index),
                 (false, false) => Err(Error::format(path, no_weights(path))),
@@ -125,12 +126,12 @@ impl Tensors {
 
     fn open_file(path: &Path) -> Result<Self> {
         let mut tensors = Self::empty(path.to_owned());
-        tensors.add(path, map(path)?)?;
+        tensors.add(path, map(path).map_err(|e| if_missing(e, "is its path right?"))?)?;
         Ok(tensors)
     }
 
     fn open_sharded(index: &Path) -> Result<Self> {
-        let value = file::read_json(index)?;
+        let value = file::read_json(index).map_err(|e| if_missing(e, "is its path right?"))?;
         let listed = value.get("weight_map").and_then(serde_json::Value::as_object).ok_or_else(|| {
             Error::format(index, "has no object \"weight_map\" (tensor name → file name): is it a safetensors index?")
         })?;
@@ -143,7 +144,8 @@ impl Tensors {
         for (shard, names) in shards {
             let path = file::plain_name(index, shard)?;
             let number = tensors.files.len();
-            tensors.add(&path, map(&path)?)?;
+            let missing = |e| if_missing(e, &format!("{INDEX} names it: download it again"));
+            tensors.add(&path, map(&path).map_err(missing)?)?;
             let here = |name: &&&str| tensors.entries.get(**name).is_some_and(|e| e.file == number);
             if let Some(missing) = names.iter().find(|name| !here(name)) {
                 let message = format!("does not hold {missing:?}, which {INDEX} says is there: download both again");
@@ -271,7 +273,7 @@ impl Tensors {
 
 fn no_weights(folder: &Path) -> String {
     let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
-    match others.iter().find(|name| folder.join(name).exists()) {
+    match others.iter().find(|name| is_there(&folder.join(name))) {
         Some(other) => format!(
             "holds {other} but no {SINGLE}; convert it once with Python: \
              AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"

@@ -165,6 +165,8 @@ fn sharded_models_that_lie_are_refused() {
     for outside in ["../m-1.safetensors", "/etc/passwd", "..", "a/b", "c:\\x", ""] {
         assert!(refused(json!({"weight_map": {"a": outside}})).contains("not a plain file name"), "{outside}");
     }
+    let missing = refused(json!({"weight_map": {"a": "m-4.safetensors"}}));
+    assert!(missing.contains("m-4.safetensors: ") && missing.contains("names it: download it again"), "{missing}");
     let folder = sharded(json!({"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}));
     write(
         folder.path().join("m-2.safetensors"),

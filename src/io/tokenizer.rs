@@ -4,10 +4,11 @@
 //! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
 
 use super::file;
-use super::folder::TOKENIZER;
+use super::folder::{TOKENIZER, if_missing};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokenizers::decoders::DecoderWrapper;
@@ -84,7 +85,8 @@ impl Tokenizer {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
-        let json = file::read_text(&path)?;
+        let json =
+            file::read_text(&path).map_err(|e| if_missing(e, "give a tokenizer.json or the folder that holds one"))?;
         let folder = file::parent(&path);
         let mut names = Vec::new();
         for beside in ["tokenizer_config.json", "special_tokens_map.json"] {
@@ -176,8 +178,10 @@ impl Tokenizer {
             tokenizer.train(&mut trainer, pieces(text, PIECE).into_iter())?;
             tokenizer.to_string(false)
         };
-        let json = trained().map_err(|e| Error::input("text", format!("no BPE could be trained on it: {e}")))?;
-        Self::from_json("trained BPE", json)
+        const LABEL: &str = "trained BPE";
+        let json = guarded(Path::new(LABEL), trained)?
+            .map_err(|e| Error::input("text", format!("no BPE could be trained on it: {e}")))?;
+        Self::from_json(LABEL, json)
     }
 
     fn new(source: PathBuf, json: String, names: &[Value]) -> Result<Self> {
@@ -189,7 +193,8 @@ impl Tokenizer {
         };
         // The library panics where a part of the file breaks off, so that the syntax is looked at first.
         serde_json::from_str::<serde::de::IgnoredAny>(&json).map_err(|e| refused(e.into()))?;
-        let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(refused)?;
+        let mut tokenizer =
+            guarded(&source, || tokenizers::Tokenizer::from_bytes(json.as_bytes()))?.map_err(refused)?;
         // Lengths are the caller's business here; the file as it is saved keeps these settings.
         tokenizer.with_truncation(None).map_err(refused)?;
         tokenizer.with_padding(None);
@@ -271,10 +276,10 @@ impl Tokenizer {
     /// The tokens of a text, without special tokens around it. Long texts are cut into pieces and encoded on all cores.
     ///
     /// # Errors
-    /// [`Error::Input`] if a character has no token.
+    /// [`Error::Input`] if a character has no token, [`Error::Format`] if the tokenizer's file is damaged.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.check_alphabet(text)?;
-        let tokenizer = &self.inner.tokenizer;
+        let Inner { source, tokenizer, .. } = &*self.inner;
         let pieces = match text.len() <= WHOLE && !self.inner.divisible {
             true => vec![text],
             false => pieces(text, PIECE),
@@ -282,11 +287,11 @@ impl Tokenizer {
         let at_once = if text.len() <= WHOLE { 1 } else { PIECES };
         let mut ids = Vec::new();
         for pieces in pieces.chunks(at_once) {
-            let encodings = match *pieces {
+            let encodings = guarded(source, || match *pieces {
                 [piece] => tokenizer.encode_fast(piece, false).map(|encoding| vec![encoding]),
                 _ => tokenizer.encode_batch_fast(pieces.to_vec(), false),
-            };
-            let encodings = encodings.map_err(|e| self.unusable(e))?;
+            });
+            let encodings = encodings?.map_err(|e| self.unusable(e))?;
             if ids.is_empty() {
                 // Enough if the rest is like this: a list that doubles takes three times what it ends with.
                 let tokens: usize = encodings.iter().map(tokenizers::Encoding::len).sum();
@@ -301,18 +306,16 @@ impl Tokenizer {
     /// The tokens of a text, or of two (question and context), with the special tokens that the model was trained with.
     ///
     /// # Errors
-    /// [`Error::Input`] if a character has no token.
+    /// [`Error::Input`] if a character has no token, [`Error::Format`] if the tokenizer's file is damaged.
     pub fn encode_for_model(&self, text: &str, second: Option<&str>) -> Result<Encoding> {
         self.check_alphabet(text)?;
-        let tokenizer = &self.inner.tokenizer;
-        let encoding = match second {
+        self.check_alphabet(second.unwrap_or_default())?;
+        let Inner { source, tokenizer, .. } = &*self.inner;
+        let encoding = guarded(source, || match second {
             None => tokenizer.encode(text, true),
-            Some(second) => {
-                self.check_alphabet(second)?;
-                tokenizer.encode((text, second), true)
-            }
-        };
-        let encoding = encoding.map_err(|e| self.unusable(e))?;
+            Some(second) => tokenizer.encode((text, second), true),
+        });
+        let encoding = encoding?.map_err(|e| self.unusable(e))?;
         let special = encoding.get_special_tokens_mask();
         let ordinary = |i: usize| special.get(i).is_none_or(|&s| s == 0);
         let sequences = encoding.get_sequence_ids().into_iter().enumerate();
@@ -347,7 +350,7 @@ impl Tokenizer {
     /// that are no UTF-8 give `U+FFFD`.
     ///
     /// # Errors
-    /// [`Error::Input`] if the tokenizer's decoder fails.
+    /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.decode_with(ids, true)
     }
@@ -355,9 +358,10 @@ impl Tokenizer {
     /// As [`Tokenizer::decode`], the special tokens as they are written in the vocabulary unless they are skipped.
     ///
     /// # Errors
-    /// [`Error::Input`] if the tokenizer's decoder fails.
+    /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
     pub fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        let decoded = self.inner.tokenizer.decode(ids, skip_special);
+        let Inner { source, tokenizer, .. } = &*self.inner;
+        let decoded = guarded(source, || tokenizer.decode(ids, skip_special))?;
         decoded.map_err(|e| Error::input("tokens", format!("they could not be decoded: {e}")))
     }
 
@@ -391,7 +395,7 @@ impl TextStream {
     /// Takes a token; gives the text that is certain now.
     ///
     /// # Errors
-    /// [`Error::Input`] if the tokenizer's decoder fails.
+    /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
     pub fn push(&mut self, id: u32) -> Result<Option<String>> {
         self.ids.push(id);
         self.fresh += 1;
@@ -407,7 +411,7 @@ impl TextStream {
     /// Gives what is left, incomplete characters as `U+FFFD`.
     ///
     /// # Errors
-    /// [`Error::Input`] if the tokenizer's decoder fails.
+    /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
     pub fn finish(&mut self) -> Result<Option<String>> {
         let rest = self.take(0)?;
         (self.ids, self.emitted, self.fresh) = (Vec::new(), String::new(), 0);
@@ -433,6 +437,15 @@ impl TextStream {
         }
         Ok(Some(new))
     }
+}
+
+/// A call into the library, which panics where a file is valid JSON and makes no sense.
+fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let fixed = panic.downcast_ref::<&str>().copied();
+        let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason");
+        Error::format(source, format!("the tokenizer crate refuses it: {words}; the file is damaged"))
+    })
 }
 
 /// The character that byte-level tokenizers write for a byte: itself if it prints, else one from U+0100 on.

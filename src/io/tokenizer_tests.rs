@@ -182,6 +182,50 @@ fn damaged_files_are_refused_with_their_path() {
     }
 }
 
+/// A tokenizer of three words with a part exchanged, through every call.
+fn through_every_call(part: &str, value: Value) -> Result<()> {
+    let mut json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "unk_token": "a", "vocab": {"a": 0, "b": 1, "ab": 2, " ": 3}, "merges": [["a", "b"]]},
+    });
+    match part.split_once('.') {
+        Some((outer, inner)) => json[outer][inner] = value,
+        None => json[part] = value,
+    }
+    let tokenizer = Tokenizer::from_json("tokenizer.json", json.to_string())?;
+    tokenizer.encode("ab a")?;
+    tokenizer.encode_for_model("ab a", None)?;
+    tokenizer.encode_for_model("ab", Some("a"))?;
+    tokenizer.stream().push(3)?;
+    tokenizer.decode(&[3, 0]).map(|_| ())
+}
+
+#[test]
+fn files_on_which_the_library_panics_are_refused() {
+    let template = |pieces: Value| {
+        let pair = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
+        json!({"type": "TemplateProcessing", "single": pieces, "pair": pair, "special_tokens": {}})
+    };
+    let charsmap = |map: &str| json!({"type": "Precompiled", "precompiled_charsmap": map});
+    let cases = [
+        ("model.continuing_subword_prefix", json!("###")),
+        ("normalizer", charsmap("")),
+        ("normalizer", charsmap("AAAA")),
+        ("normalizer", charsmap("BAAAAP////8=")),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
+        ("post_processor", template(json!([{"SpecialToken": {"id": "[CLS]", "type_id": 0}}]))),
+        ("post_processor", template(json!([{"Sequence": {"id": "B", "type_id": 0}}]))),
+        ("decoder", json!({"type": "Strip", "content": " ", "start": 0, "stop": 5})),
+    ];
+    through_every_call("decoder", Value::Null).unwrap();
+    for (part, value) in cases {
+        let message = through_every_call(part, value.clone()).expect_err(part).to_string();
+        let said = message.starts_with("tokenizer.json: ") && message.contains("the file is damaged");
+        assert!(said && message.contains("the tokenizer crate refuses it: "), "{part} {value}: {message}");
+    }
+}
+
 #[test]
 fn pairs_carry_types_sequences_and_offsets() {
     let tokenizer = Tokenizer::characters("abc").unwrap();

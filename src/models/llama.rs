@@ -58,6 +58,25 @@ pub struct Llama {
     extra: Vec<(String, Value)>,
 }
 
+/// What transformers takes for keys that a `config.json` lacks.
+struct Defaults {
+    /// None: as many as there are queries.
+    key_value: Option<usize>,
+    positions: usize,
+    epsilon: f32,
+    theta: f32,
+}
+
+impl Defaults {
+    fn of(model_type: &str) -> Self {
+        match model_type {
+            "mixtral" => Self { key_value: Some(8), positions: 131_072, epsilon: 1e-5, theta: 1e6 },
+            "qwen2_moe" => Self { key_value: Some(16), positions: 32_768, epsilon: 1e-6, theta: 1e4 },
+            _ => Self { key_value: None, positions: 2048, epsilon: 1e-6, theta: 1e4 },
+        }
+    }
+}
+
 impl Llama {
     /// The model of a `config.json` with `model_type` llama, mixtral or qwen2_moe.
     ///
@@ -66,7 +85,13 @@ impl Llama {
     pub fn from_config(config: &Config) -> Result<Self> {
         let width = count(config, "hidden_size")?;
         let query = count(config, "num_attention_heads")?;
-        let key_value = count_if_any(config, "num_key_value_heads")?.unwrap_or(query);
+        let defaults = Defaults::of(&config.get::<String>("model_type")?);
+        let key_value = match count_if_any(config, "num_key_value_heads")? {
+            Some(heads) => heads,
+            // A null is no missing key: it stands for as many as there are queries.
+            None if config.value().get("num_key_value_heads").is_some() => query,
+            None => defaults.key_value.unwrap_or(query),
+        };
         must_divide(config, "num_key_value_heads", key_value, query, "num_attention_heads")?;
         let head = match count_if_any(config, "head_dim")? {
             Some(head) => head,
@@ -84,7 +109,7 @@ impl Llama {
             let message = format!("makes heads {head} wide; rotary positions need an even width");
             return Err(config.refuse("head_dim", message));
         }
-        let positions = count_if_any(config, "max_position_embeddings")?.unwrap_or(2048);
+        let positions = count_if_any(config, "max_position_embeddings")?.unwrap_or(defaults.positions);
         let family = match config.get::<String>("model_type")?.as_str() {
             "mixtral" => Some(MixtureFamily::Mixtral),
             "qwen2_moe" => Some(MixtureFamily::Qwen2),
@@ -108,12 +133,12 @@ impl Llama {
             heads: Heads { query, key_value, width: head },
             inner: count(config, "intermediate_size")?,
             activation: activation(config, "hidden_act", "silu")?,
-            epsilon: positive_number(config, "rms_norm_eps", 1e-6)?,
+            epsilon: positive_number(config, "rms_norm_eps", defaults.epsilon)?,
             tied: config.get_or("tie_word_embeddings", false)?,
             attention_bias,
             output_bias,
             inner_bias: config.get_or("mlp_bias", false)?,
-            rope: rope_options(config, positions)?,
+            rope: rope_options(config, positions, defaults.theta)?,
             attention_dropout: rate(config, "attention_dropout")?,
             deviation: config.get_or("initializer_range", 0.02)?,
             mixture,
@@ -336,20 +361,20 @@ impl From<&Inputs> for BlockTokens {
     }
 }
 
-/// `rope_parameters`, or the older `rope_theta` and `rope_scaling`.
-fn rope_options(config: &Config, max_positions: usize) -> Result<RopeOptions> {
-    if config.get_or("partial_rotary_factor", 1.0)? != 1.0 {
-        return Err(config.refuse("partial_rotary_factor", "is not 1; only 1 is supported"));
-    }
-    let theta = positive_number(config, "rope_theta", 10000.0)?;
+/// The older `rope_scaling`, which goes first as in transformers, or `rope_parameters`, or only `rope_theta`.
+fn rope_options(config: &Config, max_positions: usize, theta: f32) -> Result<RopeOptions> {
+    must_be_whole(config)?;
+    let theta = positive_number(config, "rope_theta", theta)?;
     let mut options = RopeOptions { theta, max_positions, ..Default::default() };
-    let inner = match config.section("rope_parameters")? {
+    let scaling = config.section("rope_scaling")?.filter(|inner| *inner.value() != json!({}));
+    let inner = match scaling {
         Some(inner) => inner,
-        None => match config.section("rope_scaling")? {
+        None => match config.section("rope_parameters")? {
             Some(inner) => inner,
             None => return Ok(options),
         },
     };
+    must_be_whole(&inner)?;
     options.theta = positive_number(&inner, "rope_theta", theta)?;
     let needed = |key: &str| match inner.has(key) {
         true => positive_number(&inner, key, 1.0),
@@ -372,6 +397,14 @@ fn rope_options(config: &Config, max_positions: usize) -> Result<RopeOptions> {
         }
     };
     Ok(options)
+}
+
+/// Refuses heads of which only a part is turned.
+fn must_be_whole(config: &Config) -> Result<()> {
+    match config.get_or("partial_rotary_factor", 1.0)? == 1.0 {
+        true => Ok(()),
+        false => Err(config.refuse("partial_rotary_factor", "is not 1; only 1 is supported")),
+    }
 }
 
 fn rope_config(rope: &RopeOptions) -> Value {
@@ -437,7 +470,48 @@ mod tests {
             refused("num_key_value_heads", json!(2)),
             "config.json: \"num_key_value_heads\" is 2; it must divide num_attention_heads, which is 5"
         );
-        assert!(refused("partial_rotary_factor", json!(0.5)).contains("only 1 is supported"));
+        let part = json!({"partial_rotary_factor": 0.5});
+        assert!(refused("partial_rotary_factor", json!(0.5)).contains("\"partial_rotary_factor\" is not 1; only 1"));
+        for key in ["rope_parameters", "rope_scaling"] {
+            assert!(refused(key, part.clone()).contains(&format!("\"{key}.partial_rotary_factor\" is not 1; only 1")));
+        }
+        assert!(with("rope_parameters", json!({"partial_rotary_factor": 1.0})).is_ok());
+    }
+
+    #[test]
+    fn the_older_rope_scaling_goes_before_rope_parameters() {
+        let both = |scaling: Value| {
+            let mut config = small();
+            config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 500.0});
+            config["rope_theta"] = json!(300.0);
+            config["rope_scaling"] = scaling;
+            model(config)
+        };
+        let message = both(json!({"rope_type": "yarn", "factor": 2.0})).unwrap_err().to_string();
+        assert!(message.contains("\"rope_scaling.rope_type\" is \"yarn\""), "{message}");
+        let rope = |scaling: Value| both(scaling).map(|model| (model.rope.scaling, model.rope.theta)).unwrap();
+        let linear = RopeScaling::Linear { factor: 2.0 };
+        assert_eq!(rope(json!({"type": "linear", "factor": 2.0})), (linear, 300.0));
+        assert_eq!(rope(json!({"type": "linear", "factor": 2.0, "rope_theta": 700.0})), (linear, 700.0));
+        for nothing in [json!({}), Value::Null] {
+            assert_eq!(rope(nothing), (RopeScaling::None, 500.0));
+        }
+    }
+
+    #[test]
+    fn missing_keys_have_the_defaults_of_their_family() {
+        let of = |family: &str| {
+            let mut config = json!({"model_type": family, "vocab_size": 97, "hidden_size": 96, "num_attention_heads": 48,
+                                    "num_hidden_layers": 2, "intermediate_size": 51, "num_local_experts": 4,
+                                    "num_experts": 4, "moe_intermediate_size": 8});
+            let missing = model(config.clone()).unwrap();
+            config["num_key_value_heads"] = Value::Null;
+            assert_eq!(model(config).unwrap().heads.key_value, 48);
+            (missing.heads.key_value, missing.positions, missing.epsilon, missing.rope.theta)
+        };
+        assert_eq!(of("llama"), (48, 2048, 1e-6, 1e4));
+        assert_eq!(of("mixtral"), (8, 131_072, 1e-5, 1e6));
+        assert_eq!(of("qwen2_moe"), (16, 32_768, 1e-6, 1e4));
     }
 
     #[test]

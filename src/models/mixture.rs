@@ -7,6 +7,7 @@ use crate::io::Config;
 use crate::nn::{ExpertNames, Experts, Gated, SharedExpert};
 use crate::ops::{self, GateGroups, GateOptions, GateScores};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Whose names a decoder with experts goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,15 +148,23 @@ impl Mixture {
         Ok((balance, Some(sum)))
     }
 
-    /// Moves the biases of the choice towards an even load, after everything has read them.
+    /// Moves the biases of the choice towards an even load, after everything has read them. A layer that is used several times
+    /// has one bias, which moves once, by the loads of all its uses.
     ///
     /// # Errors
     /// Those of the ops.
     pub fn update_biases(&self, g: &mut Graph, gates: &[Gated]) -> Result<()> {
+        let mut loads: BTreeMap<Tensor, Tensor> = BTreeMap::new();
         for gate in gates {
-            if let Some(bias) = gate.bias {
-                ops::update_bias(g, bias, gate.counts, self.bias_rate)?;
-            }
+            let Some(bias) = gate.bias else { continue };
+            let load = match loads.get(&bias) {
+                Some(before) => ops::add(g, *before, gate.counts)?,
+                None => gate.counts,
+            };
+            loads.insert(bias, load);
+        }
+        for (bias, load) in loads {
+            ops::update_bias(g, bias, load, self.bias_rate)?;
         }
         Ok(())
     }
@@ -209,4 +218,105 @@ fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
     let step = count_if_any(config, "decoder_sparse_step")?.unwrap_or(1);
     let dense: Vec<usize> = config.get_or("mlp_only_layers", Vec::new())?;
     Ok((0..layers).filter(|layer| dense.contains(layer) || (layer + 1) % step != 0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::graph::{Array, Values};
+    use crate::kernel::Caps;
+    use crate::models::decoder;
+    use crate::nn::{Routed, RouterSums};
+    use crate::ops::CrossEntropyOptions;
+    use crate::program::Recording;
+    use crate::train::{IDS, LABELS, LanguageModel, Objective, Part, SCALARS, StepOptions, TrainStep};
+
+    fn config(more: Value) -> Value {
+        let mut config = json!({"model_type": "mixtral", "vocab_size": 13, "hidden_size": 6, "num_attention_heads": 2,
+                                "num_key_value_heads": 1, "head_dim": 4, "num_hidden_layers": 2,
+                                "intermediate_size": 5, "num_local_experts": 7, "num_experts_per_tok": 3,
+                                "max_position_embeddings": 16, "router_bias_rate": 0.125});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    fn step(config: &Value, recompute: bool) -> Result<Graph> {
+        let model = decoder(&Config::new("config.json", config.clone())?)?.into();
+        let objective = LanguageModel { model, rows: 2, length: 6, options: CrossEntropyOptions::default() };
+        let options = StepOptions { recompute, ..StepOptions::default() };
+        let step = TrainStep::new(&objective.parameters()?, &Caps::baseline(), options)?;
+        step.graph(Part::Whole, |g| objective.measured(g))
+    }
+
+    fn report(g: &Graph) -> Result<Array> {
+        let mut values = Values::new();
+        for (name, tensor) in g.inputs().chain(g.parameters()) {
+            let salt = name.bytes().map(f64::from).sum::<f64>();
+            let value = |i: usize| match name {
+                IDS | LABELS => (i * 5 % 13) as f64,
+                SCALARS => f64::from(StepOptions::default().scalars(0.01).to_array()[i]),
+                _ => (i as f64 * 0.37 + salt).sin(),
+            };
+            values.insert(name.into(), Array::from_fn(g.shape(tensor).clone(), value));
+        }
+        Ok(g.evaluate(&values, &[g.outputs()[0].1])?.remove(0))
+    }
+
+    /// How many biases move in a step that records, with and without recomputation, and reports the same.
+    fn moved(more: Value) -> Result<usize> {
+        let config = config(more);
+        let (plain, again) = (step(&config, false)?, step(&config, true)?);
+        for g in [&plain, &again] {
+            Recording::new(g, &Caps::baseline())?;
+        }
+        assert!(again.to_string().contains(" again.blocks.0."));
+        for (plain, again) in report(&plain)?.data.iter().zip(report(&again)?.data) {
+            approx::assert_relative_eq!(*plain, again, max_relative = 1e-9);
+        }
+        let updates = |g: &Graph| g.nodes().iter().filter(|node| node.label.ends_with("update_bias")).count();
+        assert_eq!(updates(&plain), updates(&again));
+        Ok(updates(&plain))
+    }
+
+    #[test]
+    fn biases_move_behind_blocks_that_are_computed_again() -> Result<()> {
+        assert_eq!(moved(json!({}))?, 2);
+        assert_eq!(moved(json!({"expert_capacity_factor": 1.25}))?, 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_layer_that_is_used_several_times_has_a_bias_that_moves_once() -> Result<()> {
+        for routing in ["none", "expert_choice", "token_choice"] {
+            let more = json!({"model_type": "mor", "num_hidden_layers": 5, "num_recursions": 3, "routing": routing});
+            assert_eq!(moved(more)?, 3, "{routing}");
+        }
+        let modules = json!({"model_type": "mor", "num_hidden_layers": 5, "num_recursions": 3, "num_modules": 2,
+                             "routing": "token_choice", "router_bias": 0.01});
+        assert_eq!(moved(modules)?, 5);
+        Ok(())
+    }
+
+    #[test]
+    fn loads_of_all_uses_count() -> Result<()> {
+        let config = Config::new("config.json", config(json!({"num_local_experts": 2, "num_experts_per_tok": 1})))?;
+        let mixture = Mixture::from_config(&config, MixtureFamily::Mixtral, 1)?;
+        let mut g = Graph::new();
+        let bias = g.parameter("bias", [2], DType::F32)?;
+        let mut gates = Vec::new();
+        // The first use alone would move the bias the other way.
+        for counts in [[3.0, 1.0], [1.0, 9.0]] {
+            let counts = g.constant("counts", Array::new([2], counts.to_vec())?, DType::F32);
+            let sums = RouterSums { sums: counts, routed: Routed::Experts };
+            gates.push(Gated { scores: counts, lse: counts, counts, chosen: counts, bias: Some(bias), sums });
+        }
+        mixture.update_biases(&mut g, &gates)?;
+        let moved = Tensor { node: g.nodes().len() as u32 - 1, output: 0 };
+        let values = Values::from([("bias".to_owned(), Array::zeros([2]))]);
+        assert_eq!(g.evaluate(&values, &[moved])?[0].data, [0.125, -0.125]);
+        Ok(())
+    }
 }

@@ -22,7 +22,7 @@ pub use mor::{Mor, Routing, Sharing};
 pub use routing::{TokenRoutes, token_routes};
 pub use stack::file_tensors;
 pub use trained::{BlockFrom, recur};
-pub use weights::{decoder_of, load, load_weights, named_tensors, save};
+pub use weights::{decoder_of, load, load_weights, named_tensors, save, stored_config};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -277,12 +277,28 @@ pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
     }
 }
 
-/// The tokens that end an answer: `eos_token_id` of a `config.json` or `generation_config.json`, one or several.
-#[must_use]
-pub fn end_tokens(config: &Value) -> Vec<u32> {
-    let value = &config["eos_token_id"];
-    let ids = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-    ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+/// The tokens that end an answer: `eos_token_id` of a `config.json` or `generation_config.json`, none, one or several. Those
+/// beyond the vocabulary, which real models have, are noted in the log.
+///
+/// # Errors
+/// [`Error::Format`] if the key has a value that is no token's number and no list of them.
+pub fn end_tokens(config: &Config, vocabulary: usize) -> Result<Vec<u32>> {
+    const KEY: &str = "eos_token_id";
+    let values = match config.value().get(KEY) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(several)) => several.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+    };
+    let id = |value: &Value| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| config.refuse(KEY, format!("has {value}; the number of a token or a list of them is needed")))
+    };
+    let ids: Vec<u32> = values.iter().map(id).collect::<Result<_>>()?;
+    for id in ids.iter().filter(|&&id| id as usize >= vocabulary) {
+        let source = config.source().display();
+        log::warn!("{source}: \"{KEY}\" has {id}; the vocabulary ends before {vocabulary}, so it will never come");
+    }
+    Ok(ids)
 }
 
 /// Dropout of the probabilities of an attention layer, if it is a step that drops something.
@@ -315,8 +331,15 @@ mod tests {
 
     #[test]
     fn one_or_several_tokens_end_an_answer() {
-        assert_eq!(end_tokens(&json!({"eos_token_id": 2})), [2]);
-        assert_eq!(end_tokens(&json!({"eos_token_id": [2, 7]})), [2, 7]);
-        assert!(end_tokens(&json!({"eos_token_id": null})).is_empty() && end_tokens(&json!({})).is_empty());
+        let of = |config: Value| end_tokens(&Config::new("config.json", config).unwrap(), 97);
+        let ids = |value: Value| of(json!({"eos_token_id": value})).unwrap();
+        assert_eq!(ids(json!(2)), [2]);
+        assert_eq!(ids(json!([2, 7])), [2, 7]);
+        assert_eq!(ids(json!(5000)), [5000], "beyond the vocabulary");
+        assert!(ids(Value::Null).is_empty() && of(json!({})).unwrap().is_empty());
+        for wrong in [json!("3"), json!(["3"]), json!(3.0), json!([[3]]), json!(-1), json!({}), json!(10_u64.pow(12))] {
+            let message = of(json!({"eos_token_id": wrong})).unwrap_err().to_string();
+            assert!(message.starts_with("config.json: \"eos_token_id\" has "), "{message}");
+        }
     }
 }

@@ -5,10 +5,12 @@ use super::{Decoder, decoder, stack};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Graph;
 use crate::io::{Config, Contents, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
 use crate::shape::TensorType;
+use serde_json::Value;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -43,8 +45,8 @@ pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) 
 /// Names may lack the model's prefix, and buffers that are no parameters are left aside.
 ///
 /// # Errors
-/// [`Error::Format`] that lists missing and surplus tensors and wrong shapes; [`Error::NonFinite`] that names a tensor
-/// with a NaN or an infinity; [`Error::OutOfMemory`].
+/// [`Error::Format`] that lists missing and surplus tensors and wrong shapes, or if a tied head differs from the embedding;
+/// [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::OutOfMemory`].
 pub fn load_weights(model: &dyn Decoder, tensors: &Tensors, weights: &Weights) -> Result<()> {
     let parameters = model.parameters()?;
     let found = matched(model, &parameters, tensors)?;
@@ -71,8 +73,7 @@ pub(super) fn matched<'a>(
     let (mut found, mut used) = (Vec::new(), HashSet::new());
     let (mut missing, mut wrong) = (Vec::new(), Vec::new());
     for (name, ty) in parameters.iter().flat_map(|(name, ty)| stack::file_tensors(name, ty)) {
-        let bare = name.strip_prefix(model.base_prefix()).unwrap_or(&name);
-        let Some(tensor) = tensors.get(&name).or_else(|| tensors.get(bare)) else {
+        let Some(tensor) = find(model, tensors, &name) else {
             missing.push(name);
             continue;
         };
@@ -92,11 +93,37 @@ pub(super) fn matched<'a>(
         .map(|(what, names)| format!("{} {what}: {}", names.len(), listed(&names)))
         .collect();
     if problems.is_empty() {
+        check_tied(model, tensors)?;
         let mut found = found.into_iter();
         let parts = |(name, ty)| found.by_ref().take(stack::file_tensors(name, ty).len()).collect();
         return Ok(parameters.iter().map(|(name, ty)| (name.as_str(), ty)).map(parts).collect());
     }
     Err(Error::format(tensors.path(), format!("the tensors do not fit the config: {}", problems.join("; "))))
+}
+
+/// The tensor of that name, which may lack the model's prefix.
+fn find<'a>(model: &dyn Decoder, tensors: &'a Tensors, name: &str) -> Option<TensorRef<'a>> {
+    let bare = name.strip_prefix(model.base_prefix()).unwrap_or(name);
+    tensors.get(name).or_else(|| tensors.get(bare))
+}
+
+/// Refuses a head that is left aside, the model being tied, and is another one than the embedding.
+fn check_tied(model: &dyn Decoder, tensors: &Tensors) -> Result<()> {
+    const HEAD: &str = "lm_head.weight";
+    let Some(head) = tensors.get(HEAD).filter(|_| model.ignores(HEAD)) else { return Ok(()) };
+    let mut g = Graph::new();
+    model.head(&mut g)?;
+    let Some(embedding) = g.parameters().find_map(|(name, _)| find(model, tensors, name)) else { return Ok(()) };
+    if same(&head, &embedding)? {
+        return Ok(());
+    }
+    let message =
+        format!("{HEAD} differs from the embedding although the config ties them; set tie_word_embeddings to false");
+    Err(Error::format(tensors.path(), message))
+}
+
+fn same(a: &TensorRef<'_>, b: &TensorRef<'_>) -> Result<bool> {
+    Ok(a.shape == b.shape && (a.dtype == b.dtype && a.bytes == b.bytes || a.to_f32()? == b.to_f32()?))
 }
 
 /// The first few of a list.
@@ -155,6 +182,18 @@ pub fn named_tensors(model: &dyn Decoder, weights: &Weights) -> Result<Vec<Named
     Ok(tensors)
 }
 
+/// The model's `config.json`, with the type of the matrices that [`named_tensors`] gives.
+#[must_use]
+pub fn stored_config(model: &dyn Decoder) -> Value {
+    let mut config = model.config();
+    config["dtype"] = match model.storage() {
+        DType::F16 => "float16".into(),
+        DType::BF16 => "bfloat16".into(),
+        _ => "float32".into(),
+    };
+    config
+}
+
 /// Saves a Hugging Face folder. Tokenizer, generation settings and other small files come from the folder `origin` that
 /// the model was loaded from.
 ///
@@ -166,12 +205,7 @@ pub fn save(
     origin: Option<&ModelFolder>,
     path: impl AsRef<Path>,
 ) -> Result<()> {
-    let mut config = model.config();
-    config["dtype"] = match model.storage() {
-        DType::F16 => "float16".into(),
-        DType::BF16 => "bfloat16".into(),
-        _ => "float32".into(),
-    };
+    let config = stored_config(model);
     let companions = origin.map_or_else(|| Ok(Vec::new()), ModelFolder::companions)?;
     let contents = Contents {
         config: &config,
@@ -222,6 +256,31 @@ mod tests {
         let message = matched(&model(), &parameters, &tensors).unwrap_err().to_string();
         let wanted = "1 missing: transformer.ln_f.bias; 1 not of this model: h.1.ln_1.bias";
         assert!(message.ends_with(wanted), "{message}");
+    }
+
+    #[test]
+    fn a_tied_head_that_differs_from_the_embedding_is_refused() {
+        let parameters = model().parameters().unwrap();
+        let with_head = |head: NamedTensor<'static>| {
+            let folder = tempfile::tempdir().unwrap();
+            let value = |ty: &TensorType| vec![0.5; ty.shape.numel()];
+            let all = parameters.iter().map(|(name, ty)| NamedTensor::f32(name, ty.shape.clone(), &value(ty)));
+            let all: Vec<NamedTensor<'_>> = all.chain([head]).collect();
+            crate::io::safetensors::write(folder.path().join("model.safetensors"), &all).unwrap();
+            let tensors = Tensors::open(folder.path()).unwrap();
+            matched(&model(), &parameters, &tensors).map(|_| ()).map_err(|e| e.to_string())
+        };
+        let head = |shape: [usize; 2], value: f32| {
+            NamedTensor::f32("lm_head.weight", shape, &vec![value; shape[0] * shape[1]])
+        };
+        with_head(head([5, 4], 0.5)).unwrap();
+        let half = TensorType::new([5, 4], DType::F16);
+        let equal = NamedTensor::new("lm_head.weight", half.clone(), crate::program::pack(&[0.5; 20], half.dtype));
+        with_head(equal).unwrap();
+        for wrong in [head([5, 4], 0.25), head([4, 5], 0.5)] {
+            let message = with_head(wrong).unwrap_err();
+            assert!(message.contains("model.safetensors: lm_head.weight differs from the embedding"), "{message}");
+        }
     }
 
     #[test]

@@ -166,7 +166,8 @@ impl Attention {
         k: Tensor,
         v: Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let shape = [g.shape(k).dims()[0], capacity, self.heads.key_value, self.heads.width];
+        let [batch, ..] = g.shape(k).expect::<4>("attention, k (B, T, H, D)")?;
+        let shape = [batch, capacity, self.heads.key_value, self.heads.width];
         let keys = g.state(&format!("{prefix}.key_cache"), shape, DType::F32)?;
         let values = g.state(&format!("{prefix}.value_cache"), shape, DType::F32)?;
         ops::cache_write(g, [keys, values], [k, v], positions)
@@ -193,8 +194,10 @@ impl Attention {
 pub fn fused_attention(g: &mut Graph, prefix: &str, x: Tensor, attention: &Attention, style: Style) -> Result<Tensor> {
     let width = g.shape(x).last();
     let Heads { query, key_value, width: head } = attention.heads;
-    let parts = [query * head, key_value * head, key_value * head];
-    let qkv = linear(g, &format!("{prefix}.c_attn"), x, parts.iter().sum(), style)?;
+    // What no number holds is refused as the size of a weight.
+    let parts = [query, key_value, key_value].map(|count| count.saturating_mul(head));
+    let all = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(*part));
+    let qkv = linear(g, &format!("{prefix}.c_attn"), x, all, style)?;
     let split = ops::split(g, qkv, 2, &parts)?;
     let q = attention.by_head(g, split[0], query)?;
     let k = attention.by_head(g, split[1], key_value)?;
@@ -236,7 +239,7 @@ pub fn rotary_attention_keeping(
     let width = g.shape(x).last();
     let heads = attention.heads;
     let project = |g: &mut Graph, name: &str, count: usize| {
-        let flat = linear(g, &format!("{prefix}.{name}"), x, count * heads.width, style)?;
+        let flat = linear(g, &format!("{prefix}.{name}"), x, count.saturating_mul(heads.width), style)?;
         attention.by_head(g, flat, count)
     };
     let turn = |g: &mut Graph, x: Tensor| ops::rope(g, x, attention.positions, rotary.table, rotary.options);
@@ -250,4 +253,46 @@ pub fn rotary_attention_keeping(
     let (mixed, kept) = attention.attend_keeping(g, prefix, q, k, v)?;
     let mixed = attention.side_by_side(g, mixed)?;
     Ok((linear(g, &format!("{prefix}.o_proj"), mixed, width, output_style)?, kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::WeightLayout;
+
+    const STYLE: Style = Style { layout: WeightLayout::InOut, storage: DType::F32, bias: false, lengths: None };
+
+    fn attention(positions: Tensor, query: usize, memory: Memory) -> Attention {
+        let heads = Heads { query, key_value: 1, width: 4 };
+        Attention { heads, scale: None, positions, memory, structure: None, dropout: None }
+    }
+
+    #[test]
+    fn more_heads_than_a_number_holds_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let x = g.input("x", [1, 2, 8], DType::F32)?;
+        let positions = g.input("positions", [1, 2], DType::U32)?;
+        let options = RopeOptions::default();
+        let rotary = Rotary { table: ops::rope_table(&mut g, 4, &options)?, options: &options };
+        let attention = attention(positions, usize::MAX, Memory::Whole { key_mask: None });
+        let refused = [
+            fused_attention(&mut g, "fused", x, &attention, STYLE).unwrap_err(),
+            rotary_attention(&mut g, "rotary", x, &attention, &rotary, [STYLE; 2]).unwrap_err(),
+        ];
+        for error in refused {
+            assert!(error.to_string().contains("more elements than any device holds"), "{error}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn keys_without_axes_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let scalar = g.input("scalar", Vec::new(), DType::F32)?;
+        let [positions, lengths] = [g.input("positions", [1, 2], DType::U32)?, g.input("lengths", [1], DType::U32)?];
+        let attention = attention(positions, 2, Memory::Prefill { capacity: 8, lengths });
+        let message = attention.attend(&mut g, "layer", scalar, scalar, scalar).unwrap_err().to_string();
+        assert!(message.contains("expected 4 axes, got shape []"), "{message}");
+        Ok(())
+    }
 }

@@ -119,8 +119,8 @@ impl Tokens {
     /// taken as one matrix.
     #[must_use]
     pub fn ragged(&self, g: &Graph) -> Option<Tensor> {
-        let dims = g.shape(self.positions).dims();
-        self.lengths.filter(|_| self.compact && (dims[0] == 1 || dims[1] > 8))
+        let worth = matches!(*g.shape(self.positions).dims(), [batch, count] if batch == 1 || count > 8);
+        self.lengths.filter(|_| self.compact && worth)
     }
 
     /// What attention is told of these tokens in turn `turn` of the block, given what it is told of all tokens. `shared`:
@@ -461,4 +461,21 @@ fn total(g: &mut Graph, losses: &[Tensor]) -> Result<Tensor> {
         sum = ops::add(g, sum, loss)?;
     }
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_without_axes_have_no_lengths() -> Result<()> {
+        let mut g = Graph::new();
+        let states = g.input("states", [1, 9, 4], DType::F32)?;
+        let lengths = Some(g.input("lengths", [1], DType::U32)?);
+        let [flat, positions] = [g.input("flat", Vec::new(), DType::U32)?, g.input("positions", [1, 9], DType::U32)?];
+        let tokens = Tokens { states, positions: flat, structure: None, lengths, compact: true };
+        assert_eq!(tokens.ragged(&g), None);
+        assert_eq!(Tokens { positions, ..tokens }.ragged(&g), lengths);
+        Ok(())
+    }
 }

@@ -102,8 +102,9 @@ impl Op for LoadCounts {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        if inputs[0] != TensorType::new([self.experts + 1], DType::U32) {
-            let what = format!("expected u32[{}] for {} experts, got {}", self.experts + 1, self.experts, inputs[0]);
+        let starts = TensorType::new([self.experts.saturating_add(1)], DType::U32);
+        if inputs[0] != starts {
+            let what = format!("expected {starts} for {} experts, got {}", self.experts, inputs[0]);
             return Err(Error::shape("load_counts", what));
         }
         Ok(vec![TensorType::f32([self.experts])])

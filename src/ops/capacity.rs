@@ -37,7 +37,7 @@ impl Op for LimitCapacity {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let [index, order, starts] = [&inputs[0], &inputs[1], &inputs[2]];
         let fits = index.dtype == DType::U32 && index.shape.rank() == 1 && index.shape.numel() > 0 && order == index;
-        if !fits || *starts != TensorType::new([self.rows + 1], DType::U32) {
+        if !fits || *starts != TensorType::new([self.rows.saturating_add(1)], DType::U32) {
             let what = format!("index {index}, order {order} and starts {starts} for {} rows", self.rows);
             return Err(Error::shape("limit_capacity", what));
         }

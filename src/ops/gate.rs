@@ -448,8 +448,9 @@ fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-fn descending(a: f64, b: f64) -> Ordering {
-    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+/// A total order even of NaNs; both zeros are equal.
+pub(super) fn descending(a: f64, b: f64) -> Ordering {
+    (b + 0.0).total_cmp(&(a + 0.0))
 }
 
 #[cfg(test)]
@@ -523,5 +524,18 @@ mod tests {
         let message = "top_k_gate: expected the logits of experts as an f32 matrix, got f32[11]";
         assert_eq!(refused(bias, None, two), message);
         assert_eq!(refused(logits, None, GateOptions { scale: f32::NAN, ..two }).matches("not finite").count(), 1);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_have_an_order_too() {
+        let logits = Array::from_fn([64, 240], |i| if i % 3 == 0 { f64::NAN } else { (i as f64).sin() });
+        let options = GateOptions { groups: Some(GateGroups { count: 8, keep: 3 }), ..GateOptions::new(8) };
+        for options in [GateOptions::new(8), options] {
+            let out = TopKGate { options, variant: None }.reference(&[&logits]).unwrap();
+            assert!(out[1].data.iter().all(|&expert| expert < 240.0));
+        }
+        assert_eq!(descending(-0.0, 0.0), Ordering::Equal);
+        let (_, experts) = choose(&[-0.0, -1.0, 0.0], None, GateOptions::new(2));
+        assert_eq!(experts, [0.0, 2.0]);
     }
 }

@@ -149,7 +149,7 @@ impl Op for ScatterRows {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let [count, columns] = matrix("scatter_rows", "x", &inputs[0])?;
         let (index, order) = (vector("scatter_rows", &inputs[1])?, vector("scatter_rows", &inputs[2])?);
-        if index != count || order != count || vector("scatter_rows", &inputs[3])? != self.rows + 1 {
+        if index != count || order != count || vector("scatter_rows", &inputs[3])? != self.rows.saturating_add(1) {
             let what = format!("x is {} and index {}: one index a row is needed", inputs[0], inputs[1]);
             return Err(Error::shape("scatter_rows", what));
         }

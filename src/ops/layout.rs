@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
-use crate::shape::{Shape, TensorType};
+use crate::shape::{Shape, TensorType, product};
 
 static WORD: Snippet = Snippet::new("word", include_str!("../../shaders/common/word.wgsl"));
 static WORD4: Snippet = Snippet::new("word4", include_str!("../../shaders/common/word4.wgsl"));
@@ -92,7 +92,7 @@ impl Around {
 
     fn of(shape: &Shape, axis: usize) -> Self {
         let dims = shape.dims();
-        Self { outer: dims[..axis].iter().product(), extent: dims[axis], inner: dims[axis + 1..].iter().product() }
+        Self { outer: product(&dims[..axis]), extent: dims[axis], inner: product(&dims[axis + 1..]) }
     }
 }
 
@@ -200,8 +200,9 @@ impl Op for Slice {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let ty = &inputs[0];
         let around = Around::axis("slice", ty, self.axis)?;
-        if self.len == 0 || self.start + self.len > around.extent {
-            let range = format!("{}..{}", self.start, self.start + self.len);
+        let end = self.start.saturating_add(self.len);
+        if self.len == 0 || end > around.extent {
+            let range = format!("{}..{end}", self.start);
             return Err(Error::shape(
                 "slice",
                 format!("the range {range} of axis {} is empty or leaves {ty}", self.axis),
@@ -323,7 +324,8 @@ impl Op for Split {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let ty = &inputs[0];
         let around = Around::axis("split", ty, self.axis)?;
-        if self.lengths.contains(&0) || self.lengths.iter().sum::<usize>() != around.extent {
+        let sum = self.lengths.iter().try_fold(0, |sum: usize, &len| sum.checked_add(len));
+        if self.lengths.contains(&0) || sum != Some(around.extent) {
             let what =
                 format!("the lengths {:?} do not add up to axis {} of {ty}, or one is 0", self.lengths, self.axis);
             return Err(Error::shape("split", what));
@@ -547,6 +549,20 @@ mod tests {
         assert_eq!(slice(&mut g, x, 1, 0, 6)?, x);
         assert_eq!(concat(&mut g, &[x], 0)?, x);
         assert_eq!(split(&mut g, x, 0, &[2])?, [x]);
+        Ok(())
+    }
+
+    #[test]
+    fn ranges_that_no_number_holds_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let x = g.input("x", [4, 4], DType::F32)?;
+        let end = usize::MAX;
+        assert_eq!(
+            refused(slice(&mut g, x, 0, end, 2)),
+            format!("slice: the range {end}..{end} of axis 0 is empty or leaves f32[4, 4]")
+        );
+        let split = split(&mut g, x, 1, &[5, end]).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert!(split.contains("do not add up to axis 1 of f32[4, 4]"), "{split}");
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub fn linear_cross_entropy(
     let types: Vec<TensorType> = inputs.iter().map(|&t| g.ty(t).clone()).collect();
     op.infer(&types)?;
     let classes = op.sizes(&types[0].shape, &types[1].shape)[1];
-    if DType::F32.bytes(types[2].shape.numel() * classes) <= SMALL {
+    if DType::F32.bytes(types[2].shape.numel().saturating_mul(classes)) <= SMALL {
         let logits = linear(g, x, weight, bias, layout)?;
         return cross_entropy(g, logits, labels, options);
     }

@@ -19,7 +19,7 @@ pub fn mask_rows(g: &mut Graph, x: Tensor, lengths: Tensor) -> Result<Tensor> {
 /// `x` (B, T, …) u32 with `fill` in the rows `t ≥ lengths[b]`.
 ///
 /// # Errors
-/// As [`mask_rows`].
+/// As [`mask_rows`], and if `x` is f32 and `fill` is not 0.
 pub fn fill_rows(g: &mut Graph, x: Tensor, lengths: Tensor, fill: u32) -> Result<Tensor> {
     g.apply1(MaskRows { fill }, &[x, lengths])
 }
@@ -43,6 +43,10 @@ impl Op for MaskRows {
                 "mask_rows",
                 format!("x is {x} and lengths {lengths}: one length a batch row is needed"),
             ));
+        }
+        // Kernels write the word as it is, which is no float of that value.
+        if x.dtype != DType::U32 && self.fill != 0 {
+            return Err(Error::shape("mask_rows", format!("x is {x}: only rows of u32 are filled with {}", self.fill)));
         }
         Ok(vec![x.clone()])
     }
@@ -71,5 +75,22 @@ impl Op for MaskRows {
         let dispatch = Dispatch::new(&MASK_ROWS).read(x).read(cx.input(1)).write(out);
         let dispatch = dispatch.param(count).param(width).param(times).param(self.fill as usize);
         cx.dispatch(dispatch.groups_for(count, 64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_filled_with_zeros_only() -> Result<()> {
+        let mut g = Graph::new();
+        let (x, ids) = (g.input("x", [2, 3], DType::F32)?, g.input("ids", [2, 3], DType::U32)?);
+        let lengths = g.input("lengths", [2], DType::U32)?;
+        let message = fill_rows(&mut g, x, lengths, 7).unwrap_err().to_string();
+        assert_eq!(message, "mask_rows: x is f32[2, 3]: only rows of u32 are filled with 7");
+        fill_rows(&mut g, x, lengths, 0)?;
+        fill_rows(&mut g, ids, lengths, 7)?;
+        Ok(())
     }
 }

@@ -8,6 +8,9 @@ use crate::kernel::{Dispatch, Kernel, Launch, Snippet};
 use crate::shape::TensorType;
 use std::f64::consts::TAU;
 
+/// The most elements of a table: what is made of each position on the CPU must fit.
+const MOST_ELEMENTS: usize = 1 << 31;
+
 static ROPE: Kernel = Kernel::new("rope", include_str!("../../shaders/rope.wgsl"));
 static PAIRS1: Snippet = Snippet::new("common/pairs1", include_str!("../../shaders/common/pairs1.wgsl"));
 static PAIRS4: Snippet = Snippet::new("common/pairs4", include_str!("../../shaders/common/pairs4.wgsl"));
@@ -65,6 +68,7 @@ impl RopeOptions {
             let what = format!("rotary_dim {turned} is no even number from 2 to the head's {head_dim} elements");
             return Err(Error::shape("rope", what));
         }
+        check_table("rope", self.max_positions, turned)?;
         let frequency = |pair: usize| f64::from(self.theta).powf(-2.0 * pair as f64 / turned as f64);
         Ok((0..turned / 2).map(|pair| self.scaling.apply(frequency(pair))).collect())
     }
@@ -93,12 +97,13 @@ impl RopeScaling {
 /// It is computed in f64 on the CPU: WGSL's own functions are inexact for large angles.
 ///
 /// # Errors
-/// [`Error::Shape`] if `rotary_dim` is odd, 0 or larger than a head, or there are no positions.
+/// [`Error::Shape`] if `rotary_dim` is odd, 0 or larger than a head, or there are no positions, or
+/// too many for a table of 2³¹ elements.
 pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Result<Tensor> {
-    let frequencies = options.frequencies(head_dim)?;
     if options.max_positions == 0 {
         return Err(Error::shape("rope", "max_positions is 0, it must be at least 1"));
     }
+    let frequencies = options.frequencies(head_dim)?;
     let pairs = frequencies.len();
     let table = Array::from_fn([options.max_positions, pairs, 2], |i| {
         let angle = (i / 2 / pairs) as f64 * frequencies[i / 2 % pairs];
@@ -138,7 +143,8 @@ impl Op for Rope {
         let (x, positions, table) = (&inputs[0], &inputs[1], &inputs[2]);
         let fits = match (x.shape.dims(), positions.shape.dims(), table.shape.dims()) {
             (&[b, t, _, d], &[positions_b, positions_t], &[_, pairs, 2]) => {
-                [b, t] == [positions_b, positions_t] && 2 * pairs <= d && x.shape.numel() > 0
+                let filled = x.shape.numel() > 0 && table.shape.numel() > 0;
+                [b, t] == [positions_b, positions_t] && pairs <= d / 2 && filled
             }
             _ => false,
         };
@@ -153,6 +159,9 @@ impl Op for Rope {
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        if cx.needed[2] {
+            return Err(Error::NotDifferentiable { op: "rope by its table".into() });
+        }
         let turn = Self { interleaved: self.interleaved, back: !self.back };
         let upstream = cx.upstream(0)?;
         Ok(vec![Some(cx.graph.apply1(turn, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
@@ -210,27 +219,42 @@ impl Op for Rope {
 /// ones, of `position / 10000^(2i / columns)`.
 ///
 /// Paper: Vaswani et al., "Attention Is All You Need".
-#[must_use]
-pub fn sinusoidal_table(positions: usize, columns: usize) -> Array {
-    Array::from_fn([positions, columns], |i| {
+///
+/// # Errors
+/// [`Error::Shape`] if it has more than 2³¹ elements.
+pub fn sinusoidal_table(positions: usize, columns: usize) -> Result<Array> {
+    check_table("sinusoidal_table", positions, columns)?;
+    Ok(Array::from_fn([positions, columns], |i| {
         let (position, column) = (i / columns, i % columns);
         let angle = angle(position, column / 2, columns);
         if column % 2 == 0 { angle.sin() } else { angle.cos() }
-    })
+    }))
 }
 
 /// [`sinusoidal_table`] with all sines first and the cosines behind them, as Marian models have it.
-#[must_use]
-pub fn sinusoidal_table_halves(positions: usize, columns: usize) -> Array {
+///
+/// # Errors
+/// As [`sinusoidal_table`].
+pub fn sinusoidal_table_halves(positions: usize, columns: usize) -> Result<Array> {
+    check_table("sinusoidal_table_halves", positions, columns)?;
     let sines = columns.div_ceil(2);
-    Array::from_fn([positions, columns], |i| {
+    Ok(Array::from_fn([positions, columns], |i| {
         let (position, column) = (i / columns, i % columns);
         if column < sines {
             angle(position, column, columns).sin()
         } else {
             angle(position, column - sines, columns).cos()
         }
-    })
+    }))
+}
+
+/// Refuses a table that is too large to be made.
+fn check_table(op: &str, positions: usize, columns: usize) -> Result<()> {
+    if positions.max(1).saturating_mul(columns.max(1)) <= MOST_ELEMENTS {
+        return Ok(());
+    }
+    let what = format!("{positions} positions of {columns} columns are too large a table: lower the context");
+    Err(Error::shape(op, what))
 }
 
 fn angle(position: usize, pair: usize, columns: usize) -> f64 {
@@ -283,11 +307,47 @@ mod tests {
     }
 
     #[test]
-    fn sinusoids_have_both_layouts() {
-        let (turns, halves) = (sinusoidal_table(3, 4), sinusoidal_table_halves(3, 4));
+    fn sinusoids_have_both_layouts() -> Result<()> {
+        let (turns, halves) = (sinusoidal_table(3, 4)?, sinusoidal_table_halves(3, 4)?);
         assert_eq!(turns.row(0), [0.0, 1.0, 0.0, 1.0]);
         assert_eq!(halves.row(0), [0.0, 0.0, 1.0, 1.0]);
         assert_eq!(turns.row(2), [2_f64.sin(), 2_f64.cos(), 0.02_f64.sin(), 0.02_f64.cos()]);
         assert_eq!(halves.row(2), [2_f64.sin(), 0.02_f64.sin(), 2_f64.cos(), 0.02_f64.cos()]);
+        Ok(())
+    }
+
+    #[test]
+    fn tables_that_are_too_large_are_refused() {
+        let mut g = Graph::new();
+        let long = RopeOptions { max_positions: usize::MAX, ..RopeOptions::default() };
+        let refused = [
+            rope_table(&mut g, 64, &long).map(|_| ()),
+            rope_table(&mut g, usize::MAX - 1, &RopeOptions::default()).map(|_| ()),
+            rope_table(&mut g, usize::MAX - 1, &RopeOptions { max_positions: 1, ..long }).map(|_| ()),
+            sinusoidal_table(usize::MAX, 4).map(|_| ()),
+            sinusoidal_table_halves(2, usize::MAX).map(|_| ()),
+        ];
+        for result in refused {
+            let message = result.map(|()| String::new()).unwrap_or_else(|e| e.to_string());
+            assert!(message.contains("are too large a table: lower the context"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_positions_is_refused_and_has_no_gradient() -> Result<()> {
+        let mut g = Graph::new();
+        let options = RopeOptions::default();
+        let x = g.parameter("x", [1, 2, 3, 8], DType::F32)?;
+        let positions = g.input("positions", [1, 2], DType::U32)?;
+        let empty = g.parameter("empty", [0, 4, 2], DType::F32)?;
+        let message = rope(&mut g, x, positions, empty, &options).unwrap_err().to_string();
+        assert!(message.contains("and f32[0, 4, 2]"), "{message}");
+        let table = g.parameter("table", [5, 4, 2], DType::F32)?;
+        let turned = rope(&mut g, x, positions, table, &options)?;
+        let loss = crate::ops::mean(&mut g, turned)?;
+        assert!(g.differentiate(loss, &[x])?[0].is_some());
+        let message = g.differentiate(loss, &[x, table]).unwrap_err().to_string();
+        assert!(message.contains("rope by its table has no gradient"), "{message}");
+        Ok(())
     }
 }

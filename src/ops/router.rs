@@ -381,6 +381,14 @@ impl Op for ArgmaxRows {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, bias) = (cx.input(0), cx.input(cx.input_count() - 1));
         let (rows, columns) = (x.shape.rows(), x.shape.last());
+        if columns > cx.caps().most_turns() {
+            return Err(Error::Unsupported {
+                what: format!("argmax_rows of {columns} columns"),
+                needs: format!("loops of more than {} turns", cx.caps().most_turns()),
+                adapter: cx.caps().name.clone(),
+                hint: "Find the largest of parts of the rows first, or use a GPU".into(),
+            });
+        }
         let dispatch = Dispatch::new(&ARGMAX_ROWS).read(x).read(bias).write(cx.output(0));
         let dispatch = dispatch.param(rows).param(columns).param(cx.input_count() - 1);
         cx.dispatch(dispatch.groups_for(rows, 64))

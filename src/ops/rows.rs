@@ -86,11 +86,15 @@ impl RowVariant {
     /// the rows.
     pub(super) fn choose(forced: Option<Self>, caps: &Caps, rows: usize, columns: usize) -> Self {
         let elements = columns / width(columns);
+        // A row is gone through three times, and a few turns more are not for its elements.
+        let too_long = |lanes: usize| 4 * elements.div_ceil(lanes) > caps.most_turns();
         match (forced, caps.class, caps.subgroup) {
             (Some(Self::Subgroup), _, None) => Self::Workgroup,
             (Some(variant), _, _) => variant,
             (None, _, _) if columns <= 16 => Self::Threads,
-            (None, AdapterClass::Cpu, Some(lanes)) if rows < lanes as usize => Self::Subgroup,
+            (None, AdapterClass::Cpu, Some(lanes)) if too_long(lanes as usize) => Self::Workgroup,
+            (None, AdapterClass::Cpu, Some(lanes)) if rows < lanes as usize || too_long(1) => Self::Subgroup,
+            (None, AdapterClass::Cpu, None) if too_long(1) => Self::Workgroup,
             (None, AdapterClass::Cpu, _) => Self::Threads,
             (None, AdapterClass::Gpu, Some(lanes)) if elements <= 8 * lanes as usize => Self::Subgroup,
             (None, AdapterClass::Gpu, _) => Self::Workgroup,
@@ -176,4 +180,24 @@ pub(super) fn row_sum(
 ) -> Result<()> {
     let dispatch = variant.over_rows(cx.caps(), &ROW_SUM, x.numel() / columns, columns).param_f32(factor);
     cx.dispatch(dispatch.flops(x.numel() as u64).read(x).write(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_invocation_goes_through_more_of_a_row_than_drivers_let_it() {
+        let lanes = Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() };
+        let bare = Caps { class: AdapterClass::Cpu, ..Caps::baseline() };
+        let choose = |caps: &Caps, columns| RowVariant::choose(None, caps, 1000, columns);
+        for columns in [768, 32_000, 65_532] {
+            assert_eq!([choose(&lanes, columns), choose(&bare, columns)], [RowVariant::Threads; 2], "{columns}");
+        }
+        for columns in [30_523, 50_257, 128_256] {
+            assert_eq!(choose(&lanes, columns), RowVariant::Subgroup, "{columns}");
+            assert_eq!(choose(&bare, columns), RowVariant::Workgroup, "{columns}");
+        }
+        assert_eq!(choose(&lanes, 900_001), RowVariant::Workgroup);
+    }
 }

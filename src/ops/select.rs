@@ -1,5 +1,6 @@
 //! Selecting some candidates of each row: the largest, or those that pass a test.
 
+use super::gate::descending;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -97,9 +98,7 @@ impl SelectRows {
         match self.choice {
             Choice::Top(k) => {
                 let mut order: Vec<usize> = (0..keys.len()).collect();
-                order.sort_by(|&a, &b| {
-                    keys[b].partial_cmp(&keys[a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(&b))
-                });
+                order.sort_by(|&a, &b| descending(keys[a], keys[b]).then(a.cmp(&b)));
                 let mut taken = vec![false; keys.len()];
                 order.iter().take(k.min(most)).for_each(|&i| taken[i] = true);
                 taken
@@ -236,6 +235,17 @@ mod tests {
         let out = op.reference(&[&keys])?;
         assert_eq!(out[0].data, [0.0, 2.0, 3.0]);
         assert_eq!(out[3].data, [3.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_that_are_no_numbers_have_an_order_too() -> Result<()> {
+        let keys = Array::from_fn([1, 240], |i| if i % 3 == 0 { f64::NAN } else { (i as f64).sin() });
+        let op = SelectRows { choice: Choice::Top(8), lengths: false, positions: false, most: None };
+        assert_eq!(op.reference(&[&keys])?[3].data, [8.0]);
+        let zeros = Array::new([1, 3], vec![-0.0, -1.0, 0.0])?;
+        let op = SelectRows { choice: Choice::Top(1), ..op };
+        assert_eq!(op.reference(&[&zeros])?[0].data, [0.0]);
         Ok(())
     }
 }

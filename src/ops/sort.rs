@@ -13,6 +13,8 @@ static SEGMENT_STARTS: Kernel = Kernel::new("segment_starts", include_str!("../.
 
 /// Keys of a block of the radix sort, and digits of a pass.
 const BLOCK: usize = 256;
+/// The most rows: the number behind the last one, which stands for none, is a u32 as well.
+const MOST_ROWS: usize = u32::MAX as usize - 1;
 
 /// The positions of an index, sorted by the row they name.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,7 @@ pub struct SortedIndex {
 /// 8 bits of `rows`, and a binary search for each row.
 ///
 /// # Errors
-/// [`Error::Shape`] if `index` is no u32 vector or there are no rows.
+/// [`Error::Shape`] if `index` is no u32 vector or there are no rows, or 2³² − 1 or more.
 pub fn sort_index(g: &mut Graph, index: Tensor, rows: usize) -> Result<SortedIndex> {
     let found = g.apply(SortIndex { rows }, &[index])?;
     Ok(SortedIndex { index, order: found[0], starts: found[1], rows })
@@ -61,6 +63,10 @@ impl Op for SortIndex {
         let ty = &inputs[0];
         if ty.dtype != DType::U32 || ty.shape.rank() != 1 || ty.shape.numel() == 0 || self.rows == 0 {
             let what = format!("expected a u32 vector that names rows of a table, got {ty} for {} rows", self.rows);
+            return Err(Error::shape("sort_index", what));
+        }
+        if self.rows > MOST_ROWS {
+            let what = format!("{} rows are more than the {MOST_ROWS} that a u32 tells apart", self.rows);
             return Err(Error::shape("sort_index", what));
         }
         Ok(vec![ty.clone(), TensorType::new([self.rows + 1], DType::U32)])
@@ -140,6 +146,7 @@ impl SortIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::{limit_capacity, load_counts, route, scatter_rows, scatter_rows_sorted};
 
     #[test]
     fn passes_cover_the_key_behind_the_last_row() {
@@ -153,6 +160,38 @@ mod tests {
         let index = g.input("index", [2, 3], DType::U32)?;
         let message = sort_index(&mut g, index, 4).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         assert_eq!(message, "sort_index: expected a u32 vector that names rows of a table, got u32[2, 3] for 4 rows");
+        Ok(())
+    }
+
+    #[test]
+    fn more_rows_than_a_u32_tells_apart_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let index = g.input("index", [6], DType::U32)?;
+        let x = g.input("x", [6, 2], DType::F32)?;
+        let chosen = g.input("chosen", [3, 2], DType::U32)?;
+        for rows in [usize::MAX, u32::MAX as usize] {
+            let refused = [
+                sort_index(&mut g, index, rows).unwrap_err(),
+                scatter_rows(&mut g, x, index, rows).unwrap_err(),
+                route(&mut g, chosen, rows).unwrap_err(),
+            ];
+            for error in refused {
+                assert!(error.to_string().contains("4294967294 that a u32 tells apart"), "{error}");
+            }
+        }
+        sort_index(&mut g, index, u32::MAX as usize - 1)?;
+        Ok(())
+    }
+
+    #[test]
+    fn an_index_that_was_sorted_by_other_rows_is_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let index = g.input("index", [6], DType::U32)?;
+        let x = g.input("x", [6, 2], DType::F32)?;
+        let sorted = SortedIndex { rows: usize::MAX, ..sort_index(&mut g, index, 3)? };
+        assert!(load_counts(&mut g, sorted).is_err());
+        assert!(scatter_rows_sorted(&mut g, x, sorted).is_err());
+        assert!(limit_capacity(&mut g, sorted, 2).is_err());
         Ok(())
     }
 }

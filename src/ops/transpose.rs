@@ -4,7 +4,7 @@ use super::layout::{is_word, reshape, widest_word};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{AdapterClass, Dispatch, Kernel, Launch};
-use crate::shape::{Shape, TensorType};
+use crate::shape::{Shape, TensorType, product};
 
 static PERMUTE: Kernel = Kernel::new("permute", include_str!("../../shaders/permute.wgsl"));
 static TRANSPOSE: Kernel = Kernel::new("transpose", include_str!("../../shaders/transpose.wgsl"));
@@ -68,7 +68,7 @@ impl Merged {
         for (position, &run) in order.iter().enumerate() {
             place[run] = position;
         }
-        let extent = |&run: &usize| dims[runs[run].0..runs[run].1].iter().product();
+        let extent = |&run: &usize| product(&dims[runs[run].0..runs[run].1]);
         Self { dims: order.iter().map(extent).collect(), axes: place }
     }
 

@@ -24,21 +24,21 @@ const SLOWEST: f64 = 50.0;
 
 /// Operations a second that a device of that class is taken for until it has shown its speed, a tenth of what is usual, and the
 /// seconds that a submission may take.
-fn of_class(caps: &Caps) -> (f64, f64) {
-    match caps.class {
+fn of_class(class: AdapterClass) -> (f64, f64) {
+    match class {
         AdapterClass::Gpu => (1e11, SECONDS_GPU),
         AdapterClass::Cpu => (2e9, SECONDS_CPU),
     }
 }
 
-/// What the speed of a device is taken for after a submission of that cost took so many seconds.
+/// What the speed of a device is taken for after runs of that cost took so many seconds.
 ///
 /// What is over in a fiftieth of the time that a submission may take was mostly waiting, and does not count as slow: else a few numbers
 /// added up would have everything that is prepared behind them cut into small pieces. Nor is any device [`SLOWEST`] times slower than
-/// it is taken for at first; what looks like it was a driver at its first work. A queue that was busy makes a submission look
-/// slow, too: that errs to the safe side. An average over a few submissions, because kernels differ in speed by factors.
-pub(super) fn speed_after(caps: &Caps, known: Option<f64>, cost: f64, seconds: f64) -> Option<f64> {
-    let (usual, most) = of_class(caps);
+/// it is taken for at first; what looks like it was a driver at its first work. An average over a few runs, because kernels differ
+/// in speed by factors.
+pub(super) fn speed_after(class: AdapterClass, known: Option<f64>, cost: f64, seconds: f64) -> Option<f64> {
+    let (usual, most) = of_class(class);
     let speed = (cost / seconds.max(1e-6)).max(usual / SLOWEST);
     match known {
         _ if seconds < most / 50.0 && speed < known.unwrap_or(usual) => known,
@@ -52,7 +52,7 @@ impl Budget {
     /// what is usual.
     #[must_use]
     pub fn new(caps: &Caps, flops_per_second: Option<f64>) -> Self {
-        let (usual, seconds) = of_class(caps);
+        let (usual, seconds) = of_class(caps.class);
         Self::of(flops_per_second.unwrap_or(usual) * seconds)
     }
 
@@ -104,19 +104,19 @@ mod tests {
 
     #[test]
     fn speed_is_learnt_from_work_and_not_from_waiting() {
-        let gpu = Caps::baseline();
+        let gpu = AdapterClass::Gpu;
         // A few numbers, over as soon as they can be, before and after real work.
-        assert_eq!(speed_after(&gpu, None, 1e3, 1e-4), None);
-        assert_eq!(speed_after(&gpu, Some(1e13), 1e3, 1e-4), Some(1e13));
+        assert_eq!(speed_after(gpu, None, 1e3, 1e-4), None);
+        assert_eq!(speed_after(gpu, Some(1e13), 1e3, 1e-4), Some(1e13));
         // Real work: the first is believed, what follows shifts it.
-        assert_eq!(speed_after(&gpu, None, 1e12, 0.1), Some(1e13));
-        assert_eq!(speed_after(&gpu, Some(1e13), 1e11, 0.1), Some(0.75e13 + 0.25e12));
+        assert_eq!(speed_after(gpu, None, 1e12, 0.1), Some(1e13));
+        assert_eq!(speed_after(gpu, Some(1e13), 1e11, 0.1), Some(0.75e13 + 0.25e12));
         // However short, what is faster than known counts.
-        assert_eq!(speed_after(&gpu, None, 1e9, 1e-3), Some(1e12));
+        assert_eq!(speed_after(gpu, None, 1e9, 1e-3), Some(1e12));
         // A driver that compiles at its first work.
-        assert_eq!(speed_after(&gpu, None, 1e3, 3.0), Some(2e9));
-        let cpu = Caps { class: AdapterClass::Cpu, ..gpu };
-        assert_eq!(speed_after(&cpu, Some(5e10), 1e7, 0.01), Some(5e10));
-        assert_eq!(speed_after(&cpu, Some(5e10), 1e9, 0.1), Some(0.75 * 5e10 + 0.25 * 1e10));
+        assert_eq!(speed_after(gpu, None, 1e3, 3.0), Some(2e9));
+        let cpu = AdapterClass::Cpu;
+        assert_eq!(speed_after(cpu, Some(5e10), 1e7, 0.01), Some(5e10));
+        assert_eq!(speed_after(cpu, Some(5e10), 1e9, 0.1), Some(0.75 * 5e10 + 0.25 * 1e10));
     }
 }

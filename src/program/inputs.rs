@@ -94,24 +94,32 @@ impl Inputs {
         Ok(())
     }
 
-    /// Hands out what was written since the last call, joined where it touches.
-    pub(super) fn send(&mut self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    /// Whether anything was written since it was sent.
+    pub(super) fn written(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// Hands out what was written since the last call, joined where it touches, and gives it back as ranges. After an error it still
+    /// has to be sent.
+    pub(super) fn send(&mut self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<Vec<Range<usize>>> {
         self.written.sort_unstable_by_key(|r| r.start);
-        let mut pending: Option<Range<usize>> = None;
-        for range in self.written.drain(..) {
-            match &mut pending {
+        let mut joined: Vec<Range<usize>> = Vec::with_capacity(self.written.len());
+        for range in &self.written {
+            match joined.last_mut() {
                 Some(open) if range.start < open.end + ALIGNMENT => open.end = open.end.max(range.end),
-                open => {
-                    if let Some(done) = open.replace(range) {
-                        each(done.start as u64, &self.bytes[done])?;
-                    }
-                }
+                _ => joined.push(range.clone()),
             }
         }
-        if let Some(done) = pending {
-            each(done.start as u64, &self.bytes[done])?;
+        for range in &joined {
+            each(range.start as u64, &self.bytes[range.clone()])?;
         }
-        Ok(())
+        self.written.clear();
+        Ok(joined)
+    }
+
+    /// Takes note that what [`Inputs::send`] gave did not arrive.
+    pub(super) fn take_back(&mut self, sent: Vec<Range<usize>>) {
+        self.written.extend(sent);
     }
 }
 

@@ -92,7 +92,9 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
                     what: format!("{} of {}", recording.slots[binding.view.slot].label, dispatch.label),
                     needed: human_bytes(bytes),
                     available: format!("{} in one binding", human_bytes(most)),
-                    hint: "Lower the batch, the sequence length or the vocabulary".into(),
+                    hint: "Lower the batch, the sequence length or the vocabulary, or, if the device is the application's, open it \
+                           with the adapter's own limits"
+                        .into(),
                 });
             }
             let twice = dispatch.bindings[..index].iter().any(|other| {

@@ -83,9 +83,11 @@ impl Program {
     fn timed_by_gpu(&self, timestamps: &Timestamps) -> Result<Vec<f64>> {
         let mut encoder = self.gpu().encoder("profile");
         timestamps.write(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
-        self.encode_steps(&mut encoder, 0..self.steps().len(), |pass, index| {
-            timestamps.write(pass, index as u32 + 1);
-        });
+        for range in self.submissions() {
+            let next = self.gpu().encoder("profile");
+            self.gpu().submit("a profile", [std::mem::replace(&mut encoder, next)])?;
+            self.encode_steps(&mut encoder, range, |pass, index| timestamps.write(pass, index as u32 + 1));
+        }
         let readback = timestamps.resolve(&mut encoder, timestamps.count())?;
         let submission = self.gpu().submit("a profile", [encoder])?;
         let times = timestamps.nanoseconds(&readback.after(&submission).wait()?);

@@ -4,14 +4,15 @@ use super::cut::speed_after;
 use super::inputs::Inputs;
 use super::{Budget, MemoryReport, Plan, Recording, Source, Staging, Weights, cost, cut, pack, submissions, tune};
 use crate::error::{Error, Result};
-use crate::gpu::{Bound, Gpu, Readback, TENSORS, Uploads, fill_texture};
+use crate::gpu::{Bound, Gpu, Readback, TENSORS, Uploads, Work, fill_texture};
 use crate::graph::Graph;
 use crate::kernel::{Access, Binding, Dispatch, View, assemble};
+use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Offsets of parameter blocks and constants: what every adapter accepts as a binding offset.
 const ALIGNMENT: u64 = 256;
@@ -27,7 +28,10 @@ pub struct Program {
     memory: Vec<Option<(wgpu::Buffer, u64)>>,
     arenas: Vec<wgpu::Buffer>,
     input_buffer: wgpu::Buffer,
-    inputs: Mutex<(Inputs, Uploads)>,
+    inputs: Mutex<Inputs>,
+    /// Held while a run is encoded, and until its last submission if it has several; the thread that has it may come again, from
+    /// one of wgpu's callbacks.
+    running: ReentrantMutex<RefCell<Uploads>>,
     steps: Vec<Step>,
     costs: Vec<f64>,
 }
@@ -153,9 +157,10 @@ impl Program {
             costs.push(cost(dispatch) * step.share);
             steps.push(step);
         }
-        let uploads = Uploads::new(gpu, inputs.size() + ALIGNMENT);
-        let inputs = Mutex::new((inputs, uploads));
-        Ok(Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, steps, costs })
+        // All inputs fit one chunk.
+        let running = ReentrantMutex::new(RefCell::new(Uploads::new(gpu, inputs.size() + ALIGNMENT)));
+        let inputs = Mutex::new(inputs);
+        Ok(Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, running, steps, costs })
     }
 
     /// The recording.
@@ -186,10 +191,15 @@ impl Program {
         &self.steps
     }
 
+    /// The launches that go into one submission each, by the speed that the device has shown.
+    pub(super) fn submissions(&self) -> Vec<Range<usize>> {
+        submissions(&self.costs, Budget::new(self.gpu.caps(), self.gpu.speed()))
+    }
+
     /// Whether the program reads an input of this name: one that nothing depends on is left out.
     #[must_use]
     pub fn has_input(&self, name: &str) -> bool {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.place(name).is_ok()
+        self.inputs().place(name).is_ok()
     }
 
     /// Writes an input, as the bytes that lie in GPU memory. It is sent with the next run.
@@ -197,46 +207,68 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such input, the size differs, or an id or label names nothing that is there.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.write(name, bytes)
+        self.inputs().write(name, bytes)
     }
 
-    /// Encodes and submits one run. It does not wait.
+    fn inputs(&self) -> MutexGuard<'_, Inputs> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Encodes and submits one run. It does not wait. Runs by several threads follow one another.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`].
+    /// [`Error::DeviceLost`]; [`Error::Graph`] in a callback of wgpu that is called in the middle of another run of the program.
     pub fn run(&self) -> Result<()> {
         self.run_reading(&[]).map(drop)
     }
 
     /// Encodes and submits one run, and the readback of outputs with it: their values of this run arrive in the returned
-    /// handles, whatever is submitted meanwhile.
+    /// handles, whatever is submitted meanwhile. After an error the next run sends the inputs again.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`]; those of [`Program::run`].
     pub fn run_reading(&self, outputs: &[&str]) -> Result<Vec<Readback>> {
-        let budget = Budget::new(self.gpu.caps(), self.gpu.speed());
-        let mut ranges = submissions(&self.costs, budget);
+        let outputs = outputs.iter().map(|name| self.output_buffer(name)).collect::<Result<Vec<_>>>()?;
+        let running = self.running.lock();
+        let mut uploads = uploads_of(&running)?;
+        let mut encoder = self.gpu.encoder("step");
+        let sent = self.send_inputs(&mut uploads, &mut encoder)?;
+        let submitted = self.submit_all(encoder, &outputs, uploads);
+        submitted.inspect_err(|_| self.inputs().take_back(sent))
+    }
+
+    /// Submits a run in as many pieces as the budget wants; the uploads are kept from others until none can come in between.
+    fn submit_all(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        outputs: &[(&wgpu::Buffer, u64, u64)],
+        uploads: RefMut<'_, Uploads>,
+    ) -> Result<Vec<Readback>> {
+        let mut ranges = self.submissions();
         // Outputs may be read of a program that computes nothing.
         let last = ranges.pop().unwrap_or(0..0);
-        let mut encoder = self.gpu.encoder("step");
-        self.send_inputs(&mut encoder)?;
+        let work = self.gpu.work();
         for range in ranges {
-            self.encode_range(&mut encoder, range.clone());
-            self.submit(std::mem::replace(&mut encoder, self.gpu.encoder("step")), range)?;
+            self.encode_range(&mut encoder, range);
+            let next = self.gpu.encoder("step");
+            self.gpu.submit("a step", [std::mem::replace(&mut encoder, next)])?;
         }
-        self.encode_range(&mut encoder, last.clone());
-        let readbacks: Vec<Readback> =
-            outputs.iter().map(|name| self.readback(&mut encoder, name)).collect::<Result<_>>()?;
-        let submission = self.submit(encoder, last)?;
+        self.encode_range(&mut encoder, last);
+        let readback = |&(buffer, offset, size): &(_, u64, u64)| self.gpu.readback(&mut encoder, buffer, offset, size);
+        let readbacks: Vec<Readback> = outputs.iter().map(readback).collect::<Result<_>>()?;
+        drop(uploads);
+        let submission = self.gpu.submit("a step", [encoder])?;
+        self.learn_speed(work);
         Ok(readbacks.into_iter().map(|r| r.after(&submission)).collect())
     }
 
     /// Encodes one run into the caller's encoder, between the caller's own commands. The inputs' values are taken now.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`]; [`Error::Graph`] as [`Program::run`].
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.send_inputs(encoder)?;
+        let running = self.running.lock();
+        self.send_inputs(&mut *uploads_of(&running)?, encoder)?;
         self.encode_range(encoder, 0..self.steps.len());
         Ok(())
     }
@@ -250,17 +282,16 @@ impl Program {
         self.gpu.readback(encoder, buffer, offset, size)
     }
 
-    fn submit(&self, encoder: wgpu::CommandEncoder, range: Range<usize>) -> Result<wgpu::SubmissionIndex> {
-        let submission = self.gpu.submit("a step", [encoder])?;
-        self.measure(self.costs[range].iter().sum());
-        Ok(submission)
-    }
-
-    fn send_inputs(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        let mut guard = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-        let (inputs, uploads) = &mut *guard;
-        inputs.send(|offset, bytes| uploads.write(encoder, &self.input_buffer, offset, bytes))?;
-        uploads.finish(encoder)
+    /// Sends what was written since the last run; gives what that was.
+    fn send_inputs(&self, uploads: &mut Uploads, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Range<usize>>> {
+        if !self.inputs().written() {
+            return Ok(Vec::new());
+        }
+        // While the ring waits for a chunk, wgpu's callbacks run, which may write inputs.
+        uploads.reserve()?;
+        let sent = self.inputs().send(|offset, bytes| uploads.write(encoder, &self.input_buffer, offset, bytes))?;
+        uploads.finish(encoder).inspect_err(|_| self.inputs().take_back(sent.clone()))?;
+        Ok(sent)
     }
 
     fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
@@ -291,12 +322,13 @@ impl Program {
         }
     }
 
-    /// Learns the device's speed from the time a submission of known cost takes.
-    fn measure(&self, cost: f64) {
-        let (gpu, start) = (self.gpu.clone(), Instant::now());
+    /// Learns the device's speed when a run is done. The callback must not own the device, which owns the callback.
+    fn learn_speed(&self, work: Work) {
+        let (class, cost) = (self.gpu.caps().class, self.costs.iter().sum());
         self.gpu.queue().on_submitted_work_done(move || {
-            if let Some(speed) = speed_after(gpu.caps(), gpu.speed(), cost, start.elapsed().as_secs_f64()) {
-                gpu.measured(speed);
+            let (done, seconds) = work.done(cost);
+            if let Some(speed) = speed_after(class, work.speed().known(), done, seconds) {
+                work.speed().learn(speed);
             }
         });
     }
@@ -307,7 +339,7 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such input.
     pub fn input_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
-        let (offset, size) = self.inputs.lock().unwrap_or_else(PoisonError::into_inner).0.place(name)?;
+        let (offset, size) = self.inputs().place(name)?;
         Ok((&self.input_buffer, offset, size))
     }
 
@@ -358,6 +390,16 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// The uploads of a program, unless its own thread is in the middle of a run.
+fn uploads_of<'a>(running: &'a ReentrantMutexGuard<'_, RefCell<Uploads>>) -> Result<RefMut<'a, Uploads>> {
+    running.try_borrow_mut().map_err(|_| {
+        Error::Graph(
+            "a callback of wgpu runs a program in the middle of a run of the same; start it where the callback ends"
+                .into(),
+        )
+    })
 }
 
 /// All constants of a recording side by side in one buffer, and where each slot's lies. Equal ones are stored once.

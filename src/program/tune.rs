@@ -24,7 +24,8 @@ const HOPELESS: f64 = 2.0;
 /// question where it does.
 pub(super) fn tune(gpu: &Gpu, graph: &Graph) -> Result<()> {
     let Some(budget) = gpu.tuning().budget() else { return Ok(()) };
-    let end = Instant::now() + budget;
+    // A budget beyond what the clock can tell is none.
+    let end = Instant::now().checked_add(budget);
     let candidates = gpu.tuning().candidates();
     let graph = graph.fused();
     let known = gpu.choices();
@@ -46,7 +47,7 @@ pub(super) fn tune(gpu: &Gpu, graph: &Graph) -> Result<()> {
     let mut choices = Choices::default();
     for (_, node, mut question) in problems {
         question.variants.truncate(candidates);
-        if Instant::now() >= end {
+        if over(end) {
             break;
         }
         if let Some(variant) = race(gpu, &graph, node, &question, end)? {
@@ -56,6 +57,10 @@ pub(super) fn tune(gpu: &Gpu, graph: &Graph) -> Result<()> {
     }
     gpu.choose_variants(choices);
     Ok(())
+}
+
+fn over(end: Option<Instant>) -> bool {
+    end.is_some_and(|end| Instant::now() >= end)
 }
 
 /// A variant in a race.
@@ -79,12 +84,12 @@ impl Runner {
 }
 
 /// The variant that solves a problem fastest, or none if there was no time to find out.
-fn race(gpu: &Gpu, graph: &Graph, node: usize, question: &Question, end: Instant) -> Result<Option<String>> {
+fn race(gpu: &Gpu, graph: &Graph, node: usize, question: &Question, end: Option<Instant>) -> Result<Option<String>> {
     let alone = alone(graph, &graph.nodes()[node])?;
     let weights = Weights::new(gpu);
     let mut runners = Vec::new();
     for variant in &question.variants {
-        if Instant::now() >= end {
+        if over(end) {
             return Ok(None);
         }
         let mut choices = Choices::default();
@@ -103,7 +108,7 @@ fn race(gpu: &Gpu, graph: &Graph, node: usize, question: &Question, end: Instant
     for _ in 0..RUNS {
         let best = runners.iter().map(Runner::best).fold(f64::INFINITY, f64::min);
         for runner in runners.iter_mut().filter(|r| r.times.len() < FEWEST || r.best() <= HOPELESS * best) {
-            if Instant::now() >= end {
+            if over(end) {
                 break;
             }
             let time = runner.run(gpu)?;

@@ -29,6 +29,15 @@ pub struct Entry {
     pub offset: u64,
 }
 
+impl Entry {
+    fn of_type(self, name: &str, ty: &TensorType) -> Result<Self> {
+        if self.ty == *ty {
+            return Ok(self);
+        }
+        Err(Error::shape(name, format!("the store holds {}, the graph wants {ty}", self.ty)))
+    }
+}
+
 impl Weights {
     /// An empty store.
     #[must_use]
@@ -85,31 +94,34 @@ impl Weights {
     /// # Errors
     /// [`Error::Shape`] if the store has a tensor with another type; [`Error::OutOfMemory`].
     pub fn gather(&self, flat: &str, whole: &TensorType, places: &[(String, TensorType, usize)]) -> Result<()> {
-        let mut map = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = || self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = map().clone();
         if let Some((name, held, ty)) =
-            places.iter().find_map(|(n, ty, _)| map.get(n).filter(|e| e.ty != *ty).map(|e| (n, e.ty.clone(), ty)))
+            places.iter().find_map(|(n, ty, _)| held.get(n).filter(|e| e.ty != *ty).map(|e| (n, e.ty.clone(), ty)))
         {
             return Err(Error::shape(name, format!("the store holds {held}, training wants {ty}")));
         }
         let in_place = |entry: &Entry| {
             places.iter().all(|(name, ty, offset)| {
-                map.get(name).is_some_and(|e| e.buffer == entry.buffer && e.offset == ty.dtype.bytes(*offset))
+                held.get(name).is_some_and(|e| e.buffer == entry.buffer && e.offset == ty.dtype.bytes(*offset))
             })
         };
-        if map.get(flat).is_some_and(|entry| entry.ty == *whole && in_place(entry)) {
+        if held.get(flat).is_some_and(|entry| entry.ty == *whole && in_place(entry)) {
             return Ok(());
         }
         let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
         let mut encoder = self.gpu.encoder("gather");
+        let mut moved = Vec::with_capacity(places.len() + 1);
         for (name, ty, offset) in places {
             let offset = ty.dtype.bytes(*offset);
-            if let Some(old) = map.get(name) {
+            if let Some(old) = held.get(name) {
                 encoder.copy_buffer_to_buffer(&old.buffer, old.offset, &buffer, offset, ty.bytes());
             }
-            map.insert(name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset });
+            moved.push((name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset }));
         }
-        map.insert(flat.into(), Entry { ty: whole.clone(), buffer, offset: 0 });
+        moved.push((flat.to_owned(), Entry { ty: whole.clone(), buffer, offset: 0 }));
         self.gpu.submit("gathering weights", [encoder])?;
+        map().extend(moved);
         Ok(())
     }
 
@@ -119,16 +131,15 @@ impl Weights {
     /// [`Error::Shape`] if it is there with another type; [`Error::OutOfMemory`].
     pub fn ensure(&self, name: &str, ty: &TensorType) -> Result<Entry> {
         if let Some(entry) = self.get(name) {
-            if entry.ty != *ty {
-                return Err(Error::shape(name, format!("the store holds {}, the graph wants {ty}", entry.ty)));
-            }
-            return Ok(entry);
+            return entry.of_type(name, ty);
         }
         // Whole texels, for kernels that read through textures.
         let buffer = self.gpu.buffer(name, ty.bytes().next_multiple_of(16), TENSORS)?;
         let entry = Entry { ty: ty.clone(), buffer, offset: 0 };
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), entry.clone());
-        Ok(entry)
+        // Another thread may have been faster.
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.entry(name.into()).or_insert(entry).clone();
+        entry.of_type(name, ty)
     }
 
     /// A store of its own with the memory of what is here now: what is added to one is not seen by the other.

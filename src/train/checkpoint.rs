@@ -1,7 +1,7 @@
 //! A trainer to disk and back: the rest of a resumed run is the same, bit by bit, as if it had never ended.
 //!
 //! Tensors are stored by name, in f32, whatever the layout in memory: `model.safetensors` has the weights as any tool
-//! reads them (the masters, if the model reads half-precision copies), `optimizer.safetensors` the moments.
+//! reads them (the masters, if the model reads half-precision copies; each expert by itself), `optimizer.safetensors` the moments.
 
 use super::Schedule;
 use super::layout::{Placed, Range};
@@ -11,6 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Loaded;
 use crate::io::{Checkpoint, Checkpoints, NamedTensor, Tensors};
+use crate::models::file_tensors;
 use crate::ops::{CastHalf, OptimizerControl};
 use crate::program::pack;
 use crate::shape::TensorType;
@@ -79,7 +80,11 @@ impl Trainer {
             self.upload(range, &loaded.optimizer, prefix)?;
         }
         let shape = TensorType::f32([OptimizerControl::STATE]);
-        let state = loaded.optimizer.expect_shape(STATE, &shape.shape)?.to_words(DType::F32)?;
+        let mut state = loaded.optimizer.expect_shape(STATE, &shape.shape)?.to_words(DType::F32)?;
+        if saved.options.loss_scaling.is_some() != self.step.options().loss_scaling.is_some() {
+            // The scale, and the steps since it grew, mean nothing to the other kind of run: they begin again.
+            state[..2 * size_of::<f32>()].fill(0);
+        }
         self.weights.upload(STATE, &state)?;
         self.run.seed = saved.seed.unwrap_or(self.run.seed);
         self.state = saved.run;
@@ -88,30 +93,31 @@ impl Trainer {
 
     /// The parameters' pieces of the flat ranges of a kind, by name, each read back when it is written.
     fn named(&self, range: Range, prefix: &str) -> Vec<NamedTensor<'_>> {
-        let piece = |shard: usize, placed: &Placed| {
-            let ty = TensorType::f32(placed.ty.shape.clone());
-            let first = placed.offset as u64 * 4;
+        let piece = |shard: usize, (name, ty, offset): (String, TensorType, usize)| {
+            let first = offset as u64 * 4;
             let part = first..first + ty.bytes();
             let bytes = move || self.weights.download_part(&range.name(shard), part.clone());
-            NamedTensor::later(format!("{prefix}{}", placed.name), ty, bytes)
+            NamedTensor::later(format!("{prefix}{name}"), ty, bytes)
         };
         let shards = self.step.layout().shards.iter().enumerate();
-        shards.flat_map(|(index, shard)| shard.parameters.iter().map(move |placed| piece(index, placed))).collect()
+        let pieces = shards
+            .flat_map(|(index, shard)| shard.parameters.iter().flat_map(pieces).map(move |part| piece(index, part)));
+        pieces.collect()
     }
 
     /// Fills the flat ranges of a kind from named tensors, and the half-precision copies if it is the parameters.
     fn upload(&self, range: Range, tensors: &Tensors, prefix: &str) -> Result<()> {
         for (index, shard) in self.step.layout().shards.iter().enumerate() {
             let mut flat = vec![0_u8; shard.total * 4];
-            for placed in &shard.parameters {
-                let name = format!("{prefix}{}", placed.name);
-                let words = tensors.expect_shape(&name, &placed.ty.shape)?.to_words(DType::F32)?;
+            for (name, ty, offset) in shard.parameters.iter().flat_map(pieces) {
+                let name = format!("{prefix}{name}");
+                let words = tensors.expect_shape(&name, &ty.shape)?.to_words(DType::F32)?;
                 if words.chunks_exact(4).any(|w| !f32::from_le_bytes([w[0], w[1], w[2], w[3]]).is_finite()) {
                     let message =
                         format!("{} holds a NaN or an infinity; go back to an older one", tensors.path().display());
                     return Err(Error::NonFinite { what: name, message });
                 }
-                flat[placed.offset * 4..placed.offset * 4 + words.len()].copy_from_slice(&words);
+                flat[offset * 4..offset * 4 + words.len()].copy_from_slice(&words);
             }
             self.weights.upload(&range.name(index), &flat)?;
             if let (Range::Parameters, Some(dtype), true) = (range, self.step.layout().half_type, shard.half > 0) {
@@ -124,4 +130,17 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// The tensors that a parameter is in a file, and their places in the flat range in elements.
+fn pieces(placed: &Placed) -> Vec<(String, TensorType, usize)> {
+    let mut offset = placed.offset;
+    let parts = file_tensors(&placed.name, &TensorType::f32(placed.ty.shape.clone())).into_iter();
+    parts
+        .map(|(name, ty)| {
+            let first = offset;
+            offset += ty.shape.numel();
+            (name, ty, first)
+        })
+        .collect()
 }

@@ -62,7 +62,8 @@ impl Schedule {
                 Err(Error::input(what, format!("is {value}; it must lie between 0 and 1")))
             }
         };
-        if !(self.peak.is_finite() && self.peak >= 0.0) {
+        // It is an f32 where it is used.
+        if !((self.peak as f32).is_finite() && self.peak >= 0.0) {
             return Err(Error::input("learning rate", format!("is {}; it must be a number from 0 on", self.peak)));
         }
         if self.warmup > self.steps {

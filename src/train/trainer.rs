@@ -306,7 +306,7 @@ impl Trainer {
     /// The mean loss over held-out batches, without dropout.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is none, or one does not fit the model's inputs; [`Error::DeviceLost`].
+    /// [`Error::Input`] if there is none, or one does not fit the model's inputs; [`Error::NonFinite`]; [`Error::DeviceLost`].
     pub fn evaluate(&mut self, held_out: &[HeldOut]) -> Result<f64> {
         let weights: f64 = held_out.iter().map(|batch| batch.weight).sum();
         if weights.is_nan() || weights <= 0.0 {
@@ -331,7 +331,15 @@ impl Trainer {
         flying.into_iter().try_for_each(land)?;
         // The time spent here is not training time.
         self.mark = None;
-        Ok(sum / weights)
+        let loss = sum / weights;
+        if loss.is_finite() {
+            return Ok(loss);
+        }
+        let message = format!(
+            "it is {loss} after step {}. Resume from the last checkpoint with a lower learning rate or a longer warm-up",
+            self.state.step
+        );
+        Err(Error::NonFinite { what: "the held-out loss".into(), message })
     }
 
     /// Whether an evaluation with this loss ends the run.
@@ -349,7 +357,7 @@ impl Trainer {
     }
 
     /// Runs to the end, to an early stop, or until `stop` is set; calls `save` with the data's position where the options
-    /// say so, and before it returns.
+    /// say so, and before it returns. A run that evaluates does so after its last step, too.
     ///
     /// # Errors
     /// As [`Trainer::submit_step`], [`Trainer::reports`], [`Trainer::evaluate`] and `save`.
@@ -372,10 +380,16 @@ impl Trainer {
             self.submit_step(data)?;
             self.reports(self.run.in_flight, progress)?;
             let step = self.state.step;
-            if !held_out.is_empty() && every(self.run.evaluate_every, step) {
+            let due = every(self.run.evaluate_every, step);
+            let last = self.run.evaluate_every > 0 && step == self.run.steps;
+            if !held_out.is_empty() && (due || last) {
                 self.reports(0, progress)?;
                 let loss = self.evaluate(held_out)?;
-                if self.stops_early(loss, progress) {
+                if !due {
+                    // For the reader only: a run that goes on from here is then as one that never ended.
+                    let best = self.state.best_loss.map_or(loss, |best| best.min(loss));
+                    progress.event(&Event::Evaluated { step, loss, best });
+                } else if self.stops_early(loss, progress) {
                     outcome = Outcome::StoppedEarly;
                     break;
                 }

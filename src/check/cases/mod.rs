@@ -13,6 +13,7 @@ mod experts;
 mod gate;
 mod index;
 mod layout;
+mod long;
 mod matmul;
 mod norm;
 mod optimizer;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(index::cases());
     cases.extend(experts::cases());
     cases.extend(layout::cases());
+    cases.extend(long::cases());
     cases.extend(matmul::cases());
     cases.extend(attention::cases());
     cases.extend(select::cases());

@@ -101,7 +101,8 @@ impl Op for GradQ {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
         let extras = self.0.extras(FIXED, |i| cx.input(i));
-        let variant = AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 1));
+        let variant =
+            AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 1), sizes.keys)?;
         let dispatch = Q.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
         let dispatch = bind(cx, &sizes, variant, dispatch).write(cx.output(0));
         let flops = 6 * sizes.width as u64 * sizes.pairs(&self.0);
@@ -130,7 +131,10 @@ impl Op for GradKv {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
-        let variant = AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 2));
+        // The queries of all heads that share one of keys.
+        let along = sizes.queries * (sizes.heads / sizes.kv_heads.max(1));
+        let variant =
+            AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 2), along)?;
         let dispatch = KV.launch(variant, cx.caps(), &sizes, sizes.keys, sizes.kv_heads);
         let dispatch = bind(cx, &sizes, variant, dispatch);
         let finish = |cx: &mut Launch<'_>, dispatch: Dispatch, products: u64| {

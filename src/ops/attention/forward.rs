@@ -77,7 +77,7 @@ impl Op for Attention {
         let sizes = setting.sizes("attention", 3, &input_types(cx))?;
         let extras = setting.extras(3, |i| cx.input(i));
         let flops = 4 * sizes.width as u64 * sizes.pairs(setting);
-        let variant = AttentionVariant::for_forward(cx, self.name(), setting, &sizes, setting.inputs(5));
+        let variant = AttentionVariant::for_forward(cx, self.name(), setting, &sizes, setting.inputs(5))?;
         let dispatch = KERNELS.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
         let dispatch = sizes.read_heads(dispatch, variant, [0, 1, 2].map(|i| cx.input(i)));
         let Some(split) = variant.split() else {

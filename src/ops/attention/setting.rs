@@ -30,6 +30,9 @@ static VECTOR4: Snippet = Snippet::new("vector4", include_str!("../../../shaders
 /// Queries of a tile, for which the visible tensor holds the largest limit.
 pub(super) const TILE: usize = 32;
 
+/// As many pairs as are counted: what is computed for each, times any head's width, is a number of 64 bits then.
+const MOST_PAIRS: u64 = 1 << 50;
+
 /// What an attention node does, beyond the shapes of its inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Setting {
@@ -158,15 +161,17 @@ impl Sizes {
         self.seed_begin(masked) + if seeded { 2 } else { 0 }
     }
 
-    /// Pairs of a query and a key that are computed: about half of all under a causal mask.
+    /// Pairs of a query and a key that are computed: about half of all under a causal mask. Counted up to [`MOST_PAIRS`].
     pub(super) fn pairs(&self, setting: &Setting) -> u64 {
-        let all = (self.batch * self.heads * self.queries * self.keys) as u64;
-        if !setting.causal || setting.visible {
-            return all;
-        }
-        let seen: u64 =
-            (0..self.queries).map(|i| (i + self.keys + 1).saturating_sub(self.queries).min(self.keys) as u64).sum();
-        (self.batch * self.heads) as u64 * seen
+        let [heads, queries, keys] = [self.batch * self.heads, self.queries, self.keys].map(|count| count as u64);
+        let seen = if !setting.causal || setting.visible {
+            queries.saturating_mul(keys)
+        } else {
+            // The last query sees all keys, each one before it a key less.
+            let seeing = queries.min(keys);
+            seeing.saturating_mul(keys - seeing).saturating_add(seeing.saturating_mul(seeing + 1) / 2)
+        };
+        heads.saturating_mul(seen).min(MOST_PAIRS)
     }
 }
 

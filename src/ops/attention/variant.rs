@@ -1,6 +1,7 @@
 //! The kernels that attention can be computed by, and which adapter gets which.
 
 use super::setting::{Setting, Sizes, by_vectors};
+use crate::error::{Error, Result};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet};
 
 static SHUFFLE: Snippet =
@@ -29,9 +30,25 @@ impl AttentionVariant {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Rows, Self::Shuffle, Self::Tile, Self::Split, Self::SplitThreads, Self::Subgroup];
 
-    /// Whether the adapter can run a kernel of it with so many storage bindings on these sizes.
-    fn legal(self, caps: &Caps, sizes: &Sizes, bindings: usize) -> bool {
+    /// Whether the loops over so many keys, or queries, end before the driver leaves them.
+    fn ends(self, caps: &Caps, sizes: &Sizes, along: usize) -> bool {
+        let vectors = if sizes.width.is_multiple_of(4) { sizes.width / 4 } else { sizes.width };
+        // What Mesa's drivers count, as measured: they unroll loops of up to 32 turns, if they have no barriers.
+        let turns = match self {
+            Self::Rows if vectors <= 32 => along.div_ceil(4),
+            Self::Rows => along.div_ceil(4) * (2 * vectors + 1),
+            Self::Shuffle => along.div_ceil(8) * if vectors <= 16 { 16 } else { 24 },
+            Self::Tile => along.div_ceil(32) * 10 * vectors,
+            Self::Split | Self::SplitThreads | Self::Subgroup => return true,
+        };
+        turns <= caps.most_turns()
+    }
+
+    /// Whether the adapter can run a kernel of it with so many storage bindings on these sizes, with loops over so many keys, or
+    /// queries.
+    fn legal(self, caps: &Caps, sizes: &Sizes, bindings: usize, along: usize) -> bool {
         let fits = sizes.width.is_multiple_of(4) && bindings <= caps.storage_bindings as usize;
+        let fits = fits && self.ends(caps, sizes, along);
         match self {
             Self::Rows => true,
             Self::Shuffle => fits && sizes.width <= 128 && matches!(caps.subgroup, Some(4 | 8)),
@@ -41,12 +58,12 @@ impl AttentionVariant {
     }
 
     /// For a backward op: the wished-for variant if it is legal, or else the adapter's default.
-    pub(super) fn choose(wish: Option<Self>, caps: &Caps, sizes: &Sizes, bindings: usize) -> Self {
+    fn choose(wish: Option<Self>, caps: &Caps, sizes: &Sizes, bindings: usize, along: usize) -> Self {
         let default = match caps.class {
             AdapterClass::Gpu => Self::Tile,
             AdapterClass::Cpu => Self::Shuffle,
         };
-        let legal = |v: &Self| v.legal(caps, sizes, bindings);
+        let legal = |v: &Self| v.legal(caps, sizes, bindings, along);
         // On CPU drivers rows are faster than tiles, but compile slowly where heads are wide.
         let rows = caps.class == AdapterClass::Cpu && sizes.width <= 64;
         let other = if rows { Self::Rows } else { Self::Tile };
@@ -55,8 +72,8 @@ impl AttentionVariant {
     }
 
     /// The variants that a tuner may choose from, for a backward op.
-    fn candidates(caps: &Caps, sizes: &Sizes, bindings: usize) -> Vec<Self> {
-        let mut legal: Vec<Self> = Self::ALL.into_iter().filter(|v| v.legal(caps, sizes, bindings)).collect();
+    fn candidates(caps: &Caps, sizes: &Sizes, bindings: usize, along: usize) -> Vec<Self> {
+        let mut legal: Vec<Self> = Self::ALL.into_iter().filter(|v| v.legal(caps, sizes, bindings, along)).collect();
         // The least likely last.
         legal.sort_by_key(|v| *v == Self::Rows);
         legal
@@ -70,13 +87,23 @@ impl AttentionVariant {
         setting: &Setting,
         sizes: &Sizes,
         bindings: usize,
-    ) -> Self {
-        let default = Self::choose(setting.variant, cx.caps(), sizes, bindings);
-        if setting.variant.is_some() || setting.visible {
-            return default;
+        along: usize,
+    ) -> Result<Self> {
+        let default = Self::choose(setting.variant, cx.caps(), sizes, bindings, along);
+        if !default.ends(cx.caps(), sizes, along) {
+            return Err(Error::Unsupported {
+                what: format!("{name} of {along} rows in heads of {}", sizes.width),
+                needs: format!("loops of more than {} turns", cx.caps().most_turns()),
+                adapter: cx.caps().name.clone(),
+                hint: "Use shorter sequences, or a GPU".into(),
+            });
         }
-        let legal = Self::candidates(cx.caps(), sizes, bindings);
-        cx.choose(setting.problem(name, sizes), default, &legal)
+        if setting.variant.is_some() || setting.visible {
+            return Ok(default);
+        }
+        let mut legal = Self::candidates(cx.caps(), sizes, bindings, along);
+        legal.retain(|variant| variant.ends(cx.caps(), sizes, along));
+        Ok(cx.choose(setting.problem(name, sizes), default, &legal))
     }
 
     /// The same for the forward op, whose few queries are not for the tuner.
@@ -86,11 +113,11 @@ impl AttentionVariant {
         setting: &Setting,
         sizes: &Sizes,
         bindings: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         // Few queries are those of decoding, where nothing is dropped: the kernel for them has no dropout.
         match Self::choose_forward(setting.variant, cx.caps(), sizes, bindings) {
-            few @ (Self::Split | Self::SplitThreads | Self::Subgroup) if setting.drop.is_none() => few,
-            _ => Self::for_backward(cx, name, setting, sizes, bindings),
+            few @ (Self::Split | Self::SplitThreads | Self::Subgroup) if setting.drop.is_none() => Ok(few),
+            _ => Self::for_backward(cx, name, setting, sizes, bindings, sizes.keys),
         }
     }
 
@@ -104,7 +131,7 @@ impl AttentionVariant {
             None if decoding && caps.class == AdapterClass::Cpu && subgroup => Self::Subgroup,
             None if decoding && caps.class == AdapterClass::Cpu => Self::SplitThreads,
             None if decoding => Self::Split,
-            _ => Self::choose(wish, caps, sizes, bindings),
+            _ => Self::choose(wish, caps, sizes, bindings, sizes.keys),
         }
     }
 
@@ -209,15 +236,34 @@ mod tests {
         let gpu = Caps::baseline();
         let cpu = Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() };
         let bare = Caps { class: AdapterClass::Cpu, ..Caps::baseline() };
-        let choose = |caps, bindings| AttentionVariant::choose(None, caps, &SIZES, bindings);
+        let choose = |caps, bindings| AttentionVariant::choose(None, caps, &SIZES, bindings, 64);
         assert_eq!(choose(&gpu, 8), AttentionVariant::Tile);
         assert_eq!(choose(&gpu, 9), AttentionVariant::Rows);
         assert_eq!(choose(&cpu, 8), AttentionVariant::Shuffle);
         assert_eq!(choose(&bare, 8), AttentionVariant::Rows);
         let wide = Sizes { width: 128, ..SIZES };
-        assert_eq!(AttentionVariant::choose(None, &bare, &wide, 8), AttentionVariant::Tile);
+        assert_eq!(AttentionVariant::choose(None, &bare, &wide, 8, 64), AttentionVariant::Tile);
         let odd = Sizes { width: 33, ..SIZES };
-        assert_eq!(AttentionVariant::choose(Some(AttentionVariant::Tile), &gpu, &odd, 6), AttentionVariant::Rows);
+        assert_eq!(AttentionVariant::choose(Some(AttentionVariant::Tile), &gpu, &odd, 6, 64), AttentionVariant::Rows);
+    }
+
+    #[test]
+    fn loops_end_before_a_driver_leaves_them() {
+        let gpu = Caps::baseline();
+        let cpu = Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() };
+        let choose = |caps: &Caps, width, along| {
+            let sizes = Sizes { width, keys: along, ..SIZES };
+            let found = AttentionVariant::choose(None, caps, &sizes, 6, along);
+            (found, found.ends(caps, &sizes, along))
+        };
+        assert_eq!(choose(&cpu, 64, 16_384), (AttentionVariant::Shuffle, true));
+        assert_eq!(choose(&cpu, 64, 65_536), (AttentionVariant::Rows, true));
+        assert_eq!(choose(&cpu, 256, 3_000), (AttentionVariant::Tile, true));
+        assert_eq!(choose(&cpu, 256, 4_096), (AttentionVariant::Rows, false));
+        assert_eq!(choose(&cpu, 33, 3_500), (AttentionVariant::Rows, true));
+        assert_eq!(choose(&cpu, 33, 4_096), (AttentionVariant::Rows, false));
+        assert_eq!(choose(&gpu, 256, 1 << 20), (AttentionVariant::Tile, true));
+        assert_eq!(choose(&gpu, 33, 1 << 20), (AttentionVariant::Rows, true));
     }
 
     #[test]

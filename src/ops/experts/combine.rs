@@ -1,6 +1,7 @@
 //! A token's rows summed up.
 
 use super::super::rows::{elements, width};
+use super::linear::entry;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
@@ -31,7 +32,7 @@ impl Op for Combine {
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        Ok(vec![sum(inputs[0], &inputs[1].data, self.top_k, |_| 1.0)])
+        Ok(vec![sum(inputs[0], inputs[1], self.top_k, |_| 1.0)?])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
@@ -40,14 +41,16 @@ impl Op for Combine {
 }
 
 /// The f64 twin: `y[t] = Σ_k weight(t K + k) · x[rows[t K + k]]`.
-pub(super) fn sum(x: &Array, rows: &[f64], top_k: usize, weight: impl Fn(usize) -> f64) -> Array {
-    let mut y = Array::zeros([rows.len() / top_k, x.shape.last()]);
-    for (slot, &row) in rows.iter().enumerate() {
-        for (y, x) in y.row_mut(slot / top_k).iter_mut().zip(x.row(row as usize)) {
+pub(super) fn sum(x: &Array, rows: &Array, top_k: usize, weight: impl Fn(usize) -> f64) -> Result<Array> {
+    let slots = rows.data.len();
+    let mut y = Array::zeros([slots / top_k, x.shape.last()]);
+    for slot in 0..slots {
+        let x = x.row(entry("rows", rows, slot, x.shape.rows())?);
+        for (y, x) in y.row_mut(slot / top_k).iter_mut().zip(x) {
             *y += weight(slot) * x;
         }
     }
-    y
+    Ok(y)
 }
 
 /// Records the sum, with weights (M) if they are there.

@@ -60,7 +60,7 @@ impl Op for GroupedLinear {
         }
         let [tokens, width] = inputs[0].shape.expect("grouped_linear, x (T, C)")?;
         let [experts, outputs, weight_width] = inputs[1].shape.expect("grouped_linear, weight (E, N, C)")?;
-        let slots = tokens * self.top_k;
+        let slots = tokens.saturating_mul(self.top_k);
         let indices = [(&inputs[2], experts + 1), (&inputs[3], slots), (&inputs[4], slots)];
         let fits = indices.iter().all(|(ty, count)| **ty == TensorType::new([*count], DType::U32));
         if inputs[0].dtype != DType::F32 || !is_plain(inputs[1].dtype) || width != weight_width || !fits {
@@ -96,8 +96,8 @@ impl Op for GroupedLinear {
         };
         let outputs = weight.shape.dims()[1];
         let mut out = Array::zeros([tokens.data.len(), outputs]);
-        for (e, row) in rows_of(starts) {
-            let x = x.row(tokens.data[row] as usize);
+        for (e, row) in rows_of(starts, tokens.data.len())? {
+            let x = x.row(entry("tokens", tokens, row, x.shape.rows())?);
             for (n, out) in out.row_mut(row).iter_mut().enumerate() {
                 *out = dot(x, weight.row(e * outputs + n));
             }
@@ -141,7 +141,7 @@ impl Op for GroupedBack {
         let [d, weight, starts] = inputs else { return Err(Error::shape(self.name(), "expected 3 tensors")) };
         let outputs = weight.shape.dims()[1];
         let mut out = Array::zeros([d.shape.rows(), weight.shape.last()]);
-        for (e, row) in rows_of(starts) {
+        for (e, row) in rows_of(starts, d.shape.rows())? {
             for (n, d) in d.row(row).iter().enumerate() {
                 add_scaled(out.row_mut(row), *d, weight.row(e * outputs + n));
             }
@@ -186,9 +186,10 @@ impl Op for GroupedSums {
         let [d, x, starts, tokens] = inputs else { return Err(Error::shape(self.name(), "expected 4 tensors")) };
         let outputs = d.shape.last();
         let mut out = Array::zeros([starts.data.len() - 1, outputs, x.shape.last()]);
-        for (e, row) in rows_of(starts) {
+        for (e, row) in rows_of(starts, d.shape.rows())? {
+            let x = x.row(entry("tokens", tokens, row, x.shape.rows())?);
             for (n, d) in d.row(row).iter().enumerate() {
-                add_scaled(out.row_mut(e * outputs + n), *d, x.row(tokens.data[row] as usize));
+                add_scaled(out.row_mut(e * outputs + n), *d, x);
             }
         }
         Ok(vec![out])
@@ -214,10 +215,20 @@ pub(super) fn is_plain(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// Every row that belongs to an expert, with its expert.
-pub(super) fn rows_of(starts: &Array) -> impl Iterator<Item = (usize, usize)> + '_ {
+/// Every row of `slots` that belongs to an expert, with its expert.
+pub(super) fn rows_of(starts: &Array, slots: usize) -> Result<impl Iterator<Item = (usize, usize)> + '_> {
+    (0..starts.data.len()).try_for_each(|e| entry("starts", starts, e, slots + 1).map(|_| ()))?;
     let pairs = starts.data.windows(2).enumerate();
-    pairs.flat_map(|(e, pair)| (pair[0] as usize..pair[1] as usize).map(move |row| (e, row)))
+    Ok(pairs.flat_map(|(e, pair)| (pair[0] as usize..pair[1] as usize).map(move |row| (e, row))))
+}
+
+/// Entry `at` of an index, refused from `end` on.
+pub(super) fn entry(name: &str, index: &Array, at: usize, end: usize) -> Result<usize> {
+    let found = index.data[at] as usize;
+    if found < end {
+        return Ok(found);
+    }
+    Err(Error::input(name, format!("{found} at position {at} is out of range: it must be below {end}")))
 }
 
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -244,6 +255,42 @@ mod tests {
         assert!(message.contains("x is f32[4, 6] and the weight f32[3, 5, 7]"), "{message}");
         let message = g.apply1(GroupedLinear::new(&routing), &[x]).unwrap_err().to_string();
         assert!(message.contains("expected 5 tensors and slots, got 1 and 2 a token"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn more_slots_than_a_number_holds_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let chosen = g.input("chosen", [4, 2], DType::U32)?;
+        let routing = Routing { top_k: usize::MAX, ..route(&mut g, chosen, 3)? };
+        let (x, weight) = (g.input("x", [4, 6], DType::F32)?, g.input("weight", [3, 5, 6], DType::F32)?);
+        let message = grouped_linear(&mut g, x, weight, &routing).unwrap_err().to_string();
+        assert!(message.contains("x is f32[4, 6] and the weight f32[3, 5, 6]"), "{message}");
+        assert_eq!(routing.slots(), usize::MAX);
+        Ok(())
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_named() -> Result<()> {
+        let index = |data: &[f64]| Array { shape: [data.len()].into(), data: data.to_vec() };
+        let (x, weight) = (Array::zeros([2, 3]), Array::zeros([1, 4, 3]));
+        let (d, out) = (Array::zeros([2, 4]), Array::zeros([2, 3]));
+        let (all, good, bad) = (index(&[0.0, 2.0]), index(&[0.0, 1.0]), index(&[0.0, 2.0]));
+        let linear = GroupedLinear { top_k: 1, variant: None, gather_on_load: None };
+        let sums = GroupedSums { variant: None, gather_on_load: None };
+        let past = index(&[0.0, 3.0]);
+        let refused = [
+            (linear.reference(&[&x, &weight, &all, &bad, &good]), "tokens: 2 at position 1"),
+            (linear.reference(&[&x, &weight, &past, &good, &good]), "starts: 3 at position 1"),
+            (GroupedBack { variant: None }.reference(&[&d, &weight, &past]), "starts: 3 at position 1"),
+            (sums.reference(&[&d, &x, &all, &bad]), "tokens: 2 at position 1"),
+            (Combine { top_k: 1 }.reference(&[&out, &bad]), "rows: 2 at position 1"),
+        ];
+        for (result, what) in refused {
+            let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+            assert!(message.starts_with(what), "{message}");
+        }
+        assert_eq!(linear.reference(&[&x, &weight, &all, &good, &good])?[0].shape.dims(), [2, 4]);
         Ok(())
     }
 }

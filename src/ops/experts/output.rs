@@ -4,7 +4,7 @@ use super::super::activation::{ACTIVATION_SNIPPET, Activation, gated_into};
 use super::super::matmul::{Form, Grouped, Rows};
 use super::super::rows::RowVariant;
 use super::combine::{combine, sum};
-use super::linear::{add_scaled, dot, is_plain, rows_of};
+use super::linear::{add_scaled, dot, entry, is_plain, rows_of};
 use super::slots::Routing;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -62,11 +62,22 @@ impl Op for ExpertOutput {
         if inputs[0].dtype != DType::F32 || inputs[1] != inputs[0] {
             return refuse(format!("gate is {} and up {}: both must be the same f32[M, F]", inputs[0], inputs[1]));
         }
-        if !is_plain(inputs[2].dtype) || weight_inner != inner || inputs[5].shape.numel() != experts + 1 {
+        if !is_plain(inputs[2].dtype)
+            || weight_inner != inner
+            || inputs[5] != TensorType::new([experts + 1], DType::U32)
+        {
             return refuse(format!(
                 "the weight is {}: [E, C, {inner}] of f32, f16 or bf16 is needed, routed to E experts",
                 inputs[2]
             ));
+        }
+        let index = TensorType::new([slots], DType::U32);
+        if [4, 6, 7].iter().any(|&i| inputs[i] != index) {
+            let [order, tokens, rows] = [4, 6, 7].map(|i| &inputs[i]);
+            return refuse(format!("order is {order}, tokens {tokens} and rows {rows}: each must be {index}"));
+        }
+        if self.top_k == 0 {
+            return refuse("a token has 0 slots: at least one is needed".into());
         }
         if inputs[3].dtype != DType::F32 || top_k != self.top_k || tokens * top_k != slots {
             let (k, t) = (self.top_k, slots / self.top_k);
@@ -91,12 +102,12 @@ impl Op for ExpertOutput {
         let width = weight.shape.dims()[1];
         let active = gate.zip(up, |gate, up| self.activation.value(gate) * up);
         let mut out = Array::zeros([gate.shape.rows(), width]);
-        for (e, row) in rows_of(starts) {
+        for (e, row) in rows_of(starts, gate.shape.rows())? {
             for (c, out) in out.row_mut(row).iter_mut().enumerate() {
                 *out = dot(active.row(row), weight.row(e * width + c));
             }
         }
-        Ok(vec![sum(&out, &rows.data, self.top_k, |slot| weights.data[slot])])
+        Ok(vec![sum(&out, rows, self.top_k, |slot| weights.data[slot])?])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
@@ -143,8 +154,9 @@ impl Op for ExpertOutputBackward {
         let width = weight.shape.dims()[1];
         let (mut dgate, mut dup) = (Array::zeros(gate.shape.clone()), Array::zeros(gate.shape.clone()));
         let (mut dweight, mut dweights) = (Array::zeros(weight.shape.clone()), Array::zeros(weights.shape.clone()));
-        for (e, row) in rows_of(starts) {
-            let (slot, dy) = (order.data[row] as usize, dy.row(tokens.data[row] as usize));
+        for (e, row) in rows_of(starts, gate.shape.rows())? {
+            let slot = entry("order", order, row, weights.data.len())?;
+            let dy = dy.row(entry("tokens", tokens, row, dy.shape.rows())?);
             let factor = weights.data[slot];
             let active: Vec<f64> =
                 gate.row(row).iter().zip(up.row(row)).map(|(gate, up)| self.activation.value(*gate) * up).collect();
@@ -200,5 +212,58 @@ impl Op for ExpertOutputBackward {
             gather_on_load: None,
         };
         sums.launch(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::route;
+
+    /// What is said of a routing that was changed.
+    fn refused(change: impl Fn(&mut Graph, Routing) -> Result<Routing>) -> Result<String> {
+        let mut g = Graph::new();
+        let chosen = g.input("chosen", [4, 2], DType::U32)?;
+        let routing = route(&mut g, chosen, 3)?;
+        let routing = change(&mut g, routing)?;
+        let gate = g.input("gate", [8, 5], DType::F32)?;
+        let weight = g.input("weight", [3, 6, 5], DType::F32)?;
+        let weights = g.input("weights", [4, 2], DType::F32)?;
+        let out = expert_output(&mut g, [gate, gate], weight, weights, &routing, Activation::Silu);
+        Ok(out.map(|_| String::new()).unwrap_or_else(|e| e.to_string()))
+    }
+
+    #[test]
+    fn a_routing_that_does_not_fit_is_refused() -> Result<()> {
+        assert_eq!(refused(|_, routing| Ok(routing))?, "");
+        let none = refused(|_, routing| Ok(Routing { top_k: 0, ..routing }))?;
+        assert_eq!(none, "expert_output: a token has 0 slots: at least one is needed");
+        let short = refused(|g, routing| Ok(Routing { rows: g.input("short", [7], DType::U32)?, ..routing }))?;
+        let what = "order is u32[8], tokens u32[8] and rows u32[7]: each must be u32[8]";
+        assert_eq!(short, format!("expert_output: {what}"));
+        let float = refused(|g, routing| Ok(Routing { tokens: g.input("float", [8], DType::F32)?, ..routing }))?;
+        assert!(float.contains("tokens f32[8]"), "{float}");
+        Ok(())
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_named() -> Result<()> {
+        let index = |data: &[f64]| Array { shape: [data.len()].into(), data: data.to_vec() };
+        let (gate, weight, weights) = (Array::zeros([2, 3]), Array::zeros([1, 4, 3]), Array::zeros([2, 1]));
+        let (starts, good, bad) = (index(&[0.0, 2.0]), index(&[0.0, 1.0]), index(&[0.0, 9.0]));
+        let op = ExpertOutput { top_k: 1, activation: Activation::Silu };
+        let back = ExpertOutputBackward { activation: Activation::Silu };
+        let dy = Array::zeros([2, 4]);
+        let refused = [
+            (op.reference(&[&gate, &gate, &weight, &weights, &good, &starts, &good, &bad]), "rows"),
+            (op.reference(&[&gate, &gate, &weight, &weights, &good, &bad, &good, &good]), "starts"),
+            (back.reference(&[&gate, &gate, &weight, &weights, &bad, &starts, &good, &dy]), "order"),
+            (back.reference(&[&gate, &gate, &weight, &weights, &good, &starts, &bad, &dy]), "tokens"),
+        ];
+        for (result, name) in refused {
+            let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+            assert!(message.starts_with(&format!("{name}: 9 at position 1 is out of range")), "{message}");
+        }
+        Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl Routing {
     /// Slots, M = T K.
     #[must_use]
     pub fn slots(&self) -> usize {
-        self.token_count * self.top_k
+        self.token_count.saturating_mul(self.top_k)
     }
 }
 

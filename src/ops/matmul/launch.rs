@@ -87,9 +87,9 @@ impl Chunks {
         let fit = |row: usize, dtype: DType| (limit / row_bytes(dtype, row).max(1)) as usize;
         let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
         if whole > 0 {
-            return Ok(Self { batch: whole.min(p.batch), m: p.m, n: p.n, k: p.k });
+            return Ok(Self { batch: whole.min(p.batch), m: p.m, n: p.n, k: p.k.min(deepest(caps)) });
         }
-        let (mut m, mut n, mut k) = (fit(p.n, DType::F32), p.n, p.k);
+        let (mut m, mut n, mut k) = (fit(p.n, DType::F32), p.n, p.k.min(deepest(caps)));
         let a_rows = if p.form.a_transposed() { &mut k } else { &mut m };
         *a_rows = (*a_rows).min(fit(p.stored_a().1, DType::F32));
         let b_rows = if p.form.b_transposed() { &mut n } else { &mut k };
@@ -111,6 +111,12 @@ impl Chunks {
         };
         Ok(Self { batch: 1, m: round(m, p.m), n: round(n, p.n), k: round(k, p.k) })
     }
+}
+
+/// The most of k that one launch goes through, four elements a turn.
+fn deepest(caps: &Caps) -> usize {
+    // Whole blocks of quantised weights, and room for what is not along k.
+    caps.most_turns().saturating_mul(2) / 64 * 64
 }
 
 /// Bytes of a row in the binding that holds most of it.

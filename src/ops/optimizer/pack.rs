@@ -45,7 +45,7 @@ impl Op for Pack {
         }
         let mut taken: Vec<(usize, usize)> = Vec::new();
         for (index, (&offset, part)) in self.offsets.iter().zip(&inputs[self.first_part()..]).enumerate() {
-            let end = offset + part.shape.numel();
+            let end = offset.saturating_add(part.shape.numel());
             if part.dtype != DType::F32 || end > total || !offset.is_multiple_of(super::BLOCK) {
                 let what = format!("part {index}, {part} at {offset}, does not fit into a flat range of {total}");
                 return Err(Error::shape(name, what));
@@ -131,6 +131,7 @@ mod tests {
     fn misplaced_parts_are_refused() {
         assert!(pack_error([0, 10]).contains("part 1, f32[3, 5] at 10, does not fit"));
         assert!(pack_error([128, 0]).contains("part 0, f32[10] at 128, does not fit"));
+        assert!(pack_error([usize::MAX - 63, 0]).contains("does not fit"));
         assert!(pack_error([64, 64]).contains("the parts at 64 and 64 overlap"));
     }
 
