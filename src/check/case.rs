@@ -11,6 +11,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
 
+/// Values that are drawn for a tensor; larger ones repeat them. A prime, so that no row is like another.
+const DRAWN: usize = 65_537;
+
 /// One input of a case.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -34,7 +37,8 @@ impl Feed {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // The sum of twelve uniform numbers is close enough to normal for test data, and bounded.
         let mut normal = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
-        let value = Array::from_fn(shape, |_| DType::F32.round(mean + deviation * normal()));
+        let drawn: Vec<f64> = (0..shape.numel().min(DRAWN)).map(|_| normal()).collect();
+        let value = Array::from_fn(shape, |i| DType::F32.round(mean + deviation * drawn[i % DRAWN]));
         Self { name, value, dtype: DType::F32, differentiate: true }
     }
 
