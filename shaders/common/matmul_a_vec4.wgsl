@@ -7,7 +7,7 @@
 
 // Elements column to column + 3 of a row of the stored matrix (rows, columns); zero outside.
 fn load_a(batch: u32, row: u32, rows: u32, column: u32, columns: u32) -> vec4f {
-    let i = (batch * p.a_batch + p.a_offset + a_line(select(0u, row, WHOLE || row < rows)) * p.a_stride + column) / 4u;
+    let i = (batch * p.a_batch + p.a_offset + a_line(row, rows) * p.a_stride + column) / 4u;
     if (WHOLE) { return a[i]; }
     let inside = row < rows && column < columns;
     return select(vec4f(0.0), a[select(0u, i, inside)], inside);
