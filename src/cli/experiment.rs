@@ -30,7 +30,9 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
     };
     let text = match options.subject {
         Subject::Nesting => None,
-        _ if options.data.is_empty() => return Err(Error::input("data", "a text to learn from is needed: give --data FILE")),
+        _ if options.data.is_empty() => {
+            return Err(Error::input("data", "a text to learn from is needed: give --data FILE"));
+        }
         _ => Some(read_texts(&options.data)?),
     };
     let corpus = match &text {
