@@ -17,6 +17,8 @@ const CHUNK: u64 = 1 << 20;
 const CHUNKS: usize = 4;
 /// Between two looks whether a chunk came home; a wait in the driver would be one for the latest work.
 const NAP: Duration = Duration::from_micros(100);
+/// Naps after which another chunk is made: some 15 seconds.
+const MOST_NAPS: u32 = 100_000;
 /// Bytes that [`Gpu::write`] puts into one submission.
 const BATCH: usize = 2 << 20;
 
@@ -196,17 +198,20 @@ impl Ring {
 
     /// A chunk that came home; waits for one if too many are in flight.
     fn free(&self, gpu: &Gpu) -> Result<Option<wgpu::Buffer>> {
+        let mut naps = 0;
         loop {
             let idle = gpu.poll()?;
             let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(buffer) = home.free.pop() {
                 return Ok(Some(buffer));
             }
-            // Once the queue is idle, what is not home was never submitted. A browser cannot be waited for.
-            if idle || home.flying < CHUNKS || cfg!(target_arch = "wasm32") {
+            // Once the queue is idle, what is not home was never submitted. A browser cannot be waited for. And who would bring a chunk
+            // home may itself wait for this thread, in a callback that runs the same program.
+            if idle || home.flying < CHUNKS || naps == MOST_NAPS || cfg!(target_arch = "wasm32") {
                 return Ok(None);
             }
             drop(home);
+            naps += 1;
             std::thread::sleep(NAP);
         }
     }
