@@ -24,7 +24,7 @@ fn minutes(text: &str) -> Result<f64, String> {
 }
 
 /// What says how a new model is made: a model that is there brings it along.
-const OF_A_NEW_MODEL: [&str; 7] = ["model", "layers", "heads", "kv_heads", "width", "dropout", "tokenizer"];
+pub(super) const OF_A_NEW_MODEL: [&str; 7] = ["model", "layers", "heads", "kv_heads", "width", "dropout", "tokenizer"];
 
 /// Transformers on any GPU: train, generate, evaluate, inspect.
 #[derive(Debug, Parser)]

@@ -1,6 +1,6 @@
 //! The options that a run was given, kept with its checkpoints: a run that goes on does so as it began.
 
-use super::args::{Cli, Command, TrainArgs};
+use super::args::{Cli, Command, OF_A_NEW_MODEL, TrainArgs};
 use crate::error::{Error, Result};
 use crate::io::file::read_json_if_there;
 use clap::parser::ValueSource;
@@ -56,9 +56,14 @@ impl Given {
     ///
     /// # Errors
     /// [`Error::Input`] if one is here with another value that a run can not change.
-    pub(super) fn inherit(&mut self, older: Self) -> Result<Vec<String>> {
-        let changed = |id: &&&str| self.0.get(**id).is_some_and(|now| *now != older.value(id));
-        if let Some(id) = FOR_GOOD.iter().find(changed) {
+    pub(super) fn inherit(&mut self, mut older: Self) -> Result<Vec<String>> {
+        if older.0.contains_key("from") {
+            // These had no effect.
+            older.0.retain(|id, _| !OF_A_NEW_MODEL.contains(&id.as_str()));
+        }
+        let changed = |id: &&&str| self.0.get(**id).is_some_and(|now| !same(id, now, &older.value(id)));
+        // Of a run from before options were kept nothing is known.
+        if let Some(id) = FOR_GOOD.iter().find(changed).filter(|_| !older.0.is_empty()) {
             let began = older.value(id);
             let with = if began.is_empty() {
                 format!("without --{}", id.replace('_', "-"))
@@ -81,7 +86,11 @@ impl Given {
 
     /// The value of an option: the default if it was not given.
     fn value(&self, id: &str) -> Vec<String> {
+        let sparse = ["moe", "mor"].iter().any(|option| self.0.contains_key(*option));
         let default = |arg: Arg| {
+            if id == "model" {
+                return vec![if sparse { "llama" } else { "gpt2" }.to_owned()];
+            }
             let values = arg.get_default_values().iter();
             values.map(|value| value.to_string_lossy().into_owned()).collect()
         };
@@ -110,6 +119,18 @@ impl Given {
 /// What `wgformer train` takes under that name; groups of options have names as well.
 fn argument(id: &str) -> Option<Arg> {
     Cli::command().find_subcommand("train")?.get_arguments().find(|arg| arg.get_id() == id).cloned()
+}
+
+/// Whether two values of an option mean the same.
+fn same(id: &str, a: &[String], b: &[String]) -> bool {
+    let number = |values: &[String]| values.first().and_then(|value| value.parse::<f64>().ok());
+    let place = |values: &[String]| values.first().and_then(|path| std::fs::canonicalize(path).ok());
+    a == b
+        || match id {
+            "dropout" => number(a).is_some_and(|a| number(b) == Some(a)),
+            "from" => place(a).is_some_and(|a| place(b) == Some(a)),
+            _ => false,
+        }
 }
 
 /// The name of an option on a command line, and its values; a flag has none.
@@ -176,6 +197,16 @@ mod tests {
         assert!(changed("--resume --width 64").contains("the run began with --width 32"));
         assert!(changed("--resume --seed 9").contains("the run began with --seed 1"));
         assert!(changed("--resume --moe 8:2").contains("the run began without --moe"));
+        let goes_on = |now: &str, before: &str| given(now).inherit(given(before)).is_ok();
+        assert!(goes_on("--resume --dropout 0.0 --model gpt2", "--data a"));
+        assert!(given("--resume --layers 9").inherit(Given::default()).is_ok());
+        assert!(goes_on("--resume --model llama", "--data a --moe 4:2"));
+        assert!(!goes_on("--resume --model llama", "--data a"));
+        assert!(goes_on("--resume --from ./src", "--data a --from src"));
+        // What was given beside --from, when that was not refused, does not come along.
+        let mut now = given("--resume");
+        now.inherit(serde_json::from_str(r#"{"data": ["a"], "from": ["b"], "layers": ["3"]}"#).unwrap()).unwrap();
+        assert!(now.parse().is_ok());
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Given::load(folder.path()).unwrap(), Given::default());
         std::fs::write(folder.path().join(FILE), "[1]").unwrap();

@@ -26,10 +26,10 @@ pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
 
 /// A new model of the sizes given.
 pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Box<dyn Decoder>> {
-    let model = models::decoder(&config(options, vocabulary, dropout)?)?;
-    let read = model.config();
-    sparse::check_keys("moe", options.moe.as_deref(), &read)?;
-    sparse::check_keys("mor", options.mor.as_deref(), &read)?;
+    let config = config(options, vocabulary, dropout)?;
+    let model = models::decoder(&config)?;
+    sparse::check_keys("moe", options.moe.as_deref(), config.value())?;
+    sparse::check_keys("mor", options.mor.as_deref(), config.value())?;
     Ok(model)
 }
 

@@ -1,7 +1,8 @@
 //! `--moe` and `--mor`: what turns a dense configuration into a sparse one.
 
 use crate::error::{Error, Result};
-use crate::io::read_json;
+use crate::io::{Config, read_json};
+use crate::models;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -56,16 +57,24 @@ pub(super) fn with_recursions(config: &mut Value, spec: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses keys that the model did not take, as misspelt ones: `read` is its configuration.
+/// Refuses keys that models of a configuration do not read, as misspelt ones.
 ///
 /// # Errors
 /// [`Error::Input`] that names the key.
-pub(super) fn check_keys(option: &str, spec: Option<&str>, read: &Value) -> Result<()> {
+pub(super) fn check_keys(option: &str, spec: Option<&str>, config: &Value) -> Result<()> {
     let Some(spec) = spec else { return Ok(()) };
+    // A key is read if the model says it again, or if it cannot have any value: what is at its default may not be said again.
+    let said = |value: Value| models::decoder(&Config::new(option, value)?).map(|model| model.config());
+    // What else is wrong is told where the model is made.
+    let Ok(known) = said(config.clone()) else { return Ok(()) };
+    let read = |key: &str| {
+        let mut odd = config.clone();
+        odd[key] = json!([{}]);
+        known.get(key).is_some() || said(odd).is_err()
+    };
     let keys = parts(option, spec)?.1;
-    let Some(unknown) = keys.keys().find(|key| read.get(key.as_str()).is_none()) else { return Ok(()) };
-    let known: Vec<&str> = read.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
-    Err(Error::input(option, format!("this model has no \"{unknown}\"; it has: {}", known.join(", "))))
+    let Some(unknown) = keys.keys().find(|key| !read(key)) else { return Ok(()) };
+    Err(Error::input(option, format!("models of this kind read no \"{unknown}\" in a config.json; is it misspelt?")))
 }
 
 /// The short form, if `spec` begins with one, and the keys.
@@ -125,11 +134,25 @@ mod tests {
         assert!(with_experts(&mut dense(), "8:x:2").is_err());
         let message = with_recursions(&mut dense(), "3,cycle").unwrap_err().to_string();
         assert!(message.contains("\"cycle\" is no key=value"), "{message}");
-        let read = json!({"routing": "none", "router_alpha": 0.1});
-        assert!(
-            check_keys("mor", Some("2:none,router_alpha=1"), &read).is_ok() && check_keys("mor", None, &read).is_ok()
-        );
-        let message = check_keys("mor", Some("2:none,router_alhpa=1"), &read).unwrap_err().to_string();
-        assert!(message.contains("no \"router_alhpa\"; it has: router_alpha, routing"), "{message}");
+    }
+
+    #[test]
+    fn keys_that_no_model_reads_are_refused() {
+        let mut config = json!({"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 5,
+                                "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 16,
+                                "max_position_embeddings": 8});
+        let spec = "3:token_choice,num_modules=1,router_alpha=0.1";
+        with_recursions(&mut config, spec).unwrap();
+        check_keys("mor", Some(spec), &config).unwrap();
+        check_keys("mor", None, &config).unwrap();
+        let message = check_keys("mor", Some("3:token_choice,router_alhpa=1"), &config).unwrap_err().to_string();
+        assert!(message.contains("read no \"router_alhpa\""), "{message}");
+        config["model_type"] = json!("llama");
+        let spec = "4:2,router_bias_rate=0,router_z_loss_coef=0,scoring_func=softmax,routed_scaling_factor=1,n_group=1,\
+                    router_jitter_noise=0,expert_capacity_factor=null,router_aux_loss_coef=0";
+        with_experts(&mut config, spec).unwrap();
+        models::decoder(&Config::new("moe", config.clone()).unwrap()).unwrap();
+        check_keys("moe", Some(spec), &config).unwrap();
+        assert!(check_keys("moe", Some("4:2,router_bias_rat=0"), &config).is_err());
     }
 }

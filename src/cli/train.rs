@@ -277,10 +277,10 @@ fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
         if let Some(spec) = &options.model.mor {
             let mut config = folder.config.value().clone();
             sparse::with_recursions(&mut config, spec)?;
+            sparse::check_keys("mor", Some(spec), &config)?;
             let config = Config::new(format!("--mor {spec}"), config)?;
             let from = options.mor_init.unwrap_or(MorInit::Stepwise).into();
             let (model, weights) = models::recur(gpu, &config, &folder, from, storage, options.seed)?;
-            sparse::check_keys("mor", Some(spec), &model.config())?;
             return Ok(Learner { model: Arc::new(model), weights, belongings });
         }
         let (model, weights) = models::load(gpu, &folder, storage)?;

@@ -2,8 +2,8 @@
 //!
 //! wgpu's own `StagingBelt` panics on a lost device and grows without bound when the CPU runs ahead; `Queue::write_buffer`
 //! creates a staging buffer a call. [`Uploads`] writes into mapped chunks, encodes the copies, and has the chunks
-//! mapped again when the submission is done. When all chunks are in flight it waits for the oldest work, so the CPU
-//! cannot run ahead without bound.
+//! mapped again when the submission is done. When all chunks are in flight it waits for the oldest work, for seconds, so
+//! that the CPU does not run far ahead.
 
 use super::Gpu;
 use super::readback::check_range;
