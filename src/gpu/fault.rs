@@ -11,7 +11,8 @@
 
 use super::Gpu;
 use crate::error::{Error, Result};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a device reported on its own account.
 #[derive(Debug, Default)]
@@ -87,19 +88,42 @@ impl Gpu {
         faults.known()
     }
 
-    /// Whether the device still answers. A lost one swallows all calls without a word, even wrong ones; so it is given
-    /// a buffer without usages, which only a living device objects to. No memory is allocated.
+    /// Whether the device still answers. A lost one swallows all calls without a word, but for one: who asks it for the mapping of
+    /// a buffer is refused at once. So a small buffer is asked for, and the request taken back before anything is mapped.
     #[cfg(not(target_arch = "wasm32"))]
     fn alive(&self) -> bool {
-        let scope = self.device().push_error_scope(wgpu::ErrorFilter::Validation);
-        let usage = wgpu::BufferUsages::empty();
-        drop(self.device().create_buffer(&wgpu::BufferDescriptor {
+        let mut pulse = self.inner.pulse.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = match pulse.take() {
+            Some(buffer) => buffer,
+            None => match self.caught(|| self.pulse()) {
+                (buffer, None) => buffer,
+                // No memory for it says nothing of the device.
+                (_, Some(_)) => return true,
+            },
+        };
+        let refused = Arc::new(AtomicBool::new(false));
+        let told = refused.clone();
+        let alive = self.caught(|| {
+            buffer.map_async(wgpu::MapMode::Read, .., move |result| told.store(result.is_err(), Ordering::Relaxed));
+            let alive = !refused.load(Ordering::Relaxed);
+            if alive {
+                // This tells the callback of an error, too: too late to count.
+                buffer.unmap();
+            }
+            alive
+        });
+        *pulse = Some(buffer);
+        alive.0
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn pulse(&self) -> wgpu::Buffer {
+        self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("is the device there?"),
-            size: 4,
-            usage,
+            size: 8,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        }));
-        pollster::block_on(scope.pop()).is_some()
+        })
     }
 
     /// A browser tells of a loss through the callback only.

@@ -22,7 +22,7 @@ mod wait;
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps, Textures};
 pub use choices::{Choices, Tuning};
-pub use open::GpuOptions;
+pub use open::{GpuOptions, Polling};
 pub(crate) use pipeline::Bound;
 pub use readback::Readback;
 pub(crate) use speed::Work;
@@ -57,6 +57,9 @@ struct Inner {
     info: wgpu::AdapterInfo,
     caps: Caps,
     faults: Arc<Faults>,
+    /// A buffer that is asked for to see whether the device answers.
+    #[cfg(not(target_arch = "wasm32"))]
+    pulse: Mutex<Option<wgpu::Buffer>>,
     /// There if [`Caps::shared_textures`] says so.
     shared: Option<SharedMemory>,
     pool: Pool,
@@ -68,6 +71,7 @@ struct Inner {
     readbacks: AtomicU64,
     pipelines: pipeline::Pipelines,
     checked: bool,
+    polling: Polling,
     choices: RwLock<Choices>,
     tuning: RwLock<Tuning>,
     speed: Arc<Speed>,
@@ -81,7 +85,7 @@ impl Inner {
         caps: Caps,
         shared: Option<SharedMemory>,
         faults: Arc<Faults>,
-        checked: bool,
+        options: &GpuOptions,
     ) -> Self {
         Self {
             device,
@@ -89,6 +93,8 @@ impl Inner {
             info,
             caps,
             faults,
+            #[cfg(not(target_arch = "wasm32"))]
+            pulse: Mutex::default(),
             shared,
             pool: Pool::default(),
             rings: Mutex::default(),
@@ -97,7 +103,8 @@ impl Inner {
             submissions: AtomicU64::new(0),
             readbacks: AtomicU64::new(0),
             pipelines: Default::default(),
-            checked,
+            checked: options.checked,
+            polling: options.polling,
             choices: RwLock::default(),
             tuning: RwLock::default(),
             speed: Arc::default(),

@@ -25,6 +25,20 @@ pub struct GpuOptions {
     pub texture_work: Option<u64>,
     /// Copy into textures even where they could lie in the memory of buffers ([`Caps::shared_textures`]). For tests.
     pub copied_textures: bool,
+    /// Who polls the device while something is awaited.
+    pub polling: Polling,
+}
+
+/// Who polls the device, so that callbacks come and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`])
+/// complete. It is not about calls that wait themselves ([`Gpu::wait`], [`super::Readback::wait`], [`Gpu::read`]): they poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Polling {
+    /// The engine: the first future that has to wait starts a thread, which polls while any future waits and sleeps otherwise.
+    #[default]
+    Engine,
+    /// The application, with [`wgpu::Device::poll`] or [`Gpu::poll`], in its own loop: futures start no thread and poll nothing. They
+    /// wake when the application polls or submits; if it never does, they wait for ever.
+    Application,
 }
 
 impl GpuOptions {
@@ -110,7 +124,7 @@ impl Gpu {
         Self::adopt_with(device, queue, &GpuOptions::default())
     }
 
-    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] and those of textures are heeded.
+    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`], [`GpuOptions::polling`] and those of textures are heeded.
     ///
     /// # Errors
     /// As [`Gpu::adopt`].
@@ -130,7 +144,7 @@ impl Gpu {
         caps.shared_textures = shared.is_some();
         let work = if caps.shared_textures { 0 } else { caps.texture_work };
         caps.texture_work = options.texture_work.unwrap_or(work);
-        Self { inner: Arc::new(Inner::new(device, queue, info, caps, shared, faults, options.checked)) }
+        Self { inner: Arc::new(Inner::new(device, queue, info, caps, shared, faults, options)) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Waiting for a callback of wgpu, with a waker and without a busy loop.
 
-use super::Gpu;
+use super::{Gpu, Polling};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -68,8 +68,8 @@ impl Drop for Landing {
     }
 }
 
-/// The future of a signal. Somebody must poll the device for callbacks to come; if nobody does, a thread of the `Gpu`
-/// does it while it waits for signals, and sleeps otherwise.
+/// The future of a signal. Somebody must poll the device for callbacks to come: the application, if it said so, else a thread of the
+/// `Gpu`, which does it while it waits for signals, and sleeps otherwise.
 #[derive(Debug)]
 pub(super) struct Arrival {
     gpu: Gpu,
@@ -87,11 +87,16 @@ impl Future for Arrival {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        if self.signal.outcome().is_none() && self.gpu.poll().is_err() {
+        let theirs = self.gpu.inner.polling == Polling::Application;
+        let poll = || if theirs { self.gpu.inner.faults.known() } else { self.gpu.poll().map(drop) };
+        if self.signal.outcome().is_none() && poll().is_err() {
             self.signal.settle(Outcome::Failed);
         }
         if let Some(outcome) = self.signal.arm(context.waker()) {
             return Poll::Ready(outcome);
+        }
+        if theirs {
+            return Poll::Pending;
         }
         self.watched = self.watched || self.gpu.watch(&self.signal);
         if !self.watched {
