@@ -17,6 +17,12 @@
 @group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> grad: array<Vector>;    // (B, Tk, Hkv, D)
 
+// A vector of what the scores' gradients, or the weights, spread over the keys.
+fn spread(at: u32) -> Vector {
+    if (OF_KEYS) { return q[at]; }
+    return dout[at];
+}
+
 @compute @workgroup_size(64)
 fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
                           @builtin(local_invocation_index) lane: u32) {
@@ -84,12 +90,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
             }
         }
         for (var c = 0u; c < WIDTH; c++) {
-            var b0: Vector; var b1: Vector; var b2: Vector; var b3: Vector;
-            if (OF_KEYS) {
-                b0 = q[at.x + c]; b1 = q[at.y + c]; b2 = q[at.z + c]; b3 = q[at.w + c];
-            } else {
-                b0 = dout[at.x + c]; b1 = dout[at.y + c]; b2 = dout[at.z + c]; b3 = dout[at.w + c];
-            }
+            let b0 = spread(at.x + c); let b1 = spread(at.y + c); let b2 = spread(at.z + c); let b3 = spread(at.w + c);
             for (var r = 0u; r < ROWS; r++) { acc[r][c] += s[r].x * b0 + s[r].y * b1 + s[r].z * b2 + s[r].w * b3; }
         }
     }

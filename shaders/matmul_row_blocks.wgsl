@@ -41,11 +41,13 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
             for (var j = 0u; j < 4u; j++) {
                 for (var four = 0u; four < FOURS; four++) {
                     let k = block * 32u + (load * 4u + j) * WORD_WEIGHTS + four * 4u;
-                    let q = array<vec4f, 4>(quants(words[j], four * 4u), quants(words[j], four * 4u + 1u),
-                        quants(words[j], four * 4u + 2u), quants(words[j], four * 4u + 3u));
+                    let q0 = quants(words[j], four * 4u);
+                    let q1 = quants(words[j], four * 4u + 1u);
+                    let q2 = quants(words[j], four * 4u + 2u);
+                    let q3 = quants(words[j], four * 4u + 3u);
                     for (var r = 0u; r < ROWS; r++) {
                         let a = load_a(tile.batch, tile.row + r, tile.rows, k, p.k);
-                        sums[r] += a.x * q[0] + a.y * q[1] + a.z * q[2] + a.w * q[3];
+                        sums[r] += a.x * q0 + a.y * q1 + a.z * q2 + a.w * q3;
                         a_sums[r] += (a.x + a.y) + (a.z + a.w);
                     }
                 }

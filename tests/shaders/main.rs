@@ -1,11 +1,13 @@
 //! Every shader that the conformance suite launches, on any kind of adapter, assembled and checked without a GPU.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+mod gallery;
+mod tint;
+mod writers;
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ImageClass, Module, ScalarKind, StorageAccess, StorageFormat, TypeInner};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use wgformer::check::cases;
 use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, Textures, assemble};
@@ -93,25 +95,65 @@ fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
     assert!(complaints.is_empty(), "{} complaints, such as\n{}", complaints.len(), shown.join("\n"));
 }
 
+/// A text that is launched somewhere, once.
+struct Text {
+    text: Arc<str>,
+    entry: &'static str,
+    /// A case and an adapter that launch it.
+    from: String,
+    /// Whether the adapter has subgroups, and 64-bit integers.
+    subgroups: bool,
+    int64: bool,
+    /// What naga makes of it.
+    module: Result<(Module, ModuleInfo), String>,
+}
+
+impl Text {
+    fn name(&self) -> String {
+        format!("{} of {}", self.entry, self.from)
+    }
+}
+
+/// Every text that is launched. One that adapters with and without subgroups or 64-bit integers launch comes without.
+fn texts() -> &'static [Text] {
+    static ALL: OnceLock<Vec<Text>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut found: BTreeMap<&Arc<str>, (&Launched, bool, bool)> = BTreeMap::new();
+        for launched in launched().iter().flatten() {
+            let (subgroups, int64) = (launched.caps.subgroup.is_some(), launched.caps.int64);
+            let known = found.entry(&launched.text).or_insert((launched, subgroups, int64));
+            known.1 &= subgroups;
+            known.2 &= int64;
+        }
+        let texts = found.into_iter().map(|(text, (launched, subgroups, int64))| Text {
+            text: text.clone(),
+            entry: launched.dispatch.kernel.name,
+            from: format!("case \"{}\" on {}", launched.case, launched.caps.name),
+            subgroups,
+            int64,
+            module: parse(text, subgroups, int64),
+        });
+        texts.collect()
+    })
+}
+
 /// What naga makes of a text, with no capability beyond WebGPU's but subgroups and 64-bit integers where the adapter has them.
-fn parse(launched: &Launched) -> Result<Module, String> {
-    let text: &str = &launched.text;
+fn parse(text: &str, subgroups: bool, int64: bool) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     // unpack2x16float is part of WebGPU; wgpu marks only the oldest OpenGL drivers as without.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    capabilities.set(Capabilities::SUBGROUP, launched.caps.subgroup.is_some());
-    capabilities.set(Capabilities::SHADER_INT64, launched.caps.int64);
+    capabilities.set(Capabilities::SUBGROUP, subgroups);
+    capabilities.set(Capabilities::SHADER_INT64, int64);
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-    validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
-    Ok(module)
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
+    Ok((module, info))
 }
 
 #[test]
 fn every_shader_is_valid_and_agrees_with_its_dispatch() {
-    let mut modules: HashMap<(Arc<str>, bool, bool), Result<Module, String>> = HashMap::new();
+    let modules: HashMap<&str, &Text> = texts().iter().map(|text| (&*text.text, text)).collect();
     for_every_dispatch(|launched| {
-        let key = (launched.text.clone(), launched.caps.subgroup.is_some(), launched.caps.int64);
-        let module = modules.entry(key).or_insert_with(|| parse(launched)).as_ref()?;
+        let (module, _) = modules[&*launched.text].module.as_ref().map_err(Clone::clone)?;
         entry_point(launched, module)?;
         params(launched, module)?;
         bindings(launched, module)
@@ -224,171 +266,7 @@ fn texture(launched: &Launched, ty: &TypeInner, access: Access) -> Result<(), St
     }
 }
 
-/// The shader files: path below `shaders/` without the ending, and text.
-fn files() -> BTreeMap<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
-    let mut found = BTreeMap::new();
-    let mut folders = vec![root.clone()];
-    while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).expect("the folder of shaders can be read");
-        let paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
-        for path in paths {
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "wgsl") {
-                let name = path.strip_prefix(&root).expect("below the root").with_extension("");
-                let name = name.to_str().expect("a plain name").replace('\\', "/");
-                found.insert(name, std::fs::read_to_string(&path).expect("a text"));
-            }
-        }
-    }
-    found
-}
-
-#[test]
-fn every_file_says_what_it_does_and_is_short() {
-    for (name, text) in files() {
-        let stem = name.rsplit('/').next().unwrap_or(&name);
-        assert!(text.starts_with(&format!("// {stem}: ")), "{name}.wgsl does not begin with a comment on {stem}");
-        assert!(text.lines().count() <= 200, "{name}.wgsl has {} lines, more than 200", text.lines().count());
-        assert!(!text.contains("enable subgroups"), "{name}.wgsl: naga rejects that line");
-        if name.contains('/') {
-            assert!(!text.contains("@compute"), "{name}.wgsl is a shared text and must have no entry point");
-        } else {
-            assert!(text.contains("// grid "), "the header of {name}.wgsl does not say what the grid is");
-        }
-    }
-}
-
-#[test]
-fn every_file_is_launched_by_a_case() {
-    let mut unused: BTreeSet<String> = files().keys().map(|name| stem(name)).collect();
-    for_every_dispatch(|launched| {
-        for part in launched.dispatch.snippets.iter().chain([&launched.dispatch.kernel]) {
-            unused.remove(&stem(part.name));
-        }
-        Ok(())
-    });
-    assert!(unused.is_empty(), "no case of the suite launches {unused:?}");
-}
-
+/// The last part of a file's path.
 fn stem(name: &str) -> String {
     name.rsplit('/').next().unwrap_or(name).to_owned()
-}
-
-/// What is known of a kernel from the dispatches of the suite.
-#[derive(Default)]
-struct Use {
-    ops: BTreeSet<String>,
-    constants: BTreeMap<&'static str, BTreeSet<String>>,
-    snippets: BTreeSet<String>,
-}
-
-/// `shaders/README.md` is made from the headers of the files and from what the suite launches. To renew it:
-/// `UPDATE_GALLERY=1 cargo test --test shaders gallery`.
-#[test]
-fn the_gallery_is_up_to_date() {
-    let mut uses: BTreeMap<String, Use> = BTreeMap::new();
-    for_every_dispatch(|launched| {
-        let used = uses.entry(launched.dispatch.kernel.name.into()).or_default();
-        let label = &launched.dispatch.label;
-        used.ops.insert(label.rsplit('.').next().unwrap_or(label).to_owned());
-        for (name, value) in &launched.dispatch.constants {
-            used.constants.entry(name).or_default().insert(value.to_string());
-        }
-        used.snippets.extend(launched.dispatch.snippets.iter().map(|s| stem(s.name)));
-        Ok(())
-    });
-    let wanted = gallery(&files(), &uses);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/README.md");
-    if std::env::var_os("UPDATE_GALLERY").is_some() {
-        std::fs::write(&path, &wanted).expect("shaders/README.md can be written");
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "shaders/README.md is out of date: UPDATE_GALLERY=1 cargo test --test shaders gallery");
-}
-
-const INTRODUCTION: &str = "# The kernels
-
-One WGSL file a kernel, named like its entry point; `common/` holds the texts that several share. Plain WGSL without a
-preprocessor: the host puts constants in front, then shared texts, then the file (`src/kernel/assemble.rs`). A variant of a
-kernel is another constant, another shared text with the same functions, or another file. The header of each file gives the
-formula, the bindings with their shapes, the grid, what it needs, and how it rounds.
-
-This page is made by `UPDATE_GALLERY=1 cargo test --test shaders gallery` from those headers and from what the conformance
-suite launches on adapters of every kind; the test fails when it is out of date.
-
-";
-
-fn gallery(files: &BTreeMap<String, String>, uses: &BTreeMap<String, Use>) -> String {
-    let mut page = INTRODUCTION.to_owned();
-    page += "| kernel | what it computes | ops | grid | constants | built from |\n|---|---|---|---|---|---|\n";
-    let none = Use::default();
-    let list = |names: &BTreeSet<String>| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    for (name, text) in files.iter().filter(|(name, _)| !name.contains('/')) {
-        let used = uses.get(name).unwrap_or(&none);
-        let constants: Vec<String> = used.constants.iter().map(|(name, values)| constant(name, values)).collect();
-        let (what, grid) = (cell(&header(text, &format!("{name}:"))), cell(&header(text, "grid ")));
-        let (ops, parts) = (list(&used.ops), list(&used.snippets));
-        let _ =
-            writeln!(page, "| [{name}]({name}.wgsl) | {what} | {ops} | {grid} | {} | {parts} |", constants.join("; "));
-    }
-    page += "\n## Shared texts\n\n| text | what it gives |\n|---|---|\n";
-    for (name, text) in files.iter().filter(|(name, _)| name.contains('/')) {
-        let what = cell(&header(text, &format!("{}:", stem(name))));
-        let _ = writeln!(page, "| [{}]({name}.wgsl) | {what} |", stem(name));
-    }
-    page
-}
-
-/// What the header says after `key`, up to a line that is not indented further.
-fn header(text: &str, key: &str) -> String {
-    let mut lines = text.lines().map_while(|line| line.strip_prefix("//"));
-    let Some(first) = lines.find_map(|line| line.trim_start().strip_prefix(key)) else { return String::new() };
-    let more = lines.take_while(|line| line.starts_with("      ") && !key.ends_with(':'));
-    std::iter::once(first).chain(more).map(str::trim).collect::<Vec<_>>().join(" ")
-}
-
-/// A text as a cell of a table.
-fn cell(text: &str) -> String {
-    text.trim_end_matches('.').replace('|', "\\|")
-}
-
-/// A constant and its values, of which only few are spelled out.
-fn constant(name: &str, values: &BTreeSet<String>) -> String {
-    let mut values: Vec<&str> = values.iter().map(|v| v.trim_end_matches('u')).collect();
-    values.sort_by_key(|v| (v.len(), v.to_string()));
-    if values.len() > 7 {
-        return format!("`{name}`");
-    }
-    format!("`{name}` {}", values.join(" "))
-}
-
-/// Tint, the compiler of Chromium, refuses some things that naga accepts. Where its command is installed, it is asked too.
-#[test]
-fn tint_accepts_every_shader() {
-    if std::process::Command::new("tint").arg("--version").output().is_err() {
-        println!("skipped: the command `tint` is not installed, so nothing was checked");
-        return;
-    }
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut seen = HashSet::new();
-    for_every_dispatch(|launched| {
-        // As it is in a browser: parameters are not copied first there.
-        let text = assemble(&Dispatch { params_first: false, ..launched.dispatch.clone() }).text;
-        if launched.caps.int64 {
-            // No browser has 64-bit integers.
-            return Ok(());
-        }
-        if !seen.insert(text.clone()) {
-            return Ok(());
-        }
-        // wgpu passes no such line on; a browser wants it.
-        let enable = if text.contains("subgroup") { "enable subgroups;\n" } else { "" };
-        let path = folder.path().join(format!("{}.wgsl", seen.len()));
-        std::fs::write(&path, format!("{enable}{text}")).map_err(|e| e.to_string())?;
-        let tint = std::process::Command::new("tint").args(["--format", "wgsl"]).arg(&path).output();
-        let tint = tint.map_err(|e| e.to_string())?;
-        if tint.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&tint.stderr).into_owned()) }
-    });
 }
