@@ -17,7 +17,8 @@ use std::time::Duration;
 use wgformer::gpu::GpuOptions;
 use wgformer::io::Config;
 use wgformer::ops::CrossEntropyOptions;
-use wgformer::program::{Budget, Recording, Staging};
+use wgformer::program::{Budget, Recording};
+use wgformer::software::{Options, Staging};
 use wgformer::train::{IDS, LABELS, LanguageModel, Objective, Part, StepOptions, TrainStep};
 use wgformer::{Gpu, Program, Weights, models};
 
@@ -55,7 +56,10 @@ fn program(gpu: &Gpu) -> wgformer::Result<Program> {
 }
 
 fn benches(c: &mut Criterion) {
-    let buffers = GpuOptions { texture_work: Some(u64::MAX), ..GpuOptions::default() };
+    let buffers = GpuOptions {
+        software: Options { texture_work: Some(u64::MAX), ..Options::default() },
+        ..GpuOptions::default()
+    };
     for (how, options) in [("from buffers", buffers), ("as the adapter does it", GpuOptions::default())] {
         let gpu = Gpu::choose_with(None, &options).expect("an adapter");
         let program = program(&gpu).expect("the program");

@@ -23,6 +23,8 @@ pub mod ops;
 pub mod program;
 pub mod quantised;
 pub mod shape;
+#[doc(hidden)]
+pub mod software;
 pub mod train;
 
 pub use dtype::DType;

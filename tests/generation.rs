@@ -14,6 +14,7 @@ use wgformer::generate::{Finish, GenerateLimits, Generator, SamplingOptions, Tok
 use wgformer::gpu::GpuOptions;
 use wgformer::graph::{Array, Values};
 use wgformer::models::{Decoder, Inputs};
+use wgformer::software::Options;
 use wgformer::{DType, Gpu, Graph, Result, Weights};
 
 fn main() {
@@ -112,7 +113,8 @@ fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
     let adapter = gpu.info();
     let found = Gpu::adapters().into_iter().find(|a| a.get_info() == *adapter).ok_or("the adapter is gone")?;
     for copied_textures in [false, true] {
-        let options = GpuOptions { texture_work: Some(0), copied_textures, ..GpuOptions::default() };
+        let options =
+            GpuOptions { software: Options { texture_work: Some(0), copied_textures }, ..GpuOptions::default() };
         follows_its_weights(&Gpu::open_with(&found, &options)?)?;
     }
     Ok(())

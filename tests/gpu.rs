@@ -6,7 +6,8 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::check::{Case, Comparison, cases};
-use wgformer::gpu::{Caps, GpuOptions, Textures};
+use wgformer::gpu::{Caps, GpuOptions};
+use wgformer::software::{Options, Textures};
 use wgformer::{Gpu, Result};
 
 fn main() {
@@ -60,12 +61,15 @@ fn main() {
 /// How else than by default tensors may be read on an adapter: where others are copied into textures, small ones are read from
 /// buffers by default, and where nothing is copied none is.
 fn other_way(caps: &Caps) -> Option<(GpuOptions, &'static str)> {
-    let (work, how) = match (caps.textures, caps.shared_textures) {
+    let (work, how) = match (caps.quirks.textures, caps.quirks.shared_textures) {
         (Textures::None, _) => return None,
         (_, false) => (0, ", textures"),
         (_, true) => (u64::MAX, ", buffers"),
     };
-    Some((GpuOptions { texture_work: Some(work), ..GpuOptions::default() }, how))
+    Some((
+        GpuOptions { software: Options { texture_work: Some(work), ..Options::default() }, ..GpuOptions::default() },
+        how,
+    ))
 }
 
 /// A test for each adapter that the environment asks for.

@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 use wgformer::gpu::{AdapterSummary, Caps, GpuOptions, Polling, Timestamps};
+use wgformer::software::Quirks;
 use wgformer::{DType, Error, Gpu, Graph, Program, Weights, ops};
 use wgpu::BufferUsages as Usage;
 
@@ -412,8 +413,9 @@ fn adapters_are_chosen_by_number_backend_and_name() {
         let gpu = Gpu::choose(Some(&adapter.index.to_string())).unwrap();
         assert_eq!((&gpu.info().name, gpu.info().backend.to_str()), (&adapter.name, adapter.backend.as_str()));
         // Where textures lie shows when a device is open.
-        let Caps { shared_textures, texture_work, .. } = *gpu.caps();
-        let caps = Caps { shared_textures, texture_work, ..adapter.caps.clone() };
+        let Quirks { shared_textures, texture_work, .. } = gpu.caps().quirks;
+        let quirks = Quirks { shared_textures, texture_work, ..adapter.caps.quirks.clone() };
+        let caps = Caps { quirks, ..adapter.caps.clone() };
         assert_eq!(gpu.caps(), &caps, "an opened device has all that its adapter has");
         let gpu = Gpu::choose(Some(&format!("{}:{}", adapter.backend, adapter.name))).unwrap();
         assert_eq!((&gpu.info().name, gpu.info().backend.to_str()), (&adapter.name, adapter.backend.as_str()));
@@ -430,11 +432,11 @@ fn a_weaker_device_than_the_adapter_can_be_asked_for() {
         let least = Caps {
             name: caps.name.clone(),
             class: caps.class,
-            textures: caps.textures,
-            shared_textures: caps.shared_textures,
-            texture_work: if caps.shared_textures { 0 } else { Caps::baseline().texture_work },
-            max_textures: caps.max_textures.min(16),
-            max_texture_bytes: caps.max_texture_bytes.min(128 << 20),
+            quirks: Quirks {
+                max_textures: caps.quirks.max_textures.min(16),
+                max_texture_bytes: caps.quirks.max_texture_bytes.min(128 << 20),
+                ..caps.quirks.clone()
+            },
             ..Caps::baseline()
         };
         assert_eq!(caps, &least);

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use wgformer::kernel::{Access, Binding, Caps, Dispatch, Kernel, View};
 use wgformer::program::{Budget, Plan, Recording, Slot, Source, cut, submissions};
+use wgformer::software::Quirks;
 use wgformer::{DType, Error, TensorType};
 
 static KERNEL: Kernel = Kernel::new("nothing", "");
@@ -13,7 +14,7 @@ fn temporary(elements: usize) -> Slot {
 
 fn binding(slot: usize, slots: &[Slot], access: Access) -> Binding {
     let view = View { slot, start: 0, shape: slots[slot].ty.shape.clone(), dtype: DType::F32 };
-    Binding { view, access, crowded: false }
+    Binding::new(view, access)
 }
 
 /// A chain of ops, each of which reads some earlier tensors and writes a new one.
@@ -54,7 +55,9 @@ proptest! {
         for binding in recording.dispatches.iter_mut().flat_map(|d| &mut d.bindings).filter(|b| b.access == Access::Read) {
             binding.access = Access::Texture { storage: true, shared };
         }
-        let plan = Plan::new(&recording, &Caps { max_texture_bytes: 1 << 20, ..Caps::baseline() }).unwrap();
+        let quirks = Quirks { max_texture_bytes: 1 << 20, ..Quirks::default() };
+        let caps = Caps { quirks, ..Caps::baseline() };
+        let plan = Plan::new(&recording, &caps).unwrap();
         prop_assert_eq!(plan.arenas.len(), 1);
     }
 

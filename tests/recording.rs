@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
-use wgformer::gpu::{AdapterClass, Caps, Textures};
+use wgformer::gpu::{AdapterClass, Caps};
 use wgformer::io::Config;
 use wgformer::kernel::Access;
 use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions};
 use wgformer::program::{MemoryReport, Plan, Recording};
+use wgformer::software::{Quirks, Textures};
 use wgformer::train::{LanguageModel, Objective, Part, StepOptions, TrainStep};
 use wgformer::{DType, Error, Graph, Result, models};
 
@@ -93,11 +94,13 @@ fn copied(g: &Graph) -> Vec<bool> {
     let caps = Caps {
         class: AdapterClass::Cpu,
         subgroup: Some(8),
-        textures: Textures::Storage,
-        shared_textures: true,
-        texture_work: 0,
-        max_textures: 8,
-        max_texture_bytes: 1 << 28,
+        quirks: Quirks {
+            textures: Textures::Storage,
+            shared_textures: true,
+            max_textures: 8,
+            max_texture_bytes: 1 << 28,
+            ..Quirks::of_results()
+        },
         ..Caps::baseline()
     };
     let recording = Recording::new(g, &caps).unwrap();

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use wgformer::kernel::{Access, Binding, Dispatch, Kernel, View};
-use wgformer::program::{Recording, Slot, Source, Staging};
+use wgformer::program::{Recording, Slot, Source};
+use wgformer::software::Staging;
 use wgformer::{DType, TensorType};
 
 static KERNEL: Kernel = Kernel::new("nothing", "");
@@ -38,7 +39,7 @@ fn recording((slots, dispatches): Parts) -> Recording {
     };
     let dispatches = dispatches.into_iter().map(|(reads, written)| {
         let mut dispatch = Dispatch::new(&KERNEL);
-        let binding = |view, access| Binding { view, access, crowded: false };
+        let binding = Binding::new;
         let read = |(slot, half)| binding(view(slot, half), Access::Texture { storage: true, shared: false });
         dispatch.bindings = reads.into_iter().filter(|(slot, ..)| Some(*slot) != written).map(read).collect();
         dispatch.bindings.extend(written.map(|slot| binding(view(slot, false), Access::Update)));
@@ -66,7 +67,7 @@ proptest! {
         for (dispatch, stages) in recording.dispatches.iter().zip(&staging.stages) {
             let through = dispatch.bindings.iter().filter(|b| matches!(b.access, Access::Texture { .. })).count();
             prop_assert_eq!(stages.len(), through);
-            let now = |stage: &wgformer::program::Stage, versions: &[usize]| {
+            let now = |stage: &wgformer::software::Stage, versions: &[usize]| {
                 let view = &dispatch.bindings[stage.binding].view;
                 Some((view.slot, view.start, view.numel(), versions[view.slot]))
             };

@@ -1,9 +1,6 @@
 //! What a device can do, as plain data.
 
-use super::texture::TEXTURE_ROW;
-
-/// What [`Caps::texture_work`] is unless tests want something else.
-const TEXTURE_WORK: u64 = 1 << 17;
+use crate::software::{Driver, Quirks};
 
 /// The kind of adapter, as far as the choice of kernels goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -11,22 +8,8 @@ const TEXTURE_WORK: u64 = 1 << 17;
 pub enum AdapterClass {
     /// A graphics processor.
     Gpu,
-    /// A driver that runs shaders on the CPU.
+    /// A driver that is known to run shaders on the CPU: Mesa's llvmpipe and lavapipe, and SwiftShader.
     Cpu,
-}
-
-/// The kind of texture through which kernels read tensors on drivers that compute on the CPU.
-///
-/// GPUs load from buffers at least as fast; such drivers load from textures with vectors and from buffers lane by lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Textures {
-    /// None: tensors are read from buffers.
-    None,
-    /// Storage textures.
-    Storage,
-    /// Sampled textures.
-    Sampled,
 }
 
 /// What an adapter can do: plain data, so that a step can be recorded for an adapter that is not there.
@@ -59,17 +42,10 @@ pub struct Caps {
     pub offset_alignment: u64,
     /// Workgroups in one dimension of a dispatch.
     pub max_groups: u32,
-    /// Through which textures kernels may read tensors.
-    pub textures: Textures,
-    /// Whether they lie in the memory of the buffers, so that nothing is copied.
+    /// What a driver that computes on the CPU wants to have done differently.
+    #[doc(hidden)]
     #[serde(default)]
-    pub shared_textures: bool,
-    /// Bytes that one of them holds.
-    pub max_texture_bytes: u64,
-    /// How many of them one shader may have.
-    pub max_textures: u32,
-    /// Elements that a dispatch must write, or operations that it must do, for the copies into textures to pay; 0 if there are none.
-    pub texture_work: u64,
+    pub quirks: Quirks,
 }
 
 impl Caps {
@@ -90,36 +66,22 @@ impl Caps {
             max_buffer_bytes: 256 << 20,
             offset_alignment: 256,
             max_groups: 65535,
-            textures: Textures::None,
-            shared_textures: false,
-            max_texture_bytes: 0,
-            max_textures: 0,
-            texture_work: TEXTURE_WORK,
+            quirks: Quirks::default(),
         }
     }
 }
 
 impl Caps {
-    /// The most turns that the loops of one invocation may take in all: Mesa's drivers for the CPU leave them behind 65,535, and say
-    /// nothing.
+    /// The most turns that the loops of one invocation may take in all.
     pub(crate) fn most_turns(&self) -> usize {
-        match self.class {
-            AdapterClass::Cpu => 65_535,
-            AdapterClass::Gpu => usize::MAX,
-        }
+        self.quirks.most_turns.map_or(usize::MAX, |turns| turns as usize)
     }
 
     /// What a device, or an adapter, with these limits and features can do.
     pub(super) fn of(limits: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Self {
-        let class = if info.device_type == wgpu::DeviceType::Cpu { AdapterClass::Cpu } else { AdapterClass::Gpu };
-        let textures = match class {
-            AdapterClass::Gpu => Textures::None,
-            // Mesa reads storage textures faster; with OpenGL wgpu refuses them in a layout, and SwiftShader likes the others.
-            AdapterClass::Cpu if info.backend == wgpu::Backend::Vulkan && !info.name.contains("SwiftShader") => {
-                Textures::Storage
-            }
-            AdapterClass::Cpu => Textures::Sampled,
-        };
+        let quirks = Driver::of(info).map(|driver| Quirks::of(driver, info.backend, limits));
+        let software = cfg!(feature = "software-drivers") && quirks.is_some();
+        let class = if software { AdapterClass::Cpu } else { AdapterClass::Gpu };
         let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         Self {
             name: info.name.clone(),
@@ -136,16 +98,7 @@ impl Caps {
             max_buffer_bytes: limits.max_buffer_size / 4 * 4,
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_groups: limits.max_compute_workgroups_per_dimension,
-            textures,
-            shared_textures: false,
-            texture_work: TEXTURE_WORK,
-            max_textures: match textures {
-                Textures::None => 0,
-                Textures::Storage => limits.max_storage_textures_per_shader_stage,
-                Textures::Sampled => limits.max_sampled_textures_per_shader_stage,
-            },
-            // Less one row, for the texel behind the last element.
-            max_texture_bytes: u64::from(limits.max_texture_dimension_2d - 1) * TEXTURE_ROW,
+            quirks: quirks.unwrap_or_default(),
         }
     }
 }

@@ -7,33 +7,26 @@ mod fault;
 mod open;
 mod pipeline;
 mod readback;
-#[cfg(not(any(target_arch = "wasm32", target_vendor = "apple")))]
-mod shared;
-#[cfg(any(target_arch = "wasm32", target_vendor = "apple"))]
-#[path = "unshared.rs"]
-mod shared;
 mod signal;
 mod speed;
-mod texture;
 mod timestamps;
 mod upload;
 mod wait;
 
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
-pub use caps::{AdapterClass, Caps, Textures};
+pub use caps::{AdapterClass, Caps};
 pub use choices::{Choices, Tuning};
 pub use open::{GpuOptions, Polling};
 pub(crate) use pipeline::Bound;
 pub use readback::Readback;
 pub(crate) use speed::Work;
-pub(crate) use texture::fill_texture;
 pub use timestamps::Timestamps;
 pub use upload::Uploads;
 
 use crate::error::{Error, Result, human_bytes};
+use crate::software::SharedMemory;
 use fault::Faults;
 use readback::Pool;
-use shared::SharedMemory;
 use signal::Watcher;
 use speed::Speed;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,7 +53,7 @@ struct Inner {
     /// A buffer that is asked for to see whether the device answers.
     #[cfg(not(target_arch = "wasm32"))]
     pulse: Mutex<Option<wgpu::Buffer>>,
-    /// There if [`Caps::shared_textures`] says so.
+    /// Where buffers come from on a driver that computes on the CPU, if textures can lie in them.
     shared: Option<SharedMemory>,
     pool: Pool,
     /// As many as threads have written at once.
@@ -135,6 +128,11 @@ impl Gpu {
     #[must_use]
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
+    }
+
+    /// Where buffers come from, if not from wgpu.
+    pub(crate) fn shared_memory(&self) -> Option<&SharedMemory> {
+        self.inner.shared.as_ref()
     }
 
     /// Whether shaders are compiled with the driver's bounds checks.
@@ -223,7 +221,7 @@ impl Gpu {
             let hint = format!("{less}, or, if the device is the application's, open it with the adapter's own limits");
             return Err(refused(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes)), hint));
         }
-        let created = self.scoped(&format!("buffer \"{label}\""), || match &self.inner.shared {
+        let created = self.scoped(&format!("buffer \"{label}\""), || match self.shared_memory() {
             Some(shared) if usage == TENSORS && !mapped => shared.buffer(self.device(), label, rounded),
             _ => Ok(self.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),

@@ -1,9 +1,9 @@
 //! Opening a device of the engine's own, or adopting the application's.
 
 use super::fault::Faults;
-use super::shared::SharedMemory;
 use super::{Caps, Gpu, Inner};
 use crate::error::{Error, Result};
+use crate::software::{self, SharedMemory};
 use std::sync::Arc;
 
 /// How a device is opened. The default takes all that the adapter has.
@@ -20,13 +20,10 @@ pub struct GpuOptions {
     /// Refuse new buffers when this share of the memory budget, which the driver names, is used. Holds where the engine
     /// makes the list of adapters, and on drivers that know a budget.
     pub memory_budget_percent: Option<u8>,
-    /// The least work (operations, or elements written) for which kernels read through textures on a driver that computes on
-    /// the CPU (see [`super::Textures`]), instead of what is best. For tests: 0 is always, [`u64::MAX`] never.
-    pub texture_work: Option<u64>,
-    /// Copy into textures even where they could lie in the memory of buffers ([`Caps::shared_textures`]). For tests.
-    pub copied_textures: bool,
     /// Who polls the device while something is awaited.
     pub polling: Polling,
+    #[doc(hidden)]
+    pub software: software::Options,
 }
 
 /// Who polls the device, so that callbacks come and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`])
@@ -124,7 +121,7 @@ impl Gpu {
         Self::adopt_with(device, queue, &GpuOptions::default())
     }
 
-    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`], [`GpuOptions::polling`] and those of textures are heeded.
+    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] and [`GpuOptions::polling`] are heeded.
     ///
     /// # Errors
     /// As [`Gpu::adopt`].
@@ -140,10 +137,8 @@ impl Gpu {
     fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, options: &GpuOptions) -> Self {
         let info = device.adapter_info();
         let mut caps = Caps::of(&device.limits(), device.features(), &info);
-        let shared = if options.copied_textures { None } else { SharedMemory::new(&device, &caps) };
-        caps.shared_textures = shared.is_some();
-        let work = if caps.shared_textures { 0 } else { caps.texture_work };
-        caps.texture_work = options.texture_work.unwrap_or(work);
+        let shared = if options.software.copied_textures { None } else { SharedMemory::new(&device, &caps) };
+        caps.quirks = caps.quirks.with(shared.is_some(), options.software);
         Self { inner: Arc::new(Inner::new(device, queue, info, caps, shared, faults, options)) }
     }
 }

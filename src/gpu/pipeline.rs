@@ -1,8 +1,8 @@
 //! Compute pipelines, compiled once for each text and kept as long as the device.
 
-use super::texture::TEXEL_FORMAT;
-use super::{Gpu, Textures};
+use super::Gpu;
 use crate::error::Result;
+use crate::software::texture_binding;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
@@ -24,7 +24,7 @@ pub(crate) enum Bound {
         /// Whether it stays as it is.
         read_only: bool,
     },
-    /// A texture of [`Gpu::operand_texture`].
+    /// A texture, on a driver that computes on the CPU.
     Texture,
 }
 
@@ -131,7 +131,7 @@ impl Gpu {
         let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(uniform)
             .chain(slots.iter().map(|&(bound, least)| match bound {
                 Bound::Storage { read_only } => buffer(wgpu::BufferBindingType::Storage { read_only }, least),
-                Bound::Texture => self.texture_binding(),
+                Bound::Texture => texture_binding(&self.caps().quirks),
             }))
             .enumerate()
             .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
@@ -148,22 +148,6 @@ impl Gpu {
             bind_group_layouts: &[Some(&group)],
             immediate_size: 0,
         })
-    }
-
-    fn texture_binding(&self) -> wgpu::BindingType {
-        let view_dimension = wgpu::TextureViewDimension::D2;
-        match self.caps().textures {
-            Textures::Storage => wgpu::BindingType::StorageTexture {
-                access: wgpu::StorageTextureAccess::ReadOnly,
-                format: TEXEL_FORMAT,
-                view_dimension,
-            },
-            Textures::None | Textures::Sampled => wgpu::BindingType::Texture {
-                sample_type: wgpu::TextureSampleType::Uint,
-                view_dimension,
-                multisampled: false,
-            },
-        }
     }
 
     fn compile(&self, entry: &str, text: &str, bound: &[Bound]) -> std::result::Result<wgpu::ComputePipeline, Refused> {

@@ -188,7 +188,7 @@ impl Readback {
     pub fn wait_with<T>(mut self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
         // Another thread may have fetched the callback and not called it yet, so an idle queue is looked at again.
         let mut patience = 200;
-        let wait = Wait::new(self.gpu.caps().class, SLICE);
+        let wait = Wait::new(&self.gpu.caps().quirks, SLICE);
         loop {
             if let Some(outcome) = self.signal.outcome() {
                 return self.collect(outcome, look);

@@ -139,9 +139,9 @@ impl Gpu {
 #[cfg(not(target_arch = "wasm32"))]
 mod watcher {
     use super::{Gpu, Outcome, Signal, Watcher};
-    use crate::gpu::caps::AdapterClass;
     use crate::gpu::fault::Faults;
     use crate::gpu::wait::{Polled, Wait};
+    use crate::software::Quirks;
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
@@ -153,10 +153,11 @@ mod watcher {
         pub(super) fn watch(&self, signal: &Arc<Signal>) -> bool {
             let watcher = self.inner.watcher.get_or_init(|| {
                 let (sender, receiver) = mpsc::channel();
-                let (device, faults, class) = (self.device().clone(), self.inner.faults.clone(), self.caps().class);
+                let (device, faults) = (self.device().clone(), self.inner.faults.clone());
+                let quirks = self.caps().quirks.clone();
                 let builder = std::thread::Builder::new().name("wgformer signals".into());
                 // If no thread can be had, the receiver is dropped, and the send below fails.
-                let thread = builder.spawn(move || watch(&device, &faults, class, &receiver)).ok();
+                let thread = builder.spawn(move || watch(&device, &faults, &quirks, &receiver)).ok();
                 Watcher { sender: Some(sender), thread }
             });
             watcher.sender.as_ref().is_some_and(|sender| sender.send(signal.clone()).is_ok())
@@ -164,10 +165,10 @@ mod watcher {
     }
 
     /// The body of the thread; it ends with the `Gpu`, which holds the sender.
-    fn watch(device: &wgpu::Device, faults: &Faults, class: AdapterClass, receiver: &mpsc::Receiver<Arc<Signal>>) {
+    fn watch(device: &wgpu::Device, faults: &Faults, quirks: &Quirks, receiver: &mpsc::Receiver<Arc<Signal>>) {
         while let Ok(first) = receiver.recv() {
             let mut waiting = vec![first];
-            let wait = Wait::new(class, SLICE);
+            let wait = Wait::new(quirks, SLICE);
             while !waiting.is_empty() {
                 waiting.extend(receiver.try_iter());
                 match wait.slice(device, faults, None) {

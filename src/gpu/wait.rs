@@ -2,36 +2,18 @@
 //! noticed.
 
 use super::Gpu;
-use super::caps::AdapterClass;
 use super::fault::Faults;
 use super::signal::{Arrival, Landing, Signal};
 use crate::error::{Error, Result};
-use std::cell::Cell;
+use crate::software::{Awake, Quirks, patience};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
 /// give up (with a panic of wgpu's) after one to six seconds.
 pub(super) const SLICE: Duration = Duration::from_millis(50);
-
-/// How long a wait for a driver on the CPU stays awake before it sleeps: a core that fell asleep takes longer to wake than a small
-/// launch to run, and there are two such waits inside the driver for each of a step's launches.
-const AWAKE: Duration = Duration::from_millis(20);
-
-/// A waiting thread that is awake looks like work to the system, which then may leave two of the driver's workers on one core and the
-/// waiting thread alone on another: every launch takes twice as long. A short sleep, in which a worker finds the core free, ends that.
-const NAP: Duration = Duration::from_micros(20);
-
-/// How long a thread watches whether anybody wants its core before it takes a nap.
-const WATCH: Duration = Duration::from_micros(500);
-
-/// A yield that took longer let somebody else run.
-const QUICK: Duration = Duration::from_micros(5);
-
-/// Whether the last wait had its core to itself: then the next one begins with a nap.
-static ALONE: AtomicBool = AtomicBool::new(false);
 
 /// What a poll found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,39 +64,13 @@ pub(super) fn poll(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) 
 
 /// A wait in slices: awake at first where that pays, then asleep.
 pub(super) struct Wait {
-    start: Instant,
-    awake: Duration,
+    awake: Option<Awake>,
     slice: Duration,
-    watched: Cell<Watched>,
-}
-
-/// What a thread that stays awake sees of its core.
-#[derive(Clone, Copy)]
-struct Watched {
-    since: Instant,
-    /// The time for which others ran.
-    shared: Duration,
-    /// Whether the next slice is a nap.
-    nap: bool,
-}
-
-impl Watched {
-    fn new(nap: bool) -> Self {
-        Self { since: Instant::now(), shared: Duration::ZERO, nap }
-    }
-
-    /// Whether others hardly ran, if the time was long enough to tell.
-    fn alone(&self, least: Duration) -> Option<bool> {
-        let time = self.since.elapsed();
-        (time >= least).then(|| 4 * self.shared < time)
-    }
 }
 
 impl Wait {
-    pub(super) fn new(class: AdapterClass, slice: Duration) -> Self {
-        let awake = if class == AdapterClass::Cpu { AWAKE } else { Duration::ZERO };
-        let nap = class == AdapterClass::Cpu && ALONE.swap(false, Ordering::Relaxed);
-        Self { start: Instant::now(), awake, slice, watched: Cell::new(Watched::new(nap)) }
+    pub(super) fn new(quirks: &Quirks, slice: Duration) -> Self {
+        Self { awake: Awake::new(quirks), slice }
     }
 
     /// Waits for a submission, or for all of them, for a slice at most.
@@ -125,34 +81,13 @@ impl Wait {
         submission: Option<&wgpu::SubmissionIndex>,
     ) -> Result<Polled> {
         faults.known()?;
-        let awake = self.start.elapsed() < self.awake;
-        let mut watched = self.watched.get();
-        let timeout = match (awake, watched.nap) {
-            (true, false) => Duration::ZERO,
-            (true, true) => NAP,
-            (false, _) => self.slice,
-        };
+        let awake = self.awake.as_ref().and_then(|awake| Some((awake, awake.timeout()?)));
+        let timeout = awake.map_or(self.slice, |(_, timeout)| timeout);
         let how = wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(timeout) };
         let polled = poll(device, faults, how)?;
-        if !awake {
-            return Ok(polled);
+        if let Some((awake, _)) = awake {
+            awake.asked(polled == Polled::Busy);
         }
-        if watched.nap {
-            watched = Watched::new(false);
-        } else if polled == Polled::Busy {
-            // The driver's threads go first.
-            let start = Instant::now();
-            std::thread::yield_now();
-            let time = start.elapsed();
-            if time > QUICK {
-                watched.shared += time;
-            }
-        }
-        if let Some(alone) = watched.alone(if polled == Polled::Busy { WATCH } else { WATCH / 4 }) {
-            ALONE.store(alone, Ordering::Relaxed);
-            watched = Watched::new(alone);
-        }
-        self.watched.set(watched);
         Ok(polled)
     }
 }
@@ -168,9 +103,8 @@ impl Gpu {
         what: &str,
         encoders: impl IntoIterator<Item = wgpu::CommandEncoder>,
     ) -> Result<wgpu::SubmissionIndex> {
-        // wgpu polls at the end of a submission: see `poll`. Who sleeps in the driver, as all do on a GPU, keeps the turn for too long.
-        let patience = if self.caps().class == AdapterClass::Cpu { WATCH } else { Duration::ZERO };
-        let turn = self.inner.faults.turn.try_lock_for(patience);
+        // wgpu polls at the end of a submission: see `poll`.
+        let turn = self.inner.faults.turn.try_lock_for(patience(&self.caps().quirks));
         let index =
             self.scoped(what, || self.queue().submit(encoders.into_iter().map(wgpu::CommandEncoder::finish)))?;
         drop(turn);
@@ -216,7 +150,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn wait(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
-        let wait = Wait::new(self.caps().class, SLICE);
+        let wait = Wait::new(&self.caps().quirks, SLICE);
         while wait.slice(self.device(), &self.inner.faults, submission)? == Polled::Busy {}
         self.check()
     }

@@ -1,8 +1,7 @@
 //! One shader text from constants, snippets and a kernel, and the way back from a line of it to a file.
 
-use super::params::copy_params;
-use super::textures::read_through_textures;
-use super::{Access, Dispatch};
+use super::Dispatch;
+use crate::software::adapt_text;
 use std::fmt::Write;
 
 /// An assembled shader.
@@ -30,7 +29,7 @@ impl ShaderText {
 
 /// The text of a dispatch's shader: constants, then snippets, then the kernel.
 ///
-/// Textures and parameters as the dispatch has them; two dispatches with the same text share a pipeline.
+/// As the dispatch was adapted to a driver; two dispatches with the same text share a pipeline.
 #[must_use]
 pub fn assemble(dispatch: &Dispatch) -> ShaderText {
     let mut text = String::new();
@@ -48,19 +47,6 @@ pub fn assemble(dispatch: &Dispatch) -> ShaderText {
             text.push('\n');
         }
     }
-    let bindings = (1..).zip(&dispatch.bindings);
-    let textures: Vec<(u32, bool)> = bindings
-        .filter_map(|(number, b)| match b.access {
-            Access::Texture { storage, .. } => Some((number, storage)),
-            _ => None,
-        })
-        .collect();
-    if !textures.is_empty() {
-        let constants: Vec<_> = dispatch.constants.iter().map(|(name, value)| (*name, value.to_string())).collect();
-        text = read_through_textures(&text, &constants, &textures);
-    }
-    if dispatch.params_first {
-        text = copy_params(&text, dispatch.kernel.name);
-    }
+    let text = adapt_text(dispatch, text);
     ShaderText { text, entry: dispatch.kernel.name, parts }
 }

@@ -2,6 +2,7 @@
 
 use crate::dtype::{BLOCK, DType};
 use crate::shape::Shape;
+use crate::software::crowded;
 use std::fmt;
 use std::ops::Range;
 
@@ -107,18 +108,13 @@ impl View {
     }
 }
 
-/// Rows that begin a multiple of this many bytes apart share few sets of the caches of a processor.
-const PAGE: u64 = 4096;
-/// How often each element of a tensor is used at least for a copy of it to be a small part of the work.
-const CROWDED_USES: usize = 256;
-
 /// What a dispatch does with a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `var<storage, read>`
     Read,
-    /// A texture of four words a texel: drivers that compute on the CPU load from textures with vectors, and from buffers
-    /// element by element.
+    /// `var<storage, read>` of the kernel's text, which a driver that computes on the CPU reads through a texture of four words a texel.
+    #[doc(hidden)]
     Texture {
         /// A storage texture, not a sampled one.
         storage: bool,
@@ -137,6 +133,12 @@ impl Access {
     pub fn only_reads(self) -> bool {
         matches!(self, Self::Read | Self::Texture { .. })
     }
+
+    /// Whether the tensor is bound as a buffer.
+    #[must_use]
+    pub(crate) fn is_buffer(self) -> bool {
+        !matches!(self, Self::Texture { .. })
+    }
 }
 
 /// One binding of a dispatch.
@@ -148,7 +150,15 @@ pub struct Binding {
     pub access: Access,
     /// Its rows begin in few sets of a cache, and a kernel goes over many of them side by side: where it reads through textures, a copy
     /// with padding behind rows is worth its time.
-    pub crowded: bool,
+    pub(crate) crowded: bool,
+}
+
+impl Binding {
+    /// A tensor and what is done with it.
+    #[must_use]
+    pub fn new(view: View, access: Access) -> Self {
+        Self { view, access, crowded: false }
+    }
 }
 
 /// One kernel launch: plain data that prints, compares and can be replayed on any device.
@@ -171,6 +181,7 @@ pub struct Dispatch {
     /// Floating-point operations, a multiply-add counting two.
     pub flops: u64,
     /// Whether the kernel copies its parameters to registers before anything else.
+    #[doc(hidden)]
     pub params_first: bool,
 }
 
@@ -227,12 +238,10 @@ impl Dispatch {
         self.bind(view, Access::Read)
     }
 
-    /// Binds a tensor that is read `uses` times, many rows side by side that begin `row` bytes apart: [`Binding::crowded`] if that is whole
-    /// pages and the uses make a copy of it a small part of the work.
+    /// Binds a tensor that is read `uses` times, many rows side by side that begin `row` bytes apart.
     #[must_use]
-    pub fn read_rows(mut self, view: View, row: u64, uses: usize) -> Self {
-        let crowded = row.is_multiple_of(PAGE) && uses >= CROWDED_USES;
-        self.bindings.push(Binding { view, access: Access::Read, crowded });
+    pub(crate) fn read_rows(mut self, view: View, row: u64, uses: usize) -> Self {
+        self.bindings.push(Binding { crowded: crowded(row, uses), ..Binding::new(view, Access::Read) });
         self
     }
 
@@ -249,7 +258,7 @@ impl Dispatch {
     }
 
     fn bind(mut self, view: View, access: Access) -> Self {
-        self.bindings.push(Binding { view, access, crowded: false });
+        self.bindings.push(Binding::new(view, access));
         self
     }
 

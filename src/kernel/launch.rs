@@ -3,7 +3,7 @@
 use super::{Dispatch, View};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::gpu::{Caps, Choices, Textures};
+use crate::gpu::{Caps, Choices};
 use crate::shape::Shape;
 use std::fmt::Debug;
 use std::ops::Range;
@@ -115,17 +115,11 @@ impl<'a> Launch<'a> {
     }
 
     /// Cuts `count` elements of 4 bytes into windows that one binding can hold, for ops that go over a tensor element by
-    /// element; where they are read through textures, into windows of 4 MiB at most, because the textures take memory of their own.
-    /// Windows begin at multiples of 4096, which keeps the offsets of whatever goes along aligned.
+    /// element. Windows begin at multiples of 4096, which keeps the offsets of whatever goes along aligned.
     #[must_use]
     pub fn windows(&self, count: usize) -> Vec<Range<usize>> {
         const GRAIN: usize = 4096;
-        const TEXTURE: u64 = 4 << 20;
-        let bytes = match self.caps.textures {
-            Textures::None => self.caps.max_binding_bytes,
-            _ if self.caps.shared_textures => self.caps.max_binding_bytes.min(self.caps.max_texture_bytes),
-            _ => self.caps.max_binding_bytes.min(TEXTURE),
-        };
+        let bytes = self.caps.quirks.window(self.caps.max_binding_bytes);
         let limit = ((bytes / 4) as usize / GRAIN * GRAIN).max(GRAIN);
         (0..count).step_by(limit).map(|start| start..count.min(start + limit)).collect()
     }

@@ -7,10 +7,10 @@
 //!   The grid is one-dimensional: a workgroup's index is `p.base + w.x + w.y * n.x` (`w` the workgroup id, `n` the
 //!   number of workgroups), and a workgroup whose index is `p.groups` or more returns at once. So long dispatches
 //!   can be cut into ranges, and grids past 65,535 folded into two dimensions, without the kernel knowing. Drivers that
-//!   compute on the CPU get a text that copies `p` first ([`params_first`]).
+//!   compute on the CPU get a text that copies `p` first (the room `software`).
 //! * Then come the storage bindings in the order of the calls of [`Dispatch::read`], [`Dispatch::write`] and
 //!   [`Dispatch::update`], each declared in a line of its own. Those that are only read become textures on drivers that
-//!   compute on the CPU ([`through_textures`]).
+//!   compute on the CPU (the same).
 //! * No index leaves a binding: every load and store is guarded by the kernel itself, because modules are created
 //!   without the driver's checks.
 
@@ -18,13 +18,9 @@ mod assemble;
 mod dispatch;
 mod elements;
 mod launch;
-mod params;
-mod textures;
 
-pub use crate::gpu::{AdapterClass, Caps, Choices, Textures};
+pub use crate::gpu::{AdapterClass, Caps, Choices};
 pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
 pub use elements::{elements, width};
 pub use launch::{Launch, Question};
-pub use params::params_first;
-pub use textures::through_textures;

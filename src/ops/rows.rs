@@ -185,11 +185,12 @@ pub(super) fn row_sum(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::software::Quirks;
 
     #[test]
     fn no_invocation_goes_through_more_of_a_row_than_drivers_let_it() {
-        let lanes = Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() };
-        let bare = Caps { class: AdapterClass::Cpu, ..Caps::baseline() };
+        let bare = Caps { class: AdapterClass::Cpu, quirks: Quirks::of_results(), ..Caps::baseline() };
+        let lanes = Caps { subgroup: Some(8), ..bare.clone() };
         let choose = |caps: &Caps, columns| RowVariant::choose(None, caps, 1000, columns);
         for columns in [768, 32_000, 65_532] {
             assert_eq!([choose(&lanes, columns), choose(&bare, columns)], [RowVariant::Threads; 2], "{columns}");

@@ -8,7 +8,6 @@ mod profile;
 mod program;
 mod record;
 mod report;
-mod stage;
 mod tune;
 mod weights;
 
@@ -19,6 +18,5 @@ pub use profile::{KernelTime, LaunchTime, PartTime, Profile};
 pub use program::Program;
 pub use record::{Recording, Slot, Source};
 pub use report::{MemoryReport, human_count};
-pub use stage::{Stage, Staging};
 use tune::tune;
 pub use weights::{Entry, Weights};

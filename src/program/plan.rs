@@ -7,7 +7,7 @@
 
 use super::{Recording, Source};
 use crate::error::{Error, Result, human_bytes};
-use crate::kernel::{Access, Caps};
+use crate::kernel::Caps;
 use std::collections::HashSet;
 
 /// Offsets of tensors inside arenas, in bytes: what every adapter accepts as a binding offset.
@@ -72,7 +72,7 @@ impl Plan {
 
 fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
     for dispatch in &recording.dispatches {
-        let count = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture { .. })).count();
+        let count = dispatch.bindings.iter().filter(|b| b.access.is_buffer()).count();
         if count > caps.storage_bindings as usize {
             return Err(Error::Unsupported {
                 what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
@@ -83,9 +83,9 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
         }
         for (index, binding) in dispatch.bindings.iter().enumerate() {
             let bytes = binding.view.bytes();
-            let most = match binding.access {
-                Access::Texture { .. } => caps.max_texture_bytes,
-                _ => caps.max_binding_bytes,
+            let most = match binding.access.is_buffer() {
+                true => caps.max_binding_bytes,
+                false => caps.quirks.max_texture_bytes,
             };
             if bytes > most {
                 return Err(Error::OutOfMemory {
@@ -142,7 +142,7 @@ fn lifetimes(recording: &Recording) -> Vec<Item> {
 fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
     let mut rivals = vec![HashSet::new(); recording.slots.len()];
     for dispatch in &recording.dispatches {
-        let buffers = dispatch.bindings.iter().filter(|b| !matches!(b.access, Access::Texture { .. }));
+        let buffers = dispatch.bindings.iter().filter(|b| b.access.is_buffer());
         let (read, written): (Vec<_>, Vec<_>) = buffers.partition(|b| b.access.only_reads());
         for a in &read {
             for b in &written {

@@ -2,11 +2,12 @@
 
 use super::cut::speed_after;
 use super::inputs::Inputs;
-use super::{Budget, MemoryReport, Plan, Recording, Source, Staging, Weights, cost, cut, pack, submissions, tune};
+use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions, tune};
 use crate::error::{Error, Result};
-use crate::gpu::{Bound, Gpu, Readback, TENSORS, Uploads, Work, fill_texture};
+use crate::gpu::{Bound, Gpu, Readback, TENSORS, Uploads, Work};
 use crate::graph::Graph;
-use crate::kernel::{Access, Binding, Dispatch, View, assemble};
+use crate::kernel::{Binding, Dispatch, View, assemble};
+use crate::software::{Copy, Operands};
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
@@ -47,15 +48,6 @@ pub(super) struct Step {
     grid: [u32; 2],
     /// What has to be copied into textures first.
     copies: Vec<Copy>,
-}
-
-/// A tensor and the texture through which a kernel reads it.
-#[derive(Debug)]
-struct Copy {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-    texture: wgpu::Texture,
 }
 
 impl Step {
@@ -101,7 +93,6 @@ impl Program {
     ///
     /// # Errors
     /// As [`Program::new`].
-    #[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
     pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
         let plan = Plan::new(&recording, gpu.caps())?;
         let arenas = (plan.arenas.iter().enumerate())
@@ -122,10 +113,8 @@ impl Program {
                 Source::Temporary => plan.places[index].map(|p| (arenas[p.arena].clone(), p.offset)),
             });
         }
-        let staging = Staging::new(&recording);
-        let textures =
-            (staging.textures.iter()).map(|&bytes| gpu.operand_texture(bytes)).collect::<Result<Vec<_>>>()?;
-        let shared = shared_views(gpu, &recording, &memory)?;
+        let place = |dispatch: &Dispatch, view: &View| place(dispatch, view, &memory);
+        let operands = Operands::new(gpu, &recording, place)?;
         let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
             .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
             .collect();
@@ -136,23 +125,11 @@ impl Program {
             let dispatch = &recording.dispatches[index];
             let (offset, size) = params.blocks[number];
             let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
-            let mut views = vec![None; dispatch.bindings.len()];
-            for (number, binding) in dispatch.bindings.iter().enumerate() {
-                if let Access::Texture { shared: true, .. } = binding.access {
-                    let (buffer, offset) = place(dispatch, &binding.view, &memory)?;
-                    views[number] = shared.get(&(buffer.clone(), offset)).cloned();
-                }
-            }
-            for stage in &staging.stages[index] {
-                views[stage.binding] = Some(textures[stage.texture].create_view(&Default::default()));
-            }
+            let views = operands.views(index, dispatch, place)?;
             let mut step = prepare_step(gpu, index, dispatch, range.clone(), uniform, &memory, &views)?;
-            // The other ranges of a dispatch that was cut find what the first one copied.
-            for stage in staging.stages[index].iter().filter(|stage| stage.copy && range.start == 0) {
-                let view = &dispatch.bindings[stage.binding].view;
-                let (buffer, offset) = place(dispatch, view, &memory)?;
-                let (buffer, texture) = (buffer.clone(), textures[stage.texture].clone());
-                step.copies.push(Copy { buffer, offset, bytes: view.bytes(), texture });
+            if range.start == 0 {
+                // The other ranges of a dispatch that was cut find what the first one copied.
+                step.copies = operands.copies(index, dispatch, place)?;
             }
             costs.push(cost(dispatch) * step.share);
             steps.push(step);
@@ -308,7 +285,7 @@ impl Program {
         let mut first = range.start;
         while first < range.end {
             for copy in &self.steps[first].copies {
-                fill_texture(encoder, &copy.buffer, copy.offset, copy.bytes, &copy.texture);
+                copy.encode(encoder);
             }
             let next = (first + 1..range.end).find(|&s| !self.steps[s].copies.is_empty()).unwrap_or(range.end);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -458,29 +435,6 @@ fn place<'a>(
     Ok((buffer, base + view.dtype.bytes(view.start)))
 }
 
-/// Textures in the memory of buffers, by buffer and offset. Tensors that begin at one place share one, as large as the largest: a
-/// submission costs the CPU time for each.
-#[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
-fn shared_views(
-    gpu: &Gpu,
-    recording: &Recording,
-    memory: &[Option<(wgpu::Buffer, u64)>],
-) -> Result<HashMap<(wgpu::Buffer, u64), wgpu::TextureView>> {
-    let mut sizes: HashMap<(wgpu::Buffer, u64), u64> = HashMap::new();
-    for dispatch in &recording.dispatches {
-        for binding in dispatch.bindings.iter().filter(|b| matches!(b.access, Access::Texture { shared: true, .. })) {
-            let (buffer, offset) = place(dispatch, &binding.view, memory)?;
-            let size = sizes.entry((buffer.clone(), offset)).or_default();
-            *size = binding.view.bytes().max(*size);
-        }
-    }
-    let view = |((buffer, offset), bytes): ((wgpu::Buffer, u64), u64)| {
-        let texture = gpu.shared_texture(&buffer, offset, bytes)?;
-        Ok(((buffer, offset), texture.create_view(&Default::default())))
-    };
-    sizes.into_iter().map(view).collect()
-}
-
 fn prepare_step(
     gpu: &Gpu,
     index: usize,
@@ -492,8 +446,8 @@ fn prepare_step(
 ) -> Result<Step> {
     let shader = assemble(dispatch);
     let bound = |b: &Binding| match b.access {
-        Access::Texture { .. } => Bound::Texture,
-        access => Bound::Storage { read_only: access.only_reads() },
+        access if access.is_buffer() => Bound::Storage { read_only: access.only_reads() },
+        _ => Bound::Texture,
     };
     let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();
     let pipeline = gpu.pipeline(shader.entry, &shader.text, &bound).map_err(|refused| Error::Shader {

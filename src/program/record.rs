@@ -3,8 +3,9 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
-use crate::kernel::{Caps, Choices, Dispatch, Launch, Question, View, params_first, through_textures};
+use crate::kernel::{Caps, Choices, Dispatch, Launch, Question, View};
 use crate::shape::TensorType;
+use crate::software::adapt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -232,7 +233,7 @@ impl Recorder<'_> {
             let label = format!("{}.scratch", node.label);
             self.slots.push(Slot { label, source: Source::Temporary, ty, below: None });
         }
-        let launched = launched.into_iter().map(|d| params_first(self.caps, through_textures(self.caps, d)));
+        let launched = launched.into_iter().map(|d| adapt(self.caps, d));
         self.dispatches.extend(launched.map(|d| Dispatch { label: node.label.clone(), ..d }));
         self.views[index] = outputs;
         Ok(())

@@ -1,8 +1,9 @@
 //! A recording as a table, and its memory in numbers.
 
-use super::{Plan, Recording, Source, Staging};
+use super::{Plan, Recording, Source};
 use crate::error::human_bytes;
-use crate::kernel::{Access, Binding};
+use crate::kernel::Binding;
+use crate::software::texture_bytes;
 use std::fmt;
 
 impl fmt::Display for Recording {
@@ -11,7 +12,7 @@ impl fmt::Display for Recording {
         for (index, dispatch) in self.dispatches.iter().enumerate() {
             let name = |b: &Binding| {
                 let part = if b.view.start > 0 { format!("+{}", b.view.start) } else { String::new() };
-                let how = if matches!(b.access, Access::Texture { .. }) { "~" } else { "" };
+                let how = if b.access.is_buffer() { "" } else { "~" };
                 format!("%{}{part}:{}{}{how}", b.view.slot, b.view.dtype, b.view.shape)
             };
             let side = |read: bool| -> Vec<String> {
@@ -87,7 +88,7 @@ impl MemoryReport {
             parameters: sum(|s| matches!(s, Source::Parameter(_))),
             states: sum(|s| matches!(s, Source::State(_))),
             inputs: sum(|s| matches!(s, Source::Input(_) | Source::Constant(..))),
-            textures: Staging::new(recording).bytes(),
+            textures: texture_bytes(recording),
         }
     }
 }

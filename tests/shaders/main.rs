@@ -10,17 +10,27 @@ use naga::{AddressSpace, ImageClass, Module, ScalarKind, StorageAccess, StorageF
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use wgformer::check::cases;
-use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, Textures, assemble};
+use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, assemble};
+use wgformer::software::{Quirks, Textures};
 
 /// Adapters of every kind for which kernels differ.
 fn adapters() -> Vec<Caps> {
     let baseline = Caps::baseline();
-    let named = |name: &str, class, subgroup| Caps { name: name.into(), class, subgroup, ..Caps::baseline() };
+    let named = |name: &str, class, subgroup| {
+        let quirks = match class {
+            AdapterClass::Gpu => Quirks::default(),
+            AdapterClass::Cpu => Quirks { params_first: true, ..Quirks::of_results() },
+        };
+        Caps { name: name.into(), class, subgroup, quirks, ..Caps::baseline() }
+    };
     let textured = |name: &str, subgroup, textures| Caps {
-        textures,
-        max_texture_bytes: 128 << 20,
-        max_textures: 8,
-        texture_work: 0,
+        quirks: Quirks {
+            textures,
+            max_texture_bytes: 128 << 20,
+            max_textures: 8,
+            params_first: true,
+            ..Quirks::of_results()
+        },
         ..named(name, AdapterClass::Cpu, subgroup)
     };
     let roomy =
@@ -260,9 +270,9 @@ fn texture(launched: &Launched, ty: &TypeInner, access: Access) -> Result<(), St
         true => ImageClass::Storage { format: StorageFormat::Rgba32Uint, access: StorageAccess::LOAD },
         false => ImageClass::Sampled { kind: ScalarKind::Uint, multi: false },
     };
-    match *class == wanted && storage == (launched.caps.textures == Textures::Storage) {
+    match *class == wanted && storage == (launched.caps.quirks.textures == Textures::Storage) {
         true => Ok(()),
-        false => Err(format!("{class:?} where the adapter has {:?}", launched.caps.textures)),
+        false => Err(format!("{class:?} where the adapter has {:?}", launched.caps.quirks.textures)),
     }
 }
 

@@ -228,6 +228,7 @@ fn rows_of_invocation(caps: &Caps, sizes: &Sizes, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::software::Quirks;
 
     const SIZES: Sizes = Sizes { batch: 1, queries: 64, keys: 64, heads: 4, kv_heads: 2, width: 64 };
 
@@ -250,7 +251,8 @@ mod tests {
     #[test]
     fn loops_end_before_a_driver_leaves_them() {
         let gpu = Caps::baseline();
-        let cpu = Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() };
+        let cpu =
+            Caps { class: AdapterClass::Cpu, subgroup: Some(8), quirks: Quirks::of_results(), ..Caps::baseline() };
         let choose = |caps: &Caps, width, along| {
             let sizes = Sizes { width, keys: along, ..SIZES };
             let found = AttentionVariant::choose(None, caps, &sizes, 6, along);

@@ -3,9 +3,42 @@
 //! Such drivers load from a buffer lane by lane, at some tens of cycles an element, and from a texture with vectors. Kernels do
 //! not know of it: their texts read arrays, and [`read_through_textures`] makes texture loads of these reads.
 
-use super::{Access, Caps, Dispatch};
-use crate::gpu::Textures;
+use super::Textures;
+use super::params::{copy_params, params_first};
+use crate::kernel::{Access, Caps, Dispatch};
 use std::fmt::Write;
+
+/// Rows that begin a multiple of this many bytes apart share few sets of the caches of a processor.
+const PAGE: u64 = 4096;
+/// How often each element of a tensor is used at least for a copy of it to be a small part of the work.
+const CROWDED_USES: usize = 256;
+
+/// Whether the rows of a tensor, which begin `row` bytes apart, share few sets of a cache, and its elements are used so often that a copy
+/// with padding behind rows is worth its time.
+pub(crate) fn crowded(row: u64, uses: usize) -> bool {
+    row.is_multiple_of(PAGE) && uses >= CROWDED_USES
+}
+
+/// A launch as the adapter is fastest with it.
+pub(crate) fn adapt(caps: &Caps, dispatch: Dispatch) -> Dispatch {
+    params_first(&caps.quirks, through_textures(caps, dispatch))
+}
+
+/// The text of a launch with its textures, and with its parameters copied first, if that is how it was adapted.
+pub(crate) fn adapt_text(dispatch: &Dispatch, mut text: String) -> String {
+    let textures: Vec<(u32, bool)> = (1..)
+        .zip(&dispatch.bindings)
+        .filter_map(|(number, b)| match b.access {
+            Access::Texture { storage, .. } => Some((number, storage)),
+            _ => None,
+        })
+        .collect();
+    if !textures.is_empty() {
+        let constants: Vec<_> = dispatch.constants.iter().map(|(name, value)| (*name, value.to_string())).collect();
+        text = read_through_textures(&text, &constants, &textures);
+    }
+    if dispatch.params_first { copy_params(&text, dispatch.kernel.name) } else { text }
+}
 
 /// How a text declares a storage binding that is only read.
 struct Declared<'a> {
@@ -17,30 +50,30 @@ struct Declared<'a> {
 /// Has a dispatch read tensors through textures where the adapter is faster for it.
 ///
 /// A tensor is copied as a whole, so kernels that look up little of it (rows of a table) go on reading the buffer.
-#[must_use]
-pub fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
-    if caps.textures == Textures::None {
+fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
+    let quirks = &caps.quirks;
+    if quirks.textures == Textures::None {
         return dispatch;
     }
     let written = dispatch.bindings.iter().filter(|b| !b.access.only_reads()).map(|b| b.view.numel() as u64);
     let work = dispatch.flops.max(written.sum());
-    if work < caps.texture_work {
+    if work < quirks.texture_work {
         return dispatch;
     }
     let constants: Vec<(&str, String)> =
         dispatch.constants.iter().map(|(name, value)| (*name, format!("{value}"))).collect();
-    let mut left = caps.max_textures;
+    let mut left = quirks.max_textures;
     for number in 0..dispatch.bindings.len() {
         let binding = &dispatch.bindings[number];
         let fits = binding.access == Access::Read
-            && binding.view.bytes() <= caps.max_texture_bytes
-            && (caps.shared_textures || binding.view.numel() as u64 <= 2 * work);
+            && binding.view.bytes() <= quirks.max_texture_bytes
+            && (quirks.shared_textures || binding.view.numel() as u64 <= 2 * work);
         let texts = || dispatch.snippets.iter().copied().chain([dispatch.kernel]).map(|part| part.source);
         let lines = || texts().flat_map(str::lines);
         let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
         let declared = declared.filter(|d| !texts().any(|text| takes_address(text, d.name)));
         if fits && left > 0 && declared.is_some_and(|d| plain(d.element, lines).is_some()) {
-            let (storage, shared) = (caps.textures == Textures::Storage, caps.shared_textures && !binding.crowded);
+            let (storage, shared) = (quirks.textures == Textures::Storage, quirks.shared_textures && !binding.crowded);
             dispatch.bindings[number].access = Access::Texture { storage, shared };
             left -= 1;
         }
@@ -79,8 +112,7 @@ fn plain<'a, L: Iterator<Item = &'a str>>(name: &'a str, lines: impl Fn() -> L) 
 
 /// The text with some of its read-only arrays (by binding, and whether it is a storage texture) declared as textures, and reads of
 /// their elements as loads of texels. Lines keep their numbers.
-#[must_use]
-pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, bool)]) -> String {
+fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, bool)]) -> String {
     let mut out = String::with_capacity(text.len() + 256 * bindings.len());
     let mut names = Vec::new();
     for line in text.lines() {

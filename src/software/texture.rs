@@ -1,7 +1,9 @@
 //! Textures that hold a tensor in the order of its memory, for kernels that read it through them.
 
-use super::Gpu;
+use super::quirks::TEXTURE_ROW;
+use super::{Quirks, Textures};
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 
 /// Texels of a row.
 pub(super) const WIDTH: u32 = 1024;
@@ -12,31 +14,43 @@ const PADDING: u32 = 4;
 const TEXEL: u64 = 16;
 /// Words, whatever they mean: kernels cast them.
 pub(super) const TEXEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
-/// Bytes of a row.
-pub(super) const TEXTURE_ROW: u64 = WIDTH as u64 * TEXEL;
 
-impl Gpu {
-    /// A texture for copies of tensors of up to `bytes`, of four words a texel.
-    pub(crate) fn operand_texture(&self, bytes: u64) -> Result<wgpu::Texture> {
-        let usage = wgpu::TextureUsages::COPY_DST
-            | match self.caps().textures {
-                super::Textures::Storage => wgpu::TextureUsages::STORAGE_BINDING,
-                super::Textures::None | super::Textures::Sampled => wgpu::TextureUsages::TEXTURE_BINDING,
-            };
-        let descriptor = descriptor(WIDTH + PADDING, rows(bytes), usage);
-        self.scoped("a texture for operands", || self.device().create_texture(&descriptor))
-    }
+/// A texture for copies of tensors of up to `bytes`, of four words a texel.
+pub(super) fn operand_texture(gpu: &Gpu, bytes: u64) -> Result<wgpu::Texture> {
+    let usage = wgpu::TextureUsages::COPY_DST
+        | match gpu.caps().quirks.textures {
+            Textures::Storage => wgpu::TextureUsages::STORAGE_BINDING,
+            Textures::None | Textures::Sampled => wgpu::TextureUsages::TEXTURE_BINDING,
+        };
+    let descriptor = descriptor(WIDTH + PADDING, rows(bytes), usage);
+    gpu.scoped("a texture for operands", || gpu.device().create_texture(&descriptor))
+}
 
-    /// A texture of `bytes` of a buffer from an offset on, with nothing copied; for [`super::Caps::shared_textures`].
-    pub(crate) fn shared_texture(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<wgpu::Texture> {
-        let what = "a texture in the memory of a buffer";
-        let shared = self.inner.shared.as_ref();
-        let texture =
-            self.scoped(what, || shared.and_then(|shared| shared.texture(self.device(), buffer, offset, bytes)))?;
-        texture.ok_or_else(|| Error::Validation {
-            what: what.into(),
-            message: format!("{bytes} bytes at offset {offset}: the driver refused, or the buffer is of another `Gpu`"),
-        })
+/// A texture of `bytes` of a buffer from an offset on, with nothing copied; for [`super::Quirks::shared_textures`].
+pub(super) fn shared_texture(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<wgpu::Texture> {
+    let what = "a texture in the memory of a buffer";
+    let shared = gpu.shared_memory();
+    let texture = gpu.scoped(what, || shared.and_then(|shared| shared.texture(gpu.device(), buffer, offset, bytes)))?;
+    texture.ok_or_else(|| Error::Validation {
+        what: what.into(),
+        message: format!("{bytes} bytes at offset {offset}: the driver refused, or the buffer is of another `Gpu`"),
+    })
+}
+
+/// The type of a binding that is a texture.
+pub(crate) fn texture_binding(quirks: &Quirks) -> wgpu::BindingType {
+    let view_dimension = wgpu::TextureViewDimension::D2;
+    match quirks.textures {
+        Textures::Storage => wgpu::BindingType::StorageTexture {
+            access: wgpu::StorageTextureAccess::ReadOnly,
+            format: TEXEL_FORMAT,
+            view_dimension,
+        },
+        Textures::None | Textures::Sampled => wgpu::BindingType::Texture {
+            sample_type: wgpu::TextureSampleType::Uint,
+            view_dimension,
+            multisampled: false,
+        },
     }
 }
 
@@ -60,7 +74,7 @@ pub(super) fn descriptor(width: u32, height: u32, usage: wgpu::TextureUsages) ->
 
 /// Encodes the copy of `bytes` of a buffer from `offset` (a multiple of 16) on to the beginning of a texture, and up to 12
 /// more, so that the last texel is whole.
-pub(crate) fn fill_texture(
+pub(super) fn fill_texture(
     encoder: &mut wgpu::CommandEncoder,
     buffer: &wgpu::Buffer,
     offset: u64,

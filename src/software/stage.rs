@@ -3,8 +3,8 @@
 //! A few textures serve the whole step. A tensor that is still in one from an earlier dispatch is not copied again, and a copy takes
 //! the place of what is read last from then on (Belady 1966), which is known.
 
-use super::{Recording, Source};
 use crate::kernel::{Access, View};
+use crate::program::{Recording, Source};
 use std::cmp::Reverse;
 
 /// Textures that a step may use: more let tensors stay for longer.

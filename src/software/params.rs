@@ -4,20 +4,19 @@
 //! buffer. A private copy lies in registers. Kernels do not know of it: they read `p` in either case. Not in browsers, whose
 //! compilers take whatever comes from a private variable for something that differs between invocations.
 
-use super::{AdapterClass, Caps, Dispatch};
+use super::Quirks;
+use crate::kernel::Dispatch;
 
 /// How kernels declare their parameters.
 const UNIFORM: &str = "var<uniform> p: Params;";
 
 /// Has a dispatch copy its parameters first where the adapter is faster for it.
-#[must_use]
-pub fn params_first(caps: &Caps, dispatch: Dispatch) -> Dispatch {
+pub(super) fn params_first(quirks: &Quirks, dispatch: Dispatch) -> Dispatch {
     let native = !cfg!(target_arch = "wasm32");
-    Dispatch { params_first: native && caps.class == AdapterClass::Cpu, ..dispatch }
+    Dispatch { params_first: native && quirks.params_first, ..dispatch }
 }
 
 /// The text with its parameters copied to a private variable at the beginning of the entry point. Lines keep their numbers.
-#[must_use]
 pub(super) fn copy_params(text: &str, entry: &str) -> String {
     let private = "var<uniform> params: Params; var<private> p: Params;";
     let text = text.replacen(UNIFORM, private, 1);

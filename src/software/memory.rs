@@ -10,8 +10,10 @@
 
 #![allow(unsafe_code, reason = "Vulkan's calls are unsafe")]
 
-use super::texture::{TEXEL_FORMAT, TEXTURE_ROW, WIDTH, descriptor, rows};
-use super::{AdapterClass, Caps, TENSORS, Textures};
+use super::Textures;
+use super::quirks::TEXTURE_ROW;
+use super::texture::{TEXEL_FORMAT, WIDTH, descriptor, rows};
+use crate::gpu::{Caps, TENSORS};
 use ash::vk;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,7 +23,7 @@ use wgpu::hal::api::Vulkan;
 const SLACK: u64 = 4 * TEXTURE_ROW;
 
 /// The maker of buffers and of textures in their memory, for a device that can have them.
-pub(super) struct SharedMemory {
+pub(crate) struct SharedMemory {
     device: Arc<ash::Device>,
     memory_type: u32,
     usage: (vk::ImageUsageFlags, wgpu::TextureUses, wgpu::TextureUsages),
@@ -67,11 +69,8 @@ impl std::fmt::Debug for SharedMemory {
 
 impl SharedMemory {
     /// For a device whose textures can lie in the memory of buffers.
-    pub(super) fn new(device: &wgpu::Device, caps: &Caps) -> Option<Self> {
-        if caps.class != AdapterClass::Cpu {
-            return None;
-        }
-        let usage = match caps.textures {
+    pub(crate) fn new(device: &wgpu::Device, caps: &Caps) -> Option<Self> {
+        let usage = match caps.quirks.textures {
             Textures::None => return None,
             Textures::Storage => (
                 vk::ImageUsageFlags::STORAGE,
@@ -100,7 +99,7 @@ impl SharedMemory {
     }
 
     /// A buffer, zero-filled, in whose memory textures can lie; or why the driver refuses.
-    pub(super) fn buffer(&self, device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer, String> {
+    pub(crate) fn buffer(&self, device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer, String> {
         let region = Arc::new(self.region(size).map_err(|error| error.to_string())?);
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         regions.retain(|_, region| region.strong_count() > 0);
