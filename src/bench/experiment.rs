@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use web_time::Instant;
 
 /// Tokens that are decoded to measure how fast.
 const DECODED: usize = 48;

@@ -6,7 +6,7 @@ use super::report::{Bound, Kind, Row};
 use super::step::Step;
 use crate::error::Result;
 use crate::program::{Program, Recording};
-use std::time::Instant;
+use web_time::Instant;
 
 /// Runs of a row at most.
 const RUNS: usize = 20;

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::program::Profile;
 use probe::Probe;
-use std::time::{SystemTime, UNIX_EPOCH};
+use web_time::{SystemTime, UNIX_EPOCH};
 
 /// What is measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

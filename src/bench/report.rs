@@ -1,9 +1,11 @@
 //! What a benchmark found, as plain data that is kept as JSON.
 
 use super::step::Setup;
+#[cfg(feature = "files")]
 use crate::error::{Error, Result};
 use crate::gpu::AdapterClass;
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The version of the JSON; another one is not compared.
@@ -229,6 +231,7 @@ impl Report {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Format`] if it is no report, or one of another version.
+    #[cfg(feature = "files")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let value = crate::io::read_json(path)?;

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 /// The kinds of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

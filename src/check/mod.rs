@@ -5,7 +5,9 @@
 
 mod case;
 pub mod cases;
+#[cfg(feature = "files")]
 mod golden;
 
 pub use case::{Case, Comparison, Feed, Tolerance};
+#[cfg(feature = "files")]
 pub use golden::{GoldenReport, GoldenRow, check_golden};

@@ -164,13 +164,14 @@ fn backend(name: &str) -> Option<&'static str> {
 }
 
 impl Gpu {
-    /// All adapters of all backends on this machine.
+    /// All adapters of all backends on this machine. In a browser, which does not wait, [`Gpu::adapters_async`] lists them.
+    #[cfg(not(target_arch = "wasm32"))]
     #[must_use]
     pub fn adapters() -> Vec<wgpu::Adapter> {
         pollster::block_on(Self::adapters_async(&GpuOptions::default()))
     }
 
-    /// All adapters, of an instance with these options; the async form of [`Gpu::adapters`].
+    /// All adapters of all backends on this machine, of an instance with these options.
     pub async fn adapters_async(options: &GpuOptions) -> Vec<wgpu::Adapter> {
         let mut flags = wgpu::InstanceFlags::default() - wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL;
         if let Some(on) = options.validation {
@@ -188,6 +189,7 @@ impl Gpu {
     }
 
     /// What is known of each adapter on this machine.
+    #[cfg(not(target_arch = "wasm32"))]
     #[must_use]
     pub fn summaries() -> Vec<AdapterSummary> {
         summaries(&Self::adapters())
@@ -197,7 +199,8 @@ impl Gpu {
     /// variable [`ADAPTER_VARIABLE`] names; otherwise the best.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] with what is there and what to do; those of [`Gpu::open`].
+    /// Those of [`Gpu::choose_async`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn choose(wanted: Option<&str>) -> Result<Self> {
         pollster::block_on(Self::choose_async(wanted, &GpuOptions::default()))
     }
@@ -206,14 +209,15 @@ impl Gpu {
     ///
     /// # Errors
     /// As [`Gpu::choose`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn choose_with(wanted: Option<&str>, options: &GpuOptions) -> Result<Self> {
         pollster::block_on(Self::choose_async(wanted, options))
     }
 
-    /// The async form of [`Gpu::choose_with`].
+    /// The async form of `Gpu::choose_with`.
     ///
     /// # Errors
-    /// As [`Gpu::choose`].
+    /// [`Error::NoAdapter`] with what is there and what to do; those of [`Gpu::open_async`].
     pub async fn choose_async(wanted: Option<&str>, options: &GpuOptions) -> Result<Self> {
         let choice = wanted.map_or_else(AdapterChoice::from_env, AdapterChoice::parse);
         let adapters = Self::adapters_async(options).await;

@@ -63,11 +63,13 @@ impl Gpu {
         WANTED
     }
 
-    /// Opens an adapter's device with the limits that the adapter really has and the features that the engine uses.
+    /// Opens an adapter's device with the limits that the adapter really has and the features that the engine uses. In a browser, which
+    /// does not wait, [`Gpu::open_async`] does.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the adapter lacks what all kernels need; [`Error::Validation`] with the driver's words
     /// if it refuses.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn open(adapter: &wgpu::Adapter) -> Result<Self> {
         pollster::block_on(Self::open_async(adapter, &GpuOptions::default()))
     }
@@ -76,6 +78,7 @@ impl Gpu {
     ///
     /// # Errors
     /// As [`Gpu::open`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn open_with(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
         pollster::block_on(Self::open_async(adapter, options))
     }
@@ -83,7 +86,8 @@ impl Gpu {
     /// The async form of [`Gpu::open_with`].
     ///
     /// # Errors
-    /// As [`Gpu::open`].
+    /// [`Error::Unsupported`] if the adapter lacks what all kernels need; [`Error::Validation`] with the driver's words
+    /// if it refuses.
     pub async fn open_async(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
         let limits = match &options.limits {
             Some(most) => adapter.limits().or_worse_values_from(most),

@@ -1,7 +1,6 @@
 //! Compute pipelines, compiled once for each text and kept as long as the device.
 
 use super::Gpu;
-use crate::error::Result;
 use crate::software::texture_binding;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -72,12 +71,7 @@ pub(crate) struct Refused {
 
 impl Gpu {
     /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then these.
-    pub(crate) fn pipeline(
-        &self,
-        entry: &str,
-        text: &str,
-        bound: &[Bound],
-    ) -> std::result::Result<wgpu::ComputePipeline, Refused> {
+    pub(crate) fn pipeline(&self, entry: &str, text: &str, bound: &[Bound]) -> Result<wgpu::ComputePipeline, Refused> {
         let key = (text.to_owned(), bound.to_vec());
         let mut known = self.inner.pipelines.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = known.get(&key) {
@@ -90,7 +84,8 @@ impl Gpu {
 
     /// Has the driver compile into a cache, which begins with what [`Gpu::pipeline_data`] gave an earlier process; false if
     /// the device has no such caches. Data of another driver is not used.
-    pub(crate) fn cache_pipelines(&self, data: Option<&[u8]>) -> Result<bool> {
+    #[cfg(feature = "files")]
+    pub(crate) fn cache_pipelines(&self, data: Option<&[u8]>) -> crate::error::Result<bool> {
         if !self.device().features().contains(wgpu::Features::PIPELINE_CACHE) {
             return Ok(false);
         }
@@ -105,6 +100,7 @@ impl Gpu {
     }
 
     /// What the driver has compiled since [`Gpu::cache_pipelines`], and before.
+    #[cfg(feature = "files")]
     pub(crate) fn pipeline_data(&self) -> Option<Vec<u8>> {
         let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.as_ref().and_then(wgpu::PipelineCache::get_data)
@@ -112,7 +108,7 @@ impl Gpu {
 
     /// The layout of these bindings: one for all pipelines that have it, so that a pass that changes from one to another has
     /// less to compare.
-    fn layout(&self, slots: &[Slot]) -> std::result::Result<wgpu::PipelineLayout, wgpu::Error> {
+    fn layout(&self, slots: &[Slot]) -> Result<wgpu::PipelineLayout, wgpu::Error> {
         let mut known = self.inner.pipelines.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(layout) = known.get(slots) {
             return Ok(layout.clone());
@@ -150,7 +146,7 @@ impl Gpu {
         })
     }
 
-    fn compile(&self, entry: &str, text: &str, bound: &[Bound]) -> std::result::Result<wgpu::ComputePipeline, Refused> {
+    fn compile(&self, entry: &str, text: &str, bound: &[Bound]) -> Result<wgpu::ComputePipeline, Refused> {
         let device = self.device();
         let source = wgpu::ShaderSource::Wgsl(text.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry), source };

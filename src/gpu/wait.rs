@@ -148,8 +148,11 @@ impl Gpu {
     /// sleeps would take longer to wake than a small launch to run.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`].
+    /// [`Error::DeviceLost`]; in a browser [`Error::Input`].
     pub fn wait(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
+        if cfg!(target_arch = "wasm32") {
+            return Err(Error::input("wait", "a browser cannot be waited for: await `wait_async`"));
+        }
         let wait = Wait::new(&self.caps().quirks, SLICE);
         while wait.slice(self.device(), &self.inner.faults, submission)? == Polled::Busy {}
         self.check()

@@ -25,8 +25,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-/// The most elements of a tensor: four terabytes in f32.
-const MOST_ELEMENTS: usize = 1 << 40;
+/// The most elements of a tensor: four terabytes in f32, and where addresses have 32 bits a gigabyte.
+const MOST_ELEMENTS: usize = 1 << if usize::BITS > 32 { 40 } else { 28 };
 
 /// A handle to one output of a node of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,5 +1,6 @@
 //! JSON configurations with access by key that says what is wrong: missing, of another type, out of range.
 
+#[cfg(feature = "files")]
 use super::file;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is not a JSON object.
+    #[cfg(feature = "files")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::new(path, file::read_json(path)?)

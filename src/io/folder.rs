@@ -1,13 +1,20 @@
 //! Folders in the form of Hugging Face: configuration, weights, tokenizer.
 
 use super::config::Config;
-use super::safetensors::{self, INDEX, NamedTensor, SINGLE, Tensors};
+use super::safetensors::Tensors;
+#[cfg(feature = "files")]
+use super::safetensors::{self, INDEX, NamedTensor, SINGLE};
 use super::tokenizer::Tokenizer;
+#[cfg(feature = "files")]
 use super::{file, gguf};
 use crate::error::{Error, Result};
+#[cfg(feature = "files")]
 use serde_json::Value;
+#[cfg(feature = "files")]
 use std::io;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "files")]
+use std::path::Path;
+use std::path::PathBuf;
 
 /// The model's configuration.
 pub const CONFIG: &str = "config.json";
@@ -17,6 +24,7 @@ pub const GENERATION: &str = "generation_config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 
 /// Small files that Hugging Face's libraries put beside these and that a saved copy keeps.
+#[cfg(feature = "files")]
 const COMPANIONS: [&str; 10] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -50,6 +58,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged.
+    #[cfg(feature = "files")]
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         if path.is_file() {
@@ -86,6 +95,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// [`Error::File`] if one is there and cannot be read.
+    #[cfg(feature = "files")]
     pub fn companions(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let mut found = Vec::new();
         for name in COMPANIONS {
@@ -99,6 +109,7 @@ impl ModelFolder {
 }
 
 /// What is saved as a model folder.
+#[cfg(feature = "files")]
 #[derive(Clone, Debug)]
 pub struct Contents<'a> {
     /// `config.json`.
@@ -113,6 +124,7 @@ pub struct Contents<'a> {
     pub companions: &'a [(String, Vec<u8>)],
 }
 
+#[cfg(feature = "files")]
 impl Contents<'_> {
     /// The small files with their content; the weights are not among them.
     ///
@@ -190,11 +202,13 @@ impl Contents<'_> {
 }
 
 /// Whether a folder has a file of that name, even if it is a link that leads nowhere: opening it then says so.
+#[cfg(feature = "files")]
 pub(super) fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
 /// The error of a file that is missing with what to do about it. Downloads that broke off leave links that lead nowhere.
+#[cfg(feature = "files")]
 pub(super) fn if_missing(error: Error, hint: &str) -> Error {
     match error {
         Error::File { path, source } if source.kind() == io::ErrorKind::NotFound => {
@@ -207,6 +221,7 @@ pub(super) fn if_missing(error: Error, hint: &str) -> Error {
 }
 
 /// JSON as people read it, with a line's end at its end.
+#[cfg(feature = "files")]
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }

@@ -2,24 +2,42 @@
 //!
 //! Everything that is written is written to a temporary name, synced and renamed, so that a kill at any moment leaves the old
 //! file or the new one. Everything that is read is checked, and what is wrong with it is said with the file's path.
+//!
+//! What opens and saves files is there with the feature `files`. Without it, as in a browser, models come from bytes:
+//! [`safetensors::Tensors::from_bytes`] with [`Config::new`], [`gguf::from_bytes`]; [`safetensors::to_bytes`] gives them.
+//! Texts are encoded with the feature `tokenizers`; without it a [`Tokenizer`] is only kept, and generation is one of token ids.
 
+#[cfg(feature = "files")]
 pub mod checkpoint;
 mod config;
 mod convert;
+#[cfg(feature = "files")]
 pub mod file;
 pub mod folder;
 pub mod gguf;
+#[cfg(feature = "files")]
 mod kept;
 pub mod safetensors;
 pub mod structure;
+#[cfg(feature = "tokenizers")]
+pub mod tokenizer;
+#[cfg(not(feature = "tokenizers"))]
+#[path = "tokenizer_text.rs"]
 pub mod tokenizer;
 
+#[cfg(feature = "files")]
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
 pub use convert::FileType;
+#[cfg(feature = "files")]
 pub use file::{read_json, read_text, write_atomic};
-pub use folder::{Contents, ModelFolder};
+#[cfg(feature = "files")]
+pub use folder::Contents;
+pub use folder::ModelFolder;
+#[cfg(feature = "files")]
 pub use kept::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use structure::Span;
-pub use tokenizer::{Encoding, TextStream, Tokenizer};
+pub use tokenizer::Tokenizer;
+#[cfg(feature = "tokenizers")]
+pub use tokenizer::{Encoding, TextStream};

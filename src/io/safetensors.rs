@@ -4,11 +4,14 @@
 //! is read is checked whole when the file is opened, so that nothing that a tensor says of itself can lead outside the file.
 
 use super::convert::{self, FileType, Numbers};
+#[cfg(feature = "files")]
 use super::file;
+#[cfg(feature = "files")]
 use super::folder::{if_missing, is_there};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
+#[cfg(feature = "files")]
 use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::borrow::Cow;
@@ -66,6 +69,7 @@ pub(super) struct Found {
 
 #[derive(Debug)]
 pub(super) enum OneFile {
+    #[cfg(feature = "files")]
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
@@ -73,6 +77,7 @@ pub(super) enum OneFile {
 impl OneFile {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
+            #[cfg(feature = "files")]
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
         }
@@ -85,6 +90,7 @@ impl Tensors {
     ///
     /// # Errors
     /// [`Error::File`] if something cannot be read; [`Error::Format`] if it is damaged, and what to do.
+    #[cfg(feature = "files")]
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -124,12 +130,14 @@ impl Tensors {
         Self { path, files: Vec::new(), entries: BTreeMap::new(), metadata: BTreeMap::new() }
     }
 
+    #[cfg(feature = "files")]
     fn open_file(path: &Path) -> Result<Self> {
         let mut tensors = Self::empty(path.to_owned());
         tensors.add(path, map(path).map_err(|e| if_missing(e, "is its path right?"))?)?;
         Ok(tensors)
     }
 
+    #[cfg(feature = "files")]
     fn open_sharded(index: &Path) -> Result<Self> {
         let value = file::read_json(index).map_err(|e| if_missing(e, "is its path right?"))?;
         let listed = value.get("weight_map").and_then(serde_json::Value::as_object).ok_or_else(|| {
@@ -271,6 +279,7 @@ impl Tensors {
     }
 }
 
+#[cfg(feature = "files")]
 fn no_weights(folder: &Path) -> String {
     let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
     match others.iter().find(|name| is_there(&folder.join(name))) {
@@ -282,6 +291,7 @@ fn no_weights(folder: &Path) -> String {
     }
 }
 
+#[cfg(feature = "files")]
 pub(super) fn map(path: &Path) -> Result<OneFile> {
     let (handle, length) = file::open(path)?;
     if length == 0 {
@@ -454,9 +464,23 @@ impl<'a> NamedTensor<'a> {
 /// # Errors
 /// [`Error::Input`] if a tensor's bytes do not fit its type or a name occurs twice; [`Error::File`] if the file cannot be
 /// written, which leaves an older file of that name as it was.
+#[cfg(feature = "files")]
 pub fn write(path: impl AsRef<Path>, tensors: &[NamedTensor<'_>]) -> Result<()> {
     let layout = Layout::new(tensors)?;
     file::write_atomic_with(path.as_ref(), |w| layout.write_to(w))
+}
+
+/// A safetensors file in memory, in the form that Hugging Face's libraries write.
+///
+/// # Errors
+/// [`Error::Input`] if a tensor's bytes do not fit its type or a name occurs twice; and what getting the bytes of
+/// a tensor met.
+pub fn to_bytes(tensors: &[NamedTensor<'_>]) -> Result<Vec<u8>> {
+    let layout = Layout::new(tensors)?;
+    let mut bytes = Vec::new();
+    let written = layout.write_to(&mut bytes);
+    written.map_err(|e| e.downcast::<Error>().unwrap_or_else(|e| Error::input("tensors", e.to_string())))?;
+    Ok(bytes)
 }
 
 /// A safetensors file about to be written.

@@ -3,7 +3,9 @@
 //! There is one representation, the `tokenizer.json` of Hugging Face's library, so whatever is trained here loads there:
 //! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
 
+#[cfg(feature = "files")]
 use super::file;
+#[cfg(feature = "files")]
 use super::folder::{TOKENIZER, if_missing};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
@@ -82,6 +84,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is damaged.
+    #[cfg(feature = "files")]
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
@@ -223,6 +226,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be written.
+    #[cfg(feature = "files")]
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         file::write_atomic(path, self.inner.json.as_bytes())
     }

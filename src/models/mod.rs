@@ -22,7 +22,9 @@ pub use mor::{Mor, Routing, Sharing};
 pub use routing::{TokenRoutes, token_routes};
 pub use stack::file_tensors;
 pub use trained::{BlockFrom, recur};
-pub use weights::{decoder_of, load, load_weights, named_tensors, save, stored_config};
+#[cfg(feature = "files")]
+pub use weights::save;
+pub use weights::{decoder_of, load, load_weights, named_tensors, stored_config};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

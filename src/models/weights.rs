@@ -6,12 +6,15 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
-use crate::io::{Config, Contents, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
+#[cfg(feature = "files")]
+use crate::io::{Config, Contents};
+use crate::io::{FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
 use crate::shape::TensorType;
 use serde_json::Value;
 use std::collections::HashSet;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The decoder of a Hugging Face folder or a GGUF file. Matrices are stored as `storage`; without one, each as it is in the
@@ -199,6 +202,7 @@ pub fn stored_config(model: &dyn Decoder) -> Value {
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be written; [`Error::DeviceLost`].
+#[cfg(feature = "files")]
 pub fn save(
     model: &dyn Decoder,
     weights: &Weights,

@@ -6,7 +6,7 @@ use crate::gpu::Timestamps;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
+use web_time::Instant;
 
 impl Program {
     /// Runs once and times every launch: as [`Program::profile_median`] of one run.

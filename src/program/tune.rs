@@ -6,7 +6,7 @@ use crate::gpu::{Choices, Gpu};
 use crate::graph::{Graph, Kind, Node};
 use crate::kernel::Question;
 use std::collections::HashMap;
-use std::time::Instant;
+use web_time::Instant;
 
 /// What a variant must save to be taken instead of the default: less may be chance.
 const WORTH: f64 = 0.93;

@@ -3,7 +3,8 @@
 use super::Quirks;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use web_time::Instant;
 
 /// How long a wait stays awake before it sleeps: a core that fell asleep takes longer to wake than a small launch to run, and there are
 /// two such waits inside the driver for each of a step's launches.

@@ -1,5 +1,6 @@
 //! Training: the step as one recording, data, schedules, and a loop that can be stopped and resumed.
 
+#[cfg(feature = "files")]
 mod checkpoint;
 pub mod data;
 mod language;

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use web_time::Instant;
 
 /// Steps in a row whose gradients may be non-finite before the run ends, without loss scaling.
 const PATIENCE: u64 = 10;

@@ -9,7 +9,9 @@ mod vocabulary;
 
 use super::config::Config;
 use super::folder::ModelFolder;
-use super::safetensors::{self, OneFile, Tensors};
+#[cfg(feature = "files")]
+use super::safetensors;
+use super::safetensors::{OneFile, Tensors};
 use crate::error::{Error, Result};
 use metadata::Metadata;
 use reader::Header;
@@ -19,6 +21,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read; [`Error::Format`] that says what is damaged or not supported, and what to do.
+#[cfg(feature = "files")]
 pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
     let path = path.as_ref();
     from_content(path, safetensors::map(path)?)
@@ -27,7 +30,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
 /// A file that is in memory; `label` stands for its path in messages.
 ///
 /// # Errors
-/// As [`open`].
+/// [`Error::Format`] that says what is damaged or not supported, and what to do.
 pub fn from_bytes(label: impl AsRef<Path>, bytes: Vec<u8>) -> Result<ModelFolder> {
     from_content(label.as_ref(), OneFile::Owned(bytes))
 }
