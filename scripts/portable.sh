@@ -58,7 +58,13 @@ check() {
   local target=$1
   shift
   say "$target: cargo check $*"
-  cargo check --quiet --locked "${std[@]}" --target "$target" "$@"
+  local log=$CARGO_TARGET_DIR/check.log
+  cargo check --quiet --locked "${std[@]}" --target "$target" "$@" 2>"$log" || { cat "$log" >&2; return 1; }
+  if grep -q '^warning' "$log"; then
+    cat "$log" >&2
+    say "$target: no warning is let pass"
+    return 1
+  fi
 }
 
 # The C parts of dependencies are not for checking: no compiler for the target is needed.

@@ -11,8 +11,11 @@
 
 use super::Gpu;
 use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::Arc;
+#[cfg(not(target_arch = "wasm32"))]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// What a device reported on its own account.
 #[derive(Debug, Default)]

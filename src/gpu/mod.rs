@@ -58,6 +58,7 @@ struct Inner {
     pool: Pool,
     /// As many as threads have written at once.
     rings: Mutex<Vec<Ring>>,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser calls back by itself"))]
     watcher: OnceLock<Watcher>,
     buffers_created: AtomicU64,
     submissions: AtomicU64,
