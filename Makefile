@@ -8,13 +8,15 @@ NOVEL ?= data/pride_and_prejudice.txt
 # Going on, if a demo was interrupted.
 DEMO ?= --steps 380 --minutes 5 --resume
 
-.PHONY: demo test check bench setup help
+.PHONY: demo test test-full portable check bench setup help
 
 help:
-	@echo 'make demo    train a small GPT on a novel and let it write (into $(OUT))'
-	@echo 'make test    all tests, on every adapter of this machine'
-	@echo 'make check   format and lints'
-	@echo 'make bench   benchmarks'
+	@echo 'make demo        train a small GPT on a novel and let it write (into $(OUT))'
+	@echo 'make test        checks and tests, on every adapter of this machine (a choice of the conformance suite: docs/testing.md)'
+	@echo 'make test-full   all of them, on a newer Mesa as well, and make portable'
+	@echo 'make portable    does it compile for Windows, macOS, Android, browsers, and with the oldest Rust that is promised?'
+	@echo 'make check       format and lints'
+	@echo 'make bench       benchmarks'
 
 setup:
 	@scripts/setup.sh
@@ -25,6 +27,12 @@ demo: setup
 
 test:
 	@.ci/run
+
+test-full:
+	@.ci/run --full
+
+portable:
+	@scripts/portable.sh
 
 check:
 	$(CARGO) fmt --all --check

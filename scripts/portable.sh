@@ -23,7 +23,8 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(windows macos android browser rust)
 
 # In a folder of its own: checks for other targets share nothing with what is built for this one.
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/portable
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/portable")
+export CARGO_TARGET_DIR
 unchecked=()
 
 # Whether rustup did something, in a bounded time: machines without its servers must not wait for long.
@@ -67,10 +68,20 @@ check() {
   fi
 }
 
-# The C parts of dependencies are not for checking: no compiler for the target is needed.
+# The C parts of dependencies are not for checking, so that no compiler for the target is needed: libraries of nothing stand for them.
 without_c() {
-  local name=${1//-/_}
-  export "CC_$name=true" "CXX_$name=true" "AR_$name=true"
+  local name=${1//-/_} nothing=$CARGO_TARGET_DIR/no-c
+  cat >"$nothing" <<'NOTHING'
+#!/bin/sh
+for argument; do
+  case $argument in
+    -out:*) : >"${argument#-out:}" ;;
+    *.a | *.lib) : >"$argument" ;;
+  esac
+done
+NOTHING
+  chmod +x "$nothing"
+  export "CC_$name=true" "CXX_$name=true" "AR_$name=$nothing"
 }
 
 platform() {

@@ -2,6 +2,16 @@
 //!
 //! A model is a [`Graph`] of symbolic ops. The graph is differentiated, planned and recorded once, and
 //! every step then only encodes and submits what was prepared, on any vendor's GPU.
+//!
+//! # Features
+//! All but the last are on by default.
+//!
+//! * `cli`: the `wgformer` command.
+//! * `files`: opening and saving model folders, GGUF files, checkpoints. Without it models come from bytes and go to bytes.
+//! * `tokenizers`: texts. Without it models are given token ids, and give them.
+//! * `software-drivers`: speed on drivers that compute on the CPU.
+//! * `webgpu`: WebGPU in a browser (`wasm32-unknown-unknown`), with all others off. A browser cannot be waited for, so that functions
+//!   that wait are not there or give an error; the async ones are.
 #![warn(missing_docs)]
 // They panic where nothing can be written; the command has `say`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]

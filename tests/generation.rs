@@ -5,7 +5,7 @@ mod common;
 mod small;
 
 use futures::StreamExt;
-use libtest_mimic::{Arguments, Failed};
+use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use small::{decoder, gpt2, llama, mor, token, upload, weights_of};
 use std::ops::ControlFlow;
@@ -30,7 +30,7 @@ fn main() {
         ];
         trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn generator(gpu: &Gpu, config: &Value, batch: usize, max_tokens: usize) -> Result<(Generator, Values)> {

@@ -4,7 +4,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed};
+use libtest_mimic::Failed;
 use std::path::PathBuf;
 use wgformer::Gpu;
 use wgformer::check::check_golden;
@@ -28,7 +28,7 @@ fn main() {
             trials.push(turn.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {

@@ -2,11 +2,17 @@
 //!
 //! Run some of it with `cargo test --test gpu -- NAME`. Without an adapter the run fails: a skipped suite is no pass. Where
 //! certain adapters must be among them, `REQUIRE_ADAPTERS=vulkan:llvmpipe,gl` (backend, or backend and part of the name) says so.
+//! Without a name a choice runs that has every kernel on every adapter and in every mode; with `WGFORMER_TESTS=full` all run.
+
+#[path = "common/choice.rs"]
+mod choice;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::check::{Case, Comparison, cases};
 use wgformer::gpu::{Caps, GpuOptions};
+use wgformer::kernel::Constant;
 use wgformer::software::{Options, Textures};
 use wgformer::{Gpu, Result};
 
@@ -25,6 +31,7 @@ fn main() {
         let name = format!("[f64] finite differences: {}", case.name);
         trials.push(Trial::test(name, move || verdict(case.check_gradients(12))));
     }
+    let mut opened = HashMap::new();
     for adapter in Gpu::adapters() {
         let info = adapter.get_info();
         let gpu = match Gpu::open(&adapter) {
@@ -45,9 +52,11 @@ fn main() {
         // OpenGL gives up when several threads want it for long.
         let turn = Arc::new(Mutex::new(()));
         for (gpu, how) in devices {
+            let device = format!("{:?} {}{how}", info.backend, info.name);
+            opened.insert(device.clone(), gpu.caps().clone());
             for case in cases.iter().cloned() {
                 let (gpu, turn) = (gpu.clone(), turn.clone());
-                let name = format!("[{:?} {}{how}] {}", info.backend, info.name, case.name);
+                let name = format!("[{device}] {}", case.name);
                 trials.push(Trial::test(name, move || {
                     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
                     verdict(case.run(&gpu))
@@ -55,7 +64,23 @@ fn main() {
             }
         }
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    let by_title: HashMap<&str, &Case> = cases.iter().map(|case| (case.name.as_str(), case.as_ref())).collect();
+    choice::run(&arguments, trials, |device, title| match (opened.get(device), by_title.get(title)) {
+        (Some(caps), Some(case)) => kernels(case, caps),
+        _ => Vec::new(),
+    });
+}
+
+/// The kernels that a case launches on a device, by name, shared texts and what is switched on and off in them.
+fn kernels(case: &Case, caps: &Caps) -> Vec<String> {
+    let recording = case.recording(caps);
+    let launched = recording.iter().flat_map(|recording| &recording.dispatches).map(|dispatch| {
+        let switches = dispatch.constants.iter().filter(|(_, value)| matches!(value, Constant::Bool(_)));
+        let switches = switches.map(|(name, value)| format!(" {name}={value}"));
+        let snippets = dispatch.snippets.iter().map(|snippet| format!(" {}", snippet.name));
+        std::iter::once(dispatch.kernel.name.to_owned()).chain(snippets).chain(switches).collect()
+    });
+    launched.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 /// How else than by default tensors may be read on an adapter: where others are copied into textures, small ones are read from

@@ -5,6 +5,7 @@ mod common;
 #[path = "common/models.rs"]
 mod small;
 
+use common::choice;
 use libtest_mimic::{Arguments, Failed};
 use serde_json::{Value, json};
 use small::{decoder, gpt2, llama, merged, mor, token, upload, weights_of};
@@ -39,7 +40,13 @@ fn main() {
         ];
         trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    choice::run(&Arguments::from_args(), trials, |_, title| vec![part_of_the_choice(title).to_owned()]);
+}
+
+/// The family of a whole model: its kernels run everywhere in other tests, so that only families must. Other tests must themselves.
+fn part_of_the_choice(title: &str) -> &str {
+    let family = title.strip_prefix("whole model: ").and_then(|name| name.split([' ', ',']).next());
+    family.unwrap_or(title)
 }
 
 /// A model with sizes that no kernel likes.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::io::{Config, ModelFolder};
@@ -28,7 +28,7 @@ fn main() {
             trials.push(turn.trial(format!("[{name}] {title}"), case));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn mixtral(more: Value) -> Value {

@@ -5,7 +5,7 @@ mod common;
 #[path = "common/models.rs"]
 mod small;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use small::{decoder, merged, upload, weights_of};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn main() {
         trials.push(turn.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
         trials.push(turn.trial(format!("[{name}] recursions start from a trained Llama"), from_trained));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn mor(more: Value) -> Value {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::graph::{Array, Values};
@@ -33,7 +33,7 @@ fn main() {
         trials.push(turn.trial(format!("[{name}] a report with routers is one read-back of one step"), no_more_work));
         trials.push(turn.trial(format!("[{name}] both halves of a step report what the whole does"), halves));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn llama(more: Value) -> Value {

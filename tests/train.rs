@@ -2,7 +2,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed};
+use libtest_mimic::Failed;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use wgformer::graph::{Array, Values};
@@ -41,7 +41,7 @@ fn main() {
             trials.push(turn.trial(format!("[{adapter}] {name}"), check));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 const INPUTS: usize = 7;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::io::{Checkpoints, Config};
@@ -31,7 +31,7 @@ fn main() {
         ];
         trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn gpt2(layers: usize) -> Value {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use libtest_mimic::{Arguments, Failed};
+use libtest_mimic::Failed;
 use std::time::{Duration, Instant};
 use wgformer::gpu::{Choices, Tuning};
 use wgformer::io::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
@@ -25,7 +25,7 @@ fn main() {
             trials.push(turn.trial(format!("[{adapter}] {name}"), check));
         }
     }
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    common::run(trials);
 }
 
 fn ensure(holds: bool, what: impl Into<String>) -> Result<(), Failed> {

@@ -1,6 +1,8 @@
 //! What the tests on adapters share.
 
-use libtest_mimic::{Failed, Trial};
+pub(crate) mod choice;
+
+use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::Gpu;
 
@@ -14,6 +16,12 @@ impl Turn {
         let turn = self.0.clone();
         Trial::test(name, move || test(&turn.lock().unwrap_or_else(PoisonError::into_inner)))
     }
+}
+
+/// Runs the tests, each on every adapter and in every mode of [`choice`], and exits.
+#[allow(dead_code, reason = "each of the tests uses a part")]
+pub(crate) fn run(trials: Vec<Trial>) -> ! {
+    choice::run(&Arguments::from_args(), trials, |_, title| vec![title.into()])
 }
 
 /// All adapters, opened, by name. That there are none, or that one does not open, is a failed test.

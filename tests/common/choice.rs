@@ -1,0 +1,91 @@
+//! Which tests of devices run: all with `WGFORMER_TESTS=full` or where names are given on the command line, else a choice.
+//!
+//! A test of a device is named `[ADAPTER] TITLE`, or `[ADAPTER, MODE] TITLE` where the device is opened otherwise than by default.
+//! Each title runs on one device at least. What it covers there (names that the caller gives, of kernels) is covered on each adapter,
+//! and in each mode, by one title at least; and so is every pair of adapter and mode. Among those that could cover it, it is the one
+//! with the least fingerprint of title and device, so that the choice is the same on every run, and a new test takes only what it covers.
+//! What is left out counts as ignored.
+#![allow(dead_code, reason = "each of the tests uses a part")]
+
+use libtest_mimic::{Arguments, Trial};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The environment variable that asks for all tests.
+const ALL: &str = "WGFORMER_TESTS";
+
+/// Runs the tests, and exits.
+pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String>) -> ! {
+    let all = std::env::var(ALL).is_ok_and(|wanted| wanted == "full");
+    let by_name = arguments.filter.is_some() || arguments.ignored || arguments.include_ignored || arguments.list;
+    let trials = if all || by_name { trials } else { reduced(trials, covers) };
+    libtest_mimic::run(arguments, trials).exit();
+}
+
+/// The tests, those ignored that are not chosen.
+fn reduced(trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String>) -> Vec<Trial> {
+    let names: Vec<&str> = trials.iter().map(Trial::name).collect();
+    let seen = RefCell::new(BTreeSet::new());
+    let chosen = chosen(&names, |device, title| {
+        let covered = covers(device, title);
+        seen.borrow_mut().extend(covered.iter().cloned());
+        covered
+    });
+    let devices = names.iter().filter(|name| device_of(name).is_some()).count();
+    let (count, variants) = (chosen.len() + devices - names.len(), seen.into_inner().len());
+    println!(
+        "{count} of {devices} tests of devices are chosen, for {variants} kernels and variants; {ALL}=full runs all"
+    );
+    let chosen: BTreeSet<String> = chosen.into_iter().map(str::to_owned).collect();
+    trials
+        .into_iter()
+        .map(|trial| {
+            let there = chosen.contains(trial.name());
+            trial.with_ignored_flag(!there)
+        })
+        .collect()
+}
+
+/// Device and title of a test.
+fn device_of(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix('[')?.split_once("] ").filter(|(device, _)| *device != "f64")
+}
+
+/// The names of the tests that run, among them all that are of no device.
+pub(crate) fn chosen<'a>(names: &[&'a str], covers: impl Fn(&str, &str) -> Vec<String>) -> BTreeSet<&'a str> {
+    let devices: BTreeSet<&str> = names.iter().filter_map(|name| Some(device_of(name)?.0)).collect();
+    let adapter = |device: &'a str| {
+        let whole = |other: &&&str| device.strip_prefix(**other).is_some_and(|mode| mode.starts_with(", "));
+        devices.iter().find(whole).map_or((device, ""), |adapter| (*adapter, &device[adapter.len()..]))
+    };
+    let mut least: BTreeMap<Vec<String>, (u64, &str)> = BTreeMap::new();
+    let mut chosen = BTreeSet::new();
+    for name in names {
+        let Some((device, title)) = device_of(name) else {
+            chosen.insert(*name);
+            continue;
+        };
+        let (adapter, mode) = adapter(device);
+        let (adapter, mode) = (format!("adapter {adapter}"), format!("mode {mode}"));
+        let mut purposes = vec![vec![format!("title {title}")], vec![adapter.clone(), mode.clone()]];
+        for covered in covers(device, title) {
+            purposes.push(vec![covered.clone(), adapter.clone()]);
+            purposes.push(vec![covered, mode.clone()]);
+        }
+        let print = fingerprint(name);
+        for purpose in purposes {
+            let best = least.entry(purpose).or_insert((print, name));
+            *best = (print, *name).min(*best);
+        }
+    }
+    chosen.extend(least.into_values().map(|(_, name)| name));
+    chosen
+}
+
+/// FNV-1a, with its high bits brought down.
+fn fingerprint(text: &str) -> u64 {
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
