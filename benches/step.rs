@@ -63,7 +63,7 @@ fn benches(c: &mut Criterion) {
     for (how, options) in [("from buffers", buffers), ("as the adapter does it", GpuOptions::default())] {
         let gpu = Gpu::choose_with(None, &options).expect("an adapter");
         let program = program(&gpu).expect("the program");
-        let dispatches = program.recording().dispatches.len();
+        let dispatches = program.recording().dispatches().len();
         let stages = Staging::new(program.recording()).stages;
         let copies = stages.iter().flatten().filter(|stage| stage.copy).count();
         let name = format!("GPT training step {how}, {dispatches} dispatches, {copies} copies, {}", gpu.info().name);

@@ -60,13 +60,13 @@ fn windows_fit_and_are_aligned() {
     let caps = small(&Caps::baseline());
     for product in products() {
         let recording = Recording::new(&product.graph, &caps).unwrap();
-        assert!(recording.dispatches.len() > 1, "{} was not cut", product.name);
-        for binding in recording.dispatches.iter().flat_map(|d| &d.bindings) {
+        assert!(recording.dispatches().len() > 1, "{} was not cut", product.name);
+        for binding in recording.dispatches().iter().flat_map(|d| &d.bindings) {
             let view = &binding.view;
             assert!(view.bytes() <= caps.max_binding_bytes, "{}: {} bytes", product.name, view.bytes());
             let start = view.dtype.bytes(view.start);
             assert_eq!(start % caps.offset_alignment, 0, "{}: a window starts at byte {start}", product.name);
-            let whole = recording.slots[view.slot].ty.bytes();
+            let whole = recording.slots()[view.slot].ty.bytes();
             assert!(start + view.bytes() <= whole, "{}: a window ends past its tensor", product.name);
         }
     }

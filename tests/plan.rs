@@ -35,7 +35,7 @@ fn recordings() -> impl Strategy<Value = Recording> {
             }
             let last = slots.len() - 1;
             let outputs = vec![("out".into(), binding(last, &slots, Access::Read).view)];
-            Recording { slots, dispatches, outputs }
+            Recording::from_parts(slots, dispatches, outputs)
         },
     )
 }
@@ -43,18 +43,20 @@ fn recordings() -> impl Strategy<Value = Recording> {
 /// First and last dispatch that touches a slot; the output lives on.
 fn span(recording: &Recording, slot: usize) -> Option<(usize, usize)> {
     let touches = |d: &Dispatch| d.bindings.iter().any(|b| b.view.slot == slot);
-    let first = recording.dispatches.iter().position(touches)?;
-    let last = recording.dispatches.iter().rposition(touches)?;
-    let is_output = recording.outputs.iter().any(|(_, v)| v.slot == slot);
-    Some((first, if is_output { recording.dispatches.len() } else { last }))
+    let first = recording.dispatches().iter().position(touches)?;
+    let last = recording.dispatches().iter().rposition(touches)?;
+    let is_output = recording.outputs().iter().any(|(_, v)| v.slot == slot);
+    Some((first, if is_output { recording.dispatches().len() } else { last }))
 }
 
 proptest! {
     #[test]
-    fn what_is_read_through_textures_may_lie_in_the_arena_that_is_written(mut recording in recordings(), shared: bool) {
-        for binding in recording.dispatches.iter_mut().flat_map(|d| &mut d.bindings).filter(|b| b.access == Access::Read) {
+    fn what_is_read_through_textures_may_lie_in_the_arena_that_is_written(recording in recordings(), shared: bool) {
+        let mut dispatches = recording.dispatches().to_vec();
+        for binding in dispatches.iter_mut().flat_map(|d| &mut d.bindings).filter(|b| b.access == Access::Read) {
             binding.access = Access::Texture { storage: true, shared };
         }
+        let recording = Recording::from_parts(recording.slots().to_vec(), dispatches, recording.outputs().to_vec());
         let quirks = Quirks { max_texture_bytes: 1 << 20, ..Quirks::default() };
         let caps = Caps { quirks, ..Caps::baseline() };
         let plan = Plan::new(&recording, &caps).unwrap();
@@ -64,12 +66,12 @@ proptest! {
     #[test]
     fn what_lives_together_does_not_overlap(recording in recordings()) {
         let plan = Plan::new(&recording, &Caps::baseline()).unwrap();
-        for a in 0..recording.slots.len() {
+        for a in 0..recording.slots().len() {
             for b in 0..a {
                 let (Some(x), Some(y)) = (plan.places[a], plan.places[b]) else { continue };
                 let (Some(s), Some(t)) = (span(&recording, a), span(&recording, b)) else { continue };
                 let together = s.0 <= t.1 && t.0 <= s.1;
-                let (size_a, size_b) = (recording.slots[a].ty.bytes(), recording.slots[b].ty.bytes());
+                let (size_a, size_b) = (recording.slots()[a].ty.bytes(), recording.slots()[b].ty.bytes());
                 let apart = x.offset + size_a <= y.offset || y.offset + size_b <= x.offset;
                 prop_assert!(!together || x.arena != y.arena || apart, "slots {a} and {b} overlap");
             }
@@ -79,7 +81,7 @@ proptest! {
     #[test]
     fn no_dispatch_reads_the_arena_it_writes(recording in recordings()) {
         let plan = Plan::new(&recording, &Caps::baseline()).unwrap();
-        for dispatch in &recording.dispatches {
+        for dispatch in recording.dispatches() {
             let arena = |b: &Binding| plan.places[b.view.slot].map(|p| p.arena);
             let (reads, writes): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access == Access::Read);
             prop_assert!(reads.iter().all(|r| writes.iter().all(|w| arena(r) != arena(w))));
@@ -93,7 +95,7 @@ proptest! {
         for (slot, place) in plan.places.iter().enumerate() {
             if let Some(place) = place {
                 prop_assert_eq!(place.offset % 256, 0);
-                prop_assert!(place.offset + recording.slots[slot].ty.bytes() <= plan.arenas[place.arena]);
+                prop_assert!(place.offset + recording.slots()[slot].ty.bytes() <= plan.arenas[place.arena]);
             }
         }
     }
@@ -130,7 +132,7 @@ fn a_tensor_larger_than_a_binding_is_refused_with_its_size() {
     let slots = vec![temporary(40 << 20)];
     let mut dispatch = Dispatch::new(&KERNEL);
     dispatch.bindings = vec![binding(0, &slots, Access::Write)];
-    let recording = Recording { slots, dispatches: vec![dispatch], outputs: Vec::new() };
+    let recording = Recording::from_parts(slots, vec![dispatch], Vec::new());
     let error = Plan::new(&recording, &Caps::baseline()).unwrap_err();
     assert!(matches!(error, Error::OutOfMemory { .. }));
     let text = error.to_string();
@@ -142,7 +144,7 @@ fn reading_and_writing_one_tensor_is_refused() {
     let slots = vec![temporary(64)];
     let mut dispatch = Dispatch::new(&KERNEL);
     dispatch.bindings = vec![binding(0, &slots, Access::Read), binding(0, &slots, Access::Write)];
-    let recording = Recording { slots, dispatches: vec![dispatch], outputs: Vec::new() };
+    let recording = Recording::from_parts(slots, vec![dispatch], Vec::new());
     let error = Plan::new(&recording, &Caps::baseline()).unwrap_err();
     assert!(error.to_string().contains("twice"), "{error}");
 }

@@ -65,13 +65,13 @@ fn products_take_up_the_adds_behind_them() {
     let y = ops::add(&mut g, x, y).unwrap();
     g.output("y", y).unwrap();
     let recording = Recording::new(&g, &Caps::baseline()).unwrap();
-    assert_eq!(recording.dispatches.len(), 1, "{recording}");
+    assert_eq!(recording.dispatches().len(), 1, "{recording}");
     // Where the product itself is asked for, it stays.
     let z = ops::matmul(&mut g, x, w).unwrap();
     let sum = ops::add(&mut g, z, x).unwrap();
     g.output("z", z).unwrap();
     g.output("sum", sum).unwrap();
-    assert_eq!(Recording::new(&g, &Caps::baseline()).unwrap().dispatches.len(), 3);
+    assert_eq!(Recording::new(&g, &Caps::baseline()).unwrap().dispatches().len(), 3);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn copied(g: &Graph) -> Vec<bool> {
         ..Caps::baseline()
     };
     let recording = Recording::new(g, &caps).unwrap();
-    let access = recording.dispatches[0].bindings.iter().map(|b| b.access);
+    let access = recording.dispatches()[0].bindings.iter().map(|b| b.access);
     let copied = access.filter_map(|access| match access {
         Access::Texture { shared, .. } => Some(!shared),
         _ => None,

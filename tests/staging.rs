@@ -46,12 +46,12 @@ fn recording((slots, dispatches): Parts) -> Recording {
         dispatch
     });
     let dispatches = dispatches.collect();
-    Recording { slots, dispatches, outputs: Vec::new() }
+    Recording::from_parts(slots, dispatches, Vec::new())
 }
 
 /// Whether a write of one slot may change what is in another: itself, and weights and states, which may be parts of one another.
 fn may_change(recording: &Recording, written: usize, slot: usize) -> bool {
-    let stored = |slot: usize| matches!(recording.slots[slot].source, Source::Parameter(_) | Source::State(_));
+    let stored = |slot: usize| matches!(recording.slots()[slot].source, Source::Parameter(_) | Source::State(_));
     written == slot || (stored(written) && stored(slot))
 }
 
@@ -61,10 +61,10 @@ proptest! {
     fn kernels_find_the_tensors_of_the_moment_in_textures(parts in parts()) {
         let recording = recording(parts);
         let staging = Staging::new(&recording);
-        prop_assert_eq!(staging.stages.len(), recording.dispatches.len());
-        let mut versions = vec![0; recording.slots.len()];
+        prop_assert_eq!(staging.stages.len(), recording.dispatches().len());
+        let mut versions = vec![0; recording.slots().len()];
         let mut held = vec![None; staging.textures.len()];
-        for (dispatch, stages) in recording.dispatches.iter().zip(&staging.stages) {
+        for (dispatch, stages) in recording.dispatches().iter().zip(&staging.stages) {
             let through = dispatch.bindings.iter().filter(|b| matches!(b.access, Access::Texture { .. })).count();
             prop_assert_eq!(stages.len(), through);
             let now = |stage: &wgformer::software::Stage, versions: &[usize]| {

@@ -520,7 +520,7 @@ fn recomputation_gives_the_same_bits(gpu: &Gpu) -> Result<(), Failed> {
     let again = StepOptions { recompute: true, ..options() };
     let mut again = trainer(gpu, &objective, again, RunOptions::default())?;
     let twice = |trainer: &Trainer| -> Vec<&str> {
-        let dispatches = trainer.program().recording().dispatches.iter();
+        let dispatches = trainer.program().recording().dispatches().iter();
         dispatches.filter(|d| d.label.contains("again.")).map(|d| d.kernel.name).collect()
     };
     // Activations are made again in any case, from what went into them.

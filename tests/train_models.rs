@@ -88,7 +88,7 @@ fn recomputed_blocks_give_the_same_bits(gpu: &Gpu) -> Result<(), Failed> {
     let run = |recompute: bool| -> Result<_> {
         let mut trainer = trainer(gpu, &objective, StepOptions { recompute, ..StepOptions::default() })?;
         let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 3)?;
-        let dispatches = trainer.program().recording().dispatches.len();
+        let dispatches = trainer.program().recording().dispatches().len();
         Ok((losses, trainer.weights().download("flat.parameters")?, dispatches))
     };
     let (plain, again) = (run(false)?, run(true)?);

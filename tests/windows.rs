@@ -14,7 +14,7 @@ fn run_within(case: &Case, bytes: u64) -> Result<()> {
         let gpu = Gpu::open(&adapter)?;
         for class in [AdapterClass::Cpu, AdapterClass::Gpu] {
             let caps = Caps { max_binding_bytes: bytes, class, subgroup: None, ..gpu.caps().clone() };
-            for dispatch in case.recording(&caps)?.dispatches {
+            for dispatch in case.recording(&caps)?.dispatches() {
                 for binding in &dispatch.bindings {
                     assert!(binding.view.bytes() <= bytes, "{} binds {}", dispatch.kernel.name, binding.view.bytes());
                 }

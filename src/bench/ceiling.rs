@@ -2,13 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static MULTIPLY_ADD: Kernel = Kernel::new("bench_multiply_add", include_str!("../../shaders/bench_multiply_add.wgsl"));
-static LINES: Kernel =
-    Kernel::new("bench_multiply_add_lines", include_str!("../../shaders/bench_multiply_add_lines.wgsl"));
-static COPY: Kernel = Kernel::new("bench_copy", include_str!("../../shaders/bench_copy.wgsl"));
+static MULTIPLY_ADD: Kernel = kernel!("bench_multiply_add");
+static LINES: Kernel = kernel!("bench_multiply_add_lines");
+static COPY: Kernel = kernel!("bench_copy");
 
 /// What every step of [`MultiplyAdd`] multiplies with: errors shrink, and no compiler knows it.
 const FACTOR: f32 = 0.875;

@@ -66,7 +66,7 @@ impl Prepared {
     fn new(gpu: &Gpu, watch: &Stopwatch, op: impl Op, elements: usize, work: f64) -> Result<Self> {
         let mut g = Graph::new();
         let x = g.parameter("x", [elements], DType::F32)?;
-        let out = g.apply1(op, &[x])?;
+        let out = g.put1(op, &[x])?;
         g.output("out", out)?;
         let program = Program::new(gpu, &g, &Weights::new(gpu))?;
         let repeats = watch.warm_up(&program)?;

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
-    /// By shader text and by what its bindings are.
-    known: Mutex<HashMap<(String, Vec<Bound>), wgpu::ComputePipeline>>,
+    /// By shader text, by what its bindings are, and by whether it is checked.
+    known: Mutex<HashMap<(String, Vec<Bound>, bool), wgpu::ComputePipeline>>,
     layouts: Mutex<HashMap<Vec<Slot>, wgpu::PipelineLayout>>,
     /// The driver's own, which outlives the process if its data is kept.
     cache: Mutex<Option<wgpu::PipelineCache>>,
@@ -70,14 +70,22 @@ pub(crate) struct Refused {
 }
 
 impl Gpu {
-    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then these.
-    pub(crate) fn pipeline(&self, entry: &str, text: &str, bound: &[Bound]) -> Result<wgpu::ComputePipeline, Refused> {
-        let key = (text.to_owned(), bound.to_vec());
+    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then these. Without wgpu's checks if the text is trusted
+    /// and the device was not opened to check everything.
+    pub(crate) fn pipeline(
+        &self,
+        entry: &str,
+        text: &str,
+        bound: &[Bound],
+        trusted: bool,
+    ) -> Result<wgpu::ComputePipeline, Refused> {
+        let checked = !trusted || self.checked();
+        let key = (text.to_owned(), bound.to_vec(), checked);
         let mut known = self.inner.pipelines.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = known.get(&key) {
             return Ok(pipeline.clone());
         }
-        let pipeline = self.compile(entry, text, bound)?;
+        let pipeline = self.compile(entry, text, bound, checked)?;
         known.insert(key, pipeline.clone());
         Ok(pipeline)
     }
@@ -146,16 +154,22 @@ impl Gpu {
         })
     }
 
-    fn compile(&self, entry: &str, text: &str, bound: &[Bound]) -> Result<wgpu::ComputePipeline, Refused> {
+    fn compile(
+        &self,
+        entry: &str,
+        text: &str,
+        bound: &[Bound],
+        checked: bool,
+    ) -> Result<wgpu::ComputePipeline, Refused> {
         let device = self.device();
         let source = wgpu::ShaderSource::Wgsl(text.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry), source };
         #[allow(unsafe_code, reason = "unchecked modules are much faster, and wgpu calls them unsafe")]
         let (module, error) = self.caught(|| {
-            if self.checked() {
+            if checked {
                 device.create_shader_module(descriptor)
             } else {
-                // SAFETY: the kernels guard every index themselves; the conformance suite runs them with checks as well.
+                // SAFETY: the text's authors have answered for it (`Kernel::trusted`, `kernel!`).
                 unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
             }
         });
@@ -175,7 +189,7 @@ impl Gpu {
                 module: &module,
                 entry_point: Some(entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
-                    zero_initialize_workgroup_memory: false,
+                    zero_initialize_workgroup_memory: checked,
                     ..Default::default()
                 },
                 cache: cache.as_ref(),

@@ -2,10 +2,10 @@
 
 use super::{Array, Gradient, Op, Tensor};
 use crate::error::{Error, Result};
-use crate::kernel::{Dispatch, Kernel, Launch, View, elements, width};
+use crate::kernel::{Dispatch, Kernel, Launch, View, elements, kernel, width};
 use crate::shape::TensorType;
 
-static ADD: Kernel = Kernel::new("add", include_str!("../../shaders/add.wgsl"));
+static ADD: Kernel = kernel!("add");
 
 /// `out = a + b`, element by element, for tensors of one shape.
 ///

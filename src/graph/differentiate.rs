@@ -76,6 +76,10 @@ impl Graph {
             }
             for ((input, gradient), needed) in inputs.iter().zip(found).zip(&needed) {
                 if let (Some(gradient), true) = (gradient, needed) {
+                    self.check_handle(gradient)?;
+                    if self.dtype(gradient) != DType::F32 {
+                        return Err(Error::shape(op.name(), format!("its gradient is {}, not f32", self.ty(gradient))));
+                    }
                     if self.shape(gradient) != self.shape(*input) {
                         let what = format!(
                             "its gradient has shape {}, the input {}",
@@ -115,7 +119,7 @@ impl Graph {
         let slot = grads[tensor.node as usize][tensor.output as usize];
         let sum = match slot {
             None => gradient,
-            Some(before) => self.apply1(Add, &[before, gradient])?,
+            Some(before) => self.put1(Add, &[before, gradient])?,
         };
         grads[tensor.node as usize][tensor.output as usize] = Some(sum);
         Ok(())

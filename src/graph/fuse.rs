@@ -1,6 +1,7 @@
 //! Fusion: an op that another one's kernel can do while it stores its result is done there.
 
-use super::{Alias, Graph, Kind, Op, Tensor};
+use super::{Alias, Graph, Kind, Op, Tensor, aliases};
+use crate::shape::TensorType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,9 +19,13 @@ impl Graph {
                 inputs.extend(
                     graph.nodes[index].inputs.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, t)| *t),
                 );
+                let types: Vec<TensorType> = inputs.iter().map(|t| graph.ty(*t).clone()).collect();
+                let Ok(aliases) = aliases(op.as_ref(), &types, &graph.nodes[index].outputs) else { break };
                 uses.remove(&graph.nodes[index].inputs[position]);
                 graph.nodes[index].inputs = inputs;
+                graph.nodes[index].aliases = aliases;
                 graph.nodes[index].kind = Kind::Op(op);
+                graph.nodes[index].own &= graph.nodes[producer].own;
             }
         }
         graph

@@ -27,10 +27,7 @@ impl Graph {
 
     /// How output `output` of node `index` shares memory with an input.
     pub(crate) fn alias(&self, index: usize, output: usize) -> Option<Alias> {
-        match &self.nodes[index].kind {
-            Kind::Op(op) => op.alias(output),
-            _ => None,
-        }
+        self.nodes[index].aliases.get(output).copied().flatten()
     }
 
     /// The tensor whose memory a tensor lies in.

@@ -61,6 +61,10 @@ pub struct Node {
     pub outputs: Vec<TensorType>,
     /// A dotted path for people: `blocks.3.attention.scores`.
     pub label: String,
+    /// Whether the op is the crate's, and was added by the crate.
+    pub(crate) own: bool,
+    /// How each output shares memory with an input.
+    pub(crate) aliases: Vec<Option<Alias>>,
 }
 
 /// A model or a training step as symbolic operations.
@@ -141,7 +145,8 @@ impl Graph {
 
     fn push(&mut self, kind: Kind, inputs: Vec<Tensor>, outputs: Vec<TensorType>, label: String) -> Tensor {
         let node = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        self.nodes.push(Node { kind, inputs, outputs, label });
+        let aliases = vec![None; outputs.len()];
+        self.nodes.push(Node { kind, inputs, outputs, label, own: false, aliases });
         Tensor { node, output: 0 }
     }
 
@@ -150,18 +155,31 @@ impl Graph {
     /// # Errors
     /// What the op's shape rule says of the inputs.
     pub fn apply(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.apply_arc(Arc::new(op), inputs)
+        self.add_op(Arc::new(op), inputs, false)
     }
 
     /// Adds an op with a single output (the first of several is given).
     ///
     /// # Errors
-    /// What the op's shape rule says of the inputs.
+    /// What the op's shape rule says of the inputs; [`Error::Graph`] if it has no output.
     pub fn apply1(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Tensor> {
-        Ok(self.apply_arc(Arc::new(op), inputs)?[0])
+        let name = op.name();
+        first(name, self.apply(op, inputs)?)
     }
 
-    pub(crate) fn apply_arc(&mut self, op: Arc<dyn Op>, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    /// As [`Graph::apply`], for ops of the crate: their launches of the crate's kernels are trusted.
+    pub(crate) fn put(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.add_op(Arc::new(op), inputs, true)
+    }
+
+    /// As [`Graph::apply1`], for ops of the crate.
+    pub(crate) fn put1(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Tensor> {
+        let name = op.name();
+        first(name, self.put(op, inputs)?)
+    }
+
+    /// Adds an op, of the crate or another one.
+    pub(crate) fn add_op(&mut self, op: Arc<dyn Op>, inputs: &[Tensor], own: bool) -> Result<Vec<Tensor>> {
         for input in inputs {
             self.check_handle(*input)?;
         }
@@ -172,7 +190,10 @@ impl Graph {
         outputs.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let count = outputs.len() as u32;
         let label = self.scoped(op.name());
+        let aliases = aliases(op.as_ref(), &types, &outputs)?;
         let first = self.push(Kind::Op(op), inputs.to_vec(), outputs, label);
+        let node = &mut self.nodes[first.node as usize];
+        (node.own, node.aliases) = (own, aliases);
         Ok((0..count).map(|output| Tensor { node: first.node, output }).collect())
     }
 
@@ -290,6 +311,29 @@ impl Graph {
             pick(&node.kind).map(|name| (name, Tensor { node: index as u32, output: 0 }))
         })
     }
+}
+
+/// How each output of an op shares memory with an input: no more of it than there is.
+fn aliases(op: &dyn Op, inputs: &[TensorType], outputs: &[TensorType]) -> Result<Vec<Option<Alias>>> {
+    let alias = |(index, output): (usize, &TensorType)| {
+        let alias = op.alias(index);
+        let Some(Alias::View(input) | Alias::InPlace(input)) = alias else { return Ok(alias) };
+        match inputs.get(input) {
+            Some(whole) if output.bytes() <= whole.bytes() => Ok(alias),
+            Some(whole) => {
+                let message = format!("output {index}, {output}, does not fit the memory of input {input}, {whole}");
+                Err(Error::Graph(format!("{}: {message}", op.name())))
+            }
+            None => {
+                Err(Error::Graph(format!("{}: output {index} lies in input {input}, which is not there", op.name())))
+            }
+        }
+    };
+    outputs.iter().enumerate().map(alias).collect()
+}
+
+fn first(op: &str, outputs: Vec<Tensor>) -> Result<Tensor> {
+    outputs.first().copied().ok_or_else(|| Error::Graph(format!("{op} has no output")))
 }
 
 /// Refuses what no device holds, while its size can still be counted. Extents count beside an empty axis as well.

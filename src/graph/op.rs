@@ -123,6 +123,7 @@ pub enum Alias {
 
 /// What an op sees when it is differentiated.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Gradient<'a> {
     /// The graph that the gradient's nodes go into.
     pub graph: &'a mut Graph,
@@ -142,6 +143,10 @@ impl Gradient<'_> {
     /// # Errors
     /// [`Error::Graph`] if the loss does not depend on that output.
     pub fn upstream(&self, index: usize) -> Result<Tensor> {
-        self.upstream[index].ok_or_else(|| Error::Graph(format!("no gradient reaches output {index}")))
+        self.upstream
+            .get(index)
+            .copied()
+            .flatten()
+            .ok_or_else(|| Error::Graph(format!("no gradient reaches output {index}")))
     }
 }

@@ -98,7 +98,7 @@ impl Graph {
                     kept.insert(tensor);
                 }
                 match &node.kind {
-                    Kind::Op(op) => match op.alias(output) {
+                    Kind::Op(_) => match node.aliases[output] {
                         Some(Alias::InPlace(input)) => kept.extend([tensor, node.inputs[input]]),
                         Some(Alias::View(input)) if kept.contains(&tensor) => kept.extend([node.inputs[input]]),
                         _ => {}

@@ -1,7 +1,7 @@
 //! Values that are made again for the backward pass, because keeping them costs more: what an activation or a norm gives is as
 //! large as what goes into it, which its own gradient needs in any case.
 
-use super::{Graph, Kind, Node, RemakeInput, Tensor};
+use super::{Graph, Kind, Node, RemakeInput, Tensor, aliases};
 use crate::shape::TensorType;
 use std::collections::{HashMap, HashSet};
 
@@ -54,18 +54,22 @@ impl Graph {
             let Kind::Op(op) = &node.kind else { continue };
             let Some(remake) = op.remake(tensor.output as usize) else { continue };
             let from = remake.from.iter().map(|source| match source {
-                RemakeInput::Input(index) => node.inputs[*index],
-                RemakeInput::Output(index) => Tensor { output: *index as u32, ..tensor },
+                RemakeInput::Input(index) => node.inputs.get(*index).copied(),
+                RemakeInput::Output(index) => {
+                    (*index < node.outputs.len()).then_some(Tensor { output: *index as u32, ..tensor })
+                }
             });
-            let inputs: Vec<Tensor> = from.collect();
+            let Some(inputs) = from.collect::<Option<Vec<Tensor>>>() else { continue };
             // What would only live on for this is no gain; a weight is there in any case.
             let there = |t: &Tensor| matches!(self.nodes[t.node as usize].kind, Kind::Parameter(_)) || read.contains(t);
             let types: Vec<TensorType> = inputs.iter().map(|t| self.ty(*t).clone()).collect();
             if let Ok(outputs) = remake.op.infer(&types)
+                && outputs.first() == Some(self.ty(tensor))
+                && let Ok(aliases) = aliases(remake.op.as_ref(), &types, &outputs)
                 && inputs.iter().all(|source| there(source) && !made.contains_key(source))
             {
                 let label = format!("again.{}", node.label);
-                made.insert(tensor, Node { kind: Kind::Op(remake.op), inputs, outputs, label });
+                made.insert(tensor, Node { kind: Kind::Op(remake.op), inputs, outputs, label, own: node.own, aliases });
             }
         }
         made

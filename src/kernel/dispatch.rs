@@ -1,70 +1,10 @@
 //! A dispatch as plain data.
 
+use super::{Constant, Kernel, Snippet};
 use crate::dtype::{BLOCK, DType};
 use crate::shape::Shape;
 use crate::software::crowded;
-use std::fmt;
 use std::ops::Range;
-
-/// A kernel: one WGSL file with one entry point of the same name.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Kernel {
-    /// File stem and entry point.
-    pub name: &'static str,
-    /// The file's text.
-    pub source: &'static str,
-}
-
-impl Kernel {
-    /// A kernel from its name and text.
-    #[must_use]
-    pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Self { name, source }
-    }
-}
-
-/// A shared piece of WGSL: functions and aliases that kernels build on, without an entry point of its own. A binding in
-/// it has its number from a constant.
-pub type Snippet = Kernel;
-
-/// A constant that goes in front of a kernel's text.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Constant {
-    /// `const NAME: u32`
-    U32(u32),
-    /// `const NAME: f32`
-    F32(f32),
-    /// `const NAME: bool`
-    Bool(bool),
-}
-
-impl From<u32> for Constant {
-    fn from(value: u32) -> Self {
-        Self::U32(value)
-    }
-}
-
-impl From<f32> for Constant {
-    fn from(value: f32) -> Self {
-        Self::F32(value)
-    }
-}
-
-impl From<bool> for Constant {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
-    }
-}
-
-impl fmt::Display for Constant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::U32(value) => write!(f, "{value}u"),
-            Self::F32(value) => write!(f, "{value:?}f"),
-            Self::Bool(value) => write!(f, "{value}"),
-        }
-    }
-}
 
 /// A tensor as a dispatch sees it: which slot of memory, and what lies there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +30,16 @@ impl View {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.dtype.bytes(self.numel())
+    }
+
+    /// The bytes of its slot that the view spans; the whole slot for a quantised one, whose parts lie apart.
+    #[must_use]
+    pub(crate) fn span(&self) -> Range<u64> {
+        if self.dtype.is_quantised() {
+            return 0..u64::MAX;
+        }
+        let start = self.dtype.bytes(self.start);
+        start..start.saturating_add(self.bytes())
     }
 
     /// The words of a quantised view's quants and those of its scales; `whole` is the number of weights of its tensor.
@@ -183,6 +133,10 @@ pub struct Dispatch {
     /// Whether the kernel copies its parameters to registers before anything else.
     #[doc(hidden)]
     pub params_first: bool,
+    /// Whether one of the crate's ops made the launch of tensors that its shape rule has seen. The recorder says so.
+    pub(crate) own: bool,
+    /// Whether a parameter or the number of workgroups did not fit 32 bits.
+    pub(crate) too_large: bool,
 }
 
 impl Dispatch {
@@ -199,6 +153,8 @@ impl Dispatch {
             groups: 1,
             flops: 0,
             params_first: false,
+            own: false,
+            too_large: false,
         }
     }
 
@@ -218,10 +174,11 @@ impl Dispatch {
         self
     }
 
-    /// Appends an unsigned word to `Params`.
+    /// Appends an unsigned word to `Params`; one that does not fit 32 bits is refused when memory is planned.
     #[must_use]
     pub fn param(mut self, value: usize) -> Self {
         self.params.push(u32::try_from(value).unwrap_or(u32::MAX));
+        self.too_large |= u32::try_from(value).is_err();
         self
     }
 
@@ -262,10 +219,11 @@ impl Dispatch {
         self
     }
 
-    /// Sets the number of workgroups.
+    /// Sets the number of workgroups, which must fit 32 bits as well. A launch of none is left out.
     #[must_use]
     pub fn groups(mut self, groups: usize) -> Self {
         self.groups = u32::try_from(groups).unwrap_or(u32::MAX);
+        self.too_large |= u32::try_from(groups).is_err();
         self
     }
 
@@ -280,6 +238,13 @@ impl Dispatch {
     pub fn flops(mut self, flops: u64) -> Self {
         self.flops = flops;
         self
+    }
+
+    /// Whether the text goes without wgpu's checks: all its parts are trusted ([`Kernel::trusted`]), the crate's own only where one of the
+    /// crate's ops made the launch.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.snippets.iter().chain([&self.kernel]).all(|part| part.is_trusted(self.own))
     }
 
     /// Bytes of all bindings, an update counting twice: the least that must move.

@@ -1,9 +1,9 @@
 //! The width of loads: four f32 at a time where sizes allow it.
 
-use super::Snippet;
+use super::{Snippet, kernel};
 
-static ELEMENTS4: Snippet = Snippet::new("common/elements4", include_str!("../../shaders/common/elements4.wgsl"));
-static ELEMENTS1: Snippet = Snippet::new("common/elements1", include_str!("../../shaders/common/elements1.wgsl"));
+static ELEMENTS4: Snippet = kernel!("common/elements4");
+static ELEMENTS1: Snippet = kernel!("common/elements1");
 
 /// How many f32 one load takes where runs of `count` of them are read: 4 if 4 divides it, else 1.
 #[must_use]

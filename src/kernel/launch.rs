@@ -90,16 +90,16 @@ impl<'a> Launch<'a> {
         std::mem::take(&mut self.questions)
     }
 
-    /// Input `index`.
+    /// Input `index`. One that the op does not have is an empty view of no slot, which the recorder refuses.
     #[must_use]
     pub fn input(&self, index: usize) -> View {
-        self.inputs[index].clone()
+        self.inputs.get(index).cloned().unwrap_or_else(nothing)
     }
 
-    /// Output `index`.
+    /// Output `index`; as [`Launch::input`] if there is none.
     #[must_use]
     pub fn output(&self, index: usize) -> View {
-        self.outputs[index].clone()
+        self.outputs.get(index).cloned().unwrap_or_else(nothing)
     }
 
     /// Whether anything reads output `index`. One that nothing reads need not be computed, and then has no memory.
@@ -131,10 +131,10 @@ impl<'a> Launch<'a> {
         view
     }
 
-    /// Records a dispatch.
+    /// Records a dispatch; one of no workgroups is left out.
     ///
     /// # Errors
-    /// None today; the limits of the adapter are checked when the recording is planned.
+    /// None today: what it binds is checked when the op has ended, the limits of the adapter when memory is planned.
     pub fn dispatch(&mut self, dispatch: Dispatch) -> Result<()> {
         if dispatch.groups > 0 {
             self.dispatches.push(dispatch);
@@ -147,4 +147,9 @@ impl<'a> Launch<'a> {
     pub fn finish(self) -> (Vec<Dispatch>, Vec<View>) {
         (self.dispatches, self.scratch)
     }
+}
+
+/// What an op sees in place of a tensor that it does not have.
+fn nothing() -> View {
+    View { slot: usize::MAX, start: 0, shape: Shape::new([0]), dtype: DType::F32 }
 }

@@ -11,16 +11,19 @@
 //! * Then come the storage bindings in the order of the calls of [`Dispatch::read`], [`Dispatch::write`] and
 //!   [`Dispatch::update`], each declared in a line of its own. Those that are only read become textures on drivers that
 //!   compute on the CPU (the same).
-//! * No index leaves a binding: every load and store is guarded by the kernel itself, because modules are created
-//!   without the driver's checks.
+//! * No index leaves a binding, whatever the bindings hold: every load and store of the crate's kernels is guarded by the kernel itself,
+//!   because they are compiled without wgpu's checks. Those of others are compiled with them ([`Kernel::new`]).
 
 mod assemble;
 mod dispatch;
 mod elements;
 mod launch;
+mod source;
 
 pub use crate::gpu::{AdapterClass, Caps, Choices};
 pub use assemble::{ShaderText, assemble};
-pub use dispatch::{Access, Binding, Constant, Dispatch, Kernel, Snippet, View};
+pub use dispatch::{Access, Binding, Dispatch, View};
 pub use elements::{elements, width};
 pub use launch::{Launch, Question};
+pub(crate) use source::kernel;
+pub use source::{Constant, Kernel, Snippet};

@@ -3,20 +3,18 @@
 use super::rows;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::TensorType;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::sync::Arc;
 
 /// The functions of `shaders/common/activation.wgsl`, for kernels with a fused activation.
-pub(crate) static ACTIVATION_SNIPPET: Snippet =
-    Snippet::new("common/activation", include_str!("../../shaders/common/activation.wgsl"));
+pub(crate) static ACTIVATION_SNIPPET: Snippet = kernel!("common/activation");
 
-static ACTIVATION: Kernel = Kernel::new("activation", include_str!("../../shaders/activation.wgsl"));
-static ACTIVATION_BACKWARD: Kernel =
-    Kernel::new("activation_backward", include_str!("../../shaders/activation_backward.wgsl"));
-static GATED: Kernel = Kernel::new("gated", include_str!("../../shaders/gated.wgsl"));
-static GATED_BACKWARD: Kernel = Kernel::new("gated_backward", include_str!("../../shaders/gated_backward.wgsl"));
+static ACTIVATION: Kernel = kernel!("activation");
+static ACTIVATION_BACKWARD: Kernel = kernel!("activation_backward");
+static GATED: Kernel = kernel!("gated");
+static GATED_BACKWARD: Kernel = kernel!("gated_backward");
 
 /// An activation function. σ is the logistic function, Φ the normal distribution function and φ its density.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -116,7 +114,7 @@ fn erf(x: f64) -> f64 {
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32.
 pub fn activation(g: &mut Graph, x: Tensor, kind: Activation) -> Result<Tensor> {
-    g.apply1(Activate { kind }, &[x])
+    g.put1(Activate { kind }, &[x])
 }
 
 /// `f(gate) · up`, element by element: SwiGLU with [`Activation::Silu`], GEGLU with a GELU.
@@ -124,12 +122,12 @@ pub fn activation(g: &mut Graph, x: Tensor, kind: Activation) -> Result<Tensor> 
 /// # Errors
 /// [`Error::Shape`] if the types differ or are not f32.
 pub fn gated(g: &mut Graph, gate: Tensor, up: Tensor, kind: Activation) -> Result<Tensor> {
-    g.apply1(Gated { kind }, &[gate, up])
+    g.put1(Gated { kind }, &[gate, up])
 }
 
 /// `dout f′(x)`: the gradient of an activation that another op computes.
 pub(crate) fn activation_backward(g: &mut Graph, x: Tensor, dout: Tensor, kind: Activation) -> Result<Tensor> {
-    g.apply1(ActivateBackward { kind }, &[x, dout])
+    g.put1(ActivateBackward { kind }, &[x, dout])
 }
 
 /// `out = f(x)`, element by element, f32 of any shape.
@@ -151,7 +149,7 @@ impl Op for Activate {
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let dout = cx.upstream(0)?;
-        Ok(vec![Some(cx.graph.apply1(ActivateBackward { kind: self.kind }, &[cx.inputs[0], dout])?)])
+        Ok(vec![Some(cx.graph.put1(ActivateBackward { kind: self.kind }, &[cx.inputs[0], dout])?)])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
@@ -210,7 +208,7 @@ impl Op for Gated {
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let dout = cx.upstream(0)?;
-        let both = cx.graph.apply(GatedBackward { kind: self.kind }, &[cx.inputs[0], cx.inputs[1], dout])?;
+        let both = cx.graph.put(GatedBackward { kind: self.kind }, &[cx.inputs[0], cx.inputs[1], dout])?;
         Ok(both.into_iter().map(Some).collect())
     }
 

@@ -8,18 +8,18 @@ use super::sort::SortedIndex;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Alias, Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static SEGMENT_COUNTS: Kernel = Kernel::new("segment_counts", include_str!("../../shaders/segment_counts.wgsl"));
-static UPDATE_BIAS: Kernel = Kernel::new("update_bias", include_str!("../../shaders/update_bias.wgsl"));
+static SEGMENT_COUNTS: Kernel = kernel!("segment_counts");
+static UPDATE_BIAS: Kernel = kernel!("update_bias");
 
 /// How many slots each expert has, (E) f32, where `sorted` are the slots sorted by their expert.
 ///
 /// # Errors
 /// [`Error::Shape`] if the index was not sorted by as many rows as it says.
 pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
-    g.apply1(LoadCounts { experts: sorted.rows }, &[sorted.starts])
+    g.put1(LoadCounts { experts: sorted.rows }, &[sorted.starts])
 }
 
 /// `E · Σ_e f_e P_e` over one or more layers: `f_e` the slots of expert e for each token, `P_e` its mean score; a scalar.
@@ -47,12 +47,12 @@ pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) ->
     let (mut shares, mut loads) = (sum_rows(g, *first)?, counts[0]);
     for (scores, counts) in scores.iter().zip(counts).skip(1) {
         let share = sum_rows(g, *scores)?;
-        shares = g.apply1(Add, &[shares, share])?;
-        loads = g.apply1(Add, &[loads, *counts])?;
+        shares = g.put1(Add, &[shares, share])?;
+        loads = g.put1(Add, &[loads, *counts])?;
     }
     let products = mul(g, shares, loads)?;
     let factor = experts as f64 / (tokens as f64).powi(2);
-    g.apply1(Reduce::new(Over::All(Shape::default()), factor as f32), &[products])
+    g.put1(Reduce::new(Over::All(Shape::default()), factor as f32), &[products])
 }
 
 /// `mean(lse²)`: keeps the logits of a gate small; a scalar. `lse` (T) f32 is that of [`Gate`](super::Gate).
@@ -77,7 +77,7 @@ pub fn update_bias(g: &mut Graph, bias: Tensor, counts: Tensor, rate: f32) -> Re
     if !rate.is_finite() {
         return Err(Error::input("update_bias rate", format!("{rate} is not finite")));
     }
-    g.apply1(UpdateBias { rate }, &[bias, counts])
+    g.put1(UpdateBias { rate }, &[bias, counts])
 }
 
 /// The mean of [`row_entropy`] over tokens, a scalar: ln E where a gate does not care, 0 where it is sure. `scores` (T, E) f32 are

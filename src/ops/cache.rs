@@ -3,10 +3,10 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static CACHE_WRITE: Kernel = Kernel::new("cache_write", include_str!("../../shaders/cache_write.wgsl"));
+static CACHE_WRITE: Kernel = kernel!("cache_write");
 
 /// `cache[b, positions[b, t]] = new[b, t]` for the two caches of keys and values at once, in place; a position outside is dropped.
 ///
@@ -21,7 +21,7 @@ pub fn cache_write(
     new: [Tensor; 2],
     positions: Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    let written = g.apply(CacheWrite, &[caches[0], caches[1], new[0], new[1], positions])?;
+    let written = g.put(CacheWrite, &[caches[0], caches[1], new[0], new[1], positions])?;
     Ok((written[0], written[1]))
 }
 

@@ -4,10 +4,10 @@ use super::sort::SortedIndex;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static LIMIT_CAPACITY: Kernel = Kernel::new("limit_capacity", include_str!("../../shaders/limit_capacity.wgsl"));
+static LIMIT_CAPACITY: Kernel = kernel!("limit_capacity");
 
 /// The index that `sorted` was made of, (M) u32, with no more than `capacity` slots for each row: the first ones. The others
 /// name row `rows`, which is none.
@@ -17,7 +17,7 @@ static LIMIT_CAPACITY: Kernel = Kernel::new("limit_capacity", include_str!("../.
 /// # Errors
 /// [`Error::Shape`] if the parts of `sorted` do not fit together.
 pub fn limit_capacity(g: &mut Graph, sorted: SortedIndex, capacity: usize) -> Result<Tensor> {
-    g.apply1(LimitCapacity { rows: sorted.rows, capacity }, &[sorted.index, sorted.order, sorted.starts])
+    g.put1(LimitCapacity { rows: sorted.rows, capacity }, &[sorted.index, sorted.order, sorted.starts])
 }
 
 /// `out[m] = index[m]` if `#{l < m : index[l] = index[m]} < capacity`, else `rows`. Integers, no gradient.

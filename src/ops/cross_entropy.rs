@@ -4,20 +4,14 @@ use super::rows::{RowVariant, elements, width, workgroup_reduction};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::{Shape, TensorType};
 
-static ROWS: [Kernel; 2] = [
-    Kernel::new("cross_entropy_threads", include_str!("../../shaders/cross_entropy_threads.wgsl")),
-    Kernel::new("cross_entropy_workgroup", include_str!("../../shaders/cross_entropy_workgroup.wgsl")),
-];
-static MEAN: Kernel = Kernel::new("cross_entropy_mean", include_str!("../../shaders/cross_entropy_mean.wgsl"));
-static BACKWARD: Kernel =
-    Kernel::new("cross_entropy_backward", include_str!("../../shaders/cross_entropy_backward.wgsl"));
-static IN_PLACE: Kernel =
-    Kernel::new("cross_entropy_in_place", include_str!("../../shaders/cross_entropy_in_place.wgsl"));
-static GRADIENT: Snippet =
-    Snippet::new("common/cross_entropy_gradient", include_str!("../../shaders/common/cross_entropy_gradient.wgsl"));
+static ROWS: [Kernel; 2] = [kernel!("cross_entropy_threads"), kernel!("cross_entropy_workgroup")];
+static MEAN: Kernel = kernel!("cross_entropy_mean");
+static BACKWARD: Kernel = kernel!("cross_entropy_backward");
+static IN_PLACE: Kernel = kernel!("cross_entropy_in_place");
+static GRADIENT: Snippet = kernel!("common/cross_entropy_gradient");
 
 /// What is added to plain cross-entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,7 +30,7 @@ pub struct CrossEntropyOptions {
 /// [`Error::Shape`] if the labels are not i32 of the logits' leading shape; [`Error::Input`] for options out of range.
 pub fn cross_entropy(g: &mut Graph, logits: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
     options.check()?;
-    g.apply1(CrossEntropy { options: *options, variant: None }, &[logits, labels])
+    g.put1(CrossEntropy { options: *options, variant: None }, &[logits, labels])
 }
 
 impl CrossEntropyOptions {
@@ -89,7 +83,7 @@ impl Op for CrossEntropy {
         only_the_loss(cx, "cross_entropy")?;
         let back = CrossEntropyBackward { options: self.options };
         let inputs = [cx.inputs[0], cx.inputs[1], cx.outputs[1], cx.outputs[2], cx.upstream(0)?];
-        Ok(vec![Some(cx.graph.apply1(back, &inputs)?), None])
+        Ok(vec![Some(cx.graph.put1(back, &inputs)?), None])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

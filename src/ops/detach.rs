@@ -10,7 +10,7 @@ use crate::shape::TensorType;
 /// # Errors
 /// None today.
 pub fn detach(g: &mut Graph, x: Tensor) -> Result<Tensor> {
-    g.apply1(Detach, &[x])
+    g.put1(Detach, &[x])
 }
 
 /// See [`detach`].

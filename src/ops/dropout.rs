@@ -4,11 +4,11 @@ use super::random::threefry;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::shape::TensorType;
 
-static DROPOUT: Kernel = Kernel::new("dropout", include_str!("../../shaders/dropout.wgsl"));
-static RANDOM: Snippet = Snippet::new("common/random", include_str!("../../shaders/common/random.wgsl"));
+static DROPOUT: Kernel = kernel!("dropout");
+static RANDOM: Snippet = kernel!("common/random");
 
 /// `x` f32 with each element dropped with probability `rate` and the others divided by `1 − rate`. A rate of 0 adds
 /// nothing to the graph.
@@ -24,7 +24,7 @@ pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Tensor, salt: u32) -> 
     if rate == 0.0 {
         return Ok(x);
     }
-    g.apply1(Dropout { rate, salt }, &[x, seed])
+    g.put1(Dropout { rate, salt }, &[x, seed])
 }
 
 /// `out[i] = x[i] · keep[i] / (1 − rate)`, `keep[i]` from Threefry keyed by the seed at counter (i / 2, salt).
@@ -62,7 +62,7 @@ impl Op for Dropout {
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let upstream = cx.upstream(0)?;
         let op = Self { rate: self.rate, salt: self.salt };
-        Ok(vec![Some(cx.graph.apply1(op, &[upstream, cx.inputs[1]])?), None])
+        Ok(vec![Some(cx.graph.put1(op, &[upstream, cx.inputs[1]])?), None])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

@@ -4,20 +4,20 @@ use super::reduce::{Over, Reduce, sum_rows};
 use super::rows;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static BINARY: Kernel = Kernel::new("elementwise_binary", include_str!("../../shaders/elementwise_binary.wgsl"));
-static ROW: Kernel = Kernel::new("elementwise_row", include_str!("../../shaders/elementwise_row.wgsl"));
-static AFFINE: Kernel = Kernel::new("affine", include_str!("../../shaders/affine.wgsl"));
-static SCALE_BY: Kernel = Kernel::new("scale_by", include_str!("../../shaders/scale_by.wgsl"));
+static BINARY: Kernel = kernel!("elementwise_binary");
+static ROW: Kernel = kernel!("elementwise_row");
+static AFFINE: Kernel = kernel!("affine");
+static SCALE_BY: Kernel = kernel!("scale_by");
 
 /// `a − b` for f32 tensors of one shape.
 ///
 /// # Errors
 /// [`Error::Shape`] if the types differ or are not f32.
 pub fn sub(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.apply1(Binary::Sub, &[a, b])
+    g.put1(Binary::Sub, &[a, b])
 }
 
 /// `a · b`, element by element, for f32 tensors of one shape.
@@ -25,7 +25,7 @@ pub fn sub(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if the types differ or are not f32.
 pub fn mul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.apply1(Binary::Mul, &[a, b])
+    g.put1(Binary::Mul, &[a, b])
 }
 
 /// `factor · x`.
@@ -33,7 +33,7 @@ pub fn mul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32.
 pub fn scale(g: &mut Graph, x: Tensor, factor: f32) -> Result<Tensor> {
-    g.apply1(Affine { factor, shift: 0.0 }, &[x])
+    g.put1(Affine { factor, shift: 0.0 }, &[x])
 }
 
 /// `x + shift`.
@@ -41,7 +41,7 @@ pub fn scale(g: &mut Graph, x: Tensor, factor: f32) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32.
 pub fn add_scalar(g: &mut Graph, x: Tensor, shift: f32) -> Result<Tensor> {
-    g.apply1(Affine { factor: 1.0, shift }, &[x])
+    g.put1(Affine { factor: 1.0, shift }, &[x])
 }
 
 /// `x[…, c] + row[c]`: a bias added to every row.
@@ -49,7 +49,7 @@ pub fn add_scalar(g: &mut Graph, x: Tensor, shift: f32) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if `row` is not as long as the last axis of `x`, or a type is not f32.
 pub fn add_row(g: &mut Graph, x: Tensor, row: Tensor) -> Result<Tensor> {
-    g.apply1(RowWise::Add, &[x, row])
+    g.put1(RowWise::Add, &[x, row])
 }
 
 /// `x[…, c] · row[c]`: every row times one row.
@@ -57,7 +57,7 @@ pub fn add_row(g: &mut Graph, x: Tensor, row: Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if `row` is not as long as the last axis of `x`, or a type is not f32.
 pub fn mul_row(g: &mut Graph, x: Tensor, row: Tensor) -> Result<Tensor> {
-    g.apply1(RowWise::Mul, &[x, row])
+    g.put1(RowWise::Mul, &[x, row])
 }
 
 /// `x · s`, `s` being a tensor of one element.
@@ -65,7 +65,7 @@ pub fn mul_row(g: &mut Graph, x: Tensor, row: Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] if `s` has more than one element, or a type is not f32.
 pub fn scale_by(g: &mut Graph, x: Tensor, s: Tensor) -> Result<Tensor> {
-    g.apply1(ScaleBy, &[x, s])
+    g.put1(ScaleBy, &[x, s])
 }
 
 /// `out = a − b` or `out = a · b`, element by element, f32 of one shape.
@@ -252,7 +252,7 @@ impl Op for ScaleBy {
         let ds = if cx.needed[1] {
             let product = mul(cx.graph, dout, x)?;
             let total = Reduce::new(Over::All(cx.graph.shape(s).clone()), 1.0);
-            Some(cx.graph.apply1(total, &[product])?)
+            Some(cx.graph.put1(total, &[product])?)
         } else {
             None
         };

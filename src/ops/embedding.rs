@@ -13,7 +13,7 @@ use crate::shape::TensorType;
 /// # Errors
 /// [`Error::Shape`] if the table is no matrix of weights or the ids are not u32.
 pub fn embedding(g: &mut Graph, table: Tensor, ids: Tensor) -> Result<Tensor> {
-    g.apply1(Embedding, &[table, ids])
+    g.put1(Embedding, &[table, ids])
 }
 
 /// `out[…, c] = table[ids[…], c]`.

@@ -4,19 +4,13 @@ use super::rows::{RowVariant, reduction};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::TensorType;
 use std::cmp::Ordering;
 
-static COMMON: Snippet = Snippet::new("common/gate", include_str!("../../shaders/common/gate.wgsl"));
-static GATE: [Kernel; 2] = [
-    Kernel::new("gate_threads", include_str!("../../shaders/gate_threads.wgsl")),
-    Kernel::new("gate_workgroup", include_str!("../../shaders/gate_workgroup.wgsl")),
-];
-static GATE_BACKWARD: [Kernel; 2] = [
-    Kernel::new("gate_backward_threads", include_str!("../../shaders/gate_backward_threads.wgsl")),
-    Kernel::new("gate_backward_workgroup", include_str!("../../shaders/gate_backward_workgroup.wgsl")),
-];
+static COMMON: Snippet = kernel!("common/gate");
+static GATE: [Kernel; 2] = [kernel!("gate_threads"), kernel!("gate_workgroup")];
+static GATE_BACKWARD: [Kernel; 2] = [kernel!("gate_backward_threads"), kernel!("gate_backward_workgroup")];
 
 /// The most experts a gate chooses from: an invocation each, in the smallest workgroup that every adapter allows.
 const MOST_EXPERTS: usize = 256;
@@ -108,7 +102,7 @@ pub(crate) fn top_k_gate_by(
     variant: Option<RowVariant>,
 ) -> Result<Gate> {
     let inputs: Vec<Tensor> = std::iter::once(logits).chain(bias).collect();
-    match g.apply(TopKGate { options: *options, variant }, &inputs)?[..] {
+    match g.put(TopKGate { options: *options, variant }, &inputs)?[..] {
         [weights, experts, scores, lse] => Ok(Gate { weights, experts, scores, lse }),
         _ => Err(Error::Graph("top_k_gate gave other outputs than it has".into())),
     }
@@ -168,7 +162,7 @@ impl Op for TopKGate {
         let experts = dweights.map(|_| cx.outputs[1]);
         let inputs: Vec<Tensor> =
             [Some(cx.inputs[0]), experts, dweights, dscores, dlse].into_iter().flatten().collect();
-        gradients[0] = Some(cx.graph.apply1(op, &inputs)?);
+        gradients[0] = Some(cx.graph.put1(op, &inputs)?);
         Ok(gradients)
     }
 

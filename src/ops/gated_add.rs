@@ -3,21 +3,18 @@
 use super::rows::{self, RowVariant};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static GATED_ADD: Kernel = Kernel::new("gated_add", include_str!("../../shaders/gated_add.wgsl"));
-static BACKWARD: [Kernel; 2] = [
-    Kernel::new("gated_add_backward_threads", include_str!("../../shaders/gated_add_backward_threads.wgsl")),
-    Kernel::new("gated_add_backward_workgroup", include_str!("../../shaders/gated_add_backward_workgroup.wgsl")),
-];
+static GATED_ADD: Kernel = kernel!("gated_add");
+static BACKWARD: [Kernel; 2] = [kernel!("gated_add_backward_threads"), kernel!("gated_add_backward_workgroup")];
 
 /// `x[n, c] + gate[n] · y[n, c]`; x and y (N, C), gate (N), f32.
 ///
 /// # Errors
 /// [`Error::Shape`] if x and y are no matrices of one type, or the gate has another number of rows.
 pub fn gated_add(g: &mut Graph, x: Tensor, y: Tensor, gate: Tensor) -> Result<Tensor> {
-    g.apply1(GatedAdd { variant: None }, &[x, y, gate])
+    g.put1(GatedAdd { variant: None }, &[x, y, gate])
 }
 
 /// See [`gated_add`]. Gradients: `dx = dout`, `dy[n, c] = gate[n] dout[n, c]`, `dgate[n] = Σ_c dout[n, c] y[n, c]`.
@@ -50,7 +47,7 @@ impl Op for GatedAdd {
         if !cx.needed[1] && !cx.needed[2] {
             return Ok(vec![Some(dout), None, None]);
         }
-        let found = cx.graph.apply(GatedAddBackward { variant: self.variant }, &[dout, y, gate])?;
+        let found = cx.graph.put(GatedAddBackward { variant: self.variant }, &[dout, y, gate])?;
         Ok(vec![Some(dout), Some(found[0]), Some(found[1])])
     }
 

@@ -14,7 +14,7 @@ use crate::shape::TensorType;
 /// # Errors
 /// [`Error::Shape`] if `x` is no u32 matrix or `index` no u32 vector.
 pub fn gather_words(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
-    g.apply1(GatherWords, &[x, index])
+    g.put1(GatherWords, &[x, index])
 }
 
 /// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`. No gradient.

@@ -7,28 +7,28 @@ use super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Caps, Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::TensorType;
 use std::ops::Range;
 
-static TABLE_F32: Snippet = Snippet::new("table_f32", include_str!("../../shaders/common/table_f32.wgsl"));
-static TABLE_F32X4: Snippet = Snippet::new("table_f32x4", include_str!("../../shaders/common/table_f32x4.wgsl"));
-static TABLE_F16: Snippet = Snippet::new("table_f16", include_str!("../../shaders/common/table_f16.wgsl"));
-static TABLE_F16X4: Snippet = Snippet::new("table_f16x4", include_str!("../../shaders/common/table_f16x4.wgsl"));
-static TABLE_BF16: Snippet = Snippet::new("table_bf16", include_str!("../../shaders/common/table_bf16.wgsl"));
-static TABLE_BF16X4: Snippet = Snippet::new("table_bf16x4", include_str!("../../shaders/common/table_bf16x4.wgsl"));
-static TABLE_BLOCKS: Snippet = Snippet::new("table_blocks", include_str!("../../shaders/common/table_blocks.wgsl"));
-static TABLE_U32: Snippet = Snippet::new("table_u32", include_str!("../../shaders/common/table_u32.wgsl"));
-static GATHER_ROWS: Kernel = Kernel::new("gather_rows", include_str!("../../shaders/gather_rows.wgsl"));
-static SCATTER_ROWS: Kernel = Kernel::new("scatter_rows", include_str!("../../shaders/scatter_rows.wgsl"));
-static SCATTER_PARTIALS: Kernel = Kernel::new("scatter_partials", include_str!("../../shaders/scatter_partials.wgsl"));
+static TABLE_F32: Snippet = kernel!("common/table_f32");
+static TABLE_F32X4: Snippet = kernel!("common/table_f32x4");
+static TABLE_F16: Snippet = kernel!("common/table_f16");
+static TABLE_F16X4: Snippet = kernel!("common/table_f16x4");
+static TABLE_BF16: Snippet = kernel!("common/table_bf16");
+static TABLE_BF16X4: Snippet = kernel!("common/table_bf16x4");
+static TABLE_BLOCKS: Snippet = kernel!("common/table_blocks");
+static TABLE_U32: Snippet = kernel!("common/table_u32");
+static GATHER_ROWS: Kernel = kernel!("gather_rows");
+static SCATTER_ROWS: Kernel = kernel!("scatter_rows");
+static SCATTER_PARTIALS: Kernel = kernel!("scatter_partials");
 
 /// Rows of `x` (N, C) f32 in the order of `index` (M) u32: (M, C). An index of N or more gives a row of zeros.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix or `index` no u32 vector.
 pub fn gather_rows(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
-    g.apply1(GatherRows, &[x, index])
+    g.put1(GatherRows, &[x, index])
 }
 
 /// Sums of the rows of `x` (M, C) f32 that have the same `index` (M) u32, at that row of the result (rows, C); zeros
@@ -46,7 +46,7 @@ pub fn scatter_rows(g: &mut Graph, x: Tensor, index: Tensor, rows: usize) -> Res
 /// # Errors
 /// As [`scatter_rows`].
 pub fn scatter_rows_sorted(g: &mut Graph, x: Tensor, sorted: SortedIndex) -> Result<Tensor> {
-    g.apply1(ScatterRows { rows: sorted.rows }, &[x, sorted.index, sorted.order, sorted.starts])
+    g.put1(ScatterRows { rows: sorted.rows }, &[x, sorted.index, sorted.order, sorted.starts])
 }
 
 /// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`; gradient: `dx` = [`scatter_rows`] of the upstream gradient.

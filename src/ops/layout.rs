@@ -3,18 +3,18 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::{Shape, TensorType, product};
 
-static WORD: Snippet = Snippet::new("word", include_str!("../../shaders/common/word.wgsl"));
-static WORD4: Snippet = Snippet::new("word4", include_str!("../../shaders/common/word4.wgsl"));
-static WINDOW: Kernel = Kernel::new("window", include_str!("../../shaders/window.wgsl"));
-static PAD: Kernel = Kernel::new("pad", include_str!("../../shaders/pad.wgsl"));
-static FILL: Kernel = Kernel::new("fill", include_str!("../../shaders/fill.wgsl"));
-static SPLIT2: Kernel = Kernel::new("split2", include_str!("../../shaders/split2.wgsl"));
-static SPLIT3: Kernel = Kernel::new("split3", include_str!("../../shaders/split3.wgsl"));
-static CONCAT2: Kernel = Kernel::new("concat2", include_str!("../../shaders/concat2.wgsl"));
-static CONCAT3: Kernel = Kernel::new("concat3", include_str!("../../shaders/concat3.wgsl"));
+static WORD: Snippet = kernel!("common/word");
+static WORD4: Snippet = kernel!("common/word4");
+static WINDOW: Kernel = kernel!("window");
+static PAD: Kernel = kernel!("pad");
+static FILL: Kernel = kernel!("fill");
+static SPLIT2: Kernel = kernel!("split2");
+static SPLIT3: Kernel = kernel!("split3");
+static CONCAT2: Kernel = kernel!("concat2");
+static CONCAT3: Kernel = kernel!("concat3");
 
 /// The same elements in another shape: no work, the memory is shared. Any element type.
 ///
@@ -25,7 +25,7 @@ pub fn reshape(g: &mut Graph, x: Tensor, shape: impl Into<Shape>) -> Result<Tens
     if *g.shape(x) == shape {
         return Ok(x);
     }
-    g.apply1(Reshape { shape }, &[x])
+    g.put1(Reshape { shape }, &[x])
 }
 
 /// `len` entries of one axis from `start` on. Types of 4 bytes.
@@ -36,7 +36,7 @@ pub fn slice(g: &mut Graph, x: Tensor, axis: usize, start: usize, len: usize) ->
     if start == 0 && g.shape(x).dims().get(axis) == Some(&len) {
         return Ok(x);
     }
-    g.apply1(Slice { axis, start, len }, &[x])
+    g.put1(Slice { axis, start, len }, &[x])
 }
 
 /// The tensor cut along an axis into pieces of these lengths, which add up to the axis. Types of 4 bytes.
@@ -47,7 +47,7 @@ pub fn split(g: &mut Graph, x: Tensor, axis: usize, lengths: &[usize]) -> Result
     if lengths.len() == 1 && g.shape(x).dims().get(axis) == Some(&lengths[0]) {
         return Ok(vec![x]);
     }
-    g.apply(Split { axis, lengths: lengths.to_vec() }, &[x])
+    g.put(Split { axis, lengths: lengths.to_vec() }, &[x])
 }
 
 /// Tensors one after the other along an axis. Types of 4 bytes.
@@ -57,7 +57,7 @@ pub fn split(g: &mut Graph, x: Tensor, axis: usize, lengths: &[usize]) -> Result
 pub fn concat(g: &mut Graph, parts: &[Tensor], axis: usize) -> Result<Tensor> {
     match parts {
         [only] if axis < g.shape(*only).rank() => Ok(*only),
-        _ => g.apply1(Concat { axis }, parts),
+        _ => g.put1(Concat { axis }, parts),
     }
 }
 
@@ -66,7 +66,7 @@ pub fn concat(g: &mut Graph, parts: &[Tensor], axis: usize) -> Result<Tensor> {
 /// # Errors
 /// None today.
 pub fn zeros(g: &mut Graph, shape: impl Into<Shape>) -> Result<Tensor> {
-    g.apply1(Zeros { shape: shape.into() }, &[])
+    g.put1(Zeros { shape: shape.into() }, &[])
 }
 
 /// A tensor seen as (outer, extent, inner) around one axis.
@@ -214,7 +214,7 @@ impl Op for Slice {
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let extent = cx.graph.shape(cx.inputs[0]).dims()[self.axis];
         let upstream = cx.upstream(0)?;
-        Ok(vec![Some(cx.graph.apply1(Pad { axis: self.axis, start: self.start, extent }, &[upstream])?)])
+        Ok(vec![Some(cx.graph.put1(Pad { axis: self.axis, start: self.start, extent }, &[upstream])?)])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

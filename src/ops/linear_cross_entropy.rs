@@ -8,11 +8,10 @@ use super::rows::{elements, width};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, View};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::{Shape, TensorType};
 
-static COLUMN_ACCUMULATE: Kernel =
-    Kernel::new("column_accumulate", include_str!("../../shaders/column_accumulate.wgsl"));
+static COLUMN_ACCUMULATE: Kernel = kernel!("column_accumulate");
 
 /// Rows of a chunk are a multiple of this, so that chunks begin where bindings may and fill the tiles of products.
 const STEP: usize = 64;
@@ -47,7 +46,7 @@ pub fn linear_cross_entropy(
         let logits = linear(g, x, weight, bias, layout)?;
         return cross_entropy(g, logits, labels, options);
     }
-    g.apply1(op, &inputs)
+    g.put1(op, &inputs)
 }
 
 /// `loss = cross_entropy(x · W + bias, labels)`, see there, by chunks of rows.
@@ -145,7 +144,7 @@ impl Op for LinearCrossEntropy {
         let mut inputs = vec![cx.inputs[0], cx.inputs[1], cx.inputs[2], cx.outputs[1], cx.outputs[2], cx.upstream(0)?];
         inputs.extend(cx.inputs.get(3));
         let wanted = back.wanted;
-        let mut found = cx.graph.apply(back, &inputs)?.into_iter();
+        let mut found = cx.graph.put(back, &inputs)?.into_iter();
         let [dx, dweight, dbias] = wanted.map(|wanted| if wanted { found.next() } else { None });
         let mut gradients = vec![dx, dweight, None];
         if self.bias {

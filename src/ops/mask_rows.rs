@@ -3,17 +3,17 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static MASK_ROWS: Kernel = Kernel::new("mask_rows", include_str!("../../shaders/mask_rows.wgsl"));
+static MASK_ROWS: Kernel = kernel!("mask_rows");
 
 /// `x` (B, T, …) f32 with zeros in the rows `t ≥ lengths[b]`, `lengths` (B) u32.
 ///
 /// # Errors
 /// [`Error::Shape`] if `lengths` does not fit `x`.
 pub fn mask_rows(g: &mut Graph, x: Tensor, lengths: Tensor) -> Result<Tensor> {
-    g.apply1(MaskRows { fill: 0 }, &[x, lengths])
+    g.put1(MaskRows { fill: 0 }, &[x, lengths])
 }
 
 /// `x` (B, T, …) u32 with `fill` in the rows `t ≥ lengths[b]`.
@@ -21,7 +21,7 @@ pub fn mask_rows(g: &mut Graph, x: Tensor, lengths: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`mask_rows`], and if `x` is f32 and `fill` is not 0.
 pub fn fill_rows(g: &mut Graph, x: Tensor, lengths: Tensor, fill: u32) -> Result<Tensor> {
-    g.apply1(MaskRows { fill }, &[x, lengths])
+    g.put1(MaskRows { fill }, &[x, lengths])
 }
 
 /// `out[b, t] = x[b, t]` if `t < lengths[b]`, else `fill`. Gradient of floats: `dx` = the same of the upstream gradient.

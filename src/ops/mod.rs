@@ -88,5 +88,5 @@ use crate::graph::{Graph, Tensor};
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if the types differ.
 pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.apply1(Add, &[a, b])
+    g.put1(Add, &[a, b])
 }

@@ -5,12 +5,12 @@ use super::rows;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::shape::TensorType;
 
-static NOISY_LOGITS: Kernel = Kernel::new("noisy_logits", include_str!("../../shaders/noisy_logits.wgsl"));
-static RANDOM: Snippet = Snippet::new("common/random", include_str!("../../shaders/common/random.wgsl"));
-static NORMAL: Snippet = Snippet::new("common/normal", include_str!("../../shaders/common/normal.wgsl"));
+static NOISY_LOGITS: Kernel = kernel!("noisy_logits");
+static RANDOM: Snippet = kernel!("common/random");
+static NORMAL: Snippet = kernel!("common/normal");
 
 /// `clean + n · softplus(raw)`, `n` standard normal: logits of a gate with noise of a learned width, for training.
 ///
@@ -20,7 +20,7 @@ static NORMAL: Snippet = Snippet::new("common/normal", include_str!("../../shade
 /// # Errors
 /// [`Error::Shape`] if `clean` and `raw` differ or are not f32, or `seed` is not (2) u32.
 pub fn noisy_logits(g: &mut Graph, clean: Tensor, raw: Tensor, seed: Tensor, salt: u32) -> Result<Tensor> {
-    g.apply1(NoisyLogits { salt, backward: false }, &[clean, raw, seed])
+    g.put1(NoisyLogits { salt, backward: false }, &[clean, raw, seed])
 }
 
 /// `out[i] = clean[i] + n[i] · softplus(raw[i])`, `n[i]` by Box and Muller from Threefry keyed by the seed at counter (i, salt).
@@ -53,7 +53,7 @@ impl Op for NoisyLogits {
         }
         let (dout, raw, seed) = (cx.upstream(0)?, cx.inputs[1], cx.inputs[2]);
         let op = Self { salt: self.salt, backward: true };
-        let draw = if cx.needed[1] { Some(cx.graph.apply1(op, &[dout, raw, seed])?) } else { None };
+        let draw = if cx.needed[1] { Some(cx.graph.put1(op, &[dout, raw, seed])?) } else { None };
         Ok(vec![Some(dout), draw, None])
     }
 

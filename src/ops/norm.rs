@@ -4,20 +4,14 @@ use super::rows::{self, RowVariant};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 use std::sync::Arc;
 
-static NORM: [Kernel; 2] = [
-    Kernel::new("norm_threads", include_str!("../../shaders/norm_threads.wgsl")),
-    Kernel::new("norm_workgroup", include_str!("../../shaders/norm_workgroup.wgsl")),
-];
-static NORM_HELD: Kernel = Kernel::new("norm_held", include_str!("../../shaders/norm_held.wgsl"));
-static NORM_BACKWARD: [Kernel; 2] = [
-    Kernel::new("norm_backward_threads", include_str!("../../shaders/norm_backward_threads.wgsl")),
-    Kernel::new("norm_backward_workgroup", include_str!("../../shaders/norm_backward_workgroup.wgsl")),
-];
-static GAIN_BACKWARD: Kernel = Kernel::new("norm_gain_backward", include_str!("../../shaders/norm_gain_backward.wgsl"));
+static NORM: [Kernel; 2] = [kernel!("norm_threads"), kernel!("norm_workgroup")];
+static NORM_HELD: Kernel = kernel!("norm_held");
+static NORM_BACKWARD: [Kernel; 2] = [kernel!("norm_backward_threads"), kernel!("norm_backward_workgroup")];
+static GAIN_BACKWARD: Kernel = kernel!("norm_gain_backward");
 
 /// `(x − μ) / √(σ² + eps) · gain + bias`, μ and σ² the mean and variance of each row.
 ///
@@ -80,7 +74,7 @@ pub(crate) fn norm(
 ) -> Result<(Tensor, Tensor)> {
     let inputs: Vec<Tensor> = [Some(x), residual, Some(gain), bias].into_iter().flatten().collect();
     let op = Norm { kind, residual: residual.is_some(), bias: bias.is_some() };
-    let outputs = g.apply(op, &inputs)?;
+    let outputs = g.put(op, &inputs)?;
     Ok((outputs.get(2).copied().unwrap_or(x), outputs[0]))
 }
 
@@ -148,11 +142,11 @@ impl Op for Norm {
             let op = NormBackward { kind: self.kind, residual: dsum.is_some() };
             let inputs: Vec<Tensor> =
                 [Some(x), Some(stats), Some(cx.inputs[gain]), Some(dout), dsum].into_iter().flatten().collect();
-            let ds = cx.graph.apply1(op, &inputs)?;
+            let ds = cx.graph.put1(op, &inputs)?;
             found[..gain].fill(Some(ds));
         }
         if cx.needed[gain..].contains(&true) {
-            let outputs = cx.graph.apply(NormGainBackward { bias: self.bias }, &[x, stats, dout])?;
+            let outputs = cx.graph.put(NormGainBackward { bias: self.bias }, &[x, stats, dout])?;
             for (slot, gradient) in found[gain..].iter_mut().zip(outputs) {
                 *slot = Some(gradient);
             }

@@ -4,16 +4,16 @@ use super::rows::width;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::shape::TensorType;
 use std::f64::consts::TAU;
 
 /// The most elements of a table: what is made of each position on the CPU must fit.
 const MOST_ELEMENTS: usize = 1 << 31;
 
-static ROPE: Kernel = Kernel::new("rope", include_str!("../../shaders/rope.wgsl"));
-static PAIRS1: Snippet = Snippet::new("common/pairs1", include_str!("../../shaders/common/pairs1.wgsl"));
-static PAIRS4: Snippet = Snippet::new("common/pairs4", include_str!("../../shaders/common/pairs4.wgsl"));
+static ROPE: Kernel = kernel!("rope");
+static PAIRS1: Snippet = kernel!("common/pairs1");
+static PAIRS4: Snippet = kernel!("common/pairs4");
 
 /// How frequencies are changed so that a model reads longer texts than it was trained on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,7 +118,7 @@ pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Resu
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn rope(g: &mut Graph, x: Tensor, positions: Tensor, table: Tensor, options: &RopeOptions) -> Result<Tensor> {
-    g.apply1(Rope { interleaved: options.interleaved, back: false }, &[x, positions, table])
+    g.put1(Rope { interleaved: options.interleaved, back: false }, &[x, positions, table])
 }
 
 /// `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)` for each pair; gradient: the same turn back, by −θ.
@@ -164,7 +164,7 @@ impl Op for Rope {
         }
         let turn = Self { interleaved: self.interleaved, back: !self.back };
         let upstream = cx.upstream(0)?;
-        Ok(vec![Some(cx.graph.apply1(turn, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
+        Ok(vec![Some(cx.graph.put1(turn, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

@@ -3,17 +3,17 @@
 use super::rows::{self, RowVariant};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static BROADCAST: Kernel = Kernel::new("broadcast", include_str!("../../shaders/broadcast.wgsl"));
+static BROADCAST: Kernel = kernel!("broadcast");
 
 /// The sum of all elements, as a scalar (no axes).
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32 or empty.
 pub fn sum(g: &mut Graph, x: Tensor) -> Result<Tensor> {
-    g.apply1(Reduce::new(Over::All(Shape::default()), 1.0), &[x])
+    g.put1(Reduce::new(Over::All(Shape::default()), 1.0), &[x])
 }
 
 /// The mean of all elements, as a scalar (no axes).
@@ -22,7 +22,7 @@ pub fn sum(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 /// As [`sum`].
 pub fn mean(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     let factor = 1.0 / g.shape(x).numel() as f32;
-    g.apply1(Reduce::new(Over::All(Shape::default()), factor), &[x])
+    g.put1(Reduce::new(Over::All(Shape::default()), factor), &[x])
 }
 
 /// The sums of the columns: (…, C) → (C).
@@ -30,7 +30,7 @@ pub fn mean(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`sum`], and if `x` has no axis.
 pub fn sum_rows(g: &mut Graph, x: Tensor) -> Result<Tensor> {
-    g.apply1(Reduce::new(Over::Rows, 1.0), &[x])
+    g.put1(Reduce::new(Over::Rows, 1.0), &[x])
 }
 
 /// The sums along the last axis: (…, C) → (…).
@@ -38,7 +38,7 @@ pub fn sum_rows(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`sum`], and if `x` has no axis.
 pub fn sum_last(g: &mut Graph, x: Tensor) -> Result<Tensor> {
-    g.apply1(Reduce::new(Over::Last, 1.0), &[x])
+    g.put1(Reduce::new(Over::Last, 1.0), &[x])
 }
 
 /// The means along the last axis: (…, C) → (…).
@@ -47,7 +47,7 @@ pub fn sum_last(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 /// As [`sum`], and if `x` has no axis.
 pub fn mean_last(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     let factor = 1.0 / g.shape(x).last() as f32;
-    g.apply1(Reduce::new(Over::Last, factor), &[x])
+    g.put1(Reduce::new(Over::Last, factor), &[x])
 }
 
 /// Which axes are summed.
@@ -125,7 +125,7 @@ impl Op for Reduce {
         let dout = cx.upstream(0)?;
         let shape = cx.graph.shape(cx.inputs[0]).clone();
         let back = Broadcast { over: self.over.clone(), factor: self.factor, shape };
-        Ok(vec![Some(cx.graph.apply1(back, &[dout])?)])
+        Ok(vec![Some(cx.graph.put1(back, &[dout])?)])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
@@ -178,7 +178,7 @@ impl Op for Broadcast {
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let dout = cx.upstream(0)?;
-        Ok(vec![Some(cx.graph.apply1(Reduce::new(self.over.clone(), self.factor), &[dout])?)])
+        Ok(vec![Some(cx.graph.put1(Reduce::new(self.over.clone(), self.factor), &[dout])?)])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

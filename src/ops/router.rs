@@ -5,18 +5,16 @@ use super::select::NONE;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static SELECTION_LOSS: Kernel = Kernel::new("selection_loss", include_str!("../../shaders/selection_loss.wgsl"));
-static SELECTION_LOSS_BACKWARD: Kernel =
-    Kernel::new("selection_loss_backward", include_str!("../../shaders/selection_loss_backward.wgsl"));
-static BALANCE_LOSS: Kernel = Kernel::new("balance_loss", include_str!("../../shaders/balance_loss.wgsl"));
-static BALANCE_LOSS_BACKWARD: Kernel =
-    Kernel::new("balance_loss_backward", include_str!("../../shaders/balance_loss_backward.wgsl"));
-static ARGMAX_ROWS: Kernel = Kernel::new("argmax_rows", include_str!("../../shaders/argmax_rows.wgsl"));
-static PICK: Kernel = Kernel::new("pick", include_str!("../../shaders/pick.wgsl"));
-static PICK_BACKWARD: Kernel = Kernel::new("pick_backward", include_str!("../../shaders/pick_backward.wgsl"));
+static SELECTION_LOSS: Kernel = kernel!("selection_loss");
+static SELECTION_LOSS_BACKWARD: Kernel = kernel!("selection_loss_backward");
+static BALANCE_LOSS: Kernel = kernel!("balance_loss");
+static BALANCE_LOSS_BACKWARD: Kernel = kernel!("balance_loss_backward");
+static ARGMAX_ROWS: Kernel = kernel!("argmax_rows");
+static PICK: Kernel = kernel!("pick");
+static PICK_BACKWARD: Kernel = kernel!("pick_backward");
 
 /// What the parts of a router's loss are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +41,7 @@ pub fn selection_loss(
     loss: RouterLoss,
 ) -> Result<Tensor> {
     let inputs: Vec<Tensor> = [Some(logits), Some(inverse), lengths].into_iter().flatten().collect();
-    g.apply1(SelectionLoss { loss }, &inputs)
+    g.put1(SelectionLoss { loss }, &inputs)
 }
 
 /// The loss that spreads tokens over R ways, a scalar: `aux Σ_r share_r · mean(p_r) + z · mean(lse(logits)²)` with
@@ -78,7 +76,7 @@ pub fn balance_loss_and_shares(
     loss: RouterLoss,
 ) -> Result<[Tensor; 2]> {
     let inputs: Vec<Tensor> = [Some(logits), Some(chances), Some(way), lengths].into_iter().flatten().collect();
-    let found = g.apply(BalanceLoss { loss }, &inputs)?;
+    let found = g.put(BalanceLoss { loss }, &inputs)?;
     Ok([found[0], found[1]])
 }
 
@@ -89,7 +87,7 @@ pub fn balance_loss_and_shares(
 /// [`Error::Shape`] if `x` is no f32 matrix or the bias does not fit it.
 pub fn argmax_rows(g: &mut Graph, x: Tensor, bias: Option<Tensor>) -> Result<Tensor> {
     let inputs: Vec<Tensor> = [Some(x), bias].into_iter().flatten().collect();
-    g.apply1(ArgmaxRows, &inputs)
+    g.put1(ArgmaxRows, &inputs)
 }
 
 /// `x[n, index[n]]` of `x` (N, R) f32 and `index` (N) u32: (N) f32; 0 where the index is no column.
@@ -97,7 +95,7 @@ pub fn argmax_rows(g: &mut Graph, x: Tensor, bias: Option<Tensor>) -> Result<Ten
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix or the index has another number of rows.
 pub fn pick(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
-    g.apply1(Pick, &[x, index])
+    g.put1(Pick, &[x, index])
 }
 
 fn matrix(op: &str, what: &str, ty: &TensorType) -> Result<[usize; 2]> {
@@ -154,7 +152,7 @@ impl Op for SelectionLoss {
         let mut inputs = cx.inputs.to_vec();
         inputs.push(cx.upstream(0)?);
         let mut gradients = vec![None; cx.inputs.len()];
-        gradients[0] = Some(cx.graph.apply1(SelectionLossBackward { loss: self.loss }, &inputs)?);
+        gradients[0] = Some(cx.graph.put1(SelectionLossBackward { loss: self.loss }, &inputs)?);
         Ok(gradients)
     }
 
@@ -266,7 +264,7 @@ impl Op for BalanceLoss {
         }
         let mut inputs = vec![cx.inputs[0], cx.outputs[1], cx.outputs[2], cx.upstream(0)?];
         inputs.extend(&cx.inputs[3..]);
-        let found = cx.graph.apply(BalanceLossBackward { loss: self.loss }, &inputs)?;
+        let found = cx.graph.put(BalanceLossBackward { loss: self.loss }, &inputs)?;
         let mut gradients = vec![None; cx.inputs.len()];
         (gradients[0], gradients[1]) = (Some(found[0]), Some(found[1]));
         Ok(gradients)
@@ -413,7 +411,7 @@ impl Op for Pick {
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let dout = cx.upstream(0)?;
         let columns = cx.graph.shape(cx.inputs[0]).last();
-        Ok(vec![Some(cx.graph.apply1(PickBackward { columns }, &[cx.inputs[1], dout])?), None])
+        Ok(vec![Some(cx.graph.put1(PickBackward { columns }, &[cx.inputs[1], dout])?), None])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

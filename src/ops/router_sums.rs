@@ -6,10 +6,10 @@ use super::select::NONE;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static ROUTER_SUMS: Kernel = Kernel::new("router_sums", include_str!("../../shaders/router_sums.wgsl"));
+static ROUTER_SUMS: Kernel = kernel!("router_sums");
 
 /// Numbers of [`router_sums`] behind the loads: slots dropped, the sum of entropies, tokens.
 pub const BEHIND_LOADS: usize = 3;
@@ -52,7 +52,7 @@ pub fn router_sums(g: &mut Graph, scores: Tensor, sent: Sent, lengths: Option<Te
     let ways = g.shape(scores).last();
     let op = RouterSums { ways, source, kept: kept.is_some() };
     let inputs: Vec<Tensor> = [Some(entropies), Some(from), kept, lengths].into_iter().flatten().collect();
-    g.apply1(op, &inputs)
+    g.put1(op, &inputs)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 
-static ROW_ENTROPY: Kernel = Kernel::new("row_entropy", include_str!("../../shaders/row_entropy.wgsl"));
+static ROW_ENTROPY: Kernel = kernel!("row_entropy");
 
 /// The entropy of each row of `scores` (N, R) f32, divided by its sum, in nats: (N) f32; ln R where a router does not care, 0
 /// where it is sure. To be reported, without a gradient.
@@ -30,7 +30,7 @@ pub fn binary_entropy(g: &mut Graph, logits: Tensor, lengths: Option<Tensor>) ->
 
 fn entropy(g: &mut Graph, x: Tensor, lengths: Option<Tensor>, binary: bool) -> Result<Tensor> {
     let inputs: Vec<Tensor> = [Some(x), lengths].into_iter().flatten().collect();
-    g.apply1(RowEntropy { binary }, &inputs)
+    g.put1(RowEntropy { binary }, &inputs)
 }
 
 /// The rows of each text, if lengths (B) say how many of them are there.

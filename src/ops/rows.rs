@@ -2,20 +2,15 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::TensorType;
 
 pub(super) use crate::kernel::{elements, width};
 
-static REDUCE_WORKGROUP: Snippet =
-    Snippet::new("common/reduce_workgroup", include_str!("../../shaders/common/reduce_workgroup.wgsl"));
-static REDUCE_SUBGROUP: Snippet =
-    Snippet::new("common/reduce_subgroup", include_str!("../../shaders/common/reduce_subgroup.wgsl"));
-static COLUMN_SUM: Kernel = Kernel::new("column_sum", include_str!("../../shaders/column_sum.wgsl"));
-static ROW_SUM: [Kernel; 2] = [
-    Kernel::new("row_sum_threads", include_str!("../../shaders/row_sum_threads.wgsl")),
-    Kernel::new("row_sum_workgroup", include_str!("../../shaders/row_sum_workgroup.wgsl")),
-];
+static REDUCE_WORKGROUP: Snippet = kernel!("common/reduce_workgroup");
+static REDUCE_SUBGROUP: Snippet = kernel!("common/reduce_subgroup");
+static COLUMN_SUM: Kernel = kernel!("column_sum");
+static ROW_SUM: [Kernel; 2] = [kernel!("row_sum_threads"), kernel!("row_sum_workgroup")];
 
 /// The rule of ops on `count` f32 tensors of one type, which is the output's too.
 pub(super) fn same_f32(op: &str, inputs: &[TensorType], count: usize) -> Result<Vec<TensorType>> {

@@ -4,10 +4,10 @@ use super::gate::descending;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static SELECT_ROWS: Kernel = Kernel::new("select_rows", include_str!("../../shaders/select_rows.wgsl"));
+static SELECT_ROWS: Kernel = kernel!("select_rows");
 
 /// In an index: no row.
 pub const NONE: u32 = u32::MAX;
@@ -66,7 +66,7 @@ pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptio
     let op = SelectRows { choice, lengths: options.lengths.is_some(), positions: options.positions.is_some(), most };
     let counts = options.most.map(|(counts, _)| counts);
     let inputs: Vec<Tensor> = [Some(keys), options.lengths, options.positions, counts].into_iter().flatten().collect();
-    let found = g.apply(op, &inputs)?;
+    let found = g.put(op, &inputs)?;
     let slots = g.shape(found[2]).last();
     Ok(Selected { index: found[0], inverse: found[1], positions: found[2], counts: found[3], slots })
 }

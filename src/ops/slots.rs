@@ -4,10 +4,10 @@ use super::select::NONE;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static CLAIM_SLOTS: Kernel = Kernel::new("claim_slots", include_str!("../../shaders/claim_slots.wgsl"));
+static CLAIM_SLOTS: Kernel = kernel!("claim_slots");
 
 /// What [`claim_slots`] gives.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct Claimed {
 /// # Errors
 /// [`Error::Shape`] if counts and used are not u32 vectors of one length.
 pub fn claim_slots(g: &mut Graph, used: Tensor, counts: Tensor, places: usize, fresh: bool) -> Result<Claimed> {
-    let found = g.apply(ClaimSlots { places, fresh }, &[used, counts])?;
+    let found = g.put(ClaimSlots { places, fresh }, &[used, counts])?;
     Ok(Claimed { used: found[0], slots: found[1], lengths: found[2] })
 }
 

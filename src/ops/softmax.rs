@@ -3,24 +3,18 @@
 use super::rows::{self, RowVariant};
 use crate::error::Result;
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static SOFTMAX: [Kernel; 2] = [
-    Kernel::new("softmax_threads", include_str!("../../shaders/softmax_threads.wgsl")),
-    Kernel::new("softmax_workgroup", include_str!("../../shaders/softmax_workgroup.wgsl")),
-];
-static SOFTMAX_BACKWARD: [Kernel; 2] = [
-    Kernel::new("softmax_backward_threads", include_str!("../../shaders/softmax_backward_threads.wgsl")),
-    Kernel::new("softmax_backward_workgroup", include_str!("../../shaders/softmax_backward_workgroup.wgsl")),
-];
+static SOFTMAX: [Kernel; 2] = [kernel!("softmax_threads"), kernel!("softmax_workgroup")];
+static SOFTMAX_BACKWARD: [Kernel; 2] = [kernel!("softmax_backward_threads"), kernel!("softmax_backward_workgroup")];
 
 /// `e^x / Σ e^x` along the last axis.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if `x` is not f32 or has no last axis.
 pub fn softmax(g: &mut Graph, x: Tensor) -> Result<Tensor> {
-    g.apply1(Softmax { log: false, variant: None }, &[x])
+    g.put1(Softmax { log: false, variant: None }, &[x])
 }
 
 /// `x − ln Σ e^x` along the last axis.
@@ -28,7 +22,7 @@ pub fn softmax(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`softmax`].
 pub fn log_softmax(g: &mut Graph, x: Tensor) -> Result<Tensor> {
-    g.apply1(Softmax { log: true, variant: None }, &[x])
+    g.put1(Softmax { log: true, variant: None }, &[x])
 }
 
 /// `y = e^(x − m) / Σ e^(x − m)` or its logarithm, `m` the largest of the row; x, y (…, C) f32, any finite values.
@@ -56,7 +50,7 @@ impl Op for Softmax {
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let dout = cx.upstream(0)?;
         let back = SoftmaxBackward { log: self.log, variant: self.variant };
-        Ok(vec![Some(cx.graph.apply1(back, &[cx.outputs[0], dout])?)])
+        Ok(vec![Some(cx.graph.put1(back, &[cx.outputs[0], dout])?)])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

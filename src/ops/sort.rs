@@ -3,13 +3,13 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 
-static RADIX_COUNT: Kernel = Kernel::new("radix_count", include_str!("../../shaders/radix_count.wgsl"));
-static RADIX_SCAN: Kernel = Kernel::new("radix_scan", include_str!("../../shaders/radix_scan.wgsl"));
-static RADIX_PLACE: Kernel = Kernel::new("radix_place", include_str!("../../shaders/radix_place.wgsl"));
-static SEGMENT_STARTS: Kernel = Kernel::new("segment_starts", include_str!("../../shaders/segment_starts.wgsl"));
+static RADIX_COUNT: Kernel = kernel!("radix_count");
+static RADIX_SCAN: Kernel = kernel!("radix_scan");
+static RADIX_PLACE: Kernel = kernel!("radix_place");
+static SEGMENT_STARTS: Kernel = kernel!("segment_starts");
 
 /// Keys of a block of the radix sort, and digits of a pass.
 const BLOCK: usize = 256;
@@ -37,7 +37,7 @@ pub struct SortedIndex {
 /// # Errors
 /// [`Error::Shape`] if `index` is no u32 vector or there are no rows, or 2³² − 1 or more.
 pub fn sort_index(g: &mut Graph, index: Tensor, rows: usize) -> Result<SortedIndex> {
-    let found = g.apply(SortIndex { rows }, &[index])?;
+    let found = g.put(SortIndex { rows }, &[index])?;
     Ok(SortedIndex { index, order: found[0], starts: found[1], rows })
 }
 

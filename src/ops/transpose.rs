@@ -3,11 +3,11 @@
 use super::layout::{is_word, reshape, widest_word};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{AdapterClass, Dispatch, Kernel, Launch};
+use crate::kernel::{AdapterClass, Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType, product};
 
-static PERMUTE: Kernel = Kernel::new("permute", include_str!("../../shaders/permute.wgsl"));
-static TRANSPOSE: Kernel = Kernel::new("transpose", include_str!("../../shaders/transpose.wgsl"));
+static PERMUTE: Kernel = kernel!("permute");
+static TRANSPOSE: Kernel = kernel!("transpose");
 
 /// Axes that a permutation can keep apart after neighbours that stay together are merged.
 const MAX_AXES: usize = 5;
@@ -24,7 +24,7 @@ pub fn transpose(g: &mut Graph, x: Tensor, axes: &[usize]) -> Result<Tensor> {
     if Merged::new(g.shape(x), axes).axes.len() <= 1 {
         return reshape(g, x, out.shape);
     }
-    g.apply1(op, &[x])
+    g.put1(op, &[x])
 }
 
 /// `out[i_0, …] = x[i at its old place, …]`; gradient: the inverse permutation.

@@ -6,12 +6,12 @@ use super::rows;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 use std::any::Any;
 use std::sync::Arc;
 
-static PLACE_ROWS: Kernel = Kernel::new("place_rows", include_str!("../../shaders/place_rows.wgsl"));
+static PLACE_ROWS: Kernel = kernel!("place_rows");
 
 /// Rows of `x` (N, C) f32 in the order of `index` (M) u32, no row more than once: (M, C), zeros where `index` names none.
 /// `inverse` (N) u32 says where each row goes: `inverse[index[m]] = m`, and M or more for rows that go nowhere.
@@ -19,7 +19,7 @@ static PLACE_ROWS: Kernel = Kernel::new("place_rows", include_str!("../../shader
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix, or an index no u32 vector of the right length.
 pub fn gather_unique(g: &mut Graph, x: Tensor, index: Tensor, inverse: Tensor) -> Result<Tensor> {
-    g.apply1(GatherUnique, &[x, index, inverse])
+    g.put1(GatherUnique, &[x, index, inverse])
 }
 
 /// `base` (N, C) f32 with the rows that `index` (M) u32 names replaced by those of `rows` (M, C); `inverse` (N) u32 as in
@@ -28,7 +28,7 @@ pub fn gather_unique(g: &mut Graph, x: Tensor, index: Tensor, inverse: Tensor) -
 /// # Errors
 /// [`Error::Shape`] if the matrices are not f32 or differ in their columns, or an index has the wrong length.
 pub fn place_rows(g: &mut Graph, base: Tensor, rows: Tensor, index: Tensor, inverse: Tensor) -> Result<Tensor> {
-    g.apply1(PlaceRows, &[base, rows, index, inverse])
+    g.put1(PlaceRows, &[base, rows, index, inverse])
 }
 
 /// Checks x (N, C), index (M) and inverse (N); gives N, M and C.
@@ -160,7 +160,7 @@ impl Op for PlaceRows {
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let (dout, index, inverse) = (cx.upstream(0)?, cx.inputs[2], cx.inputs[3]);
         let count = cx.graph.shape(index).numel();
-        let dbase = if cx.needed[0] { Some(cx.graph.apply1(ClearRows { count }, &[dout, inverse])?) } else { None };
+        let dbase = if cx.needed[0] { Some(cx.graph.put1(ClearRows { count }, &[dout, inverse])?) } else { None };
         let drows = if cx.needed[1] { Some(gather_unique(cx.graph, dout, index, inverse)?) } else { None };
         Ok(vec![dbase, drows, None, None])
     }

@@ -3,10 +3,10 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static WARM_CAPACITY: Kernel = Kernel::new("warm_capacity", include_str!("../../shaders/warm_capacity.wgsl"));
+static WARM_CAPACITY: Kernel = kernel!("warm_capacity");
 
 /// Steps that an f32 can count one by one.
 pub(crate) const MOST_STEPS: usize = 1 << 24;
@@ -41,7 +41,7 @@ pub fn warm_capacity(
         return Err(Error::input("warm_capacity counts", what));
     }
     let least = g.constant("counts", Array::from_fn([counts.len()], |r| counts[r] as f64), DType::U32);
-    let found = g.apply(Warm { tokens, steps }, &[step, least])?;
+    let found = g.put(Warm { tokens, steps }, &[step, least])?;
     Ok(WarmCapacity { step: found[0], counts: found[1] })
 }
 

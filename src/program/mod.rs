@@ -6,6 +6,7 @@ mod pack;
 mod plan;
 mod profile;
 mod program;
+mod reach;
 mod record;
 mod report;
 mod tune;

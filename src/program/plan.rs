@@ -7,7 +7,7 @@
 
 use super::{Recording, Source};
 use crate::error::{Error, Result, human_bytes};
-use crate::kernel::Caps;
+use crate::kernel::{Binding, Caps, View};
 use std::collections::HashSet;
 
 /// Offsets of tensors inside arenas, in bytes: what every adapter accepts as a binding offset.
@@ -46,7 +46,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if a tensor is larger than the device binds at once; [`Error::Unsupported`] if a dispatch
-    /// has more bindings than the adapter allows; [`Error::Graph`] if a dispatch reads and writes one tensor.
+    /// has more bindings than the adapter allows; [`Error::Graph`] if a dispatch reads and writes one tensor, or binds what is not there.
     pub fn new(recording: &Recording, caps: &Caps) -> Result<Self> {
         check_limits(recording, caps)?;
         let items = lifetimes(recording);
@@ -55,10 +55,10 @@ impl Plan {
         let orders: [fn(&Item) -> (u64, u64); 3] = [
             |i| (u64::MAX - i.size, i.first as u64),
             |i| (u64::MAX - (i.last - i.first + 1) as u64, u64::MAX - i.size),
-            |i| (u64::MAX - i.size * (i.last - i.first + 1) as u64, i.first as u64),
+            |i| (u64::MAX - i.size.saturating_mul((i.last - i.first + 1) as u64), i.first as u64),
         ];
         let plans = orders.iter().map(|order| place(&items, *order, &rivals, recording.slots.len(), caps));
-        let best = plans.min_by_key(|(_, arenas)| arenas.iter().sum::<u64>());
+        let best = plans.min_by_key(|(_, arenas)| arenas.iter().copied().fold(0, u64::saturating_add));
         let (places, arenas) = best.unwrap_or_default();
         Ok(Self { places, arenas, lower_bound })
     }
@@ -71,7 +71,14 @@ impl Plan {
 }
 
 fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
+    for (name, view) in &recording.outputs {
+        within(recording, view).map_err(|what| Error::Graph(format!("the output {name} {what}")))?;
+    }
     for dispatch in &recording.dispatches {
+        for binding in &dispatch.bindings {
+            within(recording, &binding.view)
+                .map_err(|what| Error::Graph(format!("{} ({}) {what}", dispatch.label, dispatch.kernel.name)))?;
+        }
         let count = dispatch.bindings.iter().filter(|b| b.access.is_buffer()).count();
         if count > caps.storage_bindings as usize {
             return Err(Error::Unsupported {
@@ -97,9 +104,12 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
                         .into(),
                 });
             }
+            let buffer = |b: &Binding| b.access.is_buffer();
             let twice = dispatch.bindings[..index].iter().any(|other| {
-                let same = overlaps(&other.view, &binding.view);
-                same && !(other.access.only_reads() && binding.access.only_reads())
+                let reads = [other, binding].map(|b| b.access.only_reads());
+                let mixed =
+                    reads[0] != reads[1] && other.view.slot == binding.view.slot && buffer(other) && buffer(binding);
+                mixed || (reads != [true; 2] && overlaps(&other.view, &binding.view))
             });
             if twice {
                 let what = format!(
@@ -109,12 +119,42 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
                 return Err(Error::Graph(what));
             }
         }
+        let groups = u64::from(caps.max_groups).pow(2);
+        if dispatch.too_large || u64::from(dispatch.groups) > groups {
+            return Err(Error::Unsupported {
+                what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
+                needs: format!("numbers of more than 32 bits, or more than {groups} workgroups"),
+                adapter: caps.name.clone(),
+                hint: "Lower the batch, the sequence length or the model's sizes".into(),
+            });
+        }
+    }
+    for slot in recording.slots.iter().filter(|slot| matches!(slot.source, Source::Temporary)) {
+        if slot.ty.bytes() > caps.max_buffer_bytes {
+            return Err(Error::OutOfMemory {
+                what: slot.label.clone(),
+                needed: human_bytes(slot.ty.bytes()),
+                available: format!("{} in one buffer", human_bytes(caps.max_buffer_bytes)),
+                hint: "Lower the batch, the sequence length or the model's sizes".into(),
+            });
+        }
     }
     Ok(())
 }
 
-fn overlaps(a: &crate::kernel::View, b: &crate::kernel::View) -> bool {
-    a.slot == b.slot && a.start < b.start + b.numel() && b.start < a.start + a.numel()
+/// Refuses views of memory that is not there.
+fn within(recording: &Recording, view: &View) -> std::result::Result<(), String> {
+    let Some(slot) = recording.slots.get(view.slot) else { return Err("binds memory that is not there".into()) };
+    let (span, bytes) = (view.span(), slot.ty.bytes());
+    match span.end <= bytes || (view.dtype.is_quantised() && view.bytes() <= bytes) {
+        true => Ok(()),
+        false => Err(format!("binds bytes {} to {} of {}, which has {bytes}", span.start, span.end, slot.label)),
+    }
+}
+
+fn overlaps(a: &View, b: &View) -> bool {
+    let (a_span, b_span) = (a.span(), b.span());
+    a.slot == b.slot && a_span.start < b_span.end && b_span.start < a_span.end
 }
 
 /// The temporaries with the dispatches that touch them first and last; outputs live to the end.

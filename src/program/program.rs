@@ -94,6 +94,7 @@ impl Program {
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
+        let recording = recording.trusted_on(gpu.caps());
         let plan = Plan::new(&recording, gpu.caps())?;
         let arenas = (plan.arenas.iter().enumerate())
             .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, TENSORS))
@@ -137,7 +138,25 @@ impl Program {
         // All inputs fit one chunk.
         let running = ReentrantMutex::new(RefCell::new(Uploads::new(gpu, inputs.size() + ALIGNMENT)));
         let inputs = Mutex::new(inputs);
-        Ok(Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, running, steps, costs })
+        let program =
+            Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, running, steps, costs };
+        program.rehearse()?;
+        Ok(program)
+    }
+
+    /// Encodes the launches of kernels that are not trusted, and drops them: what wgpu sees only then (bindings too small for what the
+    /// text declares) is told before the first run.
+    fn rehearse(&self) -> Result<()> {
+        let strange = |step: &&Step| !self.recording.dispatches[step.dispatch].is_trusted();
+        for step in self.steps.iter().filter(strange) {
+            let dispatch = &self.recording.dispatches[step.dispatch];
+            self.gpu.scoped(&format!("{} ({})", dispatch.label, dispatch.kernel.name), || {
+                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+                step.encode(&mut encoder.begin_compute_pass(&Default::default()), None);
+                encoder.finish()
+            })?;
+        }
+        Ok(())
     }
 
     /// The recording.
@@ -450,10 +469,11 @@ fn prepare_step(
         _ => Bound::Texture,
     };
     let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();
-    let pipeline = gpu.pipeline(shader.entry, &shader.text, &bound).map_err(|refused| Error::Shader {
-        place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
-        message: refused.message,
-    })?;
+    let pipeline =
+        gpu.pipeline(shader.entry, &shader.text, &bound, dispatch.is_trusted()).map_err(|refused| Error::Shader {
+            place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
+            message: refused.message,
+        })?;
     let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
     for (number, (binding, texture)) in dispatch.bindings.iter().zip(textures).enumerate() {
         if let Some(view) = texture {

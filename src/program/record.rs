@@ -1,13 +1,17 @@
 //! Recording: a graph becomes a list of dispatches over slots of memory. Plain data; no GPU.
 
+use super::reach::Given;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
-use crate::kernel::{Caps, Choices, Dispatch, Launch, Question, View};
+use crate::kernel::{Access, Caps, Choices, Dispatch, Launch, Question, View};
 use crate::shape::TensorType;
 use crate::software::adapt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// What the offsets of [`Op::placements`] are multiples of.
+const PLACEMENT: usize = 64;
 
 /// Where the memory of a slot comes from.
 #[derive(Clone, Debug)]
@@ -40,15 +44,40 @@ pub struct Slot {
 /// A whole step as data: dispatches over slots of memory.
 #[derive(Clone, Debug)]
 pub struct Recording {
-    /// The memory.
-    pub slots: Vec<Slot>,
-    /// The launches in order.
-    pub dispatches: Vec<Dispatch>,
-    /// The named results.
-    pub outputs: Vec<(String, View)>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) dispatches: Vec<Dispatch>,
+    pub(crate) outputs: Vec<(String, View)>,
+    /// The subgroup size that kernels may rely on.
+    pub(super) subgroup: Option<u32>,
 }
 
 impl Recording {
+    /// A recording from its parts. All its kernels are compiled with wgpu's checks, but for those that are trusted whatever is done with
+    /// them ([`Kernel::trusted`](crate::kernel::Kernel::trusted)).
+    #[must_use]
+    pub fn from_parts(slots: Vec<Slot>, dispatches: Vec<Dispatch>, outputs: Vec<(String, View)>) -> Self {
+        let dispatches = dispatches.into_iter().map(|dispatch| Dispatch { own: false, ..dispatch }).collect();
+        Self { slots, dispatches, outputs, subgroup: None }
+    }
+
+    /// The memory.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The launches in order.
+    #[must_use]
+    pub fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// The named results.
+    #[must_use]
+    pub fn outputs(&self) -> &[(String, View)] {
+        &self.outputs
+    }
+
     /// Records what the graph's outputs, and its updates of states and parameters, need, after [`Graph::fused`].
     ///
     /// # Errors
@@ -87,16 +116,36 @@ impl Recording {
             dispatches: Vec::new(),
         };
         recorder.read = read_tensors(graph, &recorder.live);
-        recorder.leaves();
-        recorder.place();
+        recorder.leaves()?;
+        recorder.place()?;
         for (index, node) in graph.nodes().iter().enumerate() {
             if let (true, Kind::Op(op)) = (recorder.live[index], &node.kind) {
                 recorder.op(index, node, op.as_ref())?;
             }
         }
         let outputs = graph.outputs().iter().map(|(name, t)| (name.clone(), recorder.view(*t))).collect();
-        let recording = Self { slots: recorder.slots, dispatches: recorder.dispatches, outputs };
+        let (slots, dispatches) = (recorder.slots, recorder.dispatches);
+        let recording = Self { slots, dispatches, outputs, subgroup: caps.subgroup };
         Ok((recording, recorder.questions))
+    }
+
+    /// The recording as a device runs it: kernels of the crate count on subgroups of the size that they were recorded for, and texts that
+    /// are not trusted are taken as they are, from buffers that end where their tensors end.
+    pub(super) fn trusted_on(mut self, caps: &Caps) -> Self {
+        let strange = self.subgroup.is_some_and(|size| caps.subgroup != Some(size));
+        for dispatch in &mut self.dispatches {
+            dispatch.own &= !strange;
+            if dispatch.is_trusted() {
+                continue;
+            }
+            dispatch.params_first = false;
+            for binding in &mut dispatch.bindings {
+                if binding.access.only_reads() {
+                    binding.access = Access::Read;
+                }
+            }
+        }
+        self
     }
 
     /// Floating-point operations of all dispatches.
@@ -142,8 +191,14 @@ impl Recorder<'_> {
     }
 
     /// Slots for everything that is there before the first dispatch.
-    fn leaves(&mut self) {
+    fn leaves(&mut self) -> Result<()> {
         for (index, node) in self.graph.nodes().iter().enumerate() {
+            if let Kind::Constant(value) = &node.kind
+                && value.data.len() != node.outputs[0].shape.numel()
+            {
+                let what = format!("the constant {} has {} elements", node.label, value.data.len());
+                return Err(Error::Graph(format!("{what}, its shape is {}", node.outputs[0].shape)));
+            }
             let source = match &node.kind {
                 Kind::Input(name) => Source::Input(name.clone()),
                 Kind::Parameter(name) => Source::Parameter(name.clone()),
@@ -156,10 +211,11 @@ impl Recorder<'_> {
                 self.views[index] = vec![view];
             }
         }
+        Ok(())
     }
 
     /// Finds the tensors that can be computed right where an op wants them (see [`Op::placements`]).
-    fn place(&mut self) {
+    fn place(&mut self) -> Result<()> {
         let nodes = self.graph.nodes();
         for (index, node) in nodes.iter().enumerate() {
             let Kind::Op(op) = &node.kind else { continue };
@@ -167,15 +223,27 @@ impl Recorder<'_> {
                 continue;
             }
             for placement in op.placements() {
-                let (part, whole) = (node.inputs[placement.input], node.inputs[placement.into]);
+                let input = |index: usize| {
+                    node.inputs.get(index).copied().ok_or_else(|| no_input(node, "asks to place", index))
+                };
+                let (part, whole) = (input(placement.input)?, input(placement.into)?);
                 let Some(root) = self.views[whole.node as usize].first().cloned() else { continue };
                 if self.can_be_placed(part) && !self.placed.contains_key(&part) {
                     let ty = self.graph.ty(part);
+                    let fits = placement.offset.saturating_add(ty.shape.numel()) <= root.numel();
+                    let memory = matches!(self.slots[root.slot].source, Source::State(_) | Source::Parameter(_));
+                    let aligned = placement.offset.is_multiple_of(PLACEMENT);
+                    if !fits || !memory || !aligned || ty.dtype.is_quantised() || ty.dtype != root.dtype {
+                        let what =
+                            format!("{} asks to place {ty} at {} of {}", node.label, placement.offset, root.shape);
+                        return Err(Error::Graph(format!("{what}: it must fit a state, at a multiple of {PLACEMENT}")));
+                    }
                     let start = root.start + placement.offset;
                     self.placed.insert(part, View { start, shape: ty.shape.clone(), dtype: ty.dtype, ..root });
                 }
             }
         }
+        Ok(())
     }
 
     /// A tensor can be placed if its op writes it afresh, in memory of its own, and does not read what is placed too.
@@ -183,7 +251,7 @@ impl Recorder<'_> {
         let node = &self.graph.nodes()[tensor.node as usize];
         match &node.kind {
             Kind::Op(op) => {
-                op.alias(tensor.output as usize).is_none()
+                node.aliases[tensor.output as usize].is_none()
                     && op.placeable(tensor.output as usize)
                     && !node.inputs.iter().any(|input| self.placed.contains_key(input))
                     && !self.read_with_placed_output(tensor)
@@ -199,42 +267,53 @@ impl Recorder<'_> {
 
     fn op(&mut self, index: usize, node: &Node, op: &dyn Op) -> Result<()> {
         let inputs: Vec<View> = node.inputs.iter().map(|&t| self.view(t)).collect();
-        self.check_versions(node, op, &inputs)?;
+        self.check_versions(node, &inputs)?;
         let types: Vec<TensorType> = node.inputs.iter().map(|&t| self.graph.ty(t).clone()).collect();
         for (input, below) in op.bounds(&types) {
-            let slot = &mut self.slots[inputs[input].slot];
+            let view = inputs.get(input).ok_or_else(|| no_input(node, "bounds", input))?;
+            let slot = &mut self.slots[view.slot];
             slot.below = Some(slot.below.map_or(below, |least| least.min(below)));
         }
         let mut outputs = Vec::with_capacity(node.outputs.len());
+        let mut parts = vec![false; node.outputs.len()];
         for (output, ty) in node.outputs.iter().enumerate() {
             let tensor = Tensor { node: index as u32, output: output as u32 };
-            outputs.push(match op.alias(output) {
+            outputs.push(match node.aliases[output] {
                 Some(Alias::View(input) | Alias::InPlace(input)) => {
                     View { shape: ty.shape.clone(), dtype: ty.dtype, ..inputs[input].clone() }
                 }
                 None => match self.placed.get(&tensor) {
                     Some(view) => view.clone(),
-                    None => match self.part(tensor, node, op, &types, &inputs) {
-                        Some((slot, start)) => View { slot, start, shape: ty.shape.clone(), dtype: ty.dtype },
+                    None => match self.part(tensor, node, op, &types, &inputs)? {
+                        Some((slot, start)) => {
+                            parts[output] = true;
+                            View { slot, start, shape: ty.shape.clone(), dtype: ty.dtype }
+                        }
                         None => self.fresh(Source::Temporary, ty, node.label.clone()),
                     },
                 },
             });
         }
         let read = |output| self.read.contains(&Tensor { node: index as u32, output });
-        let used = (0..outputs.len() as u32).map(read).collect();
+        let used: Vec<bool> = (0..outputs.len() as u32).map(read).collect();
         let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len());
-        launch = launch.with_used(used).with_choices(self.choices);
+        launch = launch.with_used(used.clone()).with_choices(self.choices);
         op.launch(&mut launch)?;
         self.questions.extend(launch.take_questions().into_iter().map(|question| (index, question)));
         let (launched, scratch) = launch.finish();
+        let given = Given { node, inputs: &inputs, outputs: &outputs, scratch: &scratch, used: &used, parts: &parts };
+        given.check(&launched)?;
         for view in scratch {
             let ty = TensorType::new(view.shape, view.dtype);
             let label = format!("{}.scratch", node.label);
             self.slots.push(Slot { label, source: Source::Temporary, ty, below: None });
         }
-        let launched = launched.into_iter().map(|d| adapt(self.caps, d));
-        self.dispatches.extend(launched.map(|d| Dispatch { label: node.label.clone(), ..d }));
+        let launched = launched.into_iter().map(|d| Dispatch { label: node.label.clone(), own: node.own, ..d });
+        // Texts are made over where their authors keep to the conventions, and textures are larger than what they hold.
+        self.dispatches.extend(launched.map(|d| match d.is_trusted() {
+            true => adapt(self.caps, d),
+            false => d,
+        }));
         self.views[index] = outputs;
         Ok(())
     }
@@ -247,18 +326,24 @@ impl Recorder<'_> {
         op: &dyn Op,
         types: &[TensorType],
         inputs: &[View],
-    ) -> Option<(usize, usize)> {
-        let (input, first) = op.part_of(output.output as usize, types)?;
-        let (root, view) = (self.graph.root(node.inputs[input]), &inputs[input]);
+    ) -> Result<Option<(usize, usize)>> {
+        let Some((input, first)) = op.part_of(output.output as usize, types) else { return Ok(None) };
+        let view = inputs.get(input).ok_or_else(|| no_input(node, "gives a part of", input))?;
+        let ty = &node.outputs[output.output as usize];
+        if first.saturating_add(ty.shape.numel()) > view.numel() || ty.dtype.bytes(1) != view.dtype.bytes(1) {
+            let what = format!("{} gives {ty} as a part of {}, from {first} on", node.label, view.shape);
+            return Err(Error::Graph(format!("{what}, which has no such part")));
+        }
+        let root = self.graph.root(node.inputs[input]);
         let start = view.start + first;
         let computed = matches!(self.graph.nodes()[root.node as usize].kind, Kind::Op(_));
         let keeps = !self.placed.contains_key(&root) && ![root, output].iter().any(|t| self.updated.contains(t));
         let aligned = view.dtype.bytes(start) % self.caps.offset_alignment == 0;
-        (computed && keeps && aligned).then_some((view.slot, start))
+        Ok((computed && keeps && aligned).then_some((view.slot, start)))
     }
 
     /// Refuses a read of a value that an earlier node has overwritten in place, and counts this node's updates.
-    fn check_versions(&mut self, node: &Node, op: &dyn Op, inputs: &[View]) -> Result<()> {
+    fn check_versions(&mut self, node: &Node, inputs: &[View]) -> Result<()> {
         for (tensor, view) in node.inputs.iter().zip(inputs) {
             let stands_for = self.version_of(*tensor);
             if self.versions.get(&view.slot).is_some_and(|now| *now != stands_for) {
@@ -268,7 +353,7 @@ impl Recorder<'_> {
             }
         }
         for output in 0..node.outputs.len() {
-            let Some(Alias::InPlace(input)) = op.alias(output) else { continue };
+            let Some(Alias::InPlace(input)) = node.aliases[output] else { continue };
             let slot = inputs[input].slot;
             if matches!(self.slots[slot].source, Source::Input(_) | Source::Constant(..)) {
                 let what = format!("{} would overwrite {}, an input or constant", node.label, self.slots[slot].label);
@@ -282,15 +367,17 @@ impl Recorder<'_> {
     /// How many updates of its memory a tensor has seen.
     fn version_of(&self, tensor: Tensor) -> u32 {
         let node = &self.graph.nodes()[tensor.node as usize];
-        match &node.kind {
-            Kind::Op(op) => match op.alias(tensor.output as usize) {
-                Some(Alias::View(input)) => self.version_of(node.inputs[input]),
-                Some(Alias::InPlace(input)) => self.version_of(node.inputs[input]) + 1,
-                None => 0,
-            },
-            _ => 0,
+        match node.aliases[tensor.output as usize] {
+            Some(Alias::View(input)) => self.version_of(node.inputs[input]),
+            Some(Alias::InPlace(input)) => self.version_of(node.inputs[input]) + 1,
+            None => 0,
         }
     }
+}
+
+/// An op that speaks of an input which it does not have.
+fn no_input(node: &Node, does: &str, index: usize) -> Error {
+    Error::Graph(format!("{} {does} input {index}, and has {}", node.label, node.inputs.len()))
 }
 
 /// What live nodes and the caller read.

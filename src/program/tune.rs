@@ -140,7 +140,7 @@ fn alone(graph: &Graph, node: &Node) -> Result<Graph> {
         let ty = graph.ty(*input);
         inputs.push(alone.parameter(&format!("input {index}"), ty.shape.clone(), ty.dtype)?);
     }
-    let outputs = alone.apply_arc(op.clone(), &inputs)?;
+    let outputs = alone.add_op(op.clone(), &inputs, node.own)?;
     for (index, output) in outputs.into_iter().enumerate() {
         alone.output(&format!("output {index}"), output)?;
     }

@@ -73,14 +73,14 @@ fn launched() -> &'static [Result<Launched, String>] {
                         continue;
                     }
                 };
-                for dispatch in recording.dispatches {
+                for dispatch in recording.dispatches() {
                     // Most texts come again and again: one copy of each is kept.
-                    let text: Arc<str> = assemble(&dispatch).text.into();
+                    let text: Arc<str> = assemble(dispatch).text.into();
                     let text = texts.get(&text).cloned().unwrap_or_else(|| {
                         texts.insert(text.clone());
                         text
                     });
-                    all.push(Ok(Launched { caps: caps.clone(), case: name.clone(), dispatch, text }));
+                    all.push(Ok(Launched { caps: caps.clone(), case: name.clone(), dispatch: dispatch.clone(), text }));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::for_every_dispatch;
 use std::collections::HashSet;
-use wgformer::kernel::{Dispatch, assemble};
+use wgformer::kernel::assemble;
 
 /// Tint, the compiler of Chromium, refuses some things that naga accepts. Where its command is installed, it is asked too.
 #[test]
@@ -15,7 +15,9 @@ fn tint_accepts_every_shader() {
     let mut seen = HashSet::new();
     for_every_dispatch(|launched| {
         // As it is in a browser: parameters are not copied first there.
-        let text = assemble(&Dispatch { params_first: false, ..launched.dispatch.clone() }).text;
+        let mut dispatch = launched.dispatch.clone();
+        dispatch.params_first = false;
+        let text = assemble(&dispatch).text;
         if launched.caps.int64 {
             // No browser has 64-bit integers.
             return Ok(());

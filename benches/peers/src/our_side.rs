@@ -52,7 +52,7 @@ fn graph(gpu: &Gpu, build: impl Fn(&mut Graph) -> wgformer::Result<Vec<Tensor>>)
     }
     let weights = Weights::new(gpu);
     let program = Program::new(gpu, &g, &weights)?;
-    for (seed, slot) in program.recording().slots.iter().enumerate() {
+    for (seed, slot) in program.recording().slots().iter().enumerate() {
         if let Source::Parameter(name) = &slot.source {
             let bytes: Vec<u8> =
                 values(slot.ty.shape.numel(), seed as u32 + 1).iter().flat_map(|v| v.to_le_bytes()).collect();

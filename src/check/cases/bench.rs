@@ -12,11 +12,11 @@ pub(super) fn cases() -> Vec<Case> {
         let feeds = || vec![Feed::normal("x", [count]).fixed()];
         for op in caps().flat_map(|caps| MultiplyAdd::variants(&caps)).map(|op| MultiplyAdd { rounds: 3, ..op }) {
             let name = format!("multiply and add {count}, {} chains, {} steps, {}", op.chains, op.unroll, op.lanes);
-            cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.apply1(op, x)?])));
+            cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.put1(op, x)?])));
         }
         for op in Copy::variants(&Caps::baseline()) {
             let name = format!("copy {count}, {} by {}", op.lanes, op.each);
-            cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.apply1(op, x)?])));
+            cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.put1(op, x)?])));
         }
     }
     cases

@@ -30,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
             let smoothing = options.label_smoothing;
             let name = format!("cross_entropy {dims:?} smoothing {smoothing} {variant:?}");
             cases.push(Case::new(name, feeds, move |g, x| {
-                Ok(vec![g.apply1(CrossEntropy { options, variant: Some(variant) }, x)?])
+                Ok(vec![g.put1(CrossEntropy { options, variant: Some(variant) }, x)?])
             }));
         }
     }
@@ -69,7 +69,7 @@ fn fused() -> Vec<Case> {
                 let name = format!("linear_cross_entropy {dims:?} to {classes} {layout:?} {dtype}");
                 cases.push(Case::new(name, feeds, move |g, x| {
                     let op = LinearCrossEntropy { options: FULL, layout, bias, rows: Some(64) };
-                    Ok(vec![g.apply1(op, x)?])
+                    Ok(vec![g.put1(op, x)?])
                 }));
             }
         }
@@ -78,7 +78,7 @@ fn fused() -> Vec<Case> {
     let feeds = || vec![Feed::normal("x", [70, 9]).fixed(), Feed::normal("weight", [11, 9]), labels(&[70], 11)];
     cases.push(Case::new("linear_cross_entropy, weight only", feeds(), |g, x| {
         let op = LinearCrossEntropy { options: PLAIN, layout: WeightLayout::OutIn, bias: false, rows: Some(64) };
-        Ok(vec![g.apply1(op, x)?])
+        Ok(vec![g.put1(op, x)?])
     }));
     cases.push(Case::new("linear_cross_entropy, stored", feeds(), |g, x| {
         Ok(vec![ops::linear_cross_entropy(g, x[0], x[1], None, WeightLayout::OutIn, x[2], &PLAIN)?])

@@ -105,7 +105,7 @@ fn transposes() -> Vec<Case> {
         for tiles in [false, true] {
             let name = format!("transpose {shape:?}, tiles {tiles}");
             cases.push(Case::new(name, vec![Feed::normal("x", shape)], move |g, x| {
-                Ok(vec![g.apply1(Transpose { axes: vec![0, 2, 1], tiles: Some(tiles) }, &[x[0]])?])
+                Ok(vec![g.put1(Transpose { axes: vec![0, 2, 1], tiles: Some(tiles) }, &[x[0]])?])
             }));
         }
     }

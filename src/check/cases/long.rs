@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<Case> {
     {
         let feeds = vec![Feed::normal("a", a), Feed::normal("b", b)];
         cases.push(Case::new(format!("matmul {form:?} of a deep product"), feeds, move |g, x| {
-            Ok(vec![g.apply1(Matmul::new(form), &[x[0], x[1]])?])
+            Ok(vec![g.put1(Matmul::new(form), &[x[0], x[1]])?])
         }));
     }
     cases

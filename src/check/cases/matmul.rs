@@ -34,7 +34,7 @@ fn sizes() -> impl Iterator<Item = Case> {
             let (a, b) = operands(form, &[], size);
             let feeds = vec![Feed::normal("a", a), Feed::normal("b", b)];
             case(format!("matmul {form:?} {size:?}"), feeds, move |g, x| {
-                Ok(vec![g.apply1(Matmul::new(form), &[x[0], x[1]])?])
+                Ok(vec![g.put1(Matmul::new(form), &[x[0], x[1]])?])
             })
         })
     })
@@ -46,7 +46,7 @@ fn batches() -> impl Iterator<Item = Case> {
             let (a, b) = operands(form, &[2, 3], size);
             let feeds = vec![Feed::normal("a", a), Feed::normal("b", b)];
             case(format!("matmul {form:?} batch [2, 3] of {size:?}"), feeds, move |g, x| {
-                Ok(vec![g.apply1(Matmul::new(form), &[x[0], x[1]])?])
+                Ok(vec![g.put1(Matmul::new(form), &[x[0], x[1]])?])
             })
         })
     })
@@ -62,7 +62,7 @@ fn variants() -> impl Iterator<Item = Case> {
                 let name = format!("matmul {form:?} {size:?} by {} where legal, else the default", variant.name());
                 case(name, feeds, move |g, x| {
                     let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
-                    Ok(vec![g.apply1(op, &[x[0], x[1]])?])
+                    Ok(vec![g.put1(op, &[x[0], x[1]])?])
                 })
             })
         })
@@ -101,7 +101,7 @@ fn quantised() -> impl Iterator<Item = Case> {
                     let name = format!("matmul {form:?} {size:?} {dtype} by {} where legal", variant.name());
                     case(name, feeds, move |g, x| {
                         let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
-                        Ok(vec![g.apply1(op, &[x[0], x[1]])?])
+                        Ok(vec![g.put1(op, &[x[0], x[1]])?])
                     })
                 })
         })
@@ -133,7 +133,7 @@ fn epilogues() -> impl Iterator<Item = Case> {
         ];
         case(format!("matmul {size:?} with factor, bias and residual"), feeds, |g, x| {
             let op = Matmul { alpha: 0.25, bias: true, residual: true, ..Matmul::new(Form::Nn) };
-            Ok(vec![g.apply1(op, x)?])
+            Ok(vec![g.put1(op, x)?])
         })
     })
 }
@@ -194,7 +194,7 @@ fn ragged() -> impl Iterator<Item = Case> {
                 ];
                 case(format!("linear of ragged rows {form:?} {size:?} by {}", variant.name()), feeds, move |g, x| {
                     let op = Matmul { variant: Some(variant), bias: true, ragged: true, ..Matmul::new(form) };
-                    Ok(vec![g.apply1(op, &[x[0], x[1], x[2], x[3]])?])
+                    Ok(vec![g.put1(op, &[x[0], x[1], x[2], x[3]])?])
                 })
             },
         )

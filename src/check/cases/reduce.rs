@@ -24,7 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         for variant in RowVariant::ALL {
             let case = Case::new(format!("sum_last {shape:?} {variant:?}"), x(shape), move |g, x| {
                 let op = Reduce { variant: Some(variant), ..Reduce::new(Over::Last, 1.0) };
-                Ok(vec![g.apply1(op, &[x[0]])?])
+                Ok(vec![g.put1(op, &[x[0]])?])
             });
             cases.push(case.tolerance(tolerance, tolerance));
         }

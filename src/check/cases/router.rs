@@ -21,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Feed::normal("gate", [rows]),
             ];
             cases.push(Case::new(format!("gated_add [{rows}, {columns}] {variant:?}"), feeds, move |g, x| {
-                Ok(vec![g.apply1(GatedAdd { variant: Some(variant) }, x)?])
+                Ok(vec![g.put1(GatedAdd { variant: Some(variant) }, x)?])
             }));
         }
     }

@@ -34,6 +34,6 @@ fn masked() -> Feed {
 
 fn case(name: String, feed: Feed, log: bool, variant: RowVariant) -> Case {
     let case =
-        Case::new(name, vec![feed], move |g, x| Ok(vec![g.apply1(Softmax { log, variant: Some(variant) }, &[x[0]])?]));
+        Case::new(name, vec![feed], move |g, x| Ok(vec![g.put1(Softmax { log, variant: Some(variant) }, &[x[0]])?]));
     case.tolerance(Tolerance { nmse: 1e-11, worst: 5e-6 }, Tolerance { nmse: 1e-10, worst: 2e-5 })
 }

@@ -5,24 +5,18 @@ use super::setting::{Setting, Sizes, by_vectors, input_types};
 use super::variant::{AttentionVariant, Kernels};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static DELTA: Kernel = Kernel::new("attention_delta", include_str!("../../../shaders/attention_delta.wgsl"));
-static BIAS: Kernel = Kernel::new("attention_grad_bias", include_str!("../../../shaders/attention_grad_bias.wgsl"));
-static Q_ROWS: Kernel =
-    Kernel::new("attention_grad_q_rows", include_str!("../../../shaders/attention_grad_q_rows.wgsl"));
-static Q_SHUFFLE: Kernel =
-    Kernel::new("attention_grad_q_shuffle", include_str!("../../../shaders/attention_grad_q_shuffle.wgsl"));
-static Q_TILE: Kernel =
-    Kernel::new("attention_grad_q_tile", include_str!("../../../shaders/attention_grad_q_tile.wgsl"));
+static DELTA: Kernel = kernel!("attention_delta");
+static BIAS: Kernel = kernel!("attention_grad_bias");
+static Q_ROWS: Kernel = kernel!("attention_grad_q_rows");
+static Q_SHUFFLE: Kernel = kernel!("attention_grad_q_shuffle");
+static Q_TILE: Kernel = kernel!("attention_grad_q_tile");
 static Q: Kernels = Kernels { rows: &Q_ROWS, shuffle: &Q_SHUFFLE, tile: &Q_TILE, few: None };
-static KV_ROWS: Kernel =
-    Kernel::new("attention_grad_kv_rows", include_str!("../../../shaders/attention_grad_kv_rows.wgsl"));
-static KV_SHUFFLE: Kernel =
-    Kernel::new("attention_grad_kv_shuffle", include_str!("../../../shaders/attention_grad_kv_shuffle.wgsl"));
-static KV_TILE: Kernel =
-    Kernel::new("attention_grad_kv_tile", include_str!("../../../shaders/attention_grad_kv_tile.wgsl"));
+static KV_ROWS: Kernel = kernel!("attention_grad_kv_rows");
+static KV_SHUFFLE: Kernel = kernel!("attention_grad_kv_shuffle");
+static KV_TILE: Kernel = kernel!("attention_grad_kv_tile");
 static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_TILE, few: None };
 
 /// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.

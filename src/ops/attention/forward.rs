@@ -7,24 +7,16 @@ use super::variant::{AttentionVariant, Kernels};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Op, Tensor};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static ROWS: Kernel =
-    Kernel::new("attention_forward_rows", include_str!("../../../shaders/attention_forward_rows.wgsl"));
-static SHUFFLE: Kernel =
-    Kernel::new("attention_forward_shuffle", include_str!("../../../shaders/attention_forward_shuffle.wgsl"));
-static TILE: Kernel =
-    Kernel::new("attention_forward_tile", include_str!("../../../shaders/attention_forward_tile.wgsl"));
-static SPLITS: Kernel =
-    Kernel::new("attention_forward_split", include_str!("../../../shaders/attention_forward_split.wgsl"));
-static SPLIT_THREADS: Kernel = Kernel::new(
-    "attention_forward_split_threads",
-    include_str!("../../../shaders/attention_forward_split_threads.wgsl"),
-);
-static SUBGROUP: Kernel =
-    Kernel::new("attention_forward_subgroup", include_str!("../../../shaders/attention_forward_subgroup.wgsl"));
-static MERGE: Kernel = Kernel::new("attention_merge", include_str!("../../../shaders/attention_merge.wgsl"));
+static ROWS: Kernel = kernel!("attention_forward_rows");
+static SHUFFLE: Kernel = kernel!("attention_forward_shuffle");
+static TILE: Kernel = kernel!("attention_forward_tile");
+static SPLITS: Kernel = kernel!("attention_forward_split");
+static SPLIT_THREADS: Kernel = kernel!("attention_forward_split_threads");
+static SUBGROUP: Kernel = kernel!("attention_forward_subgroup");
+static MERGE: Kernel = kernel!("attention_merge");
 static KERNELS: Kernels =
     Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
 
@@ -49,20 +41,20 @@ impl Op for Attention {
             return Err(Error::Graph("the log-sum-exp of attention has no gradient".into()));
         }
         let dout = cx.upstream(0)?;
-        let stats = cx.graph.apply1(Delta, &[cx.outputs[0], dout, cx.outputs[1]])?;
+        let stats = cx.graph.put1(Delta, &[cx.outputs[0], dout, cx.outputs[1]])?;
         let mut inputs = vec![cx.inputs[0], cx.inputs[1], cx.inputs[2], dout, stats];
         inputs.extend(&cx.inputs[3..]);
         let mut grads = vec![None; cx.inputs.len()];
         if cx.needed[0] {
-            grads[0] = Some(cx.graph.apply1(GradQ(setting), &inputs)?);
+            grads[0] = Some(cx.graph.put1(GradQ(setting), &inputs)?);
         }
         if cx.needed[1] || cx.needed[2] {
-            let both = cx.graph.apply(GradKv(setting), &inputs)?;
+            let both = cx.graph.put(GradKv(setting), &inputs)?;
             grads[1] = Some(both[0]);
             grads[2] = Some(both[1]);
         }
         if setting.bias && cx.needed[setting.inputs(3) - 1] {
-            grads[setting.inputs(3) - 1] = Some(cx.graph.apply1(GradBias(setting), &inputs)?);
+            grads[setting.inputs(3) - 1] = Some(cx.graph.put1(GradBias(setting), &inputs)?);
         }
         Ok(grads)
     }

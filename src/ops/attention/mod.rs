@@ -108,7 +108,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         drop: options.dropout.map(|dropout| Drop { rate: dropout.rate, salt: dropout.salt }),
         variant: options.variant,
     };
-    g.apply1(Attention(setting), &inputs)
+    g.put1(Attention(setting), &inputs)
 }
 
 /// Refuses an optional operand that has another type than `expected`.

@@ -3,29 +3,23 @@
 use super::variant::AttentionVariant;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::ops::random::threefry;
 use crate::shape::TensorType;
 
-static SHARED: Snippet = Snippet::new("attention", include_str!("../../../shaders/common/attention.wgsl"));
-static MASK_NONE: Snippet =
-    Snippet::new("attention_mask_none", include_str!("../../../shaders/common/attention_mask_none.wgsl"));
-static MASK_CAUSAL: Snippet =
-    Snippet::new("attention_mask_causal", include_str!("../../../shaders/common/attention_mask_causal.wgsl"));
-static MASK_VISIBLE: Snippet =
-    Snippet::new("attention_mask_visible", include_str!("../../../shaders/common/attention_mask_visible.wgsl"));
-static SPANS: Snippet = Snippet::new("attention_spans", include_str!("../../../shaders/common/attention_spans.wgsl"));
-static SPANS_NONE: Snippet =
-    Snippet::new("attention_spans_none", include_str!("../../../shaders/common/attention_spans_none.wgsl"));
-static BIAS: Snippet = Snippet::new("attention_bias", include_str!("../../../shaders/common/attention_bias.wgsl"));
-static BIAS_NONE: Snippet =
-    Snippet::new("attention_bias_none", include_str!("../../../shaders/common/attention_bias_none.wgsl"));
-static DROP: Snippet = Snippet::new("attention_drop", include_str!("../../../shaders/common/attention_drop.wgsl"));
-static DROP_NONE: Snippet =
-    Snippet::new("attention_drop_none", include_str!("../../../shaders/common/attention_drop_none.wgsl"));
-static RANDOM: Snippet = Snippet::new("common/random", include_str!("../../../shaders/common/random.wgsl"));
-static VECTOR1: Snippet = Snippet::new("vector1", include_str!("../../../shaders/common/vector1.wgsl"));
-static VECTOR4: Snippet = Snippet::new("vector4", include_str!("../../../shaders/common/vector4.wgsl"));
+static SHARED: Snippet = kernel!("common/attention");
+static MASK_NONE: Snippet = kernel!("common/attention_mask_none");
+static MASK_CAUSAL: Snippet = kernel!("common/attention_mask_causal");
+static MASK_VISIBLE: Snippet = kernel!("common/attention_mask_visible");
+static SPANS: Snippet = kernel!("common/attention_spans");
+static SPANS_NONE: Snippet = kernel!("common/attention_spans_none");
+static BIAS: Snippet = kernel!("common/attention_bias");
+static BIAS_NONE: Snippet = kernel!("common/attention_bias_none");
+static DROP: Snippet = kernel!("common/attention_drop");
+static DROP_NONE: Snippet = kernel!("common/attention_drop_none");
+static RANDOM: Snippet = kernel!("common/random");
+static VECTOR1: Snippet = kernel!("common/vector1");
+static VECTOR4: Snippet = kernel!("common/vector4");
 
 /// Queries of a tile, for which the visible tensor holds the largest limit.
 pub(super) const TILE: usize = 32;

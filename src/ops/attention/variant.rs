@@ -2,12 +2,11 @@
 
 use super::setting::{Setting, Sizes, by_vectors};
 use crate::error::{Error, Result};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, kernel};
 
-static SHUFFLE: Snippet =
-    Snippet::new("attention_shuffle", include_str!("../../../shaders/common/attention_shuffle.wgsl"));
-static FEW: Snippet = Snippet::new("attention_few", include_str!("../../../shaders/common/attention_few.wgsl"));
-static TILE: Snippet = Snippet::new("attention_tile", include_str!("../../../shaders/common/attention_tile.wgsl"));
+static SHUFFLE: Snippet = kernel!("common/attention_shuffle");
+static FEW: Snippet = kernel!("common/attention_few");
+static TILE: Snippet = kernel!("common/attention_tile");
 
 /// A way to compute attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

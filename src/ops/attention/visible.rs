@@ -5,11 +5,11 @@ use super::{AttentionOptions, expect};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Array, Graph, Kind, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 use std::any::Any;
 
-static VISIBLE: Kernel = Kernel::new("attention_visible", include_str!("../../../shaders/attention_visible.wgsl"));
+static VISIBLE: Kernel = kernel!("attention_visible");
 
 /// How many keys each query sees, which keys are real, what dropout is seeded with, and which span each token heads.
 ///
@@ -63,7 +63,7 @@ pub(super) fn visible(g: &mut Graph, sizes: &Sizes, options: &AttentionOptions) 
     let found = g.nodes().iter().rposition(|n| same(&n.kind) && n.inputs == inputs);
     match found {
         Some(node) => Ok(Some(Tensor { node: node as u32, output: 0 })),
-        None => g.apply1(op, &inputs).map(Some),
+        None => g.put1(op, &inputs).map(Some),
     }
 }
 

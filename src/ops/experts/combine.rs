@@ -5,10 +5,10 @@ use super::linear::entry;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 
-static EXPERT_COMBINE: Kernel = Kernel::new("expert_combine", include_str!("../../../shaders/expert_combine.wgsl"));
+static EXPERT_COMBINE: Kernel = kernel!("expert_combine");
 
 /// `y[t] = Σ_k x[rows[t K + k]]`: x (M, C) f32, rows (M) u32, y (M / K, C), summed in the order of k. The gradient of the
 /// gather that grouped products do; has none itself.

@@ -44,7 +44,7 @@ impl GroupedLinear {
     /// # Errors
     /// As [`grouped_linear`].
     pub fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routing) -> Result<Tensor> {
-        g.apply1(self, &[x, weight, routing.sorted.starts, routing.tokens, routing.rows])
+        g.put1(self, &[x, weight, routing.sorted.starts, routing.tokens, routing.rows])
     }
 }
 
@@ -80,12 +80,12 @@ impl Op for GroupedLinear {
         let (dout, mut gradients) = (cx.upstream(0)?, vec![None; 5]);
         if cx.needed[0] {
             let back = GroupedBack { variant: self.variant };
-            let by_slot = cx.graph.apply1(back, &[dout, weight, starts])?;
-            gradients[0] = Some(cx.graph.apply1(Combine { top_k: self.top_k }, &[by_slot, rows])?);
+            let by_slot = cx.graph.put1(back, &[dout, weight, starts])?;
+            gradients[0] = Some(cx.graph.put1(Combine { top_k: self.top_k }, &[by_slot, rows])?);
         }
         if cx.needed[1] {
             let sums = GroupedSums { variant: self.variant, gather_on_load: self.gather_on_load };
-            gradients[1] = Some(cx.graph.apply1(sums, &[dout, x, starts, tokens])?);
+            gradients[1] = Some(cx.graph.put1(sums, &[dout, x, starts, tokens])?);
         }
         Ok(gradients)
     }
@@ -253,7 +253,7 @@ mod tests {
         let weight = g.input("weight", [3, 5, 7], DType::F32)?;
         let message = grouped_linear(&mut g, x, weight, &routing).unwrap_err().to_string();
         assert!(message.contains("x is f32[4, 6] and the weight f32[3, 5, 7]"), "{message}");
-        let message = g.apply1(GroupedLinear::new(&routing), &[x]).unwrap_err().to_string();
+        let message = g.put1(GroupedLinear::new(&routing), &[x]).unwrap_err().to_string();
         assert!(message.contains("expected 5 tensors and slots, got 1 and 2 a token"), "{message}");
         Ok(())
     }

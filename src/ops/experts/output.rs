@@ -9,13 +9,10 @@ use super::slots::Routing;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
-use crate::kernel::{Kernel, Launch};
+use crate::kernel::{Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static EXPERT_BACKWARD: [Kernel; 2] = [
-    Kernel::new("expert_backward_threads", include_str!("../../../shaders/expert_backward_threads.wgsl")),
-    Kernel::new("expert_backward_workgroup", include_str!("../../../shaders/expert_backward_workgroup.wgsl")),
-];
+static EXPERT_BACKWARD: [Kernel; 2] = [kernel!("expert_backward_threads"), kernel!("expert_backward_workgroup")];
 
 /// `y[t] = Σ_k weights[t, k] · (f(gate[i]) ⊙ up[i]) W[e]ᵀ`, i the row of slot (t, k) and e its expert.
 ///
@@ -36,10 +33,7 @@ pub fn expert_output(
     activation: Activation,
 ) -> Result<Tensor> {
     let op = ExpertOutput { top_k: routing.top_k, activation };
-    g.apply1(
-        op,
-        &[gate, up, weight, weights, routing.sorted.order, routing.sorted.starts, routing.tokens, routing.rows],
-    )
+    g.put1(op, &[gate, up, weight, weights, routing.sorted.order, routing.sorted.starts, routing.tokens, routing.rows])
 }
 
 /// See [`expert_output`].
@@ -90,7 +84,7 @@ impl Op for ExpertOutput {
         let dy = cx.upstream(0)?;
         let back = ExpertOutputBackward { activation: self.activation };
         let inputs = [&cx.inputs[..7], &[dy]].concat();
-        let mut gradients: Vec<Option<Tensor>> = cx.graph.apply(back, &inputs)?.into_iter().map(Some).collect();
+        let mut gradients: Vec<Option<Tensor>> = cx.graph.put(back, &inputs)?.into_iter().map(Some).collect();
         gradients.resize(8, None);
         Ok(gradients)
     }

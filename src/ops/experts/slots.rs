@@ -5,10 +5,10 @@ use super::super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static EXPERT_SLOTS: Kernel = Kernel::new("expert_slots", include_str!("../../../shaders/expert_slots.wgsl"));
+static EXPERT_SLOTS: Kernel = kernel!("expert_slots");
 
 /// Where the slots of tokens went: made by [`route`], shared by everything that works on the same routing.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ pub fn route(g: &mut Graph, chosen: Tensor, experts: usize) -> Result<Routing> {
     let [token_count, top_k] = g.shape(chosen).expect("route, experts of tokens (T, K)")?;
     let flat = reshape(g, chosen, [token_count * top_k])?;
     let sorted = sort_index(g, flat, experts)?;
-    let found = g.apply(ExpertSlots { top_k }, &[sorted.order])?;
+    let found = g.put(ExpertSlots { top_k }, &[sorted.order])?;
     Ok(Routing { sorted, tokens: found[0], rows: found[1], token_count, top_k })
 }
 

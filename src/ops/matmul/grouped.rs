@@ -5,16 +5,12 @@ use super::launch::{GATHER_NONE, Range, Window, grid, kernel, operands, plain, r
 use super::problem::{Form, Problem};
 use super::variant::Variant;
 use crate::error::{Error, Result, human_bytes};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View, kernel};
 
-static PLACE_GROUPS: Snippet =
-    Snippet::new("common/matmul_place_groups", include_str!("../../../shaders/common/matmul_place_groups.wgsl"));
-static PLACE_SUMS: Snippet =
-    Snippet::new("common/matmul_place_sums", include_str!("../../../shaders/common/matmul_place_sums.wgsl"));
-static GATHER_A: Snippet =
-    Snippet::new("common/matmul_gather_a", include_str!("../../../shaders/common/matmul_gather_a.wgsl"));
-static GATHER_B: Snippet =
-    Snippet::new("common/matmul_gather_b", include_str!("../../../shaders/common/matmul_gather_b.wgsl"));
+static PLACE_GROUPS: Snippet = kernel!("common/matmul_place_groups");
+static PLACE_SUMS: Snippet = kernel!("common/matmul_place_sums");
+static GATHER_A: Snippet = kernel!("common/matmul_gather_a");
+static GATHER_B: Snippet = kernel!("common/matmul_gather_b");
 
 /// An operand of a grouped product: a matrix, or rows of one in the order of `lines`.
 #[derive(Clone, Debug)]

@@ -6,12 +6,12 @@ use super::problem::Problem;
 use super::variant::Variant;
 use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result, human_bytes};
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View};
+use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::shape::TensorType;
 
 macro_rules! snippets {
     ($($name:ident = $file:literal;)*) => {
-        $(pub(super) static $name: Snippet = Snippet::new(concat!("common/", $file), include_str!(concat!("../../../shaders/common/", $file, ".wgsl")));)*
+        $(pub(super) static $name: Snippet = kernel!(concat!("common/", $file));)*
     };
 }
 
@@ -45,14 +45,13 @@ snippets! {
     ACTIVATION_NONE = "matmul_activation_none";
 }
 
-static TILE: Kernel = Kernel::new("matmul_tile", include_str!("../../../shaders/matmul_tile.wgsl"));
-static REGISTERS: Kernel = Kernel::new("matmul_registers", include_str!("../../../shaders/matmul_registers.wgsl"));
-static LINES: Kernel = Kernel::new("matmul_lines", include_str!("../../../shaders/matmul_lines.wgsl"));
-static SUBGROUP: Kernel = Kernel::new("matmul_subgroup", include_str!("../../../shaders/matmul_subgroup.wgsl"));
-static ROW_BLOCKS: Kernel = Kernel::new("matmul_row_blocks", include_str!("../../../shaders/matmul_row_blocks.wgsl"));
-static ROW_BLOCKS_SHUFFLE: Kernel =
-    Kernel::new("matmul_row_blocks_shuffle", include_str!("../../../shaders/matmul_row_blocks_shuffle.wgsl"));
-static ROW: Kernel = Kernel::new("matmul_row", include_str!("../../../shaders/matmul_row.wgsl"));
+static TILE: Kernel = kernel!("matmul_tile");
+static REGISTERS: Kernel = kernel!("matmul_registers");
+static LINES: Kernel = kernel!("matmul_lines");
+static SUBGROUP: Kernel = kernel!("matmul_subgroup");
+static ROW_BLOCKS: Kernel = kernel!("matmul_row_blocks");
+static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul_row_blocks_shuffle");
+static ROW: Kernel = kernel!("matmul_row");
 
 /// A stretch of one of the extents.
 #[derive(Clone, Copy, Debug)]

@@ -43,7 +43,7 @@ impl WeightLayout {
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) that names the operand that does not fit.
 pub fn matmul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.apply1(Matmul::new(Form::Nn), &[a, b])
+    g.put1(Matmul::new(Form::Nn), &[a, b])
 }
 
 /// `a · bᵀ`: a (…, M, K) and b (N, K), or b (…, N, K) with the same leading extents, give (…, M, N).
@@ -51,7 +51,7 @@ pub fn matmul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`matmul`].
 pub fn matmul_nt(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.apply1(Matmul::new(Form::Nt), &[a, b])
+    g.put1(Matmul::new(Form::Nt), &[a, b])
 }
 
 /// `aᵀ · b`: a (K, M) and b (K, N) give (M, N); a (…, K, M) and b (…, K, N) with the same leading extents give (…, M, N).
@@ -66,7 +66,7 @@ pub fn matmul_tn(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
         (3.., 2) => reshape(g, a, [g.shape(a).rows(), g.shape(a).last()])?,
         _ => a,
     };
-    g.apply1(Matmul::new(Form::Tn), &[a, b])
+    g.put1(Matmul::new(Form::Tn), &[a, b])
 }
 
 /// `aᵀ · b` over all rows: a (…, M) and b (…, N) give (M, N). This is the gradient of a weight.
@@ -74,7 +74,7 @@ pub fn matmul_tn(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`matmul`].
 pub fn matmul_tn_rows(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.apply1(Matmul::new(Form::Tn).flattened(), &[a, b])
+    g.put1(Matmul::new(Form::Tn).flattened(), &[a, b])
 }
 
 /// `x · W + bias`: x (…, in) gives (…, out). The weight may be stored in f16, bf16 or quantised; the bias has (out) elements.
@@ -116,5 +116,5 @@ pub fn linear_fused(g: &mut Graph, x: Tensor, weight: Tensor, options: LinearOpt
     };
     let optional = [options.lengths, options.bias, options.residual];
     let inputs: Vec<Tensor> = [x, weight].into_iter().chain(optional.into_iter().flatten()).collect();
-    g.apply1(op, &inputs)
+    g.put1(op, &inputs)
 }

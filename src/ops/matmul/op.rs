@@ -108,7 +108,7 @@ impl Matmul {
 
     /// A product of the backward pass, with this one's factor.
     fn product(&self, g: &mut Graph, form: Form, a: Tensor, b: Tensor) -> Result<Tensor> {
-        g.apply1(Self { alpha: self.alpha, ..Self::new(form) }, &[a, b])
+        g.put1(Self { alpha: self.alpha, ..Self::new(form) }, &[a, b])
     }
 
     /// The gradient of what goes into the activation.
@@ -121,7 +121,7 @@ impl Matmul {
             (dout, _) => dout,
         };
         match (through, cx.upstream.get(1).copied().flatten()) {
-            (Some(a), Some(b)) => cx.graph.apply1(Add, &[a, b]),
+            (Some(a), Some(b)) => cx.graph.put1(Add, &[a, b]),
             (Some(d), None) | (None, Some(d)) => Ok(d),
             (None, None) => cx.upstream(0),
         }
@@ -130,7 +130,7 @@ impl Matmul {
     fn gradient_a(&self, g: &mut Graph, b: Tensor, d: Tensor, lengths: Option<Tensor>) -> Result<Tensor> {
         if let Some(lengths) = lengths {
             let form = if self.form == Form::Nn { Form::Nt } else { Form::Nn };
-            return g.apply1(Self { alpha: self.alpha, ragged: true, ..Self::new(form) }, &[d, b, lengths]);
+            return g.put1(Self { alpha: self.alpha, ragged: true, ..Self::new(form) }, &[d, b, lengths]);
         }
         match self.form {
             Form::Nn => self.product(g, Form::Nt, d, b),
@@ -146,7 +146,7 @@ impl Matmul {
             Form::Tn => return self.product(g, Form::Nn, a, d),
         };
         let op = Self { alpha: self.alpha, flat: g.shape(b).rank() == 2, ..Self::new(Form::Tn) };
-        g.apply1(op, &[left, right])
+        g.put1(op, &[left, right])
     }
 }
 

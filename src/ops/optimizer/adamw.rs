@@ -3,10 +3,10 @@
 use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static ADAMW: Kernel = Kernel::new("adamw", include_str!("../../../shaders/adamw.wgsl"));
+static ADAMW: Kernel = kernel!("adamw");
 
 /// One step of AdamW over a flat range, in place:
 ///
@@ -97,7 +97,7 @@ pub fn adamw(
     control: Tensor,
 ) -> Result<[Tensor; 3]> {
     let inputs = [parameters, gradients, moments[0], moments[1], table, control];
-    match g.apply(AdamW, &inputs)?[..] {
+    match g.put(AdamW, &inputs)?[..] {
         [parameters, first, second] => Ok([parameters, first, second]),
         _ => Err(Error::Graph("adamw did not give three tensors".into())),
     }

@@ -4,10 +4,10 @@ use super::{BLOCK, expect_count, expect_flat};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static CAST_HALF: Kernel = Kernel::new("cast_half", include_str!("../../../shaders/cast_half.wgsl"));
+static CAST_HALF: Kernel = kernel!("cast_half");
 
 /// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even, and what is too
 /// large becomes the largest finite value of the type.
@@ -85,7 +85,7 @@ impl Op for CastHalf {
 /// [`Error::Shape`] if `source` is no flat range, or `target` is not f16 or bf16 or longer.
 pub fn cast_half(g: &mut Graph, source: Tensor, target: Tensor) -> Result<Tensor> {
     let dtype = g.dtype(target);
-    g.apply1(CastHalf { dtype }, &[source, target])
+    g.put1(CastHalf { dtype }, &[source, target])
 }
 
 #[cfg(test)]

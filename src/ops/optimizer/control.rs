@@ -3,12 +3,11 @@
 use super::{expect_count, expect_vector};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static OPTIMIZER_CONTROL: Kernel =
-    Kernel::new("optimizer_control", include_str!("../../../shaders/optimizer_control.wgsl"));
-static LOSS_SEED: Kernel = Kernel::new("loss_seed", include_str!("../../../shaders/loss_seed.wgsl"));
+static OPTIMIZER_CONTROL: Kernel = kernel!("optimizer_control");
+static LOSS_SEED: Kernel = kernel!("loss_seed");
 
 /// What the caller writes before each step: the input tensor `scalars` of [`optimizer_control`].
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -201,7 +200,7 @@ pub fn optimizer_control(
     scalars: Tensor,
     state: Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    match g.apply(OptimizerControl, &[norm, loss, scalars, state])?[..] {
+    match g.put(OptimizerControl, &[norm, loss, scalars, state])?[..] {
         [control, state] => Ok((control, state)),
         _ => Err(Error::Graph("optimizer_control gave no control and state".into())),
     }
@@ -245,7 +244,7 @@ impl Op for LossSeed {
 /// [`Error::Shape`] if the loss is no scalar, or state or scalars have another size than they must.
 pub fn loss_seed(g: &mut Graph, loss: Tensor, state: Tensor, scalars: Tensor) -> Result<Tensor> {
     let shape = g.shape(loss).clone();
-    g.apply1(LossSeed { shape }, &[state, scalars])
+    g.put1(LossSeed { shape }, &[state, scalars])
 }
 
 #[cfg(test)]

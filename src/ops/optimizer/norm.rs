@@ -4,11 +4,11 @@ use super::expect_flat;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static NORM_PARTIALS: Kernel = Kernel::new("norm_partials", include_str!("../../../shaders/norm_partials.wgsl"));
-static NORM_FINAL: Kernel = Kernel::new("norm_final", include_str!("../../../shaders/norm_final.wgsl"));
+static NORM_PARTIALS: Kernel = kernel!("norm_partials");
+static NORM_FINAL: Kernel = kernel!("norm_final");
 
 /// Elements that one workgroup of the first stage sums.
 const CHUNK: usize = 4096;
@@ -77,7 +77,7 @@ impl Op for GlobalNorm {
 /// # Errors
 /// [`Error::Shape`] if an operand is no flat range.
 pub fn global_norm(g: &mut Graph, flats: &[Tensor]) -> Result<Tensor> {
-    g.apply1(GlobalNorm, flats)
+    g.put1(GlobalNorm, flats)
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use super::{expect_flat, expect_vector};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, View};
+use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 
-static PACK: Kernel = Kernel::new("pack", include_str!("../../../shaders/pack.wgsl"));
-static PACK_ACCUMULATE: Kernel = Kernel::new("pack_accumulate", include_str!("../../../shaders/pack_accumulate.wgsl"));
+static PACK: Kernel = kernel!("pack");
+static PACK_ACCUMULATE: Kernel = kernel!("pack_accumulate");
 
 /// `flat[offset + i] = part[i]` for each part, in place; with a `keep` scalar, `flat[offset + i] = part[i] + (keep ?
 /// flat[offset + i] : 0)`, which sums gradients over micro-batches.
@@ -112,7 +112,7 @@ impl Op for Pack {
 pub fn pack(g: &mut Graph, flat: Tensor, parts: &[(Tensor, usize)], keep: Option<Tensor>) -> Result<Tensor> {
     let op = Pack { offsets: parts.iter().map(|part| part.1).collect(), accumulate: keep.is_some() };
     let inputs: Vec<Tensor> = [flat].into_iter().chain(keep).chain(parts.iter().map(|part| part.0)).collect();
-    g.apply1(op, &inputs)
+    g.put1(op, &inputs)
 }
 
 #[cfg(test)]
