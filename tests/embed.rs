@@ -1,8 +1,11 @@
-//! The embedding example is a test: its numbers are those of plain arithmetic, on every adapter.
+//! The embedding examples are tests: their numbers are those of plain arithmetic, and of a run all at once, on every adapter.
 
 #[path = "../examples/embed.rs"]
 #[expect(dead_code, reason = "the example's main is not called")]
 mod embed;
+#[path = "../examples/frames.rs"]
+#[expect(dead_code, reason = "the example's main is not called")]
+mod frames;
 
 use wgformer::Gpu;
 
@@ -30,5 +33,19 @@ fn the_example_computes_what_it_says_on_every_adapter() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_run_in_pieces_between_frames_gives_the_same_bits_on_every_adapter() {
+    for adapter in Gpu::adapters() {
+        let shown = frames::run(&adapter).unwrap();
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&shown.out) == bits(&shown.whole), "{}", adapter.get_info().name);
+        assert!(shown.out.iter().any(|v| *v != 0.0));
+        eprintln!("{}: {} pieces in {} frames", adapter.get_info().name, shown.pieces, shown.frames);
+        // Two products of 2 * 256^3 operations, by pieces of 2 ms of 2e9 operations a second, or of 1e11.
+        let least = if adapter.get_info().device_type == wgpu::DeviceType::Cpu { 9 } else { 2 };
+        assert!(shown.pieces >= least && shown.frames >= shown.pieces, "{} in {}", shown.pieces, shown.frames);
     }
 }

@@ -74,7 +74,7 @@ fn main() {
 /// The kernels that a case launches on a device, by name, shared texts and what is switched on and off in them.
 fn kernels(case: &Case, caps: &Caps) -> Vec<String> {
     let recording = case.recording(caps);
-    let launched = recording.iter().flat_map(|recording| &recording.dispatches).map(|dispatch| {
+    let launched = recording.iter().flat_map(wgformer::Recording::dispatches).map(|dispatch| {
         let switches = dispatch.constants.iter().filter(|(_, value)| matches!(value, Constant::Bool(_)));
         let switches = switches.map(|(name, value)| format!(" {name}={value}"));
         let snippets = dispatch.snippets.iter().map(|snippet| format!(" {}", snippet.name));

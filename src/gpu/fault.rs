@@ -10,6 +10,7 @@
 //! * `Device::poll` panics when it is the first to notice the loss; see the module `wait`.
 
 use super::Gpu;
+use super::speed::Speed;
 use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What a device reported on its own account.
+/// What a device reported on its own account, and the speed that it has shown.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    pub(super) speed: Speed,
     /// Held by the thread that polls the device.
     pub(super) turn: parking_lot::Mutex<()>,
     lost: Mutex<Option<String>>,

@@ -4,6 +4,7 @@ mod adapter;
 mod caps;
 mod choices;
 mod fault;
+mod meter;
 mod open;
 mod pipeline;
 mod readback;
@@ -16,19 +17,21 @@ mod wait;
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps};
 pub use choices::{Choices, Tuning};
+pub(crate) use meter::Stopwatch;
 pub use open::{GpuOptions, Polling};
 pub(crate) use pipeline::Bound;
 pub use readback::Readback;
-pub(crate) use speed::Work;
+use speed::bounded;
+pub(crate) use speed::{Work, usual};
 pub use timestamps::Timestamps;
 pub use upload::Uploads;
 
 use crate::error::{Error, Result, human_bytes};
 use crate::software::SharedMemory;
 use fault::Faults;
+use meter::Meter;
 use readback::Pool;
 use signal::Watcher;
-use speed::Speed;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use upload::Ring;
@@ -68,7 +71,7 @@ struct Inner {
     polling: Polling,
     choices: RwLock<Choices>,
     tuning: RwLock<Tuning>,
-    speed: Arc<Speed>,
+    meter: OnceLock<Option<Meter>>,
 }
 
 impl Inner {
@@ -101,7 +104,7 @@ impl Inner {
             polling: options.polling,
             choices: RwLock::default(),
             tuning: RwLock::default(),
-            speed: Arc::default(),
+            meter: OnceLock::new(),
         }
     }
 }
@@ -142,16 +145,29 @@ impl Gpu {
         self.inner.checked
     }
 
-    /// Floating-point operations per second that programs have reached on this device; `None` before a first run that
-    /// took long enough to tell.
+    /// Floating-point operations per second that programs have reached on this device; `None` before the first work that was long enough
+    /// to tell. It comes from the device's timestamps; where it has none, from the time in which the engine waited for its own work, and
+    /// on an application's device ([`Gpu::adopt`]) from nothing.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
-        self.inner.speed.known()
+        self.collect_times();
+        self.inner.faults.speed.known()
     }
 
-    /// Work that is handed to the device from now on.
-    pub(crate) fn work(&self) -> Work {
-        Speed::begin(&self.inner.speed)
+    /// Takes the device to reach so many floating-point operations per second, as [`Gpu::speed`] gave them in an earlier process, until
+    /// it shows otherwise. What is no speed, or none that a device has, is brought to the nearest that is.
+    pub fn assume_speed(&self, flops_per_second: f64) {
+        self.inner.faults.speed.assume(bounded(self.caps().class, flops_per_second));
+    }
+
+    /// A run that is handed to the device from now on, if the clock is to tell the device's speed.
+    pub(crate) fn work(&self) -> Option<Work> {
+        Work::begin(&self.inner.faults)
+    }
+
+    /// Notes that the application submits work itself, so that the clock does not tell for a while.
+    pub(crate) fn application_submits(&self) {
+        self.inner.faults.speed.others();
     }
 
     /// The variants that were chosen for this device, by the tuner or by [`Gpu::choose_variants`].
@@ -207,6 +223,24 @@ impl Gpu {
     /// Creates a buffer for uploads that is mapped from the start.
     fn mapped_buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer> {
         self.create(label, size, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)
+    }
+
+    /// Creates a buffer that holds these bytes, whole words, without submitting anything.
+    pub(crate) fn filled_buffer(&self, label: &str, usage: wgpu::BufferUsages, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        let buffer = self.create(label, bytes.len() as u64, usage, true)?;
+        let what = format!("filling buffer \"{label}\"");
+        let filled = self.scoped(&what, || {
+            let fill = |part: &[u8]| {
+                buffer.get_mapped_range_mut(..part.len() as u64).map(|mut view| view.copy_from_slice(part))
+            };
+            let filled = if bytes.is_empty() { Ok(()) } else { fill(bytes) };
+            buffer.unmap();
+            filled
+        })?;
+        let refused = |error: wgpu::MapRangeError| {
+            self.check().err().unwrap_or_else(|| Error::Validation { what: what.clone(), message: error.to_string() })
+        };
+        filled.map(|()| buffer).map_err(refused)
     }
 
     fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {

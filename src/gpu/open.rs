@@ -112,11 +112,19 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| kept.keep(error)));
         let told = faults.clone();
         device.set_device_lost_callback(move |_, reason| told.lose(&reason));
-        Ok(Self::new(device, queue, faults, options))
+        let gpu = Self::new(device, queue, faults, options);
+        if !gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            gpu.inner.faults.speed.by_clock(gpu.caps().class);
+        }
+        Ok(gpu)
     }
 
     /// Takes a device and queue that the application already owns, with the limits and features that they were opened
     /// with. The application's handlers of errors and of loss stay as they are; the engine catches its own errors.
+    ///
+    /// The length of launches follows the speed that the device shows by its timestamps, so it should be opened with
+    /// [`wgpu::Features::TIMESTAMP_QUERY`] where the adapter has it. Without, the engine cannot tell its own work from the application's,
+    /// and keeps to a cautious speed, or to what [`Gpu::assume_speed`] says.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the device was opened with less than all kernels need, and what to request;

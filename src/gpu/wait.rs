@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use web_time::Instant;
 
 /// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
 /// give up (with a panic of wgpu's) after one to six seconds.
@@ -31,6 +32,13 @@ pub(super) enum Polled {
 /// Threads do it in turns: of two that poll at once, wgpu 30 finds in one that the queue is empty though the fence it read
 /// a moment ago was not that far, and panics. A callback that polls (its own thread has the turn) goes ahead after a slice.
 pub(super) fn poll(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> Result<Polled> {
+    let start = Instant::now();
+    let polled = poll_in_turn(device, faults, how)?;
+    faults.speed.waited(start, polled != Polled::Busy, polled == Polled::Idle);
+    Ok(polled)
+}
+
+fn poll_in_turn(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> Result<Polled> {
     let waits = matches!(how, wgpu::PollType::Wait { .. });
     let turn = if waits { faults.turn.try_lock_for(SLICE) } else { faults.turn.try_lock() };
     if turn.is_none() && !waits {
@@ -103,11 +111,24 @@ impl Gpu {
         what: &str,
         encoders: impl IntoIterator<Item = wgpu::CommandEncoder>,
     ) -> Result<wgpu::SubmissionIndex> {
+        self.inner.faults.speed.others();
+        self.submit_run(what, encoders)
+    }
+
+    /// As [`Gpu::submit`], for what belongs to a run that [`Gpu::work`] knows of.
+    pub(crate) fn submit_run(
+        &self,
+        what: &str,
+        encoders: impl IntoIterator<Item = wgpu::CommandEncoder>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let start = Instant::now();
         // wgpu polls at the end of a submission: see `poll`.
         let turn = self.inner.faults.turn.try_lock_for(patience(&self.caps().quirks));
         let index =
             self.scoped(what, || self.queue().submit(encoders.into_iter().map(wgpu::CommandEncoder::finish)))?;
         drop(turn);
+        // Drivers that compute on the CPU may do so here.
+        self.inner.faults.speed.waited(start, false, false);
         self.check()?;
         self.inner.submissions.fetch_add(1, Ordering::Relaxed);
         Ok(index)

@@ -1,7 +1,9 @@
 //! Cutting long work, so that no driver's watchdog kills it: submissions and dispatches by a budget of estimated time.
 
+use crate::gpu::{Gpu, usual};
 use crate::kernel::{AdapterClass, Caps, Dispatch};
 use std::ops::Range;
+use std::time::Duration;
 
 /// How much work may go into one submission and into one dispatch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,31 +21,14 @@ const SECONDS_GPU: f64 = 0.25;
 /// The same of a driver that computes on the CPU: it has no watchdog, but submitting behind a busy queue blocks.
 const SECONDS_CPU: f64 = 4.0;
 
-/// How far below what it is taken for at first the speed of a device may be.
-const SLOWEST: f64 = 50.0;
+/// What is cut is cut anew for a budget so many times as large or small.
+pub(super) const FEWER: f64 = 1.5;
 
-/// Operations a second that a device of that class is taken for until it has shown its speed, a tenth of what is usual, and the
-/// seconds that a submission may take.
-fn of_class(class: AdapterClass) -> (f64, f64) {
+/// Seconds that a submission may take.
+fn most(class: AdapterClass) -> f64 {
     match class {
-        AdapterClass::Gpu => (1e11, SECONDS_GPU),
-        AdapterClass::Cpu => (2e9, SECONDS_CPU),
-    }
-}
-
-/// What the speed of a device is taken for after runs of that cost took so many seconds.
-///
-/// What is over in a fiftieth of the time that a submission may take was mostly waiting, and does not count as slow: else a few numbers
-/// added up would have everything that is prepared behind them cut into small pieces. Nor is any device [`SLOWEST`] times slower than
-/// it is taken for at first; what looks like it was a driver at its first work. An average over a few runs, because kernels differ
-/// in speed by factors.
-pub(super) fn speed_after(class: AdapterClass, known: Option<f64>, cost: f64, seconds: f64) -> Option<f64> {
-    let (usual, most) = of_class(class);
-    let speed = (cost / seconds.max(1e-6)).max(usual / SLOWEST);
-    match known {
-        _ if seconds < most / 50.0 && speed < known.unwrap_or(usual) => known,
-        Some(known) => Some(0.75 * known + 0.25 * speed),
-        None => Some(speed),
+        AdapterClass::Gpu => SECONDS_GPU,
+        AdapterClass::Cpu => SECONDS_CPU,
     }
 }
 
@@ -52,8 +37,25 @@ impl Budget {
     /// what is usual.
     #[must_use]
     pub fn new(caps: &Caps, flops_per_second: Option<f64>) -> Self {
-        let (usual, seconds) = of_class(caps.class);
-        Self::of(flops_per_second.unwrap_or(usual) * seconds)
+        Self::of(flops_per_second.unwrap_or_else(|| usual(caps.class)) * most(caps.class))
+    }
+
+    /// The budget at the speed that a device has shown by now.
+    pub(super) fn now(gpu: &Gpu) -> Self {
+        Self::new(gpu.caps(), gpu.speed())
+    }
+
+    /// Whether a dispatch may be much longer, or shorter, than within the other budget.
+    pub(super) fn differs(self, other: Self) -> bool {
+        let ratio = self.dispatch / other.dispatch;
+        !(1.0 / FEWER..=FEWER).contains(&ratio)
+    }
+
+    /// What the device gets done in so much time, at the speed that it has shown ([`Gpu::speed`]); before the first measurement, at a
+    /// cautious one.
+    #[must_use]
+    pub fn lasting(gpu: &Gpu, time: Duration) -> Self {
+        Self::of(gpu.speed().unwrap_or_else(|| usual(gpu.caps().class)) * time.as_secs_f64())
     }
 
     /// This many floating-point operations for submissions and dispatches alike.
@@ -72,7 +74,8 @@ pub fn cost(dispatch: &Dispatch) -> f64 {
 /// The ranges of workgroups that a dispatch is cut into.
 #[must_use]
 pub fn cut(dispatch: &Dispatch, budget: Budget) -> Vec<Range<u32>> {
-    let pieces = (cost(dispatch) / budget.dispatch).ceil().clamp(1.0, f64::from(dispatch.groups.max(1))) as u32;
+    // A budget that is no number cuts nothing.
+    let pieces = (cost(dispatch) / budget.dispatch).ceil().max(1.0).min(f64::from(dispatch.groups.max(1))) as u32;
     let size = dispatch.groups.div_ceil(pieces);
     (0..pieces)
         .map(|i| (i * size).min(dispatch.groups)..((i + 1) * size).min(dispatch.groups))
@@ -96,27 +99,4 @@ pub fn submissions(costs: &[f64], budget: Budget) -> Vec<Range<usize>> {
         ranges.push(start..costs.len());
     }
     ranges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn speed_is_learnt_from_work_and_not_from_waiting() {
-        let gpu = AdapterClass::Gpu;
-        // A few numbers, over as soon as they can be, before and after real work.
-        assert_eq!(speed_after(gpu, None, 1e3, 1e-4), None);
-        assert_eq!(speed_after(gpu, Some(1e13), 1e3, 1e-4), Some(1e13));
-        // Real work: the first is believed, what follows shifts it.
-        assert_eq!(speed_after(gpu, None, 1e12, 0.1), Some(1e13));
-        assert_eq!(speed_after(gpu, Some(1e13), 1e11, 0.1), Some(0.75e13 + 0.25e12));
-        // However short, what is faster than known counts.
-        assert_eq!(speed_after(gpu, None, 1e9, 1e-3), Some(1e12));
-        // A driver that compiles at its first work.
-        assert_eq!(speed_after(gpu, None, 1e3, 3.0), Some(2e9));
-        let cpu = AdapterClass::Cpu;
-        assert_eq!(speed_after(cpu, Some(5e10), 1e7, 0.01), Some(5e10));
-        assert_eq!(speed_after(cpu, Some(5e10), 1e9, 0.1), Some(0.75 * 5e10 + 0.25 * 1e10));
-    }
 }

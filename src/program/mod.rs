@@ -2,18 +2,22 @@
 
 mod cut;
 mod inputs;
+mod launches;
 mod pack;
+mod pieces;
 mod plan;
 mod profile;
 mod program;
 mod reach;
 mod record;
+mod recut;
 mod report;
 mod tune;
 mod weights;
 
 pub use cut::{Budget, cost, cut, submissions};
 pub use pack::{pack, unpack};
+pub use pieces::Pieces;
 pub use plan::{Place, Plan};
 pub use profile::{KernelTime, LaunchTime, PartTime, Profile};
 pub use program::Program;

@@ -1,11 +1,13 @@
 //! Where the time of a run goes, dispatch by dispatch, and as a trace that Perfetto opens.
 
+use super::launches::{Launches, Step};
 use super::{Program, Recording, human_count};
 use crate::error::Result;
 use crate::gpu::Timestamps;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use web_time::Instant;
 
 impl Program {
@@ -25,16 +27,17 @@ impl Program {
     pub fn profile_median(&self, runs: usize) -> Result<Profile> {
         self.run()?;
         self.gpu().wait(None)?;
-        let timestamps = Timestamps::new(self.gpu(), self.steps().len() as u32 + 1)?;
-        let (mut durations, mut encodes) = (vec![Vec::new(); self.steps().len()], Vec::new());
+        let launches = self.cut_now();
+        let timestamps = Timestamps::new(self.gpu(), launches.steps.len() as u32 + 1)?;
+        let (mut durations, mut encodes) = (vec![Vec::new(); launches.steps.len()], Vec::new());
         for _ in 0..runs.max(1) {
             let start = Instant::now();
             self.run()?;
             encodes.push(start.elapsed().as_nanos() as f64);
             self.gpu().wait(None)?;
             let ends = match &timestamps {
-                Some(timestamps) => self.timed_by_gpu(timestamps)?,
-                None => self.timed_by_clock()?,
+                Some(timestamps) => self.timed_by_gpu(&launches, timestamps)?,
+                None => self.timed_by_clock(&launches)?,
             };
             let mut last = 0.0;
             for (durations, end) in durations.iter_mut().zip(ends) {
@@ -42,7 +45,7 @@ impl Program {
             }
         }
         let durations: Vec<f64> = durations.into_iter().map(median).collect();
-        Ok(Profile::new(self, &durations, median(encodes) as u64))
+        Ok(Profile::new(self.recording(), &launches, &durations, median(encodes) as u64))
     }
 
     /// Runs `repeats` times as one submission, with the inputs that were sent last, and gives the seconds of one run: by the
@@ -53,6 +56,7 @@ impl Program {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn time(&self, timestamps: Option<&Timestamps>, repeats: u32) -> Result<f64> {
+        let launches = self.cut_now();
         let mut encoder = self.gpu().encoder("timing");
         let stamp = |encoder: &mut wgpu::CommandEncoder, index| {
             if let Some(timestamps) = timestamps {
@@ -62,7 +66,7 @@ impl Program {
         };
         stamp(&mut encoder, 0);
         for _ in 0..repeats {
-            self.encode_steps(&mut encoder, 0..self.steps().len(), |_, _| ());
+            launches.encode(&mut encoder, 0..launches.steps.len(), None);
         }
         stamp(&mut encoder, 1);
         let readback = timestamps.map(|t| t.resolve(&mut encoder, 2)).transpose()?;
@@ -80,13 +84,13 @@ impl Program {
     }
 
     /// The nanoseconds at which each launch ended, from the start of the run, by the GPU.
-    fn timed_by_gpu(&self, timestamps: &Timestamps) -> Result<Vec<f64>> {
+    fn timed_by_gpu(&self, launches: &Launches, timestamps: &Timestamps) -> Result<Vec<f64>> {
         let mut encoder = self.gpu().encoder("profile");
         timestamps.write(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
-        for range in self.submissions() {
+        for range in self.submissions(launches) {
             let next = self.gpu().encoder("profile");
             self.gpu().submit("a profile", [std::mem::replace(&mut encoder, next)])?;
-            self.encode_steps(&mut encoder, range, |pass, index| timestamps.write(pass, index as u32 + 1));
+            launches.encode_with(&mut encoder, range, None, |pass, index| timestamps.write(pass, index as u32 + 1));
         }
         let readback = timestamps.resolve(&mut encoder, timestamps.count())?;
         let submission = self.gpu().submit("a profile", [encoder])?;
@@ -95,12 +99,12 @@ impl Program {
     }
 
     /// The same by the clock of the CPU.
-    fn timed_by_clock(&self) -> Result<Vec<f64>> {
+    fn timed_by_clock(&self, launches: &Launches) -> Result<Vec<f64>> {
         let start = Instant::now();
-        let mut ends = Vec::with_capacity(self.steps().len());
-        for index in 0..self.steps().len() {
+        let mut ends = Vec::with_capacity(launches.steps.len());
+        for index in 0..launches.steps.len() {
             let mut encoder = self.gpu().encoder("profile");
-            self.encode_steps(&mut encoder, index..index + 1, |_, _| ());
+            launches.encode(&mut encoder, index..index + 1, None);
             let submission = self.gpu().submit("a profile", [encoder])?;
             self.gpu().wait(Some(&submission))?;
             ends.push(start.elapsed().as_nanos() as f64);
@@ -175,10 +179,9 @@ impl PartTime {
 
 impl Profile {
     /// A profile from the nanoseconds that each launch took.
-    fn new(program: &Program, durations: &[f64], encode: u64) -> Self {
-        let recording: &Recording = program.recording();
+    fn new(recording: &Recording, launches: &Launches, durations: &[f64], encode: u64) -> Self {
         let mut end = 0.0;
-        let launch = |(step, duration): (&super::program::Step, &f64)| {
+        let launch = |(step, duration): (&Arc<Step>, &f64)| {
             let dispatch = &recording.dispatches[step.dispatch];
             let start = end;
             end += duration;
@@ -192,7 +195,7 @@ impl Profile {
                 bytes: part(dispatch.bytes()),
             }
         };
-        Self { launches: program.steps().iter().zip(durations).map(launch).collect(), encode }
+        Self { launches: launches.steps.iter().zip(durations).map(launch).collect(), encode }
     }
 
     /// Nanoseconds of all launches.

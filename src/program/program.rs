@@ -1,64 +1,45 @@
 //! A recording made ready for one device, and run.
 
-use super::cut::speed_after;
 use super::inputs::Inputs;
-use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, cost, cut, pack, submissions, tune};
+use super::launches::{Launches, Places};
+use super::pieces::Begun;
+use super::recut::{Cutting, locked};
+use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, pack, tune};
 use crate::error::{Error, Result};
-use crate::gpu::{Bound, Gpu, Readback, TENSORS, Uploads, Work};
+use crate::gpu::{Gpu, Readback, TENSORS, Uploads};
 use crate::graph::Graph;
-use crate::kernel::{Binding, Dispatch, View, assemble};
-use crate::software::{Copy, Operands};
+use crate::kernel::View;
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Offsets of parameter blocks and constants: what every adapter accepts as a binding offset.
+/// Offsets of constants: what every adapter accepts as a binding offset.
 const ALIGNMENT: u64 = 256;
 
 /// A recording with its buffers, pipelines and bind groups on one device.
 ///
-/// Everything that can be decided before a step has been decided: a run encodes and submits, and creates nothing.
+/// Everything that can be decided before a step has been decided: a run encodes and submits, and creates nothing. Only when the device
+/// shows another speed than it was taken for, the run that follows cuts long dispatches anew.
 #[derive(Debug)]
 pub struct Program {
-    gpu: Gpu,
-    recording: Recording,
+    pub(super) gpu: Gpu,
+    pub(super) recording: Recording,
     plan: Plan,
-    memory: Vec<Option<(wgpu::Buffer, u64)>>,
+    pub(super) places: Places,
     arenas: Vec<wgpu::Buffer>,
     input_buffer: wgpu::Buffer,
     inputs: Mutex<Inputs>,
     /// Held while a run is encoded, and until its last submission if it has several; the thread that has it may come again, from
     /// one of wgpu's callbacks.
-    running: ReentrantMutex<RefCell<Uploads>>,
-    steps: Vec<Step>,
-    costs: Vec<f64>,
-}
-
-/// One launch, or one range of one.
-#[derive(Debug)]
-pub(super) struct Step {
-    pub(super) dispatch: usize,
-    /// The share of the dispatch's workgroups that this launch runs.
-    pub(super) share: f64,
-    pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    grid: [u32; 2],
-    /// What has to be copied into textures first.
-    copies: Vec<Copy>,
-}
-
-impl Step {
-    /// Encodes the launch behind another one of the same pass.
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&Self>) {
-        if before.is_none_or(|before| before.pipeline != self.pipeline) {
-            pass.set_pipeline(&self.pipeline);
-        }
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], 1);
-    }
+    pub(super) running: ReentrantMutex<RefCell<Uploads>>,
+    begun: Mutex<Begun>,
+    pub(super) cutting: Mutex<Cutting>,
+    /// As they are cut for [`Program::pieces`].
+    pub(super) pieces: Mutex<Cutting>,
+    /// Whether the budget follows the speed of the device.
+    pub(super) follows: bool,
 }
 
 impl Program {
@@ -80,20 +61,23 @@ impl Program {
         Recording::with_choices(graph, gpu.caps(), &gpu.choices())
     }
 
-    /// Prepares a recording for the device.
+    /// Prepares a recording for the device, in launches and submissions whose length follows the speed that the device shows.
     ///
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
-        let budget = Budget::new(gpu.caps(), gpu.speed());
-        Self::prepare_within(gpu, recording, weights, budget)
+        Self::build(gpu, recording, weights, None)
     }
 
-    /// Prepares a recording with a given budget for the length of one dispatch.
+    /// Prepares a recording with a given budget for the length of launches and submissions, whatever the speed.
     ///
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
+        Self::build(gpu, recording, weights, Some(budget))
+    }
+
+    fn build(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Option<Budget>) -> Result<Self> {
         let recording = recording.trusted_on(gpu.caps());
         let plan = Plan::new(&recording, gpu.caps())?;
         let arenas = (plan.arenas.iter().enumerate())
@@ -114,49 +98,32 @@ impl Program {
                 Source::Temporary => plan.places[index].map(|p| (arenas[p.arena].clone(), p.offset)),
             });
         }
-        let place = |dispatch: &Dispatch, view: &View| place(dispatch, view, &memory);
-        let operands = Operands::new(gpu, &recording, place)?;
-        let launches: Vec<(usize, Range<u32>)> = (recording.dispatches.iter().enumerate())
-            .flat_map(|(index, dispatch)| cut(dispatch, budget).into_iter().map(move |range| (index, range)))
-            .collect();
-        let params = upload_params(gpu, &recording, &launches)?;
-        let mut steps = Vec::with_capacity(launches.len());
-        let mut costs = Vec::with_capacity(launches.len());
-        for (number, (index, range)) in launches.into_iter().enumerate() {
-            let dispatch = &recording.dispatches[index];
-            let (offset, size) = params.blocks[number];
-            let uniform = wgpu::BufferBinding { buffer: &params.buffer, offset, size: NonZeroU64::new(size) };
-            let views = operands.views(index, dispatch, place)?;
-            let mut step = prepare_step(gpu, index, dispatch, range.clone(), uniform, &memory, &views)?;
-            if range.start == 0 {
-                // The other ranges of a dispatch that was cut find what the first one copied.
-                step.copies = operands.copies(index, dispatch, place)?;
-            }
-            costs.push(cost(dispatch) * step.share);
-            steps.push(step);
-        }
+        let places = Places::new(gpu, &recording, memory)?;
+        gpu.prepare_meter();
+        let considered = budget.unwrap_or_else(|| Budget::now(gpu));
+        let launches = Arc::new(Launches::new(gpu, &recording, &places, considered, None)?);
+        launches.rehearse(gpu, &recording)?;
+        let cutting = Cutting { launches, considered };
+        let (pieces, cutting, follows) = (Mutex::new(cutting.clone()), Mutex::new(cutting), budget.is_none());
         // All inputs fit one chunk.
         let running = ReentrantMutex::new(RefCell::new(Uploads::new(gpu, inputs.size() + ALIGNMENT)));
         let inputs = Mutex::new(inputs);
-        let program =
-            Self { gpu: gpu.clone(), recording, plan, memory, arenas, input_buffer, inputs, running, steps, costs };
-        program.rehearse()?;
-        Ok(program)
-    }
-
-    /// Encodes the launches of kernels that are not trusted, and drops them: what wgpu sees only then (bindings too small for what the
-    /// text declares) is told before the first run.
-    fn rehearse(&self) -> Result<()> {
-        let strange = |step: &&Step| !self.recording.dispatches[step.dispatch].is_trusted();
-        for step in self.steps.iter().filter(strange) {
-            let dispatch = &self.recording.dispatches[step.dispatch];
-            self.gpu.scoped(&format!("{} ({})", dispatch.label, dispatch.kernel.name), || {
-                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-                step.encode(&mut encoder.begin_compute_pass(&Default::default()), None);
-                encoder.finish()
-            })?;
-        }
-        Ok(())
+        let gpu = gpu.clone();
+        let begun = Mutex::default();
+        Ok(Self {
+            gpu,
+            recording,
+            plan,
+            places,
+            arenas,
+            input_buffer,
+            inputs,
+            running,
+            begun,
+            cutting,
+            pieces,
+            follows,
+        })
     }
 
     /// The recording.
@@ -183,15 +150,6 @@ impl Program {
         &self.gpu
     }
 
-    pub(super) fn steps(&self) -> &[Step] {
-        &self.steps
-    }
-
-    /// The launches that go into one submission each, by the speed that the device has shown.
-    pub(super) fn submissions(&self) -> Vec<Range<usize>> {
-        submissions(&self.costs, Budget::new(self.gpu.caps(), self.gpu.speed()))
-    }
-
     /// Whether the program reads an input of this name: one that nothing depends on is left out.
     #[must_use]
     pub fn has_input(&self, name: &str) -> bool {
@@ -207,7 +165,18 @@ impl Program {
     }
 
     fn inputs(&self) -> MutexGuard<'_, Inputs> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inputs)
+    }
+
+    pub(super) fn begun(&self) -> MutexGuard<'_, Begun> {
+        locked(&self.begun)
+    }
+
+    /// Begins a run, which ends one in pieces that is under way; gives its number.
+    pub(super) fn begin(&self) -> u64 {
+        let (number, left) = self.begun().begin();
+        self.inputs().take_back(left);
+        number
     }
 
     /// Encodes and submits one run. It does not wait. Runs by several threads follow one another.
@@ -226,46 +195,62 @@ impl Program {
     pub fn run_reading(&self, outputs: &[&str]) -> Result<Vec<Readback>> {
         let outputs = outputs.iter().map(|name| self.output_buffer(name)).collect::<Result<Vec<_>>>()?;
         let running = self.running.lock();
+        let launches = self.cut_next()?;
         let mut uploads = uploads_of(&running)?;
         let mut encoder = self.gpu.encoder("step");
+        self.begin();
         let sent = self.send_inputs(&mut uploads, &mut encoder)?;
-        let submitted = self.submit_all(encoder, &outputs, uploads);
+        let submitted = self.submit_all(&launches, encoder, &outputs, uploads);
         submitted.inspect_err(|_| self.inputs().take_back(sent))
     }
 
     /// Submits a run in as many pieces as the budget wants; the uploads are kept from others until none can come in between.
     fn submit_all(
         &self,
+        launches: &Launches,
         mut encoder: wgpu::CommandEncoder,
         outputs: &[(&wgpu::Buffer, u64, u64)],
         uploads: RefMut<'_, Uploads>,
     ) -> Result<Vec<Readback>> {
-        let mut ranges = self.submissions();
+        let mut ranges = self.submissions(launches);
+        // One submission is measured now and then, each in its turn.
+        let mut stopwatch = if ranges.is_empty() { None } else { self.gpu.stopwatch() };
+        let measured = stopwatch.as_ref().map_or(0, |stopwatch| stopwatch.number as usize % ranges.len());
         // Outputs may be read of a program that computes nothing.
         let last = ranges.pop().unwrap_or(0..0);
         let work = self.gpu.work();
-        for range in ranges {
-            self.encode_range(&mut encoder, range);
+        for (index, range) in ranges.iter().enumerate() {
+            launches.encode(&mut encoder, range.clone(), stopwatch.take_if(|_| index == measured));
             let next = self.gpu.encoder("step");
-            self.gpu.submit("a step", [std::mem::replace(&mut encoder, next)])?;
+            self.gpu.submit_run("a step", [std::mem::replace(&mut encoder, next)])?;
         }
-        self.encode_range(&mut encoder, last);
+        launches.encode(&mut encoder, last, stopwatch);
         let readback = |&(buffer, offset, size): &(_, u64, u64)| self.gpu.readback(&mut encoder, buffer, offset, size);
         let readbacks: Vec<Readback> = outputs.iter().map(readback).collect::<Result<_>>()?;
         drop(uploads);
-        let submission = self.gpu.submit("a step", [encoder])?;
-        self.learn_speed(work);
+        let submission = self.gpu.submit_run("a step", [encoder])?;
+        if let Some(work) = work {
+            // The callback must not own the device, which owns the callback.
+            let cost = launches.cost(0..launches.steps.len());
+            self.gpu.queue().on_submitted_work_done(move || work.done(cost));
+        }
         Ok(readbacks.into_iter().map(|r| r.after(&submission)).collect())
     }
 
     /// Encodes one run into the caller's encoder, between the caller's own commands. The inputs' values are taken now.
     ///
+    /// All of it goes there, however long it takes: an application that draws frames encodes it in [`Program::pieces`].
+    ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`]; [`Error::Graph`] as [`Program::run`].
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let running = self.running.lock();
-        self.send_inputs(&mut *uploads_of(&running)?, encoder)?;
-        self.encode_range(encoder, 0..self.steps.len());
+        let launches = self.cut_next()?;
+        let mut uploads = uploads_of(&running)?;
+        self.begin();
+        self.send_inputs(&mut uploads, encoder)?;
+        self.gpu.application_submits();
+        launches.encode(encoder, 0..launches.steps.len(), self.gpu.stopwatch());
         Ok(())
     }
 
@@ -279,7 +264,11 @@ impl Program {
     }
 
     /// Sends what was written since the last run; gives what that was.
-    fn send_inputs(&self, uploads: &mut Uploads, encoder: &mut wgpu::CommandEncoder) -> Result<Vec<Range<usize>>> {
+    pub(super) fn send_inputs(
+        &self,
+        uploads: &mut Uploads,
+        encoder: &mut wgpu::CommandEncoder,
+    ) -> Result<Vec<Range<usize>>> {
         if !self.inputs().written() {
             return Ok(Vec::new());
         }
@@ -288,45 +277,6 @@ impl Program {
         let sent = self.inputs().send(|offset, bytes| uploads.write(encoder, &self.input_buffer, offset, bytes))?;
         uploads.finish(encoder).inspect_err(|_| self.inputs().take_back(sent.clone()))?;
         Ok(sent)
-    }
-
-    fn encode_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
-        self.encode_steps(encoder, range, |_, _| ());
-    }
-
-    /// Encodes launches, and the copies that they need between passes; `behind` is called behind each with its number.
-    pub(super) fn encode_steps(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        range: Range<usize>,
-        mut behind: impl FnMut(&mut wgpu::ComputePass<'_>, usize),
-    ) {
-        let mut first = range.start;
-        while first < range.end {
-            for copy in &self.steps[first].copies {
-                copy.encode(encoder);
-            }
-            let next = (first + 1..range.end).find(|&s| !self.steps[s].copies.is_empty()).unwrap_or(range.end);
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            let mut before = None;
-            for (index, step) in self.steps[first..next].iter().enumerate() {
-                step.encode(&mut pass, before);
-                before = Some(step);
-                behind(&mut pass, first + index);
-            }
-            first = next;
-        }
-    }
-
-    /// Learns the device's speed when a run is done. The callback must not own the device, which owns the callback.
-    fn learn_speed(&self, work: Work) {
-        let (class, cost) = (self.gpu.caps().class, self.costs.iter().sum());
-        self.gpu.queue().on_submitted_work_done(move || {
-            let (done, seconds) = work.done(cost);
-            if let Some(speed) = speed_after(class, work.speed().known(), done, seconds) {
-                work.speed().learn(speed);
-            }
-        });
     }
 
     /// Where an input lies: buffer, offset and size in bytes, for applications that fill it with passes of their own. What
@@ -353,7 +303,7 @@ impl Program {
     /// [`Error::Input`] if there is no such output.
     pub fn output_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
         let view = self.output(name)?;
-        let place = self.memory[view.slot].as_ref();
+        let place = self.places.slot(view.slot);
         let (buffer, offset) = place.ok_or_else(|| Error::input(name, "the output has no memory"))?;
         Ok((buffer, offset + view.dtype.bytes(view.start), view.bytes()))
     }
@@ -389,7 +339,7 @@ impl Program {
 }
 
 /// The uploads of a program, unless its own thread is in the middle of a run.
-fn uploads_of<'a>(running: &'a ReentrantMutexGuard<'_, RefCell<Uploads>>) -> Result<RefMut<'a, Uploads>> {
+pub(super) fn uploads_of<'a>(running: &'a ReentrantMutexGuard<'_, RefCell<Uploads>>) -> Result<RefMut<'a, Uploads>> {
     running.try_borrow_mut().map_err(|_| {
         Error::Graph(
             "a callback of wgpu runs a program in the middle of a run of the same; start it where the callback ends"
@@ -417,91 +367,4 @@ fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<
     let buffer = gpu.buffer("constants", bytes.len() as u64, TENSORS)?;
     gpu.write(&buffer, 0, &bytes)?;
     Ok((buffer, offsets))
-}
-
-/// The uniform blocks of all launches in one buffer.
-struct ParamBlocks {
-    buffer: wgpu::Buffer,
-    blocks: Vec<(u64, u64)>,
-}
-
-fn upload_params(gpu: &Gpu, recording: &Recording, launches: &[(usize, Range<u32>)]) -> Result<ParamBlocks> {
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut blocks = Vec::with_capacity(launches.len());
-    for (index, range) in launches {
-        let offset = bytes.len() as u64;
-        let words = [range.start, range.end].into_iter().chain(recording.dispatches[*index].params.iter().copied());
-        bytes.extend(words.flat_map(u32::to_le_bytes));
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
-        blocks.push((offset, bytes.len() as u64 - offset));
-        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
-    }
-    let buffer =
-        gpu.buffer("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
-    gpu.write(&buffer, 0, &bytes)?;
-    Ok(ParamBlocks { buffer, blocks })
-}
-
-/// Where a view of a dispatch lies: buffer and offset in bytes.
-fn place<'a>(
-    dispatch: &Dispatch,
-    view: &View,
-    memory: &'a [Option<(wgpu::Buffer, u64)>],
-) -> Result<(&'a wgpu::Buffer, u64)> {
-    let place = memory[view.slot].as_ref();
-    let (buffer, base) =
-        place.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
-    Ok((buffer, base + view.dtype.bytes(view.start)))
-}
-
-fn prepare_step(
-    gpu: &Gpu,
-    index: usize,
-    dispatch: &Dispatch,
-    range: Range<u32>,
-    uniform: wgpu::BufferBinding<'_>,
-    memory: &[Option<(wgpu::Buffer, u64)>],
-    textures: &[Option<wgpu::TextureView>],
-) -> Result<Step> {
-    let shader = assemble(dispatch);
-    let bound = |b: &Binding| match b.access {
-        access if access.is_buffer() => Bound::Storage { read_only: access.only_reads() },
-        _ => Bound::Texture,
-    };
-    let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();
-    let pipeline =
-        gpu.pipeline(shader.entry, &shader.text, &bound, dispatch.is_trusted()).map_err(|refused| Error::Shader {
-            place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
-            message: refused.message,
-        })?;
-    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
-    for (number, (binding, texture)) in dispatch.bindings.iter().zip(textures).enumerate() {
-        if let Some(view) = texture {
-            let resource = wgpu::BindingResource::TextureView(view);
-            entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
-            continue;
-        }
-        let view = &binding.view;
-        let (buffer, offset) = place(dispatch, view, memory)?;
-        if offset % gpu.caps().offset_alignment != 0 {
-            let message = format!("offset {offset} is no multiple of {}", gpu.caps().offset_alignment);
-            return Err(Error::Validation { what: format!("binding {} of {}", number + 1, dispatch.label), message });
-        }
-        let resource =
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(view.bytes()) });
-        entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
-    }
-    let layout = pipeline.get_bind_group_layout(0);
-    let bind_group = gpu.scoped(&format!("the bindings of {}", dispatch.label), || {
-        gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&dispatch.label),
-            layout: &layout,
-            entries: &entries,
-        })
-    })?;
-    let groups = range.len() as u32;
-    let width = groups.min(gpu.caps().max_groups).max(1);
-    let share = f64::from(groups) / f64::from(dispatch.groups.max(1));
-    let grid = [width, groups.div_ceil(width)];
-    Ok(Step { dispatch: index, share, pipeline, bind_group, grid, copies: Vec::new() })
 }

@@ -1,6 +1,6 @@
 //! The tuner: times the variants of kernels on the problems that a graph poses, on the device that will solve them.
 
-use super::{Budget, Program, Recording, Weights};
+use super::{Program, Recording, Weights};
 use crate::error::Result;
 use crate::gpu::{Choices, Gpu};
 use crate::graph::{Graph, Kind, Node};
@@ -96,10 +96,7 @@ fn race(gpu: &Gpu, graph: &Graph, node: usize, question: &Question, end: Option<
         choices.insert(&question.problem, variant);
         let recording = Recording::with_choices(&alone, gpu.caps(), &choices)?;
         // A problem that does not fit a second time beside the model, or a variant that the driver refuses, is not tuned.
-        let Ok(program) = Program::prepare_within(gpu, recording, &weights, Budget::new(gpu.caps(), gpu.speed()))
-        else {
-            continue;
-        };
+        let Ok(program) = Program::prepare(gpu, recording, &weights) else { continue };
         let runner = Runner { variant: variant.clone(), program, times: Vec::new() };
         // The first run may compile, and is not timed.
         runner.run(gpu)?;

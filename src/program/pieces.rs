@@ -1,0 +1,113 @@
+//! A run in pieces, for applications that have other things to do on the device meanwhile.
+
+use super::launches::Launches;
+use super::program::uploads_of;
+use super::{Budget, Program};
+use crate::error::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One run of a program, encoded piece by piece ([`Program::pieces`]).
+#[derive(Debug)]
+#[must_use = "nothing is encoded before `Pieces::encode`"]
+pub struct Pieces<'a> {
+    program: &'a Program,
+    launches: Arc<Launches>,
+    budget: Budget,
+    next: usize,
+    /// The number of the run, once it has begun.
+    run: Option<u64>,
+}
+
+/// What a program keeps of the run that began last.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    number: u64,
+    /// The inputs that the first piece sent, until the last one is encoded.
+    sent: Vec<Range<usize>>,
+}
+
+impl Begun {
+    /// Begins another run; gives its number, and the inputs that have to be sent again because a run in pieces was left half way.
+    pub(super) fn begin(&mut self) -> (u64, Vec<Range<usize>>) {
+        self.number += 1;
+        (self.number, std::mem::take(&mut self.sent))
+    }
+}
+
+impl Program {
+    /// One run in pieces of up to that much work each: for an application that draws frames, and encodes a piece a frame into its own
+    /// encoder, so that its frames are not late. How much may be in one is best said in time, by [`Budget::lasting`].
+    ///
+    /// Dispatches that are longer are cut for it, when pieces are first asked for and when the budget changes by half; else this, and
+    /// encoding the pieces, creates nothing. The values are those of [`Program::run`], to the bit.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::DeviceLost`].
+    pub fn pieces(&self, budget: Budget) -> Result<Pieces<'_>> {
+        let launches = self.cut_within(&self.pieces, budget)?;
+        Ok(Pieces { program: self, launches, budget, next: 0, run: None })
+    }
+}
+
+impl Pieces<'_> {
+    /// Encodes the next piece, of at least one launch; true as long as there is another. The encoders must be submitted in this order;
+    /// before, between and behind the pieces they may hold whatever the application likes.
+    ///
+    /// The first piece begins the run and takes the inputs' values; what [`Program::write`] is given later is for the next run. Outputs
+    /// and states are those of the run when the last piece was submitted, and before that neither the old ones nor the new.
+    ///
+    /// The pieces may be dropped half way: then the outputs stay undefined until the next run, which sends the inputs again, and states
+    /// that the program updates may be updated in part.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if another run of the program began since the first piece, which ends this one, or if there is no piece left;
+    /// those of [`Program::encode`].
+    pub fn encode(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<bool> {
+        let program = self.program;
+        if self.is_done() {
+            return Err(Error::Graph("all pieces of the run are encoded; `Program::pieces` begins another".into()));
+        }
+        let running = program.running.lock();
+        let mut uploads = uploads_of(&running)?;
+        match self.run {
+            None => {
+                let number = program.begin();
+                let sent = program.send_inputs(&mut uploads, encoder)?;
+                program.begun().sent = sent;
+                self.run = Some(number);
+            }
+            Some(number) if program.begun().number != number => {
+                let message = "another run of the program began between the pieces of this one, and has overwritten its values; begin \
+                               again with `Program::pieces`";
+                return Err(Error::Graph(message.into()));
+            }
+            Some(_) => {}
+        }
+        let range = self.launches.piece(self.next, self.budget);
+        self.next = range.end;
+        program.gpu().application_submits();
+        self.launches.encode(encoder, range, program.gpu().stopwatch());
+        if self.is_done() {
+            program.begun().sent.clear();
+        }
+        Ok(!self.is_done())
+    }
+
+    /// Whether all pieces are encoded.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.run.is_some() && self.next == self.launches.steps.len()
+    }
+
+    /// The share of the run's operations that is encoded, from 0 to 1.
+    #[must_use]
+    pub fn progress(&self) -> f64 {
+        let whole = self.launches.cost(0..self.launches.steps.len());
+        if self.is_done() || whole == 0.0 {
+            f64::from(u8::from(self.is_done()))
+        } else {
+            self.launches.cost(0..self.next) / whole
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Cutting the launches of a program anew, between runs, when the speed of its device asks for it.
+
+use super::launches::Launches;
+use super::{Budget, Program};
+use crate::error::{Error, Result};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The launches as they are cut now.
+#[derive(Clone, Debug)]
+pub(super) struct Cutting {
+    pub(super) launches: Arc<Launches>,
+    /// The budget for which it was last considered whether to cut anew.
+    pub(super) considered: Budget,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Program {
+    /// How many launches a run is made of now: the dispatches of the recording, with each range of those that are cut.
+    #[must_use]
+    pub fn launches(&self) -> usize {
+        self.cut_now().steps.len()
+    }
+
+    pub(super) fn cut_now(&self) -> Arc<Launches> {
+        locked(&self.cutting).launches.clone()
+    }
+
+    /// The launches for the next run, cut anew if the speed of the device asks for it. Runs in flight keep theirs.
+    pub(super) fn cut_next(&self) -> Result<Arc<Launches>> {
+        let budget = self.budget(&self.cut_now());
+        self.cut_within(&self.cutting, budget)
+    }
+
+    pub(super) fn cut_within(&self, cutting: &Mutex<Cutting>, budget: Budget) -> Result<Arc<Launches>> {
+        // wgpu's callbacks, which may run the program, find no lock held.
+        let Cutting { mut launches, considered } = locked(cutting).clone();
+        if !budget.differs(considered) {
+            return Ok(launches);
+        }
+        if launches.outdated(&self.recording, budget) {
+            match Launches::new(&self.gpu, &self.recording, &self.places, budget, Some(&launches)) {
+                Ok(made) => launches = Arc::new(made),
+                Err(error @ Error::DeviceLost { .. }) => return Err(error),
+                Err(error) => log::warn!("long launches stay as they are: {error}"),
+            }
+        }
+        *locked(cutting) = Cutting { launches: launches.clone(), considered: budget };
+        Ok(launches)
+    }
+
+    /// What may go into a submission now.
+    fn budget(&self, launches: &Launches) -> Budget {
+        if self.follows { Budget::now(&self.gpu) } else { launches.budget() }
+    }
+
+    /// The launches that go into one submission each.
+    pub(super) fn submissions(&self, launches: &Launches) -> Vec<Range<usize>> {
+        launches.submissions(self.budget(launches))
+    }
+}
