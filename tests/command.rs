@@ -8,9 +8,11 @@ mod common;
 
 use common::*;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[cfg(target_os = "linux")]
 #[test]
@@ -197,7 +199,11 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
         command.args(["bench", "--quick", "--json"]).args(more);
         command
     };
-    let report = succeed(bench(&[]).arg("--html").arg(&page));
+    let output = run(bench(&[]).arg("--html").arg(&page));
+    let (report, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    // Without a terminal lines tell what runs.
+    assert!(told.contains(" measurements, ") && told.contains(" so far"), "{told}");
     let mut report: Value = serde_json::from_str(&report).unwrap();
     let positive = |value: &Value| value.as_f64().is_some_and(|v| v.is_finite() && v > 0.0);
     for ceiling in ["arithmetic", "memory"] {
@@ -256,6 +262,37 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
 }
 
 #[test]
+fn texts_come_through_pipes_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(&mut train_steps(folder.path(), "whole", 4, &[]));
+    let text = fs::read(text(folder.path())).unwrap();
+    let through = |command: &mut Command| {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&text).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The same command but for its text.
+    let like = train_steps(folder.path(), "piped", 4, &[]);
+    let file = folder.path().join("text.txt");
+    let piped = like.get_args().map(|word| if word == file.as_os_str() { OsStr::new("/dev/stdin") } else { word });
+    let piped: Vec<_> = piped.map(OsStr::to_owned).collect();
+    through(wgformer().args(&piped));
+    let results = |out: &str| fs::read(folder.path().join(out).join("model/model.safetensors")).unwrap();
+    assert!(results("piped") == results("whole"), "a text through a pipe is another");
+    let model = folder.path().join("whole/model");
+    let eval = |data: &OsStr| {
+        let mut command = wgformer();
+        command.arg("eval").arg(&model).arg("--data").arg(data);
+        command
+    };
+    let loss = |said: String| said.split(" over ").next().unwrap().to_owned();
+    let said = loss(through(&mut eval(OsStr::new("/dev/stdin"))));
+    assert_eq!(said, loss(succeed(&mut eval(file.as_os_str()))));
+}
+
+#[test]
 fn bad_input_is_told_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let absent = folder.path().join("absent");
@@ -302,6 +339,12 @@ fn bad_input_is_told_in_a_sentence() {
         (vec!["bench", "--compare", absent], "absent"),
         (vec!["bench", "--compare", empty], "empty.txt"),
         (vec!["bench", "--compare", empty, "--threshold", "0"], "threshold"),
+        (vec!["inspect", "--routing", "x", "--list"], "--list"),
+        (vec!["experiment", "nesting", "--data", text], "leave it out"),
+        (
+            vec!["train", "--data", text, "--out", out, "--tokenizer", "bytes", "--steps", "5", "--warmup", "6"],
+            "there are 5",
+        ),
     ] {
         let said = refusal(&mut of(&arguments));
         assert!(said.to_lowercase().contains(&wanted.to_lowercase()), "{arguments:?}: {said}");

@@ -88,7 +88,7 @@ fn streams_agree(gpu: &Gpu) -> Result<(), Failed> {
     let prompts = [prompt(4), prompt(9)];
     let mut seen: Vec<Token> = Vec::new();
     let answers = generator.generate(&prompts, &options, |token| {
-        seen.push(*token);
+        seen.push(token.clone());
         ControlFlow::Continue(())
     })?;
     let streamed: Vec<Token> = futures::executor::block_on(async {
@@ -197,7 +197,7 @@ fn refusals(gpu: &Gpu) -> Result<(), Failed> {
     refused(prompt(3), &SamplingOptions { stop: vec!["x".into()], ..greedy.clone() }, "with_text")?;
     // The room of the caches ends an answer.
     let answers = generator.generate(&[prompt(17)], &SamplingOptions::greedy(100), |_| ControlFlow::Continue(()))?;
-    if answers[0].tokens.len() != 3 || answers[0].finish != Finish::Length {
+    if answers[0].tokens.len() != 3 || answers[0].finish != Finish::Context {
         return Err(format!("{answers:?} should have 3 tokens").into());
     }
     let model: Arc<dyn Decoder> = decoder(&gpt2(json!({})))?.into();

@@ -125,6 +125,20 @@ fn the_tokenizer_of_the_file_is_the_one_it_describes() {
 
 /// Words of a text by the name of the way to cut it: each token is a byte, so that merges do not matter.
 #[test]
+fn the_chat_template_of_the_file_is_found() {
+    let clock: wgformer::io::Clock = Arc::new(|_| Err("there is no time here".into()));
+    let text = Meta::Text("{{ eos_token }}{{ messages[0].content }}");
+    let opened = gguf::from_bytes("small.gguf", with("tokenizer.chat_template", text)).unwrap();
+    let tokenizer = opened.tokenizer.unwrap();
+    let template = tokenizer.chat_template(clock).unwrap().unwrap();
+    let eos = tokenizer.token(tokenizer.eos().unwrap()).unwrap();
+    let conversation = wgformer::io::Conversation::of_user("Hi", None);
+    assert_eq!(template.render(&conversation).unwrap(), format!("{eos}Hi"));
+    let plain = gguf::from_bytes("small.gguf", small()).unwrap();
+    assert!(!plain.tokenizer.unwrap().has_chat_template());
+}
+
+#[test]
 fn texts_are_cut_as_the_file_says() {
     let cut = |pre: &'static str, text: &str| {
         let opened = gguf::from_bytes("small.gguf", with("tokenizer.ggml.pre", Meta::Text(pre))).unwrap();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_run_killed_at_any_moment_and_resumed_gives_the_bits_of_one_that_was_not() {
@@ -56,6 +56,30 @@ fn an_interrupted_run_saves_first_and_goes_on_where_it_was() {
         assert_eq!(end["step"], STEPS);
         assert!(results(&out) == results(&folder.path().join("whole")), "the resumed run differs");
     }
+}
+
+#[test]
+fn an_interrupted_run_gives_up_the_step_that_it_accumulates() {
+    let folder = tempfile::tempdir().unwrap();
+    let accumulate = ["--accumulate", "400"];
+    let said = succeed(&mut train_steps(folder.path(), "whole", 3, &accumulate));
+    let last = said.lines().rfind(|line| line.contains("\"event\":\"step\"")).unwrap();
+    let rate = serde_json::from_str::<Value>(last).unwrap()["tokens_per_second"].as_f64().unwrap();
+    let step = Duration::from_secs_f64(400.0 * 3.0 * 15.0 / rate);
+    let out = folder.path().join("parts");
+    let mut child = start(&mut train_steps(folder.path(), "parts", 3, &accumulate));
+    // Its checkpoint is that of the second of three steps.
+    let_run(&mut child, &out, step / 3);
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let took = asked.elapsed();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(took < Duration::from_secs(2).max(step / 3), "it took {took:?} to stop, and a step {step:?}");
+    let newest = fs::read_to_string(out.join("checkpoints/latest")).unwrap();
+    assert_eq!(newest.trim(), "step-000002");
+    succeed(&mut train_steps(folder.path(), "parts", 3, &[&accumulate[..], &["--resume"]].concat()));
+    assert!(results(&out) == results(&folder.path().join("whole")), "the resumed run differs");
 }
 
 #[test]

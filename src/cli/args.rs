@@ -1,27 +1,14 @@
 //! The arguments of the `wgformer` command.
 
+use super::numbers::{
+    count, count_from_1, learning_rate, min_p, minutes, not_negative, penalty, positive, rate, ratio, share,
+    small_count_from_1, stop, temperature, top_k, top_p,
+};
 use crate::DType;
 use crate::bench::StepKind;
 use crate::models::BlockFrom;
-use clap::builder::RangedU64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-
-/// Sizes and counts.
-fn positive() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=1 << 40)
-}
-
-/// Probabilities of dropping.
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().map_err(|_| "it is no number")?;
-    if (0.0..1.0).contains(&rate) { Ok(rate) } else { Err("it must lie between 0 and 1, and may be 0".into()) }
-}
-
-fn minutes(text: &str) -> Result<f64, String> {
-    let minutes: f64 = text.parse().map_err(|_| "it is no number")?;
-    if minutes > 0.0 { Ok(minutes) } else { Err("it must be more than 0".into()) }
-}
 
 /// What says how a new model is made: a model that is there brings it along.
 pub(super) const OF_A_NEW_MODEL: [&str; 7] = ["model", "layers", "heads", "kv_heads", "width", "dropout", "tokenizer"];
@@ -32,6 +19,15 @@ pub(super) const OF_A_NEW_MODEL: [&str; 7] = ["model", "layers", "heads", "kv_he
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// The command line. A negative number is the value of the option in front of it, which then says what it allows.
+pub(super) fn command() -> clap::Command {
+    let with_value = |arg: clap::Arg| match arg.is_positional() || !arg.get_action().takes_values() {
+        true => arg,
+        false => arg.allow_negative_numbers(true),
+    };
+    Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_value))
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,8 +55,8 @@ pub(super) enum Command {
 /// Where to run and how to print: options that most subcommands take.
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// Adapter: index, part of the name, backend (vulkan, gl, metal, dx12) or backend:name [default: $WGFORMER_ADAPTER,
-    /// else the best]
+    /// Adapter: its number in `wgformer devices`, part of its name, backend (vulkan, gl, metal, dx12) or backend:name
+    /// [default: $WGFORMER_ADAPTER, else the best]
     #[arg(long, value_name = "ADAPTER")]
     pub(super) adapter: Option<String>,
     /// Time the variants of kernels first and run the fastest; choices are kept for the next command
@@ -84,7 +80,7 @@ pub(super) enum Tune {
 
 #[derive(Debug, Args)]
 pub(super) struct DevicesArgs {
-    /// Which one would be used: index, part of the name, backend or backend:name [default: $WGFORMER_ADAPTER, else the best]
+    /// Which one would be used: its number, part of its name, backend or backend:name [default: $WGFORMER_ADAPTER, else the best]
     #[arg(long, value_name = "ADAPTER")]
     pub(super) adapter: Option<String>,
     /// Print JSON for programs instead of text for people
@@ -196,20 +192,20 @@ pub(super) struct ModelArgs {
     #[arg(long, value_enum)]
     pub(super) model: Option<Family>,
     /// Blocks
-    #[arg(long, default_value_t = 4, value_parser = positive())]
+    #[arg(long, default_value_t = 4, value_parser = positive)]
     pub(super) layers: usize,
     /// Attention heads
-    #[arg(long, default_value_t = 4, value_parser = positive())]
+    #[arg(long, default_value_t = 4, value_parser = positive)]
     pub(super) heads: usize,
     /// Heads of keys and values (llama) [default: as many as heads]
-    #[arg(long, value_parser = positive())]
+    #[arg(long, value_parser = positive)]
     pub(super) kv_heads: Option<usize>,
     /// Width of the residual stream
-    #[arg(long, default_value_t = 128, value_parser = positive())]
+    #[arg(long, default_value_t = 128, value_parser = positive)]
     pub(super) width: usize,
-    /// Tokens of context
-    #[arg(long, default_value_t = 128, value_parser = positive())]
-    pub(super) context: usize,
+    /// Tokens of context [default: 128, or what the model was made for if that is less]
+    #[arg(long, value_parser = positive)]
+    pub(super) context: Option<usize>,
     /// Experts in place of feed-forward networks, in a llama: E:K (K of E for a token), with keys of a config.json behind
     /// commas (8:2,router_aux_loss_coef=0.01), or a JSON file of keys
     #[arg(long, value_name = "E:K|FILE")]
@@ -224,7 +220,7 @@ pub(super) struct ModelArgs {
 pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Text files to learn from; a tenth of the text is held out
+    /// Text files to learn from, or pipes (/dev/stdin); a tenth of the text is held out
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     pub(super) data: Vec<PathBuf>,
     /// Folder for checkpoints, the loss curve and the finished model
@@ -242,37 +238,37 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8, value_parser = positive())]
+    #[arg(long, default_value_t = 8, value_parser = positive)]
     pub(super) batch: usize,
     /// Steps of training
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = count)]
     pub(super) steps: u64,
     /// Stop after this many minutes, saving first
-    #[arg(long, allow_negative_numbers = true, value_parser = minutes)]
+    #[arg(long, value_parser = minutes)]
     pub(super) minutes: Option<f64>,
     /// Highest learning rate
-    #[arg(long, default_value_t = 2e-3, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 2e-3, value_parser = learning_rate)]
     pub(super) lr: f64,
     /// Schedule of the learning rate
     #[arg(long, value_enum, default_value = "cosine")]
     pub(super) schedule: ScheduleKind,
-    /// Steps of linear warm-up
-    #[arg(long, default_value_t = 50)]
-    pub(super) warmup: u64,
-    /// Final learning rate as a share of the highest
-    #[arg(long, default_value_t = 0.1)]
-    pub(super) final_lr: f64,
+    /// Steps of linear warm-up [default: 50, or all steps if they are fewer]
+    #[arg(long, value_parser = count)]
+    pub(super) warmup: Option<u64>,
+    /// Final learning rate as a share of the highest (cosine, linear, wsd) [default: 0.1]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(super) final_lr: Option<f64>,
     /// Decoupled weight decay; gains and biases are spared
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = not_negative)]
     pub(super) weight_decay: f64,
     /// Clip gradients to this global norm; 0 for never
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = not_negative)]
     pub(super) clip: f64,
     /// Dropout rate: of attention probabilities and, in a gpt2, of embeddings and residuals
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = rate)]
+    #[arg(long, default_value_t = 0.0, value_parser = rate)]
     pub(super) dropout: f64,
     /// Batches whose gradients are summed before a step
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = small_count_from_1)]
     pub(super) accumulate: u32,
     /// Compute activations again in the backward pass instead of keeping them
     #[arg(long)]
@@ -281,16 +277,16 @@ pub(super) struct TrainArgs {
     #[arg(long, value_enum, default_value = "f32")]
     pub(super) dtype: Storage,
     /// Seed of everything random
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = count)]
     pub(super) seed: u64,
     /// Steps between evaluations on held-out text; 0 for none
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = count)]
     pub(super) eval_every: u64,
-    /// Stop when this many evaluations in a row bring nothing better
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Stop when this many evaluations in a row (--eval-every) bring nothing better
+    #[arg(long, value_parser = small_count_from_1)]
     pub(super) patience: Option<u32>,
     /// Steps between checkpoints; 0 for one at the end only
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = count)]
     pub(super) checkpoint_every: u64,
     /// Go on from the newest checkpoint in the output folder, with the options that the run had for all that is not given now
     #[arg(long)]
@@ -304,39 +300,59 @@ pub(super) struct GenerateArgs {
     /// The model: a folder with config.json, model.safetensors, tokenizer.json, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(super) model: PathBuf,
-    /// Text to continue; several are continued as one batch
-    #[arg(long, short, default_value = "\n")]
+    /// Text to continue, - for standard input; several are continued as one batch [default: what is piped in, else an empty line]
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     pub(super) prompt: Vec<String>,
-    /// Tokens to write
-    #[arg(long, short = 'n', default_value_t = 200, value_parser = positive())]
-    pub(super) max_tokens: usize,
-    /// Take the likeliest token each time
+    /// File with a text to continue, - for standard input; a line's end at its end is left out
+    #[arg(long, value_name = "FILE")]
+    pub(super) prompt_file: Vec<PathBuf>,
+    /// Put each prompt into the chat template of the model, as a user's message, and print the answer alone
+    #[arg(long)]
+    pub(super) chat: bool,
+    /// With --chat, a message of the system in front
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    pub(super) system: Option<String>,
+    /// Tokens to write at most [default: the model's max_new_tokens, else 200]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = positive)]
+    pub(super) max_tokens: Option<usize>,
+    /// Take the likeliest token each time, whatever the model's file says
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     pub(super) greedy: bool,
-    /// Randomness: below 1 more predictable, above 1 wilder
-    #[arg(long, default_value_t = 0.8)]
-    pub(super) temperature: f32,
-    /// Choose among this many likeliest tokens
-    #[arg(long)]
+    /// Randomness: below 1 more predictable, above 1 wilder, 0 the likeliest token [default: the model's, else 0.8]
+    #[arg(long, value_parser = temperature)]
+    pub(super) temperature: Option<f32>,
+    /// Choose among this many likeliest tokens; 0: all [default: the model's, else all]
+    #[arg(long, value_name = "COUNT", value_parser = top_k)]
     pub(super) top_k: Option<usize>,
-    /// Choose among the likeliest tokens that hold this share of the probability
-    #[arg(long)]
+    /// Choose among the likeliest tokens that hold this share of the probability; 1: all [default: the model's, else all]
+    #[arg(long, value_name = "SHARE", value_parser = top_p)]
     pub(super) top_p: Option<f32>,
-    /// Drop tokens below this share of the likeliest one's probability
-    #[arg(long)]
+    /// Drop tokens below this share of the likeliest one's probability; 0: none [default: the model's, else none]
+    #[arg(long, value_name = "SHARE", value_parser = min_p)]
     pub(super) min_p: Option<f32>,
-    /// Lower the odds of tokens that were used already by this factor
-    #[arg(long, default_value_t = 1.0)]
-    pub(super) repetition_penalty: f32,
+    /// Lower the odds of tokens that were used already by this factor; 1: not [default: the model's, else 1]
+    #[arg(long, value_name = "FACTOR", value_parser = penalty)]
+    pub(super) repetition_penalty: Option<f32>,
     /// Seed of the choice
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = count)]
     pub(super) seed: u64,
-    /// Stop in front of this text
-    #[arg(long)]
+    /// Stop in front of this text, or of this special token
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop)]
     pub(super) stop: Vec<String>,
     /// Element type to hold matrices in; quantised ones are rounded to the nearest [default: as they are in the file]
     #[arg(long, value_enum)]
     pub(super) dtype: Option<Holding>,
+}
+
+/// When windows of a text begin with a BOS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Bos {
+    /// Where the tokenizer puts something in front of a text
+    Auto,
+    /// Also where it does not
+    Always,
+    /// Nowhere: as `wgformer train` measures on held-out text
+    Never,
 }
 
 #[derive(Debug, Args)]
@@ -346,17 +362,20 @@ pub(super) struct EvalArgs {
     /// The model: a folder, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(super) model: PathBuf,
-    /// Text files to measure on
+    /// Text files to measure on, or pipes (/dev/stdin)
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(super) data: Vec<PathBuf>,
-    /// Tokens of context [default: what the model was made for]
-    #[arg(long, value_parser = positive())]
+    /// Tokens of context [default: what the model was made for, at most 1024]
+    #[arg(long, value_parser = positive)]
     pub(super) context: Option<usize>,
+    /// Begin each window with the special tokens that the model was trained to see in front of a text (mostly a BOS)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) bos: Bos,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8, value_parser = positive())]
+    #[arg(long, default_value_t = 8, value_parser = positive)]
     pub(super) batch: usize,
     /// Measure on at most this many batches
-    #[arg(long, value_parser = positive())]
+    #[arg(long, value_parser = positive)]
     pub(super) batches: Option<usize>,
     /// Element type to hold matrices in; quantised ones are rounded to the nearest [default: as they are in the file]
     #[arg(long, value_enum)]
@@ -396,13 +415,13 @@ pub(super) struct StepArgs {
     #[command(flatten)]
     pub(super) model: ModelArgs,
     /// Vocabulary of a new model
-    #[arg(long, default_value_t = 1024, value_parser = positive())]
+    #[arg(long, default_value_t = 1024, value_parser = positive)]
     pub(super) vocabulary: usize,
     /// The step
     #[arg(long, value_enum, default_value = "train")]
     pub(super) step: StepName,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8, value_parser = positive())]
+    #[arg(long, default_value_t = 8, value_parser = positive)]
     pub(super) batch: usize,
 }
 
@@ -416,7 +435,7 @@ pub(super) struct InspectArgs {
     #[arg(long)]
     pub(super) list: bool,
     /// Show which expert or depth each token of a text took, instead: the text, or a file
-    #[arg(long, value_name = "TEXT|FILE")]
+    #[arg(long, value_name = "TEXT|FILE", conflicts_with_all = ["list", "step", "batch", "context"])]
     pub(super) routing: Option<String>,
     /// With --routing, write a page with the tokens coloured by where they went
     #[arg(long, value_name = "FILE", requires = "routing")]
@@ -430,7 +449,7 @@ pub(super) struct ProfileArgs {
     #[command(flatten)]
     pub(super) step: StepArgs,
     /// Runs, of which each launch's median time counts
-    #[arg(long, default_value_t = 5, value_parser = positive())]
+    #[arg(long, default_value_t = 5, value_parser = positive)]
     pub(super) runs: usize,
     /// Write a trace for Perfetto (ui.perfetto.dev)
     #[arg(long, value_name = "FILE")]
@@ -472,19 +491,19 @@ pub(super) struct ExperimentArgs {
     #[arg(long, value_name = "DIR", default_value = "runs/experiments")]
     pub(super) out: PathBuf,
     /// Seeds, from 0 on
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = count_from_1)]
     pub(super) seeds: u64,
     /// Steps of training
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 400, value_parser = count_from_1)]
     pub(super) steps: u64,
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8, value_parser = positive())]
+    #[arg(long, default_value_t = 8, value_parser = positive)]
     pub(super) batch: usize,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 64, value_parser = positive())]
+    #[arg(long, default_value_t = 64, value_parser = positive)]
     pub(super) length: usize,
     /// Highest learning rate
-    #[arg(long, default_value_t = 3e-3)]
+    #[arg(long, default_value_t = 3e-3, value_parser = learning_rate)]
     pub(super) lr: f64,
 }
 
@@ -511,14 +530,6 @@ pub(super) struct BenchArgs {
     /// How many times as long something may take before it counts as slower
     #[arg(long, value_name = "RATIO", default_value_t = 1.25, value_parser = ratio, requires = "compare")]
     pub(super) threshold: f64,
-}
-
-/// A finite number above 0.
-fn ratio(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
-        _ => Err("it must be a number greater than 0".into()),
-    }
 }
 
 #[derive(Debug, Args)]

@@ -2,13 +2,12 @@
 
 use super::args::BenchArgs;
 use super::device::Device;
+use super::progress::{Progress as Shown, SOON};
 use super::{page, print_json, say, table};
 use crate::bench::{self, Bound, Comparison, FirstStep, Options, Progress, Report, Row, Scaling};
 use crate::error::Result;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::process::ExitCode;
-use std::time::Duration;
 
 pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
     // An old report that cannot be read should not cost minutes first.
@@ -16,9 +15,9 @@ pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let wanted = Options { quick: options.quick, only: options.only.clone(), scaling: options.scaling };
-    let bar = bar(options.common.json);
+    let bar = Shown::new(0, "measurements", SOON);
     let report = bench::run(&gpu, &wanted, |progress| show(&bar, progress))?;
-    bar.finish_and_clear();
+    bar.finish();
     let comparison = old.map(|old| (Comparison::new(&old, &report, options.threshold), old));
     if options.common.json {
         let mut value = json!(report);
@@ -43,25 +42,12 @@ pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
     Ok(if slower { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn bar(hidden: bool) -> ProgressBar {
-    if hidden {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {bar:30} {pos}/{len}  {elapsed}  {msg}");
-    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
-fn show(bar: &ProgressBar, progress: Progress<'_>) {
+fn show(bar: &Shown, progress: Progress<'_>) {
     match progress {
-        Progress::Total(count) => bar.set_length(count as u64 + 1),
-        Progress::Began(name) => {
-            bar.inc(1);
-            bar.set_message(name.to_owned());
-        }
+        Progress::Total(count) => bar.set_total(count as u64),
+        Progress::Began(name) => bar.begin(name),
         Progress::Measured(row) => {
-            bar.println(format!("{:<36} {:>12} {:>6.1} %", row.name, seconds(row.seconds), 100.0 * row.share));
+            bar.println(&format!("{:<36} {:>12} {:>6.1} %", row.name, seconds(row.seconds), 100.0 * row.share));
         }
     }
 }

@@ -1,17 +1,17 @@
 //! `wgformer eval`: loss and perplexity on text.
 
-use super::args::EvalArgs;
+use super::args::{Bos, EvalArgs};
 use super::device::Device;
+use super::progress::{EVERY, Progress};
 use super::{print_json, read_texts, say};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::io::ModelFolder;
+use crate::io::{ModelFolder, Tokenizer};
 use crate::models::{self, Inputs};
 use crate::ops::CrossEntropyOptions;
 use crate::program::Program;
-use crate::train::{check_tokens, in_order};
-use indicatif::{ProgressBar, ProgressStyle};
+use crate::train::{check_tokens, in_order_after};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -21,8 +21,11 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
-    let tokens = folder.expect_tokenizer()?.encode(&read_texts(&options.data)?)?;
+    let tokenizer = folder.expect_tokenizer()?;
+    let tokens = tokenizer.encode(&read_texts(&options.data)?)?;
     check_tokens(&tokens, model.dimensions().vocabulary)?;
+    let prefix = prefix(options.bos, tokenizer)?;
+    check_tokens(&prefix, model.dimensions().vocabulary)?;
     let longest = model.dimensions().positions;
     let context = options.context.unwrap_or(longest.min(1024));
     if context == 0 || context > longest {
@@ -40,9 +43,10 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     g.output("loss", loss)?;
     let program = Program::new(&gpu, &g, &weights)?;
 
-    let mut batches = in_order(&tokens, options.batch, context);
+    let mut batches = in_order_after(&prefix, &tokens, options.batch, context)?;
     batches.truncate(options.batches.unwrap_or(usize::MAX));
-    let bar = bar(batches.len() as u64, options.common.json);
+    let bar = Progress::new(batches.len() as u64, "batches", EVERY);
+    bar.set_message("measuring");
     let (start, mut sum, mut counted) = (Instant::now(), 0.0, 0);
     for batch in &batches {
         program.write("ids", bytemuck::cast_slice(&batch.inputs))?;
@@ -50,10 +54,10 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
         program.run()?;
         sum += f64::from(program.read_f32("loss")?[0]) * batch.counted() as f64;
         counted += batch.counted();
-        bar.inc(1);
+        bar.inc();
         bar.set_message(format!("loss {:.4}", sum / counted.max(1) as f64));
     }
-    bar.finish_and_clear();
+    bar.finish();
     if counted == 0 {
         return Err(Error::input("data", "the text has fewer than two tokens: there is nothing to predict"));
     }
@@ -65,17 +69,31 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     }
     let rate = counted as f64 / seconds;
     if options.common.json {
-        print_json(&json!({ "loss": loss, "perplexity": loss.exp(), "tokens": counted, "tokens_per_second": rate }))?;
+        let prefix: Vec<String> = prefix.iter().filter_map(|&id| tokenizer.token(id)).collect();
+        print_json(&json!({
+            "loss": loss, "perplexity": loss.exp(), "tokens": counted, "tokens_per_second": rate, "prefix": prefix,
+        }))?;
     } else {
         say!("loss {loss:.4} nats a token, perplexity {:.2}, over {counted} tokens ({rate:.0} tokens/s)", loss.exp())?;
+        let prefix: String = prefix.iter().filter_map(|&id| tokenizer.token(id)).collect();
+        if !prefix.is_empty() {
+            say!(
+                "each window of {context} tokens begins with {prefix}; without (--bos never) is how training measures"
+            )?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn bar(length: u64, hidden: bool) -> ProgressBar {
-    if hidden {
-        return ProgressBar::hidden();
+/// What each window begins with.
+fn prefix(bos: Bos, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let usual = tokenizer.prefix().to_vec();
+    match bos {
+        Bos::Never => Ok(Vec::new()),
+        Bos::Auto => Ok(usual),
+        Bos::Always if !usual.is_empty() => Ok(usual),
+        Bos::Always => tokenizer.bos().map(|bos| vec![bos]).ok_or_else(|| {
+            Error::input("bos", "the tokenizer has no token that begins a text: leave out --bos always")
+        }),
     }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} batches  {per_sec}  {eta} left  {msg}");
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -2,6 +2,7 @@
 
 use super::args::{ExperimentArgs, Subject};
 use super::device::Device;
+use super::progress::{Progress, SOON};
 use super::{picture, print_json, read_texts, say, table};
 use crate::bench::experiment::{
     self, Contender, Learned, Lesson, expert_contenders, nesting_contenders, recursion_contenders,
@@ -10,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::io::{Tokenizer, write_atomic};
 use crate::program::human_count;
 use crate::train::Corpus;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -29,6 +29,9 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
         Subject::Nesting => nesting_contenders(length),
     };
     let text = match options.subject {
+        Subject::Nesting if !options.data.is_empty() => {
+            return Err(Error::input("data", "nested expressions are made, not read: leave it out"));
+        }
         Subject::Nesting => None,
         _ if options.data.is_empty() => {
             return Err(Error::input("data", "a text to learn from is needed: give --data FILE"));
@@ -43,14 +46,18 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
         None => None,
     };
     std::fs::create_dir_all(&options.out).map_err(|e| Error::file(&options.out, e))?;
-    let bar = bar(options.seeds * contenders.len() as u64 * options.steps, options.common.json);
+    let bar = Progress::new(
+        options.seeds.saturating_mul(contenders.len() as u64).saturating_mul(options.steps),
+        "steps",
+        SOON,
+    );
     let mut all: Vec<Learned> = Vec::new();
     // All contenders from one seed after the other, so that a machine that changes its speed does so for all.
     for seed in 0..options.seeds {
         for contender in &contenders {
             let lesson = Lesson { rows: options.batch, length, steps: options.steps, rate: options.lr, seed };
             bar.set_message(format!("{}, seed {seed}", contender.name));
-            let mut watch = |_| bar.inc(1);
+            let mut watch = |_| bar.inc();
             let learned = match &corpus {
                 Some((corpus, vocabulary)) => {
                     experiment::learn_text(&gpu, contender, corpus, *vocabulary, &lesson, &mut watch)?
@@ -62,7 +69,7 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
             keep(options, &contenders, &all)?;
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     if options.common.json {
         print_json(&all)?;
     } else {
@@ -70,14 +77,6 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
         say!("results and pictures  {}", options.out.display())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn bar(length: u64, hidden: bool) -> ProgressBar {
-    if hidden {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Writes results and pictures.

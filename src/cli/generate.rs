@@ -2,53 +2,69 @@
 
 use super::args::GenerateArgs;
 use super::device::Device;
-use super::{print_json, say};
+use super::progress::Lines;
+use super::{chat, print_json, prompts, say};
 use crate::dtype::DType;
-use crate::error::Result;
-use crate::generate::{Finish, GenerateLimits, Generator, SamplingOptions};
-use crate::io::{ModelFolder, TextStream};
+use crate::error::{Error, Result};
+use crate::generate::{Answer, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions};
+use crate::io::{ModelFolder, Tokenizer};
 use crate::models;
 use serde_json::json;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Tokens of an answer, where neither the options nor the model say how many.
+const TOKENS: usize = 200;
+/// Randomness, where neither the options nor the model say how much.
+const TEMPERATURE: f32 = 0.8;
+/// How long prompts may be read without a word.
+const QUIET: Duration = Duration::from_secs(5);
 
 pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
+    let prompts = prompts::read(options)?;
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
-    let tokenizer = Arc::new(folder.expect_tokenizer()?.clone());
+    let tokenizer = folder.expect_tokenizer()?.clone();
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
-    // With what the model was trained to see in front of a text.
-    let encode = |text: &String| tokenizer.encode_for_model(text, None).map(|encoding| encoding.ids);
-    let prompts = options.prompt.iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let ids = chat::encode(options, &tokenizer, &prompts)?;
+    let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
+    let (mut sampling, from_file) = sampling(options, &settings);
+    add_stops(&mut sampling, &tokenizer, options, &settings)?;
+    if !from_file.is_empty() {
+        say::tell(format_args!("generation_config.json: {} (options override)", from_file.join(", ")));
+    }
+    if !settings.ignored.is_empty() {
+        log::warn!("generation_config.json has what is not followed here: {}", settings.ignored.join(", "));
+    }
+
+    let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let room = model.dimensions().positions;
-    let limits = GenerateLimits { batch: prompts.len(), max_tokens: (longest + options.max_tokens).min(room) };
-    let mut sampling = sampling(options);
-    sampling.end =
-        models::end_tokens(folder.generation.as_ref().unwrap_or(&folder.config), model.dimensions().vocabulary)?;
-    let text_of = tokenizer.clone();
-    let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?
-        .with_text(Arc::new(move |tokens: &[u32]| text_of.decode(tokens)));
+    let max_tokens = longest.saturating_add(sampling.max_new_tokens).min(room);
+    let limits = GenerateLimits { batch: ids.len(), max_tokens };
+    let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?.with_text(tokenizer.text_of());
+    let prompt_tokens: usize = ids.iter().map(Vec::len).sum();
+    let mut waiting = Some(Lines::start(QUIET, move |elapsed| {
+        format!("[reading {prompt_tokens} tokens of prompt, {} s so far]", elapsed.as_secs())
+    }));
+    if longest < max_tokens {
+        generator.prepare(longest)?;
+    }
     let start = Instant::now();
-    let stream_text = prompts.len() == 1 && !options.common.json && options.stop.is_empty();
-    let mut stream = tokenizer.stream();
+    let mut read = None;
+    let stream_text = prompts.len() == 1 && !options.common.json;
     // The prompt goes in front of its first token, when nothing is wrong with it.
-    let mut prompt = options.prompt.first().filter(|_| stream_text);
+    let mut prompt = prompts.first().filter(|_| stream_text && !options.chat).map(String::as_str);
     let mut failed = None;
-    let answers = generator.generate(&prompts, &sampling, |token| {
-        let ended = token.finish == Some(Finish::End);
-        let shown = match (prompt.take(), stream_text && !ended) {
-            (Some(prompt), true) => {
-                say::print(format_args!("{prompt}")).and_then(|()| show_token(&mut stream, token.id))
-            }
-            (Some(prompt), false) => say::print(format_args!("{prompt}")),
-            (None, true) => show_token(&mut stream, token.id),
-            (None, false) => Ok(()),
-        };
-        match shown {
+    let answers = generator.generate(&ids, &sampling, |token| {
+        read.get_or_insert_with(|| start.elapsed());
+        waiting = None;
+        let prompt = prompt.take().unwrap_or_default();
+        if !stream_text || prompt.is_empty() && token.text.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        match say::print(format_args!("{prompt}{}", token.text)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
@@ -56,55 +72,166 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
             }
         }
     })?;
+    drop(waiting);
     if let Some(error) = failed {
         return Err(error);
     }
-    // An answer may end inside a character.
-    if let Some(rest) = stream.finish()? {
-        say::print(format_args!("{rest}"))?;
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let tokens: usize = answers.iter().map(|a| a.tokens.len()).sum();
-    let texts: Vec<&str> = answers.iter().map(|a| a.text.as_deref().unwrap_or_default()).collect();
+    let total = start.elapsed();
+    let times = Times::new(&answers, prompt_tokens, read.unwrap_or(total), total);
     if options.common.json {
-        let answers: Vec<_> = (options.prompt.iter().zip(&answers).zip(&texts))
-            .map(|((prompt, answer), text)| {
-                json!({ "prompt": prompt, "text": text, "tokens": answer.tokens, "finish": format!("{:?}", answer.finish) })
+        let answers: Vec<_> = (prompts.iter().zip(&ids).zip(&answers))
+            .map(|((prompt, ids), answer)| {
+                json!({
+                    "prompt": prompt, "prompt_tokens": ids.len(), "text": answer.text, "tokens": answer.tokens,
+                    "finish": answer.finish.name(),
+                })
             })
             .collect();
-        print_json(&json!({ "answers": answers, "seconds": seconds, "tokens_per_second": tokens as f64 / seconds }))?;
-    } else {
-        if !stream_text {
-            for (prompt, text) in options.prompt.iter().zip(&texts) {
-                say::print(format_args!("{prompt}{text}\n---\n"))?;
-            }
+        print_json(&times.with(answers))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !stream_text {
+        for (prompt, answer) in prompts.iter().zip(&answers) {
+            let between = if options.chat { "\n" } else { "" };
+            let text = answer.text.as_deref().unwrap_or_default();
+            say::print(format_args!("{prompt}{between}{text}\n---\n"))?;
         }
-        say::tell(format_args!(
-            "\n[{tokens} tokens in {seconds:.1} s, {:.1} tokens/s on {}]",
-            tokens as f64 / seconds,
-            gpu.info().name
-        ));
+    }
+    say::tell(format_args!("\n[{times}, on {}]", gpu.info().name));
+    let cut = answers.iter().filter(|answer| answer.finish == Finish::Context).count();
+    if cut > 0 {
+        let which = if answers.len() == 1 { "the answer ends".into() } else { format!("{cut} answers end") };
+        say::tell(format_args!("[the context of {room} tokens is full: {which} with it]"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn sampling(options: &GenerateArgs) -> SamplingOptions {
-    SamplingOptions {
-        max_new_tokens: options.max_tokens,
-        temperature: if options.greedy { 0.0 } else { options.temperature },
-        top_k: options.top_k.unwrap_or(0),
-        top_p: options.top_p.unwrap_or(1.0),
-        min_p: options.min_p.unwrap_or(0.0),
-        repetition_penalty: options.repetition_penalty,
+/// How tokens are chosen: as the options say, else as the model's file does; and what the file says, in words.
+fn sampling(options: &GenerateArgs, file: &GenerationSettings) -> (SamplingOptions, Vec<String>) {
+    let mut words = Vec::new();
+    // Whoever says how to draw wants to draw.
+    let drawn =
+        options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();
+    let greedy_by_file = !options.greedy && !drawn && file.do_sample == Some(false);
+    if greedy_by_file {
+        words.push("do_sample false (greedy)".to_owned());
+    }
+    let greedy = options.greedy || greedy_by_file;
+    let mut choose =
+        |name: &str, option: Option<f32>, file: Option<f32>, default: f32, counts: bool| match (option, file) {
+            (Some(value), _) => value,
+            (None, Some(value)) if counts => {
+                words.push(format!("{name} {value}"));
+                value
+            }
+            _ => default,
+        };
+    let temperature = choose("temperature", options.temperature, file.temperature, TEMPERATURE, !greedy);
+    let top_p = choose("top_p", options.top_p, file.top_p, 1.0, !greedy);
+    let min_p = choose("min_p", options.min_p, file.min_p, 0.0, !greedy);
+    let penalty = choose("repetition_penalty", options.repetition_penalty, file.repetition_penalty, 1.0, true);
+    let mut count =
+        |name: &str, option: Option<usize>, file: Option<usize>, default: usize, counts: bool| match (option, file) {
+            (Some(value), _) => value,
+            (None, Some(value)) if counts => {
+                words.push(format!("{name} {value}"));
+                value
+            }
+            _ => default,
+        };
+    let top_k = count("top_k", options.top_k, file.top_k, 0, !greedy);
+    let max_new_tokens = count("max_new_tokens", options.max_tokens, file.max_new_tokens, TOKENS, true);
+    let sampling = SamplingOptions {
+        max_new_tokens,
+        temperature: if greedy { 0.0 } else { temperature },
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty: penalty,
         seed: options.seed,
-        stop: options.stop.clone(),
+        end: file.end.clone(),
         ..SamplingOptions::default()
+    };
+    (sampling, words)
+}
+
+/// Stop texts: a special token, which is no text, is looked for among tokens.
+fn add_stops(
+    sampling: &mut SamplingOptions,
+    tokenizer: &Tokenizer,
+    options: &GenerateArgs,
+    file: &GenerationSettings,
+) -> Result<()> {
+    for (stop, given) in options.stop.iter().map(|stop| (stop, true)).chain(file.stop.iter().map(|stop| (stop, false)))
+    {
+        if let Some(id) = tokenizer.id(stop).filter(|&id| tokenizer.is_special(id)) {
+            sampling.stop_tokens.push(id);
+            continue;
+        }
+        // A character without a token never comes, and is no mistake here.
+        let special = tokenizer.encode(stop).unwrap_or_default().into_iter().find(|&id| tokenizer.is_special(id));
+        match special.and_then(|id| tokenizer.token(id)) {
+            None => sampling.stop.push(stop.clone()),
+            Some(token) if given => {
+                let message = format!("{stop:?} holds the special token {token}, which is no text: give that alone");
+                return Err(Error::input("stop", message));
+            }
+            Some(_) => log::warn!(
+                "generation_config.json: the stop text {stop:?} mixes text and special tokens and is left out"
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// How long prompts and answers took.
+struct Times {
+    prompt_tokens: usize,
+    prompt_seconds: f64,
+    answer_tokens: usize,
+    /// Without the first token of each answer, which comes of reading the prompt.
+    further_tokens: usize,
+    further_seconds: f64,
+}
+
+impl Times {
+    fn new(answers: &[Answer], prompt_tokens: usize, read: Duration, total: Duration) -> Self {
+        Self {
+            prompt_tokens,
+            prompt_seconds: read.as_secs_f64(),
+            answer_tokens: answers.iter().map(|answer| answer.tokens.len()).sum(),
+            further_tokens: answers.iter().map(|answer| answer.tokens.len().saturating_sub(1)).sum(),
+            further_seconds: total.saturating_sub(read).as_secs_f64(),
+        }
+    }
+
+    fn prompt_rate(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prompt_seconds.max(1e-9)
+    }
+
+    fn answer_rate(&self) -> Option<f64> {
+        (self.further_tokens > 0).then(|| self.further_tokens as f64 / self.further_seconds.max(1e-9))
+    }
+
+    fn with(&self, answers: Vec<serde_json::Value>) -> serde_json::Value {
+        let seconds = self.prompt_seconds + self.further_seconds;
+        json!({
+            "answers": answers,
+            "seconds": seconds,
+            "tokens_per_second": self.answer_tokens as f64 / seconds.max(1e-9),
+            "prompt": { "tokens": self.prompt_tokens, "seconds": self.prompt_seconds, "tokens_per_second": self.prompt_rate() },
+            "answer": {
+                "tokens": self.answer_tokens, "seconds": self.further_seconds, "tokens_per_second": self.answer_rate(),
+            },
+        })
     }
 }
 
-fn show_token(stream: &mut TextStream, id: u32) -> Result<()> {
-    match stream.push(id)? {
-        Some(text) => say::print(format_args!("{text}")),
-        None => Ok(()),
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { prompt_tokens, prompt_seconds, answer_tokens, further_seconds, .. } = self;
+        write!(f, "prompt: {prompt_tokens} tokens in {prompt_seconds:.1} s, {:.1} tokens/s; ", self.prompt_rate())?;
+        write!(f, "answer: {answer_tokens} tokens in {further_seconds:.1} s")?;
+        self.answer_rate().map_or(Ok(()), |rate| write!(f, ", {rate:.1} tokens/s"))
     }
 }

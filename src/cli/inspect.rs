@@ -5,6 +5,7 @@ use super::device::Device;
 use super::{model, print_json, routing, say, table};
 use crate::bench::step_graph;
 use crate::error::{Result, human_bytes};
+use crate::kernel::Dispatch;
 use crate::program::{MemoryReport, Plan, Program, Recording, human_count};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -17,12 +18,12 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = &device.gpu;
     let model = model::decoder(&options.step)?;
-    let size = model::step_size(&options.step, model.as_ref());
+    let size = model::step_size(&options.step, model.as_ref())?;
     let recording = Program::record(gpu, &step_graph(options.step.step.into(), gpu.caps(), &model, size)?)?;
     let plan = Plan::new(&recording, gpu.caps())?;
     let memory = MemoryReport::new(&recording, &plan);
     if options.common.json {
-        print_json(&json!({
+        let mut value = json!({
             "adapter": gpu.info().name,
             "parameters": model.parameter_count()?,
             "dispatches": recording.dispatches.len(),
@@ -30,7 +31,12 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
             "bytes": recording.bytes(),
             "memory": memory,
             "kernels": kernels(&recording),
-        }))?;
+        });
+        if options.list {
+            let row = |d: &Dispatch| json!({ "label": d.label, "kernel": d.kernel.name, "flops": d.flops, "bytes": d.bytes() });
+            value["list"] = recording.dispatches.iter().map(row).collect();
+        }
+        print_json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
     say!("{}", model::headline(&options.step, model.as_ref(), gpu)?)?;

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod chat;
 mod check;
 mod device;
 mod devices;
@@ -11,10 +12,13 @@ mod generate;
 mod given;
 mod inspect;
 mod model;
+mod numbers;
 mod page;
 mod picture;
 mod plot;
 mod profile;
+mod progress;
+mod prompts;
 mod routing;
 mod say;
 mod sparse;
@@ -23,7 +27,7 @@ mod train;
 use crate::error::{Error, Result};
 use crate::io::read_text;
 use args::{Cli, Command};
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use given::Given;
 use say::say;
 use std::process::ExitCode;
@@ -36,10 +40,10 @@ const BROKEN_PIPE: u8 = 141;
 pub fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=off");
     env_logger::Builder::from_env(filter).init();
-    let matches = Cli::command().get_matches();
+    let matches = args::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => error.format(&mut Cli::command()).exit(),
+        Err(error) => error.format(&mut args::command()).exit(),
     };
     let given = matches.subcommand().map(|(_, matches)| Given::of(matches)).unwrap_or_default();
     match run(&cli, given) {

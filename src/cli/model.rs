@@ -13,6 +13,9 @@ use clap::ValueEnum;
 use serde_json::json;
 use std::sync::Arc;
 
+/// The context of a new model, and of a step, where none is given.
+const CONTEXT: usize = 128;
+
 /// The model whose step is looked at.
 pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
     let config = match &options.folder {
@@ -39,14 +42,33 @@ fn file_decoder(file: &ModelFolder, step: StepName) -> Result<Arc<dyn Decoder>> 
     models::decoder_of(file, storage).map(Into::into)
 }
 
-/// The size of that step: the context, or what the model was made for if that is shorter.
-pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> StepSize {
-    StepSize { batch: options.batch, length: options.model.context.min(model.dimensions().positions) }
+/// The size of that step.
+///
+/// # Errors
+/// [`Error::Input`] if the model was not made for the context.
+pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> Result<StepSize> {
+    let length = context(options.model.context, model.dimensions().positions)?;
+    Ok(StepSize { batch: options.batch, length })
+}
+
+/// The context given, which a model must have been made for, or one that it was made for.
+///
+/// # Errors
+/// [`Error::Input`] if it was not.
+pub(super) fn context(given: Option<usize>, positions: usize) -> Result<usize> {
+    match given {
+        Some(context) if context > positions => {
+            let message = format!("it must be 1 to {positions}, which the model was made for; got {context}");
+            Err(Error::input("context", message))
+        }
+        Some(context) => Ok(context),
+        None => Ok(CONTEXT.min(positions)),
+    }
 }
 
 /// The step in a line.
 pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Result<String> {
-    let StepSize { batch, length } = step_size(options, model);
+    let StepSize { batch, length } = step_size(options, model)?;
     let (parameters, adapter) = (human_count(model.parameter_count()? as u64), &gpu.info().name);
     let step = options.step.to_possible_value().map_or_else(String::new, |step| step.get_name().to_owned());
     Ok(format!("{parameters} parameters; a {step} step of {batch} × {length} tokens on {adapter}"))
@@ -54,6 +76,7 @@ pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Re
 
 /// The `config.json` of a new model.
 fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
+    let context = options.context.unwrap_or(CONTEXT);
     let sparse = options.moe.is_some() || options.mor.is_some();
     let family = options.model.unwrap_or(if sparse { Family::Llama } else { Family::Gpt2 });
     let refused = |option: &str, message: &str| Err(Error::input(option, message));
@@ -78,7 +101,7 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
             "model_type": "gpt2",
             "architectures": ["GPT2LMHeadModel"],
             "vocab_size": vocabulary,
-            "n_positions": options.context,
+            "n_positions": context,
             "n_embd": options.width,
             "n_layer": options.layers,
             "n_head": options.heads,
@@ -96,7 +119,7 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "vocab_size": vocabulary,
-            "max_position_embeddings": options.context,
+            "max_position_embeddings": context,
             "hidden_size": options.width,
             "intermediate_size": (options.width * 8 / 3).next_multiple_of(16),
             "num_hidden_layers": options.layers,

@@ -13,7 +13,7 @@ pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let model = model::decoder(&options.step)?;
-    let size = model::step_size(&options.step, model.as_ref());
+    let size = model::step_size(&options.step, model.as_ref())?;
     let step = Step::prepare(&gpu, options.step.step.into(), &model, size)?;
     let profile = step.program.profile_median(options.runs)?;
     let write_trace = || match &options.trace {

@@ -35,6 +35,10 @@ const HISTORY: &str = "history.json";
 /// The finished model, and the loss curve.
 const MODEL: &str = "model";
 const PICTURE: &str = "loss.svg";
+/// Steps of warm-up, where none are given.
+const WARMUP: u64 = 50;
+/// The final rate as a share of the highest, where none is given.
+const FINAL: f64 = 0.1;
 /// Checkpoints that are kept.
 const KEEP: usize = 2;
 
@@ -92,7 +96,7 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     drop((text, tokens));
     let mut files = belongings.contents(&model.config(), &[]).small_files()?;
     files.push((given::FILE.into(), given.to_json()?));
-    let context = options.model.context.min(model.dimensions().positions);
+    let context = model::context(options.model.context, model.dimensions().positions)?;
     let objective = LanguageModel {
         model: model.clone(),
         rows: options.batch,
@@ -100,7 +104,7 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
         options: CrossEntropyOptions::default(),
     };
     let mut trainer =
-        Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options))?;
+        Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options)?)?;
     device.keep();
     // A folder that cannot be written should not cost the steps up to the first save.
     checkpoints.make_folder()?;
@@ -117,6 +121,11 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     };
     let held_out = sample_of(held_out(&corpus.held_out, options.batch, context));
     introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some().then_some(&inherited))?;
+    if let Some(first) = belongings.tokenizer.prefix().first().and_then(|&id| belongings.tokenizer.token(id)) {
+        say::tell(format_args!(
+            "the tokenizer puts {first} in front of a text; batches are cut from within it and have none, as in eval --bos never"
+        ));
+    }
 
     let ends = options.minutes.map(|minutes| stop_after(minutes, stop.clone())).transpose()?;
     let history = RefCell::new(History::load(resumed.as_ref().map(|loaded| loaded.path.as_path()))?);
@@ -330,15 +339,30 @@ fn run_options(options: &TrainArgs) -> RunOptions {
     }
 }
 
-fn schedule(options: &TrainArgs) -> Schedule {
-    let floor = options.final_lr;
+fn schedule(options: &TrainArgs) -> Result<Schedule> {
+    let warmup = match options.warmup {
+        Some(warmup) if warmup > options.steps => {
+            let message =
+                format!("{warmup} steps are given, and there are {}: the rate would not get there", options.steps);
+            return Err(Error::input("warmup", message));
+        }
+        Some(warmup) => warmup,
+        None => WARMUP.min(options.steps),
+    };
+    let floor = options.final_lr.unwrap_or(FINAL);
+    if options.final_lr.is_some() && matches!(options.schedule, ScheduleKind::Constant) {
+        log::warn!("the rate of a constant schedule stays as it is: --final-lr changes nothing");
+    }
+    if options.patience.is_some() && options.eval_every == 0 {
+        log::warn!("without evaluations (--eval-every 0) the run does not stop early: --patience changes nothing");
+    }
     let decay = match options.schedule {
         ScheduleKind::Constant => Decay::Constant,
         ScheduleKind::Cosine => Decay::Cosine { floor },
         ScheduleKind::Linear => Decay::Linear { floor },
         ScheduleKind::Wsd => Decay::Wsd { fraction: 0.2, floor },
     };
-    Schedule { peak: options.lr, warmup: options.warmup.min(options.steps), steps: options.steps, decay }
+    Ok(Schedule { peak: options.lr, warmup, steps: options.steps, decay })
 }
 
 fn introduce(

@@ -6,6 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
+use crate::io::TextOf;
 use crate::models::{Decoder, Inputs};
 use crate::nn::Memory;
 use crate::ops;
@@ -27,9 +28,6 @@ pub struct GenerateLimits {
     /// Tokens of a prompt and its answer together.
     pub max_tokens: usize,
 }
-
-/// Turns tokens into text; stop texts need it.
-pub type TextOf = Arc<dyn Fn(&[u32]) -> Result<String> + Send + Sync>;
 
 /// A decoder with its caches on one device.
 ///
@@ -81,7 +79,7 @@ impl Generator {
         })
     }
 
-    /// Gives the generator a way to turn tokens into text, for stop texts and [`Answer::text`].
+    /// Gives the generator a way to turn tokens into text, for stop texts, [`Token::text`] and [`Answer::text`].
     #[must_use]
     pub fn with_text(mut self, text: TextOf) -> Self {
         self.text = Some(text);
@@ -92,6 +90,15 @@ impl Generator {
     #[must_use]
     pub fn limits(&self) -> GenerateLimits {
         self.limits
+    }
+
+    /// Makes the programs for prompts of up to `longest` tokens now, which the first answer would otherwise wait for.
+    ///
+    /// # Errors
+    /// Those of the model; [`Error::OutOfMemory`].
+    pub fn prepare(&mut self, longest: usize) -> Result<()> {
+        self.prefill(longest)?;
+        self.decode().map(|_| ())
     }
 
     /// The program that reads prompts of up to `length` tokens, and the length they are padded to.
@@ -155,8 +162,8 @@ impl Generator {
         with_logits(model, g, rows)
     }
 
-    /// Answers prompts, any number of them, `batch` at a time. Each token is shown to `watch` as it comes, which can
-    /// break off. It waits for the GPU: within an async executor use [`Generator::stream`].
+    /// Answers prompts, any number of them, `batch` at a time. Each token is shown to `watch` as it comes, with the text that
+    /// it makes certain; `watch` can break off. It waits for the GPU: within an async executor use [`Generator::stream`].
     ///
     /// # Errors
     /// [`Error::Input`] if a prompt is empty, too long or has unknown tokens, or an option makes no sense;

@@ -3,7 +3,11 @@
 mod generator;
 mod sampling;
 mod session;
+mod settings;
+mod text;
 
-pub use generator::{GenerateLimits, Generator, TextOf};
+pub use crate::io::TextOf;
+pub use generator::{GenerateLimits, Generator};
 pub use sampling::{SamplingOptions, sample};
 pub use session::{Answer, Finish, Token};
+pub use settings::GenerationSettings;

@@ -31,6 +31,8 @@ pub struct SamplingOptions {
     pub end: Vec<u32>,
     /// Texts that end an answer; they need a generator that was given a decoder of tokens.
     pub stop: Vec<String>,
+    /// Tokens that end an answer as a stop text does: special ones, which are no text.
+    pub stop_tokens: Vec<u32>,
 }
 
 impl Default for SamplingOptions {
@@ -45,6 +47,7 @@ impl Default for SamplingOptions {
             seed: 0,
             end: Vec::new(),
             stop: Vec::new(),
+            stop_tokens: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::generator::Generator;
 use super::sampling::{SamplingOptions, sample};
+use super::text::AnswerText;
 use crate::error::{Error, Result};
 use crate::gpu::Readback;
 use crate::program::Program;
@@ -13,21 +14,40 @@ use rand_chacha::ChaCha8Rng;
 pub enum Finish {
     /// By an end token, which is the answer's last.
     End,
-    /// By a stop text.
+    /// By a stop text, or a token given as one.
     Stop,
-    /// By the number of tokens asked for, or the room of the caches.
+    /// By the number of tokens asked for.
     Length,
+    /// By the room of the caches ([`super::GenerateLimits::max_tokens`]): prompt and answer fill it.
+    Context,
     /// By the caller, before its time.
     BrokenOff,
 }
 
+impl Finish {
+    /// In a word, as programs read it: `end`, `stop`, `length`, `context`, `broken_off`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context",
+            Self::BrokenOff => "broken_off",
+        }
+    }
+}
+
 /// A token as it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The prompt it answers.
     pub prompt: usize,
     /// The token.
     pub id: u32,
+    /// The text that became certain with it, if the generator can make text: nothing while a character is incomplete or a stop
+    /// text may have begun. All of them together are [`Answer::text`].
+    pub text: String,
     /// Set on the last token of an answer.
     pub finish: Option<Finish>,
 }
@@ -37,7 +57,8 @@ pub struct Token {
 pub struct Answer {
     /// The new tokens; an end token is among them.
     pub tokens: Vec<u32>,
-    /// The text in front of a stop text, if the generator can make text.
+    /// The text, if the generator can make text: what decoding prompt and answer together gives behind the prompt, without an end
+    /// token, and up to a stop text.
     pub text: Option<String>,
     /// Why it ended.
     pub finish: Finish,
@@ -50,11 +71,40 @@ struct Row {
     prompt: usize,
     rng: ChaCha8Rng,
     finish: Option<Finish>,
+    text: Option<AnswerText>,
 }
 
 impl Row {
     fn answer(&self) -> &[u32] {
         &self.tokens[self.prompt..]
+    }
+
+    /// Why the answer ends with this token, its last one now, if it does, and the text that can be shown.
+    fn take(&mut self, id: u32, options: &SamplingOptions, room: usize) -> Result<(Option<Finish>, String)> {
+        let stops = &options.stop;
+        let mut finish = if options.stop_tokens.contains(&id) {
+            Some(Finish::Stop)
+        } else if options.end.contains(&id) {
+            Some(Finish::End)
+        } else {
+            None
+        };
+        // A token that ends an answer is no part of its text.
+        let mut stopped = false;
+        if let (None, Some(text)) = (finish, &mut self.text) {
+            stopped = text.push(id, stops)?;
+            finish = stopped.then_some(Finish::Stop);
+        }
+        if finish.is_none() && self.answer().len() >= options.max_new_tokens {
+            finish = Some(Finish::Length);
+        } else if finish.is_none() && self.tokens.len() >= room {
+            finish = Some(Finish::Context);
+        }
+        let Some(text) = &mut self.text else { return Ok((finish, String::new())) };
+        if finish.is_some() && !stopped {
+            text.finish(stops)?;
+        }
+        Ok((finish, text.take(stops, finish.is_some())))
     }
 }
 
@@ -91,7 +141,8 @@ impl<'a> Session<'a> {
             let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
             rng.set_stream((first + index) as u64);
             let finish = (options.max_new_tokens == 0).then_some(Finish::Length);
-            rows.push(Row { tokens: prompt.clone(), prompt: prompt.len(), rng, finish });
+            let text = generator.text.clone().map(|text_of| AnswerText::after(text_of, prompt)).transpose()?;
+            rows.push(Row { tokens: prompt.clone(), prompt: prompt.len(), rng, finish, text });
         }
         Ok(Self { generator, options: options.clone(), rows, first, started: false })
     }
@@ -124,9 +175,9 @@ impl<'a> Session<'a> {
             }
             let id = sample(logits, &row.tokens, &self.options, &mut row.rng)?;
             row.tokens.push(id);
-            let finish = self.why_finished(index)?;
-            self.rows[index].finish = finish;
-            tokens.push(Token { prompt: self.first + index, id, finish });
+            let (finish, text) = row.take(id, &self.options, self.generator.limits().max_tokens)?;
+            row.finish = finish;
+            tokens.push(Token { prompt: self.first + index, id, text, finish });
         }
         Ok(tokens)
     }
@@ -170,37 +221,15 @@ impl<'a> Session<'a> {
         Ok(program)
     }
 
-    fn why_finished(&self, index: usize) -> Result<Option<Finish>> {
-        let row = &self.rows[index];
-        if row.answer().last().is_some_and(|id| self.options.end.contains(id)) {
-            return Ok(Some(Finish::End));
-        }
-        if !self.options.stop.is_empty() && self.stop_at(&self.text(row)?.unwrap_or_default()).is_some() {
-            return Ok(Some(Finish::Stop));
-        }
-        let full =
-            row.answer().len() >= self.options.max_new_tokens || row.tokens.len() >= self.generator.limits().max_tokens;
-        Ok(full.then_some(Finish::Length))
-    }
-
-    fn text(&self, row: &Row) -> Result<Option<String>> {
-        self.generator.text.as_ref().map(|text| text(row.answer())).transpose()
-    }
-
-    /// Where the first stop text begins.
-    fn stop_at(&self, text: &str) -> Option<usize> {
-        self.options.stop.iter().filter_map(|stop| text.find(stop)).min()
-    }
-
     pub(super) fn answers(self) -> Result<Vec<Answer>> {
         let mut answers = Vec::with_capacity(self.rows.len());
-        for row in &self.rows {
-            let mut text = self.text(row)?;
-            if let Some(text) = &mut text {
-                text.truncate(self.stop_at(text).unwrap_or(text.len()));
+        for mut row in self.rows {
+            if let (None, Some(text)) = (row.finish, &mut row.text) {
+                text.finish(&self.options.stop)?;
             }
+            let tokens = row.answer().to_vec();
             let finish = row.finish.unwrap_or(Finish::BrokenOff);
-            answers.push(Answer { tokens: row.answer().to_vec(), text, finish });
+            answers.push(Answer { tokens, text: row.text.map(AnswerText::into_whole), finish });
         }
         Ok(answers)
     }

@@ -79,7 +79,7 @@ impl fmt::Display for AdapterSummary {
 /// Which adapter is wanted. Read from a string:
 ///
 /// * empty: the best there is;
-/// * a number, `1`: the place in the list (a part of the name, if the list is shorter);
+/// * a number, `1`: the place in the list, and nothing else;
 /// * a backend, `vulkan`, `metal`, `dx12`, `gl` or `webgpu`: the best one of it;
 /// * a part of the name, `swiftshader`, in any case of letters;
 /// * both, `gl:llvmpipe`.
@@ -112,9 +112,10 @@ impl AdapterChoice {
     /// # Errors
     /// [`Error::NoAdapter`], which lists what is there and says what to do.
     pub fn pick(&self, adapters: &[AdapterSummary]) -> Result<usize> {
-        let by_index = self.text.parse::<usize>().ok().filter(|index| *index < adapters.len());
+        let by_index = is_number(&self.text).then(|| self.text.parse::<usize>().ok());
         let fits = |a: &&AdapterSummary| match by_index {
-            Some(index) => a.index == index,
+            Some(index) => index == Some(a.index),
+            None if is_number(&self.name) => false,
             None => self.backend.is_none_or(|b| b == a.backend) && a.name.to_lowercase().contains(&self.name),
         };
         let best = adapters.iter().filter(fits).min_by_key(|a| a.rank());
@@ -132,7 +133,11 @@ impl AdapterChoice {
             return Error::NoAdapter { wanted, found: "none".into(), hint: hint.into() };
         }
         let found: Vec<String> = adapters.iter().map(ToString::to_string).collect();
-        let hint = format!("Choose by number, backend or a part of the name, e.g. {ADAPTER_VARIABLE}=0 or \"vulkan\"");
+        let hint = if is_number(&self.text) || is_number(&self.name) {
+            format!("A number is a place in this list, 0 to {}, and stands alone", adapters.len() - 1)
+        } else {
+            format!("Choose by number, backend or a part of the name, e.g. {ADAPTER_VARIABLE}=0 or \"vulkan\"")
+        };
         Error::NoAdapter { wanted, found: found.join("; "), hint }
     }
 }
@@ -149,6 +154,12 @@ impl fmt::Display for AdapterChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.text.is_empty() { "best" } else { &self.text })
     }
+}
+
+/// Whether a text is a whole number, in the list or not.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// A backend by one of its names.
@@ -267,7 +278,7 @@ mod tests {
         let pick = |text: &str| AdapterChoice::parse(text).pick(&machine()).unwrap();
         assert_eq!(pick(""), 4, "discrete, not OpenGL, first of its kind");
         assert_eq!(pick("1"), 1);
-        assert_eq!(pick("3060"), 4, "no such index, but a part of a name");
+        assert_eq!(pick("rtx 3060"), 4);
         assert_eq!(pick("swiftShader"), 6);
         assert_eq!(pick("uhd"), 2);
         assert_eq!(pick("gl:uhd"), 1);
@@ -295,6 +306,11 @@ mod tests {
         assert!(message.contains("WGFORMER_ADAPTER"), "{message}");
         let message = told("", &[]);
         assert!(message.contains("no GPU adapter is there. Found: none. Install"), "{message}");
-        assert!(told("9", &machine()).contains("fits \"9\""));
+        // A number that is not in the list is no part of a name: 3060 might be meant, and 2 might be llvmpipe's "256 bits".
+        for number in ["9", "7", "3060", "-1", "99999999999999999999999999", "vulkan:0", "gl:3060"] {
+            let message = told(number, &machine());
+            assert!(message.contains(&format!("fits \"{number}\"")), "{message}");
+            assert!(message.contains("a place in this list, 0 to 6"), "{message}");
+        }
     }
 }

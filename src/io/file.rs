@@ -26,12 +26,46 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a text file. The mark that some editors put in front of UTF-8 is left out.
+/// Reads a text file, or all that comes out of a pipe. The mark that some editors put in front of UTF-8 is left out.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is too large or not UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
-    read_limited(path.as_ref(), TEXT_LIMIT)
+    let path = path.as_ref();
+    match is_pipe(path) {
+        true => {
+            let pipe = File::open(path).map_err(|e| Error::file(path, e))?;
+            read_pipe(path, pipe, TEXT_LIMIT)
+        }
+        false => read_limited(path, TEXT_LIMIT),
+    }
+}
+
+/// Whether a name is that of a pipe: a FIFO, or `/dev/stdin` with one behind it.
+fn is_pipe(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// All that comes out of a pipe; `path` stands for it in messages.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn read_pipe(path: &Path, pipe: impl Read, limit: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    pipe.take(limit + 1).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::format(path, format!("gives more than the {} allowed", human_bytes(limit))));
+    }
+    text_of(path, bytes)
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<String> {
@@ -45,6 +79,10 @@ fn read_limited(path: &Path, limit: u64) -> Result<String> {
         Error::format(path, format!("has {}, for which there is no memory; split it", human_bytes(length)))
     })?;
     file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+    text_of(path, bytes)
+}
+
+fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
     if bytes.starts_with("\u{FEFF}".as_bytes()) {
         bytes.drain(..'\u{FEFF}'.len_utf8());
     }

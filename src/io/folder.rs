@@ -23,6 +23,10 @@ pub const GENERATION: &str = "generation_config.json";
 /// Its tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
 
+/// The template of its conversations.
+#[cfg(feature = "files")]
+pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
 /// Small files that Hugging Face's libraries put beside these and that a saved copy keeps.
 #[cfg(feature = "files")]
 const COMPANIONS: [&str; 10] = [
@@ -32,7 +36,7 @@ const COMPANIONS: [&str; 10] = [
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
     "spiece.model",
     "source.spm",
     "target.spm",

@@ -7,24 +7,37 @@
 //! [`safetensors::Tensors::from_bytes`] with [`Config::new`], [`gguf::from_bytes`]; [`safetensors::to_bytes`] gives them.
 //! Texts are encoded with the feature `tokenizers`; without it a [`Tokenizer`] is only kept, and generation is one of token ids.
 
+#[cfg(feature = "tokenizers")]
+mod chat_template;
 #[cfg(feature = "files")]
 pub mod checkpoint;
 mod config;
 mod convert;
+#[cfg(feature = "tokenizers")]
+mod facts;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod folder;
 pub mod gguf;
 #[cfg(feature = "files")]
 mod kept;
+#[cfg(feature = "tokenizers")]
+mod ordered;
+#[cfg(feature = "tokenizers")]
+mod pieces;
+#[cfg(feature = "tokenizers")]
+mod python;
 pub mod safetensors;
 pub mod structure;
+mod text_stream;
 #[cfg(feature = "tokenizers")]
 pub mod tokenizer;
 #[cfg(not(feature = "tokenizers"))]
 #[path = "tokenizer_text.rs"]
 pub mod tokenizer;
 
+#[cfg(feature = "tokenizers")]
+pub use chat_template::{ChatTemplate, Clock, Conversation};
 #[cfg(feature = "files")]
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
@@ -38,6 +51,7 @@ pub use folder::ModelFolder;
 pub use kept::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use structure::Span;
-pub use tokenizer::Tokenizer;
+pub use text_stream::{TextOf, TextStream};
 #[cfg(feature = "tokenizers")]
-pub use tokenizer::{Encoding, TextStream};
+pub use tokenizer::Encoding;
+pub use tokenizer::Tokenizer;

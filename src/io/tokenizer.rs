@@ -3,20 +3,21 @@
 //! There is one representation, the `tokenizer.json` of Hugging Face's library, so whatever is trained here loads there:
 //! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
 
+use super::chat_template::{ChatTemplate, Clock};
+use super::facts::{alphabet, divisible, ends, prefix, template_of, token_name};
 #[cfg(feature = "files")]
 use super::file;
 #[cfg(feature = "files")]
-use super::folder::{TOKENIZER, if_missing};
+use super::folder::{CHAT_TEMPLATE, TOKENIZER, if_missing};
+use super::pieces::{pieces, tried_pieces};
+use super::text_stream::{TextOf, TextStream};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokenizers::decoders::DecoderWrapper;
-use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
@@ -58,6 +59,11 @@ struct Inner {
     json: String,
     vocab_size: usize,
     roles: BTreeMap<&'static str, (String, u32)>,
+    /// Tokens that end an answer.
+    ends: Vec<u32>,
+    /// What stands in front of a text for the model.
+    prefix: Vec<u32>,
+    chat_template: Option<String>,
     /// The characters it knows, if it would silently drop the others.
     alphabet: Option<HashSet<char>>,
     /// Whether cutting a text before a blank leaves its tokens the same.
@@ -92,6 +98,10 @@ impl Tokenizer {
             file::read_text(&path).map_err(|e| if_missing(e, "give a tokenizer.json or the folder that holds one"))?;
         let folder = file::parent(&path);
         let mut names = Vec::new();
+        let template = folder.join(CHAT_TEMPLATE);
+        if template.symlink_metadata().is_ok() {
+            names.push(json!({ "chat_template": file::read_text(&template)? }));
+        }
         for beside in ["tokenizer_config.json", "special_tokens_map.json"] {
             names.extend(file::read_json_if_there(&folder.join(beside))?);
         }
@@ -212,7 +222,11 @@ impl Tokenizer {
             .collect();
         let alphabet = alphabet(&tokenizer);
         let divisible = divisible(&tokenizer);
-        let inner = Inner { source, tokenizer, json, vocab_size, roles, alphabet, divisible };
+        let ends = ends(&tokenizer, names);
+        let prefix = prefix(&source, &tokenizer);
+        let chat_template = names.iter().find_map(|names| template_of(names.get("chat_template")?)).map(str::to_owned);
+        let inner =
+            Inner { source, tokenizer, json, vocab_size, roles, ends, prefix, chat_template, alphabet, divisible };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -237,6 +251,9 @@ impl Tokenizer {
         let mut config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false});
         for (role, (token, _)) in &self.inner.roles {
             config[format!("{role}_token")] = json!(token);
+        }
+        if let Some(template) = &self.inner.chat_template {
+            config["chat_template"] = json!(template);
         }
         config
     }
@@ -265,6 +282,58 @@ impl Tokenizer {
         self.inner.roles.get(role).map(|&(_, id)| id)
     }
 
+    /// The tokens that end an answer: the end of a text that `tokenizer_config.json` names, and those that are known by name for
+    /// the end of a text or of a turn, `<|eot_id|>` or `<|im_end|>`, if the file lists them apart from ordinary tokens.
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.inner.ends
+    }
+
+    /// The special tokens that the model was trained to see in front of a text: mostly none or [`Tokenizer::bos`].
+    #[must_use]
+    pub fn prefix(&self) -> &[u32] {
+        &self.inner.prefix
+    }
+
+    /// The template that makes a text of a conversation, if the model's files have one, with special tokens as its variables.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the line where it is no template.
+    pub fn chat_template(&self, clock: Clock) -> Result<Option<ChatTemplate>> {
+        let Some(text) = &self.inner.chat_template else { return Ok(None) };
+        let template = ChatTemplate::new(&self.inner.source, text, clock)?;
+        let tokens = self.inner.roles.iter().map(|(role, (token, _))| (format!("{role}_token"), token.clone()));
+        Ok(Some(template.with_special(tokens)))
+    }
+
+    /// Whether the model's files have a template for conversations.
+    #[must_use]
+    pub fn has_chat_template(&self) -> bool {
+        self.inner.chat_template.is_some()
+    }
+
+    /// Whether a token is a special one, which is no text.
+    #[must_use]
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner
+            .tokenizer
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .get(&id)
+            .is_some_and(|token| token.special)
+    }
+
+    /// The tokens of a text that is to be continued: with [`Tokenizer::prefix`] in front unless the text begins with it, and
+    /// nothing behind.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text)?;
+        let prefix = self.prefix();
+        Ok(if ids.starts_with(prefix) { ids } else { [prefix, &ids].concat() })
+    }
+
     /// The id of a token as it is written in the vocabulary.
     #[must_use]
     pub fn id(&self, token: &str) -> Option<u32> {
@@ -284,9 +353,10 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.check_alphabet(text)?;
         let Inner { source, tokenizer, .. } = &*self.inner;
-        let pieces = match text.len() <= WHOLE && !self.inner.divisible {
-            true => vec![text],
-            false => pieces(text, PIECE),
+        let pieces = match (self.inner.divisible, text.len() <= WHOLE) {
+            (true, _) => pieces(text, PIECE),
+            (false, true) => vec![text],
+            (false, false) => tried_pieces(&|text: &str| self.encode_whole(text), text, PIECE)?,
         };
         let at_once = if text.len() <= WHOLE { 1 } else { PIECES };
         let mut ids = Vec::new();
@@ -305,6 +375,13 @@ impl Tokenizer {
             ids.extend(encodings.iter().flat_map(|e| e.get_ids().iter().copied()));
         }
         Ok(ids)
+    }
+
+    /// The tokens of a text that is encoded in one piece.
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>> {
+        let Inner { source, tokenizer, .. } = &*self.inner;
+        let encoding = guarded(source, || tokenizer.encode_fast(text, false))?;
+        Ok(encoding.map_err(|e| self.unusable(e))?.get_ids().to_vec())
     }
 
     /// The tokens of a text, or of two (question and context), with the special tokens that the model was trained with.
@@ -369,82 +446,22 @@ impl Tokenizer {
         decoded.map_err(|e| Error::input("tokens", format!("they could not be decoded: {e}")))
     }
 
+    /// [`Tokenizer::decode`] as a function of its own.
+    #[must_use]
+    pub fn text_of(&self) -> TextOf {
+        let tokenizer = self.clone();
+        Arc::new(move |ids| tokenizer.decode(ids))
+    }
+
     /// A stream that gives text as tokens come.
     #[must_use]
     pub fn stream(&self) -> TextStream {
-        TextStream { tokenizer: self.clone(), ids: Vec::new(), emitted: String::new(), fresh: 0 }
-    }
-}
-
-/// Tokens in, text out, in whole characters: a character whose bytes are spread over several tokens comes with the last.
-#[derive(Clone, Debug)]
-pub struct TextStream {
-    tokenizer: Tokenizer,
-    /// The tokens of the last piece, which say how the next one is joined on, and those after it.
-    ids: Vec<u32>,
-    /// What of their text was given out.
-    emitted: String,
-    /// How many of them came after the last piece was given out.
-    fresh: usize,
-}
-
-/// After this many tokens without text, the bytes before the last character's are given out as they are.
-const PATIENCE: usize = 8;
-/// After this many, all of them are.
-const LIMIT: usize = 64;
-/// Bytes of an incomplete character, at most; decoders write `U+FFFD` for each of them or for all.
-const INCOMPLETE: usize = 3;
-
-impl TextStream {
-    /// Takes a token; gives the text that is certain now.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
-    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
-        self.ids.push(id);
-        self.fresh += 1;
-        self.take(if self.fresh >= LIMIT {
-            0
-        } else if self.fresh >= PATIENCE {
-            INCOMPLETE
-        } else {
-            usize::MAX
-        })
-    }
-
-    /// Gives what is left, incomplete characters as `U+FFFD`.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
-    pub fn finish(&mut self) -> Result<Option<String>> {
-        let rest = self.take(0)?;
-        (self.ids, self.emitted, self.fresh) = (Vec::new(), String::new(), 0);
-        Ok(rest)
-    }
-
-    /// The text that was not given out yet, without up to `held` replacement characters at its end.
-    fn take(&mut self, held: usize) -> Result<Option<String>> {
-        let text = self.tokenizer.decode(&self.ids)?;
-        let replaced = text.chars().rev().take_while(|&c| c == '\u{FFFD}').take(held).count();
-        let certain = &text[..text.len() - replaced * '\u{FFFD}'.len_utf8()];
-        // Some decoders write complete characters anew while the bytes after them are incomplete.
-        let Some(new) = certain.strip_prefix(self.emitted.as_str()).filter(|new| !new.is_empty()) else {
-            return Ok(None);
-        };
-        let new = new.to_owned();
-        if certain.len() == text.len() {
-            self.ids.drain(..self.ids.len() - self.fresh);
-            self.emitted = self.tokenizer.decode(&self.ids)?;
-            self.fresh = 0;
-        } else {
-            self.emitted = certain.to_owned();
-        }
-        Ok(Some(new))
+        TextStream::new(self.text_of())
     }
 }
 
 /// A call into the library, which panics where a file is valid JSON and makes no sense.
-fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let fixed = panic.downcast_ref::<&str>().copied();
         let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason");
@@ -460,71 +477,6 @@ fn byte_character(byte: u8) -> char {
     }
     let rank = (0..byte).filter(|&b| !prints(b)).count() as u32;
     char::from_u32(0x100 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
-}
-
-/// A token's name in `tokenizer_config.json`: text, or an object with its settings.
-fn token_name(value: &Value) -> Option<String> {
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
-}
-
-/// The characters of a tokenizer that drops all others without a word: a BPE that nothing prepares the text for.
-fn alphabet(tokenizer: &tokenizers::Tokenizer) -> Option<HashSet<char>> {
-    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return None };
-    let bare = tokenizer.get_normalizer().is_none()
-        && tokenizer.get_pre_tokenizer().is_none()
-        && tokenizer.get_added_vocabulary().is_empty()
-        && bpe.get_unk_token().is_none()
-        && !bpe.byte_fallback;
-    let single = |token: String| -> Option<char> {
-        let mut characters = token.chars();
-        characters.next().filter(|_| characters.next().is_none())
-    };
-    bare.then(|| bpe.get_vocab().into_keys().filter_map(single).collect())
-}
-
-/// Whether a text may be cut before a blank: so it is with the plain byte-level pattern, which never joins a blank to what
-/// stands before it, and where there are no merges at all.
-fn divisible(tokenizer: &tokenizers::Tokenizer) -> bool {
-    let plain = match tokenizer.get_pre_tokenizer() {
-        Some(PreTokenizerWrapper::ByteLevel(level)) => {
-            !level.add_prefix_space && (level.use_regex || !has_merges(tokenizer))
-        }
-        None => matches!(tokenizer.get_decoder(), Some(DecoderWrapper::Fuse(_))) && !has_merges(tokenizer),
-        Some(_) => false,
-    };
-    let decoder = tokenizer.get_added_tokens_decoder();
-    let simple = |t: &AddedToken| !t.lstrip && !t.rstrip && !t.content.contains(char::is_whitespace);
-    plain && tokenizer.get_normalizer().is_none() && decoder.values().all(simple)
-}
-
-fn has_merges(tokenizer: &tokenizers::Tokenizer) -> bool {
-    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return true };
-    // Merges make tokens of several characters, and nothing else does here.
-    bpe.get_vocab().keys().any(|token| token.chars().count() > 1)
-}
-
-/// The text in pieces of about `size` bytes, each but the first beginning with the blank that follows a word; where there
-/// is none for long, at any character.
-fn pieces(text: &str, size: usize) -> Vec<&str> {
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while rest.len() > size {
-        let mut before = ' ';
-        let mut cut = None;
-        for (at, c) in rest.char_indices() {
-            if at >= size && c.is_whitespace() && !before.is_whitespace() || at >= 2 * size {
-                cut = Some(at);
-                break;
-            }
-            before = c;
-        }
-        let Some(at) = cut else { break };
-        let (piece, after) = rest.split_at(at);
-        pieces.push(piece);
-        rest = after;
-    }
-    pieces.push(rest);
-    pieces
 }
 
 #[cfg(test)]

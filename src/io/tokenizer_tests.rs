@@ -114,7 +114,7 @@ fn a_stream_waits_for_whole_characters_but_not_for_ever() {
     for _ in 0..1000 {
         stream.push(0xff).unwrap();
     }
-    assert!(stream.ids.len() <= 2 * LIMIT, "the stream remembers more and more");
+    assert!(stream.remembered() <= 128, "the stream remembers more and more");
     let (text, _) = streamed(&tokenizer, &[97, 0xff, 98, 0xe6, 0x97]);
     assert_eq!(text, "a\u{FFFD}b\u{FFFD}");
 }
@@ -293,4 +293,94 @@ proptest! {
 #[test]
 fn what_is_damaged_in_tests_is_whole_before() {
     Tokenizer::from_json("small", SMALL.clone()).unwrap();
+}
+
+/// The tokenizers of the cases, of which several put a blank in front of whatever they encode.
+fn of_cases() -> Vec<Tokenizer> {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let files = ["llama_spm/tokenizer_llama2.json", "llama_spm/tokenizer_mistral.json", "llama_words/tokenizer.json"];
+    let more = ["llama_wordpiece/tokenizer.json", "llama_bytes/tokenizer_bos.json"];
+    files.iter().chain(&more).map(|file| Tokenizer::open(cases.join(file)).unwrap()).collect()
+}
+
+#[test]
+fn pieces_of_a_long_text_meet_without_a_token_more() {
+    let text =
+        "The capital  of France is Paris.\nIt is a city, the\tcapital; été 日本 is it?\n\n The  end of it is the end. ";
+    let text = text.repeat(40);
+    for tokenizer in of_cases().into_iter().chain([with_fallback()]) {
+        let pieces = tried_pieces(&|text: &str| tokenizer.encode_whole(text), &text, 150).unwrap();
+        assert!(pieces.len() > 20, "{}", pieces.len());
+        let ids: Vec<u32> = pieces.iter().flat_map(|piece| tokenizer.encode(piece).unwrap()).collect();
+        assert_eq!(ids, tokenizer.encode(&text).unwrap(), "{}", tokenizer.inner.source.display());
+    }
+    let (unbroken, tokenizer) = ("x".repeat(500), with_fallback());
+    let whole = tried_pieces(&|text: &str| tokenizer.encode_whole(text), &unbroken, 100).unwrap();
+    assert_eq!(whole, [unbroken.as_str()]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What a stream gives behind a prompt is what decoding both together gives behind it.
+    #[test]
+    fn a_stream_goes_on_behind_a_prompt(
+        prompt in "([a-z]{1,5}|the|capital|is| |\n|é|日本|👩‍🚀|\\.){1,12}", answer in "( |[a-z]{1,4}|paris|city|\n|\\.|é|👩‍🚀|本){0,12}",
+    ) {
+        for tokenizer in of_cases().into_iter().chain(all()).chain([with_fallback()]) {
+            let (Ok(before), Ok(behind)) = (tokenizer.encode_prompt(&prompt), tokenizer.encode(&answer)) else { continue };
+            let mut stream = TextStream::after(tokenizer.text_of(), &before).unwrap();
+            let mut text: String = behind.iter().filter_map(|&id| stream.push(id).unwrap()).collect();
+            text.extend(stream.finish().unwrap());
+            let whole = tokenizer.decode(&[before.as_slice(), &behind].concat()).unwrap();
+            let expected = whole.strip_prefix(&tokenizer.decode(&before).unwrap());
+            prop_assert_eq!(Some(text.as_str()), expected, "{}", tokenizer.inner.source.display());
+        }
+    }
+
+    /// Whatever tokens come, nothing is lost: what a stream gives has all that is decoded but replacement characters.
+    #[test]
+    fn a_stream_of_any_tokens_loses_no_text(ids in prop::collection::vec(0u32..262, 0..40)) {
+        let tokenizer = with_fallback();
+        let (text, _) = streamed(&tokenizer, &ids);
+        let whole = tokenizer.decode(&ids).unwrap();
+        let plain = |text: &str| text.replace(char::REPLACEMENT_CHARACTER, "");
+        if !whole.contains(char::REPLACEMENT_CHARACTER) {
+            prop_assert_eq!(text, whole);
+        } else {
+            // A character that the decoder takes back for the bytes behind it stays where it was shown.
+            let (shown, all) = (plain(&text), plain(&whole));
+            let mut left = shown.chars();
+            prop_assert!(all.chars().all(|c| left.any(|other| other == c)), "{shown:?} has not all of {all:?}");
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_front_of_a_text_and_what_ends_it_is_known() {
+    let [llama, mistral, words, _, bytes] = of_cases().try_into().unwrap();
+    assert_eq!((llama.prefix(), mistral.prefix(), bytes.prefix()), (&[1][..], &[1][..], &[256][..]));
+    assert!(words.prefix().is_empty() && words.ends().is_empty());
+    assert_eq!((llama.ends(), bytes.ends()), (&[2][..], &[256][..]));
+    assert!(bytes.is_special(256) && !bytes.is_special(9) && !bytes.is_special(999));
+    assert_eq!(bytes.encode_prompt("a").unwrap(), [256, 65 + 32]);
+    assert_eq!(bytes.encode_prompt("<|endoftext|>a").unwrap(), [256, 65 + 32], "one in front is enough");
+    assert_eq!(bytes.encode_prompt("").unwrap(), [256]);
+    let special = |id: u32, content: &str| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
+    let with = |tokens: &[&str], roles: &[Value]| {
+        let added: Vec<Value> = tokens.iter().zip(0..).map(|(token, id)| special(id, token)).collect();
+        let mut vocabulary = json!({"</s>": 7, "x": 8});
+        tokens.iter().enumerate().for_each(|(id, token)| vocabulary[*token] = json!(id));
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+            "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "x"},
+        });
+        Tokenizer::from_json_with("made", json.to_string(), roles).unwrap().ends().to_vec()
+    };
+    // An ordinary word of that name is none, unless the file says so.
+    assert_eq!(with(&["<|im_start|>", "<|im_end|>", "<|endoftext|>"], &[]), [1, 2]);
+    assert_eq!(with(&["<a>"], &[json!({"eos_token": "</s>"})]), [7]);
+    assert_eq!(with(&["<|end|>", "<|return|>", "<|call|>"], &[]), [1, 2], "a message within a turn ends with <|end|>");
+    assert_eq!(with(&["<|end|>", "<|user|>"], &[]), [0]);
 }

@@ -73,13 +73,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    fn with_capacity(rows: usize, length: usize) -> Self {
+    pub(super) fn with_capacity(rows: usize, length: usize) -> Self {
         let cells = rows * length;
         Self { rows, length, inputs: Vec::with_capacity(cells), labels: Vec::with_capacity(cells) }
     }
 
     /// Adds a row from a window of tokens; what it lacks is filled up and ignored.
-    fn push(&mut self, window: &[u32]) {
+    pub(super) fn push(&mut self, window: &[u32]) {
         for at in 0..self.length {
             self.inputs.push(window.get(at).copied().unwrap_or(0));
             self.labels.push(window.get(at + 1).map_or(IGNORED, |&token| token as i32));
@@ -239,25 +239,6 @@ pub(super) fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
     }
 }
 
-/// All of some tokens once, in order, in batches of one size: to measure a loss on. What the last ones lack is ignored.
-#[must_use]
-pub fn in_order(tokens: &[u32], rows: usize, length: usize) -> Vec<Batch> {
-    let (rows, length) = (rows.max(1), length.max(1));
-    // The last token is only a label.
-    let starts: Vec<usize> = (0..tokens.len().saturating_sub(1)).step_by(length).collect();
-    starts
-        .chunks(rows)
-        .map(|chunk| {
-            let mut batch = Batch::with_capacity(rows, length);
-            for row in 0..rows {
-                let window = chunk.get(row).map_or(&[][..], |&s| &tokens[s..tokens.len().min(s + length + 1)]);
-                batch.push(window);
-            }
-            batch
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,18 +337,6 @@ mod tests {
         for (tokens, length) in [(text(21), 4), (other, 4), (text(20), 3)] {
             let message = Batches::resume(tokens, 1, length, state).unwrap_err().to_string();
             assert!(message.contains("another text, tokenizer or context length"), "{message}");
-        }
-    }
-
-    #[test]
-    fn all_tokens_are_measured_once() {
-        for tokens in 0..40 {
-            let batches = in_order(&text(tokens), 3, 4);
-            let counted: usize = batches.iter().map(Batch::counted).sum();
-            assert_eq!(counted, tokens.saturating_sub(1));
-            let labels = batches.iter().flat_map(|b| b.labels.iter().copied()).filter(|&l| l >= 0);
-            assert!(labels.eq(1..tokens as i32), "each token but the first is predicted once");
-            assert!(batches.iter().all(|b| b.inputs.len() == 12 && b.labels.len() == 12 && b.counted() > 0));
         }
     }
 

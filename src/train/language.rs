@@ -1,8 +1,9 @@
 //! Language modelling: windows of tokens as the inputs `ids` and `labels` of a model.
 
-use super::data::{Batch, Batches, in_order};
+use super::data::{Batch, Batches};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::routing::Measured;
+use super::windows::in_order;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};

@@ -12,8 +12,9 @@ mod routing;
 pub mod schedule;
 mod step;
 mod trainer;
+mod windows;
 
-pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens, in_order};
+pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens};
 pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
 pub use listops::{ListOps, ListOpsBatches};
@@ -26,3 +27,4 @@ pub use routing::{
 pub use schedule::{Decay, Schedule};
 pub use step::{AdamOptions, KEEP, LossScaling, Part, REPORT, SCALARS, STATE, STATISTICS, StepOptions, TrainStep};
 pub use trainer::{Outcome, RunOptions, RunState, Save, Trainer};
+pub use windows::{in_order, in_order_after};

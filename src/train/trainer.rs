@@ -22,6 +22,8 @@ use web_time::Instant;
 const PATIENCE: u64 = 10;
 /// The same with loss scaling, which needs some steps to find its scale.
 const PATIENCE_SCALED: u64 = 60;
+/// Batches of an accumulated step that are on their way at a time.
+const BATCHES_IN_FLIGHT: usize = 1;
 /// Evaluation batches whose losses are on their way at a time.
 const EVALUATIONS_IN_FLIGHT: usize = 4;
 
@@ -206,6 +208,12 @@ impl Trainer {
     /// # Errors
     /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
     pub fn submit_step(&mut self, data: &mut dyn BatchSource) -> Result<()> {
+        self.submit_unless(data, &AtomicBool::new(false)).map(|_| ())
+    }
+
+    /// Submits one step, or gives it up between two of its batches once `stop` is set: weights and moments are then those of the
+    /// step before. Whether it was submitted.
+    fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool) -> Result<bool> {
         if !self.checked {
             self.check_weights()?;
             self.checked = true;
@@ -216,7 +224,11 @@ impl Trainer {
         let scaled = self.step.options().loss_scaling.is_some();
         let count = u64::from(self.step.options().accumulation);
         let mut report = None;
+        let mut flying = VecDeque::new();
         for micro in 0..count {
+            if micro > 0 && stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
             let index = self.state.step * count + micro;
             let (program, last) = match &self.gradients {
                 Some(gradients) if micro + 1 < count => (gradients, false),
@@ -234,12 +246,22 @@ impl Trainer {
             if last || scaled {
                 program.write(SCALARS, bytemuck::cast_slice(&scalars))?;
             }
-            report = program.run_reading(if last { &[REPORT] } else { &[] })?.pop();
+            if last {
+                report = program.run_reading(&[REPORT])?.pop();
+                continue;
+            }
+            // Who stops waits for those that are on their way.
+            flying.extend(program.run_reading(&["loss"])?);
+            if flying.len() > BATCHES_IN_FLIGHT
+                && let Some(oldest) = flying.pop_front()
+            {
+                oldest.wait()?;
+            }
         }
         self.state.step += 1;
         let (step, tokens) = (self.state.step, count * data.tokens());
         self.pending.extend(report.map(|report| Pending { step, learning_rate, tokens, report }));
-        Ok(())
+        Ok(true)
     }
 
     /// Hands out the reports that are there, waiting for the oldest while more than `in_flight` are missing.
@@ -356,7 +378,7 @@ impl Trainer {
         self.run.patience.is_some_and(|patience| self.state.without_progress >= patience)
     }
 
-    /// Runs to the end, to an early stop, or until `stop` is set; calls `save` with the data's position where the options
+    /// Runs to the end, to an early stop, or until `stop` is set, which gives up a step between two of its accumulated batches; calls `save` with the data's position where the options
     /// say so, and before it returns. A run that evaluates does so after its last step, too.
     ///
     /// # Errors
@@ -372,12 +394,21 @@ impl Trainer {
         let every = |interval: u64, step: u64| interval > 0 && step.is_multiple_of(interval);
         let mut outcome = Outcome::Finished;
         let mut saved_at = None;
+        // Where the data stands behind the last whole step.
+        let mut position = None;
         while self.state.step < self.run.steps {
             if stop.load(Ordering::Relaxed) {
                 outcome = Outcome::Interrupted;
                 break;
             }
-            self.submit_step(data)?;
+            if self.step.options().accumulation > 1 {
+                position = Some(data.position());
+            }
+            if !self.submit_unless(data, stop)? {
+                outcome = Outcome::Interrupted;
+                break;
+            }
+            position = None;
             self.reports(self.run.in_flight, progress)?;
             let step = self.state.step;
             let due = every(self.run.evaluate_every, step);
@@ -400,7 +431,7 @@ impl Trainer {
             }
         }
         if saved_at != Some(self.state.step) {
-            self.save_through(save, &data.position(), progress)?;
+            self.save_through(save, &position.unwrap_or_else(|| data.position()), progress)?;
         }
         Ok(outcome)
     }

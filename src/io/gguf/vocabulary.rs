@@ -48,6 +48,9 @@ pub(super) fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Tokenizer>> {
             roles[format!("{role}_token")] = json!(token);
         }
     }
+    if let Some(template) = metadata.text("tokenizer.chat_template")? {
+        roles["chat_template"] = json!(template);
+    }
     let begins = metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(is_llama3(pre));
     let first = if begins { special(metadata, &tokens, "bos")? } else { None };
     let document = json!({

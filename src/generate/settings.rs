@@ -1,0 +1,193 @@
+//! What the files of a model say of how it is generated with.
+
+use super::sampling::SamplingOptions;
+use crate::error::{Error, Result};
+#[cfg(feature = "tokenizers")]
+use crate::io::Tokenizer;
+use crate::io::{Config, ModelFolder};
+use crate::models;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// The settings in a model's `generation_config.json`, as far as they are known here, and the tokens that end its answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationSettings {
+    /// Whether tokens are drawn; `false`: the likeliest is taken each time.
+    pub do_sample: Option<bool>,
+    /// [`SamplingOptions::temperature`].
+    pub temperature: Option<f32>,
+    /// [`SamplingOptions::top_k`].
+    pub top_k: Option<usize>,
+    /// [`SamplingOptions::top_p`].
+    pub top_p: Option<f32>,
+    /// [`SamplingOptions::min_p`].
+    pub min_p: Option<f32>,
+    /// [`SamplingOptions::repetition_penalty`].
+    pub repetition_penalty: Option<f32>,
+    /// [`SamplingOptions::max_new_tokens`].
+    pub max_new_tokens: Option<usize>,
+    /// [`SamplingOptions::stop`].
+    pub stop: Vec<String>,
+    /// Tokens that end an answer: all that `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer name.
+    pub end: Vec<u32>,
+    /// Settings that change what is generated and that are not followed here: keys with their values.
+    pub ignored: Vec<String>,
+}
+
+/// Keys that change what is generated where their values are not these.
+const OTHERS: [(&str, f64); 15] = [
+    ("num_beams", 1.0),
+    ("num_beam_groups", 1.0),
+    ("penalty_alpha", 0.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("typical_p", 1.0),
+    ("top_h", 1.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("min_length", 0.0),
+    ("min_new_tokens", 0.0),
+    ("max_time", 0.0),
+    ("num_return_sequences", 1.0),
+    ("guidance_scale", 1.0),
+];
+
+/// Keys that change what is generated where they have a value.
+const LISTS: [&str; 11] = [
+    "bad_words_ids",
+    "force_words_ids",
+    "constraints",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "watermarking_config",
+    "dola_layers",
+];
+
+impl GenerationSettings {
+    /// Those of a model that was opened, with a vocabulary of that size.
+    ///
+    /// # Errors
+    /// [`Error::Format`] that names the file and the key whose value makes no sense.
+    pub fn of(folder: &ModelFolder, vocabulary: usize) -> Result<Self> {
+        let mut settings = match &folder.generation {
+            Some(config) => Self::read(config)?,
+            None => Self::default(),
+        };
+        let mut end: BTreeSet<u32> = BTreeSet::new();
+        for config in folder.generation.iter().chain([&folder.config]) {
+            end.extend(models::end_tokens(config, vocabulary)?);
+        }
+        #[cfg(feature = "tokenizers")]
+        end.extend(folder.tokenizer.iter().flat_map(Tokenizer::ends));
+        settings.end = end.into_iter().collect();
+        Ok(settings)
+    }
+
+    /// The settings of a `generation_config.json`, without [`GenerationSettings::end`].
+    ///
+    /// # Errors
+    /// As [`GenerationSettings::of`].
+    pub fn read(config: &Config) -> Result<Self> {
+        // Some files say "all" with -1.
+        let top_k = config.optional::<i64>("top_k")?.map(|k| if k == -1 { 0 } else { k });
+        let top_k = top_k.map(|k| {
+            usize::try_from(k).map_err(|_| config.refuse("top_k", format!("is {k}; 0 (all) or more is needed")))
+        });
+        let stop = match config.value().get("stop_strings") {
+            Some(Value::String(one)) => vec![one.clone()],
+            _ => config.get_or("stop_strings", Vec::new())?,
+        };
+        let settings = Self {
+            do_sample: config.optional("do_sample")?,
+            temperature: config.optional("temperature")?,
+            top_k: top_k.transpose()?,
+            top_p: config.optional("top_p")?,
+            min_p: config.optional("min_p")?,
+            repetition_penalty: config.optional("repetition_penalty")?,
+            max_new_tokens: config.optional("max_new_tokens")?,
+            stop,
+            end: Vec::new(),
+            ignored: ignored(config.value()),
+        };
+        let defaults = SamplingOptions::default();
+        let sampling = SamplingOptions {
+            max_new_tokens: settings.max_new_tokens.unwrap_or(defaults.max_new_tokens),
+            temperature: settings.temperature.unwrap_or(defaults.temperature),
+            top_p: settings.top_p.unwrap_or(defaults.top_p),
+            min_p: settings.min_p.unwrap_or(defaults.min_p),
+            repetition_penalty: settings.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            stop: settings.stop.clone(),
+            ..defaults
+        };
+        sampling.validate().map_err(|error| Error::format(config.source(), error.to_string()))?;
+        Ok(settings)
+    }
+}
+
+fn ignored(config: &Value) -> Vec<String> {
+    let mut ignored = Vec::new();
+    for (key, off) in OTHERS {
+        match config.get(key) {
+            None | Some(Value::Null) => {}
+            Some(value) if value.as_f64() == Some(off) => {}
+            Some(value) => ignored.push(format!("{key} {value}")),
+        }
+    }
+    for key in LISTS {
+        let empty = |value: &Value| {
+            value.is_null()
+                || value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(serde_json::Map::is_empty)
+        };
+        if config.get(key).is_some_and(|value| !empty(value)) {
+            ignored.push(key.to_owned());
+        }
+    }
+    ignored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: Value) -> Result<GenerationSettings> {
+        GenerationSettings::read(&Config::new("m/generation_config.json", value).unwrap())
+    }
+
+    #[test]
+    fn settings_are_read_and_those_that_are_not_followed_are_named() {
+        let settings = read(json!({
+            "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "stop_strings": "END",
+            "num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, 2], "bad_words_ids": null,
+            "transformers_version": "5.0.0", "eos_token_id": 3,
+        }));
+        let settings = settings.unwrap();
+        assert_eq!((settings.do_sample, settings.temperature, settings.top_p), (Some(true), Some(0.6), Some(0.9)));
+        assert_eq!((settings.top_k, settings.max_new_tokens, settings.min_p), (Some(0), Some(12), None));
+        assert_eq!(settings.stop, ["END"]);
+        assert_eq!(settings.ignored, ["num_beams 4", "suppress_tokens"]);
+        assert_eq!(read(json!({"stop_strings": ["a", "b"]})).unwrap().stop, ["a", "b"]);
+        assert_eq!(read(json!({})).unwrap(), GenerationSettings::default());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_with_the_file() {
+        for (value, wanted) in [
+            (json!({"temperature": -1.0}), "temperature: -1 is given"),
+            (json!({"temperature": "hot"}), "\"temperature\" is not usable"),
+            (json!({"top_p": 2}), "top_p: 2 is given"),
+            (json!({"top_k": -5}), "\"top_k\" is -5; 0 (all) or more"),
+            (json!({"repetition_penalty": 0}), "repetition_penalty"),
+            (json!({"stop_strings": [""]}), "stop text is empty"),
+        ] {
+            let message = read(value).unwrap_err().to_string();
+            assert!(message.starts_with("m/generation_config.json: ") && message.contains(wanted), "{message}");
+        }
+    }
+}

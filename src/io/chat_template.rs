@@ -1,0 +1,224 @@
+//! Chat templates: Jinja, as Hugging Face's libraries render it, with what they add.
+
+use super::ordered::{Json, mapping};
+use super::python::{pairs, split_lines, to_json, write_python};
+use crate::error::{Error, Result};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, Value};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Writes the time now in a format of `strftime`, for `strftime_now`. An error says what is wrong with the format.
+pub type Clock = Arc<dyn Fn(&str) -> std::result::Result<String, String> + Send + Sync>;
+
+type Rendered<T> = std::result::Result<T, minijinja::Error>;
+
+/// Instructions that a rendering may take: templates come with files, and files are hostile.
+const FUEL: u64 = 20_000_000;
+/// Calls within calls.
+const DEPTH: usize = 100;
+/// Bytes of a template.
+const LARGEST: usize = 4 << 20;
+const NAME: &str = "chat_template";
+
+/// A template that makes one text of a conversation.
+///
+/// Blocks are trimmed and undefined values print as nothing, as in Hugging Face's libraries; `raise_exception`, `strftime_now`,
+/// `tojson`, loop controls, `{% generation %}` and Python's methods of texts, lists and mappings are there; booleans, none, lists and
+/// mappings print as Python prints them, except within `~`. Rendering is bounded in instructions and in depth.
+#[derive(Clone)]
+pub struct ChatTemplate {
+    environment: Arc<Environment<'static>>,
+    source: PathBuf,
+    special: Vec<(String, String)>,
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatTemplate").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// What `raise_exception` was called with.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+/// The variables of a template: `messages`, and where there are such `tools`, `documents` and others.
+#[derive(Clone, Debug)]
+pub struct Conversation {
+    variables: Value,
+}
+
+impl Conversation {
+    /// One message of a user, with one of the system in front if there is one. The model is to answer.
+    #[must_use]
+    pub fn of_user(text: &str, system: Option<&str>) -> Self {
+        let message = |role: &str, text: &str| mapping([("role", Value::from(role)), ("content", Value::from(text))]);
+        let messages: Vec<Value> =
+            system.map(|text| message("system", text)).into_iter().chain([message("user", text)]).collect();
+        let variables = [("messages", Value::from(messages)), ("add_generation_prompt", Value::from(true))];
+        Self { variables: mapping(variables) }
+    }
+
+    /// An object in JSON: `messages`, a list of objects with `role` and `content`, and other variables of the template. Keys of
+    /// messages whose value is null are left out, and a message's reasoning is found under all of its names.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if it is no such object.
+    pub fn from_json(json: &str) -> Result<Self> {
+        let refuse = |message: String| Error::input("conversation", message);
+        let Json(variables) = serde_json::from_str(json).map_err(|e| refuse(format!("is not valid JSON: {e}")))?;
+        if variables.kind() != ValueKind::Map {
+            return Err(refuse("is JSON, but not an object with messages".into()));
+        }
+        let messages = variables.get_attr("messages").unwrap_or_default();
+        if messages.kind() != ValueKind::Seq {
+            return Err(refuse("has no list of messages".into()));
+        }
+        let messages = messages.try_iter().map_err(|e| refuse(e.to_string()))?;
+        let messages = messages.map(|message| cleaned(&message).map_err(|e| refuse(e.to_string())));
+        let messages: Vec<Value> = messages.collect::<Result<_>>()?;
+        if messages.is_empty() {
+            return Err(refuse("has no message".into()));
+        }
+        let mut pairs = pairs(&variables).map_err(|e| refuse(e.to_string()))?;
+        pairs.retain(|(key, _)| key.as_str() != Some("messages"));
+        pairs.push((Value::from("messages"), Value::from(messages)));
+        Ok(Self { variables: mapping(pairs) })
+    }
+}
+
+/// A message without its keys that are null.
+fn cleaned(message: &Value) -> Rendered<Value> {
+    if message.kind() != ValueKind::Map {
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a message is no object"));
+    }
+    let mut kept = pairs(message)?;
+    kept.retain(|(_, value)| !value.is_none());
+    const NAMES: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+    let reasoning = NAMES.iter().find_map(|name| message.get_attr(name).ok().filter(Value::is_true));
+    if let Some(reasoning) = reasoning {
+        for name in &NAMES[..2] {
+            if !message.get_attr(name).is_ok_and(|value| value.is_true()) {
+                kept.retain(|(key, _)| key.as_str() != Some(name));
+                kept.push((Value::from(*name), reasoning.clone()));
+            }
+        }
+    }
+    Ok(mapping(kept))
+}
+
+impl ChatTemplate {
+    /// A template; `source` stands for its file in messages.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the line where it is no template.
+    pub fn new(source: impl Into<PathBuf>, text: &str, clock: Clock) -> Result<Self> {
+        let source = source.into();
+        if text.len() > LARGEST {
+            return Err(Error::format(source, "has a chat template of more than 4 MiB"));
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| refused(&source, "has no syntax", &error))?);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(DEPTH);
+        environment.set_formatter(|out, _state, value| {
+            let mut text = String::new();
+            write_python(&mut text, value, false, 0)?;
+            out.write_str(&text).map_err(minijinja::Error::from)
+        });
+        environment.set_unknown_method_callback(method);
+        environment.add_filter("tojson", to_json);
+        environment.add_function("raise_exception", |message: String| -> Rendered<Value> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
+        });
+        environment.add_function("strftime_now", move |format: String| -> Rendered<String> {
+            clock(&format).map_err(|message| minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment
+            .add_template_owned(NAME, without_generation(text))
+            .map_err(|error| refused(&source, "is no template that can be read", &error))?;
+        Ok(Self { environment: Arc::new(environment), source, special: Vec::new() })
+    }
+
+    /// Gives it special tokens, `bos_token` and such, as variables.
+    #[must_use]
+    pub fn with_special(mut self, tokens: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.special.extend(tokens);
+        self
+    }
+
+    /// The text of a conversation.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the template's own words where it refuses the conversation, else with what failed and the line.
+    pub fn render(&self, conversation: &Conversation) -> Result<String> {
+        let fail = |error: minijinja::Error| refused(&self.source, "cannot be applied", &error);
+        let mut variables: Vec<(Value, Value)> = Vec::new();
+        for name in ["tools", "documents"] {
+            variables.push((Value::from(name), Value::from(())));
+        }
+        let special = self.special.iter();
+        variables.extend(special.map(|(name, token)| (Value::from(name.as_str()), Value::from(token.as_str()))));
+        variables.extend(pairs(&conversation.variables).map_err(fail)?);
+        let template = self.environment.get_template(NAME).map_err(fail)?;
+        template.render(mapping(variables)).map_err(fail)
+    }
+}
+
+fn refused(source: &Path, what: &str, error: &minijinja::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(Raised(message)) = error.downcast_ref() {
+            return Error::format(source, format!("the chat template refuses the conversation: {message}"));
+        }
+        cause = error.source();
+    }
+    let line = error.line().map_or_else(String::new, |line| format!(" (line {line})"));
+    let detail =
+        error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    Error::format(source, format!("the chat template {what}{line}: {detail}"))
+}
+
+/// The template without the tags that mark what the model says, which are of no use here.
+fn without_generation(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        out.push_str(before);
+        let Some((inner, behind)) = tag.split_once("%}") else {
+            rest = &rest[before.len()..];
+            break;
+        };
+        let word = inner.trim_matches(['-', '+']).trim();
+        let inner = match word {
+            "generation" => inner.replacen(word, "if true", 1),
+            "endgeneration" => inner.replacen(word, "endif", 1),
+            _ => inner.to_owned(),
+        };
+        out.extend(["{%", &inner, "%}"]);
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Python's methods.
+fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Rendered<Value> {
+    if let ("splitlines", Some(text), []) = (name, value.as_str(), args) {
+        return Ok(Value::from(split_lines(text)));
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+}

@@ -1,0 +1,111 @@
+//! What is read out of a tokenizer that was opened, and of the files beside it.
+
+use super::tokenizer::{END_OF_TEXT, guarded};
+use serde_json::Value;
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+use tokenizers::AddedToken;
+use tokenizers::decoders::DecoderWrapper;
+use tokenizers::models::ModelWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+
+/// Names of tokens that end a text or a turn of a chat. They count where a file lists them apart from ordinary tokens.
+const ENDS: [&str; 21] = [
+    "</s>",
+    "<eos>",
+    "[EOS]",
+    END_OF_TEXT,
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eot|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|end_of_turn|>",
+    "<|endofturn|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|end_of_message|>",
+    "<end_of_utterance>",
+    "<EOT>",
+    "<｜end▁of▁sentence｜>",
+];
+
+/// A token's name in `tokenizer_config.json`: text, or an object with its settings.
+pub(super) fn token_name(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}
+
+/// The tokens that end an answer.
+pub(super) fn ends(tokenizer: &tokenizers::Tokenizer, names: &[Value]) -> Vec<u32> {
+    let named = names.iter().find_map(|names| token_name(names.get("eos_token")?));
+    let named = named.and_then(|token| tokenizer.token_to_id(&token));
+    let added = tokenizer.get_added_tokens_decoder();
+    let is_there = |name: &str| added.values().any(|token| token.content == name);
+    // Where these two end a turn, a message within it ends with that.
+    let within = |name: &str| name == "<|end|>" && is_there("<|return|>") && is_there("<|call|>");
+    let known = added.iter().filter(|(_, token)| ENDS.contains(&token.content.as_str()) && !within(&token.content));
+    let ids: BTreeSet<u32> = known.map(|(&id, _)| id).chain(named).collect();
+    ids.into_iter().collect()
+}
+
+/// The special tokens that the tokenizer puts in front of a text.
+pub(super) fn prefix(source: &Path, tokenizer: &tokenizers::Tokenizer) -> Vec<u32> {
+    // A vocabulary of words may have no token for a letter.
+    let encoded = ["a", ""].into_iter().find_map(|text| guarded(source, || tokenizer.encode(text, true)).ok()?.ok());
+    let Some(encoding) = encoded else { return Vec::new() };
+    let special = encoding.get_special_tokens_mask().iter().take_while(|&&special| special == 1).count();
+    // What surrounds nothing can not be told apart: the first of it stands in front.
+    let count = if special == encoding.len() { special.min(1) } else { special };
+    encoding.get_ids()[..count].to_vec()
+}
+
+/// The template for conversations in a `tokenizer_config.json`: a text, or several with names.
+pub(super) fn template_of(value: &Value) -> Option<&str> {
+    let named = |name: Option<&str>| {
+        let list = value.as_array()?;
+        let found =
+            list.iter().find(|one| name.is_none_or(|name| one.get("name").and_then(Value::as_str) == Some(name)));
+        found?.get("template")?.as_str()
+    };
+    value.as_str().or_else(|| named(Some("default"))).or_else(|| named(None))
+}
+
+/// The characters of a tokenizer that drops all others without a word: a BPE that nothing prepares the text for.
+pub(super) fn alphabet(tokenizer: &tokenizers::Tokenizer) -> Option<HashSet<char>> {
+    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return None };
+    let bare = tokenizer.get_normalizer().is_none()
+        && tokenizer.get_pre_tokenizer().is_none()
+        && tokenizer.get_added_vocabulary().is_empty()
+        && bpe.get_unk_token().is_none()
+        && !bpe.byte_fallback;
+    let single = |token: String| -> Option<char> {
+        let mut characters = token.chars();
+        characters.next().filter(|_| characters.next().is_none())
+    };
+    bare.then(|| bpe.get_vocab().into_keys().filter_map(single).collect())
+}
+
+/// Whether a text may be cut before a blank: so it is with the plain byte-level pattern, which never joins a blank to what
+/// stands before it, and where there are no merges at all.
+pub(super) fn divisible(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let plain = match tokenizer.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::ByteLevel(level)) => {
+            !level.add_prefix_space && (level.use_regex || !has_merges(tokenizer))
+        }
+        None => matches!(tokenizer.get_decoder(), Some(DecoderWrapper::Fuse(_))) && !has_merges(tokenizer),
+        Some(_) => false,
+    };
+    let decoder = tokenizer.get_added_tokens_decoder();
+    let simple = |t: &AddedToken| !t.lstrip && !t.rstrip && !t.content.contains(char::is_whitespace);
+    plain && tokenizer.get_normalizer().is_none() && decoder.values().all(simple)
+}
+
+fn has_merges(tokenizer: &tokenizers::Tokenizer) -> bool {
+    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return true };
+    // Merges make tokens of several characters, and nothing else does here.
+    bpe.get_vocab().keys().any(|token| token.chars().count() > 1)
+}
