@@ -60,7 +60,8 @@ fn begun(text: &str, stop: &str) -> usize {
     beginnings.into_iter().find(|&at| text.ends_with(&stop[..at])).unwrap_or(0)
 }
 
-#[cfg(all(test, feature = "tokenizers"))]
+#[cfg(test)]
+#[cfg(feature = "tokenizers")]
 mod tests {
     use super::*;
     use crate::io::Tokenizer;
