@@ -1,9 +1,10 @@
 // attention_forward_rows: fused attention, an invocation for ROWS queries of one head, with the online softmax.
 //
-//   s = scale * q . k + bias, where seen;   out = sum of softmax(s) * v;   lse = log of the sum of exp(s)
+//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
-// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
+//           whose out is 0
 // grid      one invocation for ROWS queries of a head
 // needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
@@ -13,7 +14,7 @@
 @group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read_write> out: array<Vector>;     // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+@group(0) @binding(5) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
 
 @compute @workgroup_size(64)
 fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
@@ -26,6 +27,7 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     let first = index % blocks * ROWS;
     let head = index / blocks % p.heads;
     let batch = index / (blocks * p.heads);
+    let seed = drop_seed(batch);
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
 
     var mine: array<array<Vector, WIDTH>, ROWS>;
@@ -41,7 +43,7 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         span[r] = query_span(batch, query);
         end = max(end, limit[r]);
         top[r] = FAR;
-        for (var c = 0u; c < WIDTH; c++) { mine[r][c] = q[query_row(batch, query, head) * WIDTH + c] * p.scale; }
+        for (var c = 0u; c < WIDTH; c++) { mine[r][c] = q[query_row(batch, query, head) * WIDTH + c]; }
     }
     for (var k0 = 0u; k0 < end; k0 += 4u) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
@@ -59,14 +61,15 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         }
         var shrink: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]);
-            let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
+            let term = bias_keys(batch, head, min(first + r, p.queries - 1u), near);
+            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
+            let score = biased(s[r] * p.scale, term);
             let m = max(top[r], largest(select(vec4f(FAR), score, seen)));
             shrink[r] = exp(max(top[r] - m, -80.0));
             s[r] = select(vec4f(), exp_below(score - m), seen);
             top[r] = m;
             sum[r] = sum[r] * shrink[r] + dot(s[r], vec4f(1.0));
-            s[r] = drop_keys(s[r], batch, head, first + r, k0);
+            s[r] = drop_keys(s[r], seed, batch, head, first + r, k0);
         }
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];
@@ -77,9 +80,8 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     }
     for (var r = 0u; r < ROWS; r++) {
         if (first + r >= p.queries) { break; }
-        let some = sum[r] > 0.0;
-        let share = select(0.0, 1.0 / sum[r], some);
+        let share = share_of(sum[r]);
         for (var c = 0u; c < WIDTH; c++) { out[query_row(batch, first + r, head) * WIDTH + c] = acc[r][c] * share; }
-        lse[stat_row(batch, first + r, head)] = select(-FAR, top[r] + log(max(sum[r], 1e-30)), some);
+        tops[stat_row(batch, first + r, head)] = vec2f(top[r], share);
     }
 }

@@ -1,9 +1,10 @@
 // attention_forward_shuffle: fused attention, a subgroup for ROWS queries of one head, with the online softmax.
 //
-//   s = scale * q . k + bias, where seen;   out = sum of softmax(s) * v;   lse = log of the sum of exp(s)
+//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
-// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
+//           whose out is 0
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
 //           snippets attention, attention_shuffle, a mask, spans, a bias, a drop
@@ -16,7 +17,7 @@
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read_write> out: array<vec4f>;      // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+@group(0) @binding(5) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
 
 @compute @workgroup_size(LANES)
 fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
@@ -27,6 +28,7 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let first = alternate(group % blocks, blocks) * ROWS;
     let head = group / blocks % p.heads;
     let batch = group / (blocks * p.heads);
+    let seed = drop_seed(batch);
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
     let last = p.queries - 1u;
 
@@ -57,14 +59,15 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
             for (var j = 0u; j < LANES; j++) {
                 let query = min(first + r * LANES + j, last);
                 let kin = related(spans, query_span(batch, query));
-                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin;
-                let score = s[r][j] * p.scale + bias_keys(batch, head, query, near);
+                let term = bias_keys(batch, head, query, near);
+                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin & bias_seen(term);
+                let score = biased(s[r][j] * p.scale, term);
                 let m = max(top[r][j], max_over_lanes(largest(select(vec4f(FAR), score, seen))));
                 let shrink = exp(max(top[r][j] - m, -80.0));
                 s[r][j] = select(vec4f(), exp_below(score - m), seen);
                 top[r][j] = m;
                 sum[r][j] = sum[r][j] * shrink + dot(s[r][j], vec4f(1.0));
-                s[r][j] = drop_keys(s[r][j], batch, head, query, key.x);
+                s[r][j] = drop_keys(s[r][j], seed, batch, head, query, key.x);
                 for (var part = 0u; part < PARTS; part++) { acc[part][r][j] *= shrink; }
             }
         }
@@ -85,15 +88,12 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
             let query = first + r * LANES + j;
             let total = sum_over_lanes(sum[r][j]);
             if (query > last) { continue; }
-            let share = select(0.0, 1.0 / total, total > 0.0);
+            let share = share_of(total);
             for (var part = 0u; part < PARTS; part++) {
                 let column = part * LANES + lane;
                 if (column < WIDTH) { out[query_row(batch, query, head) * WIDTH + column] = acc[part][r][j] * share; }
             }
-            if (lane == 0u) {
-                let found = top[r][j] + log(max(total, 1e-30));
-                lse[stat_row(batch, query, head)] = select(-FAR, found, total > 0.0);
-            }
+            if (lane == 0u) { tops[stat_row(batch, query, head)] = vec2f(top[r][j], share); }
         }
     }
 }

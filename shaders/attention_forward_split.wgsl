@@ -48,19 +48,22 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
     let row = query_row(batch, query, head);
 
-    for (var i = lane; i < GROUP * WIDTH; i += 64u) { asked[i] = q[row * WIDTH + i] * p.scale; }
+    for (var i = lane; i < GROUP * WIDTH; i += 64u) { asked[i] = q[row * WIDTH + i]; }
     workgroupBarrier();
     let key = min(first + lane, p.keys - 1u);
     let kin = related(key_spans(batch, vec4u(key)), query_span(batch, query));
-    let seen = first + lane < limit && keys_real(batch, vec4u(key)).x && kin.x;
+    let near_seen = first + lane < limit && keys_real(batch, vec4u(key)).x && kin.x;
     var s: array<f32, GROUP>;
+    var seen: array<bool, GROUP>;
     for (var c = 0u; c < WIDTH; c++) {
         let b = k[(kv_base + key * p.kv_heads) * WIDTH + c];
         for (var g = 0u; g < GROUP; g++) { s[g] += inner(asked[g * WIDTH + c], b); }
     }
     for (var g = 0u; g < GROUP; g++) {
-        s[g] += bias_keys(batch, head + g, query, vec4u(key)).x;
-        weight[g * 64u + lane] = select(FAR, s[g], seen);
+        let term = bias_keys(batch, head + g, query, vec4u(key));
+        seen[g] = near_seen && bias_seen(term).x;
+        s[g] = biased(vec4f(s[g] * p.scale), term).x;
+        weight[g * 64u + lane] = select(FAR, s[g], seen[g]);
     }
     workgroupBarrier();
     if (lane < GROUP * 8u) {
@@ -70,7 +73,7 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     }
     workgroupBarrier();
     for (var g = 0u; g < GROUP; g++) {
-        weight[g * 64u + lane] = select(0.0, exp(max(s[g] - highest(g), -80.0)), seen);
+        weight[g * 64u + lane] = select(0.0, exp_below(vec4f(s[g] - highest(g))).x, seen[g]);
     }
     workgroupBarrier();
     let column = lane % ACROSS;

@@ -1,9 +1,10 @@
 // attention_forward_tile: fused attention, a workgroup for 32 queries of one head, with the online softmax.
 //
-//   s = scale * q . k + bias, where seen;   out = sum of softmax(s) * v;   lse = log of the sum of exp(s)
+//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
-// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
+//           whose out is 0
 // grid      one workgroup for 32 queries of a head
 // needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
 //           9 KiB of workgroup memory
@@ -14,7 +15,7 @@
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read_write> out: array<vec4f>;      // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+@group(0) @binding(5) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
 
 var<workgroup> shares: array<vec4f, 64>;         // what each invocation found of its four rows
 
@@ -44,6 +45,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     let first = alternate(group % tiles, tiles) * 32u;
     let head = group / tiles % p.heads;
     let batch = group / (tiles * p.heads);
+    let seed = drop_seed(batch);
     let x = lane % 8u;
     let y = lane / 8u;
 
@@ -70,8 +72,10 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         var best: vec4f;
         for (var i = 0u; i < 4u; i++) {
             let query = min(first + 4u * y + i, p.queries - 1u);
-            seen[i] = real & (key < vec4u(row_limit(batch, query))) & related(spans, query_span(batch, query));
-            s[i] = s[i] * p.scale + bias_keys(batch, head, query, near);
+            let term = bias_keys(batch, head, query, near);
+            let kin = related(spans, query_span(batch, query));
+            seen[i] = real & (key < vec4u(row_limit(batch, query))) & kin & bias_seen(term);
+            s[i] = biased(s[i] * p.scale, term);
             best[i] = largest(select(vec4f(FAR), s[i], seen[i]));
         }
         shares[lane] = best;
@@ -82,7 +86,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         for (var i = 0u; i < 4u; i++) {
             s[i] = select(vec4f(), exp_below(s[i] - m[i]), seen[i]);
             sum[i] = sum[i] * shrink[i] + dot(s[i], vec4f(1.0));
-            left[slot(4u * y + i, x)] = drop_keys(s[i], batch, head, first + 4u * y + i, key.x);
+            left[slot(4u * y + i, x)] = drop_keys(s[i], seed, batch, head, first + 4u * y + i, key.x);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();
@@ -100,14 +104,11 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     for (var i = 0u; i < 4u; i++) {
         let query = first + 4u * y + i;
         if (query >= p.queries) { break; }
-        let share = select(0.0, 1.0 / total[i], total[i] > 0.0);
+        let share = share_of(total[i]);
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             let column = chunk * 8u + x;
             if (column < WIDTH) { out[query_row(batch, query, head) * WIDTH + column] = acc[chunk][i] * share; }
         }
-        if (x == 0u) {
-            let found = top[i] + log(max(total[i], 1e-30));
-            lse[stat_row(batch, query, head)] = select(-FAR, found, total[i] > 0.0);
-        }
+        if (x == 0u) { tops[stat_row(batch, query, head)] = vec2f(top[i], share); }
     }
 }

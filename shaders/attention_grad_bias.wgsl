@@ -1,8 +1,8 @@
 // attention_grad_bias: the gradient of attention by the additive bias of its scores.
 //
-//   dbias[h, i, j] = sum over the batch of P * (dout . v - delta)      P = exp(S - lse)
+//   dbias[h, i, j] = sum over the batch of P * (dout . v - delta)      P = exp(S - max) / sum
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   bias
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   bias
 // out       dbias (H, Tq, Tk) f32, or (B, H, Tq, Tk) without the sum
 // grid      one invocation for 4 queries and 4 keys of a head
 // needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, a drop, vector1 or vector4
@@ -12,13 +12,14 @@
 @group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<Vector>;          // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;      // (H, Tq, Tk) or (B, H, Tq, Tk)
 
 // dS of four queries from q0 on (rows) and four keys from k0 on (columns).
 fn score_gradient(batch: u32, head: u32, q0: u32, k0: u32) -> array<vec4f, 4> {
     let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
     let near = min(key, vec4u(p.keys - 1u));
+    let seed = drop_seed(batch);
     let k_at = (vec4u(batch * p.keys * p.kv_heads + shared_head(head)) + near * p.kv_heads) * WIDTH;
     var s: array<vec4f, 4>;
     var dp: array<vec4f, 4>;
@@ -27,7 +28,7 @@ fn score_gradient(batch: u32, head: u32, q0: u32, k0: u32) -> array<vec4f, 4> {
         let b0 = v[k_at.x + c]; let b1 = v[k_at.y + c]; let b2 = v[k_at.z + c]; let b3 = v[k_at.w + c];
         for (var r = 0u; r < 4u; r++) {
             let at = query_row(batch, min(q0 + r, p.queries - 1u), head) * WIDTH + c;
-            let x = q[at] * p.scale;
+            let x = q[at];
             let y = dout[at];
             s[r] += vec4f(inner(x, a0), inner(x, a1), inner(x, a2), inner(x, a3));
             dp[r] += vec4f(inner(y, b0), inner(y, b1), inner(y, b2), inner(y, b3));
@@ -38,9 +39,11 @@ fn score_gradient(batch: u32, head: u32, q0: u32, k0: u32) -> array<vec4f, 4> {
     for (var r = 0u; r < 4u; r++) {
         let query = min(q0 + r, p.queries - 1u);
         let stat = stats[stat_row(batch, query, head)];
-        let seen = real & (key < vec4u(row_limit(batch, query))) & related(spans, query_span(batch, query));
-        let weight = exp_below(s[r] + bias_keys(batch, head, query, near) - stat.x);
-        s[r] = select(vec4f(), weight * (drop_keys(dp[r], batch, head, query, k0) - stat.y), seen);
+        let term = bias_keys(batch, head, query, near);
+        let kin = related(spans, query_span(batch, query));
+        let seen = real & (key < vec4u(row_limit(batch, query))) & kin & bias_seen(term);
+        let weight = exp_below(biased(s[r] * p.scale, term) - stat.x) * stat.y;
+        s[r] = select(vec4f(), weight * (drop_keys(dp[r], seed, batch, head, query, k0) - stat.z), seen);
     }
     return s;
 }

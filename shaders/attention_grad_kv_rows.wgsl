@@ -1,9 +1,9 @@
 // attention_grad_kv_rows: the gradient of attention by its keys or by its values, an invocation for ROWS keys.
 //
-//   P = exp(S - lse);   dS = P * (dout . v - delta)
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta)
 //   dk = scale * sum over queries of dS * q   (OF_KEYS)      dv = sum over queries of P * dout
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       grad (B, Tk, Hkv, D) f32
 // grid      one invocation for ROWS keys of a key head; it sums over the query heads that share it
 // needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
@@ -14,7 +14,7 @@
 @group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<Vector>;          // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> grad: array<Vector>;    // (B, Tk, Hkv, D)
 
 // A vector of what the scores' gradients, or the weights, spread over the keys.
@@ -34,6 +34,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     let first = index % blocks * ROWS;
     let kv_head = index / blocks % p.kv_heads;
     let batch = index / (blocks * p.kv_heads);
+    let seed = drop_seed(batch);
     let shared_by = p.heads / p.kv_heads;
 
     var mine: array<array<Vector, WIDTH>, ROWS>;      // k
@@ -44,7 +45,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         span[r] = key_span(batch, min(first + r, p.keys - 1u));
         let at = ((batch * p.keys + min(first + r, p.keys - 1u)) * p.kv_heads + kv_head) * WIDTH;
         for (var c = 0u; c < WIDTH; c++) {
-            mine[r][c] = k[at + c] * p.scale;
+            mine[r][c] = k[at + c];
             if (OF_KEYS) { value[r][c] = v[at + c]; }
         }
     }
@@ -80,13 +81,15 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         }
         for (var r = 0u; r < ROWS; r++) {
             let key = min(first + r, p.keys - 1u);
-            let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, span[r]);
-            let score = s[r] + bias_queries(batch, head, near, key);
-            let weight = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
+            let term = bias_queries(batch, head, near, key);
+            let kin = keys_real(batch, vec4u(key)) & related(spans, span[r]);
+            let seen = (vec4u(key) < limit) & kin & bias_seen(term);
+            let below = exp_below(biased(s[r] * p.scale, term) - vec4f(s0.x, s1.x, s2.x, s3.x));
+            let weight = select(vec4f(), below * vec4f(s0.y, s1.y, s2.y, s3.y), seen);
             if (OF_KEYS) {
-                s[r] = weight * (drop_queries(dp[r], batch, head, q0, key) - vec4f(s0.y, s1.y, s2.y, s3.y));
+                s[r] = weight * (drop_queries(dp[r], seed, batch, head, q0, key) - vec4f(s0.z, s1.z, s2.z, s3.z));
             } else {
-                s[r] = drop_queries(weight, batch, head, q0, key);
+                s[r] = drop_queries(weight, seed, batch, head, q0, key);
             }
         }
         for (var c = 0u; c < WIDTH; c++) {

@@ -1,9 +1,9 @@
 // attention_grad_kv_shuffle: the gradients of attention by its keys and values, a subgroup for ROWS keys of one key head.
 //
-//   P = exp(S - lse);   dS = P * (dout . v - delta)
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta)
 //   dk = scale * sum over queries of dS * q      dv = sum over queries of P * dout
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS keys; it sums over the query heads that share the key head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
@@ -17,7 +17,7 @@
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<vec4f>;           // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> dk: array<vec4f>;       // (B, Tk, Hkv, D)
 @group(0) @binding(7) var<storage, read_write> dv: array<vec4f>;       // (B, Tk, Hkv, D)
 
@@ -37,6 +37,7 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let first = alternate(group % blocks, blocks) * ROWS;
     let kv_head = group / blocks % p.kv_heads;
     let batch = group / (blocks * p.kv_heads);
+    let seed = drop_seed(batch);
     let kv_base = batch * p.keys * p.kv_heads + kv_head;
     let last = p.keys - 1u;
     let steps = (p.queries + BLOCK - 1u) / BLOCK;
@@ -72,12 +73,14 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         for (var r = 0u; r < R; r++) {
             for (var j = 0u; j < LANES; j++) {
                 let key = min(first + r * LANES + j, last);
-                let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
-                let score = s[r][j] * p.scale + bias_queries(batch, head, near, key);
-                s[r][j] = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
-                let through = drop_queries(ds[r][j], batch, head, query.x, key);
-                ds[r][j] = s[r][j] * (through - vec4f(s0.y, s1.y, s2.y, s3.y));
-                s[r][j] = drop_queries(s[r][j], batch, head, query.x, key);
+                let term = bias_queries(batch, head, near, key);
+                let kin = keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
+                let seen = (vec4u(key) < limit) & kin & bias_seen(term);
+                let below = exp_below(biased(s[r][j] * p.scale, term) - vec4f(s0.x, s1.x, s2.x, s3.x));
+                s[r][j] = select(vec4f(), below * vec4f(s0.y, s1.y, s2.y, s3.y), seen);
+                let through = drop_queries(ds[r][j], seed, batch, head, query.x, key);
+                ds[r][j] = s[r][j] * (through - vec4f(s0.z, s1.z, s2.z, s3.z));
+                s[r][j] = drop_queries(s[r][j], seed, batch, head, query.x, key);
             }
         }
         for (var x = 0u; x < LANES; x++) {       // the queries that lane x holds

@@ -1,9 +1,9 @@
 // attention_grad_kv_tile: the gradients of attention by its keys and values, a workgroup for 32 keys of one key head.
 //
-//   P = exp(S - lse);   dS = P * (dout . v - delta)
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta)
 //   dk = scale * sum over queries of dS * q      dv = sum over queries of P * dout
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup for 32 keys; it sums over the query heads that share the key head
 // needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
@@ -17,7 +17,7 @@
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<vec4f>;           // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> dk: array<vec4f>;       // (B, Tk, Hkv, D)
 @group(0) @binding(7) var<storage, read_write> dv: array<vec4f>;       // (B, Tk, Hkv, D)
 
@@ -39,6 +39,7 @@ fn attention_grad_kv_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     let first = alternate(group % tiles, tiles) * 32u;
     let kv_head = group / tiles % p.kv_heads;
     let batch = group / (tiles * p.kv_heads);
+    let seed = drop_seed(batch);
     let x = lane % 8u;
     let y = lane / 8u;
     let steps = (p.queries + 31u) / 32u;
@@ -79,12 +80,14 @@ fn attention_grad_kv_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         workgroupBarrier();
         for (var i = 0u; i < 4u; i++) {
             let key = min(first + 4u * y + i, p.keys - 1u);
-            let seen = (vec4u(key) < limit) & keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
-            let score = s[i] * p.scale + bias_queries(batch, head, near, key);
-            s[i] = select(vec4f(), exp_below(score - vec4f(s0.x, s1.x, s2.x, s3.x)), seen);
-            let through = drop_queries(ds[i], batch, head, query.x, key);
-            ds[i] = s[i] * (through - vec4f(s0.y, s1.y, s2.y, s3.y));
-            left[slot(4u * y + i, x)] = drop_queries(s[i], batch, head, query.x, key);
+            let term = bias_queries(batch, head, near, key);
+            let kin = keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
+            let seen = (vec4u(key) < limit) & kin & bias_seen(term);
+            let below = exp_below(biased(s[i] * p.scale, term) - vec4f(s0.x, s1.x, s2.x, s3.x));
+            s[i] = select(vec4f(), below * vec4f(s0.y, s1.y, s2.y, s3.y), seen);
+            let through = drop_queries(ds[i], seed, batch, head, query.x, key);
+            ds[i] = s[i] * (through - vec4f(s0.z, s1.z, s2.z, s3.z));
+            left[slot(4u * y + i, x)] = drop_queries(s[i], seed, batch, head, query.x, key);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();

@@ -1,8 +1,8 @@
 // attention_grad_q_rows: the gradient of attention by its queries, an invocation for ROWS queries of one head.
 //
-//   P = exp(S - lse);   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one invocation for ROWS queries of a head
 // needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
@@ -13,7 +13,7 @@
 @group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<Vector>;          // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> dq: array<Vector>;      // (B, Tq, H, D)
 
 @compute @workgroup_size(64)
@@ -27,12 +27,13 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
     let first = index % blocks * ROWS;
     let head = index / blocks % p.heads;
     let batch = index / (blocks * p.heads);
+    let seed = drop_seed(batch);
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
 
     var mine: array<array<Vector, WIDTH>, ROWS>;
     var upstream: array<array<Vector, WIDTH>, ROWS>;
     var acc: array<array<Vector, WIDTH>, ROWS>;
-    var stat: array<vec2f, ROWS>;
+    var stat: array<vec4f, ROWS>;
     var limit: array<u32, ROWS>;
     var span: array<Span, ROWS>;
     var end = 0u;
@@ -44,7 +45,7 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
         stat[r] = stats[stat_row(batch, query, head)];
         for (var c = 0u; c < WIDTH; c++) {
             let at = query_row(batch, query, head) * WIDTH + c;
-            mine[r][c] = q[at] * p.scale;
+            mine[r][c] = q[at];
             upstream[r][c] = dout[at];
         }
     }
@@ -67,10 +68,11 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
             }
         }
         for (var r = 0u; r < ROWS; r++) {
-            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]);
-            let score = s[r] + bias_keys(batch, head, min(first + r, p.queries - 1u), near);
-            let through = drop_keys(dp[r], batch, head, first + r, k0);
-            s[r] = select(vec4f(), exp_below(score - stat[r].x) * (through - stat[r].y), seen);
+            let term = bias_keys(batch, head, min(first + r, p.queries - 1u), near);
+            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
+            let weight = exp_below(biased(s[r] * p.scale, term) - stat[r].x) * stat[r].y;
+            let through = drop_keys(dp[r], seed, batch, head, first + r, k0);
+            s[r] = select(vec4f(), weight * (through - stat[r].z), seen);
         }
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];

@@ -1,8 +1,8 @@
 // attention_grad_q_shuffle: the gradient of attention by its queries, a subgroup for ROWS queries of one head.
 //
-//   P = exp(S - lse);   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
@@ -14,7 +14,7 @@
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<vec4f>;           // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> dq: array<vec4f>;       // (B, Tq, H, D)
 
 @compute @workgroup_size(LANES)
@@ -26,13 +26,14 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
     let first = alternate(group % blocks, blocks) * ROWS;
     let head = group / blocks % p.heads;
     let batch = group / (blocks * p.heads);
+    let seed = drop_seed(batch);
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
     let last = p.queries - 1u;
 
     var acc: array<Tile, PARTS>;
     var q_at: array<u32, R>;
     var limit: array<u32, R>;
-    var stat: array<vec2f, R>;
+    var stat: array<vec4f, R>;
     for (var r = 0u; r < R; r++) {
         let query = min(first + r * LANES + lane, last);
         q_at[r] = query_row(batch, query, head) * WIDTH;
@@ -60,11 +61,12 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
             for (var j = 0u; j < LANES; j++) {
                 let query = min(first + r * LANES + j, last);
                 let kin = related(spans, query_span(batch, query));
-                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin;
-                let score = s[r][j] * p.scale + bias_keys(batch, head, query, near);
-                let weight = exp_below(score - subgroupShuffle(stat[r].x, j));
-                let through = drop_keys(ds[r][j], batch, head, query, key.x);
-                ds[r][j] = select(vec4f(), weight * (through - subgroupShuffle(stat[r].y, j)), seen);
+                let term = bias_keys(batch, head, query, near);
+                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin & bias_seen(term);
+                let below = exp_below(biased(s[r][j] * p.scale, term) - subgroupShuffle(stat[r].x, j));
+                let weight = below * subgroupShuffle(stat[r].y, j);
+                let through = drop_keys(ds[r][j], seed, batch, head, query, key.x);
+                ds[r][j] = select(vec4f(), weight * (through - subgroupShuffle(stat[r].z, j)), seen);
             }
         }
         for (var x = 0u; x < LANES; x++) {       // the keys that lane x holds

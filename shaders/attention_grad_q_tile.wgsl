@@ -1,8 +1,8 @@
 // attention_grad_q_tile: the gradient of attention by its queries, a workgroup for 32 queries of one head.
 //
-//   P = exp(S - lse);   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 2) f32: lse, delta   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup for 32 queries of a head
 // needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
@@ -14,7 +14,7 @@
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read> dout: array<vec4f>;           // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read> stats: array<vec2f>;          // (B, H, Tq)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> dq: array<vec4f>;       // (B, Tq, H, D)
 
 fn q_at(batch: u32, query: u32, head: u32, column: u32) -> u32 {
@@ -35,6 +35,7 @@ fn attention_grad_q_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
     let first = alternate(group % tiles, tiles) * 32u;
     let head = group / tiles % p.heads;
     let batch = group / (tiles * p.heads);
+    let seed = drop_seed(batch);
     let x = lane % 8u;
     let y = lane / 8u;
 
@@ -68,10 +69,12 @@ fn attention_grad_q_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
         for (var i = 0u; i < 4u; i++) {
             let query = min(first + 4u * y + i, p.queries - 1u);
             let stat = stats[stat_row(batch, query, head)];
-            let seen = real & (key < vec4u(row_limit(batch, query))) & related(spans, query_span(batch, query));
-            let weight = exp_below(s[i] * p.scale + bias_keys(batch, head, query, near) - stat.x);
-            let through = drop_keys(ds[i], batch, head, query, key.x);
-            left[slot(4u * y + i, x)] = select(vec4f(), weight * (through - stat.y), seen);
+            let term = bias_keys(batch, head, query, near);
+            let kin = related(spans, query_span(batch, query));
+            let seen = real & (key < vec4u(row_limit(batch, query))) & kin & bias_seen(term);
+            let weight = exp_below(biased(s[i] * p.scale, term) - stat.x) * stat.y;
+            let through = drop_keys(ds[i], seed, batch, head, query, key.x);
+            left[slot(4u * y + i, x)] = select(vec4f(), weight * (through - stat.z), seen);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();

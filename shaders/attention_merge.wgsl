@@ -1,9 +1,10 @@
 // attention_merge: attention from the partial sums over splits of the keys.
 //
-//   m = max of m[i];   out = sum of exp(m[i] - m) * partial[i] / sum of exp(m[i] - m) * l[i];   lse = m + log of the latter
+//   m = max of m[i];   out = sum of exp(m[i] - m) * partial[i] / sum of exp(m[i] - m) * l[i]
 //
 // in        partials (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l   [visible]
-// out       out (B, Tq, H, D) f32   lse (B, H, Tq) f32: 1e30 for a row that sees no key, whose out is 0
+// out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(m[i] - m) * l[i], or 0 for a row that sees no
+//           key, whose out is 0
 // grid      one invocation for a vector of a row
 // needs     constants WIDTH (vectors of a row), SPLIT (keys of a split); snippets attention, a mask, vector1 or vector4
 // numerics  f32 throughout; splits in order
@@ -12,7 +13,7 @@
 @group(0) @binding(1) var<storage, read> partials: array<Vector>;      // (B, Tq, H, splits, D)
 @group(0) @binding(2) var<storage, read> found: array<vec2f>;          // (B, Tq, H, splits)
 @group(0) @binding(3) var<storage, read_write> out: array<Vector>;     // (B, Tq, H, D)
-@group(0) @binding(4) var<storage, read_write> lse: array<f32>;        // (B, H, Tq)
+@group(0) @binding(4) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
 
 @compute @workgroup_size(64)
 fn attention_merge(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
@@ -38,8 +39,7 @@ fn attention_merge(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
         total += share * found[at].y;
         acc += share * partials[at * WIDTH + index % WIDTH];
     }
-    out[index] = acc * select(0.0, 1.0 / total, total > 0.0);
-    if (index % WIDTH == 0u) {
-        lse[stat_row(batch, query, head)] = select(-FAR, m + log(max(total, 1e-30)), total > 0.0);
-    }
+    let share_of_all = share_of(total);
+    out[index] = acc * share_of_all;
+    if (index % WIDTH == 0u) { tops[stat_row(batch, query, head)] = vec2f(m, share_of_all); }
 }

@@ -11,19 +11,25 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 
-const FAR = -1e30;                       // stands for minus infinity, which shaders may not use
+// Scores are scale * (q . k), summed in one order and scaled last, so that forward and backward kernels round them alike.
+
+// Below every score, and not so far that a difference to one overflows: stands for minus infinity, which shaders may not use.
+const FAR = -2e38;
 
 // The row of q, out and their gradients.
 fn query_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.queries + query) * p.heads + head; }
 
-// The row of the log-sum-exp and of the stats.
+// The row of what is kept of a row of scores.
 fn stat_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.heads + head) * p.queries + query; }
 
 // The key and value head that a query head reads.
 fn shared_head(head: u32) -> u32 { return head / (p.heads / p.kv_heads); }
 
-// exp for arguments that are not positive: far below, the driver is not trusted.
-fn exp_below(x: vec4f) -> vec4f { return exp(max(x, vec4f(-80.0))); }
+// exp for arguments that are not positive: far below, the driver is not trusted. Above are only pairs that are not seen.
+fn exp_below(x: vec4f) -> vec4f { return exp(clamp(x, vec4f(-80.0), vec4f())); }
+
+// 1 / the sum of exp(s - max), 0 for a row that sees no key: its sum is 0, and any other at least exp(0).
+fn share_of(sum: f32) -> f32 { return select(0.0, 1.0 / max(sum, 0.5), sum > 0.0); }
 
 fn largest(x: vec4f) -> f32 { return max(max(x.x, x.y), max(x.z, x.w)); }
 

@@ -1,6 +1,12 @@
-// attention_bias: a term added to every score.
+// attention_bias: a term added to every score. Where it is minus infinity, the key is not seen.
 
 @group(0) @binding(BIAS) var<storage, read> bias: array<f32>;   // (heads, queries, keys), or one such for each batch row
+
+// Which of four terms are not minus infinity, by their bits: comparisons may take it for a number that does not occur.
+fn bias_seen(term: vec4f) -> vec4<bool> { return bitcast<vec4u>(term) != vec4u(0xff800000u); }
+
+// Scores with their terms, of which masks have the least finite number: sums and differences stay finite.
+fn biased(score: vec4f, term: vec4f) -> vec4f { return score + max(term, vec4f(-1e38)); }
 
 fn bias_row(batch: u32, head: u32, query: u32) -> u32 {
     return ((batch * p.bias_batch * p.heads + head) * p.queries + query) * p.keys;

@@ -19,7 +19,7 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, limit: u32, step: u3
     var acc: array<Vector, WIDTH>;
     var top = FAR;
     var sum = 0.0;
-    for (var c = 0u; c < WIDTH; c++) { mine[c] = q[row * WIDTH + c] * p.scale; }
+    for (var c = 0u; c < WIDTH; c++) { mine[c] = q[row * WIDTH + c]; }
     for (var k0 = first; k0 < limit; k0 += step) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
@@ -29,8 +29,10 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, limit: u32, step: u3
             let a = mine[c];
             s += vec4f(inner(a, k[at.x + c]), inner(a, k[at.y + c]), inner(a, k[at.z + c]), inner(a, k[at.w + c]));
         }
-        s += bias_keys(batch, head, query, near);
-        let seen = keys_real(batch, near) & (key < vec4u(limit)) & related(key_spans(batch, near), span);
+        let term = bias_keys(batch, head, query, near);
+        s = biased(s * p.scale, term);
+        let near_seen = keys_real(batch, near) & related(key_spans(batch, near), span) & bias_seen(term);
+        let seen = (key < vec4u(limit)) & near_seen;
         let m = max(top, largest(select(vec4f(FAR), s, seen)));
         let shrink = exp(max(top - m, -80.0));
         let e = select(vec4f(), exp_below(s - m), seen);

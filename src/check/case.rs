@@ -67,10 +67,23 @@ impl Feed {
         self
     }
 
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The values.
     #[must_use]
     pub fn value(&self) -> &Array {
         &self.value
+    }
+
+    /// Asks for this input's gradient.
+    #[must_use]
+    pub fn differentiated(mut self) -> Self {
+        self.differentiate = true;
+        self
     }
 
     /// Does not ask for this input's gradient.
@@ -102,6 +115,8 @@ pub struct Case {
     pub backward: Tolerance,
     feeds: Vec<Feed>,
     build: Build,
+    terms: Vec<(&'static str, f64)>,
+    differenced: Option<&'static [&'static str]>,
 }
 
 impl fmt::Debug for Case {
@@ -115,9 +130,9 @@ impl fmt::Debug for Case {
 pub struct Comparison {
     /// `out0`, `grad.x`, …
     pub what: String,
-    /// The sum of squared errors over the sum of squared values.
+    /// The sum of squared errors over the sum of squared values; infinite where all values should be zero and one is not.
     pub nmse: f64,
-    /// The largest single error over the largest value.
+    /// The largest single error over the largest value; infinite as above.
     pub worst: f64,
     /// Whether both are within the tolerance.
     pub passed: bool,
@@ -139,7 +154,8 @@ impl Case {
     ) -> Self {
         let forward = Tolerance { nmse: 1e-10, worst: 2e-5 };
         let backward = Tolerance { nmse: 1e-8, worst: 2e-4 };
-        Self { name: name.into(), forward, backward, feeds, build: Box::new(build) }
+        let (terms, differenced) = (Vec::new(), None);
+        Self { name: name.into(), forward, backward, feeds, build: Box::new(build), terms, differenced }
     }
 
     /// The same case with other tolerances.
@@ -148,6 +164,28 @@ impl Case {
         self.forward = forward;
         self.backward = backward;
         self
+    }
+
+    /// Says that the gradient of an input is a sum whose terms are about so large and may cancel. Where they do so in all of its
+    /// elements, what is left in f32 is their rounding, so errors are measured by the terms.
+    #[must_use]
+    pub fn cancelling(mut self, input: &'static str, terms: f64) -> Self {
+        self.terms.push((input, terms));
+        self
+    }
+
+    /// Takes finite differences of these inputs alone: those of others show nothing, where steps are lost beside larger numbers
+    /// that are added, or are too long beside larger numbers that they are multiplied by.
+    #[must_use]
+    pub fn differences_of(mut self, inputs: &'static [&'static str]) -> Self {
+        self.differenced = Some(inputs);
+        self
+    }
+
+    /// How large the terms of a result are that may cancel, if the case says so.
+    fn terms_of(&self, result: &str) -> f64 {
+        let input = result.strip_prefix("grad.").unwrap_or_default();
+        self.terms.iter().find(|(name, _)| *name == input).map_or(0.0, |(_, terms)| *terms)
     }
 
     /// The graph with every output multiplied by a random upstream gradient, and the gradients of the inputs.
@@ -232,7 +270,7 @@ impl Case {
                 _ if name.starts_with("grad.") => self.backward,
                 _ => self.forward,
             };
-            comparisons.push(compare(name, &got, &expected.data, tolerance));
+            comparisons.push(compare(name, &got, &expected.data, self.terms_of(name), tolerance));
         }
         Ok(comparisons)
     }
@@ -247,6 +285,9 @@ impl Case {
         let mut comparisons = Vec::new();
         for (name, tensor) in built.results.iter().filter(|(name, _)| name.starts_with("grad.")) {
             let input = &name["grad.".len()..];
+            if self.differenced.is_some_and(|of| !of.contains(&input)) {
+                continue;
+            }
             let analytic = built.graph.evaluate(&built.values, &[*tensor])?.remove(0);
             let count = analytic.data.len();
             let chosen: Vec<usize> = (0..points.min(count)).map(|i| i * count / points.min(count)).collect();
@@ -257,7 +298,7 @@ impl Case {
             let analytic: Vec<f64> = chosen.iter().map(|&i| analytic.data[i]).collect();
             // Differences have their own errors: less than a GPU's, but where a case says that its gradients are hard to tell.
             let tolerance = Tolerance { nmse: self.backward.nmse.max(1e-10), worst: self.backward.worst.max(1e-5) };
-            comparisons.push(compare(name, &analytic, &numeric, tolerance));
+            comparisons.push(compare(name, &analytic, &numeric, self.terms_of(name), tolerance));
         }
         Ok(comparisons)
     }
@@ -292,15 +333,45 @@ impl crate::graph::Op for WeightedSum {
     }
 }
 
-fn compare(what: &str, got: &[f64], expected: &[f64], tolerance: Tolerance) -> Comparison {
-    let squares: f64 = expected.iter().map(|x| x * x).sum();
+/// Beside terms of which this share is left, f32 knows no more than zero.
+const CANCELLED: f64 = 1e-7;
+
+/// Compares a result with its twin: errors are measured by the twin's values, or, if they are what is left where terms cancel, by
+/// those. Without such terms, what is zero must be zero.
+fn compare(what: &str, got: &[f64], expected: &[f64], terms: f64, tolerance: Tolerance) -> Comparison {
     let largest = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    let cancelled = largest < CANCELLED * terms;
+    let largest = if cancelled { terms } else { largest };
+    let squares: f64 = expected.iter().map(|x| if cancelled { terms * terms } else { x * x }).sum();
     let errors = || got.iter().zip(expected).map(|(a, b)| a - b);
     let squared_error: f64 = errors().map(|e| e * e).sum();
     // Not f64::max: it would drop a NaN.
     let largest_error = errors().fold(0.0, |m: f64, e| if m.is_nan() || e.abs() <= m { m } else { e.abs() });
-    let ratio = |error: f64, scale: f64| if error == 0.0 { 0.0 } else { error / scale.max(1e-30) };
+    // Without an error, zeros are not to be divided; with one, zero makes infinity.
+    let ratio = |error: f64, scale: f64| if error == 0.0 { 0.0 } else { error / scale };
     let (nmse, worst) = (ratio(squared_error, squares), ratio(largest_error, largest));
     let passed = got.len() == expected.len() && nmse <= tolerance.nmse && worst <= tolerance.worst;
     Comparison { what: what.into(), nmse, worst, passed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_measured_by_values_or_by_terms_that_cancel_and_never_by_rounding() {
+        let tolerance = Tolerance { nmse: 1e-10, worst: 1e-5 };
+        let compare = |got: &[f64], expected: &[f64], terms| compare("x", got, expected, terms, tolerance);
+        assert!(compare(&[1.0, 2.000_001], &[1.0, 2.0], 0.0).passed);
+        assert!(!compare(&[1.0, 2.000_1], &[1.0, 2.0], 1e6).passed, "terms that do not cancel are no excuse");
+        assert!(compare(&[0.0, 0.0], &[0.0, 0.0], 0.0).passed);
+        let off = compare(&[0.0, 1e-40], &[0.0, 0.0], 0.0);
+        assert!(!off.passed && off.worst == f64::INFINITY, "{off:?}");
+        let rounding = compare(&[3e-7, 0.0], &[1e-17, 0.0], 1.0);
+        assert!(rounding.passed && rounding.worst < 4e-7, "{rounding:?}");
+        assert!(!compare(&[3e-4, 0.0], &[1e-17, 0.0], 1.0).passed);
+        assert!(!compare(&[1e-18; 2], &[2e-18; 2], 0.0).passed, "small values are compared as others");
+        assert!(!compare(&[f64::NAN, 0.0], &[1.0, 0.0], 0.0).passed);
+        assert!(!compare(&[1.0], &[1.0, 0.0], 0.0).passed);
+    }
 }

@@ -211,7 +211,9 @@ fn relative_error(got: &[f64], expected: &[f64], floor: f64) -> f64 {
         return f64::NAN;
     }
     let errors = got.iter().zip(expected).map(|(a, b)| (a - b).abs());
-    errors.fold(0.0, larger) / largest(expected).max(floor).max(f64::MIN_POSITIVE)
+    let (error, scale) = (errors.fold(0.0, larger), largest(expected).max(floor));
+    // What should be zero must be zero.
+    if error == 0.0 { 0.0 } else { error / scale }
 }
 
 /// The greedy continuation of all prompts in one batch, counted in wrong tokens.
@@ -250,6 +252,7 @@ mod tests {
         assert_eq!(relative_error(&[1.0, 4.0], &[1.5, -4.0], 0.0), 2.0);
         assert_eq!(relative_error(&[0.5], &[0.0], 2.0), 0.25);
         assert_eq!(relative_error(&[0.0], &[0.0], 0.0), 0.0);
+        assert_eq!(relative_error(&[1e-40], &[0.0], 0.0), f64::INFINITY);
         assert!(!GoldenRow::new("x", relative_error(&[f64::NAN, 0.0], &[1.0, 0.0], 0.0), 1.0).passed);
         assert!(!GoldenRow::new("x", relative_error(&[1.0], &[1.0, 0.0], 0.0), 1.0).passed);
     }

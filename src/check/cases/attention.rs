@@ -1,5 +1,6 @@
 //! Attention in all its forms, and the cache.
 
+use super::attention_scores::{self, Scores};
 use crate::check::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::ops::{self, AttentionDropout, AttentionOptions, AttentionVariant};
@@ -7,11 +8,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Sizes of a case: batch, queries, keys, query heads, key heads, head width.
-type Sizes = [usize; 6];
+pub(super) type Sizes = [usize; 6];
 
 /// Which tokens of a text with a structure are there.
 #[derive(Clone, Copy, PartialEq)]
-enum Tree {
+pub(super) enum Tree {
     /// All of them.
     Whole,
     /// Every third: what they saw is seen no longer, but who is above whom stays.
@@ -22,19 +23,20 @@ enum Tree {
 
 /// What a case asks for beyond plain attention.
 #[derive(Clone, Copy, Default)]
-struct Wish {
-    causal: bool,
-    scale: Option<f32>,
-    lengths: Option<[usize; 2]>,
-    mask: bool,
-    bias: Option<bool>,
-    positions: bool,
-    tree: Option<Tree>,
-    drop: Option<f32>,
-    variant: Option<AttentionVariant>,
+pub(super) struct Wish {
+    pub(super) causal: bool,
+    pub(super) scale: Option<f32>,
+    pub(super) lengths: Option<[usize; 2]>,
+    pub(super) mask: bool,
+    pub(super) bias: Option<bool>,
+    pub(super) positions: bool,
+    pub(super) tree: Option<Tree>,
+    pub(super) drop: Option<f32>,
+    pub(super) scores: Option<Scores>,
+    pub(super) variant: Option<AttentionVariant>,
 }
 
-fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
+pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     let [batch, queries, keys, heads, kv_heads, width] = sizes;
     let mut feeds = vec![
         Feed::normal("q", [batch, queries, heads, width]),
@@ -59,6 +61,10 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             Feed::normal("bias", plane)
         });
     }
+    if let Some(scores) = wish.scores {
+        feeds = feeds.into_iter().map(|feed| scores.of(feed)).collect();
+    }
+    let terms = terms(&feeds, wish.scale.map_or((width as f64).powf(-0.5), f64::from));
     if wish.positions {
         let positions = counted(batch * queries).map(|i| (i as usize * 7 % (keys + 2)) as f64);
         feeds.push(Feed::given("positions", [batch, queries], DType::U32, positions));
@@ -78,7 +84,7 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
         feeds.push(Feed::given("seed", [2], DType::U32, [4_000_000_007.0, 12_345.0]));
     }
     let variant = wish.variant.map_or(String::new(), |v| format!(" {v:?}"));
-    Case::new(format!("attention{variant} {name} {sizes:?}"), feeds, move |g, x| {
+    let case = Case::new(format!("attention{variant} {name} {sizes:?}"), feeds, move |g, x| {
         let mut rest = x[3..].iter().copied();
         let mut next = |there: bool| if there { rest.next() } else { None };
         let options = AttentionOptions {
@@ -99,7 +105,20 @@ fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
         };
         Ok(vec![ops::attention(g, x[0], x[1], x[2], &options)?])
     })
-    .tolerance(Tolerance { nmse: 1e-11, worst: 1e-5 }, Tolerance { nmse: 1e-10, worst: 1e-4 })
+    .tolerance(Tolerance { nmse: 1e-11, worst: 1e-5 }, Tolerance { nmse: 1e-10, worst: 1e-4 });
+    terms.into_iter().fold(case, |case, (input, size)| case.cancelling(input, size))
+}
+
+/// How large the terms of the gradients are that pass through `dS = P ∘ (dout · v − delta)`, the difference of two products of
+/// unit normal dout and v. Where a query sees one key, or one has all weight, they are equal and nothing is left.
+fn terms(feeds: &[Feed], scale: f64) -> [(&'static str, f64); 3] {
+    let [q, k, v] = [0, 1, 2].map(|i| {
+        let values = &feeds[i].value().data;
+        (values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64).sqrt()
+    });
+    let width = feeds[0].value().shape.dims().last().copied().unwrap_or(1);
+    let products = (width as f64).sqrt() * v;
+    [("q", scale * products * k), ("k", scale * products * q), ("bias", products)]
 }
 
 /// A random forest over `count` tokens: for each its position, and the first and last position of its span. A head stands
@@ -122,8 +141,7 @@ fn random_spans(count: usize, seed: u64) -> Vec<[u32; 3]> {
 }
 
 /// The shapes and options that every variant goes through.
-fn sweep(variant: Option<AttentionVariant>) -> Vec<Case> {
-    let plain = Wish { variant, ..Wish::default() };
+fn sweep(plain: Wish) -> Vec<Case> {
     let causal = Wish { causal: true, ..plain };
     let tree = Wish { tree: Some(Tree::Whole), ..plain };
     let causal_tree = Wish { causal: true, ..tree };
@@ -206,7 +224,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("dropout", [1, 257, 257, 2, 1, 16], Wish { drop: Some(0.1), ..causal }),
     ];
     for variant in AttentionVariant::ALL {
-        cases.extend(sweep(Some(variant)));
+        let plain = Wish { variant: Some(variant), ..plain };
+        cases.extend(sweep(plain));
+        cases.extend(attention_scores::sweep(plain));
     }
     cases.push(gathered_case());
     cases.push(cache_case());

@@ -3,6 +3,7 @@
 mod activation;
 mod arithmetic;
 mod attention;
+mod attention_scores;
 mod balance;
 mod bench;
 mod cross_entropy;

@@ -22,7 +22,7 @@ static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_T
 /// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.
 const FIXED: usize = 5;
 
-/// `stats[b, h, i] = (lse[b, h, i], Σ_d out · dout)`, from out and dout (B, Tq, H, D) and lse (B, H, Tq). No gradient.
+/// `stats[b, h, i] = (max, 1 / sum, Σ_d out · dout, 0)`, from out and dout (B, Tq, H, D) and tops (B, H, Tq, 2). No gradient.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delta;
 
@@ -32,24 +32,25 @@ impl Op for Delta {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let [out, dout, lse] = inputs else {
+        let [out, dout, tops] = inputs else {
             return Err(Error::shape(self.name(), format!("expected 3 inputs, got {}", inputs.len())));
         };
         let [batch, queries, heads, _] = out.shape.expect("attention_delta, out")?;
-        if dout != out || lse.shape.dims() != [batch, heads, queries] {
-            return Err(Error::shape(self.name(), format!("out is {out}, dout {dout}, lse {lse}")));
+        if dout != out || tops.shape.dims() != [batch, heads, queries, 2] {
+            return Err(Error::shape(self.name(), format!("out is {out}, dout {dout}, tops {tops}")));
         }
-        Ok(vec![TensorType::f32([batch, heads, queries, 2])])
+        Ok(vec![TensorType::f32([batch, heads, queries, 4])])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let [batch, queries, heads, _] = inputs[0].shape.expect("attention_delta, out")?;
-        let mut stats = Array::zeros([batch, heads, queries, 2]);
+        let mut stats = Array::zeros([batch, heads, queries, 4]);
         for row in 0..batch * queries * heads {
             let (h, i, b) = (row % heads, row / heads % queries, row / heads / queries);
             let at = (b * heads + h) * queries + i;
             let delta: f64 = inputs[0].row(row).iter().zip(inputs[1].row(row)).map(|(x, y)| x * y).sum();
-            stats.row_mut(at).copy_from_slice(&[inputs[2].data[at], delta]);
+            let top = inputs[2].row(at);
+            stats.row_mut(at).copy_from_slice(&[top[0], top[1], delta, 0.0]);
         }
         Ok(vec![stats])
     }

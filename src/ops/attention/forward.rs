@@ -21,7 +21,8 @@ static KERNELS: Kernels =
     Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
 
 /// See [`attention`](super::attention). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
-/// Outputs: out (B, Tq, H, D) and lse (B, H, Tq), which is 1e30 for a row that sees no key.
+/// Outputs: out (B, Tq, H, D) and tops (B, H, Tq, 2): the row's largest score, and 1 / the sum of exp(score − it), which is 0
+/// for a row that sees no key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attention(pub Setting);
 
@@ -32,13 +33,13 @@ impl Op for Attention {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let sizes = self.0.sizes("attention", 3, inputs)?;
-        Ok(vec![inputs[0].clone(), TensorType::f32([sizes.batch, sizes.heads, sizes.queries])])
+        Ok(vec![inputs[0].clone(), TensorType::f32([sizes.batch, sizes.heads, sizes.queries, 2])])
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let setting = self.0;
         if cx.upstream[1].is_some() {
-            return Err(Error::Graph("the log-sum-exp of attention has no gradient".into()));
+            return Err(Error::Graph("the largest scores and sums of attention have no gradient".into()));
         }
         let dout = cx.upstream(0)?;
         let stats = cx.graph.put1(Delta, &[cx.outputs[0], dout, cx.outputs[1]])?;
@@ -60,8 +61,8 @@ impl Op for Attention {
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let (out, lse) = Scores::new(&self.0, 3, inputs)?.forward();
-        Ok(vec![out, lse])
+        let (out, tops) = Scores::new(&self.0, 3, inputs)?.forward();
+        Ok(vec![out, tops])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

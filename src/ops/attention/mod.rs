@@ -38,7 +38,7 @@ pub struct AttentionOptions {
     pub lengths: Option<Tensor>,
     /// (B, Tk) u32: 1 for a key that is real, 0 for padding.
     pub key_mask: Option<Tensor>,
-    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled scores; differentiable.
+    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled scores; differentiable. −∞: the key is not seen.
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal`.
     pub query_positions: Option<Tensor>,
@@ -63,8 +63,16 @@ pub struct AttentionOptions {
 /// With a `structure` of rows `(pos, first, last)`, query `i` sees key `j` only if
 /// `first_j ≤ pos_i ≤ last_j` (j stands above i, or is i) or `first_i ≤ pos_j ≤ last_i` (j stands below i).
 ///
-/// The forward kernel keeps one number a row, the log-sum-exp of its scores; the backward kernels compute the
-/// probabilities again from it. With `P = exp(S − lse)` and `delta = rowsum(dout ∘ out)`:
+/// Products `q · k` may be of any size up to 3e37: softmax depends on the differences of scores alone, as exact as f32 holds and
+/// computes the scores themselves (where they are 2e5, to 1/64). A bias may be a mask: where it is −∞ (two masks of the least finite f32 add up to it), the key
+/// is not seen. The least finite f32, and all below −1e38, counts as −1e38: such a key has no weight beside others, and a row
+/// that has nothing else weighs its keys alike, so that its output is the mean of `v`. An upstream gradient reaches scores as
+/// if that were not so: `dS` below is the derivative by the sum of score and bias. Infinite or undefined numbers elsewhere make
+/// results undefined.
+///
+/// The forward kernel keeps two numbers a row, the largest of its scores and the sum of `exp(S − max)`; the backward kernels
+/// compute the probabilities again from them. Their log-sum-exp would be one number, but holds no sum beside a large score.
+/// With `P = exp(S − max) / sum` and `delta = rowsum(dout ∘ out)`:
 /// `dv = Pᵀ dout`, `dS = P ∘ (dout vᵀ − delta)`, `dq = scale · dS k`, `dk = scale · dSᵀ q`, and `dbias = dS`, summed
 /// over the batch if the bias has no batch axis.
 ///
@@ -263,6 +271,60 @@ mod tests {
         assert!((mean - 1.0).abs() < 0.01, "{mean}");
         assert!((spread / expected - 1.0).abs() < 0.3, "{spread} instead of {expected}");
         assert_ne!(found[1], found[2], "the salt tells layers apart");
+    }
+
+    #[test]
+    fn masks_in_the_bias_hide_keys_and_leave_means() {
+        const LEAST: f64 = f32::MIN as f64;
+        const HIDDEN: f64 = f64::NEG_INFINITY;
+        let (keys, width) = (4, 2);
+        // The rows of the bias, and the probabilities that they leave.
+        let rows = [
+            ([LEAST; 4], [0.25; 4]),
+            ([LEAST, LEAST, -7.0, LEAST], [0.0, 0.0, 1.0, 0.0]),
+            ([HIDDEN; 4], [0.0; 4]),
+            ([HIDDEN, LEAST, HIDDEN, LEAST], [0.0, 0.5, 0.0, 0.5]),
+            ([HIDDEN, HIDDEN, HIDDEN, 3.0], [0.0, 0.0, 0.0, 1.0]),
+            ([-1e30, 1e30, -1e30, -1e30], [0.0, 1.0, 0.0, 0.0]),
+        ];
+        let mut g = Graph::new();
+        let mut values = Values::new();
+        let mut input = |g: &mut Graph, name: &str, shape: [usize; 4], data: Vec<f64>| {
+            values.insert(name.into(), Array::new(shape, data).unwrap());
+            g.input(name, shape, DType::F32).unwrap()
+        };
+        let numbers = |count: usize, step: f64| (0..count).map(|i| (i as f64 * step).sin()).collect::<Vec<f64>>();
+        let (q, dout) = (numbers(rows.len() * width, 1.3), numbers(rows.len() * width, 2.1));
+        let v = numbers(keys * width, 0.7);
+        let q = input(&mut g, "q", [1, rows.len(), 1, width], q);
+        let k = input(&mut g, "k", [1, keys, 1, width], numbers(keys * width, 0.9));
+        let value = input(&mut g, "v", [1, keys, 1, width], v.clone());
+        let upstream = input(&mut g, "dout", [1, rows.len(), 1, width], dout.clone());
+        let bias = input(&mut g, "bias", [1, 1, rows.len(), keys], rows.iter().flat_map(|row| row.0).collect());
+        let options = AttentionOptions { bias: Some(bias), ..Default::default() };
+        let out = attention(&mut g, q, k, value, &options).unwrap();
+        let grads = g.differentiate_from(&[(out, upstream)], &[q, value, bias]).unwrap();
+        let wanted: Vec<Tensor> = [Some(out)].into_iter().chain(grads).flatten().collect();
+        let found = g.evaluate(&values, &wanted).unwrap();
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} instead of {b}");
+        for (i, (_, probabilities)) in rows.iter().enumerate() {
+            let through = |j: usize| (0..width).map(|c| dout[i * width + c] * v[j * width + c]).sum::<f64>();
+            let delta: f64 = (0..keys).map(|j| probabilities[j] * through(j)).sum();
+            for c in 0..width {
+                let expected: f64 = (0..keys).map(|j| probabilities[j] * v[j * width + c]).sum();
+                close(found[0].data[i * width + c], expected);
+            }
+            for j in 0..keys {
+                close(found[3].data[i * keys + j], probabilities[j] * (through(j) - delta));
+            }
+        }
+        for (at, &dv) in found[2].data.iter().enumerate() {
+            let (j, c) = (at / width, at % width);
+            close(dv, rows.iter().enumerate().map(|(i, row)| row.1[j] * dout[i * width + c]).sum());
+        }
+        let dq = &found[1].data;
+        assert!(dq[2..6].iter().chain(&dq[8..]).all(|x| x.abs() < 1e-12), "one key or none: {dq:?}");
+        assert!(dq.iter().all(|x| x.is_finite()));
     }
 
     #[test]

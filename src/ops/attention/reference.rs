@@ -5,6 +5,11 @@ use crate::error::Result;
 use crate::graph::Array;
 use crate::shape::TensorType;
 
+/// The largest score of a row that sees no key, as the kernels have it.
+const FAR: f64 = -2e38;
+/// A bias below this counts as this, so that no sum or difference of scores overflows in f32.
+const LEAST_BIAS: f64 = -1e38;
+
 /// The inputs of an attention op, and what follows from them at once.
 pub(super) struct Scores<'a> {
     sizes: Sizes,
@@ -33,8 +38,20 @@ impl<'a> Scores<'a> {
         h / (self.sizes.heads / self.sizes.kv_heads)
     }
 
-    fn sees(&self, b: usize, i: usize, j: usize) -> bool {
+    /// What the caller adds to the score of a pair.
+    fn term(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        let Sizes { heads, queries, keys, .. } = self.sizes;
+        self.bias.map_or(0.0, |bias| {
+            let b = if bias.shape.rank() == 4 { b } else { 0 };
+            bias.data[((b * heads + h) * queries + i) * keys + j]
+        })
+    }
+
+    fn sees(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
         let Sizes { queries, keys, .. } = self.sizes;
+        if self.term(b, h, i, j) == f64::NEG_INFINITY {
+            return false;
+        }
         match self.visible {
             Some(visible) => {
                 let (row, tiles) = (visible.row(b), queries.div_ceil(TILE));
@@ -57,12 +74,8 @@ impl<'a> Scores<'a> {
     }
 
     fn score(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
-        let Sizes { heads, queries, keys, .. } = self.sizes;
-        let bias = self.bias.map_or(0.0, |bias| {
-            let b = if bias.shape.rank() == 4 { b } else { 0 };
-            bias.data[((b * heads + h) * queries + i) * keys + j]
-        });
-        f64::from(self.setting.scale) * dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h))) + bias
+        let product = dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h)));
+        f64::from(self.setting.scale) * product + self.term(b, h, i, j).max(LEAST_BIAS)
     }
 
     /// Calls `each(b, h, i, j)` for every key that a query sees, queries in order.
@@ -71,7 +84,7 @@ impl<'a> Scores<'a> {
         for b in 0..batch {
             for h in 0..heads {
                 for i in 0..queries {
-                    for j in (0..keys).filter(|&j| self.sees(b, i, j)) {
+                    for j in (0..keys).filter(|&j| self.sees(b, h, i, j)) {
                         each(b, h, i, j);
                     }
                 }
@@ -83,13 +96,13 @@ impl<'a> Scores<'a> {
         (b * self.sizes.heads + h) * self.sizes.queries + i
     }
 
-    /// out and lse.
+    /// out and tops.
     pub(super) fn forward(&self) -> (Array, Array) {
         let Sizes { batch, queries, heads, .. } = self.sizes;
         let mut out = Array::zeros(self.inputs[0].shape.clone());
-        let mut lse = Array::zeros([batch, heads, queries]).map(|_| 1e30);
-        let mut top = lse.map(|_| f64::NEG_INFINITY);
-        let mut sum = lse.map(|_| 0.0);
+        let mut tops = Array::zeros([batch, heads, queries, 2]);
+        let mut top = Array::zeros([batch, heads, queries]).map(|_| FAR);
+        let mut sum = top.map(|_| 0.0);
         self.for_each_pair(|b, h, i, j| {
             let top = &mut top.data[self.stat(b, h, i)];
             *top = top.max(self.score(b, h, i, j));
@@ -106,20 +119,21 @@ impl<'a> Scores<'a> {
                 let at = self.stat(b, h, i);
                 if sum.data[at] > 0.0 {
                     out.row_mut((b * queries + i) * heads + h).iter_mut().for_each(|x| *x /= sum.data[at]);
-                    lse.data[at] = top.data[at] + sum.data[at].ln();
+                    tops.row_mut(at)[1] = 1.0 / sum.data[at];
                 }
+                tops.row_mut(at)[0] = top.data[at];
             }
         }
-        (out, lse)
+        (out, tops)
     }
 
     /// The probability of a pair after dropout and the gradient of its score, from the stats: inputs 3 and 4 are dout and stats.
     fn pair(&self, b: usize, h: usize, i: usize, j: usize) -> (f64, f64) {
         let stat = self.inputs[4].row(self.stat(b, h, i));
-        let probability = (self.score(b, h, i, j) - stat[0]).exp();
+        let probability = (self.score(b, h, i, j) - stat[0]).exp() * stat[1];
         let kept = self.kept(b, h, i, j);
         let upstream = kept * dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
-        (probability * kept, probability * (upstream - stat[1]))
+        (probability * kept, probability * (upstream - stat[2]))
     }
 
     /// dq.
