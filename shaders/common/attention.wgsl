@@ -26,7 +26,7 @@ fn stat_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.heads 
 fn shared_head(head: u32) -> u32 { return head / (p.heads / p.kv_heads); }
 
 // exp for arguments that are not positive: far below, the driver is not trusted. Above are only pairs that are not seen.
-fn exp_below(x: vec4f) -> vec4f { return exp(clamp(x, vec4f(-80.0), vec4f())); }
+fn exp_below(x: vec4f) -> vec4f { return exp(clamp(x, vec4f(-80.0), vec4f(0.0))); }
 
 // 1 / the sum of exp(s - max), 0 for a row that sees no key: its sum is 0, and any other at least exp(0).
 fn share_of(sum: f32) -> f32 { return select(0.0, 1.0 / max(sum, 0.5), sum > 0.0); }
