@@ -350,3 +350,13 @@ fn bad_input_is_told_in_a_sentence() {
         assert!(said.to_lowercase().contains(&wanted.to_lowercase()), "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn kernels_are_those_of_the_class_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let list = |class: &str| succeed(wgformer().args(["inspect", "--list", "--as", class]).arg(&model));
+    assert_ne!(list("gpu"), list("cpu"));
+    let said = refusal(wgformer().args(["inspect", "--as", "tpu"]).arg(&model));
+    assert!(said.contains("possible values: gpu, cpu"), "{said}");
+}

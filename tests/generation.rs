@@ -19,7 +19,7 @@ use wgformer::{DType, Gpu, Graph, Result, Weights};
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 5] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
@@ -113,8 +113,10 @@ fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
     let adapter = gpu.info();
     let found = Gpu::adapters().into_iter().find(|a| a.get_info() == *adapter).ok_or("the adapter is gone")?;
     for copied_textures in [false, true] {
-        let options =
-            GpuOptions { software: Options { texture_work: Some(0), copied_textures }, ..GpuOptions::default() };
+        let options = GpuOptions {
+            software: Options { texture_work: Some(0), copied_textures, ..Options::default() },
+            ..GpuOptions::default()
+        };
         follows_its_weights(&Gpu::open_with(&found, &options)?)?;
     }
     Ok(())

@@ -23,7 +23,7 @@ const MODELS: [&str; 9] = [
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
         for model in MODELS {
             trials.push(turn.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
         }

@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::check::{Case, Comparison, cases};
-use wgformer::gpu::{Caps, GpuOptions};
+use wgformer::gpu::{AdapterClass, Caps, GpuOptions};
 use wgformer::kernel::Constant;
 use wgformer::software::{Options, Textures};
 use wgformer::{Gpu, Result};
@@ -43,7 +43,7 @@ fn main() {
             }
         };
         let mut devices = vec![(gpu.clone(), "")];
-        if let Some((options, how)) = other_way(gpu.caps()) {
+        for (options, how) in other_ways(gpu.caps()) {
             match Gpu::open_with(&adapter, &options) {
                 Ok(gpu) => devices.push((gpu, how)),
                 Err(error) => trials.push(Trial::test(format!("a device opens{how}"), move || Err(error.into()))),
@@ -83,18 +83,20 @@ fn kernels(case: &Case, caps: &Caps) -> Vec<String> {
     launched.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
-/// How else than by default tensors may be read on an adapter: where others are copied into textures, small ones are read from
-/// buffers by default, and where nothing is copied none is.
-fn other_way(caps: &Caps) -> Option<(GpuOptions, &'static str)> {
+/// How else than by default a driver that computes on the CPU is run: with tensors read the other way (where they are copied into
+/// textures, small ones are read from buffers by default, and where nothing is copied none is), and with the kernels of a GPU.
+fn other_ways(caps: &Caps) -> Vec<(GpuOptions, &'static str)> {
+    if caps.class == AdapterClass::Gpu {
+        return Vec::new();
+    }
+    let as_gpu = GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() };
     let (work, how) = match (caps.quirks.textures, caps.quirks.shared_textures) {
-        (Textures::None, _) => return None,
+        (Textures::None, _) => return vec![(as_gpu, ", as a GPU")],
         (_, false) => (0, ", textures"),
         (_, true) => (u64::MAX, ", buffers"),
     };
-    Some((
-        GpuOptions { software: Options { texture_work: Some(work), ..Options::default() }, ..GpuOptions::default() },
-        how,
-    ))
+    let software = Options { texture_work: Some(work), ..Options::default() };
+    vec![(GpuOptions { software, ..GpuOptions::default() }, how), (as_gpu, ", as a GPU")]
 }
 
 /// A test for each adapter that the environment asks for.

@@ -3,8 +3,8 @@
 
 use std::sync::Mutex;
 use std::time::Duration;
-use wgformer::gpu::{AdapterSummary, Caps, GpuOptions, Polling, Timestamps};
-use wgformer::software::Quirks;
+use wgformer::gpu::{AdapterClass, AdapterSummary, Caps, GpuOptions, Polling, Timestamps};
+use wgformer::software::{Driver, Options, Quirks};
 use wgformer::{DType, Error, Gpu, Graph, Program, Weights, ops};
 use wgpu::BufferUsages as Usage;
 
@@ -451,6 +451,43 @@ fn a_weaker_device_than_the_adapter_can_be_asked_for() {
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
         let message = Gpu::adopt(device, queue).unwrap_err().to_string();
         assert!(message.contains("required_limits: adapter.limits()"), "{message}");
+    });
+}
+
+#[test]
+fn subgroups_that_are_not_as_a_device_says_are_not_used() {
+    on_every_adapter(|adapter| {
+        let own = Gpu::open(adapter).unwrap().caps().subgroup;
+        for claimed in [2, 4, 8, 16, 32, 64] {
+            let software = Options { claimed_subgroup: Some(claimed), ..Options::default() };
+            let gpu = Gpu::open_with(adapter, &GpuOptions { software, ..GpuOptions::default() }).unwrap();
+            assert_eq!(gpu.caps().subgroup, own.filter(|own| *own == claimed), "{claimed} of {own:?}");
+            assert_eq!((gpu.submissions(), gpu.buffers_created()), (0, 0), "a probe leaves no trace");
+        }
+    });
+}
+
+#[test]
+fn a_driver_that_computes_on_the_cpu_runs_as_a_gpu() {
+    on_every_adapter(|adapter| {
+        let info = adapter.get_info();
+        let gpu = Gpu::open_with(adapter, &GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() });
+        let gpu = gpu.unwrap();
+        assert_eq!(gpu.caps().class, AdapterClass::Gpu);
+        assert_eq!(gpu.caps().quirks, Driver::of(&info).map(|_| Quirks::of_results()).unwrap_or_default());
+        let descriptor = wgpu::DeviceDescriptor {
+            required_features: adapter.features() & Gpu::wanted_features(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+        let (told, seen) = std::sync::mpsc::channel();
+        device.on_uncaptured_error(std::sync::Arc::new(move |error| told.send(error.to_string()).unwrap()));
+        let start = std::time::Instant::now();
+        let gpu =
+            Gpu::adopt_with(device, queue, &GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() });
+        println!("{}: adopted in {:?}", info.name, start.elapsed());
+        assert_eq!(gpu.unwrap().caps().class, AdapterClass::Gpu);
+        assert!(seen.try_recv().is_err(), "the application was told of an error");
     });
 }
 

@@ -36,7 +36,7 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() {
     let mut trials = Vec::new();
-    for (adapter, turn) in common::adapters(&mut trials) {
+    for (adapter, turn) in common::adapters_also_as_gpus(&mut trials) {
         for &(name, check) in CHECKS {
             trials.push(turn.trial(format!("[{adapter}] {name}"), check));
         }

@@ -21,7 +21,7 @@ const LENGTH: usize = 17;
 
 fn main() {
     let mut trials = vec![Trial::test("GPT-2 trains within the least limits of WebGPU", gpt2_fits_the_least_limits)];
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 4] = [
             ("recomputed blocks give the same bits", recomputed_blocks_give_the_same_bits),

@@ -6,6 +6,7 @@ use super::numbers::{
 };
 use crate::DType;
 use crate::bench::StepKind;
+use crate::gpu::AdapterClass;
 use crate::models::BlockFrom;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -59,12 +60,33 @@ pub(super) struct Common {
     /// [default: $WGFORMER_ADAPTER, else the best]
     #[arg(long, value_name = "ADAPTER")]
     pub(super) adapter: Option<String>,
+    /// Choose kernels as for a GPU, or as for a driver that computes on the CPU [default: what the driver is, by its name]
+    #[arg(long = "as", value_enum, value_name = "CLASS")]
+    pub(super) class: Option<Class>,
     /// Time the variants of kernels first and run the fastest; choices are kept for the next command
     #[arg(long, value_enum, default_value = "off")]
     pub(super) tune: Tune,
     /// Print JSON for programs instead of text for people
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// What an adapter is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Class {
+    /// A graphics processor
+    Gpu,
+    /// A driver that computes on the CPU
+    Cpu,
+}
+
+impl From<Class> for AdapterClass {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Gpu => Self::Gpu,
+            Class::Cpu => Self::Cpu,
+        }
+    }
 }
 
 /// How much time the tuner may take.

@@ -2,7 +2,7 @@
 
 use super::args::{Common, Tune};
 use crate::error::Result;
-use crate::gpu::{Gpu, Tuning};
+use crate::gpu::{Gpu, GpuOptions, Tuning};
 use crate::io::{load_pipelines, load_tuning, save_pipelines, save_tuning};
 use std::path::PathBuf;
 
@@ -17,7 +17,10 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn open(options: &Common) -> Result<Self> {
-        let gpu = Gpu::choose(options.adapter.as_deref())?;
+        let gpu = Gpu::choose_with(
+            options.adapter.as_deref(),
+            &GpuOptions { class: options.class.map(Into::into), ..GpuOptions::default() },
+        )?;
         let folder = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
         let folder = folder.or_else(|| dirs::cache_dir().map(|cache| cache.join("wgformer")));
         if let Some(folder) = &folder {

@@ -1,6 +1,6 @@
 //! Which adapters there are, and which one the user means.
 
-use super::{Caps, Gpu, GpuOptions};
+use super::{AdapterClass, Caps, Gpu, GpuOptions};
 use crate::error::{Error, Result};
 use std::cmp::Reverse;
 use std::convert::Infallible;
@@ -38,7 +38,7 @@ impl AdapterSummary {
     #[must_use]
     pub fn new(index: usize, adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
-        let caps = Caps::of(&adapter.limits(), adapter.features(), &info);
+        let caps = Caps::of(&adapter.limits(), adapter.features(), &info, AdapterClass::of(&info));
         let device_type = match info.device_type {
             wgpu::DeviceType::DiscreteGpu => "discrete",
             wgpu::DeviceType::IntegratedGpu => "integrated",

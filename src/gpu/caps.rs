@@ -12,6 +12,16 @@ pub enum AdapterClass {
     Cpu,
 }
 
+impl AdapterClass {
+    /// What an adapter is taken for unless [`super::GpuOptions::class`] says otherwise: a GPU, if its driver is not known, by name, to
+    /// compute on the CPU.
+    #[must_use]
+    pub fn of(info: &wgpu::AdapterInfo) -> Self {
+        let software = cfg!(feature = "software-drivers") && Driver::of(info).is_some();
+        if software { Self::Cpu } else { Self::Gpu }
+    }
+}
+
 /// What an adapter can do: plain data, so that a step can be recorded for an adapter that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Caps {
@@ -77,11 +87,17 @@ impl Caps {
         self.quirks.most_turns.map_or(usize::MAX, |turns| turns as usize)
     }
 
-    /// What a device, or an adapter, with these limits and features can do.
-    pub(super) fn of(limits: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Self {
-        let quirks = Driver::of(info).map(|driver| Quirks::of(driver, info.backend, limits));
-        let software = cfg!(feature = "software-drivers") && quirks.is_some();
-        let class = if software { AdapterClass::Cpu } else { AdapterClass::Gpu };
+    /// What a device, or an adapter, with these limits and features can do, if it is taken for one of that class.
+    pub(super) fn of(
+        limits: &wgpu::Limits,
+        features: wgpu::Features,
+        info: &wgpu::AdapterInfo,
+        class: AdapterClass,
+    ) -> Self {
+        let quirks = Driver::of(info).map(|driver| match class {
+            AdapterClass::Cpu => Quirks::of(driver, info.backend, limits),
+            AdapterClass::Gpu => Quirks::of_results(),
+        });
         let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         Self {
             name: info.name.clone(),

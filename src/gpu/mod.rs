@@ -7,6 +7,7 @@ mod fault;
 mod meter;
 mod open;
 mod pipeline;
+pub(crate) mod probe;
 mod readback;
 mod signal;
 mod speed;

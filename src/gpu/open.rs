@@ -1,7 +1,7 @@
 //! Opening a device of the engine's own, or adopting the application's.
 
 use super::fault::Faults;
-use super::{Caps, Gpu, Inner};
+use super::{AdapterClass, Caps, Gpu, Inner, probe};
 use crate::error::{Error, Result};
 use crate::software::{self, SharedMemory};
 use std::sync::Arc;
@@ -20,6 +20,9 @@ pub struct GpuOptions {
     /// Refuse new buffers when this share of the memory budget, which the driver names, is used. Holds where the engine
     /// makes the list of adapters, and on drivers that know a budget.
     pub memory_budget_percent: Option<u8>,
+    /// What the adapter is taken for when kernels are chosen; `None` is what it is ([`AdapterClass::of`]). With [`AdapterClass::Gpu`] a driver
+    /// that computes on the CPU runs what a GPU runs: slower, but with the same results as far as rounding goes.
+    pub class: Option<AdapterClass>,
     /// Who polls the device while something is awaited.
     pub polling: Polling,
     #[doc(hidden)]
@@ -133,7 +136,7 @@ impl Gpu {
         Self::adopt_with(device, queue, &GpuOptions::default())
     }
 
-    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`] and [`GpuOptions::polling`] are heeded.
+    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`], [`GpuOptions::class`] and [`GpuOptions::polling`] are heeded.
     ///
     /// # Errors
     /// As [`Gpu::adopt`].
@@ -148,10 +151,25 @@ impl Gpu {
 
     fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, options: &GpuOptions) -> Self {
         let info = device.adapter_info();
-        let mut caps = Caps::of(&device.limits(), device.features(), &info);
+        let class = options.class.unwrap_or_else(|| AdapterClass::of(&info));
+        let mut caps = Caps::of(&device.limits(), device.features(), &info, class);
+        if options.software.claimed_subgroup.is_some() {
+            caps.subgroup = options.software.claimed_subgroup;
+        }
         let shared = if options.software.copied_textures { None } else { SharedMemory::new(&device, &caps) };
         caps.quirks = caps.quirks.with(shared.is_some(), options.software);
-        Self { inner: Arc::new(Inner::new(device, queue, info, caps, shared, faults, options)) }
+        let open = |caps: Caps, shared: Option<SharedMemory>| {
+            let (device, queue, faults) = (device.clone(), queue.clone(), faults.clone());
+            Self { inner: Arc::new(Inner::new(device, queue, info.clone(), caps, shared, faults, options)) }
+        };
+        let gpu = open(caps, shared);
+        let (proven, used) = probe::proven(&gpu);
+        if !used && proven == *gpu.caps() {
+            return gpu;
+        }
+        // Anew, so that its counters and caches know nothing of it.
+        let shared = if proven.quirks.shared_textures { SharedMemory::new(&device, &proven) } else { None };
+        open(proven, shared)
     }
 }
 

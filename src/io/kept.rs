@@ -4,7 +4,7 @@
 use super::file::{Fingerprint, write_atomic};
 use super::read_json;
 use crate::error::{Error, Result};
-use crate::gpu::{Choices, Gpu};
+use crate::gpu::{AdapterClass, Choices, Gpu};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,9 @@ struct Scope {
     device: u32,
     driver: String,
     driver_info: String,
+    /// What the adapter is taken for, if not for what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<AdapterClass>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +40,7 @@ impl Scope {
             device: info.device,
             driver: info.driver.clone(),
             driver_info: info.driver_info.clone(),
+            class: Some(gpu.caps().class).filter(|class| *class != AdapterClass::of(info)),
         }
     }
 }

@@ -5,8 +5,10 @@
 //! text adapted, `program` has launches adapted and textures prepared. Without the feature `software-drivers` nothing of it is compiled
 //! but the quirks that results depend on, and such a driver is taken for a slow GPU.
 
+mod probe;
 mod quirks;
 
+pub(crate) use probe::{has_to_prove, proven};
 pub use quirks::{Driver, Options, Quirks, Textures};
 
 #[cfg(not(feature = "software-drivers"))]
@@ -28,6 +30,8 @@ mod stage;
 mod text;
 #[cfg(feature = "software-drivers")]
 mod texture;
+#[cfg(feature = "software-drivers")]
+mod texture_probe;
 
 #[cfg(not(feature = "software-drivers"))]
 pub(crate) use absent::{

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Bytes of a row of a texture: 1024 texels of four words.
 pub(super) const TEXTURE_ROW: u64 = 1024 * 16;
 /// What [`Quirks::texture_work`] is where textures are copies.
-const TEXTURE_WORK: u64 = 1 << 17;
+pub(super) const TEXTURE_WORK: u64 = 1 << 17;
 
 /// A driver that computes on the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,4 +127,6 @@ pub struct Options {
     pub texture_work: Option<u64>,
     /// Copy into textures even where they could lie in the memory of buffers.
     pub copied_textures: bool,
+    /// The size of subgroups that a device is taken to have, right or wrong.
+    pub claimed_subgroup: Option<u32>,
 }

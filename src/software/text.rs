@@ -112,7 +112,7 @@ fn plain<'a, L: Iterator<Item = &'a str>>(name: &'a str, lines: impl Fn() -> L) 
 
 /// The text with some of its read-only arrays (by binding, and whether it is a storage texture) declared as textures, and reads of
 /// their elements as loads of texels. Lines keep their numbers.
-fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, bool)]) -> String {
+pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, bool)]) -> String {
     let mut out = String::with_capacity(text.len() + 256 * bindings.len());
     let mut names = Vec::new();
     for line in text.lines() {

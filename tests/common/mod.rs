@@ -5,6 +5,7 @@ pub(crate) mod choice;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::Gpu;
+use wgformer::gpu::{AdapterClass, GpuOptions};
 
 /// An adapter's device. Tests take it in turns: OpenGL gives up when several threads want it for long.
 #[derive(Clone)]
@@ -25,7 +26,18 @@ pub(crate) fn run(trials: Vec<Trial>) -> ! {
 }
 
 /// All adapters, opened, by name. That there are none, or that one does not open, is a failed test.
+#[allow(dead_code, reason = "not all tests are content with it")]
 pub(crate) fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, Turn)> {
+    opened(trials, &[None])
+}
+
+/// As [`adapters`], and those that compute on the CPU once more as GPUs: with the kernels that a GPU gets.
+#[allow(dead_code, reason = "not all tests need it")]
+pub(crate) fn adapters_also_as_gpus(trials: &mut Vec<Trial>) -> Vec<(String, Turn)> {
+    opened(trials, &[None, Some(AdapterClass::Gpu)])
+}
+
+fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(String, Turn)> {
     let (mut opened, adapters) = (Vec::new(), Gpu::adapters());
     if adapters.is_empty() {
         let hint = "no adapter: install a Vulkan driver (mesa-vulkan-drivers)";
@@ -33,10 +45,13 @@ pub(crate) fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, Turn)> {
     }
     for adapter in adapters {
         let info = adapter.get_info();
-        let name = format!("{:?} {}", info.backend, info.name);
-        match Gpu::open(&adapter) {
-            Ok(gpu) => opened.push((name, Turn(Arc::new(Mutex::new(gpu))))),
-            Err(error) => trials.push(Trial::test(format!("[{name}] opens"), move || Err(error.into()))),
+        for &class in classes.iter().filter(|class| **class != Some(AdapterClass::of(&info))) {
+            let how = class.map_or("", |_| ", as a GPU");
+            let name = format!("{:?} {}{how}", info.backend, info.name);
+            match Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }) {
+                Ok(gpu) => opened.push((name, Turn(Arc::new(Mutex::new(gpu))))),
+                Err(error) => trials.push(Trial::test(format!("[{name}] opens"), move || Err(error.into()))),
+            }
         }
     }
     opened

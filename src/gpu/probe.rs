@@ -1,0 +1,161 @@
+//! What the engine relies on beyond WebGPU's promises, tried out when a device is opened; what is not right is not used.
+//!
+//! WebGPU does not say that the lanes of a subgroup lie in the order of invocations, and some drivers name a size with which their
+//! functions are wrong. Drivers that compute on the CPU have more to prove (the room `software`). What was found is remembered by
+//! adapter and driver as long as the process runs. A device that computes nothing at all proves nothing, and is taken at its word.
+
+use super::{Bound, Caps, Gpu, TENSORS};
+use crate::error::{Error, Result};
+use crate::software;
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+const SUBGROUP: &str = include_str!("probe_subgroup.wgsl");
+/// Workgroups of it.
+const GROUPS: u32 = 4;
+
+/// What a device claims, and of which driver it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Claim {
+    caps: Caps,
+    backend: wgpu::Backend,
+    driver: String,
+    driver_info: String,
+}
+
+/// What is left of each claim.
+fn known() -> &'static Mutex<HashMap<Claim, Caps>> {
+    static KNOWN: OnceLock<Mutex<HashMap<Claim, Caps>>> = OnceLock::new();
+    KNOWN.get_or_init(Mutex::default)
+}
+
+/// What a device can do of what it claims, and whether it was used to find that out.
+pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
+    let (caps, info) = (gpu.caps(), gpu.info());
+    // A browser answers later, and vouches for what it has.
+    if cfg!(target_arch = "wasm32") || (caps.subgroup.is_none() && !software::has_to_prove(gpu)) {
+        return (caps.clone(), false);
+    }
+    let (driver, driver_info) = (info.driver.clone(), info.driver_info.clone());
+    let claim = Claim { caps: caps.clone(), backend: info.backend, driver, driver_info };
+    let known = || known().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(proven) = known().get(&claim) {
+        return (proven.clone(), false);
+    }
+    let mut proven = caps.clone();
+    if let Some(lanes) = caps.subgroup
+        && refuted(gpu, &format!("functions of subgroups of {lanes}"), subgroup(gpu, lanes))
+    {
+        proven.subgroup = None;
+    }
+    if software::has_to_prove(gpu) {
+        proven.quirks = software::proven(gpu);
+    }
+    if gpu.check().is_ok() {
+        known().insert(claim, proven.clone());
+    }
+    (proven, true)
+}
+
+/// Whether a driver was found wrong, which the log tells. What a lost device said does not count: every call will tell.
+pub(crate) fn refuted(gpu: &Gpu, what: &str, verdict: Result<Verdict>) -> bool {
+    let info = gpu.info();
+    let name = format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
+    match verdict {
+        Ok(Verdict::Right) => false,
+        Ok(Verdict::Silent) => {
+            log::warn!("{name} computed nothing when {what} were tried out");
+            false
+        }
+        Ok(Verdict::Wrong(count)) => {
+            log::warn!("{name} gets {what} wrong, in {count} places: they are not used");
+            true
+        }
+        Err(Error::DeviceLost { .. }) => false,
+        Err(error) => {
+            log::warn!("{name} refuses {what}: they are not used ({error})");
+            true
+        }
+    }
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All is right.
+    Right,
+    /// So many places are not.
+    Wrong(usize),
+    /// Nothing was written at all.
+    Silent,
+}
+
+impl Verdict {
+    /// That of words that are 1 where all is right.
+    pub(crate) fn of(words: &[u32]) -> Self {
+        match words.iter().filter(|word| **word != 1).count() {
+            0 => Self::Right,
+            _ if words.iter().all(|word| *word == 0) => Self::Silent,
+            wrong => Self::Wrong(wrong),
+        }
+    }
+}
+
+fn subgroup(gpu: &Gpu, lanes: u32) -> Result<Verdict> {
+    let text = format!("const LANES = {lanes}u;\n{SUBGROUP}");
+    let size = u64::from(4 * GROUPS * lanes);
+    let verdict = gpu.buffer("probe", size, TENSORS)?;
+    let mut encoder = gpu.encoder("probe");
+    let bound = [(Bound::Storage { read_only: false }, verdict.as_entire_binding())];
+    gpu.probe(&mut encoder, "probe_subgroup", &text, &bound, GROUPS)?;
+    Ok(Verdict::of(&gpu.probed(encoder, &verdict, size)?))
+}
+
+impl Gpu {
+    /// Encodes a launch of a probe in a pass of its own.
+    pub(crate) fn probe(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        entry: &str,
+        text: &str,
+        bound: &[(Bound, wgpu::BindingResource<'_>)],
+        groups: u32,
+    ) -> Result<()> {
+        let kinds: Vec<Bound> = bound.iter().map(|(bound, _)| *bound).collect();
+        let pipeline = self
+            .pipeline(entry, text, &kinds, true)
+            .map_err(|refused| Error::Shader { place: format!("{entry}.wgsl"), message: refused.message })?;
+        // Pipelines have a uniform in front, which probes do not read.
+        let uniform = self.buffer("probe", 16, wgpu::BufferUsages::UNIFORM)?;
+        let resources = std::iter::once(uniform.as_entire_binding()).chain(bound.iter().map(|(_, r)| r.clone()));
+        let entries: Vec<_> =
+            (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+        let layout = pipeline.get_bind_group_layout(0);
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(entry), layout: &layout, entries: &entries };
+        let group = self.scoped("the bindings of a probe", || self.device().create_bind_group(&descriptor))?;
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(groups, 1, 1);
+        Ok(())
+    }
+
+    /// Submits probes and reads what they found.
+    pub(crate) fn probed(&self, encoder: wgpu::CommandEncoder, found: &wgpu::Buffer, size: u64) -> Result<Vec<u32>> {
+        self.submit("a probe", [encoder])?;
+        Ok(bytemuck::pod_collect_to_vec(&self.read(found, 0, size)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_wrong_place_is_wrong_and_silence_is_neither() {
+        assert_eq!(Verdict::of(&[1; 32]), Verdict::Right);
+        assert_eq!(Verdict::of(&[1, 1, 2, 1]), Verdict::Wrong(1));
+        assert_eq!(Verdict::of(&[1, 1, 0, 0]), Verdict::Wrong(2));
+        assert_eq!(Verdict::of(&[0; 32]), Verdict::Silent);
+    }
+}
