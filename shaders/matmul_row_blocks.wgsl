@@ -6,7 +6,7 @@
 // in, out    see matmul_problem; scales of B at binding 4
 // grid       a workgroup a tile of ROWS × 4 LANES, in the order of place
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations
-// needs      quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); 16 LANES × SLICES bytes of workgroup memory,
+// needs      side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); 16 LANES × SLICES bytes of workgroup memory,
 //            unused if SLICES is 1
 // numerics   f32
 
@@ -39,12 +39,13 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
             var words = array<vec4u, 4>(vec4u(x.x, y.x, z.x, t.x), vec4u(x.y, y.y, z.y, t.y),
                 vec4u(x.z, y.z, z.z, t.z), vec4u(x.w, y.w, z.w, t.w));
             for (var j = 0u; j < 4u; j++) {
+                let beside = side(at, load * 4u + j);
                 for (var four = 0u; four < FOURS; four++) {
                     let k = block * 32u + (load * 4u + j) * WORD_WEIGHTS + four * 4u;
-                    let q0 = quants(words[j], four * 4u);
-                    let q1 = quants(words[j], four * 4u + 1u);
-                    let q2 = quants(words[j], four * 4u + 2u);
-                    let q3 = quants(words[j], four * 4u + 3u);
+                    let q0 = quants(words[j], four * 4u, beside);
+                    let q1 = quants(words[j], four * 4u + 1u, beside);
+                    let q2 = quants(words[j], four * 4u + 2u, beside);
+                    let q3 = quants(words[j], four * 4u + 3u, beside);
                     for (var r = 0u; r < ROWS; r++) {
                         let a = load_a(tile.batch, tile.row + r, tile.rows, k, p.k);
                         sums[r] += a.x * q0 + a.y * q1 + a.z * q2 + a.w * q3;
@@ -53,8 +54,8 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
                 }
             }
         }
-        let scale = array<vec2f, 4>(step_and_offset(scales[at.x]), step_and_offset(scales[at.y]),
-            step_and_offset(scales[at.z]), step_and_offset(scales[at.w]));
+        let scale = array<vec2f, 4>(step_and_offset(at.x), step_and_offset(at.y),
+            step_and_offset(at.z), step_and_offset(at.w));
         let d = vec4f(scale[0].x, scale[1].x, scale[2].x, scale[3].x);
         let m = vec4f(scale[0].y, scale[1].y, scale[2].y, scale[3].y);
         for (var r = 0u; r < ROWS; r++) { acc[r] += d * sums[r] + m * a_sums[r]; }

@@ -6,7 +6,7 @@
 // in, out    see matmul_problem; scales of B at binding 4
 // grid       a workgroup a tile of ROWS × 32, in the order of place
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups
-// needs      subgroups of 8, a workgroup is one; quants and step_and_offset (weight_q*), block_at (matmul_b_blocks)
+// needs      subgroups of 8, a workgroup is one; side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks)
 // numerics   f32
 
 // Loads of four words for a block.
@@ -23,10 +23,10 @@ fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     var acc: array<vec4f, ROWS>;
     for (var block = 0u; block < tile.last / 32u; block++) {
         let at = first + block;
-        let s0 = step_and_offset(scales[at.x]);
-        let s1 = step_and_offset(scales[at.y]);
-        let s2 = step_and_offset(scales[at.z]);
-        let s3 = step_and_offset(scales[at.w]);
+        let s0 = step_and_offset(at.x);
+        let s1 = step_and_offset(at.y);
+        let s2 = step_and_offset(at.z);
+        let s3 = step_and_offset(at.w);
         var a: array<vec4f, ROWS>;
         var sums: array<vec4f, ROWS>;
         for (var r = 0u; r < ROWS; r++) { a[r] = load_a(tile.batch, tile.row + r, tile.rows, block * 32u + lane * 4u, p.k); }
@@ -39,13 +39,14 @@ fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
             var words = array<vec4u, 4>(vec4u(x.x, y.x, z.x, t.x), vec4u(x.y, y.y, z.y, t.y),
                 vec4u(x.z, y.z, z.z, t.z), vec4u(x.w, y.w, z.w, t.w));
             for (var j = 0u; j < 4u; j++) {
+                let beside = side(at, load * 4u + j);
                 let source = (load * 4u + j) * WORD_WEIGHTS / 4u;
                 for (var r = 0u; r < ROWS; r++) {
-                    sums[r] += subgroupShuffle(a[r].x, source) * quants(words[j], 0u) + subgroupShuffle(a[r].y, source) * quants(words[j], 1u)
-                        + subgroupShuffle(a[r].z, source) * quants(words[j], 2u) + subgroupShuffle(a[r].w, source) * quants(words[j], 3u);
+                    sums[r] += subgroupShuffle(a[r].x, source) * quants(words[j], 0u, beside) + subgroupShuffle(a[r].y, source) * quants(words[j], 1u, beside)
+                        + subgroupShuffle(a[r].z, source) * quants(words[j], 2u, beside) + subgroupShuffle(a[r].w, source) * quants(words[j], 3u, beside);
                     if (WORD_WEIGHTS == 8u) {
-                        sums[r] += subgroupShuffle(a[r].x, source + 1u) * quants(words[j], 4u) + subgroupShuffle(a[r].y, source + 1u) * quants(words[j], 5u)
-                            + subgroupShuffle(a[r].z, source + 1u) * quants(words[j], 6u) + subgroupShuffle(a[r].w, source + 1u) * quants(words[j], 7u);
+                        sums[r] += subgroupShuffle(a[r].x, source + 1u) * quants(words[j], 4u, beside) + subgroupShuffle(a[r].y, source + 1u) * quants(words[j], 5u, beside)
+                            + subgroupShuffle(a[r].z, source + 1u) * quants(words[j], 6u, beside) + subgroupShuffle(a[r].w, source + 1u) * quants(words[j], 7u, beside);
                     }
                 }
             }

@@ -28,6 +28,9 @@ pub enum DType {
     Q4_0,
     /// 4 bits a weight: `x = d q + m`, q from 0 to 15.
     Q4_1,
+    /// 6 bits a weight: `x = d s (q - 32)`, q from 0 to 63, s for each half of a block from -128 to 127.
+    #[serde(rename = "q6_k")]
+    Q6K,
 }
 
 /// Words that the scales of a quantised tensor are aligned to: 256 bytes, the largest offset alignment there is.
@@ -37,24 +40,38 @@ const SCALES_ALIGNMENT: usize = 64;
 pub const BLOCK: usize = 32;
 
 impl DType {
+    /// The quantised types.
+    pub const QUANTISED: [Self; 4] = [Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q6K];
+
     /// Bytes that `count` elements occupy, rounded up to whole 32-bit words; [`u64::MAX`] where it is more.
     #[must_use]
     pub fn bytes(self, count: usize) -> u64 {
         let words = match self {
             Self::F32 | Self::U32 | Self::I32 => count,
             Self::F16 | Self::BF16 => count.div_ceil(2),
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => self.first_scale(count) + count.div_ceil(BLOCK),
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q6K => {
+                self.first_scale(count).saturating_add(count.div_ceil(BLOCK) * self.scale_words())
+            }
         };
         (words as u64).saturating_mul(4)
     }
 
-    /// Words that the quants of a block take, without its scale; 0 for types without blocks.
+    /// Words that the quants of a block take, without what lies with its scale; 0 for types without blocks.
     #[must_use]
     pub fn quant_words(self) -> usize {
         match self {
             Self::Q8_0 => BLOCK / 4,
-            Self::Q4_0 | Self::Q4_1 => BLOCK / 8,
+            Self::Q4_0 | Self::Q4_1 | Self::Q6K => BLOCK / 8,
             _ => 0,
+        }
+    }
+
+    /// Words that the scale of a block takes, with what lies there of its quants; 0 for types without blocks.
+    #[must_use]
+    pub fn scale_words(self) -> usize {
+        match self {
+            Self::Q6K => 3,
+            _ => usize::from(self.is_quantised()),
         }
     }
 
@@ -93,7 +110,7 @@ impl DType {
     #[must_use]
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F32 | Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => f64::from(value as f32),
+            Self::F32 | Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q6K => f64::from(value as f32),
             Self::F16 => half::f16::from_f64(value).to_f64(),
             Self::BF16 => half::bf16::from_f64(value).to_f64(),
             Self::U32 => f64::from(value as u32),
@@ -113,6 +130,7 @@ impl fmt::Display for DType {
             Self::Q8_0 => "q8_0",
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
+            Self::Q6K => "q6_k",
         })
     }
 }
@@ -123,9 +141,9 @@ mod tests {
 
     #[test]
     fn bytes_that_no_number_holds_stay_large() {
-        for dtype in [DType::F32, DType::BF16, DType::U32, DType::Q8_0, DType::Q4_0] {
+        for dtype in [DType::F32, DType::BF16, DType::U32].into_iter().chain(DType::QUANTISED) {
             assert!(dtype.bytes(usize::MAX) > dtype.bytes(1 << 50), "{dtype}");
         }
-        assert_eq!((DType::F16.bytes(3), DType::Q8_0.bytes(64)), (8, 4 * (64 + 2)));
+        assert_eq!((DType::F16.bytes(3), DType::Q8_0.bytes(64), DType::Q6K.bytes(64)), (8, 4 * (64 + 2), 4 * (64 + 6)));
     }
 }

@@ -46,6 +46,8 @@ fn products() -> Vec<Product> {
         product(Form::Nt, None, [23, 131, 256], DType::Q8_0),
         product(Form::Nt, None, [3, 263, 512], DType::Q4_1),
         product(Form::Nn, None, [9, 256, 171], DType::Q4_0),
+        product(Form::Nt, None, [23, 131, 256], DType::Q6K),
+        product(Form::Nt, None, [2, 263, 512], DType::Q6K),
         product(Form::Nt, Some(3), [3, 9, 256], DType::Q8_0),
         product(Form::Nn, Some(5), [13, 11, 17], DType::F32),
     ]
@@ -124,6 +126,7 @@ fn kernels_for_gpus_are_right() {
         product(Form::Nt, None, [1, 37, 2080], DType::Q4_1),
         product(Form::Nt, Some(2), [7, 40, 96], DType::Q8_0),
         product(Form::Nt, None, [70, 67, 96], DType::Q4_0),
+        product(Form::Nt, None, [70, 67, 160], DType::Q6K),
     ];
     for gpu in gpus() {
         let caps = Caps { class: AdapterClass::Gpu, subgroup: None, ..gpu.caps().clone() };

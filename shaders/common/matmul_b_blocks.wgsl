@@ -10,7 +10,7 @@ fn load_b(batch: u32, row: u32, rows: u32, column: u32, columns: u32) -> vec4f {
     let inside = row < rows && column < columns;
     let i = select(0u, batch * p.b_batch + p.b_offset + row * p.b_stride + column, inside);
     let word = i / WORD_WEIGHTS;
-    return select(vec4f(0.0), weights4(b[word / 4u][word % 4u], i, scales[i / 32u]), inside);
+    return select(vec4f(0.0), weights4(b[word / 4u][word % 4u], i), inside);
 }
 
 // The number of a block of a stored row; 0 outside.

@@ -11,5 +11,5 @@ alias Element = vec4f;
 
 // Element `i` of the table, counted in Elements.
 fn table_at(i: u32) -> Element {
-    return weights4(table[i * 4u / WORD_WEIGHTS], i * 4u, scales[i / 8u]);
+    return weights4(table[i * 4u / WORD_WEIGHTS], i * 4u);
 }

@@ -1,16 +1,22 @@
 // weight_q4_1: quantised weights d q + m, eight a word; a scale is d and m as f16, d in the low half.
+//
+// needs  scales (matmul_b_blocks, table_blocks)
 
 const WORD_WEIGHTS = 8u;
 
-// Weights i to i + 3, which divide by 4, from the word that holds them and their block's scale.
-fn weights4(word: u32, i: u32, scale: u32) -> vec4f {
+// Weights i to i + 3, which divide by 4, from the word that holds them.
+fn weights4(word: u32, i: u32) -> vec4f {
     let q = (vec4u(word >> ((i & 4u) * 4u)) >> vec4u(0u, 4u, 8u, 12u)) & vec4u(15u);
-    let dm = step_and_offset(scale);
+    let dm = step_and_offset(i / 32u);
     return dm.x * vec4f(q) + dm.y;
 }
 
-// Quant number i of each of four words.
-fn quants(words: vec4u, i: u32) -> vec4f { return vec4f(bitcast<vec4i>((words >> vec4u(i * 4u)) & vec4u(15u))); }
+// What the quants of a word of each of four blocks need besides: nothing.
+struct Side { nothing: u32 }
+fn side(at: vec4u, word: u32) -> Side { return Side(0u); }
 
-// d and m of a scale: a weight is d q + m.
-fn step_and_offset(scale: u32) -> vec2f { return unpack2x16float(scale); }
+// Quant number i of each of four words.
+fn quants(words: vec4u, i: u32, side: Side) -> vec4f { return vec4f(bitcast<vec4i>((words >> vec4u(i * 4u)) & vec4u(15u))); }
+
+// d and m of a block: a weight is d q + m.
+fn step_and_offset(block: u32) -> vec2f { return unpack2x16float(scales[block]); }

@@ -1,6 +1,6 @@
 //! Element types in files ↔ element types on the GPU.
 
-use crate::dtype::{BLOCK, DType};
+use crate::dtype::DType;
 use crate::quantised;
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -20,8 +20,8 @@ impl FileType {
     pub(super) fn bytes(self, count: usize) -> Option<usize> {
         match self {
             Self::Plain(dtype) => count.checked_mul(dtype.bitsize())?.checked_add(7).map(|bits| bits / 8),
-            Self::Blocks(dtype) if count.is_multiple_of(BLOCK) => {
-                (count / BLOCK).checked_mul(quantised::file_block_bytes(dtype))
+            Self::Blocks(dtype) if count.is_multiple_of(quantised::file_block(dtype)) => {
+                (count / quantised::file_block(dtype)).checked_mul(quantised::file_block_bytes(dtype))
             }
             Self::Blocks(_) => None,
         }
@@ -65,7 +65,7 @@ pub(super) fn file_type(dtype: DType) -> Option<Dtype> {
         DType::BF16 => Dtype::BF16,
         DType::U32 => Dtype::U32,
         DType::I32 => Dtype::I32,
-        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => return None,
+        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q6K => return None,
     })
 }
 
@@ -164,7 +164,7 @@ impl Numbers<'_> {
             DType::BF16 => self.to_f32()?.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
             DType::U32 => self.to_integers::<u32>("u32")?.into_iter().flat_map(u32::to_le_bytes).collect(),
             DType::I32 => self.to_integers::<i32>("i32")?.into_iter().flat_map(i32::to_le_bytes).collect(),
-            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 => quantised::quantise(dtype, &self.to_f32()?),
+            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q6K => quantised::quantise(dtype, &self.to_f32()?),
         };
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Ok(bytes)
@@ -229,6 +229,8 @@ mod tests {
         assert!(short.to_words(DType::Q4_0).unwrap_err().contains("no whole blocks of q4_0"));
         assert_eq!(FileType::Blocks(DType::Q4_1).bytes(64), Some(40));
         assert_eq!(FileType::Blocks(DType::Q4_1).bytes(65), None);
+        assert_eq!(FileType::Blocks(DType::Q6K).bytes(512), Some(420));
+        assert_eq!(FileType::Blocks(DType::Q6K).bytes(320), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Files that are there whole or not at all: reading with limits, writing by rename.
 
 use crate::error::{Error, Result, human_bytes};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -92,14 +93,49 @@ fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
     })
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file. The numbers `Infinity`, `-Infinity` and `NaN`, which Python writes and JSON does not have, become texts.
 ///
 /// # Errors
 /// As [`read_text`]; [`Error::Format`] if it is not JSON.
 pub fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
     let path = path.as_ref();
     let text = read_limited(path, JSON_LIMIT)?;
-    serde_json::from_str(&text).map_err(|e| Error::format(path, format!("is not valid JSON: {e}")))
+    serde_json::from_str(&plain_json(&text)).map_err(|e| Error::format(path, format!("is not valid JSON: {e}")))
+}
+
+/// JSON in which numbers that only Python knows are texts: a key that nobody reads does not matter, and one that is read is refused
+/// with what it holds.
+pub(crate) fn plain_json(text: &str) -> Cow<'_, str> {
+    const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    if !NUMBERS.iter().any(|number| text.contains(number)) {
+        return text.into();
+    }
+    let (mut plain, mut rest) = (String::with_capacity(text.len() + 16), text);
+    while let Some(next) = rest.chars().next() {
+        let taken = if next == '"' { text_length(rest) } else { next.len_utf8() };
+        match NUMBERS.iter().find(|number| rest.starts_with(**number)) {
+            Some(number) => {
+                plain.extend(["\"", number, "\""]);
+                rest = &rest[number.len()..];
+            }
+            None => {
+                plain.push_str(&rest[..taken]);
+                rest = &rest[taken..];
+            }
+        }
+    }
+    plain.into()
+}
+
+/// Bytes of the JSON text that begins here, with both its quotation marks.
+fn text_length(rest: &str) -> usize {
+    let mut escaped = true;
+    let end = rest.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(rest.len(), |end| end + 1)
 }
 
 /// Reads a JSON file if it is there.
@@ -327,6 +363,22 @@ mod tests {
         let large = File::create(&path).unwrap();
         large.set_len(JSON_LIMIT + 1).unwrap();
         assert!(read_json(&path).unwrap_err().to_string().contains("more than the 256.0 MiB"));
+    }
+
+    #[test]
+    fn numbers_that_only_python_knows_are_read_as_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let text = r#"{"a\"NaN": [1.5, NaN,Infinity], "b": -Infinity, "NaN": "Infinity \\", "c": {"d":NaN}, "é": 2}"#;
+        std::fs::write(&path, text).unwrap();
+        let expected = serde_json::json!({"a\"NaN": [1.5, "NaN", "Infinity"], "b": "-Infinity", "NaN": "Infinity \\",
+                                          "c": {"d": "NaN"}, "é": 2});
+        assert_eq!(read_json(&path).unwrap(), expected);
+        assert_eq!(plain_json(r#"{"a": 1}"#), r#"{"a": 1}"#);
+        for broken in ["{\"NaN", "NaN \"", "{\"a\": Infinite}", "-NaN", "[NaN\\"] {
+            std::fs::write(&path, broken).unwrap();
+            assert!(read_json(&path).unwrap_err().to_string().contains("not valid JSON"), "{broken}");
+        }
     }
 
     #[test]

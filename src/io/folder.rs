@@ -6,7 +6,7 @@ use super::safetensors::Tensors;
 use super::safetensors::{self, INDEX, NamedTensor, SINGLE};
 use super::tokenizer::Tokenizer;
 #[cfg(feature = "files")]
-use super::{file, gguf};
+use super::{file, gguf, shards};
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
 use serde_json::Value;
@@ -55,6 +55,8 @@ pub struct ModelFolder {
     pub tensors: Tensors,
     /// `tokenizer.json`, if it is there.
     pub tokenizer: Option<Tokenizer>,
+    /// Why a tokenizer that is there could not be read: not every use of a model needs it.
+    pub(super) no_tokenizer: Option<String>,
 }
 
 impl ModelFolder {
@@ -72,13 +74,21 @@ impl ModelFolder {
             let message = "is not a folder: give one that holds config.json and model.safetensors, or a GGUF file";
             return Err(Error::format(path, message));
         }
+        if let Some(message) = shards::adapter(&path) {
+            return Err(Error::format(path, message));
+        }
         let needed = "a model folder has config.json, model.safetensors and tokenizer.json";
+        if !is_there(&path.join(CONFIG))
+            && let Some(file) = shards::gguf(&path)
+        {
+            return Err(Error::format(path, format!("holds no config.json but {file}: give this file itself")));
+        }
         let read = |name: &str| Config::read(path.join(name)).map_err(|e| if_missing(e, needed));
         let config = read(CONFIG)?;
         let generation = if is_there(&path.join(GENERATION)) { Some(read(GENERATION)?) } else { None };
         let tensors = Tensors::open(&path)?;
         let tokenizer = if is_there(&path.join(TOKENIZER)) { Some(Tokenizer::open(&path)?) } else { None };
-        Ok(Self { path, config, generation, tensors, tokenizer })
+        Ok(Self { path, config, generation, tensors, tokenizer, no_tokenizer: None })
     }
 
     /// The tokenizer, for what cannot do without.
@@ -87,6 +97,9 @@ impl ModelFolder {
     /// [`Error::Format`] if there is none.
     pub fn expect_tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
+            if let Some(message) = &self.no_tokenizer {
+                return Error::format(&self.path, message);
+            }
             if self.path.is_file() {
                 return Error::format(&self.path, "holds no tokenizer: convert the model again, with its vocabulary");
             }
@@ -203,6 +216,15 @@ impl Contents<'_> {
         }
         Ok(())
     }
+}
+
+/// That a file or folder is an adapter, and what to do.
+pub(super) fn is_adapter(base: Option<&str>) -> String {
+    let base = base.map_or_else(String::new, |base| format!(", {base:?}"));
+    format!(
+        "this is a LoRA adapter, not a model: give its base model{base}, or merge the two with Python (peft): \
+         AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
+    )
 }
 
 /// Whether a folder has a file of that name, even if it is a link that leads nowhere: opening it then says so.

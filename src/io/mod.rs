@@ -28,6 +28,8 @@ mod pieces;
 #[cfg(feature = "tokenizers")]
 mod python;
 pub mod safetensors;
+#[cfg(feature = "files")]
+mod shards;
 pub mod structure;
 mod text_stream;
 #[cfg(feature = "tokenizers")]

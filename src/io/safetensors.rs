@@ -8,6 +8,8 @@ use super::convert::{self, FileType, Numbers};
 use super::file;
 #[cfg(feature = "files")]
 use super::folder::{if_missing, is_there};
+#[cfg(feature = "files")]
+use super::shards;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
@@ -61,6 +63,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) name: String,
+    /// The number of its file.
+    pub(super) file: usize,
     pub(super) dtype: FileType,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
@@ -86,7 +90,7 @@ impl OneFile {
 
 impl Tensors {
     /// Opens a file; or a sharded model by its `….index.json`; or a folder that holds either (one file wins, as in Hugging
-    /// Face's libraries).
+    /// Face's libraries), or all parts of a sharded model without their index.
     ///
     /// # Errors
     /// [`Error::File`] if something cannot be read; [`Error::Format`] if it is damaged, and what to do.
@@ -98,7 +102,10 @@ impl Tensors {
             return match (is_there(&single), is_there(&index)) {
                 (true, _) => Self::open_file(&single),
                 (false, true) => Self::open_sharded(&index),
-                (false, false) => Err(Error::format(path, no_weights(path))),
+                (false, false) => match shards::without_index(path)? {
+                    Some(files) => Self::open_shards(path, &files),
+                    None => Err(Error::format(path, shards::no_weights(path))),
+                },
             };
         }
         let is_index = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
@@ -116,13 +123,13 @@ impl Tensors {
         Ok(tensors)
     }
 
-    /// What another format's reader has found in a file, each name once.
-    pub(super) fn found(path: &Path, content: OneFile, tensors: Vec<Found>) -> Self {
+    /// What another format's reader has found in some files, each name once.
+    pub(super) fn found(path: &Path, files: Vec<OneFile>, tensors: Vec<Found>) -> Self {
         let mut all = Self::empty(path.to_owned());
-        all.entries.extend(tensors.into_iter().map(|Found { name, dtype, shape, range, paired }| {
-            (name, Entry { file: 0, start: range.start, end: range.end, dtype, shape, paired })
+        all.entries.extend(tensors.into_iter().map(|Found { name, file, dtype, shape, range, paired }| {
+            (name, Entry { file, start: range.start, end: range.end, dtype, shape, paired })
         }));
-        all.files.push(content);
+        all.files = files;
         all
     }
 
@@ -159,6 +166,17 @@ impl Tensors {
                 let message = format!("does not hold {missing:?}, which {INDEX} says is there: download both again");
                 return Err(Error::format(&path, message));
             }
+        }
+        Ok(tensors)
+    }
+
+    /// All tensors of some files of one model.
+    #[cfg(feature = "files")]
+    fn open_shards(folder: &Path, files: &[PathBuf]) -> Result<Self> {
+        log::warn!("{}: {INDEX} is missing; all {} parts are read", folder.display(), files.len());
+        let mut tensors = Self::empty(folder.to_owned());
+        for path in files {
+            tensors.add(path, map(path)?)?;
         }
         Ok(tensors)
     }
@@ -276,18 +294,6 @@ impl Tensors {
     fn tensor<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorRef<'a> {
         let bytes = &self.files[entry.file].bytes()[entry.start..entry.end];
         TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes, paired: entry.paired }
-    }
-}
-
-#[cfg(feature = "files")]
-fn no_weights(folder: &Path) -> String {
-    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
-    match others.iter().find(|name| is_there(&folder.join(name))) {
-        Some(other) => format!(
-            "holds {other} but no {SINGLE}; convert it once with Python: \
-             AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
-        ),
-        None => format!("holds neither {SINGLE} nor {INDEX}: is it the folder of a model?"),
     }
 }
 

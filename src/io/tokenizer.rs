@@ -13,6 +13,7 @@ use super::pieces::{pieces, tried_pieces};
 use super::text_stream::{TextOf, TextStream};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -96,6 +97,11 @@ impl Tokenizer {
         let path = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
         let json =
             file::read_text(&path).map_err(|e| if_missing(e, "give a tokenizer.json or the folder that holds one"))?;
+        let plain = match file::plain_json(&json) {
+            Cow::Owned(plain) => Some(plain),
+            Cow::Borrowed(_) => None,
+        };
+        let json = plain.unwrap_or(json);
         let folder = file::parent(&path);
         let mut names = Vec::new();
         let template = folder.join(CHAT_TEMPLATE);

@@ -48,7 +48,9 @@ impl View {
         let words =
             |start: usize, count: usize| Self { slot: self.slot, start, shape: [count].into(), dtype: DType::U32 };
         let (first, count, per_block) = (self.start / BLOCK, self.numel() / BLOCK, self.dtype.quant_words());
-        [words(first * per_block, count * per_block), words(self.dtype.first_scale(whole) + first, count)]
+        let scales = self.dtype.scale_words();
+        let first_scale = self.dtype.first_scale(whole) + first * scales;
+        [words(first * per_block, count * per_block), words(first_scale, count * scales)]
     }
 
     /// Some of the elements, as one axis.

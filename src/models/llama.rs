@@ -4,7 +4,7 @@ use super::mixture::{Mixture, MixtureFamily};
 use super::settings::{
     activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, shortest,
 };
-use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, passed_on};
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, model_type, passed_on};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -85,7 +85,7 @@ impl Llama {
     pub fn from_config(config: &Config) -> Result<Self> {
         let width = count(config, "hidden_size")?;
         let query = count(config, "num_attention_heads")?;
-        let defaults = Defaults::of(&config.get::<String>("model_type")?);
+        let defaults = Defaults::of(&model_type(config)?);
         let key_value = match count_if_any(config, "num_key_value_heads")? {
             Some(heads) => heads,
             // A null is no missing key: it stands for as many as there are queries.
@@ -110,7 +110,7 @@ impl Llama {
             return Err(config.refuse("head_dim", message));
         }
         let positions = count_if_any(config, "max_position_embeddings")?.unwrap_or(defaults.positions);
-        let family = match config.get::<String>("model_type")?.as_str() {
+        let family = match model_type(config)?.as_str() {
             "mixtral" => Some(MixtureFamily::Mixtral),
             "qwen2_moe" => Some(MixtureFamily::Qwen2),
             // Layers that recur may have experts as well.
@@ -248,6 +248,9 @@ impl Decoder for Llama {
         });
         if let Some(mixture) = &self.mixture {
             mixture.write(&mut config);
+            if mixture.family == MixtureFamily::Qwen2 {
+                config["qkv_bias"] = self.attention_bias.into();
+            }
         }
         // What older versions of transformers read.
         if self.rope.scaling != RopeScaling::None {

@@ -114,6 +114,8 @@ impl Mixture {
             ("router_bias_rate", json!(shortest(self.bias_rate)), self.bias_rate > 0.0),
             ("router_noise", json!(true), *noisy),
             ("expert_capacity_factor", json!(capacity.map(shortest)), capacity.is_some()),
+            // Blocks of a Mixtral all have experts; here they need not.
+            ("mlp_only_layers", json!(self.dense_layers), !self.dense_layers.is_empty()),
             ("scoring_func", json!("sigmoid"), gate.scores == GateScores::Sigmoid),
             ("routed_scaling_factor", json!(shortest(gate.scale)), (gate.scale - 1.0).abs() > 0.0),
             ("n_group", json!(gate.groups.map(|g| g.count)), gate.groups.is_some()),

@@ -2,11 +2,13 @@
 //!
 //! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder or a GGUF file with [`load`].
 
+mod family;
 mod gpt2;
 mod initialise;
 mod llama;
 mod mixture;
 mod mor;
+mod names;
 mod routing;
 pub mod settings;
 mod stack;
@@ -14,6 +16,7 @@ mod stored;
 mod trained;
 mod weights;
 
+use family::{check_plain, families, model_type};
 pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values, initial_words};
 pub use llama::Llama;
@@ -268,12 +271,14 @@ pub trait Decoder: Debug + Send + Sync {
 /// # Errors
 /// [`Error::Format`] that names the key whose value is missing, wrong or not supported.
 pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
-    match config.get::<String>("model_type")?.as_str() {
+    let family = model_type(config)?;
+    check_plain(config)?;
+    match family.as_str() {
         "gpt2" => Ok(Box::new(Gpt2::from_config(config)?)),
         "llama" | "mixtral" | "qwen2_moe" => Ok(Box::new(Llama::from_config(config)?)),
         "mor" => Ok(Box::new(Mor::from_config(config)?)),
         other => {
-            let message = format!("is \"{other}\"; supported decoders are gpt2, llama, mixtral, qwen2_moe and mor");
+            let message = format!("is \"{other}\", which is not read yet; {} are", families());
             Err(config.refuse("model_type", message))
         }
     }
@@ -326,9 +331,13 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\"; supported decoders are gpt2, llama, mixtral, qwen2_moe and mor"
+            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, llama, mixtral, qwen2_moe, mor are"
         );
-        assert_eq!(refused(json!({})), "config.json: has no \"model_type\"");
+        assert_eq!(refused(json!({})), "config.json: has no \"model_type\" or \"architectures\"");
+        assert!(
+            refused(json!({"architectures": ["MambaForCausalLM"]}))
+                .contains("\"architectures\" is \"MambaForCausalLM\"")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A decoder whose matrices are stored as a file has them, which may be of several types.
 
+use super::names::Names;
 use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, file_tensors};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -21,14 +22,16 @@ impl AsStored {
     /// The decoder with its matrices in the types that `tensors` have. Types that the GPU does not know become f32.
     pub(super) fn new(inner: Box<dyn Decoder>, tensors: &Tensors) -> Result<Self> {
         let mut types = HashMap::new();
-        for (name, ty) in inner.parameters()?.into_iter().filter(|(_, ty)| ty.shape.rank() >= 2) {
+        let parameters = inner.parameters()?;
+        let names = Names::new(inner.as_ref(), tensors, &parameters);
+        for (name, ty) in parameters.iter().filter(|(_, ty)| ty.shape.rank() >= 2) {
             // Parts of a stack are of one type.
-            let part = file_tensors(&name, &ty).swap_remove(0).0;
-            let bare = part.strip_prefix(inner.base_prefix()).unwrap_or(&part);
-            let tensor = tensors.get(&part).or_else(|| tensors.get(bare));
-            let stored =
-                tensor.and_then(|t| t.dtype.same()).filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
-            types.insert(name, stored.unwrap_or(DType::F32));
+            let part = file_tensors(name, ty).swap_remove(0).0;
+            let stored = names
+                .get(&part)
+                .and_then(|t| t.dtype.same())
+                .filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
+            types.insert(name.clone(), stored.unwrap_or(DType::F32));
         }
         Ok(Self { inner, types: Arc::new(types) })
     }

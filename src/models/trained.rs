@@ -1,8 +1,9 @@
 //! Mixtures of recursions that start from a trained Llama: Bae et al., "Relaxed Recursive Transformers", arXiv 2410.20672.
 
 use super::initialise::initial_words;
-use super::weights::{check_finite, matched};
-use super::{Decoder, Llama, Mor};
+use super::names::matched;
+use super::weights::check_finite;
+use super::{Decoder, Llama, Mor, model_type};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -54,7 +55,7 @@ pub fn recur(
     storage: DType,
     seed: u64,
 ) -> Result<(Mor, Weights)> {
-    let family: String = folder.config.get("model_type")?;
+    let family = model_type(&folder.config)?;
     if family != "llama" {
         let what = if family == "mor" { "; it goes on as what it is, without new recursions" } else { "" };
         return Err(folder

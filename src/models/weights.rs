@@ -1,19 +1,17 @@
 //! Weights from files into the store and back, every name and shape checked.
 
+use super::names::matched;
 use super::stored::AsStored;
 use super::{Decoder, decoder, stack};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::Graph;
 #[cfg(feature = "files")]
 use crate::io::{Config, Contents};
 use crate::io::{FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
-use crate::shape::TensorType;
 use serde_json::Value;
-use std::collections::HashSet;
 #[cfg(feature = "files")]
 use std::path::Path;
 
@@ -43,13 +41,15 @@ pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) 
     Ok((model, weights))
 }
 
-/// Copies the tensors of a file to the store. Nothing is copied unless all of them fit the model.
+/// Copies the tensors of a file to the store. Nothing is copied unless all of the model's are there.
 ///
-/// Names may lack the model's prefix, and buffers that are no parameters are left aside.
+/// Names may lack the model's prefix, or have another one in front of them all. Buffers that are no parameters are left aside;
+/// so are, with a warning, tensors that are no part of the model, but not those within its blocks.
 ///
 /// # Errors
-/// [`Error::Format`] that lists missing and surplus tensors and wrong shapes, or if a tied head differs from the embedding;
-/// [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::OutOfMemory`].
+/// [`Error::Format`] that lists missing and surplus tensors and wrong shapes, with the cause where it can be told, or if a tied
+/// head differs from the embedding; [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::Input`] that
+/// names one with a number that the type in memory cannot hold; [`Error::OutOfMemory`].
 pub fn load_weights(model: &dyn Decoder, tensors: &Tensors, weights: &Weights) -> Result<()> {
     let parameters = model.parameters()?;
     let found = matched(model, &parameters, tensors)?;
@@ -67,78 +67,6 @@ pub fn load_weights(model: &dyn Decoder, tensors: &Tensors, weights: &Weights) -
     Ok(())
 }
 
-/// The tensor of each parameter, or its parts.
-pub(super) fn matched<'a>(
-    model: &dyn Decoder,
-    parameters: &[(String, TensorType)],
-    tensors: &'a Tensors,
-) -> Result<Vec<Vec<TensorRef<'a>>>> {
-    let (mut found, mut used) = (Vec::new(), HashSet::new());
-    let (mut missing, mut wrong) = (Vec::new(), Vec::new());
-    for (name, ty) in parameters.iter().flat_map(|(name, ty)| stack::file_tensors(name, ty)) {
-        let Some(tensor) = find(model, tensors, &name) else {
-            missing.push(name);
-            continue;
-        };
-        used.insert(tensor.name.to_owned());
-        if *tensor.shape == ty.shape {
-            found.push(tensor);
-        } else {
-            wrong.push(format!("{name} has shape {}, the config says {}", tensor.shape, ty.shape));
-        }
-    }
-    let ignored = |name: &str| model.ignores(name) || model.ignores(&format!("{}{name}", model.base_prefix()));
-    let surplus: Vec<String> =
-        tensors.names().filter(|name| !used.contains(*name) && !ignored(name)).map(str::to_owned).collect();
-    let problems: Vec<String> = [("missing", missing), ("not of this model", surplus), ("of the wrong shape", wrong)]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(what, names)| format!("{} {what}: {}", names.len(), listed(&names)))
-        .collect();
-    if problems.is_empty() {
-        check_tied(model, tensors)?;
-        let mut found = found.into_iter();
-        let parts = |(name, ty)| found.by_ref().take(stack::file_tensors(name, ty).len()).collect();
-        return Ok(parameters.iter().map(|(name, ty)| (name.as_str(), ty)).map(parts).collect());
-    }
-    Err(Error::format(tensors.path(), format!("the tensors do not fit the config: {}", problems.join("; "))))
-}
-
-/// The tensor of that name, which may lack the model's prefix.
-fn find<'a>(model: &dyn Decoder, tensors: &'a Tensors, name: &str) -> Option<TensorRef<'a>> {
-    let bare = name.strip_prefix(model.base_prefix()).unwrap_or(name);
-    tensors.get(name).or_else(|| tensors.get(bare))
-}
-
-/// Refuses a head that is left aside, the model being tied, and is another one than the embedding.
-fn check_tied(model: &dyn Decoder, tensors: &Tensors) -> Result<()> {
-    const HEAD: &str = "lm_head.weight";
-    let Some(head) = tensors.get(HEAD).filter(|_| model.ignores(HEAD)) else { return Ok(()) };
-    let mut g = Graph::new();
-    model.head(&mut g)?;
-    let Some(embedding) = g.parameters().find_map(|(name, _)| find(model, tensors, name)) else { return Ok(()) };
-    if same(&head, &embedding)? {
-        return Ok(());
-    }
-    let message =
-        format!("{HEAD} differs from the embedding although the config ties them; set tie_word_embeddings to false");
-    Err(Error::format(tensors.path(), message))
-}
-
-fn same(a: &TensorRef<'_>, b: &TensorRef<'_>) -> Result<bool> {
-    Ok(a.shape == b.shape && (a.dtype == b.dtype && a.bytes == b.bytes || a.to_f32()? == b.to_f32()?))
-}
-
-/// The first few of a list.
-fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if names.len() > SHOWN {
-        text += &format!(" and {} more", names.len() - SHOWN);
-    }
-    text
-}
-
 pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -> Result<()> {
     // The largest f16, which scales are as well.
     let limit = if storage == DType::F16 || storage.is_quantised() { 65504.0 } else { f32::MAX };
@@ -149,13 +77,14 @@ pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -
     }
     let values = tensor.to_f32()?;
     let Some(index) = values.iter().position(|x| !(x.abs() <= limit)) else { return Ok(()) };
-    let message = match values[index] {
-        x if x.is_finite() => {
-            format!("element {index} is {x}, too large for {storage}; store the weights as bf16 or f32")
-        }
-        x => format!("element {index} is {x}; the file is damaged, or its training diverged"),
-    };
-    Err(Error::NonFinite { what: format!("weight {name}"), message })
+    let (x, what) = (values[index], format!("weight {name}"));
+    if x.is_finite() {
+        let message =
+            format!("element {index} is {x}, too large for {storage}; hold the weights as bf16 or f32 (--dtype)");
+        return Err(Error::input(what, message));
+    }
+    let message = format!("element {index} is {x}; the file is damaged, or its training diverged");
+    Err(Error::NonFinite { what, message })
 }
 
 /// The parameters as they lie in the store, to be written to a file.
@@ -224,13 +153,7 @@ pub fn save(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::Gpt2;
-    use serde_json::json;
-
-    fn model() -> Gpt2 {
-        let config = json!({"vocab_size": 5, "n_embd": 4, "n_head": 2, "n_layer": 1, "n_positions": 3});
-        Gpt2::from_config(&Config::new("config.json", config).unwrap()).unwrap()
-    }
+    use crate::shape::TensorType;
 
     fn file(names: impl IntoIterator<Item = (String, TensorType)>, value: f32) -> (tempfile::TempDir, Tensors) {
         let folder = tempfile::tempdir().unwrap();
@@ -244,55 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn old_checkpoints_lack_the_prefix_and_have_buffers() {
-        let parameters = model().parameters().unwrap();
-        let bare = |name: &str| name.strip_prefix("transformer.").unwrap_or(name).to_owned();
-        let mut names: Vec<_> = parameters.iter().map(|(name, ty)| (bare(name), ty.clone())).collect();
-        names.push(("h.0.attn.bias".into(), TensorType::f32([1, 1, 3, 3])));
-        names.push(("h.0.attn.masked_bias".into(), TensorType::f32([1])));
-        names.push(("lm_head.weight".into(), TensorType::f32([5, 4])));
-        let (_folder, tensors) = file(names.clone(), 0.5);
-        let found = matched(&model(), &parameters, &tensors).unwrap();
-        assert!(found.iter().zip(&parameters).all(|(t, (name, _))| t[0].name == bare(name)));
-        names.retain(|(name, _)| name != "ln_f.bias");
-        names.push(("h.1.ln_1.bias".into(), TensorType::f32([4])));
-        let (_folder, tensors) = file(names, 0.5);
-        let message = matched(&model(), &parameters, &tensors).unwrap_err().to_string();
-        let wanted = "1 missing: transformer.ln_f.bias; 1 not of this model: h.1.ln_1.bias";
-        assert!(message.ends_with(wanted), "{message}");
-    }
-
-    #[test]
-    fn a_tied_head_that_differs_from_the_embedding_is_refused() {
-        let parameters = model().parameters().unwrap();
-        let with_head = |head: NamedTensor<'static>| {
-            let folder = tempfile::tempdir().unwrap();
-            let value = |ty: &TensorType| vec![0.5; ty.shape.numel()];
-            let all = parameters.iter().map(|(name, ty)| NamedTensor::f32(name, ty.shape.clone(), &value(ty)));
-            let all: Vec<NamedTensor<'_>> = all.chain([head]).collect();
-            crate::io::safetensors::write(folder.path().join("model.safetensors"), &all).unwrap();
-            let tensors = Tensors::open(folder.path()).unwrap();
-            matched(&model(), &parameters, &tensors).map(|_| ()).map_err(|e| e.to_string())
-        };
-        let head = |shape: [usize; 2], value: f32| {
-            NamedTensor::f32("lm_head.weight", shape, &vec![value; shape[0] * shape[1]])
-        };
-        with_head(head([5, 4], 0.5)).unwrap();
-        let half = TensorType::new([5, 4], DType::F16);
-        let equal = NamedTensor::new("lm_head.weight", half.clone(), crate::program::pack(&[0.5; 20], half.dtype));
-        with_head(equal).unwrap();
-        for wrong in [head([5, 4], 0.25), head([4, 5], 0.5)] {
-            let message = with_head(wrong).unwrap_err();
-            assert!(message.contains("model.safetensors: lm_head.weight differs from the embedding"), "{message}");
-        }
-    }
-
-    #[test]
     fn numbers_that_half_precision_cannot_hold_are_refused() {
         let (_folder, tensors) = file([("w".to_owned(), TensorType::f32([2]))], 70000.0);
         let tensor = tensors.expect("w").unwrap();
         assert!(check_finite("w", DType::F32, &tensor).is_ok() && check_finite("w", DType::BF16, &tensor).is_ok());
         let message = check_finite("w", DType::F16, &tensor).unwrap_err().to_string();
-        assert!(message.contains("too large for f16"), "{message}");
+        assert!(message.starts_with("weight w: element 0 is 70000, too large for f16"), "{message}");
     }
 }

@@ -195,6 +195,10 @@ fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Optio
 
 /// The experts' weights, stacked.
 fn stacks(g: &mut Graph, module: &str, experts: &Experts, width: usize, storage: DType) -> Result<ExpertWeights> {
+    if storage.is_quantised() {
+        let message = format!("is {storage}, and experts can't be quantised: hold this model in f16, bf16 or f32");
+        return Err(Error::input("dtype", message));
+    }
     let mut stack = |part: usize, shape: [usize; 3]| {
         g.parameter(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, storage)
     };

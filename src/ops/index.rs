@@ -101,7 +101,7 @@ pub(super) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &View, out: 
         (DType::F16, true) => (&TABLE_F16X4, 4),
         (DType::BF16, false) => (&TABLE_BF16, 1),
         (DType::BF16, true) => (&TABLE_BF16X4, 4),
-        (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => (&TABLE_BLOCKS, 4),
+        (dtype, _) if dtype.is_quantised() => (&TABLE_BLOCKS, 4),
         (DType::U32, _) => (&TABLE_U32, 1),
         (_, false) => (&TABLE_F32, 1),
         (_, true) => (&TABLE_F32X4, 4),

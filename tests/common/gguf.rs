@@ -8,7 +8,7 @@ pub(crate) const VOCABULARY: usize = 288;
 const WIDTH: usize = 64;
 const HEADS: usize = 4;
 const KEY_HEADS: usize = 2;
-const INNER: usize = 96;
+const INNER: usize = 256;
 const LAYERS: usize = 2;
 
 fn text(bytes: &mut Vec<u8>, text: &str) {
@@ -25,6 +25,8 @@ pub(crate) enum Meta {
     Text(&'static str),
     Texts(Vec<String>),
     Integers(Vec<i32>),
+    /// A type and what follows it.
+    Raw(Vec<u8>),
 }
 
 impl Meta {
@@ -59,6 +61,7 @@ impl Meta {
                 bytes.extend((values.len() as u64).to_le_bytes());
                 values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
             }
+            Self::Raw(value) => bytes.extend(value),
         }
     }
 }
@@ -118,6 +121,9 @@ impl Numbers {
     fn block(&mut self, kind: u32, bytes: &mut Vec<u8>, values: &mut Vec<f64>) {
         let d = f16::from_f32(0.002 + (self.next() % 100) as f32 * 1e-4);
         let m = f16::from_f32(self.weight() - 0.1);
+        if kind == 14 {
+            return self.large_block(d, bytes, values);
+        }
         bytes.extend(d.to_le_bytes());
         if kind == 8 {
             for _ in 0..32 {
@@ -136,6 +142,25 @@ impl Numbers {
             2 => d.to_f64() * (f64::from(q) - 8.0),
             _ => d.to_f64() * f64::from(q) + m.to_f64(),
         }));
+    }
+
+    /// A block of q6_k, d s (q - 32): weight n has its low bits in byte n % 64 of its half of 128, low nibbles first, and its high ones
+    /// in byte n % 32.
+    fn large_block(&mut self, d: f16, bytes: &mut Vec<u8>, values: &mut Vec<f64>) {
+        let d = f16::from_f32(d.to_f32() / 64.0);
+        let quants: Vec<u8> = (0..256).map(|_| (self.next() % 64) as u8).collect();
+        let scales: Vec<i8> = (0..16).map(|_| (self.next() % 256) as u8 as i8).collect();
+        let (mut low, mut high) = ([0; 128], [0; 64]);
+        for (n, q) in quants.iter().enumerate() {
+            let (side, n) = (n / 128, n % 128);
+            low[64 * side + n % 64] |= (q & 15) << (4 * (n / 64));
+            high[32 * side + n % 32] |= (q >> 4) << (2 * (n / 32));
+        }
+        bytes.extend(low);
+        bytes.extend(high);
+        bytes.extend(scales.iter().map(|s| *s as u8));
+        bytes.extend(d.to_le_bytes());
+        values.extend((0..256).map(|n| d.to_f64() * f64::from(scales[n / 16]) * (f64::from(quants[n]) - 32.0)));
     }
 
     /// A matrix; `heads`: its rows are written in pairs, for rotary positions that turn neighbours.
@@ -180,7 +205,7 @@ pub(crate) fn tensors() -> Vec<Made> {
             ("attn_output", "self_attn.o_proj", [WIDTH, WIDTH], 30, 0),
             ("ffn_gate", "mlp.gate_proj", [INNER, WIDTH], 3, 0),
             ("ffn_up", "mlp.up_proj", [INNER, WIDTH], 2, 0),
-            ("ffn_down", "mlp.down_proj", [WIDTH, INNER], 8, 0),
+            ("ffn_down", "mlp.down_proj", [WIDTH, INNER], [8, 14][layer], 0),
         ] {
             all.push(n.matrix(&ours(name), &theirs(hugging_face), shape, kind, heads));
         }

@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         let name = format!("embedding {dtype} [{rows}, {columns}] ids {shape:?}");
         cases.push(Case::new(name, feeds, |g, x| Ok(vec![ops::embedding(g, x[0], x[1])?])));
     }
-    for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4_1] {
+    for dtype in DType::QUANTISED {
         for (rows, columns, ids) in [(33, 96, 31), (257, 32, 1)] {
             let table = Feed::normal("table", [rows, columns]).stored_as(dtype);
             let feeds = vec![table, Feed::given("ids", [ids], DType::U32, mixed(ids, rows))];

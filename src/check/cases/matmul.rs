@@ -90,7 +90,7 @@ fn linears() -> impl Iterator<Item = Case> {
 
 /// Quantised weights: every kernel, both layouts of the weight, sizes that are no multiples of tiles, and the gradient of x.
 fn quantised() -> impl Iterator<Item = Case> {
-    let types = [DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    let types = DType::QUANTISED;
     let variants = types.into_iter().flat_map(|dtype| {
         Variant::ALL.into_iter().flat_map(move |variant| {
             [(Form::Nt, [70, 67, 96]), (Form::Nt, [7, 33, 64]), (Form::Nt, [1, 257, 544]), (Form::Nn, [5, 96, 41])]

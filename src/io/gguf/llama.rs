@@ -1,10 +1,11 @@
 //! A Llama model in GGUF: its configuration and tensors under the names of Hugging Face.
 
 use super::metadata::Metadata;
-use super::reader::{Header, Info};
+use super::reader::Info;
 use crate::error::{Error, Result};
 use crate::io::convert::Numbers;
-use crate::io::safetensors::Found;
+use crate::io::folder::is_adapter;
+use crate::io::safetensors::{Found, OneFile};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,8 @@ const BLOCK_NAMES: [(&str, &str); 9] = [
 ];
 const TABLE: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
+/// Old converters wrote these of each block; nothing was ever computed with them.
+const OF_OLD_CONVERTERS: &str = "attn_rot_embd";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// What Llama 3.1 and its followers stretch rotary positions by; files hold the result only.
 const LLAMA3: (f64, f64, f64) = (1.0, 4.0, 8192.0);
@@ -50,93 +53,157 @@ fn paired(name: &str, heads: u64, key_heads: u64) -> u64 {
     }
 }
 
-/// The tensors under the names that models ask for. Others keep theirs, so that a model can say that they are not its own.
-pub(super) fn tensors(metadata: &Metadata<'_>, header: &BTreeMap<&str, Info>) -> Result<Vec<Found>> {
-    let heads = metadata.expect_count("llama.attention.head_count")?;
-    let key_heads = metadata.count("llama.attention.head_count_kv")?.unwrap_or(heads);
-    let (mut all, mut names) = (Vec::new(), BTreeSet::new());
-    for (&name, info) in header.iter().filter(|(name, _)| **name != ROPE_FACTORS) {
-        let paired = paired(name, heads, key_heads);
-        let rows = info.shape.dims().first().copied().unwrap_or(0) as u64;
-        if paired > 0 && !rows.is_multiple_of(paired.saturating_mul(2)) {
-            let message = format!("tensor {name:?} has {rows} rows, which are no pairs of {paired} heads");
-            return Err(Error::format(metadata.path, message));
+/// Refuses what is no whole model of this family.
+pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<()> {
+    const TYPE: &str = "general.type";
+    match metadata.text(TYPE)? {
+        Some("adapter") => {
+            let base = metadata.text("general.base_model.0.name")?;
+            return Err(Error::format(metadata.path, is_adapter(base)));
         }
-        let theirs = hugging_face_name(name).unwrap_or_else(|| name.to_owned());
-        if !names.insert(theirs.clone()) {
-            return Err(Error::format(metadata.path, format!("holds tensor {theirs:?} under two names")));
-        }
-        let Info { dtype, shape, range } = info.clone();
-        all.push(Found { name: theirs, dtype, shape, range, paired: paired as usize });
+        None | Some("model") => {}
+        Some(other) => return Err(metadata.refuse(TYPE, format!("is \"{other}\": the file is no model"))),
     }
-    Ok(all)
-}
-
-/// The `config.json` of the model.
-pub(super) fn config(metadata: &Metadata<'_>, header: &Header<'_>, bytes: &[u8]) -> Result<Value> {
     let architecture = metadata.expect_text("general.architecture")?;
     if architecture != "llama" {
-        let message = format!("is \"{architecture}\"; the architecture that is read from GGUF files is llama");
+        let message = format!("says that it is a {architecture}: this architecture is not read yet; llama is");
         return Err(metadata.refuse("general.architecture", message));
     }
     if let Some(experts) = metadata.count("llama.expert_count")?.filter(|&experts| experts > 0) {
-        let message = format!("is {experts}: mixtures of experts are not read from GGUF files");
+        let message = format!("is {experts}: mixtures of experts are not read from GGUF files yet");
         return Err(metadata.refuse("llama.expert_count", message));
     }
-    let (width, heads) = (count(metadata, "embedding_length")?, count(metadata, "attention.head_count")?);
-    let head = match metadata.count("llama.attention.key_length")? {
-        Some(head) => head,
-        None => width / heads.max(1),
-    };
-    let turned = metadata.count("llama.rope.dimension_count")?.unwrap_or(head);
-    if turned != head {
-        let message = format!("is {turned}; only whole heads of {head} are turned by rotary positions here");
-        return Err(metadata.refuse("llama.rope.dimension_count", message));
+    Ok(())
+}
+
+/// A model as its file or files say that it is.
+pub(super) struct Model<'a> {
+    pub(super) metadata: &'a Metadata<'a>,
+    pub(super) tensors: &'a BTreeMap<&'a str, Info>,
+    pub(super) contents: &'a [OneFile],
+}
+
+impl Model<'_> {
+    /// The tensors under the names that models ask for. Others keep theirs, so that a model can say that they are not its own.
+    pub(super) fn found(&self) -> Result<Vec<Found>> {
+        let metadata = self.metadata;
+        let heads = metadata.expect_layers_count("llama.attention.head_count")?;
+        let key_heads = metadata.layers_count("llama.attention.head_count_kv")?.unwrap_or(heads);
+        let (mut all, mut names, mut old) = (Vec::new(), BTreeSet::new(), 0);
+        for (&name, info) in self.tensors.iter().filter(|(name, _)| **name != ROPE_FACTORS) {
+            if name.split('.').any(|part| part == OF_OLD_CONVERTERS) {
+                old += 1;
+                continue;
+            }
+            let paired = paired(name, heads, key_heads);
+            let rows = info.shape.dims().first().copied().unwrap_or(0) as u64;
+            if paired > 0 && !rows.is_multiple_of(paired.saturating_mul(2)) {
+                let message = format!("tensor {name:?} has {rows} rows, which are no pairs of {paired} heads");
+                return Err(Error::format(metadata.path, message));
+            }
+            let theirs = hugging_face_name(name).unwrap_or_else(|| name.to_owned());
+            if !names.insert(theirs.clone()) {
+                return Err(Error::format(metadata.path, format!("holds tensor {theirs:?} under two names")));
+            }
+            let Info { file, dtype, shape, range } = info.clone();
+            all.push(Found { name: theirs, file, dtype, shape, range, paired: paired as usize });
+        }
+        if old > 0 {
+            let path = metadata.path.display();
+            log::warn!("{path}: {old} tensors {OF_OLD_CONVERTERS} of an old converter are not used");
+        }
+        Ok(all)
     }
-    let table = header.tensors.get(TABLE).and_then(|info| info.shape.dims().first().copied());
-    let vocabulary = table.ok_or_else(|| Error::format(metadata.path, format!("holds no tensor {TABLE:?}")))?;
-    let sizes = Sizes {
-        width,
-        layers: count(metadata, "block_count")?,
-        queries: heads.saturating_mul(head),
-        keys: metadata.count("llama.attention.head_count_kv")?.unwrap_or(heads).saturating_mul(head),
-        inner: count(metadata, "feed_forward_length")?,
-    };
-    sizes.check(metadata, &header.tensors)?;
-    let positions = count(metadata, "context_length")?;
-    if !(4..=1 << 31).contains(&positions) {
-        return Err(metadata.refuse("llama.context_length", format!("is {positions}, which no model has")));
+
+    /// The `config.json` of the model.
+    pub(super) fn config(&self) -> Result<Value> {
+        let metadata = self.metadata;
+        let (width, heads) =
+            (count(metadata, "embedding_length")?, metadata.expect_layers_count("llama.attention.head_count")?);
+        let key_heads = metadata.layers_count("llama.attention.head_count_kv")?.unwrap_or(heads);
+        let head = match metadata.count("llama.attention.key_length")? {
+            Some(head) => head,
+            None => width / heads.max(1),
+        };
+        let turned = metadata.count("llama.rope.dimension_count")?.unwrap_or(head);
+        if turned != head {
+            let message = format!("is {turned}; only whole heads of {head} are turned by rotary positions here");
+            return Err(metadata.refuse("llama.rope.dimension_count", message));
+        }
+        let table = self.tensors.get(TABLE).and_then(|info| info.shape.dims().first().copied());
+        let vocabulary = table.ok_or_else(|| Error::format(metadata.path, format!("holds no tensor {TABLE:?}")))?;
+        let sizes = Sizes {
+            width,
+            layers: count(metadata, "block_count")?,
+            queries: heads.saturating_mul(head),
+            keys: key_heads.saturating_mul(head),
+            inner: metadata.expect_layers_count("llama.feed_forward_length")?,
+        };
+        sizes.check(metadata, self.tensors)?;
+        let positions = count(metadata, "context_length")?;
+        if !(4..=1 << 31).contains(&positions) {
+            return Err(metadata.refuse("llama.context_length", format!("is {positions}, which no model has")));
+        }
+        let theta = metadata.number("llama.rope.freq_base")?.unwrap_or(10000.0);
+        let mut config = json!({
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": vocabulary,
+            "max_position_embeddings": positions,
+            "hidden_size": width,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": key_heads,
+            "head_dim": head,
+            "intermediate_size": sizes.inner,
+            "hidden_act": "silu",
+            "rms_norm_eps": metadata.number("llama.attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
+            "tie_word_embeddings": !self.tensors.contains_key(HEAD),
+            "attention_bias": self.tensors.contains_key("blk.0.attn_q.bias"),
+            "mlp_bias": self.tensors.contains_key("blk.0.ffn_gate.bias"),
+            "rope_parameters": self.rope(theta, head)?,
+        });
+        for (key, theirs) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")] {
+            if let Some(id) = metadata.token(key, vocabulary)? {
+                config[theirs] = json!(id);
+            }
+        }
+        // A chat's turn may end with another token than a text.
+        let turn = metadata.token("eot", vocabulary)?;
+        if let (Some(turn), Some(end)) = (turn, config["eos_token_id"].as_u64().filter(|&end| Some(end) != turn)) {
+            config["eos_token_id"] = json!([end, turn]);
+        }
+        Ok(config)
     }
-    let theta = metadata.number("llama.rope.freq_base")?.unwrap_or(10000.0);
-    let mut config = json!({
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": vocabulary,
-        "max_position_embeddings": positions,
-        "hidden_size": width,
-        "num_hidden_layers": sizes.layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": metadata.count("llama.attention.head_count_kv")?.unwrap_or(heads),
-        "head_dim": head,
-        "intermediate_size": sizes.inner,
-        "hidden_act": "silu",
-        "rms_norm_eps": metadata.number("llama.attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
-        "tie_word_embeddings": !header.tensors.contains_key(HEAD),
-        "attention_bias": header.tensors.contains_key("blk.0.attn_q.bias"),
-        "mlp_bias": header.tensors.contains_key("blk.0.ffn_gate.bias"),
-        "rope_parameters": rope(metadata, header.tensors.get(ROPE_FACTORS), bytes, (theta, head))?,
-    });
-    for (key, theirs) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("padding", "pad_token_id")] {
-        if let Some(id) = metadata.count(&format!("tokenizer.ggml.{key}_token_id"))? {
-            config[theirs] = json!(id);
+
+    /// Rotary positions: plain, stretched evenly, or by the factors that the file gives for each pair of a head.
+    fn rope(&self, theta: f64, head: u64) -> Result<Value> {
+        let metadata = self.metadata;
+        if let Some(info) = self.tensors.get(ROPE_FACTORS) {
+            let bytes = &self.contents[info.file].bytes()[info.range.clone()];
+            let numbers = Numbers { dtype: info.dtype, width: info.shape.last(), bytes: bytes.into() };
+            let factors = numbers.to_f32().map_err(|message| Error::format(metadata.path, message))?;
+            return llama3(&factors, theta, head).ok_or_else(|| {
+                let message = format!(
+                    "tensor {ROPE_FACTORS:?} stretches rotary positions otherwise than Llama 3.1 does; \
+                                   this is not supported"
+                );
+                Error::format(metadata.path, message)
+            });
+        }
+        let factor = metadata.number("llama.rope.scaling.factor")?.or(metadata.number("llama.rope.scale_linear")?);
+        match (metadata.text("llama.rope.scaling.type")?, factor) {
+            (Some("none"), _) | (None, None) => Ok(json!({"rope_type": "default", "rope_theta": theta})),
+            (Some("linear") | None, Some(factor)) => {
+                Ok(json!({"rope_type": "linear", "rope_theta": theta, "factor": factor}))
+            }
+            (Some("linear"), None) => Err(metadata.refuse("llama.rope.scaling.factor", "is missing")),
+            (Some(other), _) => {
+                let message = format!("is \"{other}\"; which is not read yet; none and linear are");
+                Err(metadata.refuse("llama.rope.scaling.type", message))
+            }
         }
     }
-    // A chat's turn may end with another token than a text.
-    let turn = metadata.count("tokenizer.ggml.eot_token_id")?;
-    if let (Some(turn), Some(end)) = (turn, config["eos_token_id"].as_u64().filter(|&end| Some(end) != turn)) {
-        config["eos_token_id"] = json!([end, turn]);
-    }
-    Ok(config)
 }
 
 /// Sizes that the metadata claims.
@@ -177,33 +244,6 @@ impl Sizes {
 
 fn count(metadata: &Metadata<'_>, key: &str) -> Result<u64> {
     metadata.expect_count(&format!("llama.{key}"))
-}
-
-/// Rotary positions: plain, stretched evenly, or by the factors that the file gives for each pair of a head.
-fn rope(metadata: &Metadata<'_>, factors: Option<&Info>, bytes: &[u8], (theta, head): (f64, u64)) -> Result<Value> {
-    if let Some(info) = factors {
-        let numbers = Numbers { dtype: info.dtype, width: info.shape.last(), bytes: bytes[info.range.clone()].into() };
-        let factors = numbers.to_f32().map_err(|message| Error::format(metadata.path, message))?;
-        return llama3(&factors, theta, head).ok_or_else(|| {
-            let message = format!(
-                "tensor {ROPE_FACTORS:?} stretches rotary positions otherwise than Llama 3.1 does; \
-                                   this is not supported"
-            );
-            Error::format(metadata.path, message)
-        });
-    }
-    let factor = metadata.number("llama.rope.scaling.factor")?.or(metadata.number("llama.rope.scale_linear")?);
-    match (metadata.text("llama.rope.scaling.type")?, factor) {
-        (Some("none"), _) | (None, None) => Ok(json!({"rope_type": "default", "rope_theta": theta})),
-        (Some("linear") | None, Some(factor)) => {
-            Ok(json!({"rope_type": "linear", "rope_theta": theta, "factor": factor}))
-        }
-        (Some("linear"), None) => Err(metadata.refuse("llama.rope.scaling.factor", "is missing")),
-        (Some(other), _) => {
-            let message = format!("is \"{other}\"; supported are none and linear");
-            Err(metadata.refuse("llama.rope.scaling.type", message))
-        }
-    }
 }
 
 /// The setting of Llama 3.1 that gives these factors, if one does.

@@ -2,8 +2,12 @@
 
 use super::reader::{List, Value};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// What converters write for a token that there is not: -1.
+const NONE: u64 = u32::MAX as u64;
 
 /// The metadata of a file.
 #[derive(Debug)]
@@ -38,6 +42,41 @@ impl<'a> Metadata<'a> {
 
     pub(super) fn expect_count(&self, key: &str) -> Result<u64> {
         let found = self.count(key)?;
+        self.expect(key, found)
+    }
+
+    /// The number of a token with a role. One that the vocabulary does not have is left aside, with a warning unless it is what
+    /// converters write for none.
+    pub(super) fn token(&self, role: &str, vocabulary: usize) -> Result<Option<u64>> {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        let id = self.of(&key, "whole number", |value| match value {
+            Value::Unsigned(number) => Some(number),
+            Value::Signed(number) => Some(u64::try_from(number).unwrap_or(NONE)),
+            _ => None,
+        })?;
+        let Some(id) = id.filter(|&id| id != NONE) else { return Ok(None) };
+        if id < vocabulary as u64 {
+            return Ok(Some(id));
+        }
+        log::warn!("{}: {key:?} is {id}, and there are {vocabulary} tokens: it is left aside", self.path.display());
+        Ok(None)
+    }
+
+    /// A count that may be given for each layer, where it must be the same.
+    pub(super) fn layers_count(&self, key: &str) -> Result<Option<u64>> {
+        let Some(Value::List(list)) = self.values.get(key) else { return self.count(key) };
+        let counts = list.integers(key).ok_or_else(|| self.refuse(key, "is no list of whole numbers"))?;
+        let Some(&first) = counts.first() else { return Err(self.refuse(key, "is an empty list")) };
+        if let Some(other) = counts.iter().find(|count| **count != first) {
+            let message =
+                format!("is {first} in some layers and {other} in others: layers that differ are not read yet");
+            return Err(self.refuse(key, message));
+        }
+        u64::try_from(first).map(Some).map_err(|_| self.refuse(key, "is no whole number"))
+    }
+
+    pub(super) fn expect_layers_count(&self, key: &str) -> Result<u64> {
+        let found = self.layers_count(key)?;
         self.expect(key, found)
     }
 
@@ -76,7 +115,7 @@ impl<'a> Metadata<'a> {
         })
     }
 
-    pub(super) fn expect_texts(&self, key: &str) -> Result<Vec<&'a str>> {
+    pub(super) fn expect_texts(&self, key: &str) -> Result<Vec<Cow<'a, str>>> {
         let list = self.expect(key, self.list(key)?)?;
         let texts = list.texts(key).ok_or_else(|| self.refuse(key, "is no list of texts"))?;
         texts.map_err(|message| Error::format(self.path, message))

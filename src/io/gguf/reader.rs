@@ -6,10 +6,12 @@
 //! its length u64 and its bytes; a list the type of its items u32, their number u64, and the items.
 
 use super::super::convert::FileType;
-use crate::dtype::{BLOCK, DType};
+use crate::dtype::DType;
 use crate::error::human_bytes;
+use crate::quantised;
 use crate::shape::Shape;
 use safetensors::Dtype;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -92,6 +94,8 @@ pub(super) struct List<'a> {
 
 const TEXT: u32 = 8;
 const LIST: u32 = 9;
+/// Lists within lists, more than anyone writes.
+const DEEPEST: u32 = 4;
 
 /// The bytes of a number by its type in the file.
 fn number_bytes(kind: u32) -> Option<usize> {
@@ -126,18 +130,27 @@ fn value<'a>(cursor: &mut Cursor<'a>, kind: u32, key: &str) -> Result<Value<'a>,
 fn list<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<List<'a>, String> {
     let (kind, count) = (cursor.u32(key)?, cursor.u64(key)?);
     let mut items = *cursor;
-    if kind == TEXT {
-        // Each takes at least its length, so that a claimed number ends at the end of the file.
-        for _ in 0..count {
-            cursor.bytes(key)?;
-        }
-    } else {
-        let size = number_bytes(kind).ok_or_else(|| format!("is damaged: {key:?} lists items of type {kind}"))?;
-        cursor.take(count.saturating_mul(size as u64), key)?;
-    }
+    skip(cursor, key, (kind, count), 0)?;
     items.bytes = &items.bytes[..cursor.at];
     // As many bytes at least were there.
     Ok(List { kind, count: count as usize, items })
+}
+
+/// Goes behind the items of a list, which may be lists, so many levels down.
+fn skip(cursor: &mut Cursor<'_>, key: &str, (kind, count): (u32, u64), level: u32) -> Result<(), String> {
+    match kind {
+        // Each takes at least its length, so that a claimed number ends at the end of the file.
+        TEXT => (0..count).try_for_each(|_| cursor.bytes(key).map(|_| ())),
+        LIST if level < DEEPEST => (0..count).try_for_each(|_| {
+            let inner = (cursor.u32(key)?, cursor.u64(key)?);
+            skip(cursor, key, inner, level + 1)
+        }),
+        LIST => Err(format!("is damaged: {key:?} lists lists of lists, more than {DEEPEST} levels down")),
+        _ => {
+            let size = number_bytes(kind).ok_or_else(|| format!("is damaged: {key:?} lists items of type {kind}"))?;
+            cursor.take(count.saturating_mul(size as u64), key).map(|_| ())
+        }
+    }
 }
 
 impl<'a> List<'a> {
@@ -145,9 +158,10 @@ impl<'a> List<'a> {
         self.count
     }
 
-    /// The items as texts, `None` if they are others.
-    pub(super) fn texts(mut self, key: &str) -> Option<Result<Vec<&'a str>, String>> {
-        (self.kind == TEXT).then(|| (0..self.count).map(|_| self.items.name(key)).collect())
+    /// The items as texts, `None` if they are others. Bytes that are no UTF-8 become U+FFFD.
+    pub(super) fn texts(mut self, key: &str) -> Option<Result<Vec<Cow<'a, str>>, String>> {
+        (self.kind == TEXT)
+            .then(|| (0..self.count).map(|_| self.items.bytes(key).map(String::from_utf8_lossy)).collect())
     }
 
     /// The items as whole numbers, `None` if they are others.
@@ -167,16 +181,19 @@ impl<'a> List<'a> {
 /// A tensor and where its bytes lie in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Info {
+    /// The number of the file, of those of one model.
+    pub(super) file: usize,
     pub(super) dtype: FileType,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
 }
 
-/// What a file says of itself.
+/// What a file says of itself, up to its tensors.
 #[derive(Debug)]
 pub(super) struct Header<'a> {
     pub(super) metadata: BTreeMap<&'a str, Value<'a>>,
-    pub(super) tensors: BTreeMap<&'a str, Info>,
+    tensors: u64,
+    cursor: Cursor<'a>,
 }
 
 impl<'a> Header<'a> {
@@ -192,19 +209,26 @@ impl<'a> Header<'a> {
                 return Err(format!("is damaged: it holds {key:?} twice; {AGAIN}"));
             }
         }
+        Ok(Self { metadata, tensors, cursor })
+    }
+
+    /// The tensors, by name; `file` is the number of this file.
+    pub(super) fn tensors(&self, file: usize) -> Result<BTreeMap<&'a str, Info>, String> {
+        let mut cursor = self.cursor;
         let mut claims = BTreeMap::new();
-        for _ in 0..tensors {
+        for _ in 0..self.tensors {
             let name = cursor.name("the name of a tensor")?;
             if claims.insert(name, Claim::read(&mut cursor, name)?).is_some() {
                 return Err(format!("is damaged: it holds tensor {name:?} twice; {AGAIN}"));
             }
         }
-        let alignment = alignment(&metadata)?;
+        let alignment = alignment(&self.metadata)?;
         let start = (cursor.at as u64).next_multiple_of(alignment);
-        let place = |(name, claim): (&'a str, Claim)| Ok((name, claim.place(name, start, alignment, bytes.len())?));
+        let length = cursor.bytes.len();
+        let place = |(name, claim): (&'a str, Claim)| Ok((name, claim.place(name, start, alignment, (file, length))?));
         let tensors = claims.into_iter().map(place).collect::<Result<BTreeMap<_, _>, String>>()?;
         check_apart(&tensors)?;
-        Ok(Self { metadata, tensors })
+        Ok(tensors)
     }
 }
 
@@ -255,11 +279,15 @@ impl Claim {
         }
         let count = extents.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
         let dtype = file_type(cursor.u32(name)?).map_err(|ty| {
-            let read = "F32, F16, BF16, Q8_0, Q4_0 and Q4_1 are read: quantise the model to one of these";
-            format!("tensor {name:?} is of type {ty}, which is not supported; {read}")
+            let read = "F32, F16, BF16, Q8_0, Q6_K, Q4_0 and Q4_1 are: give the model in one of these";
+            format!("tensor {name:?} has type {ty}, which is not read yet; {read}")
         })?;
-        if matches!(dtype, FileType::Blocks(_)) && !extents[0].is_multiple_of(BLOCK) {
-            return Err(damaged(format!("has rows of {}, which are no whole blocks", extents[0])));
+        let block = match dtype {
+            FileType::Blocks(dtype) => quantised::file_block(dtype),
+            FileType::Plain(_) => 1,
+        };
+        if !extents[0].is_multiple_of(block) {
+            return Err(damaged(format!("has rows of {}, which are no whole blocks of {block}", extents[0])));
         }
         let bytes = count.filter(|&count| count > 0).and_then(|count| dtype.bytes(count));
         let bytes = bytes.ok_or_else(|| damaged(format!("has the extents {extents:?}")))?;
@@ -267,8 +295,8 @@ impl Claim {
         Ok(Self { dtype, shape: extents.into(), bytes, offset: cursor.u64(name)? })
     }
 
-    /// Where it lies in a file of `length` bytes whose data begin at `start`.
-    fn place(self, name: &str, start: u64, alignment: u64, length: usize) -> Result<Info, String> {
+    /// Where it lies in a file, of that number and length, whose data begin at `start`.
+    fn place(self, name: &str, start: u64, alignment: u64, (file, length): (usize, usize)) -> Result<Info, String> {
         if !self.offset.is_multiple_of(alignment) {
             let offset = self.offset;
             return Err(format!(
@@ -278,7 +306,7 @@ impl Claim {
         let first = start.checked_add(self.offset).and_then(|first| usize::try_from(first).ok());
         let range = first.and_then(|first| Some(first..first.checked_add(self.bytes)?));
         match range {
-            Some(range) if range.end <= length => Ok(Info { dtype: self.dtype, shape: self.shape, range }),
+            Some(range) if range.end <= length => Ok(Info { file, dtype: self.dtype, shape: self.shape, range }),
             _ => {
                 let (takes, has) = (human_bytes(self.bytes as u64), human_bytes(length as u64));
                 Err(format!("is truncated: tensor {name:?} of {takes} ends behind the {has} that are there; {AGAIN}"))
@@ -289,7 +317,7 @@ impl Claim {
 
 /// The element type by its number; what it is called where it is not read.
 fn file_type(number: u32) -> Result<FileType, String> {
-    const OTHERS: [(u32, &str); 11] = [
+    const OTHERS: [(u32, &str); 24] = [
         (6, "Q5_0"),
         (7, "Q5_1"),
         (9, "Q8_1"),
@@ -297,10 +325,23 @@ fn file_type(number: u32) -> Result<FileType, String> {
         (11, "Q3_K"),
         (12, "Q4_K"),
         (13, "Q5_K"),
-        (14, "Q6_K"),
         (15, "Q8_K"),
+        (16, "IQ2_XXS"),
+        (17, "IQ2_XS"),
+        (18, "IQ3_XXS"),
+        (19, "IQ1_S"),
         (20, "IQ4_NL"),
+        (21, "IQ3_S"),
+        (22, "IQ2_S"),
         (23, "IQ4_XS"),
+        (24, "I8"),
+        (25, "I16"),
+        (26, "I32"),
+        (27, "I64"),
+        (29, "IQ1_M"),
+        (34, "TQ1_0"),
+        (35, "TQ2_0"),
+        (39, "MXFP4"),
     ];
     Ok(match number {
         0 => FileType::Plain(Dtype::F32),
@@ -308,6 +349,8 @@ fn file_type(number: u32) -> Result<FileType, String> {
         2 => FileType::Blocks(DType::Q4_0),
         3 => FileType::Blocks(DType::Q4_1),
         8 => FileType::Blocks(DType::Q8_0),
+        14 => FileType::Blocks(DType::Q6K),
+        28 => FileType::Plain(Dtype::F64),
         30 => FileType::Plain(Dtype::BF16),
         _ => {
             let name = OTHERS.iter().find(|(other, _)| *other == number).map(|(_, name)| (*name).to_owned());

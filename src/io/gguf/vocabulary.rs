@@ -4,7 +4,8 @@ use super::metadata::Metadata;
 use crate::error::Result;
 use crate::io::tokenizer::Tokenizer;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -40,7 +41,7 @@ pub(super) fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Tokenizer>> {
             return Err(metadata.refuse(MODEL, message));
         }
     }
-    let tokens = metadata.expect_texts(TOKENS)?;
+    let (tokens, marked) = distinct(metadata, metadata.expect_texts(TOKENS)?);
     let pre = metadata.text(PRE)?.unwrap_or("default");
     let mut roles = json!({});
     for (role, key) in [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")] {
@@ -58,11 +59,11 @@ pub(super) fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Tokenizer>> {
         "added_tokens": added(metadata, &tokens)?,
         "pre_tokenizer": pre_tokenizer(metadata, pre)?,
         "post_processor": first.map_or(Value::Null, |first| beginning(first, &tokens)),
-        "decoder": byte_level(true),
+        "decoder": if marked { json!({"type": "Sequence", "decoders": [unmarked(), byte_level(true)]}) } else { byte_level(true) },
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": is_llama3(pre),
-            "vocab": vocabulary(metadata, &tokens)?, "merges": merges(metadata)?,
+            "vocab": vocabulary(&tokens), "merges": merges(metadata)?,
         },
     });
     Tokenizer::from_json_with(metadata.path, document.to_string(), &[roles]).map(Some)
@@ -73,22 +74,46 @@ fn is_llama3(pre: &str) -> bool {
 }
 
 /// The token that a key names by its id.
-fn special<'a>(metadata: &Metadata<'_>, tokens: &[&'a str], key: &str) -> Result<Option<&'a str>> {
-    let key = format!("tokenizer.ggml.{key}_token_id");
-    let Some(id) = metadata.count(&key)? else { return Ok(None) };
-    let token = usize::try_from(id).ok().and_then(|id| tokens.get(id));
-    let refuse = || metadata.refuse(&key, format!("is {id}, and there are {} tokens", tokens.len()));
-    token.map(|token| Some(*token)).ok_or_else(refuse)
+fn special<'a>(metadata: &Metadata<'_>, tokens: &'a [String], key: &str) -> Result<Option<&'a str>> {
+    let id = metadata.token(key, tokens.len())?;
+    Ok(id.and_then(|id| tokens.get(id as usize)).map(String::as_str))
 }
 
-fn vocabulary<'a>(metadata: &Metadata<'_>, tokens: &[&'a str]) -> Result<BTreeMap<&'a str, usize>> {
-    let mut vocabulary = BTreeMap::new();
+/// The first of the characters that mark tokens: those of plane 15, which are nobody's.
+const MARK: u32 = 0xF_0000;
+/// How many there are.
+const MARKS: usize = 0xFFFE;
+
+/// Tokens as a `tokenizer.json` needs them, each text once: those that are empty or were there before are marked by their number,
+/// so that no text becomes them, and [`unmarked`] takes the marks away from what they give. And whether any was marked.
+fn distinct(metadata: &Metadata<'_>, tokens: Vec<Cow<'_, str>>) -> (Vec<String>, bool) {
+    let mut before = HashSet::new();
+    let mut marked = 0;
+    let mut all = Vec::with_capacity(tokens.len());
     for (id, token) in tokens.iter().enumerate() {
-        if let Some(before) = vocabulary.insert(*token, id) {
-            return Err(metadata.refuse(TOKENS, format!("holds {token:?} twice, as {before} and {id}")));
+        let mut text = token.clone().into_owned();
+        if token.is_empty() || !before.insert(token) {
+            marked += 1;
+            let digits = [id / MARKS, id % MARKS];
+            text.extend(digits.iter().filter_map(|&digit| char::from_u32(MARK + digit as u32)));
         }
+        all.push(text);
     }
-    Ok(vocabulary)
+    if marked > 0 {
+        let path = metadata.path.display();
+        log::warn!("{path}: {marked} tokens are empty or there twice; no text becomes them");
+    }
+    (all, marked > 0)
+}
+
+/// Takes marks away.
+fn unmarked() -> Value {
+    let [first, last] = [MARK, MARK + MARKS as u32 - 1].map(|code| char::from_u32(code).unwrap_or_default());
+    json!({"type": "Replace", "pattern": {"Regex": format!("[{first}-{last}]")}, "content": ""})
+}
+
+fn vocabulary(tokens: &[String]) -> BTreeMap<&str, usize> {
+    tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
 }
 
 fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
@@ -97,14 +122,14 @@ fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
         let pair = pair.map(|(a, b)| [a.to_owned(), b.to_owned()]);
         pair.ok_or_else(|| metadata.refuse(MERGES, format!("holds {merge:?}, which is no pair of tokens")))
     };
-    metadata.expect_texts(MERGES)?.into_iter().map(pair).collect()
+    metadata.expect_texts(MERGES)?.iter().map(|merge| pair(merge)).collect()
 }
 
 /// Tokens that are found in a text before anything else is.
-fn added(metadata: &Metadata<'_>, tokens: &[&str]) -> Result<Vec<Value>> {
+fn added(metadata: &Metadata<'_>, tokens: &[String]) -> Result<Vec<Value>> {
     let Some(types) = metadata.integers(TYPES, tokens.len())? else { return Ok(Vec::new()) };
     let known = types.iter().zip(tokens).enumerate().filter(|(_, (ty, _))| matches!(**ty, CONTROL | USER_DEFINED));
-    let token = |(id, (ty, token)): (usize, (&i64, &&str))| {
+    let token = |(id, (ty, token)): (usize, (&i64, &String))| {
         json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": *ty == CONTROL})
     };
@@ -141,8 +166,8 @@ fn pre_tokenizer(metadata: &Metadata<'_>, name: &str) -> Result<Value> {
 }
 
 /// Puts a token in front of each text for the model.
-fn beginning(token: &str, tokens: &[&str]) -> Value {
-    let id = tokens.iter().position(|t| *t == token);
+fn beginning(token: &str, tokens: &[String]) -> Value {
+    let id = tokens.iter().position(|t| t == token);
     let first = json!({"SpecialToken": {"id": token, "type_id": 0}});
     let text = |id: &str, ty: u32| json!({"Sequence": {"id": id, "type_id": ty}});
     json!({

@@ -32,6 +32,7 @@ snippets! {
     WEIGHT_Q8_0 = "weight_q8_0";
     WEIGHT_Q4_0 = "weight_q4_0";
     WEIGHT_Q4_1 = "weight_q4_1";
+    WEIGHT_Q6_K = "weight_q6_k";
     OUT_VEC4 = "matmul_out_vec4";
     OUT_SCALAR = "matmul_out_scalar";
     FINISH = "matmul_finish";
@@ -312,6 +313,7 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
         DType::Q8_0 => Some(&WEIGHT_Q8_0),
         DType::Q4_0 => Some(&WEIGHT_Q4_0),
         DType::Q4_1 => Some(&WEIGHT_Q4_1),
+        DType::Q6K => Some(&WEIGHT_Q6_K),
         DType::F32 | DType::U32 | DType::I32 => None,
     }
 }
@@ -319,7 +321,7 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
 /// Puts in the snippets that load and store in the widths that the sizes allow.
 pub(super) fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
-        (DType::Q8_0 | DType::Q4_0 | DType::Q4_1, _) => &B_BLOCKS,
+        (dtype, _) if dtype.is_quantised() => &B_BLOCKS,
         (DType::F16 | DType::BF16, true) => &B_HALF4,
         (DType::F16 | DType::BF16, false) => &B_HALF1,
         (_, true) => &B_VEC4,
