@@ -12,7 +12,7 @@ use web_time::Instant;
 /// Measurements that follow one another at once, until the speed is known well.
 const EAGER: u32 = 8;
 /// The time between those that come later.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_secs(2);
 /// Bytes of two timestamps.
 const SIZE: u64 = 16;
 
