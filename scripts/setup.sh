@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that there is something to compute on: a Vulkan driver. Where there is none, installs one that computes on the CPU
-# (Debian, Ubuntu). With --tests also what the test suite runs on: OpenGL in software, and SwiftShader.
+# (Debian, Ubuntu). With --tests also what the test suite runs on: OpenGL in software, SwiftShader, and the shader compilers DXC and Tint.
 # Does nothing where everything is there. Options: --tests, --help.
 set -euo pipefail
 
@@ -28,6 +28,12 @@ has_library() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *"$1
 has_gl() { has_library libEGL.so.1 && compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null; }
 has_swiftshader() { [ -f /usr/lib/chromium/vk_swiftshader_icd.json ]; }
 
+# The end where all went well: then the tests' compilers are fetched.
+finish() {
+  if $tests; then "$(dirname "$0")/fetch-compilers.sh"; fi
+  exit
+}
+
 if [ "$(uname -s)" != Linux ]; then
   exit 0 # macOS and Windows bring Metal and DirectX 12 along.
 fi
@@ -44,13 +50,15 @@ fi
 if $tests; then
   has_gl || packages+=(libgl1-mesa-dri libegl1)
   has_swiftshader || packages+=(chromium-common)
+  command -v npm >/dev/null || packages+=(nodejs npm)
+  python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi
 if [ ${#packages[@]} -eq 0 ]; then
-  exit 0
+  finish
 fi
 
 if ! command -v apt-get >/dev/null; then
-  say "no Vulkan driver was found. Install your GPU's, or Mesa's with the CPU driver \"lavapipe\":"
+  say "missing, by the names of Debian's packages: ${packages[*]}. A Vulkan driver is your GPU's, or Mesa's with the CPU driver \"lavapipe\":"
   say "  Fedora: dnf install mesa-vulkan-drivers; Arch: pacman -S vulkan-swrast; openSUSE: zypper install libvulkan_lvp"
   exit 1
 fi
@@ -69,11 +77,11 @@ trap 'rm -f "$log"' EXIT
 apt() { "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "$@" >>"$log" 2>&1; }
 install() { apt install -y -q --no-install-recommends "$@"; }
 
-say "no GPU driver for all that is needed; installing: ${packages[*]}"
+say "not all that is needed is there; installing: ${packages[*]}"
 # The first attempt fails on machines that never ran apt-get update.
 if install "${packages[@]}" || { apt update -q && install "${packages[@]}"; }; then
   say "done"
-  exit 0
+  finish
 fi
 # Ubuntu has no chromium-common; the tests then do without SwiftShader.
 wanted=()
@@ -83,7 +91,7 @@ done
 if [ ${#wanted[@]} -lt ${#packages[@]} ]; then
   if [ ${#wanted[@]} -eq 0 ] || install "${wanted[@]}"; then
     say "done, but for SwiftShader: chromium-common could not be installed"
-    exit 0
+    finish
   fi
 fi
 tail -n 8 "$log" >&2

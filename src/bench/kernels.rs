@@ -44,14 +44,19 @@ impl Kernel {
         Self { quick: true, ..self }
     }
 
-    /// The program, its operands random.
-    pub(super) fn prepare(&self, gpu: &Gpu) -> Result<Program> {
+    /// The op's graph.
+    pub(super) fn graph(&self) -> Result<Graph> {
         let mut g = Graph::new();
         for (index, tensor) in (self.build)(&mut g)?.into_iter().enumerate() {
             g.output(&format!("out{index}"), tensor)?;
         }
+        Ok(g)
+    }
+
+    /// The program, its operands random.
+    pub(super) fn prepare(&self, gpu: &Gpu) -> Result<Program> {
         let weights = Weights::new(gpu);
-        let program = Program::new(gpu, &g, &weights)?;
+        let program = Program::new(gpu, &self.graph()?, &weights)?;
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for slot in &program.recording().slots {
             let count = slot.ty.shape.numel();
@@ -267,11 +272,7 @@ mod tests {
         for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, ..Caps::baseline() }, large] {
             let mut names = HashSet::new();
             for kernel in all(&caps) {
-                let mut g = Graph::new();
-                for (index, tensor) in (kernel.build)(&mut g).unwrap().into_iter().enumerate() {
-                    g.output(&format!("out{index}"), tensor).unwrap();
-                }
-                let recording = Recording::new(&g, &caps).unwrap();
+                let recording = Recording::new(&kernel.graph().unwrap(), &caps).unwrap();
                 assert!(!recording.dispatches.is_empty() && kernel.work[1] > 0.0, "{}", kernel.name);
                 // The least that must move is not more than what is bound.
                 assert!(kernel.work[1] <= recording.bytes() as f64, "{} {}", kernel.name, recording.bytes());

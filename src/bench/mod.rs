@@ -24,7 +24,8 @@ pub use report::{
 pub use step::{Setup, Step, StepKind, StepSize, gpt, step_graph};
 
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Caps, Gpu};
+use crate::graph::Graph;
 use crate::program::Profile;
 use probe::Probe;
 use web_time::{SystemTime, UNIX_EPOCH};
@@ -59,6 +60,23 @@ pub enum Progress<'a> {
 
 /// The vocabulary of the models whose steps are timed: characters.
 const VOCABULARY: usize = 65;
+
+/// The graphs of all rows, quick or not, on an adapter with these abilities, by their names.
+///
+/// # Errors
+/// Those of the models and the ops.
+pub fn graphs(caps: &Caps) -> Result<Vec<(String, Graph)>> {
+    let mut graphs = Vec::new();
+    for kernel in kernels::all(caps) {
+        graphs.push((kernel.name.clone(), kernel.graph()?));
+    }
+    for quick in [true, false] {
+        for row in steps::all(&Options { quick, ..Default::default() })? {
+            graphs.push((row.name, step_graph(row.kind, caps, &row.model, row.size)?));
+        }
+    }
+    Ok(graphs)
+}
 
 /// Runs the benchmark on an adapter.
 ///

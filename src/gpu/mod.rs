@@ -3,6 +3,7 @@
 mod adapter;
 mod caps;
 mod choices;
+mod dialect;
 mod fault;
 mod meter;
 mod open;
@@ -18,6 +19,7 @@ mod wait;
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps};
 pub use choices::{Choices, Tuning};
+pub use dialect::Dialect;
 pub(crate) use meter::Stopwatch;
 pub use open::{GpuOptions, Polling};
 pub(crate) use pipeline::Bound;

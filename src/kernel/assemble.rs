@@ -1,6 +1,6 @@
 //! One shader text from constants, snippets and a kernel, and the way back from a line of it to a file.
 
-use super::Dispatch;
+use super::{Dialect, Dispatch};
 use crate::software::adapt_text;
 use std::fmt::Write;
 
@@ -27,11 +27,11 @@ impl ShaderText {
     }
 }
 
-/// The text of a dispatch's shader: constants, then snippets, then the kernel.
+/// The text of a dispatch's shader for one compiler: what it must enable, constants, snippets, the kernel.
 ///
 /// As the dispatch was adapted to a driver; two dispatches with the same text share a pipeline.
 #[must_use]
-pub fn assemble(dispatch: &Dispatch) -> ShaderText {
+pub fn assemble(dispatch: &Dispatch, dialect: Dialect) -> ShaderText {
     let mut text = String::new();
     for (name, value) in &dispatch.constants {
         // Writing to a string can't fail.
@@ -47,6 +47,45 @@ pub fn assemble(dispatch: &Dispatch) -> ShaderText {
             text.push('\n');
         }
     }
-    let text = adapt_text(dispatch, text);
+    let mut text = adapt_text(dispatch, text);
+    // Without a line break, so that lines keep their numbers.
+    text.insert_str(0, &enables(&text, dialect));
     ShaderText { text, entry: dispatch.kernel.name, parts }
+}
+
+/// What a text has to enable before anything else: `f16` wherever it is used, subgroups where the compiler wants to be asked.
+fn enables(text: &str, dialect: Dialect) -> String {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let words = || code.clone().flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+    let f16 = words().any(|word| matches!(word, "f16" | "vec2h" | "vec3h" | "vec4h"));
+    let subgroup = |word: &str| {
+        let rest = word.strip_prefix("subgroup").unwrap_or_default();
+        rest.starts_with(|c: char| c.is_ascii_uppercase()) || matches!(rest, "_size" | "_invocation_id")
+    };
+    let subgroups = dialect == Dialect::Browser && words().any(subgroup);
+    let enable = |name, wanted| if wanted { format!("enable {name}; ") } else { String::new() };
+    enable("f16", f16) + &enable("subgroups", subgroups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_beyond_plain_wgsl_is_enabled() {
+        let plain = "// subgroupAdd and f16\nfn f(subgroups: u32) -> u32 { return subgroups; } // subgroup_size\n";
+        let shuffles = "fn f(x: f32) -> f32 { return subgroupShuffle(x, 1u); }\n";
+        let builtin = "fn f(@builtin(subgroup_size) size: u32) { }\n";
+        let half = "fn f(x: vec4h) { }\n";
+        for (text, naga, browser) in [
+            (plain, "", ""),
+            (shuffles, "", "enable subgroups; "),
+            (builtin, "", "enable subgroups; "),
+            (half, "enable f16; ", "enable f16; "),
+            (&format!("{half}{shuffles}"), "enable f16; ", "enable f16; enable subgroups; "),
+        ] {
+            assert_eq!(enables(text, Dialect::Naga), naga, "{text}");
+            assert_eq!(enables(text, Dialect::Browser), browser, "{text}");
+        }
+    }
 }

@@ -11,6 +11,8 @@
 //! * Then come the storage bindings in the order of the calls of [`Dispatch::read`], [`Dispatch::write`] and
 //!   [`Dispatch::update`], each declared in a line of its own. Those that are only read become textures on drivers that
 //!   compute on the CPU (the same).
+//! * A type that is constructed or zeroed has one name in a text: where `Block` stands for `array<vec4f, 4>`, only one of both. naga
+//!   writes helpers of HLSL for each, and no compiler takes them twice.
 //! * No index leaves a binding, whatever the bindings hold: every load and store of the crate's kernels is guarded by the kernel itself,
 //!   because they are compiled without wgpu's checks. Those of others are compiled with them ([`Kernel::new`]).
 
@@ -20,7 +22,7 @@ mod elements;
 mod launch;
 mod source;
 
-pub use crate::gpu::{AdapterClass, Caps, Choices};
+pub use crate::gpu::{AdapterClass, Caps, Choices, Dialect};
 pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Dispatch, View};
 pub use elements::{elements, width};

@@ -262,7 +262,7 @@ impl Step {
 }
 
 fn pipeline(gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
-    let shader = assemble(dispatch);
+    let shader = assemble(dispatch, gpu.dialect());
     let bound = |b: &Binding| match b.access {
         access if access.is_buffer() => Bound::Storage { read_only: access.only_reads() },
         _ => Bound::Texture,

@@ -1,92 +1,18 @@
-//! Every shader that the conformance suite launches, on any kind of adapter, assembled and checked without a GPU.
+//! Every shader text that the conformance suite, models and the benchmark launch, on any kind of adapter, checked without a GPU: by naga, in
+//! the languages of all drivers, and by the compilers of Direct3D 12 and of browsers.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod compilers;
 mod gallery;
-mod tint;
+mod launched;
 mod writers;
 
+use launched::{Launched, Text, launched, texts};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ImageClass, Module, ScalarKind, StorageAccess, StorageFormat, TypeInner};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
-use wgformer::check::cases;
-use wgformer::kernel::{Access, AdapterClass, Caps, Dispatch, assemble};
-use wgformer::software::{Quirks, Textures};
-
-/// Adapters of every kind for which kernels differ.
-fn adapters() -> Vec<Caps> {
-    let baseline = Caps::baseline();
-    let named = |name: &str, class, subgroup| {
-        let quirks = match class {
-            AdapterClass::Gpu => Quirks::default(),
-            AdapterClass::Cpu => Quirks { params_first: true, ..Quirks::of_results() },
-        };
-        Caps { name: name.into(), class, subgroup, quirks, ..Caps::baseline() }
-    };
-    let textured = |name: &str, subgroup, textures| Caps {
-        quirks: Quirks {
-            textures,
-            max_texture_bytes: 128 << 20,
-            max_textures: 8,
-            params_first: true,
-            ..Quirks::of_results()
-        },
-        ..named(name, AdapterClass::Cpu, subgroup)
-    };
-    let roomy =
-        Caps { max_invocations: 1024, workgroup_memory: 32768, storage_bindings: 16, f16: true, ..baseline.clone() };
-    vec![
-        named("GPU with subgroups of 32", AdapterClass::Gpu, Some(32)),
-        named("CPU without subgroups", AdapterClass::Cpu, None),
-        named("CPU with subgroups of 4", AdapterClass::Cpu, Some(4)),
-        named("CPU with subgroups of 8", AdapterClass::Cpu, Some(8)),
-        Caps { int64: true, ..named("CPU with 64-bit integers", AdapterClass::Cpu, Some(8)) },
-        textured("CPU with storage textures", Some(8), Textures::Storage),
-        textured("CPU with sampled textures", Some(4), Textures::Sampled),
-        Caps { name: "GPU with higher limits".into(), subgroup: Some(32), ..roomy },
-        baseline,
-    ]
-}
-
-/// A dispatch, the case and the adapter that it was recorded for, and its shader text.
-struct Launched {
-    caps: Arc<Caps>,
-    case: Arc<str>,
-    dispatch: Dispatch,
-    text: Arc<str>,
-}
-
-/// Every dispatch of every case on every adapter; or why a case could not be recorded.
-fn launched() -> &'static [Result<Launched, String>] {
-    static ALL: OnceLock<Vec<Result<Launched, String>>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        let adapters: Vec<Arc<Caps>> = adapters().into_iter().map(Arc::new).collect();
-        let mut texts: HashSet<Arc<str>> = HashSet::new();
-        let mut all = Vec::new();
-        for case in cases::all() {
-            let name: Arc<str> = case.name.as_str().into();
-            for caps in &adapters {
-                let recording = match case.recording(caps) {
-                    Ok(recording) => recording,
-                    Err(error) => {
-                        all.push(Err(format!("case \"{name}\" on {}: {error}", caps.name)));
-                        continue;
-                    }
-                };
-                for dispatch in recording.dispatches() {
-                    // Most texts come again and again: one copy of each is kept.
-                    let text: Arc<str> = assemble(dispatch).text.into();
-                    let text = texts.get(&text).cloned().unwrap_or_else(|| {
-                        texts.insert(text.clone());
-                        text
-                    });
-                    all.push(Ok(Launched { caps: caps.clone(), case: name.clone(), dispatch: dispatch.clone(), text }));
-                }
-            }
-        }
-        all
-    })
-}
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use wgformer::kernel::Access;
+use wgformer::software::Textures;
 
 /// Calls `check` with every dispatch; all complaints make one failure.
 fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
@@ -96,55 +22,13 @@ fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
             Err(complaint) => Some(complaint.clone()),
             Ok(launched) => check(launched).err().map(|complaint| {
                 let kernel = launched.dispatch.kernel.name;
-                format!("{kernel} of case \"{}\" on {}: {complaint}", launched.case, launched.caps.name)
+                format!("{kernel} of {} on {}: {complaint}", launched.from, launched.caps.name)
             }),
         };
         complaints.extend(complaint);
     }
     let shown: Vec<String> = complaints.iter().take(20).cloned().collect();
     assert!(complaints.is_empty(), "{} complaints, such as\n{}", complaints.len(), shown.join("\n"));
-}
-
-/// A text that is launched somewhere, once.
-struct Text {
-    text: Arc<str>,
-    entry: &'static str,
-    /// A case and an adapter that launch it.
-    from: String,
-    /// Whether the adapter has subgroups, and 64-bit integers.
-    subgroups: bool,
-    int64: bool,
-    /// What naga makes of it.
-    module: Result<(Module, ModuleInfo), String>,
-}
-
-impl Text {
-    fn name(&self) -> String {
-        format!("{} of {}", self.entry, self.from)
-    }
-}
-
-/// Every text that is launched. One that adapters with and without subgroups or 64-bit integers launch comes without.
-fn texts() -> &'static [Text] {
-    static ALL: OnceLock<Vec<Text>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        let mut found: BTreeMap<&Arc<str>, (&Launched, bool, bool)> = BTreeMap::new();
-        for launched in launched().iter().flatten() {
-            let (subgroups, int64) = (launched.caps.subgroup.is_some(), launched.caps.int64);
-            let known = found.entry(&launched.text).or_insert((launched, subgroups, int64));
-            known.1 &= subgroups;
-            known.2 &= int64;
-        }
-        let texts = found.into_iter().map(|(text, (launched, subgroups, int64))| Text {
-            text: text.clone(),
-            entry: launched.dispatch.kernel.name,
-            from: format!("case \"{}\" on {}", launched.case, launched.caps.name),
-            subgroups,
-            int64,
-            module: parse(text, subgroups, int64),
-        });
-        texts.collect()
-    })
 }
 
 /// What naga makes of a text, with no capability beyond WebGPU's but subgroups and 64-bit integers where the adapter has them.
