@@ -44,7 +44,7 @@ impl Graph {
                     let zeros = || Array::zeros(node.outputs[0].shape.clone());
                     vec![values.get(name).cloned().unwrap_or_else(zeros)]
                 }
-                Kind::Constant(value) => vec![value.as_ref().clone()],
+                Kind::Constant(value) => vec![value.value().into_owned()],
                 Kind::Op(op) => {
                     let inputs: Vec<&Array> =
                         node.inputs.iter().map(|t| &results[t.node as usize][t.output as usize]).collect();

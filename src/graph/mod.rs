@@ -5,6 +5,7 @@
 
 mod add;
 mod array;
+mod constant;
 mod differentiate;
 mod evaluate;
 mod fuse;
@@ -15,6 +16,7 @@ mod remake;
 
 pub use add::Add;
 pub use array::Array;
+pub use constant::Constant;
 pub use evaluate::{Values, finite_difference};
 pub use op::{Alias, Gradient, Op, Placement, Remake, RemakeInput};
 
@@ -45,7 +47,7 @@ pub enum Kind {
     /// Memory that lives on from run to run: optimiser moments, caches, counters. Zero at first.
     State(String),
     /// A value that is known when the graph is built.
-    Constant(Arc<Array>),
+    Constant(Arc<Constant>),
     /// Computed by an op.
     Op(Arc<dyn Op>),
 }
@@ -124,7 +126,23 @@ impl Graph {
 
     /// A value that is known now.
     pub fn constant(&mut self, label: &str, value: Array, dtype: DType) -> Tensor {
-        let ty = TensorType::new(value.shape.clone(), dtype);
+        self.leaf_constant(label, Constant::given(value), dtype)
+    }
+
+    /// A value that is made when a program is prepared, and each time that the graph is evaluated: for tables that are large, and that the
+    /// graph itself does not need. `make` gives an array of this shape.
+    pub fn constant_with(
+        &mut self,
+        label: &str,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        make: impl Fn() -> Array + Send + Sync + 'static,
+    ) -> Tensor {
+        self.leaf_constant(label, Constant::made(shape, make), dtype)
+    }
+
+    fn leaf_constant(&mut self, label: &str, value: Constant, dtype: DType) -> Tensor {
+        let ty = TensorType::new(value.shape().clone(), dtype);
         self.push(Kind::Constant(Arc::new(value)), Vec::new(), vec![ty], label.into())
     }
 

@@ -105,11 +105,14 @@ pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Resu
     }
     let frequencies = options.frequencies(head_dim)?;
     let pairs = frequencies.len();
-    let table = Array::from_fn([options.max_positions, pairs, 2], |i| {
-        let angle = (i / 2 / pairs) as f64 * frequencies[i / 2 % pairs];
-        if i % 2 == 0 { angle.cos() } else { angle.sin() }
-    });
-    Ok(g.constant("rope_table", table, DType::F32))
+    let shape = [options.max_positions, pairs, 2];
+    let table = move || {
+        Array::from_fn(shape, |i| {
+            let angle = (i / 2 / pairs) as f64 * frequencies[i / 2 % pairs];
+            if i % 2 == 0 { angle.cos() } else { angle.sin() }
+        })
+    };
+    Ok(g.constant_with("rope_table", shape, DType::F32, table))
 }
 
 /// Rotary positions: `x` (B, T, H, D) f32 with the pairs of each head turned by the angles of `positions` (B, T) u32,

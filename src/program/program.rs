@@ -12,6 +12,7 @@ use crate::kernel::View;
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -355,12 +356,19 @@ fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<
     let mut known = HashMap::new();
     for (index, slot) in recording.slots.iter().enumerate() {
         if let Source::Constant(value, dtype) = &slot.source {
-            let offset = *known.entry((Arc::as_ptr(value), *dtype)).or_insert_with(|| {
-                let offset = bytes.len() as u64;
-                bytes.extend(pack(&value.data, *dtype));
-                bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
-                offset
-            });
+            let offset = match known.entry((Arc::as_ptr(value), *dtype)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let (offset, made) = (bytes.len() as u64, value.value());
+                    if made.data.len() != slot.ty.shape.numel() {
+                        let what = format!("the constant {} has {} elements", slot.label, made.data.len());
+                        return Err(Error::Graph(format!("{what}, its shape is {}", slot.ty.shape)));
+                    }
+                    bytes.extend(pack(&made.data, *dtype));
+                    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
+                    *new.insert(offset)
+                }
+            };
             offsets.insert(index, offset);
         }
     }

@@ -3,7 +3,7 @@
 use super::reach::Given;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Alias, Array, Graph, Kind, Node, Op, Tensor};
+use crate::graph::{Alias, Constant, Graph, Kind, Node, Op, Tensor};
 use crate::kernel::{Access, Caps, Choices, Dispatch, Launch, Question, View};
 use crate::shape::TensorType;
 use crate::software::adapt;
@@ -23,7 +23,7 @@ pub enum Source {
     /// A state of the store.
     State(String),
     /// Uploaded once, when the program is prepared.
-    Constant(Arc<Array>, DType),
+    Constant(Arc<Constant>, DType),
     /// Planned memory.
     Temporary,
 }
@@ -116,7 +116,7 @@ impl Recording {
             dispatches: Vec::new(),
         };
         recorder.read = read_tensors(graph, &recorder.live);
-        recorder.leaves()?;
+        recorder.leaves();
         recorder.place()?;
         for (index, node) in graph.nodes().iter().enumerate() {
             if let (true, Kind::Op(op)) = (recorder.live[index], &node.kind) {
@@ -191,14 +191,8 @@ impl Recorder<'_> {
     }
 
     /// Slots for everything that is there before the first dispatch.
-    fn leaves(&mut self) -> Result<()> {
+    fn leaves(&mut self) {
         for (index, node) in self.graph.nodes().iter().enumerate() {
-            if let Kind::Constant(value) = &node.kind
-                && value.data.len() != node.outputs[0].shape.numel()
-            {
-                let what = format!("the constant {} has {} elements", node.label, value.data.len());
-                return Err(Error::Graph(format!("{what}, its shape is {}", node.outputs[0].shape)));
-            }
             let source = match &node.kind {
                 Kind::Input(name) => Source::Input(name.clone()),
                 Kind::Parameter(name) => Source::Parameter(name.clone()),
@@ -211,7 +205,6 @@ impl Recorder<'_> {
                 self.views[index] = vec![view];
             }
         }
-        Ok(())
     }
 
     /// Finds the tensors that can be computed right where an op wants them (see [`Op::placements`]).

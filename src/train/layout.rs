@@ -137,14 +137,19 @@ impl FlatLayout {
     /// The learning-rate and decay multipliers of a shard's blocks, from `multipliers` of a parameter.
     pub fn table(&self, shard: usize, multipliers: impl Fn(&Placed) -> [f64; 2]) -> Array {
         let shard = &self.shards[shard];
-        let mut table = Array::zeros([shard.total / BLOCK, 2]);
+        let mut table = Array::zeros(Self::table_shape(shard));
         for placed in &shard.parameters {
-            let first = placed.offset / BLOCK;
+            let (first, multipliers) = (placed.offset / BLOCK, multipliers(placed));
             for block in first..first + placed.ty.shape.numel().div_ceil(BLOCK) {
-                table.row_mut(block).copy_from_slice(&multipliers(placed));
+                table.row_mut(block).copy_from_slice(&multipliers);
             }
         }
         table
+    }
+
+    /// The shape of a shard's [`FlatLayout::table`].
+    pub(super) fn table_shape(shard: &Shard) -> [usize; 2] {
+        [shard.total / BLOCK, 2]
     }
 
     /// All parameters, shard by shard.

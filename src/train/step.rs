@@ -328,12 +328,14 @@ impl TrainStep {
         let norm = ops::global_norm(g, &halfway.gradients)?;
         let (state, scalars) = control_leaves(g)?;
         let (control, _) = ops::optimizer_control(g, norm, halfway.loss, scalars, state)?;
+        let made = Arc::new((self.layout.clone(), self.options.clone()));
         for (index, shard) in self.layout.shards.iter().enumerate() {
             let mut flat = |range: Range| g.state(&range.name(index), [shard.total], DType::F32);
             let parameters = flat(Range::Parameters)?;
             let moments = [flat(Range::FirstMoment)?, flat(Range::SecondMoment)?];
-            let table = self.layout.table(index, |placed| self.options.multipliers(placed));
-            let table = g.constant("multipliers", table, DType::F32);
+            let made = made.clone();
+            let table = move || made.0.table(index, |placed| made.1.multipliers(placed));
+            let table = g.constant_with("multipliers", FlatLayout::table_shape(shard), DType::F32, table);
             let [parameters, ..] = ops::adamw(g, parameters, halfway.gradients[index], moments, table, control)?;
             if let (Some(dtype), true) = (self.layout.half_type, shard.half > 0) {
                 let half = g.state(&Range::Half.name(index), [shard.half], dtype)?;
