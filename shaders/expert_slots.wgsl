@@ -22,5 +22,5 @@ fn expert_slots(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
     if (i >= p.count) { return; }
     let slot = order[i];
     tokens[i] = slot / p.top_k;
-    rows[slot] = i;
+    if (slot < p.count) { rows[slot] = i; }
 }

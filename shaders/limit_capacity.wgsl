@@ -22,8 +22,9 @@ fn limit_capacity(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
     let place = group * 64u + lane;
     if (place >= p.count) { return; }
     let slot = order[place];
+    if (slot >= p.count) { return; }
     let row = index[slot];
     var kept = p.rows;
     if (row < p.rows && place - starts[min(row, p.rows)] < p.capacity) { kept = row; }
-    if (slot < p.count) { out[slot] = kept; }
+    out[slot] = kept;
 }

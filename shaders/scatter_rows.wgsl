@@ -35,7 +35,7 @@ fn scatter_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
     var row = p.low + unit;
     var first = unit;
     if (BY_ROW) {
-        first = starts[row];
+        first = min(starts[row], p.positions);
     } else {
         row = index[min(order[unit], p.positions - 1u)];
         if (row < p.low || row - p.low >= p.rows || starts[row] != unit) { return; }

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
+use wgformer::check::cases;
 use wgformer::gpu::{AdapterClass, Caps};
 use wgformer::io::Config;
-use wgformer::kernel::Access;
+use wgformer::kernel::{Access, Dispatch};
 use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions};
 use wgformer::program::{MemoryReport, Plan, Recording};
 use wgformer::software::{Quirks, Textures};
@@ -136,4 +137,12 @@ fn operands_whose_rows_lie_pages_apart_are_copied_where_they_are_used_often() {
     assert_eq!(attention(256, 16), [true; 3]);
     assert_eq!(attention(256, 12), [false; 3]);
     assert_eq!(attention(255, 16), [false; 3]);
+}
+
+#[test]
+fn the_crates_own_ops_keep_their_speed() {
+    for case in cases::all() {
+        let recording = case.recording(&Caps::baseline()).unwrap();
+        assert!(recording.dispatches().iter().all(Dispatch::is_trusted), "{} has checked kernels", case.name);
+    }
 }

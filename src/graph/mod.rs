@@ -5,6 +5,7 @@
 
 mod add;
 mod array;
+mod bounds;
 mod constant;
 mod differentiate;
 mod evaluate;
@@ -196,8 +197,18 @@ impl Graph {
         first(name, self.put(op, inputs)?)
     }
 
+    /// Adds a node's op on other inputs, of the same types, whose values are known to do no harm: nothing but zeros, say.
+    pub(crate) fn add_again(&mut self, node: &Node, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let Kind::Op(op) = &node.kind else { return Ok(Vec::new()) };
+        let outputs = self.add_op(op.clone(), inputs, node.own)?;
+        if let Some(last) = self.nodes.last_mut() {
+            last.own = node.own;
+        }
+        Ok(outputs)
+    }
+
     /// Adds an op, of the crate or another one.
-    pub(crate) fn add_op(&mut self, op: Arc<dyn Op>, inputs: &[Tensor], own: bool) -> Result<Vec<Tensor>> {
+    fn add_op(&mut self, op: Arc<dyn Op>, inputs: &[Tensor], own: bool) -> Result<Vec<Tensor>> {
         for input in inputs {
             self.check_handle(*input)?;
         }
@@ -208,6 +219,7 @@ impl Graph {
         outputs.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let count = outputs.len() as u32;
         let label = self.scoped(op.name());
+        let own = own && self.lists_hold(op.as_ref(), inputs, &types);
         let aliases = aliases(op.as_ref(), &types, &outputs)?;
         let first = self.push(Kind::Op(op), inputs.to_vec(), outputs, label);
         let node = &mut self.nodes[first.node as usize];

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 /// An operation of the graph: shape rule, gradient, f64 reference and kernels, in one place.
 ///
-/// Embedders implement it for ops of their own and add them with [`Graph::apply`].
+/// Embedders implement it for ops of their own and add them with [`Graph::apply`] (`examples/custom_op.rs`). Whatever such an op says or
+/// launches in safe code, it reads its inputs and writes its outputs and no more: other views, lengths and accesses are
+/// [`Error::Graph`] when the graph is built or recorded, and kernels are compiled with wgpu's checks
+/// ([`Kernel::new`](crate::kernel::Kernel::new)).
 pub trait Op: Any + Debug + Send + Sync {
     /// The name that prints, errors and traces use: lower case with underscores.
     fn name(&self) -> &'static str;
@@ -69,6 +72,17 @@ pub trait Op: Any + Debug + Send + Sync {
     /// passes of an application may write them as well.
     fn bounds(&self, _inputs: &[TensorType]) -> Vec<(usize, usize)> {
         Vec::new()
+    }
+
+    /// As [`Op::bounds`], for lists that the kernels follow without a look at their values: orders of rows, and where groups begin. Where
+    /// the graph cannot tell that they stay below, because an application made them, kernels of the crate are compiled with checks.
+    fn relies_on(&self, _inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        Vec::new()
+    }
+
+    /// What the values of output `index`, whole numbers, are below, whatever the inputs hold; believed of ops of the crate.
+    fn below(&self, _index: usize, _inputs: &[TensorType]) -> Option<usize> {
+        None
     }
 
     /// How output `index` is made again from the op's inputs and other outputs at less cost than keeping it from the forward to the

@@ -91,6 +91,11 @@ impl Op for SortIndex {
         ])
     }
 
+    fn below(&self, index: usize, inputs: &[TensorType]) -> Option<usize> {
+        // The order is a permutation, and a group begins behind the last position at most.
+        Some(inputs[0].shape.numel() + index)
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (index, order, starts) = (cx.input(0), cx.output(0), cx.output(1));
         let count = index.numel();

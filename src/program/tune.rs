@@ -3,7 +3,7 @@
 use super::{Program, Recording, Weights};
 use crate::error::Result;
 use crate::gpu::{Choices, Gpu};
-use crate::graph::{Graph, Kind, Node};
+use crate::graph::{Graph, Node};
 use crate::kernel::Question;
 use std::collections::HashMap;
 use web_time::Instant;
@@ -131,13 +131,12 @@ fn winner(default: &str, times: &[(&str, &[f64])]) -> Option<String> {
 /// A graph of one node, its inputs weights of its own.
 fn alone(graph: &Graph, node: &Node) -> Result<Graph> {
     let mut alone = Graph::new();
-    let Kind::Op(op) = &node.kind else { return Ok(alone) };
     let mut inputs = Vec::with_capacity(node.inputs.len());
     for (index, input) in node.inputs.iter().enumerate() {
         let ty = graph.ty(*input);
         inputs.push(alone.parameter(&format!("input {index}"), ty.shape.clone(), ty.dtype)?);
     }
-    let outputs = alone.add_op(op.clone(), &inputs, node.own)?;
+    let outputs = alone.add_again(node, &inputs)?;
     for (index, output) in outputs.into_iter().enumerate() {
         alone.output(&format!("output {index}"), output)?;
     }

@@ -35,6 +35,10 @@ impl Op for Combine {
         Ok(vec![sum(inputs[0], inputs[1], self.top_k, |_| 1.0)?])
     }
 
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(1, inputs[0].shape.rows())]
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         combine(cx, &cx.input(0), &cx.input(1), None, &cx.output(0), self.top_k)
     }

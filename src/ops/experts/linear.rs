@@ -105,6 +105,10 @@ impl Op for GroupedLinear {
         Ok(vec![out])
     }
 
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(2, inputs[4].shape.numel() + 1), (3, inputs[0].shape.rows())]
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let product = Grouped {
             name: self.name(),
@@ -147,6 +151,10 @@ impl Op for GroupedBack {
             }
         }
         Ok(vec![out])
+    }
+
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(2, inputs[0].shape.rows() + 1)]
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
@@ -193,6 +201,10 @@ impl Op for GroupedSums {
             }
         }
         Ok(vec![out])
+    }
+
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(2, inputs[0].shape.rows() + 1), (3, inputs[1].shape.rows())]
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

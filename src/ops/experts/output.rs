@@ -104,6 +104,12 @@ impl Op for ExpertOutput {
         Ok(vec![sum(&out, rows, self.top_k, |slot| weights.data[slot])?])
     }
 
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        let slots = inputs[0].shape.rows();
+        let tokens = (6, slots / self.top_k.max(1));
+        vec![(4, slots), (5, slots + 1), tokens, (7, slots)]
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (gate, up, y) = (cx.input(0), cx.input(1), cx.output(0));
         let active = cx.scratch(gate.shape.clone(), DType::F32);
@@ -167,6 +173,12 @@ impl Op for ExpertOutputBackward {
             }
         }
         Ok(vec![dgate, dup, dweight, dweights])
+    }
+
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        let slots = inputs[0].shape.rows();
+        let tokens = (6, inputs[7].shape.rows());
+        vec![(4, slots), (5, slots + 1), tokens]
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

@@ -90,6 +90,15 @@ impl Op for ExpertSlots {
         Ok(vec![inputs[0].map(|slot| (slot / self.top_k as f64).floor()), rows])
     }
 
+    fn relies_on(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(0, inputs[0].shape.numel())]
+    }
+
+    fn below(&self, index: usize, inputs: &[TensorType]) -> Option<usize> {
+        let slots = inputs[0].shape.numel();
+        Some(if index == 0 { slots.div_ceil(self.top_k) } else { slots })
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let count = cx.input(0).numel();
         let dispatch = Dispatch::new(&EXPERT_SLOTS).read(cx.input(0)).write(cx.output(0)).write(cx.output(1));
