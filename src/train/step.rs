@@ -9,6 +9,7 @@ use crate::kernel::Caps;
 use crate::ops::{self, BLOCK, OptimizerControl, OptimizerScalars};
 use crate::shape::TensorType;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// The input that holds [`OptimizerScalars`].
 pub const SCALARS: &str = "optimizer.scalars";
