@@ -1,4 +1,5 @@
 //! Ops from outside the crate: the example against its reference, and ops that lie or reach beyond what they were given.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../examples/custom_op.rs"]
 #[expect(dead_code, reason = "the example's main is not called")]
@@ -252,7 +253,7 @@ const LIES: [(&str, Lies); 15] = [
     ("is a texture", |cx| {
         let (view, access) = (cx.input(0), Access::Texture { storage: true, shared: true });
         let mut dispatch = copy(cx);
-        dispatch.bindings.push(Binding { view, access, crowded: false });
+        dispatch.bindings.push(Binding::new(view, access));
         cx.dispatch(dispatch)
     }),
     ("is empty", |cx| {

@@ -43,7 +43,7 @@ const CASES: [(&str, Build); 12] = [
     }),
     ("limit_capacity of forged lists", |g, _, _, ids| {
         let lists = forged(g, ids)?;
-        ops::limit_capacity(g, &lists, 1)
+        ops::limit_capacity(g, lists, 1)
     }),
     ("rope", |g, _, _, ids| {
         let options = RopeOptions { max_positions: ROWS, ..RopeOptions::default() };
