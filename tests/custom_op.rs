@@ -91,8 +91,13 @@ fn what_reaches_beyond_its_tensors_harms_nothing() {
         let secret = g.parameter("secret", [COUNT], DType::F32).unwrap();
         let x = g.parameter("x", [COUNT], DType::F32).unwrap();
         let behind = g.parameter("zecret", [COUNT], DType::F32).unwrap();
-        // Temporaries in the arenas of what the op reads and writes, made before it and behind it.
-        let mut others: Vec<Tensor> = (1..OTHERS).map(|i| ops::scale(&mut g, secret, i as f32).unwrap()).collect();
+        // Temporaries in the arenas of what the op reads and writes, made before it and behind it: each reads the one before, and no
+        // launch reads the arena that it writes.
+        let mut others: Vec<Tensor> = Vec::new();
+        for _ in 1..OTHERS {
+            let before = others.last().copied().unwrap_or(secret);
+            others.push(g.apply1(HONEST, &[before]).unwrap());
+        }
         let read = ops::scale(&mut g, x, 1.0).unwrap();
         let wild = g.apply(Wild, &[read]).unwrap();
         others.push(ops::add(&mut g, secret, behind).unwrap());
@@ -112,7 +117,7 @@ fn what_reaches_beyond_its_tensors_harms_nothing() {
         assert!(beside > 0, "{name}: nothing lies beside what is written");
         program.run().unwrap();
         for index in 0..OTHERS {
-            let expected = if index + 1 == OTHERS { 2e7 } else { (index + 1) as f32 * 1e7 };
+            let expected = if index + 1 == OTHERS { 2e7 } else { 1e7 };
             let found = program.read_f32(&format!("other {index}")).unwrap();
             assert!(found.iter().all(|v| *v == expected), "{name}: other {index} is {found:?}");
         }
@@ -248,7 +253,7 @@ const LIES: [(&str, Lies); 15] = [
         out.slot += 1;
         cx.dispatch(copy(cx).write(out))
     }),
-    ("reaches beyond", |cx| cx.dispatch(copy(cx).read(cx.input(9)))),
+    ("is empty", |cx| cx.dispatch(copy(cx).read(cx.input(9)))),
     ("writes an input", |cx| cx.dispatch(copy(cx).update(cx.input(0)))),
     ("is a texture", |cx| {
         let (view, access) = (cx.input(0), Access::Texture { storage: true, shared: true });
@@ -289,10 +294,6 @@ fn what_an_op_says_wrong_is_an_error() {
         ("input 5", Liar { placement: Some(Placement { input: 5, ..x0 }), ..HONEST }),
         ("input 6", Liar { bound: Some(6), ..HONEST }),
         ("copy", Liar { launch: |cx| cx.dispatch(Dispatch::new(&COPY).write(cx.output(0)).param(COUNT)), ..HONEST }),
-        (
-            "copy",
-            Liar { launch: |cx| cx.dispatch(Dispatch::new(&COPY).read(cx.input(0)).update(cx.output(0))), ..HONEST },
-        ),
         (
             "hungry",
             Liar {
