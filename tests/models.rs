@@ -326,18 +326,28 @@ fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
     if again.config() != model.config() {
         return Err(format!("{} became {}", model.config(), again.config()).into());
     }
-    // A config that asks for more layers is told what is missing, one with fewer what is surplus.
-    let refused = |layers: usize, width: usize, words: &str| -> Result<(), Failed> {
+    // A config that asks for more layers is told what is missing; one with fewer leaves the others aside.
+    let set = |layers: usize, width: usize| {
         let mut config = again.config();
         (config["num_hidden_layers"], config["intermediate_size"]) = (layers.into(), width.into());
-        std::fs::write(folder.path().join("config.json"), config.to_string())?;
+        std::fs::write(folder.path().join("config.json"), config.to_string())
+    };
+    let refused = |layers: usize, width: usize, words: &str| -> Result<(), Failed> {
+        set(layers, width)?;
         match load() {
             Err(error) if error.to_string().contains(words) => Ok(()),
             other => Err(format!("expected \"{words}\", got {:?}", other.err()).into()),
         }
     };
     refused(3, 51, "9 missing: model.layers.2.")?;
-    refused(1, 51, "9 not of this model: model.layers.1.")?;
+    // As Hugging Face does; the log warns of what is left aside.
+    set(1, 51)?;
+    let (shorter, loaded) = load()?;
+    for (name, _) in shorter.parameters()? {
+        if weights.download(&name)? != loaded.download(&name)? {
+            return Err(format!("{name} of fewer layers changed").into());
+        }
+    }
     refused(2, 52, "model.layers.0.mlp.gate_proj.weight has shape [51, 35], the config says [52, 35]")?;
     weights.upload("model.norm.weight", &pack(&[f64::NAN; 35], DType::F32))?;
     models::save(model.as_ref(), &weights, None, folder.path())?;

@@ -108,17 +108,18 @@ impl Gpu {
         };
         let refused = Arc::new(AtomicBool::new(false));
         let told = refused.clone();
-        let alive = self.caught(|| {
+        let ((), error) = self.caught(|| {
             buffer.map_async(wgpu::MapMode::Read, .., move |result| told.store(result.is_err(), Ordering::Relaxed));
-            let alive = !refused.load(Ordering::Relaxed);
-            if alive {
-                // This tells the callback of an error, too: too late to count.
-                buffer.unmap();
-            }
-            alive
         });
+        if refused.load(Ordering::Relaxed) {
+            // A lost device says nothing more. An error says that a poll of another thread ended the mapping of an earlier request only
+            // after that was taken back, so that the buffer still counts as mapped: another one is made next time.
+            return error.is_some();
+        }
+        // This tells the callback of an error, too: too late to count.
+        self.caught(|| buffer.unmap());
         *pulse = Some(buffer);
-        alive.0
+        true
     }
 
     #[cfg(not(target_arch = "wasm32"))]
