@@ -321,7 +321,13 @@ fn a_device_that_nobody_waits_for_is_freed() {
         std::thread::sleep(Duration::from_millis(300));
         before = before.or_else(threads);
     }
-    let more = threads().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+    let more = || threads().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+    // Devices of other tests come and go; what is not freed stays.
+    let began = Instant::now();
+    while more() >= 8 && began.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let more = more();
     assert!(more < 8, "{more} threads more after four more devices of each adapter");
 }
 
