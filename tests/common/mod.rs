@@ -7,15 +7,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::Gpu;
 use wgformer::gpu::{AdapterClass, GpuOptions};
 
-/// An adapter's device. Tests take it in turns: OpenGL gives up when several threads want it for long.
+/// A device. Tests of one adapter take turns, on whichever of its devices: OpenGL gives up when several threads want it for long.
 #[derive(Clone)]
-pub(crate) struct Turn(Arc<Mutex<Gpu>>);
+pub(crate) struct Turn {
+    gpu: Gpu,
+    adapter: Arc<Mutex<()>>,
+}
 
 impl Turn {
     /// A test on this device.
     pub(crate) fn trial(&self, name: String, test: impl FnOnce(&Gpu) -> Result<(), Failed> + Send + 'static) -> Trial {
-        let turn = self.0.clone();
-        Trial::test(name, move || test(&turn.lock().unwrap_or_else(PoisonError::into_inner)))
+        let Self { gpu, adapter } = self.clone();
+        Trial::test(name, move || {
+            let _turn = adapter.lock().unwrap_or_else(PoisonError::into_inner);
+            test(&gpu)
+        })
     }
 }
 
@@ -44,12 +50,12 @@ fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(Str
         trials.push(Trial::test("an adapter is there", move || Err(hint.into())));
     }
     for adapter in adapters {
-        let info = adapter.get_info();
+        let (info, turn) = (adapter.get_info(), Arc::new(Mutex::new(())));
         for &class in classes.iter().filter(|class| **class != Some(AdapterClass::of(&info))) {
             let how = class.map_or("", |_| ", as a GPU");
             let name = format!("{:?} {}{how}", info.backend, info.name);
             match Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }) {
-                Ok(gpu) => opened.push((name, Turn(Arc::new(Mutex::new(gpu))))),
+                Ok(gpu) => opened.push((name, Turn { gpu, adapter: turn.clone() })),
                 Err(error) => trials.push(Trial::test(format!("[{name}] opens"), move || Err(error.into()))),
             }
         }
