@@ -495,8 +495,11 @@ fn a_driver_that_computes_on_the_cpu_runs_as_a_gpu() {
 fn a_device_that_is_lost_before_it_is_adopted_is_refused() {
     on_every_adapter(|adapter| {
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+        let (told, seen) = std::sync::mpsc::channel();
+        device.on_uncaptured_error(std::sync::Arc::new(move |error| told.send(error.to_string()).unwrap()));
         device.destroy();
         lost(Gpu::adopt(device, queue).map(drop), "adopt");
+        assert_eq!(seen.try_iter().next(), None, "the application was told of an error");
     });
 }
 
@@ -726,5 +729,8 @@ fn a_program_on_a_lost_device_says_so() {
         lost(program.run(), "run");
         lost(program.read("twice").map(drop), "read");
         lost(doubling(gpu).map(drop), "prepare");
+        let gpu = &Gpu::open(adapter).unwrap();
+        gpu.device().destroy();
+        lost(doubling(gpu).map(drop), "compile");
     });
 }

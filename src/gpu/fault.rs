@@ -87,6 +87,13 @@ impl Gpu {
         let faults = &self.inner.faults;
         faults.known()?;
         faults.take()?;
+        self.there()
+    }
+
+    /// Whether the device is lost.
+    pub(super) fn there(&self) -> Result<()> {
+        let faults = &self.inner.faults;
+        faults.known()?;
         if !self.alive() {
             faults.lose("");
         }
@@ -98,10 +105,10 @@ impl Gpu {
     #[cfg(not(target_arch = "wasm32"))]
     fn alive(&self) -> bool {
         let mut pulse = self.inner.pulse.lock().unwrap_or_else(PoisonError::into_inner);
-        let buffer = match pulse.take() {
-            Some(buffer) => buffer,
+        let (buffer, new) = match pulse.take() {
+            Some(buffer) => (buffer, false),
             None => match self.caught(|| self.pulse()) {
-                (buffer, None) => buffer,
+                (buffer, None) => (buffer, true),
                 // No memory for it says nothing of the device.
                 (_, Some(_)) => return true,
             },
@@ -112,9 +119,10 @@ impl Gpu {
             buffer.map_async(wgpu::MapMode::Read, .., move |result| told.store(result.is_err(), Ordering::Relaxed));
         });
         if refused.load(Ordering::Relaxed) {
-            // A lost device says nothing more. An error says that a poll of another thread ended the mapping of an earlier request only
-            // after that was taken back, so that the buffer still counts as mapped: another one is made next time.
-            return error.is_some();
+            // A lost device says nothing more, but that a buffer that it made is invalid. An error on an older one says that a poll of
+            // another thread ended the mapping of an earlier request only after that was taken back, so that the buffer still counts
+            // as mapped: another one is made next time.
+            return error.is_some() && !new;
         }
         // This tells the callback of an error, too: too late to count.
         self.caught(|| buffer.unmap());
@@ -143,11 +151,12 @@ impl Gpu {
     /// In a browser errors arrive later, so there the call returns at once and [`Gpu::check`] tells of them.
     ///
     /// # Errors
-    /// [`Error::Validation`], [`Error::OutOfMemory`].
+    /// [`Error::Validation`], [`Error::OutOfMemory`]; [`Error::DeviceLost`] if that is behind them.
     pub fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
         match self.caught(calls) {
             (value, None) => Ok(value),
-            (_, Some(error)) => Err(translate(what, error)),
+            // What a lost device made without a word is invalid, as its use tells.
+            (_, Some(error)) => self.there().and(Err(translate(what, error))),
         }
     }
 

@@ -114,6 +114,19 @@ impl Gpu {
         cache.as_ref().and_then(wgpu::PipelineCache::get_data)
     }
 
+    /// The bindings of a launch.
+    pub(crate) fn bind_group(
+        &self,
+        label: &str,
+        pipeline: &wgpu::ComputePipeline,
+        entries: &[wgpu::BindGroupEntry<'_>],
+    ) -> crate::error::Result<wgpu::BindGroup> {
+        self.scoped(&format!("the bindings of {label}"), || {
+            let layout = &pipeline.get_bind_group_layout(0);
+            self.device().create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries })
+        })
+    }
+
     /// The layout of these bindings: one for all pipelines that have it, so that a pass that changes from one to another has
     /// less to compare.
     fn layout(&self, slots: &[Slot]) -> Result<wgpu::PipelineLayout, wgpu::Error> {

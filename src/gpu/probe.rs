@@ -42,6 +42,10 @@ pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     if let Some(proven) = known().get(&claim) {
         return (proven.clone(), false);
     }
+    // A lost device has nothing to prove: whoever opened it will be told.
+    if gpu.there().is_err() {
+        return (caps.clone(), false);
+    }
     let mut proven = caps.clone();
     if let Some(lanes) = caps.subgroup
         && refuted(gpu, &format!("functions of subgroups of {lanes}"), subgroup(gpu, lanes))
@@ -51,7 +55,7 @@ pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     if software::has_to_prove(gpu) {
         proven.quirks = software::proven(gpu);
     }
-    if gpu.check().is_ok() {
+    if gpu.there().is_ok() {
         known().insert(claim, proven.clone());
     }
     (proven, true)
@@ -130,9 +134,7 @@ impl Gpu {
         let resources = std::iter::once(uniform.as_entire_binding()).chain(bound.iter().map(|(_, r)| r.clone()));
         let entries: Vec<_> =
             (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-        let layout = pipeline.get_bind_group_layout(0);
-        let descriptor = wgpu::BindGroupDescriptor { label: Some(entry), layout: &layout, entries: &entries };
-        let group = self.scoped("the bindings of a probe", || self.device().create_bind_group(&descriptor))?;
+        let group = self.bind_group(entry, &pipeline, &entries)?;
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline);
         pass.set_bind_group(0, &group, &[]);

@@ -234,14 +234,7 @@ impl Step {
             let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size });
             entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
         }
-        let layout = pipeline.get_bind_group_layout(0);
-        let bind_group = gpu.scoped(&format!("the bindings of {}", dispatch.label), || {
-            gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(&dispatch.label),
-                layout: &layout,
-                entries: &entries,
-            })
-        })?;
+        let bind_group = gpu.bind_group(&dispatch.label, &pipeline, &entries)?;
         // The other ranges of a dispatch that was cut find what the first one copied.
         let copies = if range.start == 0 { places.operands.copies(index, dispatch, place)? } else { Vec::new() };
         let groups = range.len() as u32;
