@@ -12,7 +12,7 @@ DEMO ?= --steps 380 --minutes 5 --resume
 
 help:
 	@echo 'make demo        train a small GPT on a novel and let it write (into $(OUT))'
-	@echo 'make test        checks and tests, on every adapter of this machine (a choice of the conformance suite: docs/testing.md)'
+	@echo 'make test        checks and tests, on every adapter of this machine (a choice of the conformance suite: docs/guide/testing.md)'
 	@echo 'make test-full   all of them, on a newer Mesa as well, and make portable'
 	@echo 'make portable    does it compile for Windows, macOS, Android, browsers, and with the oldest Rust that is promised?'
 	@echo 'make check       format and lints'
