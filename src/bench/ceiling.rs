@@ -5,9 +5,9 @@ use crate::graph::{Array, Op};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static MULTIPLY_ADD: Kernel = kernel!("bench_multiply_add");
-static LINES: Kernel = kernel!("bench_multiply_add_lines");
-static COPY: Kernel = kernel!("bench_copy");
+static MULTIPLY_ADD: Kernel = kernel!("bench/bench_multiply_add");
+static LINES: Kernel = kernel!("bench/bench_multiply_add_lines");
+static COPY: Kernel = kernel!("bench/bench_copy");
 
 /// What every step of [`MultiplyAdd`] multiplies with: errors shrink, and no compiler knows it.
 const FACTOR: f32 = 0.875;

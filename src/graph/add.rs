@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Kernel, Launch, View, elements, kernel, width};
 use crate::shape::TensorType;
 
-static ADD: Kernel = kernel!("add");
+static ADD: Kernel = kernel!("arithmetic/add");
 
 /// `out = a + b`, element by element, for tensors of one shape.
 ///

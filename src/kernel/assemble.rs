@@ -11,7 +11,7 @@ pub struct ShaderText {
     pub text: String,
     /// The entry point.
     pub entry: &'static str,
-    /// Where each part begins: its first line in the text and its name.
+    /// Where each part begins: its first line in the text and its file.
     parts: Vec<(usize, &'static str)>,
 }
 
@@ -21,7 +21,7 @@ impl ShaderText {
     pub fn place(&self, line: usize) -> String {
         let part = self.parts.iter().rev().find(|(first, _)| *first <= line);
         match part {
-            Some((first, name)) => format!("{name}.wgsl:{}", line - first + 1),
+            Some((first, file)) => format!("{file}.wgsl:{}", line - first + 1),
             None => format!("{} (constants):{line}", self.entry),
         }
     }
@@ -40,7 +40,7 @@ pub fn assemble(dispatch: &Dispatch, dialect: Dialect) -> ShaderText {
     let mut line = dispatch.constants.len() + 1;
     let mut parts = Vec::new();
     for part in dispatch.snippets.iter().copied().chain([dispatch.kernel]) {
-        parts.push((line, part.name));
+        parts.push((line, part.file));
         text.push_str(part.source);
         line += part.source.lines().count();
         if !part.source.ends_with('\n') {

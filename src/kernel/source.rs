@@ -8,8 +8,10 @@ use std::fmt;
 /// workgroup's memory is zero at first. [`Kernel::trusted`] leaves them out.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
-    /// File stem and entry point.
+    /// What the entry point is called, and the file without its folder and ending.
     pub name: &'static str,
+    /// The file, without its ending: for the crate's own, its place below `shaders/`.
+    pub(super) file: &'static str,
     /// The file's text.
     pub source: &'static str,
     trust: Trust,
@@ -30,7 +32,7 @@ impl Kernel {
     /// A kernel from its name and text.
     #[must_use]
     pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Self { name, source, trust: Trust::Checked }
+        Self { name, file: name, source, trust: Trust::Checked }
     }
 
     /// A kernel that is compiled without checks, for the speed of it (a few percent on most GPUs; more where loads are few).
@@ -48,7 +50,7 @@ impl Kernel {
     #[must_use]
     #[allow(unsafe_code, reason = "what is said of a text cannot be checked")]
     pub const unsafe fn trusted(name: &'static str, source: &'static str) -> Self {
-        Self { name, source, trust: Trust::Author }
+        Self { name, file: name, source, trust: Trust::Author }
     }
 
     /// One of the crate's own: see [`kernel!`].
@@ -57,8 +59,8 @@ impl Kernel {
     /// In every dispatch that an op of the crate makes of inputs that its shape rule let through, whatever the inputs hold, the same as
     /// for [`Kernel::trusted`].
     #[allow(unsafe_code, reason = "what is said of a text cannot be checked")]
-    pub(crate) const unsafe fn own(name: &'static str, source: &'static str) -> Self {
-        Self { name, source, trust: Trust::Own }
+    pub(crate) const unsafe fn own(file: &'static str, source: &'static str) -> Self {
+        Self { name: stem(file), file, source, trust: Trust::Own }
     }
 
     /// Whether it goes unchecked in a launch that an op of the crate (`own`), or another one, made.
@@ -71,14 +73,24 @@ impl Kernel {
     }
 }
 
-/// The kernel or snippet in a file of `shaders/`, by its name there without the ending: the one place where the crate trusts its own texts.
+/// What stands behind the last slash.
+const fn stem(file: &'static str) -> &'static str {
+    let mut at = file.len();
+    while at > 0 && file.as_bytes()[at - 1] != b'/' {
+        at -= 1;
+    }
+    file.split_at(at).1
+}
+
+/// The kernel or snippet in a file of `shaders/`, by its folder and name there without the ending (`kernel!("norm/norm_threads")`): the one
+/// place where the crate trusts its own texts.
 macro_rules! kernel {
-    ($name:expr) => {{
+    ($file:expr) => {{
         #[allow(unsafe_code, reason = "the crate's own texts are trusted here, and nowhere else")]
         // SAFETY: the kernels guard their indices by sizes that the ops' shape rules have checked, and those that come out of buffers by
         // themselves; the conformance suite runs them with checks as well and finds the same, and hostile indices are a test.
         const KERNEL: $crate::kernel::Kernel = unsafe {
-            $crate::kernel::Kernel::own($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))
+            $crate::kernel::Kernel::own($file, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl")))
         };
         KERNEL
     }};

@@ -9,8 +9,8 @@ pub(super) use crate::kernel::{elements, width};
 
 static REDUCE_WORKGROUP: Snippet = kernel!("common/reduce_workgroup");
 static REDUCE_SUBGROUP: Snippet = kernel!("common/reduce_subgroup");
-static COLUMN_SUM: Kernel = kernel!("column_sum");
-static ROW_SUM: [Kernel; 2] = [kernel!("row_sum_threads"), kernel!("row_sum_workgroup")];
+static COLUMN_SUM: Kernel = kernel!("arithmetic/column_sum");
+static ROW_SUM: [Kernel; 2] = [kernel!("arithmetic/row_sum_threads"), kernel!("arithmetic/row_sum_workgroup")];
 
 /// The rule of ops on `count` f32 tensors of one type, which is the output's too.
 pub(super) fn same_f32(op: &str, inputs: &[TensorType], count: usize) -> Result<Vec<TensorType>> {

@@ -5,6 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+/// Whether a file holds a text that kernels share, and no kernel.
+fn is_shared(file: &str) -> bool {
+    file.starts_with("common/")
+}
+
 /// The shader files: path below `shaders/` without the ending, and text.
 fn files() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
@@ -29,14 +34,25 @@ fn files() -> BTreeMap<String, String> {
 #[test]
 fn every_file_says_what_it_does_and_is_short() {
     for (name, text) in files() {
-        let stem = name.rsplit('/').next().unwrap_or(&name);
+        let stem = stem(&name);
         assert!(text.starts_with(&format!("// {stem}: ")), "{name}.wgsl does not begin with a comment on {stem}");
         assert!(text.lines().count() <= 200, "{name}.wgsl has {} lines, more than 200", text.lines().count());
         assert!(!text.contains("enable subgroups"), "{name}.wgsl: naga rejects that line");
-        if name.contains('/') {
+        if is_shared(&name) {
             assert!(!text.contains("@compute"), "{name}.wgsl is a shared text and must have no entry point");
         } else {
             assert!(text.contains("// grid "), "the header of {name}.wgsl does not say what the grid is");
+        }
+    }
+}
+
+#[test]
+fn kernels_have_names_of_their_own() {
+    let mut names = BTreeMap::new();
+    for file in files().into_keys().filter(|file| !is_shared(file)) {
+        assert!(file.contains('/'), "{file}.wgsl lies in no folder");
+        if let Some(other) = names.insert(stem(&file), file.clone()) {
+            panic!("{file}.wgsl and {other}.wgsl have one name");
         }
     }
 }
@@ -78,7 +94,7 @@ fn the_gallery_is_up_to_date() {
         for (name, value) in &launched.dispatch.constants {
             used.constants.entry(name).or_default().insert(value.to_string());
         }
-        used.snippets.extend(launched.dispatch.snippets.iter().map(|s| stem(s.name)));
+        used.snippets.extend(launched.dispatch.snippets.iter().map(|s| s.name.to_owned()));
         Ok(())
     });
     let wanted = gallery(&files(), &uses);
@@ -92,10 +108,10 @@ fn the_gallery_is_up_to_date() {
 
 const INTRODUCTION: &str = "# The kernels
 
-One WGSL file a kernel, named like its entry point; `common/` holds the texts that several share. Plain WGSL without a
-preprocessor: the host puts constants in front, then shared texts, then the file (`src/kernel/assemble.rs`). A variant of a
-kernel is another constant, another shared text with the same functions, or another file. The header of each file gives the
-formula, the bindings with their shapes, the grid, what it needs, and how it rounds.
+One WGSL file a kernel, named like its entry point, in a folder of the name that its op's has in `src/ops`; `common/` holds the
+texts that several share. Plain WGSL without a preprocessor: the host puts constants in front, then shared texts, then the file
+(`src/kernel/assemble.rs`). A variant of a kernel is another constant, another shared text with the same functions, or another
+file. The header of each file gives the formula, the bindings with their shapes, the grid, what it needs, and how it rounds.
 
 This page is made by `UPDATE_GALLERY=1 cargo test --test shaders gallery` from those headers and from what the conformance
 suite launches on adapters of every kind; the test fails when it is out of date.
@@ -104,19 +120,26 @@ suite launches on adapters of every kind; the test fails when it is out of date.
 
 fn gallery(files: &BTreeMap<String, String>, uses: &BTreeMap<String, Use>) -> String {
     let mut page = INTRODUCTION.to_owned();
-    page += "| kernel | what it computes | ops | grid | constants | built from |\n|---|---|---|---|---|---|\n";
     let none = Use::default();
     let list = |names: &BTreeSet<String>| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-    for (name, text) in files.iter().filter(|(name, _)| !name.contains('/')) {
-        let used = uses.get(name).unwrap_or(&none);
+    let mut folder = "";
+    for (file, text) in files.iter().filter(|(file, _)| !is_shared(file)) {
+        let name = stem(file);
+        let its_folder = file.split('/').next().unwrap_or_default();
+        if its_folder != folder {
+            folder = its_folder;
+            let _ = writeln!(page, "{}## {folder}\n", if page.ends_with("\n\n") { "" } else { "\n" });
+            page += "| kernel | what it computes | ops | grid | constants | built from |\n|---|---|---|---|---|---|\n";
+        }
+        let used = uses.get(&name).unwrap_or(&none);
         let constants: Vec<String> = used.constants.iter().map(|(name, values)| constant(name, values)).collect();
         let (what, grid) = (cell(&header(text, &format!("{name}:"))), cell(&header(text, "grid ")));
         let (ops, parts) = (list(&used.ops), list(&used.snippets));
         let _ =
-            writeln!(page, "| [{name}]({name}.wgsl) | {what} | {ops} | {grid} | {} | {parts} |", constants.join("; "));
+            writeln!(page, "| [{name}]({file}.wgsl) | {what} | {ops} | {grid} | {} | {parts} |", constants.join("; "));
     }
     page += "\n## Shared texts\n\n| text | what it gives |\n|---|---|\n";
-    for (name, text) in files.iter().filter(|(name, _)| name.contains('/')) {
+    for (name, text) in files.iter().filter(|(name, _)| is_shared(name)) {
         let what = cell(&header(text, &format!("{}:", stem(name))));
         let _ = writeln!(page, "| [{}]({name}.wgsl) | {what} |", stem(name));
     }

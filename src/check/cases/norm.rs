@@ -2,7 +2,7 @@
 
 use crate::check::{Case, Feed, Tolerance};
 use crate::ops;
-use crate::ops::norm::{NormKind, norm};
+use crate::ops::norm::norm::{NormKind, norm};
 use crate::ops::rows::RowVariant;
 use crate::shape::Shape;
 

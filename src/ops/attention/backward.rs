@@ -8,15 +8,15 @@ use crate::graph::{Array, Op};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static DELTA: Kernel = kernel!("attention_delta");
-static BIAS: Kernel = kernel!("attention_grad_bias");
-static Q_ROWS: Kernel = kernel!("attention_grad_q_rows");
-static Q_SHUFFLE: Kernel = kernel!("attention_grad_q_shuffle");
-static Q_TILE: Kernel = kernel!("attention_grad_q_tile");
+static DELTA: Kernel = kernel!("attention/attention_delta");
+static BIAS: Kernel = kernel!("attention/attention_grad_bias");
+static Q_ROWS: Kernel = kernel!("attention/attention_grad_q_rows");
+static Q_SHUFFLE: Kernel = kernel!("attention/attention_grad_q_shuffle");
+static Q_TILE: Kernel = kernel!("attention/attention_grad_q_tile");
 static Q: Kernels = Kernels { rows: &Q_ROWS, shuffle: &Q_SHUFFLE, tile: &Q_TILE, few: None };
-static KV_ROWS: Kernel = kernel!("attention_grad_kv_rows");
-static KV_SHUFFLE: Kernel = kernel!("attention_grad_kv_shuffle");
-static KV_TILE: Kernel = kernel!("attention_grad_kv_tile");
+static KV_ROWS: Kernel = kernel!("attention/attention_grad_kv_rows");
+static KV_SHUFFLE: Kernel = kernel!("attention/attention_grad_kv_shuffle");
+static KV_TILE: Kernel = kernel!("attention/attention_grad_kv_tile");
 static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_TILE, few: None };
 
 /// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.

@@ -10,13 +10,13 @@ use crate::graph::{Array, Gradient, Op, Tensor};
 use crate::kernel::{Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static ROWS: Kernel = kernel!("attention_forward_rows");
-static SHUFFLE: Kernel = kernel!("attention_forward_shuffle");
-static TILE: Kernel = kernel!("attention_forward_tile");
-static SPLITS: Kernel = kernel!("attention_forward_split");
-static SPLIT_THREADS: Kernel = kernel!("attention_forward_split_threads");
-static SUBGROUP: Kernel = kernel!("attention_forward_subgroup");
-static MERGE: Kernel = kernel!("attention_merge");
+static ROWS: Kernel = kernel!("attention/attention_forward_rows");
+static SHUFFLE: Kernel = kernel!("attention/attention_forward_shuffle");
+static TILE: Kernel = kernel!("attention/attention_forward_tile");
+static SPLITS: Kernel = kernel!("attention/attention_forward_split");
+static SPLIT_THREADS: Kernel = kernel!("attention/attention_forward_split_threads");
+static SUBGROUP: Kernel = kernel!("attention/attention_forward_subgroup");
+static MERGE: Kernel = kernel!("attention/attention_merge");
 static KERNELS: Kernels =
     Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
 

@@ -1,7 +1,7 @@
 //! Lengths, key mask, query positions, the seed of dropout and spans as one tensor, so that attention kernels need a single binding for them.
 
+use super::attention::{AttentionOptions, expect};
 use super::setting::{Sizes, TILE};
-use super::{AttentionOptions, expect};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Array, Graph, Kind, Op, Tensor};
@@ -9,7 +9,7 @@ use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 use std::any::Any;
 
-static VISIBLE: Kernel = kernel!("attention_visible");
+static VISIBLE: Kernel = kernel!("attention/attention_visible");
 
 /// How many keys each query sees, which keys are real, what dropout is seeded with, and which span each token heads.
 ///

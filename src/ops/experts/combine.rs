@@ -1,14 +1,14 @@
 //! A token's rows summed up.
 
-use super::super::rows::{elements, width};
 use super::linear::entry;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
 use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
+use crate::ops::rows::{elements, width};
 use crate::shape::TensorType;
 
-static EXPERT_COMBINE: Kernel = kernel!("expert_combine");
+static EXPERT_COMBINE: Kernel = kernel!("experts/expert_combine");
 
 /// `y[t] = Σ_k x[rows[t K + k]]`: x (M, C) f32, rows (M) u32, y (M / K, C), summed in the order of k. The gradient of the
 /// gather that grouped products do; has none itself.

@@ -1,12 +1,12 @@
 //! Linear layers with a weight for each group of rows.
 
-use super::super::matmul::{Form, Grouped, Rows, Variant};
 use super::combine::Combine;
 use super::slots::Routing;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::Launch;
+use crate::ops::matmul::{Form, Grouped, Rows, Variant};
 use crate::shape::TensorType;
 
 /// `out[i] = x[tokens[i]] · W[e]ᵀ`, e the expert of row i: x (T, C) f32, weight (E, N, C) f32, f16 or bf16, out (M, N) f32 with the

@@ -1,8 +1,5 @@
 //! The second half of gated experts, and the weighted sum of a token's experts.
 
-use super::super::activation::{ACTIVATION_SNIPPET, Activation, gated_into};
-use super::super::matmul::{Form, Grouped, Rows};
-use super::super::rows::RowVariant;
 use super::combine::{combine, sum};
 use super::linear::{add_scaled, dot, entry, is_plain, rows_of};
 use super::slots::Routing;
@@ -10,9 +7,13 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Kernel, Launch, kernel};
+use crate::ops::arithmetic::activation::{ACTIVATION_SNIPPET, Activation, gated_into};
+use crate::ops::matmul::{Form, Grouped, Rows};
+use crate::ops::rows::RowVariant;
 use crate::shape::TensorType;
 
-static EXPERT_BACKWARD: [Kernel; 2] = [kernel!("expert_backward_threads"), kernel!("expert_backward_workgroup")];
+static EXPERT_BACKWARD: [Kernel; 2] =
+    [kernel!("experts/expert_backward_threads"), kernel!("experts/expert_backward_workgroup")];
 
 /// `y[t] = Σ_k weights[t, k] · (f(gate[i]) ⊙ up[i]) W[e]ᵀ`, i the row of slot (t, k) and e its expert.
 ///

@@ -1,14 +1,13 @@
 //! Slots sorted by expert, and the way back.
 
-use super::super::layout::reshape;
-use super::super::sort::{SortedIndex, sort_index};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::ops::{SortedIndex, reshape, sort_index};
 use crate::shape::TensorType;
 
-static EXPERT_SLOTS: Kernel = kernel!("expert_slots");
+static EXPERT_SLOTS: Kernel = kernel!("experts/expert_slots");
 
 /// Where the slots of tokens went: made by [`route`], shared by everything that works on the same routing.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +26,7 @@ pub struct Routing {
 
 impl Routing {
     /// One slot for each of `experts · each` tokens, the first `each` of them for expert 0: known without a look at the device.
-    pub(in super::super) fn even(g: &mut Graph, experts: usize, each: usize) -> Self {
+    pub(in crate::ops) fn even(g: &mut Graph, experts: usize, each: usize) -> Self {
         let slots = experts * each;
         let mut list = |label: &str, count: usize, value: &dyn Fn(usize) -> usize| {
             let data = (0..count).map(|i| value(i) as f64).collect();

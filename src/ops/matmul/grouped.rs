@@ -1,11 +1,11 @@
 //! Products of groups of rows, each group with a matrix of its own: what experts are made of.
 
-use super::super::index::gather_into;
 use super::launch::{GATHER_NONE, Range, Window, grid, kernel, operands, plain, ranges};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View, kernel};
+use crate::ops::index::gather::gather_into;
 
 static PLACE_GROUPS: Snippet = kernel!("common/matmul_place_groups");
 static PLACE_SUMS: Snippet = kernel!("common/matmul_place_sums");

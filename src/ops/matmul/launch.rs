@@ -1,12 +1,12 @@
 //! From a matrix product to dispatches: windows over operands that are too large for a binding, and the parts of the shader.
 
-use super::super::activation::ACTIVATION_SNIPPET;
 use super::op::Matmul;
 use super::problem::Problem;
 use super::variant::Variant;
 use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
+use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
 use crate::shape::TensorType;
 
 macro_rules! snippets {
@@ -46,13 +46,13 @@ snippets! {
     ACTIVATION_NONE = "matmul_activation_none";
 }
 
-static TILE: Kernel = kernel!("matmul_tile");
-static REGISTERS: Kernel = kernel!("matmul_registers");
-static LINES: Kernel = kernel!("matmul_lines");
-static SUBGROUP: Kernel = kernel!("matmul_subgroup");
-static ROW_BLOCKS: Kernel = kernel!("matmul_row_blocks");
-static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul_row_blocks_shuffle");
-static ROW: Kernel = kernel!("matmul_row");
+static TILE: Kernel = kernel!("matmul/matmul_tile");
+static REGISTERS: Kernel = kernel!("matmul/matmul_registers");
+static LINES: Kernel = kernel!("matmul/matmul_lines");
+static SUBGROUP: Kernel = kernel!("matmul/matmul_subgroup");
+static ROW_BLOCKS: Kernel = kernel!("matmul/matmul_row_blocks");
+static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul/matmul_row_blocks_shuffle");
+static ROW: Kernel = kernel!("matmul/matmul_row");
 
 /// A stretch of one of the extents.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,5 @@
 //! The matrix product as an op of the graph.
 
-use super::super::activation::{Activate, Activation, activation_backward};
-use super::super::elementwise::RowWise;
-use super::super::mask_rows::mask_rows;
-use super::super::reduce::sum_rows;
 use super::launch::{self, Operands};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
@@ -11,6 +7,9 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
 use crate::kernel::Launch;
+use crate::ops::arithmetic::activation::{Activate, Activation, activation_backward};
+use crate::ops::arithmetic::elementwise::RowWise;
+use crate::ops::{mask_rows, sum_rows};
 use crate::shape::TensorType;
 use std::any::Any;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static ADAMW: Kernel = kernel!("adamw");
+static ADAMW: Kernel = kernel!("optimizer/adamw");
 
 /// One step of AdamW over a flat range, in place:
 ///

@@ -7,7 +7,7 @@ use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static CAST_HALF: Kernel = kernel!("cast_half");
+static CAST_HALF: Kernel = kernel!("optimizer/cast_half");
 
 /// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even, and what is too
 /// large becomes the largest finite value of the type.

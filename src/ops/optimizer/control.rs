@@ -6,8 +6,8 @@ use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static OPTIMIZER_CONTROL: Kernel = kernel!("optimizer_control");
-static LOSS_SEED: Kernel = kernel!("loss_seed");
+static OPTIMIZER_CONTROL: Kernel = kernel!("optimizer/optimizer_control");
+static LOSS_SEED: Kernel = kernel!("optimizer/loss_seed");
 
 /// What the caller writes before each step: the input tensor `scalars` of [`optimizer_control`].
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]

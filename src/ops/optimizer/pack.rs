@@ -7,8 +7,8 @@ use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 
-static PACK: Kernel = kernel!("pack");
-static PACK_ACCUMULATE: Kernel = kernel!("pack_accumulate");
+static PACK: Kernel = kernel!("optimizer/pack");
+static PACK_ACCUMULATE: Kernel = kernel!("optimizer/pack_accumulate");
 
 /// `flat[offset + i] = part[i]` for each part, in place; with a `keep` scalar, `flat[offset + i] = part[i] + (keep ?
 /// flat[offset + i] : 0)`, which sums gradients over micro-batches.

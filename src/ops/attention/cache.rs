@@ -1,0 +1,131 @@
+//! Writing keys and values into a cache in place.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Alias, Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::shape::TensorType;
+
+static CACHE_WRITE: Kernel = kernel!("attention/cache_write");
+
+/// `cache[b, positions[b, t]] = new[b, t]` for the two caches of keys and values at once, in place; a position outside is dropped.
+///
+/// Shapes: `caches` (B, S, H, D) f32, states; `new` (B, T, H, D) f32; `positions` (B, T) u32, distinct within a batch
+/// row. The results are the caches after the writes; nothing may read the old ones any more. No gradient.
+///
+/// # Errors
+/// [`Error::Shape`] that names the operand that does not fit.
+pub fn cache_write(
+    g: &mut Graph,
+    caches: [Tensor; 2],
+    new: [Tensor; 2],
+    positions: Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let written = g.put(CacheWrite, &[caches[0], caches[1], new[0], new[1], positions])?;
+    Ok((written[0], written[1]))
+}
+
+/// See [`cache_write`].
+#[derive(Clone, Copy, Debug)]
+struct CacheWrite;
+
+impl Op for CacheWrite {
+    fn name(&self) -> &'static str {
+        "cache_write"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let [caches @ .., positions] = inputs else {
+            return Err(Error::shape("cache_write", "expected 5 inputs, got none"));
+        };
+        let [keys, values, new @ ..] = caches else {
+            return Err(Error::shape("cache_write", format!("expected 5 inputs, got {}", inputs.len())));
+        };
+        let [batch, _, heads, width] = keys.shape.expect("cache_write, cache (B, S, H, D)")?;
+        if keys.dtype != DType::F32 || values != keys {
+            return Err(Error::shape(
+                "cache_write",
+                format!("the caches are {keys} and {values}, expected f32 of one shape"),
+            ));
+        }
+        let [_, count, _, _] = new[0].shape.expect("cache_write, new (B, T, H, D)")?;
+        let expected = TensorType::f32([batch, count, heads, width]);
+        if let Some(new) = new.iter().find(|new| **new != expected) {
+            return Err(Error::shape(
+                "cache_write",
+                format!("new is {new}, the cache {keys}: only T and S may differ"),
+            ));
+        }
+        let expected = TensorType::new([batch, count], DType::U32);
+        if *positions != expected {
+            return Err(Error::shape("cache_write", format!("positions is {positions}, expected {expected}")));
+        }
+        Ok(vec![keys.clone(), values.clone()])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let [keys, values, new_keys, new_values, positions] = inputs else {
+            return Err(Error::shape(self.name(), "expected 5 inputs"));
+        };
+        let written = |cache: &Array, new: &Array| {
+            let mut cache = cache.clone();
+            let [batch, slots, heads, width] = cache.shape.expect("cache_write, cache")?;
+            let (count, row) = (positions.shape.last(), heads * width);
+            for (b, t) in (0..batch).flat_map(|b| (0..count).map(move |t| (b, t))) {
+                let position = positions.row(b)[t] as usize;
+                if position < slots {
+                    let (to, from) = ((b * slots + position) * row, (b * count + t) * row);
+                    cache.data[to..to + row].copy_from_slice(&new.data[from..from + row]);
+                }
+            }
+            Ok(cache)
+        };
+        Ok(vec![written(keys, new_keys)?, written(values, new_values)?])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let [_, slots, heads, width] = cx.output(0).shape.expect("cache_write, cache")?;
+        let (count, elements) = (cx.input(2).shape.dims()[1], cx.input(2).numel());
+        let dispatch = Dispatch::new(&CACHE_WRITE).read(cx.input(2)).read(cx.input(3)).read(cx.input(4));
+        let dispatch = dispatch.update(cx.output(0)).update(cx.output(1));
+        let dispatch = dispatch.param(elements).param(count).param(slots).param(heads * width);
+        cx.dispatch(dispatch.groups_for(elements, 64))
+    }
+
+    fn alias(&self, index: usize) -> Option<Alias> {
+        Some(Alias::InPlace(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operands_that_do_not_fit_are_named() {
+        let mut g = Graph::new();
+        let caches = ["keys", "values"].map(|name| g.state(name, [2, 8, 3, 4], DType::F32).unwrap());
+        let new = g.input("new", [2, 1, 3, 4], DType::F32).unwrap();
+        let wide = g.input("wide", [2, 1, 3, 5], DType::F32).unwrap();
+        let positions = g.input("positions", [2, 1], DType::U32).unwrap();
+        let long = g.input("long", [2, 2], DType::U32).unwrap();
+        let other = g.state("other", [2, 8, 3, 5], DType::F32).unwrap();
+        let mut refused = |caches, new, positions| cache_write(&mut g, caches, new, positions).unwrap_err().to_string();
+        let error = refused(caches, [new, wide], positions);
+        assert!(error.contains("new is f32[2, 1, 3, 5], the cache f32[2, 8, 3, 4]"), "{error}");
+        let error = refused(caches, [new, new], long);
+        assert!(error.contains("positions is u32[2, 2], expected u32[2, 1]"), "{error}");
+        let error = refused([caches[0], other], [new, new], positions);
+        assert!(error.contains("the caches are f32[2, 8, 3, 4] and f32[2, 8, 3, 5]"), "{error}");
+    }
+
+    #[test]
+    fn positions_outside_are_dropped() {
+        let cache = Array::zeros([1, 2, 1, 1]);
+        let new = Array::from_fn([1, 3, 1, 1], |i| i as f64 + 1.0);
+        let more = Array::from_fn([1, 3, 1, 1], |i| i as f64 + 7.0);
+        let positions = Array::new([1, 3], vec![1.0, 2.0, 4294967295.0]).unwrap();
+        let out = CacheWrite.reference(&[&cache, &cache, &new, &more, &positions]).unwrap();
+        assert_eq!((&out[0].data[..], &out[1].data[..]), (&[0.0, 1.0][..], &[0.0, 7.0][..]));
+    }
+}

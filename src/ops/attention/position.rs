@@ -1,0 +1,356 @@
+//! Rotary and sinusoidal positions.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Gradient, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
+use crate::ops::rows::width;
+use crate::shape::TensorType;
+use std::f64::consts::TAU;
+
+/// The most elements of a table: what is made of each position on the CPU must fit.
+const MOST_ELEMENTS: usize = 1 << 31;
+
+static ROPE: Kernel = kernel!("attention/rope");
+static PAIRS1: Snippet = kernel!("common/pairs1");
+static PAIRS4: Snippet = kernel!("common/pairs4");
+
+/// How frequencies are changed so that a model reads longer texts than it was trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    #[default]
+    None,
+    /// All positions divided by a factor.
+    Linear {
+        /// The factor.
+        factor: f32,
+    },
+    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a linear blend between.
+    Llama3 {
+        /// What low frequencies are divided by.
+        factor: f32,
+        /// Waves longer than the trained length over this are low frequencies.
+        low_freq_factor: f32,
+        /// Waves shorter than the trained length over this are high frequencies.
+        high_freq_factor: f32,
+        /// The trained length.
+        original_max_position: usize,
+    },
+}
+
+/// How [`rope`] turns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeOptions {
+    /// The base: pair i turns by `position · theta^(−2i / rotary_dim)`.
+    pub theta: f32,
+    /// How many elements of a head turn, an even number; all of them if not given. The rest stays.
+    pub rotary_dim: Option<usize>,
+    /// The positions there are: the length of the table.
+    pub max_positions: usize,
+    /// Changes of the frequencies for long texts.
+    pub scaling: RopeScaling,
+    /// Pairs of neighbours (2i, 2i + 1), as in the paper; else (i, i + rotary_dim / 2), as in Hugging Face's models.
+    pub interleaved: bool,
+}
+
+impl Default for RopeOptions {
+    fn default() -> Self {
+        Self { theta: 10000.0, rotary_dim: None, max_positions: 2048, scaling: RopeScaling::None, interleaved: false }
+    }
+}
+
+impl RopeOptions {
+    /// The angle per position of each pair, for heads of `head_dim` elements.
+    fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
+        let turned = self.rotary_dim.unwrap_or(head_dim);
+        if turned == 0 || turned % 2 == 1 || turned > head_dim {
+            let what = format!("rotary_dim {turned} is no even number from 2 to the head's {head_dim} elements");
+            return Err(Error::shape("rope", what));
+        }
+        check_table("rope", self.max_positions, turned)?;
+        let frequency = |pair: usize| f64::from(self.theta).powf(-2.0 * pair as f64 / turned as f64);
+        Ok((0..turned / 2).map(|pair| self.scaling.apply(frequency(pair))).collect())
+    }
+}
+
+impl RopeScaling {
+    /// A frequency after scaling.
+    fn apply(self, frequency: f64) -> f64 {
+        match self {
+            Self::None => frequency,
+            Self::Linear { factor } => frequency / f64::from(factor),
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+                let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
+                // Waves in the trained length; outside of low..high the blend is all or nothing.
+                let waves = original_max_position as f64 * frequency / TAU;
+                let kept = ((waves - low) / (high - low)).clamp(0.0, 1.0);
+                kept * frequency + (1.0 - kept) * frequency / f64::from(factor)
+            }
+        }
+    }
+}
+
+/// The table that [`rope`] reads, (max_positions, rotary_dim / 2, 2) f32: cosine and sine of each position's angle for
+/// each pair. Make it once and share it among the layers.
+///
+/// It is computed in f64 on the CPU: WGSL's own functions are inexact for large angles.
+///
+/// # Errors
+/// [`Error::Shape`] if `rotary_dim` is odd, 0 or larger than a head, or there are no positions, or
+/// too many for a table of 2³¹ elements.
+pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Result<Tensor> {
+    if options.max_positions == 0 {
+        return Err(Error::shape("rope", "max_positions is 0, it must be at least 1"));
+    }
+    let frequencies = options.frequencies(head_dim)?;
+    let pairs = frequencies.len();
+    let shape = [options.max_positions, pairs, 2];
+    let table = move || {
+        Array::from_fn(shape, |i| {
+            let angle = (i / 2 / pairs) as f64 * frequencies[i / 2 % pairs];
+            if i % 2 == 0 { angle.cos() } else { angle.sin() }
+        })
+    };
+    Ok(g.constant_with("rope_table", shape, DType::F32, table))
+}
+
+/// Rotary positions: `x` (B, T, H, D) f32 with the pairs of each head turned by the angles of `positions` (B, T) u32,
+/// from the `table` of [`rope_table`].
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn rope(g: &mut Graph, x: Tensor, positions: Tensor, table: Tensor, options: &RopeOptions) -> Result<Tensor> {
+    g.put1(Rope { interleaved: options.interleaved, back: false }, &[x, positions, table])
+}
+
+/// `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)` for each pair; gradient: the same turn back, by −θ.
+///
+/// A position past the table is an error of the reference; the GPU uses the table's last row.
+#[derive(Debug)]
+struct Rope {
+    interleaved: bool,
+    back: bool,
+}
+
+impl Op for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn bounds(&self, inputs: &[TensorType]) -> Vec<(usize, usize)> {
+        vec![(1, inputs[2].shape.dims().first().copied().unwrap_or(0))]
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let (x, positions, table) = (&inputs[0], &inputs[1], &inputs[2]);
+        let fits = match (x.shape.dims(), positions.shape.dims(), table.shape.dims()) {
+            (&[b, t, _, d], &[positions_b, positions_t], &[_, pairs, 2]) => {
+                let filled = x.shape.numel() > 0 && table.shape.numel() > 0;
+                [b, t] == [positions_b, positions_t] && pairs <= d / 2 && filled
+            }
+            _ => false,
+        };
+        if !fits || [x.dtype, positions.dtype, table.dtype] != [DType::F32, DType::U32, DType::F32] {
+            let what = format!(
+                "expected x f32(B, T, H, D), positions u32(B, T) and a table f32(positions, D / 2 or less, 2), \
+                 got {x}, {positions} and {table}"
+            );
+            return Err(Error::shape("rope", what));
+        }
+        Ok(vec![x.clone()])
+    }
+
+    fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        if cx.needed[2] {
+            return Err(Error::NotDifferentiable { op: "rope by its table".into() });
+        }
+        let turn = Self { interleaved: self.interleaved, back: !self.back };
+        let upstream = cx.upstream(0)?;
+        Ok(vec![Some(cx.graph.put1(turn, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (x, positions, table) = (inputs[0], inputs[1], inputs[2]);
+        let [_, _, heads, width] = x.shape.expect("rope")?;
+        let [rows, pairs, _] = table.shape.expect("rope")?;
+        let mut out = x.clone();
+        for (row, head) in out.data.chunks_exact_mut(width).enumerate() {
+            let position = positions.data[row / heads] as usize;
+            if position >= rows {
+                let message = format!("position {position} is past the rope table, which has {rows}");
+                return Err(Error::input("positions", message));
+            }
+            for pair in 0..pairs {
+                let (a, b) = if self.interleaved { (2 * pair, 2 * pair + 1) } else { (pair, pair + pairs) };
+                let at = (position * pairs + pair) * 2;
+                let (cos, sin) = (table.data[at], if self.back { -table.data[at + 1] } else { table.data[at + 1] });
+                (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[b] * cos + head[a] * sin);
+            }
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (x, positions, table, out) = (cx.input(0), cx.input(1), cx.input(2), cx.output(0));
+        let [_, _, heads, head_dim] = x.shape.expect("rope")?;
+        let [table_rows, pairs, _] = table.shape.expect("rope")?;
+        let size = width(head_dim).min(width(pairs));
+        let rows = x.numel() / head_dim;
+        let (head, half) = (head_dim / size, pairs / size);
+        cx.dispatch(
+            Dispatch::new(&ROPE)
+                .constant("INTERLEAVED", self.interleaved)
+                .snippet(if size == 4 { &PAIRS4 } else { &PAIRS1 })
+                .read(x)
+                .read(positions)
+                .read(table)
+                .write(out)
+                .param(rows)
+                .param(heads)
+                .param(head)
+                .param(half)
+                .param(table_rows)
+                .param_f32(if self.back { -1.0 } else { 1.0 })
+                .groups_for(rows * (head - half), 64)
+                .flops((rows * pairs * 6) as u64),
+        )
+    }
+}
+
+/// The fixed positions of the first transformer, (positions, columns): sine in the even columns, cosine in the odd
+/// ones, of `position / 10000^(2i / columns)`.
+///
+/// Paper: Vaswani et al., "Attention Is All You Need".
+///
+/// # Errors
+/// [`Error::Shape`] if it has more than 2³¹ elements.
+pub fn sinusoidal_table(positions: usize, columns: usize) -> Result<Array> {
+    check_table("sinusoidal_table", positions, columns)?;
+    Ok(Array::from_fn([positions, columns], |i| {
+        let (position, column) = (i / columns, i % columns);
+        let angle = angle(position, column / 2, columns);
+        if column % 2 == 0 { angle.sin() } else { angle.cos() }
+    }))
+}
+
+/// [`sinusoidal_table`] with all sines first and the cosines behind them, as Marian models have it.
+///
+/// # Errors
+/// As [`sinusoidal_table`].
+pub fn sinusoidal_table_halves(positions: usize, columns: usize) -> Result<Array> {
+    check_table("sinusoidal_table_halves", positions, columns)?;
+    let sines = columns.div_ceil(2);
+    Ok(Array::from_fn([positions, columns], |i| {
+        let (position, column) = (i / columns, i % columns);
+        if column < sines {
+            angle(position, column, columns).sin()
+        } else {
+            angle(position, column - sines, columns).cos()
+        }
+    }))
+}
+
+/// Refuses a table that is too large to be made.
+fn check_table(op: &str, positions: usize, columns: usize) -> Result<()> {
+    if positions.max(1).saturating_mul(columns.max(1)) <= MOST_ELEMENTS {
+        return Ok(());
+    }
+    let what = format!("{positions} positions of {columns} columns are too large a table: lower the context");
+    Err(Error::shape(op, what))
+}
+
+fn angle(position: usize, pair: usize, columns: usize) -> f64 {
+    position as f64 * 10000_f64.powf(-2.0 * pair as f64 / columns as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_3_keeps_high_frequencies_and_divides_low_ones() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position: 8192,
+        };
+        let wave = |length: f64| scaling.apply(TAU / length) / (TAU / length);
+        assert_eq!(wave(100.0), 1.0);
+        assert_eq!(wave(20000.0), 0.125);
+        // 8192 / 4096 = 2 waves, a third of the way from 1 to 4.
+        assert!((wave(4096.0) - (1.0 / 3.0 + 2.0 / 3.0 / 8.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn misfits_are_refused_by_name() -> Result<()> {
+        let mut g = Graph::new();
+        let options = RopeOptions { rotary_dim: Some(5), ..RopeOptions::default() };
+        let message = rope_table(&mut g, 8, &options).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert_eq!(message, "rope: rotary_dim 5 is no even number from 2 to the head's 8 elements");
+        let options = RopeOptions { max_positions: 4, ..RopeOptions::default() };
+        let table = rope_table(&mut g, 8, &options)?;
+        let x = g.input("x", [1, 2, 3, 8], DType::F32)?;
+        let positions = g.input("positions", [2, 1], DType::U32)?;
+        let message =
+            rope(&mut g, x, positions, table, &options).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert!(message.contains("got f32[1, 2, 3, 8], u32[2, 1] and f32[4, 4, 2]"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_position_past_the_table_is_named() -> Result<()> {
+        let (x, positions) = (Array::zeros([1, 1, 1, 2]), Array::new([1, 1], vec![4.0])?);
+        let op = Rope { interleaved: false, back: false };
+        let result = op.reference(&[&x, &positions, &Array::zeros([4, 1, 2])]);
+        let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert_eq!(message, "positions: position 4 is past the rope table, which has 4");
+        Ok(())
+    }
+
+    #[test]
+    fn sinusoids_have_both_layouts() -> Result<()> {
+        let (turns, halves) = (sinusoidal_table(3, 4)?, sinusoidal_table_halves(3, 4)?);
+        assert_eq!(turns.row(0), [0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(halves.row(0), [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(turns.row(2), [2_f64.sin(), 2_f64.cos(), 0.02_f64.sin(), 0.02_f64.cos()]);
+        assert_eq!(halves.row(2), [2_f64.sin(), 0.02_f64.sin(), 2_f64.cos(), 0.02_f64.cos()]);
+        Ok(())
+    }
+
+    #[test]
+    fn tables_that_are_too_large_are_refused() {
+        let mut g = Graph::new();
+        let long = RopeOptions { max_positions: usize::MAX, ..RopeOptions::default() };
+        let refused = [
+            rope_table(&mut g, 64, &long).map(|_| ()),
+            rope_table(&mut g, usize::MAX - 1, &RopeOptions::default()).map(|_| ()),
+            rope_table(&mut g, usize::MAX - 1, &RopeOptions { max_positions: 1, ..long }).map(|_| ()),
+            sinusoidal_table(usize::MAX, 4).map(|_| ()),
+            sinusoidal_table_halves(2, usize::MAX).map(|_| ()),
+        ];
+        for result in refused {
+            let message = result.map(|()| String::new()).unwrap_or_else(|e| e.to_string());
+            assert!(message.contains("are too large a table: lower the context"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_positions_is_refused_and_has_no_gradient() -> Result<()> {
+        let mut g = Graph::new();
+        let options = RopeOptions::default();
+        let x = g.parameter("x", [1, 2, 3, 8], DType::F32)?;
+        let positions = g.input("positions", [1, 2], DType::U32)?;
+        let empty = g.parameter("empty", [0, 4, 2], DType::F32)?;
+        let message = rope(&mut g, x, positions, empty, &options).unwrap_err().to_string();
+        assert!(message.contains("and f32[0, 4, 2]"), "{message}");
+        let table = g.parameter("table", [5, 4, 2], DType::F32)?;
+        let turned = rope(&mut g, x, positions, table, &options)?;
+        let loss = crate::ops::mean(&mut g, turned)?;
+        assert!(g.differentiate(loss, &[x])?[0].is_some());
+        let message = g.differentiate(loss, &[x, table]).unwrap_err().to_string();
+        assert!(message.contains("rope by its table has no gradient"), "{message}");
+        Ok(())
+    }
+}

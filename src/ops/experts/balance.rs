@@ -1,0 +1,238 @@
+//! What keeps the experts of a mixture evenly used: loads, auxiliary losses, a bias that follows the loads.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Add, Alias, Array, Gradient, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::ops::arithmetic::reduce::{Over, Reduce, mean, sum_rows};
+use crate::ops::rows;
+use crate::ops::{SortedIndex, mul, row_entropy};
+use crate::shape::{Shape, TensorType};
+
+static SEGMENT_COUNTS: Kernel = kernel!("experts/segment_counts");
+static UPDATE_BIAS: Kernel = kernel!("experts/update_bias");
+
+/// How many slots each expert has, (E) f32, where `sorted` are the slots sorted by their expert.
+///
+/// # Errors
+/// [`Error::Shape`] if the index was not sorted by as many rows as it says.
+pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
+    g.put1(LoadCounts { experts: sorted.rows }, &[sorted.starts])
+}
+
+/// `E · Σ_e f_e P_e` over one or more layers: `f_e` the slots of expert e for each token, `P_e` its mean score; a scalar.
+///
+/// `scores` (T, E) f32 and `counts` (E) f32 are those of each layer; layers with more tokens count for more. The counts
+/// have no gradient. Where K experts are chosen, the loss of even loads is K. Paper: arXiv:2101.03961; over all layers at
+/// once as in Hugging Face's Mixtral.
+///
+/// # Errors
+/// [`Error::Shape`] if there are no layers, or scores and counts do not fit together.
+pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) -> Result<Tensor> {
+    let refuse = |what: String| Err(Error::shape("load_balance_loss", what));
+    let (Some(first), true) = (scores.first(), scores.len() == counts.len()) else {
+        return refuse(format!("scores of {} layers and counts of {}", scores.len(), counts.len()));
+    };
+    let experts = g.shape(*first).last();
+    let mut tokens = 0;
+    for (scores, counts) in scores.iter().zip(counts) {
+        let (scores, counts) = (g.ty(*scores), g.ty(*counts));
+        if scores.shape.rank() != 2 || scores.shape.last() != experts || *counts != TensorType::f32([experts]) {
+            return refuse(format!("scores {scores} and counts {counts} do not fit {experts} experts"));
+        }
+        tokens += scores.shape.rows();
+    }
+    let (mut shares, mut loads) = (sum_rows(g, *first)?, counts[0]);
+    for (scores, counts) in scores.iter().zip(counts).skip(1) {
+        let share = sum_rows(g, *scores)?;
+        shares = g.put1(Add, &[shares, share])?;
+        loads = g.put1(Add, &[loads, *counts])?;
+    }
+    let products = mul(g, shares, loads)?;
+    let factor = experts as f64 / (tokens as f64).powi(2);
+    g.put1(Reduce::new(Over::All(Shape::default()), factor as f32), &[products])
+}
+
+/// `mean(lse²)`: keeps the logits of a gate small; a scalar. `lse` (T) f32 is that of [`Gate`](super::Gate).
+///
+/// Paper: Zoph et al., "ST-MoE", arXiv:2202.08906.
+///
+/// # Errors
+/// [`Error::Shape`] if `lse` is not f32 or empty.
+pub fn router_z_loss(g: &mut Graph, lse: Tensor) -> Result<Tensor> {
+    let squares = mul(g, lse, lse)?;
+    mean(g, squares)
+}
+
+/// `bias[e] += rate · sign(mean of counts − counts[e])`, in place; gives the bias afterwards.
+///
+/// Once a step, with the loads of the step: the gate then chooses experts that had too few tokens more often, without a
+/// loss. Both (E) f32; no gradient. Paper: Wang et al., arXiv:2408.15664, with a rate of 0.001.
+///
+/// # Errors
+/// [`Error::Shape`] if bias and counts differ; [`Error::Input`] if the rate is not finite.
+pub fn update_bias(g: &mut Graph, bias: Tensor, counts: Tensor, rate: f32) -> Result<Tensor> {
+    if !rate.is_finite() {
+        return Err(Error::input("update_bias rate", format!("{rate} is not finite")));
+    }
+    g.put1(UpdateBias { rate }, &[bias, counts])
+}
+
+/// The mean of [`row_entropy`] over tokens, a scalar: ln E where a gate does not care, 0 where it is sure. `scores` (T, E) f32 are
+/// not negative. To be reported, without a gradient.
+///
+/// # Errors
+/// [`Error::Shape`] if the scores are no f32 matrix.
+pub fn routing_entropy(g: &mut Graph, scores: Tensor) -> Result<Tensor> {
+    let entropies = row_entropy(g, scores, None)?;
+    mean(g, entropies)
+}
+
+/// `counts[e] = starts[e + 1] − starts[e]` as f32; starts (E + 1) u32. Its gradient is none: counts move in steps.
+#[derive(Debug)]
+struct LoadCounts {
+    experts: usize,
+}
+
+impl Op for LoadCounts {
+    fn name(&self) -> &'static str {
+        "load_counts"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let starts = TensorType::new([self.experts.saturating_add(1)], DType::U32);
+        if inputs[0] != starts {
+            let what = format!("expected {starts} for {} experts, got {}", self.experts, inputs[0]);
+            return Err(Error::shape("load_counts", what));
+        }
+        Ok(vec![TensorType::f32([self.experts])])
+    }
+
+    fn gradient(&self, _cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![None])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let starts = &inputs[0].data;
+        Ok(vec![Array::from_fn([self.experts], |e| starts[e + 1] - starts[e])])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let dispatch = Dispatch::new(&SEGMENT_COUNTS).read(cx.input(0)).write(cx.output(0));
+        cx.dispatch(dispatch.param(self.experts).groups_for(self.experts, 64))
+    }
+}
+
+/// See [`update_bias`].
+#[derive(Debug)]
+struct UpdateBias {
+    rate: f32,
+}
+
+impl Op for UpdateBias {
+    fn name(&self) -> &'static str {
+        "update_bias"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let types = rows::same_f32("update_bias", inputs, 2)?;
+        if types[0].shape.rank() != 1 || types[0].shape.numel() == 0 {
+            return Err(Error::shape("update_bias", format!("expected a vector of experts, got {}", types[0])));
+        }
+        Ok(types)
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let counts = &inputs[1].data;
+        let mean = counts.iter().sum::<f64>() / counts.len() as f64;
+        let moved = |bias: f64, count: f64| match mean.partial_cmp(&count) {
+            Some(std::cmp::Ordering::Greater) => bias + f64::from(self.rate),
+            Some(std::cmp::Ordering::Less) => bias - f64::from(self.rate),
+            _ => bias,
+        };
+        Ok(vec![inputs[0].zip(inputs[1], moved)])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (counts, bias) = (cx.input(1), cx.output(0));
+        let experts = bias.numel();
+        cx.dispatch(
+            Dispatch::new(&UPDATE_BIAS)
+                .read(counts)
+                .update(bias)
+                .param(experts)
+                .param_f32(self.rate)
+                .groups_for(experts, 64),
+        )
+    }
+
+    fn alias(&self, _index: usize) -> Option<Alias> {
+        Some(Alias::InPlace(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Values;
+    use crate::ops::{GateOptions, reshape, sort_index, top_k_gate};
+
+    #[test]
+    fn the_gradient_of_the_balance_loss_is_the_papers() -> Result<()> {
+        // (α E / T) p_j (f_j − Σ f_i p_i), here with α = 1 and f counting both choices.
+        let (tokens, experts) = (5, 4);
+        let mut g = Graph::new();
+        let logits = g.input("logits", [tokens, experts], DType::F32)?;
+        let gate = top_k_gate(&mut g, logits, None, &GateOptions::new(2))?;
+        let slots = reshape(&mut g, gate.experts, [2 * tokens])?;
+        let sorted = sort_index(&mut g, slots, experts)?;
+        let counts = load_counts(&mut g, sorted)?;
+        let loss = load_balance_loss(&mut g, &[gate.scores], &[counts])?;
+        let gradient = g.differentiate(loss, &[logits])?[0].unwrap();
+        let z = Array::from_fn([tokens, experts], |i| ((i * i) as f64 * 1.7).sin());
+        let values = Values::from([("logits".to_owned(), z)]);
+        let [scores, counts, loss, gradient] =
+            <[Array; 4]>::try_from(g.evaluate(&values, &[gate.scores, counts, loss, gradient])?).unwrap();
+        let f = |e: usize| counts.data[e] / tokens as f64;
+        let mut expected = 0.0;
+        for t in 0..tokens {
+            let p = scores.row(t);
+            let level: f64 = (0..experts).map(|e| f(e) * p[e]).sum();
+            expected += level * experts as f64 / tokens as f64;
+            for e in 0..experts {
+                let formula = experts as f64 / tokens as f64 * p[e] * (f(e) - level);
+                approx::assert_relative_eq!(gradient.row(t)[e], formula, epsilon = 1e-7);
+            }
+        }
+        approx::assert_relative_eq!(loss.data[0], expected, epsilon = 1e-6);
+        assert_eq!(counts.data.iter().sum::<f64>(), 10.0);
+        Ok(())
+    }
+
+    #[test]
+    fn even_loads_have_a_loss_of_the_choices() -> Result<()> {
+        let mut g = Graph::new();
+        let scores = g.constant("scores", Array::from_fn([6, 3], |_| 1.0 / 3.0), DType::F32);
+        let counts = g.constant("counts", Array::from_fn([3], |_| 4.0), DType::F32);
+        let loss = load_balance_loss(&mut g, &[scores, scores], &[counts, counts])?;
+        approx::assert_relative_eq!(g.evaluate(&Values::new(), &[loss])?[0].data[0], 2.0, epsilon = 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn misfits_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let scores = g.input("scores", [5, 4], DType::F32)?;
+        let counts = g.input("counts", [3], DType::F32)?;
+        let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        let message = refused(load_balance_loss(&mut g, &[scores], &[]));
+        assert_eq!(message, "load_balance_loss: scores of 1 layers and counts of 0");
+        let message = refused(load_balance_loss(&mut g, &[scores], &[counts]));
+        assert_eq!(message, "load_balance_loss: scores f32[5, 4] and counts f32[3] do not fit 4 experts");
+        let message = refused(routing_entropy(&mut g, counts));
+        assert_eq!(message, "row_entropy: expected a matrix of scores, got f32[3]");
+        let message = refused(update_bias(&mut g, counts, counts, f32::INFINITY));
+        assert_eq!(message, "update_bias rate: inf is not finite");
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Experts that choose their tokens.
+
+use super::{ExpertWeights, Routing, expert_feed_forward};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::ops::{
+    Activation, Choice, SelectOptions, gather_rows, gather_unique, reshape, scatter_rows, select, softmax, transpose,
+};
+
+/// What [`expert_choice`] gives for T tokens, E experts and k tokens each.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertChoice {
+    /// The token of each slot, (E·k) u32: those of expert 0 first, ascending within an expert.
+    pub index: Tensor,
+    /// The slot of each token with each expert, (E·T) u32; [`NONE`](super::NONE) where the expert did not choose it.
+    pub slots: Tensor,
+    /// The weight of each slot, (E, k) f32.
+    pub gates: Tensor,
+    /// How much each token likes each expert, (T, E) f32: rows sum to 1.
+    pub scores: Tensor,
+}
+
+/// Each expert takes the `k` tokens that score highest with it: `p = softmax(logits)` along the experts of (T, E) f32, and
+/// slots and gates are the `k` largest of each column of p; of equals the lower token.
+///
+/// Loads are even by construction, and shapes are fixed. A token may have any number of experts, also none; what it has depends on
+/// tokens behind it, so this is for encoders. The gradient goes through the gates to the logits, not through the choice.
+///
+/// Zhou et al., "Mixture-of-Experts with Expert Choice Routing", arXiv:2202.09368, with k = T · factor / E.
+///
+/// # Errors
+/// [`Error::Shape`] if logits or scores are no f32 matrix, or k is 0 or more than T.
+pub fn expert_choice(g: &mut Graph, logits: Tensor, k: usize) -> Result<ExpertChoice> {
+    let scores = softmax(g, logits)?;
+    expert_choice_by_scores(g, scores, k)
+}
+
+/// [`expert_choice`] by scores (T, E) that are there already: with zeros for tokens that are missing, these get nothing.
+///
+/// # Errors
+/// As [`expert_choice`].
+pub fn expert_choice_by_scores(g: &mut Graph, scores: Tensor, k: usize) -> Result<ExpertChoice> {
+    let (experts, tokens) = match (g.dtype(scores), g.shape(scores).dims()) {
+        (DType::F32, &[tokens, experts]) if (1..=tokens).contains(&k) && experts > 0 => (experts, tokens),
+        _ => {
+            let what = format!("{k} tokens for each expert can't be chosen by scores {}", g.ty(scores));
+            return Err(Error::shape("expert_choice", what));
+        }
+    };
+    let columns = transpose(g, scores, &[1, 0])?;
+    let chosen = select(g, columns, Choice::Top(k), &SelectOptions::default())?;
+    let flat = reshape(g, columns, [experts * tokens, 1])?;
+    let gates = gather_unique(g, flat, chosen.index, chosen.inverse)?;
+    Ok(ExpertChoice {
+        index: reshape(g, chosen.positions, [experts * k])?,
+        slots: chosen.inverse,
+        gates: reshape(g, gates, [experts, k])?,
+        scores,
+    })
+}
+
+/// `y[t] = Σ gates[e, j] · E_e(x[t])` over the slots (e, j) whose token is t, `E_e(x) = (f(x Wgᵀ) ⊙ (x Wuᵀ)) Wdᵀ`: x and y (T, C) f32.
+/// A token that no expert chose gets zeros.
+///
+/// Slots lie in the order of their experts already, so nothing is sorted on the way there. What is kept for the backward pass are the
+/// rows of x, (E k, C), and what goes into the activations, two tensors (E k, F).
+///
+/// # Errors
+/// [`Error::Shape`] that names the operand that does not fit.
+pub fn expert_choice_feed_forward(
+    g: &mut Graph,
+    x: Tensor,
+    experts: ExpertWeights,
+    choice: &ExpertChoice,
+    activation: Activation,
+) -> Result<Tensor> {
+    let ([tokens, _], [count, k]) = (g.shape(x).expect(NAME)?, g.shape(choice.gates).expect(NAME)?);
+    let scored = g.shape(choice.scores).rows();
+    if tokens != scored {
+        return Err(Error::shape(NAME, format!("x is {}, and the choice is of {scored} tokens", g.ty(x))));
+    }
+    // Each slot is a token of its own, with one expert.
+    let routing = Routing::even(g, count, k);
+    let rows = gather_rows(g, x, choice.index)?;
+    let weights = reshape(g, choice.gates, [count * k, 1])?;
+    let y = expert_feed_forward(g, rows, experts, weights, &routing, activation)?;
+    scatter_rows(g, y, choice.index, tokens)
+}
+
+const NAME: &str = "expert_choice_feed_forward";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Array, Values};
+
+    #[test]
+    fn experts_take_their_best_tokens_in_order() -> Result<()> {
+        let mut g = Graph::new();
+        let logits = g.input("logits", [4, 2], DType::F32)?;
+        let choice = expert_choice(&mut g, logits, 2)?;
+        // The first expert likes tokens 3 and 0, the second 1 and, of equals, 0.
+        let z = [0.5, 0.5, -2.0, 1.0, 0.0, 0.0, 1.0, -1.0];
+        let values = Values::from([("logits".to_owned(), Array::new([4, 2], z.to_vec())?)]);
+        let found = g.evaluate(&values, &[choice.index, choice.gates, choice.slots])?;
+        assert_eq!(found[0].data, [0.0, 3.0, 0.0, 1.0]);
+        let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+        for (gate, x) in found[1].data.iter().zip([0.0, 2.0, 0.0, 3.0]) {
+            approx::assert_relative_eq!(*gate, logistic(x), epsilon = 1e-12);
+        }
+        let none = f64::from(crate::ops::NONE);
+        assert_eq!(found[2].data, [0.0, none, none, 1.0, 2.0, 3.0, none, none]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_choice_of_other_tokens_is_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let logits = g.input("logits", [4, 2], DType::F32)?;
+        let choice = expert_choice(&mut g, logits, 2)?;
+        let x = g.input("x", [5, 6], DType::F32)?;
+        let (up, down) = (g.input("up", [2, 3, 6], DType::F32)?, g.input("down", [2, 6, 3], DType::F32)?);
+        let weights = ExpertWeights { gate: up, up, down };
+        let refused = expert_choice_feed_forward(&mut g, x, weights, &choice, Activation::Silu);
+        let message = refused.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert_eq!(message, "expert_choice_feed_forward: x is f32[5, 6], and the choice is of 4 tokens");
+        Ok(())
+    }
+
+    #[test]
+    fn more_tokens_than_there_are_can_not_be_chosen() -> Result<()> {
+        let mut g = Graph::new();
+        let logits = g.input("logits", [4, 2], DType::F32)?;
+        let message = expert_choice(&mut g, logits, 5).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        assert_eq!(message, "expert_choice: 5 tokens for each expert can't be chosen by scores f32[4, 2]");
+        Ok(())
+    }
+}

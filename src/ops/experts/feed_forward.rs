@@ -1,0 +1,39 @@
+//! The feed-forward network of experts.
+
+use super::linear::grouped_linear;
+use super::output::expert_output;
+use super::slots::Routing;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::Activation;
+
+/// The weights of gated experts, stacked: `gate` and `up` (E, F, C), `down` (E, C, F).
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertWeights {
+    /// From x to what goes into the activation.
+    pub gate: Tensor,
+    /// From x to what the activation is multiplied by.
+    pub up: Tensor,
+    /// From there back to the width of x.
+    pub down: Tensor,
+}
+
+/// `y[t] = Σ_k weights[t, k] · E_e(x[t])`, e the expert of slot (t, k), `E_e(x) = (f(x Wgᵀ) ⊙ (x Wuᵀ)) Wdᵀ`.
+///
+/// x (T, C), weights (T, K), y (T, C). What is kept for the backward pass are x and what goes into the activations, two tensors
+/// (T K, F).
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) that names the operand that does not fit.
+pub fn expert_feed_forward(
+    g: &mut Graph,
+    x: Tensor,
+    experts: ExpertWeights,
+    weights: Tensor,
+    routing: &Routing,
+    activation: Activation,
+) -> Result<Tensor> {
+    let gate = grouped_linear(g, x, experts.gate, routing)?;
+    let up = grouped_linear(g, x, experts.up, routing)?;
+    expert_output(g, [gate, up], experts.down, weights, routing, activation)
+}

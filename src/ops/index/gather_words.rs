@@ -1,0 +1,74 @@
+//! Gather of rows of words by index: what goes with picked tokens and is no float.
+
+use super::gather::launch_gather;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Op, Tensor};
+use crate::kernel::Launch;
+use crate::shape::TensorType;
+
+/// Rows of `x` (N, C) u32 in the order of `index` (M) u32: (M, C). An index of N or more gives a row of zeros.
+///
+/// With the rows of a structure it gives that of picked tokens: see [`AttentionOptions`](super::AttentionOptions).
+///
+/// # Errors
+/// [`Error::Shape`] if `x` is no u32 matrix or `index` no u32 vector.
+pub fn gather_words(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
+    g.put1(GatherWords, &[x, index])
+}
+
+/// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`. No gradient.
+#[derive(Debug)]
+struct GatherWords;
+
+impl Op for GatherWords {
+    fn name(&self) -> &'static str {
+        "gather_words"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let words = inputs.iter().take(2).all(|ty| ty.dtype == DType::U32 && ty.shape.numel() > 0);
+        match (inputs[0].shape.dims(), inputs[1].shape.dims()) {
+            (&[_, columns], &[count]) if words => Ok(vec![TensorType::new([count, columns], DType::U32)]),
+            _ => {
+                let what = format!("expected a u32 matrix and a u32 vector, got {} and {}", inputs[0], inputs[1]);
+                Err(Error::shape(self.name(), what))
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (x, index) = (inputs[0], inputs[1]);
+        let mut out = Array::zeros([index.data.len(), x.shape.last()]);
+        for (m, &row) in index.data.iter().enumerate().filter(|(_, row)| (**row as usize) < x.shape.rows()) {
+            out.row_mut(m).copy_from_slice(x.row(row as usize));
+        }
+        Ok(vec![out])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        launch_gather(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misfits_are_refused_by_name() -> Result<()> {
+        let mut g = Graph::new();
+        let x = g.input("x", [4, 3], DType::U32)?;
+        let float = g.input("float", [4, 3], DType::F32)?;
+        let index = g.input("index", [5], DType::U32)?;
+        let error = gather_words(&mut g, float, index).unwrap_err().to_string();
+        assert!(
+            error.contains("gather_words: expected a u32 matrix and a u32 vector, got f32[4, 3] and u32[5]"),
+            "{error}"
+        );
+        assert!(gather_words(&mut g, x, x).is_err() && gather_words(&mut g, index, index).is_err());
+        let out = gather_words(&mut g, x, index)?;
+        assert_eq!((g.shape(out).dims(), g.dtype(out)), (&[5, 3][..], DType::U32));
+        Ok(())
+    }
+}

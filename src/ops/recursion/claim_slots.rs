@@ -1,0 +1,82 @@
+//! Free slots of caches in which tokens lie side by side.
+
+use super::select::NONE;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Alias, Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::shape::TensorType;
+
+static CLAIM_SLOTS: Kernel = kernel!("recursion/claim_slots");
+
+/// What [`claim_slots`] gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed {
+    /// The state after the claim.
+    pub used: Tensor,
+    /// (B, K) u32: the slot of each new token, [`NONE`] behind the last.
+    pub slots: Tensor,
+    /// (B) u32: slots that new tokens see, those in use and their own; 0 where there are none, so that attention has nothing to do.
+    pub lengths: Tensor,
+}
+
+/// Gives `counts[b]` of up to `places` new tokens of each row the next free slots of a cache, and counts them in `used`
+/// (B) u32, a state, in place. `fresh`: the cache is empty, whatever `used` says.
+///
+/// # Errors
+/// [`Error::Shape`] if counts and used are not u32 vectors of one length.
+pub fn claim_slots(g: &mut Graph, used: Tensor, counts: Tensor, places: usize, fresh: bool) -> Result<Claimed> {
+    let found = g.put(ClaimSlots { places, fresh }, &[used, counts])?;
+    Ok(Claimed { used: found[0], slots: found[1], lengths: found[2] })
+}
+
+/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]` where `counts[b]` is
+/// not 0. Outputs: used, slots (B, K), lengths (B). No gradient.
+#[derive(Debug)]
+struct ClaimSlots {
+    places: usize,
+    fresh: bool,
+}
+
+impl Op for ClaimSlots {
+    fn name(&self) -> &'static str {
+        "claim_slots"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        match inputs {
+            [used, counts] if used == counts && used.dtype == DType::U32 && used.shape.rank() == 1 => {
+                let slots = TensorType::new([used.shape.numel(), self.places], DType::U32);
+                Ok(vec![used.clone(), slots, counts.clone()])
+            }
+            [used, counts] => Err(Error::shape(
+                "claim_slots",
+                format!("expected u32 vectors of one length, one entry a batch row, got {used} and {counts}"),
+            )),
+            _ => Err(Error::shape("claim_slots", format!("expected 2 tensors, got {}", inputs.len()))),
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (used, counts) = (inputs[0], inputs[1]);
+        let first = |b: usize| if self.fresh { 0.0 } else { used.data[b] };
+        let slots = Array::from_fn([counts.data.len(), self.places], |i| {
+            let (b, k) = (i / self.places, (i % self.places) as f64);
+            if k < counts.data[b] { first(b) + k } else { f64::from(NONE) }
+        });
+        let after = Array::from_fn(used.shape.clone(), |b| first(b) + counts.data[b]);
+        let seen = Array::from_fn(used.shape.clone(), |b| if counts.data[b] > 0.0 { after.data[b] } else { 0.0 });
+        Ok(vec![after, slots, seen])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (used, counts) = (cx.output(0), cx.input(1));
+        let batch = counts.numel();
+        let dispatch = Dispatch::new(&CLAIM_SLOTS).constant("FRESH", self.fresh).read(counts).update(used);
+        cx.dispatch(dispatch.write(cx.output(1)).write(cx.output(2)).param(self.places).groups(batch))
+    }
+
+    fn alias(&self, index: usize) -> Option<Alias> {
+        (index == 0).then_some(Alias::InPlace(0))
+    }
+}

@@ -1,0 +1,158 @@
+//! What a router did, in a few numbers that are read with the report of a training step.
+
+use super::row_entropy::{binary_entropy, row_entropy, time_of};
+use super::select::NONE;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::ops::rows::workgroup_reduction;
+use crate::shape::TensorType;
+
+static ROUTER_SUMS: Kernel = kernel!("recursion/router_sums");
+
+/// Numbers of [`router_sums`] behind the loads: slots dropped, the sum of entropies, tokens.
+pub const BEHIND_LOADS: usize = 3;
+
+/// Where a router sent its tokens.
+#[derive(Clone, Copy, Debug)]
+pub enum Sent {
+    /// To experts: where the slots of each begin in the order of [`SortedIndex`](super::SortedIndex), and where they do
+    /// after some were dropped, (R + 1) u32 both.
+    Slots {
+        /// As the gate chose.
+        starts: Tensor,
+        /// Within the capacity.
+        kept: Option<Tensor>,
+    },
+    /// On one way each, (N) u32.
+    Ways(Tensor),
+    /// On or not: `inverse` (N) u32 of [`Selected`](super::Selected).
+    On(Tensor),
+}
+
+/// The load of each way, the slots that were dropped, the sum of the entropies of the router and the number of tokens: (R + 3)
+/// f32. Sums of several passes can be added. To be reported, without a gradient.
+///
+/// `scores` (N, R) f32 are not negative, of [`Sent::On`] logits (N, 1); `lengths` (B) u32, which divides N, if only the first so
+/// many tokens of each N / B are there.
+///
+/// # Errors
+/// [`Error::Shape`] if the operands do not fit together.
+pub fn router_sums(g: &mut Graph, scores: Tensor, sent: Sent, lengths: Option<Tensor>) -> Result<Tensor> {
+    let entropies = match sent {
+        Sent::On(_) => binary_entropy(g, scores, lengths)?,
+        Sent::Slots { .. } | Sent::Ways(_) => row_entropy(g, scores, lengths)?,
+    };
+    let (source, from, kept) = match sent {
+        Sent::Slots { starts, kept } => (Source::Starts, starts, kept),
+        Sent::Ways(way) => (Source::Ways, way, None),
+        Sent::On(inverse) => (Source::Inverse, inverse, None),
+    };
+    let ways = g.shape(scores).last();
+    let op = RouterSums { ways, source, kept: kept.is_some() };
+    let inputs: Vec<Tensor> = [Some(entropies), Some(from), kept, lengths].into_iter().flatten().collect();
+    g.put1(op, &inputs)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Starts,
+    Ways,
+    Inverse,
+}
+
+/// See [`router_sums`]. Inputs: entropies (N) f32, then u32 starts (R + 1), way (N) or inverse (N), kept starts (R + 1) and lengths
+/// (B) if they are there. No gradient.
+#[derive(Debug)]
+struct RouterSums {
+    ways: usize,
+    source: Source,
+    kept: bool,
+}
+
+impl RouterSums {
+    /// Kept starts and lengths, those that are there, given what there is of each input.
+    fn optional<T>(&self, count: usize, input: impl Fn(usize) -> T) -> [Option<T>; 2] {
+        let lengths = 2 + usize::from(self.kept);
+        [self.kept.then(|| input(2)), (count > lengths).then(|| input(lengths))]
+    }
+}
+
+impl Op for RouterSums {
+    fn name(&self) -> &'static str {
+        "router_sums"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let tokens = inputs[0].shape.numel();
+        let starts = TensorType::new([self.ways + 1], DType::U32);
+        let wanted = if self.source == Source::Starts { &starts } else { &TensorType::new([tokens], DType::U32) };
+        let [kept, lengths] = self.optional(inputs.len(), |index| &inputs[index]);
+        for (what, found, wanted) in [("where tokens went", Some(&inputs[1]), wanted), ("kept", kept, &starts)] {
+            if let Some(found) = found.filter(|found| *found != wanted) {
+                return Err(Error::shape(self.name(), format!("{what} is {found}, expected {wanted}")));
+            }
+        }
+        time_of(self.name(), tokens, lengths)?;
+        Ok(vec![TensorType::f32([self.ways + BEHIND_LOADS])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let (entropies, source) = (&inputs[0].data, &inputs[1].data);
+        let [kept, lengths] = self.optional(inputs.len(), |index| inputs[index]);
+        let tokens = entropies.len();
+        let time = lengths.map_or(tokens, |lengths| tokens / lengths.data.len());
+        let inside = |token: usize| lengths.is_none_or(|l| ((token % time) as f64) < l.data[token / time]);
+        let inside: Vec<usize> = (0..tokens).filter(|token| inside(*token)).collect();
+        let goes = |token: usize, way: usize| match self.source {
+            Source::Inverse => source[token] != f64::from(NONE),
+            _ => source[token] == way as f64,
+        };
+        let load = |way: usize| match self.source {
+            Source::Starts => source[way + 1] - source[way],
+            _ => inside.iter().filter(|token| goes(**token, way)).count() as f64,
+        };
+        let mut sums: Vec<f64> = (0..self.ways).map(load).collect();
+        sums.push(kept.map_or(0.0, |kept| source[self.ways] - kept.data[self.ways]));
+        sums.push(inside.iter().map(|token| entropies[*token]).sum());
+        sums.push(inside.len() as f64);
+        Ok(vec![Array::new([sums.len()], sums)?])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (entropies, source) = (cx.input(0), cx.input(1));
+        let tokens = entropies.numel();
+        let [kept, lengths] = self.optional(cx.input_count(), |index| cx.input(index));
+        let time = lengths.as_ref().map_or(tokens, |lengths| tokens / lengths.numel());
+        let there = [kept.is_some(), lengths.is_some()].map(usize::from);
+        let mut dispatch = Dispatch::new(&ROUTER_SUMS).constant("LANES", 256u32).constant("SOURCE", self.source as u32);
+        dispatch = dispatch.snippet(workgroup_reduction()).read(entropies).read(source.clone());
+        // What is absent is not read, but a binding must be there.
+        dispatch = dispatch.read(kept.unwrap_or_else(|| source.clone())).read(lengths.unwrap_or(source));
+        dispatch = dispatch.write(cx.output(0)).param(tokens).param(self.ways).param(time);
+        let counted = if self.source == Source::Starts { 2 } else { 2 + self.ways };
+        cx.dispatch(dispatch.param(there[0]).param(there[1]).groups(1).flops((tokens * counted) as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misfits_are_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let scores = g.input("scores", [6, 4], DType::F32)?;
+        let starts = g.input("starts", [4], DType::U32)?;
+        let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        let message = refused(router_sums(&mut g, scores, Sent::Slots { starts, kept: None }, None));
+        assert_eq!(message, "router_sums: where tokens went is u32[4], expected u32[5]");
+        let message = refused(router_sums(&mut g, scores, Sent::Ways(starts), None));
+        assert_eq!(message, "router_sums: where tokens went is u32[4], expected u32[6]");
+        let right = g.input("right", [5], DType::U32)?;
+        let message = refused(router_sums(&mut g, scores, Sent::Slots { starts: right, kept: Some(starts) }, None));
+        assert_eq!(message, "router_sums: kept is u32[4], expected u32[5]");
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Selecting some candidates of each row: the largest, or those that pass a test.
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::ops::experts::gate::descending;
+use crate::shape::TensorType;
+
+static SELECT_ROWS: Kernel = kernel!("recursion/select_rows");
+
+/// In an index: no row.
+pub const NONE: u32 = u32::MAX;
+
+/// Which candidates [`select`] takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// So many of the largest f32 keys of each row; of equal keys those in front.
+    Top(usize),
+    /// Those whose f32 key is at least this.
+    AtLeast(f32),
+    /// Those whose u32 key is in this range.
+    Between {
+        /// The least.
+        low: u32,
+        /// The largest.
+        high: u32,
+    },
+}
+
+/// What [`select`] can be told of the candidates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelectOptions {
+    /// (B) u32: how many candidates of each row are there; those behind are never taken.
+    pub lengths: Option<Tensor>,
+    /// (B, N) u32: the position that each candidate has; 0, 1, 2, … if not given.
+    pub positions: Option<Tensor>,
+    /// Counts (R) u32 and one of their entries, of each row no more than which are taken: a limit of [`Choice::Top`] that is
+    /// known on the GPU only. There are as many slots as without it.
+    pub most: Option<(Tensor, usize)>,
+}
+
+/// What was taken of each row, in the order of the candidates.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected {
+    /// (B·K) u32: the number of each taken candidate among all B·N; [`NONE`] in slots that are not used.
+    pub index: Tensor,
+    /// (B·N) u32: the slot of each candidate among all B·K; [`NONE`] for those that were not taken.
+    pub inverse: Tensor,
+    /// (B, K) u32: the position of each taken candidate; 0 in slots that are not used.
+    pub positions: Tensor,
+    /// (B) u32: how many were taken.
+    pub counts: Tensor,
+    /// Slots of a row: k of the largest k, else N.
+    pub slots: usize,
+}
+
+/// Takes candidates of each row of `keys` (B, N) f32 or u32, and puts them side by side in ascending order: what to gather
+/// and scatter rows by. The same bits on every run; of equal keys the first ones are taken.
+///
+/// # Errors
+/// [`Error::Shape`] if the keys are no matrix of the type that the choice is about, if k is 0 or more than N, or an option
+/// does not fit the keys or the choice.
+pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptions) -> Result<Selected> {
+    let most = options.most.map(|(_, entry)| entry);
+    let op = SelectRows { choice, lengths: options.lengths.is_some(), positions: options.positions.is_some(), most };
+    let counts = options.most.map(|(counts, _)| counts);
+    let inputs: Vec<Tensor> = [Some(keys), options.lengths, options.positions, counts].into_iter().flatten().collect();
+    let found = g.put(op, &inputs)?;
+    let slots = g.shape(found[2]).last();
+    Ok(Selected { index: found[0], inverse: found[1], positions: found[2], counts: found[3], slots })
+}
+
+/// See [`select`]. Inputs: keys (B, N), then lengths (B), positions (B, N) and the limits (R), those that are there. Outputs: index (B·K),
+/// inverse (B·N), positions (B, K), counts (B), all u32. No gradient.
+///
+/// The largest k are found by radix select, a workgroup a row: four passes over the keys count how often each value of 8
+/// bits occurs, from the highest bits down, which gives the k-th largest key; one scan then numbers what is taken.
+#[derive(Clone, Copy, Debug)]
+struct SelectRows {
+    choice: Choice,
+    lengths: bool,
+    positions: bool,
+    /// Which of the limits holds.
+    most: Option<usize>,
+}
+
+impl SelectRows {
+    /// Lengths, positions and limits, those that are there.
+    fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 3] {
+        let after = 1 + usize::from(self.lengths);
+        let last = after + usize::from(self.positions);
+        [self.lengths.then(|| input(1)), self.positions.then(|| input(after)), self.most.map(|_| input(last))]
+    }
+
+    /// Whether each candidate of a row is taken; of the largest no more than `most`.
+    fn taken(&self, keys: &[f64], most: usize) -> Vec<bool> {
+        match self.choice {
+            Choice::Top(k) => {
+                let mut order: Vec<usize> = (0..keys.len()).collect();
+                order.sort_by(|&a, &b| descending(keys[a], keys[b]).then(a.cmp(&b)));
+                let mut taken = vec![false; keys.len()];
+                order.iter().take(k.min(most)).for_each(|&i| taken[i] = true);
+                taken
+            }
+            Choice::AtLeast(threshold) => keys.iter().map(|&key| key >= f64::from(threshold)).collect(),
+            Choice::Between { low, high } => {
+                keys.iter().map(|&key| (f64::from(low)..=f64::from(high)).contains(&key)).collect()
+            }
+        }
+    }
+}
+
+impl Op for SelectRows {
+    fn name(&self) -> &'static str {
+        "select"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let refuse = |what: String| Err(Error::shape("select", what));
+        let keys = &inputs[0];
+        let dtype = if matches!(self.choice, Choice::Between { .. }) { DType::U32 } else { DType::F32 };
+        let [batch, candidates] = match keys.shape.dims() {
+            &[batch, candidates] if keys.dtype == dtype && batch * candidates > 0 => [batch, candidates],
+            _ => return refuse(format!("expected the keys to be {dtype}(B, N), got {keys}")),
+        };
+        let slots = match self.choice {
+            Choice::Top(k) if k == 0 || k > candidates => {
+                return refuse(format!("{k} of {candidates} candidates can't be taken"));
+            }
+            Choice::Top(k) => k,
+            _ => candidates,
+        };
+        let [lengths, positions, most] = self.sort(|i| &inputs[i]);
+        if let (Some(most), Some(entry)) = (most, self.most) {
+            if !matches!(self.choice, Choice::Top(_)) {
+                return refuse(format!("only the largest have a limit, not {:?}", self.choice));
+            }
+            if most.dtype != DType::U32 || most.shape.rank() != 1 || entry >= most.shape.numel() {
+                return refuse(format!("expected the limits to be u32(R) with an entry {entry}, got {most}"));
+            }
+        }
+        for (what, given, shape) in
+            [("lengths", lengths, &[batch] as &[usize]), ("positions", positions, &[batch, candidates])]
+        {
+            let expected = TensorType::new(shape, DType::U32);
+            if let Some(given) = given.filter(|given| **given != expected) {
+                return refuse(format!("{what} is {given}, expected {expected}"));
+            }
+        }
+        let words = |shape: &[usize]| TensorType::new(shape, DType::U32);
+        Ok(vec![words(&[batch * slots]), words(&[batch * candidates]), words(&[batch, slots]), words(&[batch])])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let keys = inputs[0];
+        let [batch, candidates] = keys.shape.expect("select, keys")?;
+        let slots = if let Choice::Top(k) = self.choice { k } else { candidates };
+        let [lengths, positions, most] = self.sort(|i| inputs[i]);
+        let most = most.zip(self.most).map_or(candidates, |(most, entry)| most.data[entry] as usize);
+        let none = |count: usize| Array::from_fn([count], |_| f64::from(NONE));
+        let (mut index, mut inverse) = (none(batch * slots), none(batch * candidates));
+        let (mut picked, mut counts) = (Array::zeros([batch, slots]), Array::zeros([batch]));
+        for b in 0..batch {
+            let length = lengths.map_or(candidates, |l| (l.data[b] as usize).min(candidates));
+            let taken = self.taken(&keys.row(b)[..length], most);
+            for (slot, i) in (0..length).filter(|&i| taken[i]).enumerate() {
+                index.data[b * slots + slot] = (b * candidates + i) as f64;
+                inverse.data[b * candidates + i] = (b * slots + slot) as f64;
+                picked.row_mut(b)[slot] = positions.map_or(i as f64, |p| p.row(b)[i]);
+                counts.data[b] += 1.0;
+            }
+        }
+        Ok(vec![index, inverse, picked, counts])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let keys = cx.input(0);
+        let [batch, candidates] = keys.shape.expect("select, keys")?;
+        let [lengths, positions, most] = self.sort(|i| cx.input(i));
+        let (mode, low, high) = match self.choice {
+            Choice::Top(k) => (0u32, k, 0),
+            Choice::AtLeast(threshold) => (1, threshold.to_bits() as usize, 0),
+            Choice::Between { low, high } => (2, low as usize, high as usize),
+        };
+        let flags = [lengths.is_some(), positions.is_some(), most.is_some()].map(usize::from);
+        // What is absent is not read, but a binding must be there.
+        let mut dispatch = Dispatch::new(&SELECT_ROWS)
+            .constant("MODE", mode)
+            .read(keys.clone())
+            .read(lengths.unwrap_or_else(|| keys.clone()))
+            .read(positions.unwrap_or_else(|| keys.clone()))
+            .read(most.unwrap_or(keys));
+        for output in 0..4 {
+            dispatch = dispatch.write(cx.output(output));
+        }
+        let (slots, entry) = (cx.output(2).shape.last(), self.most.unwrap_or(0));
+        for value in [candidates, slots, low, high, flags[0], flags[1], flags[2], entry] {
+            dispatch = dispatch.param(value);
+        }
+        cx.dispatch(dispatch.groups(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misfits_are_refused_by_name() -> Result<()> {
+        let mut g = Graph::new();
+        let keys = g.input("keys", [2, 5], DType::F32)?;
+        let lengths = g.input("lengths", [3], DType::U32)?;
+        let none = SelectOptions::default();
+        let mut refused = |choice, options: &SelectOptions| {
+            select(&mut g, keys, choice, options).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
+        };
+        assert_eq!(refused(Choice::Top(6), &none), "select: 6 of 5 candidates can't be taken");
+        let message = refused(Choice::Between { low: 1, high: 2 }, &none);
+        assert_eq!(message, "select: expected the keys to be u32(B, N), got f32[2, 5]");
+        let message = refused(Choice::Top(2), &SelectOptions { lengths: Some(lengths), ..none });
+        assert_eq!(message, "select: lengths is u32[3], expected u32[2]");
+        let limited = SelectOptions { most: Some((lengths, 3)), ..none };
+        let message = refused(Choice::Top(2), &limited);
+        assert_eq!(message, "select: expected the limits to be u32(R) with an entry 3, got u32[3]");
+        let message = refused(Choice::AtLeast(0.5), &limited);
+        assert_eq!(message, "select: only the largest have a limit, not AtLeast(0.5)");
+        Ok(())
+    }
+
+    #[test]
+    fn equal_keys_are_taken_from_the_front() -> Result<()> {
+        let keys = Array::new([1, 6], vec![2.0, 1.0, 2.0, 3.0, -0.0, 2.0])?;
+        let op = SelectRows { choice: Choice::Top(3), lengths: false, positions: false, most: None };
+        let out = op.reference(&[&keys])?;
+        assert_eq!(out[0].data, [0.0, 2.0, 3.0]);
+        assert_eq!(out[3].data, [3.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn keys_that_are_no_numbers_have_an_order_too() -> Result<()> {
+        let keys = Array::from_fn([1, 240], |i| if i % 3 == 0 { f64::NAN } else { (i as f64).sin() });
+        let op = SelectRows { choice: Choice::Top(8), lengths: false, positions: false, most: None };
+        assert_eq!(op.reference(&[&keys])?[3].data, [8.0]);
+        let zeros = Array::new([1, 3], vec![-0.0, -1.0, 0.0])?;
+        let op = SelectRows { choice: Choice::Top(1), ..op };
+        assert_eq!(op.reference(&[&zeros])?[0].data, [0.0]);
+        Ok(())
+    }
+}
