@@ -17,6 +17,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod bench;
+mod case;
 pub mod check;
 #[cfg(feature = "cli")]
 pub mod cli;

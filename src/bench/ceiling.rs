@@ -1,5 +1,6 @@
 //! The two ops that show what an adapter can do at best: arithmetic in registers, and copying.
 
+use crate::case::{Case, Feed};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
@@ -145,6 +146,25 @@ fn vectors(op: &str, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         [x] if *x == TensorType::f32(x.shape.clone()) && x.shape.numel().is_multiple_of(4) => Ok(vec![x.clone()]),
         _ => Err(Error::shape(op, "expected one tensor of f32, its elements a multiple of 4")),
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let classes = [AdapterClass::Gpu, AdapterClass::Cpu];
+    let caps = || classes.into_iter().map(|class| Caps { class, ..Caps::baseline() });
+    let mut cases = Vec::new();
+    for count in [4, 31 * 4, 33 * 4, 257 * 4, 5000] {
+        let feeds = || vec![Feed::normal("x", [count]).fixed()];
+        for op in caps().flat_map(|caps| MultiplyAdd::variants(&caps)).map(|op| MultiplyAdd { rounds: 3, ..op }) {
+            let name = format!("multiply and add {count}, {} chains, {} steps, {}", op.chains, op.unroll, op.lanes);
+            cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.put1(op, x)?])));
+        }
+        for op in Copy::variants(&Caps::baseline()) {
+            let name = format!("copy {count}, {} by {}", op.lanes, op.each);
+            cases.push(Case::new(name, feeds(), move |g, x| Ok(vec![g.put1(op, x)?])));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod scaling;
 mod step;
 mod steps;
 
+pub(crate) use ceiling::cases;
 pub use ceiling::{Copy, MultiplyAdd};
 pub use compare::{Change, Comparison};
 pub use report::{

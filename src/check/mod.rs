@@ -3,11 +3,12 @@
 //! A [`Case`] builds a small graph. Its outputs and the gradients of its inputs are computed on the GPU and by the f64
 //! references, and compared; the references' gradients are compared with finite differences.
 
-mod case;
 pub mod cases;
 #[cfg(feature = "files")]
 mod golden;
+mod run;
 
-pub use case::{Case, Comparison, Feed, Tolerance};
+pub use crate::case::{Case, Feed, Tolerance};
 #[cfg(feature = "files")]
 pub use golden::{GoldenReport, GoldenRow, check_golden};
+pub use run::Comparison;

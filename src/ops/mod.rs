@@ -1,19 +1,23 @@
-//! The ops: one file each, with shape rule, gradient, f64 reference and launch. Their kernels lie in folders of the same names.
+//! The ops, in folders; their kernels lie in folders of the same names.
+//!
+//! An op is one file: formula, shape rule, gradient, f64 reference, launch, and the conformance cases that check them, in a file beside it
+//! where they are long. The list of a folder, its `mod.rs`, is the one place that names the op: as a module, with what it gives to users,
+//! and with its cases.
 
 mod arithmetic;
 mod attention;
 mod experts;
 mod index;
 mod layout;
+mod long_cases;
 mod loss;
 pub mod matmul;
-pub(crate) mod norm;
+mod norm;
 mod optimizer;
-pub(crate) mod random;
+mod random;
 mod recursion;
-pub(crate) mod rows;
+mod rows;
 
-pub use crate::graph::Add;
 pub use arithmetic::*;
 pub use attention::*;
 pub use experts::*;
@@ -27,13 +31,22 @@ pub use norm::*;
 pub use optimizer::*;
 pub use recursion::*;
 
-use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::case::Case;
 
-/// `a + b` for tensors of one shape.
-///
-/// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the types differ.
-pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
-    g.put1(Add, &[a, b])
+/// The conformance cases of every op.
+pub(crate) fn cases() -> Vec<Case> {
+    let folders = [
+        arithmetic::CASES,
+        attention::CASES,
+        experts::CASES,
+        index::CASES,
+        layout::CASES,
+        loss::CASES,
+        matmul::CASES,
+        norm::CASES,
+        optimizer::CASES,
+        recursion::CASES,
+        &[long_cases::cases],
+    ];
+    folders.into_iter().flatten().flat_map(|cases| cases()).collect()
 }

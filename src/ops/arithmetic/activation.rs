@@ -1,5 +1,6 @@
 //! Activation functions and their gated forms.
 
+use crate::case::{Case, Feed, Tolerance};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
@@ -267,6 +268,30 @@ pub(in crate::ops) fn gated_into(cx: &mut Launch<'_>, [gate, up, out]: [View; 3]
 fn launch(cx: &mut Launch<'_>, kernel: &'static Kernel, outputs: usize, kind: Activation) -> Result<()> {
     let dispatch = Dispatch::new(kernel).constant("ACTIVATION", kind.code()).snippet(&ACTIVATION_SNIPPET);
     rows::elementwise(cx, outputs, dispatch)
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let forward = Tolerance { nmse: 1e-12, worst: 2e-6 };
+    let backward = Tolerance { nmse: 1e-12, worst: 2e-6 };
+    for kind in Activation::ALL {
+        // The deviations reach the middle, the tails and arguments at which a careless exp or tanh overflows.
+        for (shape, deviation) in [(vec![1], 1.0), (vec![31, 33], 1.0), (vec![4, 256], 3.0), (vec![257], 200.0)] {
+            let feeds = vec![Feed::normal_scaled("x", shape.clone(), 0.0, deviation)];
+            let name = format!("activation {kind:?} {shape:?} deviation {deviation}");
+            let case = Case::new(name, feeds, move |g, x| Ok(vec![activation(g, x[0], kind)?]));
+            cases.push(case.tolerance(forward, backward));
+        }
+        for shape in [[1, 1], [33, 31], [16, 64]] {
+            let feeds = vec![Feed::normal_scaled("gate", shape, 0.0, 2.0), Feed::normal("up", shape)];
+            let case = Case::new(format!("gated {kind:?} {shape:?}"), feeds, move |g, x| {
+                Ok(vec![gated(g, x[0], x[1], kind)?])
+            });
+            cases.push(case.tolerance(forward, backward));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A sum in which each row of what is added has a factor of its own.
 
+use crate::case::{Case, Feed};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
@@ -105,6 +106,24 @@ impl Op for GatedAddBackward {
         }
         cx.dispatch(dispatch.write(cx.output(0)).write(cx.output(1)).flops(3 * y.numel() as u64))
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, columns) in [(1, 1), (31, 33), (33, 257), (257, 4), (5, 1028)] {
+        for variant in RowVariant::ALL {
+            let feeds = vec![
+                Feed::normal("x", [rows, columns]),
+                Feed::normal("y", [rows, columns]),
+                Feed::normal("gate", [rows]),
+            ];
+            cases.push(Case::new(format!("gated_add [{rows}, {columns}] {variant:?}"), feeds, move |g, x| {
+                Ok(vec![g.put1(GatedAdd { variant: Some(variant) }, x)?])
+            }));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]

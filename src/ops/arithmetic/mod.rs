@@ -3,11 +3,18 @@
 pub(super) mod activation;
 mod dropout;
 pub(super) mod elementwise;
-pub(crate) mod gated_add;
-pub(crate) mod reduce;
+mod gated_add;
+pub(super) mod reduce;
 
+pub use crate::graph::Add;
 pub use activation::{Activation, activation, gated};
 pub use dropout::dropout;
-pub use elementwise::{add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
+pub use elementwise::{add, add_row, add_scalar, mul, mul_row, scale, scale_by, sub};
 pub use gated_add::gated_add;
 pub use reduce::{mean, mean_last, sum, sum_last, sum_rows};
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] =
+    &[activation::cases, dropout::cases, elementwise::cases, gated_add::cases, reduce::cases];

@@ -1,5 +1,6 @@
 //! Writing keys and values into a cache in place.
 
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
@@ -95,6 +96,20 @@ impl Op for CacheWrite {
     fn alias(&self, index: usize) -> Option<Alias> {
         Some(Alias::InPlace(index))
     }
+}
+
+/// The conformance cases: three tokens in two batch rows go into a cache; one position is outside.
+pub(super) fn cases() -> Vec<Case> {
+    let positions = [4.0, 0.0, 9.0, 1.0, 6.0, 2.0];
+    let new = |name| Feed::normal(name, [2, 3, 3, 5]).fixed();
+    let feeds = vec![new("keys"), new("values"), Feed::given("positions", [2, 3], DType::U32, positions)];
+    let case = Case::new("cache_write", feeds, |g, x| {
+        let keys = g.state("key_cache", [2, 7, 3, 5], DType::F32)?;
+        let values = g.state("value_cache", [2, 7, 3, 5], DType::F32)?;
+        let (keys, values) = cache_write(g, [keys, values], [x[0], x[1]], x[2])?;
+        Ok(vec![keys, values])
+    });
+    vec![case]
 }
 
 #[cfg(test)]

@@ -3,14 +3,23 @@
 mod attention;
 mod backward;
 mod cache;
+mod cases;
 mod forward;
-mod position;
 mod reference;
+mod rope;
+mod score_cases;
 mod setting;
+mod sinusoidal;
 mod variant;
 mod visible;
 
 pub use attention::{AttentionDropout, AttentionOptions, attention};
 pub use cache::cache_write;
-pub use position::{RopeOptions, RopeScaling, rope, rope_table, sinusoidal_table, sinusoidal_table_halves};
+pub use rope::{RopeOptions, RopeScaling, rope, rope_table};
+pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
 pub use variant::AttentionVariant;
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[cases::cases, cache::cases, rope::cases];

@@ -1,11 +1,13 @@
 //! What keeps the experts of a mixture evenly used: loads, auxiliary losses, a bias that follows the loads.
 
+use crate::case::{Case, Feed, Tolerance, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Alias, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops::arithmetic::reduce::{Over, Reduce, mean, sum_rows};
 use crate::ops::rows;
+use crate::ops::{self, GateOptions};
 use crate::ops::{SortedIndex, mul, row_entropy};
 use crate::shape::{Shape, TensorType};
 
@@ -169,6 +171,90 @@ impl Op for UpdateBias {
     fn alias(&self, _index: usize) -> Option<Alias> {
         Some(Alias::InPlace(0))
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = loads();
+    cases.extend(losses());
+    cases.extend(biases());
+    cases
+}
+
+fn slots(count: usize, experts: usize) -> Feed {
+    Feed::given("slots", [count], DType::U32, mixed(count, experts))
+}
+
+/// Counts and capacities, exactly; some slots name no expert.
+fn loads() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (count, experts, capacity) in [(1, 1, 1), (31, 3, 4), (33, 8, 0), (257, 11, 31), (1000, 256, 3)] {
+        for none in [0, 2] {
+            let name = format!("load_counts and limit_capacity {capacity}, {count} slots, {experts} experts + {none}");
+            cases.push(
+                Case::new(name, vec![slots(count, experts + none)], move |g, x| {
+                    let sorted = ops::sort_index(g, x[0], experts)?;
+                    let limited = ops::limit_capacity(g, sorted, capacity)?;
+                    let kept = ops::sort_index(g, limited, experts)?;
+                    Ok(vec![load_counts(g, sorted)?, limited, load_counts(g, kept)?])
+                })
+                .tolerance(Tolerance::EXACT, Tolerance::EXACT),
+            );
+        }
+    }
+    cases
+}
+
+/// Both losses of one gate and of two, through to the logits; the entropy.
+fn losses() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (tokens, experts, k) in [(1, 1, 1), (31, 8, 2), (257, 3, 1), (33, 64, 8)] {
+        let feeds = vec![Feed::normal("logits", [tokens, experts]), Feed::normal("more", [2 * tokens, experts])];
+        let name = format!("load_balance_loss and router_z_loss [{tokens}, {experts}], k {k}");
+        cases.push(Case::new(name, feeds, move |g, x| {
+            let (mut scores, mut counts, mut lse) = (Vec::new(), Vec::new(), Vec::new());
+            for &logits in x {
+                let gate = ops::top_k_gate(g, logits, None, &GateOptions::new(k))?;
+                let count = g.shape(gate.experts).numel();
+                let slots = ops::reshape(g, gate.experts, [count])?;
+                let sorted = ops::sort_index(g, slots, experts)?;
+                scores.push(gate.scores);
+                counts.push(load_counts(g, sorted)?);
+                lse.push(gate.lse);
+            }
+            Ok(vec![
+                load_balance_loss(g, &scores[..1], &counts[..1])?,
+                load_balance_loss(g, &scores, &counts)?,
+                router_z_loss(g, lse[1])?,
+            ])
+        }));
+        let feeds = vec![Feed::normal_scaled("logits", [tokens, experts], 0.0, 8.0).fixed()];
+        cases.push(Case::new(format!("routing_entropy [{tokens}, {experts}]"), feeds, |g, x| {
+            let scores = ops::softmax(g, x[0])?;
+            Ok(vec![routing_entropy(g, scores)?])
+        }));
+    }
+    let sure = Feed::given("scores", [2, 3], DType::F32, [0.0, 1.0, 0.0, 0.5, 0.0, 0.5]);
+    cases.push(Case::new("routing_entropy, zeros", vec![sure], |g, x| Ok(vec![routing_entropy(g, x[0])?])));
+    cases
+}
+
+/// Counts below, above and at the mean.
+fn biases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (experts, mean) in [(1, 7), (3, 5), (31, 100), (257, 3000)] {
+        let counts = (0..experts).map(|e| f64::from(mean + (e % 3 - 1) * i32::from(e / 3 < experts / 3)));
+        let feeds = vec![
+            Feed::normal("bias", [experts as usize]).fixed(),
+            Feed::given("counts", [experts as usize], DType::F32, counts),
+        ];
+        cases.push(Case::new(format!("update_bias {experts}"), feeds, |g, x| {
+            // An input can't be updated in place.
+            let bias = ops::scale(g, x[0], 0.5)?;
+            Ok(vec![update_bias(g, bias, x[1], 0.001)?])
+        }));
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Experts that choose their tokens.
 
 use super::{ExpertWeights, Routing, expert_feed_forward};
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -89,6 +90,47 @@ pub fn expert_choice_feed_forward(
 }
 
 const NAME: &str = "expert_choice_feed_forward";
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    choices().into_iter().chain(networks()).collect()
+}
+
+/// Experts that choose: normal logits, equal ones, as many as there are.
+fn choices() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (tokens, experts, k) in [(1, 1, 1), (31, 3, 31), (33, 8, 9), (257, 11, 47)] {
+        let equal = Feed::given("logits", [tokens, experts], DType::F32, vec![-0.5; tokens * experts]);
+        for (name, logits) in [("normal", Feed::normal("logits", [tokens, experts])), ("equal", equal)] {
+            let name = format!("expert_choice {k} of {tokens} tokens, {experts} experts, {name} logits");
+            cases.push(Case::new(name, vec![logits], move |g, x| {
+                let choice = expert_choice(g, x[0], k)?;
+                Ok(vec![choice.gates, choice.index, choice.slots])
+            }));
+        }
+    }
+    cases
+}
+
+/// Experts that choose their tokens: some, all, one; tokens with several experts and with none.
+fn networks() -> impl Iterator<Item = Case> {
+    let sizes = [([1, 1, 1], [1, 1]), ([31, 3, 31], [33, 31]), ([33, 8, 9], [12, 36]), ([257, 11, 1], [20, 7])];
+    sizes.into_iter().map(|(size @ [tokens, experts, k], [width, inner])| {
+        let feeds = vec![
+            Feed::normal("x", [tokens, width]),
+            Feed::normal_scaled("gate", [experts, inner, width], 0.0, 0.4),
+            Feed::normal_scaled("up", [experts, inner, width], 0.0, 0.4),
+            Feed::normal_scaled("down", [experts, width, inner], 0.0, 0.4),
+            Feed::normal("logits", [tokens, experts]),
+        ];
+        let name = format!("expert_choice_feed_forward {size:?} {width} and {inner}");
+        Case::new(name, feeds, move |g, x| {
+            let choice = expert_choice(g, x[4], k)?;
+            let experts = ExpertWeights { gate: x[1], up: x[2], down: x[3] };
+            Ok(vec![expert_choice_feed_forward(g, x[0], experts, &choice, Activation::Silu)?])
+        })
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,10 +10,12 @@
 
 mod balance;
 mod capacity;
+mod cases;
 mod combine;
 mod expert_choice;
 mod feed_forward;
-pub(crate) mod gate;
+pub(super) mod gate;
+mod gate_cases;
 mod linear;
 mod noise;
 mod output;
@@ -28,3 +30,9 @@ pub use linear::{GroupedLinear, grouped_linear};
 pub use noise::noisy_logits;
 pub use output::expert_output;
 pub use slots::{Routing, route};
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] =
+    &[cases::cases, gate_cases::cases, balance::cases, noise::cases, expert_choice::cases];

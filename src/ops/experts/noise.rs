@@ -1,5 +1,6 @@
 //! Noise on the logits of a gate.
 
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
@@ -89,6 +90,22 @@ impl Op for NoisyLogits {
                 .flops(40 * count as u64),
         )
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (shape, width, salt) in [([1, 1], 1.0, 0), ([31, 8], 4.0, 3), ([257, 33], 1.0, u32::MAX), ([3, 11], 60.0, 9)] {
+        let feeds = vec![
+            Feed::normal("clean", shape),
+            Feed::normal_scaled("raw", shape, 0.5, width),
+            Feed::given("seed", [2], DType::U32, [4_000_000_007.0, 12_345.0]),
+        ];
+        cases.push(Case::new(format!("noisy_logits {shape:?}, width {width}"), feeds, move |g, x| {
+            Ok(vec![noisy_logits(g, x[0], x[1], x[2], salt)?])
+        }));
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Gather and scatter of rows by index.
 
 use super::sort::{SortedIndex, sort_index};
+use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
-use crate::ops::layout::layout::fill_zeros;
+use crate::ops::layout::zeros::fill_zeros;
 use crate::ops::matmul::weight_snippet;
 use crate::ops::rows::{elements, width};
 use crate::shape::TensorType;
@@ -271,6 +272,43 @@ fn vector(op: &str, ty: &TensorType) -> Result<usize> {
         (DType::U32, &[count]) if count > 0 => Ok(count),
         _ => Err(Error::shape(op, format!("expected the index to be a u32 vector, got {ty}"))),
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, columns, count) in [(1, 1, 1), (5, 33, 31), (97, 4, 33), (31, 7, 257)] {
+        let feeds = vec![Feed::normal("x", [rows, columns]), index(mixed(count, rows))];
+        let name = format!("gather_rows {count} of [{rows}, {columns}]");
+        cases.push(Case::new(name, feeds, |g, x| Ok(vec![gather_rows(g, x[0], x[1])?])));
+        let feeds = vec![Feed::normal("x", [count, columns]), index(mixed(count, rows))];
+        let name = format!("scatter_rows {count} to [{rows}, {columns}]");
+        cases.push(Case::new(name, feeds, move |g, x| Ok(vec![scatter_rows(g, x[0], x[1], rows)?])));
+    }
+    // Long segments: one row; two rows whose border lies inside a chunk; a short one between long ones.
+    let patterns: [(&str, fn(usize) -> usize); 3] = [
+        ("one row", |_| 2),
+        ("two rows", |i| usize::from(i % 5 == 0) * 3),
+        ("long, short, long", |i| if i == 100 { 1 } else { (i % 3).min(1) * 2 }),
+    ];
+    for (name, row) in patterns {
+        for columns in [1, 8] {
+            let values = (0..301).map(|i| row(i) as f64).collect();
+            let feeds = vec![Feed::normal("x", [301, columns]), index(values)];
+            let name = format!("scatter_rows, long segments: {name}, {columns} columns");
+            cases.push(Case::new(name, feeds, |g, x| Ok(vec![scatter_rows(g, x[0], x[1], 4)?])));
+        }
+    }
+    let outside: Vec<f64> = (0..40).map(|i| if i % 3 == 0 { 4_000_000_000.0 } else { f64::from(i % 7) }).collect();
+    let feeds = vec![Feed::normal("x", [5, 6]), Feed::normal("y", [40, 6]), index(outside)];
+    cases.push(Case::new("gather_rows and scatter_rows, rows that are not there", feeds, |g, x| {
+        Ok(vec![gather_rows(g, x[0], x[2])?, scatter_rows(g, x[1], x[2], 5)?])
+    }));
+    cases
+}
+
+fn index(values: Vec<f64>) -> Feed {
+    Feed::given("index", [values.len()], DType::U32, values)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Gather of rows of words by index: what goes with picked tokens and is no float.
 
 use super::gather::launch_gather;
+use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -49,6 +50,21 @@ impl Op for GatherWords {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         launch_gather(cx)
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, columns, count) in [(1, 3, 1), (31, 3, 33), (97, 4, 257)] {
+        let words = Feed::given("x", [rows, columns], DType::U32, mixed(rows * columns, 997));
+        let mut values = mixed(count, rows);
+        values[count / 2] = 4_000_000_000.0;
+        let name = format!("gather_words {count} of [{rows}, {columns}]");
+        cases.push(Case::new(name, vec![words, Feed::given("index", [count], DType::U32, values)], |g, x| {
+            Ok(vec![gather_words(g, x[0], x[1])?])
+        }));
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -13,3 +13,9 @@ pub use gather_words::gather_words;
 pub use mask_rows::{fill_rows, mask_rows};
 pub use sort::{SortedIndex, sort_index};
 pub use unique::{gather_unique, place_rows};
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] =
+    &[embedding::cases, gather::cases, gather_words::cases, sort::cases, unique::cases];

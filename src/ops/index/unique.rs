@@ -2,11 +2,13 @@
 //! be sorted or summed.
 
 use super::gather::launch_gather;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::ops::rows;
+use crate::ops::{self, Choice, SelectOptions};
 use crate::shape::TensorType;
 use std::any::Any;
 use std::sync::Arc;
@@ -227,6 +229,49 @@ fn launch(cx: &mut Launch<'_>, views: [View; 4], limit: Option<usize>, gathers: 
     let dispatch = views.into_iter().fold(dispatch.snippet(rows::elements(width)), Dispatch::read).write(out);
     let dispatch = dispatch.param(count).param(columns / width).param(rows).param(limit.unwrap_or(0));
     cx.dispatch(dispatch.groups_for(count, 64))
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, candidates, k, columns) in [(1, 1, 1, 1), (2, 31, 9, 33), (3, 33, 33, 4), (2, 257, 100, 7)] {
+        cases.push(case(batch, candidates, k, columns, false));
+        cases.push(case(batch, candidates, k, columns, true));
+    }
+    cases.push(gathered_twice());
+    cases
+}
+
+/// Rows are gathered, halved and placed back: forward and backward of both ops.
+fn case(batch: usize, candidates: usize, k: usize, columns: usize, threshold: bool) -> Case {
+    let keys = Feed::normal("keys", [batch, candidates]).fixed();
+    let feeds = vec![
+        keys,
+        Feed::normal("x", [batch * candidates, columns]),
+        Feed::normal("y", [batch * if threshold { candidates } else { k }, columns]),
+    ];
+    let name = format!("gather_unique and place_rows, {k} of [{batch}, {candidates}], {columns} columns, {threshold}");
+    Case::new(name, feeds, move |g, x| {
+        let choice = if threshold { Choice::AtLeast(0.5) } else { Choice::Top(k) };
+        let s = ops::select(g, x[0], choice, &SelectOptions::default())?;
+        let rows = gather_unique(g, x[1], s.index, s.inverse)?;
+        let product = ops::mul(g, rows, x[2])?;
+        Ok(vec![rows, place_rows(g, x[1], product, s.index, s.inverse)?])
+    })
+}
+
+/// Rows are gathered twice: the gradients of both meet, and only one of them comes after rows were cleared.
+fn gathered_twice() -> Case {
+    let feeds = vec![Feed::normal("keys", [2, 33]).fixed(), Feed::normal("x", [66, 5])];
+    Case::new("gather_unique twice", feeds, |g, x| {
+        let first = ops::select(g, x[0], Choice::Top(20), &SelectOptions::default())?;
+        let second = ops::select(g, x[0], Choice::AtLeast(0.3), &SelectOptions::default())?;
+        let rows = gather_unique(g, x[1], first.index, first.inverse)?;
+        let others = gather_unique(g, x[1], second.index, second.inverse)?;
+        let square = ops::mul(g, others, others)?;
+        let placed = place_rows(g, x[1], square, second.index, second.inverse)?;
+        Ok(vec![rows, placed])
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,23 @@
 //! The same elements elsewhere: shapes, pieces, the order of axes.
 
+pub(super) mod columns;
+mod concat;
 mod detach;
-pub(super) mod layout;
-pub(crate) mod transpose;
+mod reshape;
+mod slice;
+mod split;
+mod transpose;
+pub(super) mod zeros;
 
+pub use concat::concat;
 pub use detach::detach;
-pub use layout::{concat, reshape, slice, split, zeros};
+pub use reshape::reshape;
+pub use slice::slice;
+pub use split::split;
 pub use transpose::transpose;
+pub use zeros::zeros;
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[concat::cases, reshape::cases, slice::cases, transpose::cases];

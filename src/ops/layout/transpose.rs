@@ -1,6 +1,7 @@
 //! Axes in another order.
 
-use super::layout::{is_word, reshape, widest_word};
+use super::columns::{is_word, reshape, widest_word};
+use crate::case::{Case, Feed, Tolerance};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{AdapterClass, Dispatch, Kernel, Launch, kernel};
@@ -182,6 +183,34 @@ impl Op for Transpose {
         }
         cx.dispatch(dispatch.groups_for(count, 256))
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (shape, axes) in [
+        (vec![1, 31], vec![1, 0]),
+        (vec![33, 257], vec![1, 0]),
+        (vec![3, 70, 36], vec![0, 2, 1]),
+        (vec![2, 5, 3, 8], vec![0, 2, 1, 3]),
+        (vec![2, 5, 3, 7], vec![0, 2, 1, 3]),
+        (vec![2, 3, 4, 5], vec![3, 1, 0, 2]),
+        (vec![2, 3, 2, 5, 4], vec![4, 3, 2, 1, 0]),
+    ] {
+        let feeds = vec![Feed::normal("x", shape.clone())];
+        cases.push(Case::new(format!("transpose {shape:?} to {axes:?}"), feeds, move |g, x| {
+            Ok(vec![transpose(g, x[0], &axes)?])
+        }));
+    }
+    for shape in [[1, 1, 33], [2, 32, 64], [3, 33, 257]] {
+        for tiles in [false, true] {
+            let name = format!("transpose {shape:?}, tiles {tiles}");
+            cases.push(Case::new(name, vec![Feed::normal("x", shape)], move |g, x| {
+                Ok(vec![g.put1(Transpose { axes: vec![0, 2, 1], tiles: Some(tiles) }, &[x[0]])?])
+            }));
+        }
+    }
+    cases.into_iter().map(|case| case.tolerance(Tolerance::EXACT, Tolerance::EXACT)).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
 //! Losses of logits.
 
-pub(crate) mod cross_entropy;
-pub(crate) mod linear_cross_entropy;
+mod cases;
+mod cross_entropy;
+mod linear_cross_entropy;
 
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use linear_cross_entropy::linear_cross_entropy;
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[cases::cases];

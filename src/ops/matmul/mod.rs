@@ -1,5 +1,6 @@
 //! Matrix products: plain, with either operand transposed, batched, and as the linear layer with its epilogue.
 
+mod cases;
 mod grouped;
 mod launch;
 mod matmul;
@@ -13,3 +14,8 @@ pub use matmul::{LinearOptions, WeightLayout, linear, linear_fused, matmul, matm
 pub use op::Matmul;
 pub use problem::{Form, Problem};
 pub use variant::Variant;
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[cases::cases];

@@ -1,7 +1,13 @@
 //! Rows normalised: layer norm, RMS norm, softmax.
 
-pub(crate) mod norm;
-pub(crate) mod softmax;
+mod norm;
+mod norm_cases;
+mod softmax;
 
 pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use softmax::{log_softmax, softmax};
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[norm_cases::cases, softmax::cases];

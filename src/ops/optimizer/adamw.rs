@@ -1,6 +1,7 @@
 //! Adam with decoupled weight decay.
 
 use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector};
+use crate::case::{Case, Feed};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
@@ -101,6 +102,32 @@ pub fn adamw(
         [parameters, first, second] => Ok([parameters, first, second]),
         _ => Err(Error::Graph("adamw did not give three tensors".into())),
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    vec![case(1, 0.0), case(31, 0.0), case(257, 0.0), case(3, 1.0)]
+}
+
+fn case(blocks: usize, skip: f64) -> Case {
+    let count = blocks * BLOCK;
+    let control = [0.5, 0.01, 0.271, 0.0297, 0.9, 0.99, 1e-6, 0.1, skip, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let squares = Feed::given("v", [count], DType::F32, (0..count).map(|i| DType::F32.round((i % 37) as f64 * 0.01)));
+    let table = (0..2 * blocks).map(|i| if i % 2 == 0 { 1.0 - (i % 3) as f64 * 0.25 } else { (i % 4 / 2) as f64 });
+    let feeds = vec![
+        Feed::normal("x", [count]).fixed(),
+        Feed::normal("grad", [count]).fixed(),
+        Feed::normal("m", [count]).fixed(),
+        squares,
+        Feed::given("table", [blocks, 2], DType::F32, table),
+        Feed::given("control", [16], DType::F32, control.map(|x| DType::F32.round(x))),
+    ];
+    Case::new(format!("adamw blocks {blocks}{}", if skip == 0.0 { "" } else { ", skipped" }), feeds, |g, x| {
+        let parameters = as_state(g, "parameters", x[0])?;
+        let gradients = as_state(g, "gradients", x[1])?;
+        let moments = [as_state(g, "first", x[2])?, as_state(g, "second", x[3])?];
+        Ok(adamw(g, parameters, gradients, moments, x[4], x[5])?.to_vec())
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Half-precision copies of f32 weights.
 
 use super::{BLOCK, expect_count, expect_flat};
+use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
@@ -86,6 +87,53 @@ impl Op for CastHalf {
 pub fn cast_half(g: &mut Graph, source: Tensor, target: Tensor) -> Result<Tensor> {
     let dtype = g.dtype(target);
     g.put1(CastHalf { dtype }, &[source, target])
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    vec![case(DType::F16, 1), case(DType::F16, 33), case(DType::BF16, 1), case(DType::BF16, 33)]
+}
+
+/// Values around every edge: ties, subnormals, the ends of the range.
+fn case(dtype: DType, blocks: usize) -> Case {
+    let count = blocks * BLOCK;
+    let edges = [
+        0.0,
+        -0.0,
+        1.0,
+        1.000_488_281_25,
+        1.001_464_843_75,
+        65504.0,
+        65519.99,
+        65520.0,
+        -70000.0,
+        6.1e-5,
+        6.097_555e-5,
+        5.96e-8,
+        2.98e-8,
+        2.980_232_3e-8,
+        8.94e-8,
+        1e-9,
+        -3.4e38,
+        3.39e38,
+        1.003_906_25,
+        1.011_718_75,
+        2049.0,
+        2051.0,
+        -6.103_515_6e-5,
+        6.100_5e-5,
+    ];
+    let value = move |i: usize| match edges.get(i) {
+        Some(&edge) => edge,
+        None => ((i * 7919) as f64).sin() * 10_f64.powi((i % 13) as i32 - 9),
+    };
+    let feeds = vec![Feed::given("x", [count], DType::F32, (0..count).map(move |i| DType::F32.round(value(i))))];
+    Case::new(format!("cast_half {dtype} blocks {blocks}"), feeds, move |g, x| {
+        let source = as_state(g, "source", x[0])?;
+        let target = g.state("target", [count], dtype)?;
+        Ok(vec![cast_half(g, source, target)?])
+    })
+    .tolerance(Tolerance::EXACT, Tolerance::EXACT)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What one step of the optimiser does, decided on the GPU.
 
 use super::{expect_count, expect_vector};
+use crate::case::{Case, Feed};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
@@ -245,6 +246,56 @@ impl Op for LossSeed {
 pub fn loss_seed(g: &mut Graph, loss: Tensor, state: Tensor, scalars: Tensor) -> Result<Tensor> {
     let shape = g.shape(loss).clone();
     g.put1(LossSeed { shape }, &[state, scalars])
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let states = [("first step", [0.0; 8]), ("scale grows", [2048.0, 2.0, 1.0, 7.0, 0.3, 0.05, 0.7, 1.0])];
+    let mut cases = Vec::new();
+    for (what, state) in states {
+        for norm in [100.0, 9000.0] {
+            let feeds = vec![
+                Feed::given("norm", [1], DType::F32, [norm]),
+                Feed::given("loss", [1], DType::F32, [2.5]),
+                scalar_feed(),
+                Feed::given(
+                    "before",
+                    [64],
+                    DType::F32,
+                    (0..64).map(|i| state.get(i).map_or(0.0, |&x| DType::F32.round(x))),
+                ),
+            ];
+            let name = format!("optimizer_control {what}, norm {norm}");
+            cases.push(Case::new(name, feeds, |g, x| {
+                let before = as_state(g, "state", x[3])?;
+                let seed = loss_seed(g, x[1], before, x[2])?;
+                let (control, state) = optimizer_control(g, x[0], x[1], x[2], before)?;
+                Ok(vec![seed, control, state])
+            }));
+        }
+    }
+    cases
+}
+
+fn scalars() -> OptimizerScalars {
+    OptimizerScalars {
+        learning_rate: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        epsilon: 1e-6,
+        weight_decay: 0.1,
+        max_norm: 1.0,
+        share: 0.5,
+        initial_scale: 1024.0,
+        growth: 2.0,
+        backoff: 0.5,
+        interval: 3.0,
+        largest_scale: 65536.0,
+    }
+}
+
+fn scalar_feed() -> Feed {
+    Feed::given("scalars", [OptimizerScalars::LEN], DType::F32, scalars().to_array().map(f64::from))
 }
 
 #[cfg(test)]

@@ -22,9 +22,14 @@ pub use control::{LossSeed, OptimizerControl, OptimizerScalars, StepReport, loss
 pub use norm::{GlobalNorm, global_norm};
 pub use pack::{Pack, pack};
 
+use crate::case::Case;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
 use crate::shape::TensorType;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[adamw::cases, cast::cases, control::cases, norm::cases, pack::cases];
 
 /// Elements that a tensor's place in a flat range is aligned to: the widest binding alignment there is, in f32.
 pub const BLOCK: usize = 64;
@@ -52,4 +57,10 @@ fn expect_count(op: &str, inputs: &[TensorType], count: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::shape(op, format!("expected {count} tensors, got {}", inputs.len())))
+}
+
+/// For cases: the flat range `name` holding `x`, since an input can't be updated in place.
+fn as_state(g: &mut Graph, name: &str, x: Tensor) -> Result<Tensor> {
+    let state = g.state(name, g.shape(x).clone(), DType::F32)?;
+    pack(g, state, &[(x, 0)], None)
 }

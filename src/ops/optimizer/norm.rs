@@ -1,6 +1,7 @@
 //! The Euclidean norm of all gradients together.
 
 use super::expect_flat;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -78,6 +79,17 @@ impl Op for GlobalNorm {
 /// [`Error::Shape`] if an operand is no flat range.
 pub fn global_norm(g: &mut Graph, flats: &[Tensor]) -> Result<Tensor> {
     g.put1(GlobalNorm, flats)
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for blocks in [vec![1], vec![31], vec![33, 1, 257]] {
+        let names = ["a", "b", "c"];
+        let feeds = blocks.iter().zip(names).map(|(n, name)| Feed::normal(name, [n * BLOCK]).fixed()).collect();
+        cases.push(Case::new(format!("global_norm blocks {blocks:?}"), feeds, |g, x| Ok(vec![global_norm(g, x)?])));
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tensors into their places in a flat range.
 
 use super::{expect_flat, expect_vector};
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
@@ -113,6 +114,33 @@ pub fn pack(g: &mut Graph, flat: Tensor, parts: &[(Tensor, usize)], keep: Option
     let op = Pack { offsets: parts.iter().map(|part| part.1).collect(), accumulate: keep.is_some() };
     let inputs: Vec<Tensor> = [flat].into_iter().chain(keep).chain(parts.iter().map(|part| part.0)).collect();
     g.put1(op, &inputs)
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let parts = || {
+        vec![
+            Feed::normal("a", [1]).fixed(),
+            Feed::normal("b", [31, 33]).fixed(),
+            Feed::normal("c", [257]).fixed(),
+            Feed::normal("d", [64]).fixed(),
+        ]
+    };
+    let place = |x: &[Tensor]| [(x[0], 0), (x[1], 128), (x[2], 128 + 1024), (x[3], 1664 - 64)];
+    let mut cases = vec![Case::new("pack", parts(), move |g, x| {
+        let flat = g.state("flat", [1664], DType::F32)?;
+        Ok(vec![pack(g, flat, &place(x), None)?])
+    })];
+    for keep in [0.0, 1.0] {
+        let mut feeds = parts();
+        feeds.push(Feed::given("keep", [1], DType::F32, [keep]));
+        cases.push(Case::new(format!("pack_accumulate keep {keep}"), feeds, move |g, x| {
+            let flat = g.state("flat", [1664], DType::F32)?;
+            let before = pack(g, flat, &place(x), None)?;
+            Ok(vec![pack(g, before, &place(x), Some(x[4]))?])
+        }));
+    }
+    cases
 }
 
 #[cfg(test)]

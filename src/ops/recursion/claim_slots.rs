@@ -1,6 +1,7 @@
 //! Free slots of caches in which tokens lie side by side.
 
 use super::select::NONE;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
@@ -79,4 +80,23 @@ impl Op for ClaimSlots {
     fn alias(&self, index: usize) -> Option<Alias> {
         (index == 0).then_some(Alias::InPlace(0))
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, places, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false), (9, 3, false)] {
+        let words = |name, step: usize| {
+            Feed::given(name, [batch], DType::U32, (0..batch).map(move |b| ((b * step + 1) % (places + 1)) as f64))
+        };
+        let name = format!("claim_slots [{batch}, {places}], fresh: {fresh}");
+        cases.push(Case::new(name, vec![words("used", 5), words("counts", 3)], move |g, x| {
+            // An input cannot be updated in place: a state is, which is 0 at first, after a first claim.
+            let used = g.state("slots.used", [batch], DType::U32)?;
+            let before = claim_slots(g, used, x[0], places, true)?;
+            let again = claim_slots(g, before.used, x[1], places, fresh)?;
+            Ok(vec![before.slots, before.lengths, again.slots, again.lengths])
+        }));
+    }
+    cases
 }

@@ -1,15 +1,37 @@
 //! Recursions of different depth: which tokens go on, what their routers pay, how caches follow.
 
+mod argmax_rows;
+mod balance_loss;
 mod claim_slots;
+mod pick;
 mod router;
 mod router_sums;
-pub(super) mod row_entropy;
+mod row_entropy;
 pub(super) mod select;
+mod selection_loss;
 pub(crate) mod warm_capacity;
 
+pub use argmax_rows::argmax_rows;
+pub use balance_loss::{balance_loss, balance_loss_and_shares};
 pub use claim_slots::{Claimed, claim_slots};
-pub use router::{RouterLoss, argmax_rows, balance_loss, balance_loss_and_shares, pick, selection_loss};
+pub use pick::pick;
+pub use router::RouterLoss;
 pub use router_sums::{BEHIND_LOADS, Sent, router_sums};
 pub use row_entropy::{binary_entropy, row_entropy};
 pub use select::{Choice, NONE, SelectOptions, Selected, select};
+pub use selection_loss::selection_loss;
 pub use warm_capacity::{WarmCapacity, warm_capacity};
+
+use crate::case::Case;
+
+/// The conformance cases of the ops.
+pub(super) const CASES: &[fn() -> Vec<Case>] = &[
+    argmax_rows::cases,
+    balance_loss::cases,
+    claim_slots::cases,
+    pick::cases,
+    router_sums::cases,
+    select::cases,
+    selection_loss::cases,
+    warm_capacity::cases,
+];

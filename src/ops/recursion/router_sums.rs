@@ -2,11 +2,13 @@
 
 use super::row_entropy::{binary_entropy, row_entropy, time_of};
 use super::select::NONE;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops::rows::workgroup_reduction;
+use crate::ops::{self, Choice, GateOptions, SelectOptions};
 use crate::shape::TensorType;
 
 static ROUTER_SUMS: Kernel = kernel!("recursion/router_sums");
@@ -134,6 +136,48 @@ impl Op for RouterSums {
         let counted = if self.source == Source::Starts { 2 } else { 2 + self.ways };
         cx.dispatch(dispatch.param(there[0]).param(there[1]).groups(1).flops((tokens * counted) as u64))
     }
+}
+
+/// The conformance cases: what is reported of a gate, with a capacity and without, of a router of ways and of one that says yes or no.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, time, ways, k) in [(1, 1, 1, 1), (3, 11, 5, 2), (2, 257, 31, 3), (1, 31, 256, 1)] {
+        for padded in [false, true] {
+            let tokens = batch * time;
+            let mut feeds = vec![
+                Feed::normal_scaled("logits", [tokens, ways], 0.0, 3.0).fixed(),
+                Feed::normal_scaled("on", [batch, time], 0.3, 6.0).fixed(),
+            ];
+            if padded {
+                let lengths = (0..batch).map(|b| (time - b * 5 % time) as f64);
+                feeds.push(Feed::given("lengths", [batch], DType::U32, lengths));
+            }
+            let name = format!("router_sums [{batch} · {time}, {ways}], k {k}, padded: {padded}");
+            cases.push(Case::new(name, feeds, move |g, x| {
+                let lengths = x.get(2).copied();
+                let gate = ops::top_k_gate(g, x[0], None, &GateOptions::new(k))?;
+                let slots = ops::reshape(g, gate.experts, [tokens * k])?;
+                let sorted = ops::sort_index(g, slots, ways)?;
+                let limited = ops::limit_capacity(g, sorted, (tokens * k).div_ceil(2 * ways))?;
+                let kept = ops::sort_index(g, limited, ways)?;
+                let all = Sent::Slots { starts: sorted.starts, kept: None };
+                let some = Sent::Slots { starts: sorted.starts, kept: Some(kept.starts) };
+                let way = ops::argmax_rows(g, gate.scores, None)?;
+                let options = SelectOptions { lengths, ..SelectOptions::default() };
+                let selected = ops::select(g, x[1], Choice::Top(time.div_ceil(3)), &options)?;
+                let on = ops::reshape(g, x[1], [tokens, 1])?;
+                Ok(vec![
+                    ops::row_entropy(g, gate.scores, lengths)?,
+                    ops::binary_entropy(g, on, lengths)?,
+                    router_sums(g, gate.scores, all, lengths)?,
+                    router_sums(g, gate.scores, some, lengths)?,
+                    router_sums(g, gate.scores, Sent::Ways(way), lengths)?,
+                    router_sums(g, on, Sent::On(selected.inverse), lengths)?,
+                ])
+            }));
+        }
+    }
+    cases
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Selecting some candidates of each row: the largest, or those that pass a test.
 
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -200,6 +201,81 @@ impl Op for SelectRows {
         }
         cx.dispatch(dispatch.groups(batch))
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (batch, candidates, k) in [(1, 1, 1), (2, 31, 10), (4, 33, 33), (3, 257, 1), (2, 1000, 667), (1, 5003, 1700)] {
+        let normal = || Feed::normal("keys", [batch, candidates]);
+        cases.push(case("normal keys", normal(), Choice::Top(k), [false, false]));
+        cases.push(case("equal keys", few_values(batch, candidates), Choice::Top(k), [false, true]));
+        cases.push(case("normal keys", normal(), Choice::Top(k), [true, true]));
+        cases.push(case("normal keys", normal(), Choice::AtLeast(0.25), [true, false]));
+        cases.push(case("equal keys", few_values(batch, candidates), Choice::AtLeast(0.0), [false, true]));
+        let depths = (0..batch * candidates).map(|i| (i * i % 7) as f64);
+        let depths = Feed::given("keys", [batch, candidates], DType::U32, depths);
+        cases.push(case("depths", depths, Choice::Between { low: 2, high: 4 }, [true, true]));
+    }
+    for (batch, candidates, most) in [(1, 1, 1), (2, 31, 10), (3, 33, 40), (2, 257, 0), (2, 1000, 667)] {
+        cases.push(limited(batch, candidates, candidates, most));
+        cases.push(limited(batch, candidates, candidates / 2 + 1, most));
+    }
+    let same = Feed::given("keys", [2, 300], DType::F32, vec![-7.5; 600]);
+    cases.push(case("all the same", same, Choice::Top(123), [false, false]));
+    cases
+}
+
+/// Keys of which many are equal, with both zeros and both signs among them.
+fn few_values(batch: usize, candidates: usize) -> Feed {
+    let value = |i: usize| [0.0, 1.5, -0.0, -2.0, 1.5, 0.25, -1e-30, 3e30][(i * i + 3 * i) % 29 % 8];
+    Feed::given("keys", [batch, candidates], DType::F32, (0..batch * candidates).map(value))
+}
+
+/// Lengths that end in, before and behind the row.
+fn lengths(batch: usize, candidates: usize) -> Feed {
+    let length = |b: usize| [candidates / 2, 0, candidates + 7, candidates.saturating_sub(1)][b % 4] as f64;
+    Feed::given("lengths", [batch], DType::U32, (0..batch).map(length))
+}
+
+fn case(name: &str, keys: Feed, choice: Choice, options: [bool; 2]) -> Case {
+    let [batch, candidates] = [keys.value().shape.rows(), keys.value().shape.last()];
+    let mut feeds = vec![keys.fixed()];
+    if options[0] {
+        feeds.push(lengths(batch, candidates));
+    }
+    if options[1] {
+        let position = |i: usize| (3 * i % candidates + i / candidates) as f64;
+        feeds.push(Feed::given("positions", [batch, candidates], DType::U32, (0..batch * candidates).map(position)));
+    }
+    let name = format!("select {name}, {choice:?} of [{batch}, {candidates}] {options:?}");
+    Case::new(name, feeds, move |g, x| {
+        let mut rest = x[1..].iter().copied();
+        let mut next = |there: bool| if there { rest.next() } else { None };
+        let options = SelectOptions { lengths: next(options[0]), positions: next(options[1]), most: None };
+        let selected = select(g, x[0], choice, &options)?;
+        Ok(vec![selected.index, selected.inverse, selected.positions, selected.counts])
+    })
+}
+
+/// The largest up to the second of three limits.
+fn limited(batch: usize, candidates: usize, k: usize, most: usize) -> Case {
+    let limits = [0, most, candidates].map(|limit| limit as f64);
+    let feeds = vec![
+        few_values(batch, candidates).fixed(),
+        lengths(batch, candidates),
+        Feed::given("most", [3], DType::U32, limits),
+    ];
+    let name = format!("select Top({k}) of [{batch}, {candidates}], at most {most}");
+    Case::new(name, feeds, move |g, x| {
+        let mut found = Vec::new();
+        for lengths in [None, Some(x[1])] {
+            let options = SelectOptions { lengths, most: Some((x[2], 1)), ..SelectOptions::default() };
+            let selected = select(g, x[0], Choice::Top(k), &options)?;
+            found.extend([selected.index, selected.inverse, selected.positions, selected.counts]);
+        }
+        Ok(found)
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Capacities that shrink over the first steps of training.
 
+use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::ops;
 use crate::shape::TensorType;
 
 static WARM_CAPACITY: Kernel = kernel!("recursion/warm_capacity");
@@ -84,6 +86,31 @@ impl Op for Warm {
     fn alias(&self, index: usize) -> Option<Alias> {
         (index == 0).then_some(Alias::InPlace(0))
     }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (step, steps, tokens) in
+        [(0, 1, 1), (1, 1, 31), (0, 33, 4096), (33, 33, 257), (1000, 33, 257), (2, 7, 100), (5, 7, 257), (13, 31, 33)]
+    {
+        cases.push(case(step, steps, tokens));
+    }
+    cases
+}
+
+/// Capacities of one step and the next.
+fn case(step: usize, steps: usize, tokens: usize) -> Case {
+    let feeds = vec![Feed::given("step", [1], DType::F32, [step as f64 / 2.0])];
+    let counts = [tokens, tokens - tokens / 3, tokens / 3 + 1, 1];
+    Case::new(format!("warm_capacity step {step} of {steps}, {tokens} tokens"), feeds, move |g, x| {
+        // An input can't be updated in place.
+        let now = ops::scale(g, x[0], 2.0)?;
+        let first = warm_capacity(g, now, &counts[..3], tokens, steps)?;
+        let next = warm_capacity(g, first.step, &counts, tokens, steps)?;
+        Ok(vec![first.counts, next.counts, next.step])
+    })
+    .tolerance(Tolerance::EXACT, Tolerance::EXACT)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The gate of a mixture of experts and its gradient.
 
-use crate::check::{Case, Feed};
+use super::gate::top_k_gate_by;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
-use crate::ops::gate::top_k_gate_by;
 use crate::ops::rows::RowVariant;
-use crate::ops::{self, GateGroups, GateOptions, GateScores};
+use crate::ops::{GateGroups, GateOptions, GateScores};
 
 /// Which results are read: weights, experts, scores and lse.
 type Read = [bool; 4];
@@ -17,7 +17,6 @@ pub(super) fn cases() -> Vec<Case> {
     for variant in [RowVariant::Threads, RowVariant::Workgroup] {
         cases.extend(ties(variant));
     }
-    cases.extend(expert_choices());
     cases
 }
 
@@ -124,20 +123,4 @@ fn case(name: &str, logits: Feed, options: GateOptions, biased: bool, read: Read
         let results = [gate.weights, gate.experts, gate.scores, gate.lse];
         Ok(results.into_iter().zip(read).filter(|(_, read)| *read).map(|(result, _)| result).collect())
     })
-}
-
-/// Experts that choose: normal logits, equal ones, as many as there are.
-fn expert_choices() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (tokens, experts, k) in [(1, 1, 1), (31, 3, 31), (33, 8, 9), (257, 11, 47)] {
-        let equal = Feed::given("logits", [tokens, experts], DType::F32, vec![-0.5; tokens * experts]);
-        for (name, logits) in [("normal", Feed::normal("logits", [tokens, experts])), ("equal", equal)] {
-            let name = format!("expert_choice {k} of {tokens} tokens, {experts} experts, {name} logits");
-            cases.push(Case::new(name, vec![logits], move |g, x| {
-                let choice = ops::expert_choice(g, x[0], k)?;
-                Ok(vec![choice.gates, choice.index, choice.slots])
-            }));
-        }
-    }
-    cases
 }

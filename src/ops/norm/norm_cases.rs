@@ -1,8 +1,8 @@
 //! Layer norm and RMS norm.
 
-use crate::check::{Case, Feed, Tolerance};
+use super::norm::{NormKind, norm};
+use crate::case::{Case, Feed, Tolerance};
 use crate::ops;
-use crate::ops::norm::norm::{NormKind, norm};
 use crate::ops::rows::RowVariant;
 use crate::shape::Shape;
 

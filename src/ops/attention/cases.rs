@@ -1,7 +1,7 @@
-//! Attention in all its forms, and the cache.
+//! Attention in all its forms.
 
-use super::attention_scores::{self, Scores};
-use crate::check::{Case, Feed, Tolerance};
+use super::score_cases::{self, Scores};
+use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::ops::{self, AttentionDropout, AttentionOptions, AttentionVariant};
 use rand::{Rng, SeedableRng};
@@ -226,10 +226,9 @@ pub(super) fn cases() -> Vec<Case> {
     for variant in AttentionVariant::ALL {
         let plain = Wish { variant: Some(variant), ..plain };
         cases.extend(sweep(plain));
-        cases.extend(attention_scores::sweep(plain));
+        cases.extend(score_cases::sweep(plain));
     }
     cases.push(gathered_case());
-    cases.push(cache_case());
     cases
 }
 
@@ -253,18 +252,5 @@ fn gathered_case() -> Case {
         let structure = Some(ops::reshape(g, spans, [batch, picked, 3])?);
         let options = AttentionOptions { causal: true, structure, lengths: Some(x[3]), ..Default::default() };
         Ok(vec![ops::attention(g, heads, heads, heads, &options)?])
-    })
-}
-
-/// Three tokens in two batch rows go into a cache; one position is outside.
-fn cache_case() -> Case {
-    let positions = [4.0, 0.0, 9.0, 1.0, 6.0, 2.0];
-    let new = |name| Feed::normal(name, [2, 3, 3, 5]).fixed();
-    let feeds = vec![new("keys"), new("values"), Feed::given("positions", [2, 3], DType::U32, positions)];
-    Case::new("cache_write", feeds, |g, x| {
-        let keys = g.state("key_cache", [2, 7, 3, 5], DType::F32)?;
-        let values = g.state("value_cache", [2, 7, 3, 5], DType::F32)?;
-        let (keys, values) = ops::cache_write(g, [keys, values], [x[0], x[1]], x[2])?;
-        Ok(vec![keys, values])
     })
 }

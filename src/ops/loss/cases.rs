@@ -1,9 +1,9 @@
 //! Cross-entropy, alone and fused with the output projection.
 
-use crate::check::{Case, Feed};
+use super::cross_entropy::CrossEntropy;
+use super::linear_cross_entropy::LinearCrossEntropy;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
-use crate::ops::cross_entropy::CrossEntropy;
-use crate::ops::linear_cross_entropy::LinearCrossEntropy;
 use crate::ops::rows::RowVariant;
 use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 

@@ -1,8 +1,8 @@
 //! Matrix products: every form, size, epilogue, weight type and kernel.
 
+use super::{Form, Variant};
 use crate::DType;
-use crate::check::{Case, Feed, Tolerance};
-use crate::ops::matmul::{Form, Variant};
+use crate::case::{Case, Feed, Tolerance};
 use crate::ops::{self, Activation, LinearOptions, Matmul, WeightLayout};
 
 const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];

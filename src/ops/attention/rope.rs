@@ -1,5 +1,7 @@
-//! Rotary and sinusoidal positions.
+//! Rotary positions.
 
+use super::sinusoidal::check_table;
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
@@ -7,9 +9,6 @@ use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::ops::rows::width;
 use crate::shape::TensorType;
 use std::f64::consts::TAU;
-
-/// The most elements of a table: what is made of each position on the CPU must fit.
-const MOST_ELEMENTS: usize = 1 << 31;
 
 static ROPE: Kernel = kernel!("attention/rope");
 static PAIRS1: Snippet = kernel!("common/pairs1");
@@ -218,50 +217,32 @@ impl Op for Rope {
     }
 }
 
-/// The fixed positions of the first transformer, (positions, columns): sine in the even columns, cosine in the odd
-/// ones, of `position / 10000^(2i / columns)`.
-///
-/// Paper: Vaswani et al., "Attention Is All You Need".
-///
-/// # Errors
-/// [`Error::Shape`] if it has more than 2³¹ elements.
-pub fn sinusoidal_table(positions: usize, columns: usize) -> Result<Array> {
-    check_table("sinusoidal_table", positions, columns)?;
-    Ok(Array::from_fn([positions, columns], |i| {
-        let (position, column) = (i / columns, i % columns);
-        let angle = angle(position, column / 2, columns);
-        if column % 2 == 0 { angle.sin() } else { angle.cos() }
-    }))
-}
-
-/// [`sinusoidal_table`] with all sines first and the cosines behind them, as Marian models have it.
-///
-/// # Errors
-/// As [`sinusoidal_table`].
-pub fn sinusoidal_table_halves(positions: usize, columns: usize) -> Result<Array> {
-    check_table("sinusoidal_table_halves", positions, columns)?;
-    let sines = columns.div_ceil(2);
-    Ok(Array::from_fn([positions, columns], |i| {
-        let (position, column) = (i / columns, i % columns);
-        if column < sines {
-            angle(position, column, columns).sin()
-        } else {
-            angle(position, column - sines, columns).cos()
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let llama3 =
+        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 };
+    for (shape, rotary_dim, scaling) in [
+        ([1, 1, 1, 2], None, RopeScaling::None),
+        ([2, 31, 3, 6], None, RopeScaling::None),
+        ([1, 33, 2, 64], None, llama3),
+        ([2, 7, 3, 24], Some(16), RopeScaling::Linear { factor: 4.0 }),
+        ([1, 9, 5, 11], Some(6), RopeScaling::None),
+    ] {
+        for interleaved in [false, true] {
+            let options = RopeOptions { theta: 500.0, rotary_dim, max_positions: 257, scaling, interleaved };
+            let count = shape[0] * shape[1];
+            let positions = (0..count).map(|i| (i * 29 % 257) as f64);
+            let feeds =
+                vec![Feed::normal("x", shape), Feed::given("positions", [shape[0], shape[1]], DType::U32, positions)];
+            let name = format!("rope {shape:?} turned {rotary_dim:?} interleaved {interleaved}");
+            cases.push(Case::new(name, feeds, move |g, x| {
+                let table = rope_table(g, shape[3], &options)?;
+                Ok(vec![rope(g, x[0], x[1], table, &options)?])
+            }));
         }
-    }))
-}
-
-/// Refuses a table that is too large to be made.
-fn check_table(op: &str, positions: usize, columns: usize) -> Result<()> {
-    if positions.max(1).saturating_mul(columns.max(1)) <= MOST_ELEMENTS {
-        return Ok(());
     }
-    let what = format!("{positions} positions of {columns} columns are too large a table: lower the context");
-    Err(Error::shape(op, what))
-}
-
-fn angle(position: usize, pair: usize, columns: usize) -> f64 {
-    position as f64 * 10000_f64.powf(-2.0 * pair as f64 / columns as f64)
+    cases
 }
 
 #[cfg(test)]
@@ -310,16 +291,6 @@ mod tests {
     }
 
     #[test]
-    fn sinusoids_have_both_layouts() -> Result<()> {
-        let (turns, halves) = (sinusoidal_table(3, 4)?, sinusoidal_table_halves(3, 4)?);
-        assert_eq!(turns.row(0), [0.0, 1.0, 0.0, 1.0]);
-        assert_eq!(halves.row(0), [0.0, 0.0, 1.0, 1.0]);
-        assert_eq!(turns.row(2), [2_f64.sin(), 2_f64.cos(), 0.02_f64.sin(), 0.02_f64.cos()]);
-        assert_eq!(halves.row(2), [2_f64.sin(), 0.02_f64.sin(), 2_f64.cos(), 0.02_f64.cos()]);
-        Ok(())
-    }
-
-    #[test]
     fn tables_that_are_too_large_are_refused() {
         let mut g = Graph::new();
         let long = RopeOptions { max_positions: usize::MAX, ..RopeOptions::default() };
@@ -327,8 +298,6 @@ mod tests {
             rope_table(&mut g, 64, &long).map(|_| ()),
             rope_table(&mut g, usize::MAX - 1, &RopeOptions::default()).map(|_| ()),
             rope_table(&mut g, usize::MAX - 1, &RopeOptions { max_positions: 1, ..long }).map(|_| ()),
-            sinusoidal_table(usize::MAX, 4).map(|_| ()),
-            sinusoidal_table_halves(2, usize::MAX).map(|_| ()),
         ];
         for result in refused {
             let message = result.map(|()| String::new()).unwrap_or_else(|e| e.to_string());

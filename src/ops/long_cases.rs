@@ -1,7 +1,7 @@
 //! Loops that are longer than what drivers on the CPU let an invocation run: the kernels chosen by default must cut them up.
 
 use crate::DType;
-use crate::check::{Case, Feed, Tolerance};
+use crate::case::{Case, Feed, Tolerance};
 use crate::ops::{self, CrossEntropyOptions, Matmul, WeightLayout, matmul::Form};
 
 /// As many classes as GPT-2 has tokens: an odd number.

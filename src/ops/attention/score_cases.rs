@@ -1,7 +1,7 @@
 //! Attention whose scores are of any size: masks that are numbers of the bias, and products far from zero.
 
-use super::attention::{Wish, case};
-use crate::check::{Case, Feed};
+use super::cases::{Wish, case};
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 
 /// What the least finite number stands for in a mask.

@@ -1,6 +1,6 @@
 //! Experts: routing, grouped products, and the whole feed-forward network, however tokens are distributed.
 
-use crate::check::{Case, Feed};
+use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::ops::matmul::Variant;
 use crate::ops::{self, Activation, ExpertWeights, GroupedLinear};
@@ -98,26 +98,6 @@ fn networks() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Experts that choose their tokens: some, all, one; tokens with several experts and with none.
-fn choices() -> impl Iterator<Item = Case> {
-    let sizes = [([1, 1, 1], [1, 1]), ([31, 3, 31], [33, 31]), ([33, 8, 9], [12, 36]), ([257, 11, 1], [20, 7])];
-    sizes.into_iter().map(|(size @ [tokens, experts, k], [width, inner])| {
-        let feeds = vec![
-            Feed::normal("x", [tokens, width]),
-            Feed::normal_scaled("gate", [experts, inner, width], 0.0, 0.4),
-            Feed::normal_scaled("up", [experts, inner, width], 0.0, 0.4),
-            Feed::normal_scaled("down", [experts, width, inner], 0.0, 0.4),
-            Feed::normal("logits", [tokens, experts]),
-        ];
-        let name = format!("expert_choice_feed_forward {size:?} {width} and {inner}");
-        Case::new(name, feeds, move |g, x| {
-            let choice = ops::expert_choice(g, x[4], k)?;
-            let experts = ExpertWeights { gate: x[1], up: x[2], down: x[3] };
-            Ok(vec![ops::expert_choice_feed_forward(g, x[0], experts, &choice, Activation::Silu)?])
-        })
-    })
-}
-
 pub(super) fn cases() -> Vec<Case> {
-    routes().chain(linears()).chain(networks()).chain(choices()).collect()
+    routes().chain(linears()).chain(networks()).collect()
 }
