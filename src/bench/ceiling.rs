@@ -149,7 +149,7 @@ fn vectors(op: &str, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
 }
 
 /// The conformance cases.
-pub(super) fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let classes = [AdapterClass::Gpu, AdapterClass::Cpu];
     let caps = || classes.into_iter().map(|class| Caps { class, ..Caps::baseline() });
     let mut cases = Vec::new();

@@ -36,17 +36,17 @@ use crate::case::Case;
 /// The conformance cases of every op.
 pub(crate) fn cases() -> Vec<Case> {
     let folders = [
-        arithmetic::CASES,
-        attention::CASES,
-        experts::CASES,
-        index::CASES,
-        layout::CASES,
-        loss::CASES,
-        matmul::CASES,
-        norm::CASES,
-        optimizer::CASES,
-        recursion::CASES,
-        &[long_cases::cases],
+        arithmetic::cases(),
+        attention::cases(),
+        experts::cases(),
+        index::cases(),
+        layout::cases(),
+        loss::cases(),
+        matmul::cases(),
+        norm::cases(),
+        optimizer::cases(),
+        recursion::cases(),
+        long_cases::cases(),
     ];
-    folders.into_iter().flatten().flat_map(|cases| cases()).collect()
+    folders.into_iter().flatten().collect()
 }

@@ -3,9 +3,11 @@
 use super::reduce::{Over, Reduce, sum_rows};
 use crate::case::{Case, Feed, Tolerance};
 use crate::error::{Error, Result};
+use crate::graph::Add;
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops::rows;
+use crate::shape::Shape;
 use crate::shape::TensorType;
 
 static BINARY: Kernel = kernel!("arithmetic/elementwise_binary");

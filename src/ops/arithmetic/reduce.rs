@@ -231,7 +231,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(Case::new(name, x(&[17, 36]), |g, x| {
         let total = sum_last(g, x[0])?;
         let back = g.differentiate_from(&[(total, total)], &[x[0]])?;
-        back[0].map(|t| vec![t]).ok_or_else(|| crate::Error::Graph("no gradient".into()))
+        back[0].map(|t| vec![t]).ok_or_else(|| Error::Graph("no gradient".into()))
     }));
     cases
 }

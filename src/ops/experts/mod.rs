@@ -34,5 +34,9 @@ pub use slots::{Routing, route};
 use crate::case::Case;
 
 /// The conformance cases of the ops.
-pub(super) const CASES: &[fn() -> Vec<Case>] =
-    &[cases::cases, gate_cases::cases, balance::cases, noise::cases, expert_choice::cases];
+pub(super) fn cases() -> Vec<Case> {
+    [cases::cases(), gate_cases::cases(), balance::cases(), noise::cases(), expert_choice::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

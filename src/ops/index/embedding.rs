@@ -1,6 +1,7 @@
 //! Row lookup in a table, with a deterministic backward.
 
-use super::gather::{launch_gather, scatter_rows};
+use super::gather::launch_gather;
+use super::scatter::scatter_rows;
 use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};

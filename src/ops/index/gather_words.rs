@@ -1,6 +1,6 @@
 //! Gather of rows of words by index: what goes with picked tokens and is no float.
 
-use super::gather::launch_gather;
+use super::gather::{indices, launch_gather};
 use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -60,9 +60,7 @@ pub(super) fn cases() -> Vec<Case> {
         let mut values = mixed(count, rows);
         values[count / 2] = 4_000_000_000.0;
         let name = format!("gather_words {count} of [{rows}, {columns}]");
-        cases.push(Case::new(name, vec![words, Feed::given("index", [count], DType::U32, values)], |g, x| {
-            Ok(vec![gather_words(g, x[0], x[1])?])
-        }));
+        cases.push(Case::new(name, vec![words, indices(values)], |g, x| Ok(vec![gather_words(g, x[0], x[1])?])));
     }
     cases
 }

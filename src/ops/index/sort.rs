@@ -1,6 +1,7 @@
 //! Positions sorted by the row they name: what makes sums over equal indices deterministic without float atomics.
 
-use crate::case::{Case, Feed, Tolerance};
+use super::gather::indices;
+use crate::case::{Case, Tolerance};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
@@ -153,16 +154,12 @@ impl SortIndex {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, count) in [(1, 3), (255, 1000), (256, 257), (50257, 1000), (200_003, 513)] {
-        let values: Vec<f64> =
+        let values =
             (0..count).map(|i: u32| f64::from(i.wrapping_mul(2_654_435_761) % (rows + rows / 7 + 1))).collect();
-        let case = Case::new(
-            format!("sort_index {count} by {rows} rows"),
-            vec![Feed::given("index", [count as usize], DType::U32, values)],
-            move |g, x| {
-                let sorted = sort_index(g, x[0], rows as usize)?;
-                Ok(vec![sorted.order, sorted.starts])
-            },
-        );
+        let case = Case::new(format!("sort_index {count} by {rows} rows"), vec![indices(values)], move |g, x| {
+            let sorted = sort_index(g, x[0], rows as usize)?;
+            Ok(vec![sorted.order, sorted.starts])
+        });
         cases.push(case.tolerance(Tolerance::EXACT, Tolerance::EXACT));
     }
     cases

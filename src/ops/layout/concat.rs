@@ -134,21 +134,21 @@ pub(super) fn cases() -> Vec<Case> {
         }));
         let name = format!("split {shape:?} axis {axis} into {lengths:?}");
         let feeds = vec![Feed::normal("x", shape.clone())];
-        cases.push(Case::new(name, feeds, move |g, x| ops::split(g, x[0], axis, &lengths)));
+        cases.push(Case::new(name, feeds, move |g, x| split(g, x[0], axis, &lengths)));
     }
     let feeds = vec![Feed::normal("x", [6, 20])];
     for (width, what) in [(64, "where they lie"), (33, "which must be moved")] {
         let name = format!("pieces of one row, {what}");
         cases.push(Case::new(name, vec![Feed::normal("x", [1, 4 * width])], move |g, x| {
             let row = ops::scale(g, x[0], 2.0)?;
-            let mut pieces = ops::split(g, row, 1, &[width, 2 * width, width])?;
-            pieces[1] = ops::slice(g, pieces[1], 1, width, width)?;
+            let mut pieces = split(g, row, 1, &[width, 2 * width, width])?;
+            pieces[1] = slice(g, pieces[1], 1, width, width)?;
             // By powers of two, so that numbers stay exact.
             Ok(vec![ops::scale(g, pieces[0], 0.5)?, ops::scale(g, pieces[1], 4.0)?, pieces[2]])
         }));
     }
     cases.push(Case::new("split with an unused piece", feeds, |g, x| {
-        let pieces = ops::split(g, x[0], 1, &[4, 8, 8])?;
+        let pieces = split(g, x[0], 1, &[4, 8, 8])?;
         Ok(vec![pieces[1]])
     }));
     let feeds = vec![Feed::normal("a", [4, 3]), Feed::normal("b", [4, 6]).fixed()];
@@ -157,10 +157,10 @@ pub(super) fn cases() -> Vec<Case> {
     let feeds = vec![Feed::given("ids", [3, 8], DType::U32, numbers)];
     cases.push(Case::new("layout of integers", feeds, |g, x| {
         let moved = ops::transpose(g, x[0], &[1, 0])?;
-        let cut = ops::slice(g, x[0], 1, 4, 4)?;
+        let cut = slice(g, x[0], 1, 4, 4)?;
         let joined = concat(g, &[cut, x[0]], 1)?;
         let mut outputs = vec![moved, cut, joined];
-        outputs.extend(ops::split(g, x[0], 1, &[1, 2, 5])?);
+        outputs.extend(split(g, x[0], 1, &[1, 2, 5])?);
         Ok(outputs)
     }));
     cases.into_iter().map(|case| case.tolerance(Tolerance::EXACT, Tolerance::EXACT)).collect()

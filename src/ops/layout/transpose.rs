@@ -1,6 +1,7 @@
 //! Axes in another order.
 
-use super::columns::{is_word, reshape, widest_word};
+use super::columns::{is_word, widest_word};
+use super::reshape::reshape;
 use crate::case::{Case, Feed, Tolerance};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Kernel, Launch, kernel};
 use crate::ops::rows::{self, RowVariant};
+use crate::shape::Shape;
 use crate::shape::TensorType;
 
 static SOFTMAX: [Kernel; 2] = [kernel!("norm/softmax_threads"), kernel!("norm/softmax_workgroup")];

@@ -1,7 +1,9 @@
 //! Adam with decoupled weight decay.
 
+use super::as_state;
 use super::{BLOCK, OptimizerControl, expect_count, expect_flat, expect_vector};
 use crate::case::{Case, Feed};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};

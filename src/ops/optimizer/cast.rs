@@ -1,5 +1,6 @@
 //! Half-precision copies of f32 weights.
 
+use super::as_state;
 use super::{BLOCK, expect_count, expect_flat};
 use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;

@@ -1,7 +1,9 @@
 //! What one step of the optimiser does, decided on the GPU.
 
+use super::as_state;
 use super::{expect_count, expect_vector};
 use crate::case::{Case, Feed};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};

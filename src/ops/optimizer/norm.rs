@@ -1,6 +1,6 @@
 //! The Euclidean norm of all gradients together.
 
-use super::expect_flat;
+use super::{BLOCK, expect_flat};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};

@@ -25,13 +25,18 @@ pub use warm_capacity::{WarmCapacity, warm_capacity};
 use crate::case::Case;
 
 /// The conformance cases of the ops.
-pub(super) const CASES: &[fn() -> Vec<Case>] = &[
-    argmax_rows::cases,
-    balance_loss::cases,
-    claim_slots::cases,
-    pick::cases,
-    router_sums::cases,
-    select::cases,
-    selection_loss::cases,
-    warm_capacity::cases,
-];
+pub(super) fn cases() -> Vec<Case> {
+    [
+        argmax_rows::cases(),
+        balance_loss::cases(),
+        claim_slots::cases(),
+        pick::cases(),
+        router_sums::cases(),
+        select::cases(),
+        selection_loss::cases(),
+        warm_capacity::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -167,8 +167,8 @@ pub(super) fn cases() -> Vec<Case> {
                 let selected = ops::select(g, x[1], Choice::Top(time.div_ceil(3)), &options)?;
                 let on = ops::reshape(g, x[1], [tokens, 1])?;
                 Ok(vec![
-                    ops::row_entropy(g, gate.scores, lengths)?,
-                    ops::binary_entropy(g, on, lengths)?,
+                    row_entropy(g, gate.scores, lengths)?,
+                    binary_entropy(g, on, lengths)?,
                     router_sums(g, gate.scores, all, lengths)?,
                     router_sums(g, gate.scores, some, lengths)?,
                     router_sums(g, gate.scores, Sent::Ways(way), lengths)?,

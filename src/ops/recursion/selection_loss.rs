@@ -4,7 +4,7 @@ use super::router::{RouterLoss, counted, expect, lengths, matrix};
 use super::select::{Choice, NONE, SelectOptions};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops;
