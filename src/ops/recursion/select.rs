@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
-use crate::ops::experts::gate::descending;
+use crate::ops::experts::gate_options::descending;
 use crate::shape::TensorType;
 
 static SELECT_ROWS: Kernel = kernel!("recursion/select_rows");
