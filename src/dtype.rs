@@ -9,10 +9,11 @@ use std::fmt;
 ///
 /// The quantised types hold weights for inference in blocks of [`BLOCK`] along the last axis, whose extent must be a
 /// multiple of that. How a tensor lies in memory is said in [`crate::quantised`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
     /// 32-bit IEEE float: the type of all arithmetic.
+    #[default]
     F32,
     /// 16-bit IEEE float, packed in pairs.
     F16,

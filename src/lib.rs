@@ -36,6 +36,7 @@ pub mod quantised;
 pub mod shape;
 #[doc(hidden)]
 pub mod software;
+pub mod tasks;
 pub mod train;
 
 pub use dtype::DType;

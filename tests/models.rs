@@ -16,7 +16,7 @@ use wgformer::graph::{Array, Values};
 use wgformer::io::ModelFolder;
 use wgformer::io::structure::spans_of_levels;
 use wgformer::models::{self, Decoder, Inputs};
-use wgformer::nn::Memory;
+use wgformer::nn::KvSource;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
 use wgformer::train::{
@@ -231,7 +231,7 @@ fn cases() -> Vec<Case> {
 impl Case {
     fn run(&self, gpu: &Gpu) -> Result<(), Failed> {
         let mut model = decoder(&self.config)?;
-        model.set_storage(self.storage);
+        model.set_storage(self.storage.into());
         let mut values = weights_of(model.as_ref())?;
         let weights = upload(gpu, model.as_ref(), &values)?;
         let (g, wanted) = self.graph(model.as_ref(), &mut values)?;
@@ -434,7 +434,7 @@ fn caches_refuse_structures(_: &Gpu) -> Result<(), Failed> {
     let structure = g.input("structure", [1, 4, 3], DType::U32)?;
     let inputs = Inputs::new(&mut g, ids)?.with_structure(structure);
     let lengths = g.input("lengths", [1], DType::U32)?;
-    let inputs = Inputs { memory: Memory::Prefill { capacity: 9, lengths }, ..inputs };
+    let inputs = Inputs { kv: KvSource::Prefill { capacity: 9, lengths }, ..inputs };
     match model.hidden(&mut g, &inputs) {
         Err(error) if error.to_string().contains("a structure needs whole sequences") => Ok(()),
         other => Err(format!("not refused: {:?}", other.err()).into()),

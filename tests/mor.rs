@@ -14,7 +14,7 @@ use wgformer::graph::{Array, Values};
 use wgformer::io::{Checkpoints, Config, ModelFolder};
 use wgformer::kernel::Caps;
 use wgformer::models::{self, BlockFrom, Decoder, Inputs};
-use wgformer::nn::Memory;
+use wgformer::nn::KvSource;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::train::{
     BatchSource, Batches, DataState, Event, LanguageModel, RunOptions, Schedule, StepOptions, Trainer,
@@ -126,7 +126,7 @@ fn read_whole(model: &dyn Decoder, values: &mut Values, time: usize) -> Result<A
     let lengths = g.input("lengths", [2], DType::U32)?;
     values.insert("ids".into(), Array::from_fn([2, time], |i| f64::from(token(i / time, i % time))));
     values.insert("lengths".into(), Array::from_fn([2], |_| time as f64));
-    let inputs = Inputs { memory: Memory::Prefill { capacity: time, lengths }, ..Inputs::new(&mut g, ids)? };
+    let inputs = Inputs { kv: KvSource::Prefill { capacity: time, lengths }, ..Inputs::new(&mut g, ids)? };
     let hidden = model.hidden(&mut g, &inputs)?;
     let logits = model.logits(&mut g, hidden.states)?;
     let found = g.evaluate(values, &[logits])?.remove(0);

@@ -47,7 +47,7 @@ fn llama() -> Value {
 
 fn objective(config: &Value, storage: DType) -> Result<LanguageModel> {
     let mut model = models::decoder(&Config::new("config.json", config.clone())?)?;
-    model.set_storage(storage);
+    model.set_storage(storage.into());
     let options = CrossEntropyOptions::default();
     Ok(LanguageModel { model: Arc::from(model), rows: ROWS, length: LENGTH, options })
 }

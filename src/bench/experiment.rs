@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::io::Config;
 use crate::models::{self, Decoder, Inputs};
-use crate::nn::Memory;
+use crate::nn::KvSource;
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Program, Weights};
 use crate::train::{
@@ -324,8 +324,8 @@ fn causal(
     let ids = g.input(IDS, shape, DType::U32)?;
     let labels = g.input(LABELS, shape, DType::I32)?;
     let lengths = g.input("lengths", [lesson.rows], DType::U32)?;
-    let memory = Memory::Prefill { capacity: lesson.length, lengths };
-    let inputs = Inputs { memory, ..Inputs::new(&mut g, ids)? };
+    let kv = KvSource::Prefill { capacity: lesson.length, lengths };
+    let inputs = Inputs { kv, ..Inputs::new(&mut g, ids)? };
     let hidden = model.hidden(&mut g, &inputs)?;
     // What each recursion took, or the deepest recursion of each token; a recursion that takes all says nothing.
     let depths = |name: &str| name.starts_with("taken.") || name == "depth";

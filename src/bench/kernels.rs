@@ -4,10 +4,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::{AdapterClass, Caps, Gpu};
 use crate::graph::{Graph, Tensor};
-use crate::nn::{self, ExpertMode, ExpertNames, Experts, Style};
-use crate::ops::{
-    self, Activation, AttentionOptions, BLOCK, CrossEntropyOptions, GateOptions, OptimizerControl, WeightLayout,
-};
+use crate::nn::{self, ExpertMode, ExpertNames, Experts, LinearConfig};
+use crate::ops::{self, Activation, AttentionOptions, BLOCK, CrossEntropyOptions, GateOptions, OptimizerControl};
 use crate::program::{Program, Source, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -184,7 +182,7 @@ fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) ->
             names: ExpertNames::MIXTRAL,
         };
         let activation = Activation::Silu;
-        let mode = ExpertMode { activation, storage: DType::F32, training: true, seed: None, lengths: None };
+        let mode = ExpertMode { activation, training: true, seed: None, lengths: None };
         let out = nn::expert_feed_forward(g, "layer", x, &experts, mode)?.0;
         forward_and_backward(g, out)
     })
@@ -196,8 +194,8 @@ fn feed_forward(width: usize, inner: usize, tokens: usize) -> Kernel {
     let name = format!("dense feed-forward forward+backward d{width} ff{inner} {tokens} tokens");
     Kernel::new(name, work, move |g| {
         let x = operand(g, "x", &[tokens, width])?;
-        let style = Style { layout: WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
-        let out = nn::gated_feed_forward(g, "layer", x, inner, Activation::Silu, style)?;
+        let config = LinearConfig::out_in(false);
+        let out = nn::gated_feed_forward(g, ["gate", "up", "down"], x, inner, Activation::Silu, config, None)?;
         forward_and_backward(g, out)
     })
 }

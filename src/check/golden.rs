@@ -9,11 +9,11 @@ use crate::generate::{GenerateLimits, Generator, SamplingOptions};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::{Config, ModelFolder, TensorRef, Tensors};
-use crate::models::{self, Decoder, Inputs, file_tensors};
-use crate::ops::{self, CrossEntropyOptions};
+use crate::models::{self, Decoder, Model, file_tensors};
 use crate::program::{Program, Weights, unpack};
+use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,45 +81,33 @@ impl GoldenReport {
 /// Whatever keeps the model from running at all; a result that is off is a row of the report.
 pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport> {
     let folder = folder.as_ref();
-    let (model, weights) = models::load(gpu, &ModelFolder::open(folder)?, DType::F32)?;
-    let model: Arc<dyn Decoder> = model.into();
+    let (model, weights) = models::load_model(gpu, &ModelFolder::open(folder)?, DType::F32)?;
     let golden = Tensors::open(folder.join("golden.safetensors"))?;
     let mut rows = check_step(gpu, model.as_ref(), &weights, &golden)?;
     let generated = folder.join("generated.safetensors");
-    if generated.exists() {
-        rows.push(check_greedy(gpu, &model, &weights, &Tensors::open(generated)?)?);
+    let family = model.config()["model_type"].as_str().unwrap_or_default().to_owned();
+    if let (true, Some(decoder)) = (generated.exists(), model.into_decoder()) {
+        rows.push(check_greedy(gpu, &decoder.into(), &weights, &Tensors::open(generated)?, &golden)?);
     }
     Ok(GoldenReport {
         folder: folder.display().to_string(),
-        model: model.config()["model_type"].as_str().unwrap_or_default().into(),
+        model: family,
         adapter: format!("{:?} {}", gpu.info().backend, gpu.info().name),
         rows,
     })
 }
 
-/// Outputs, loss and gradients of one step.
-fn check_step(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, golden: &Tensors) -> Result<Vec<GoldenRow>> {
-    let ids = golden.expect("input_ids")?;
-    let [batch, time] = ids.shape.expect("input_ids")?;
-    let mask = golden.get("attention_mask");
+/// Outputs, loss and gradients of one step of the task that the model was made for.
+fn check_step(gpu: &Gpu, model: &dyn Model, weights: &Weights, golden: &Tensors) -> Result<Vec<GoldenRow>> {
+    let task = task_of(model)?;
     let mut g = Graph::new();
-    let graph_ids = g.input("input_ids", [batch, time], DType::U32)?;
-    let labels = g.input("labels", [batch, time], DType::I32)?;
-    let mut inputs = Inputs::new(&mut g, graph_ids)?;
-    if mask.is_some() {
-        let mask = g.input("attention_mask", [batch, time], DType::U32)?;
-        inputs = inputs.with_mask(mask);
+    let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
+    let TaskGraph { outputs, routing, loss } = task.graph(&mut g, model, &shapes, false)?;
+    // Of what routers did, what the file has.
+    let routing = routing.into_iter().filter(|(name, _)| golden.get(name).is_some());
+    for (name, tensor) in outputs.into_iter().chain(routing) {
+        g.output(&name, tensor)?;
     }
-    let hidden = model.hidden(&mut g, &inputs)?;
-    let logits = model.logits(&mut g, hidden.states)?;
-    let mut loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
-    if let Some(auxiliary) = hidden.auxiliary {
-        loss = ops::add(&mut g, loss, auxiliary)?;
-    }
-    for (name, tensor) in hidden.routing.iter().filter(|(name, _)| golden.get(name).is_some()) {
-        g.output(name, *tensor)?;
-    }
-    g.output("logits", logits)?;
     g.output("loss", loss)?;
     let parameters: Vec<(String, Tensor)> = g.parameters().map(|(name, t)| (name.to_owned(), t)).collect();
     let wrt: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
@@ -130,20 +118,14 @@ fn check_step(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, golden: &Tensor
         }
     }
     let program = Program::new(gpu, &g, weights)?;
-    program.write("input_ids", bytemuck::cast_slice(&ids.to_u32()?))?;
-    // Without labels of their own, the tokens themselves are to be predicted.
-    let labels = golden.get("labels").unwrap_or(ids);
-    program.write("labels", bytemuck::cast_slice(&next_tokens(&labels.to_i32()?, time)))?;
-    if let Some(mask) = mask {
-        program.write("attention_mask", bytemuck::cast_slice(&mask.to_u32()?))?;
+    let file = |name: &str| golden.get(name)?.to_i32().ok();
+    for (name, input) in g.inputs() {
+        let missing = || Error::format(golden.path(), format!("has no {name}, which the model reads"));
+        let values = task.feed(model, name, g.shape(input), &file).ok_or_else(missing)?;
+        program.write(name, bytemuck::cast_slice(&values))?;
     }
     program.run()?;
     compare_step(&program, &g, golden)
-}
-
-/// The labels as training wants them: `labels[t]` is the token behind `ids[t]`, and behind the last there is none.
-fn next_tokens(labels: &[i32], time: usize) -> Vec<i32> {
-    labels.chunks_exact(time).flat_map(|row| row.iter().skip(1).copied().chain([-100])).collect()
 }
 
 /// The outputs of a step under the names of the file; a stacked gradient as its parts.
@@ -162,8 +144,8 @@ fn read_step(program: &Program, g: &Graph) -> Result<HashMap<String, Vec<f64>>> 
 
 /// A row for every output of the golden file.
 fn compare_step(program: &Program, g: &Graph, golden: &Tensors) -> Result<Vec<GoldenRow>> {
-    const INPUTS: [&str; 3] = ["input_ids", "attention_mask", "labels"];
-    let names = || golden.names().filter(|name| !INPUTS.contains(name));
+    let inputs: HashSet<&str> = g.inputs().map(|(name, _)| name).collect();
+    let names = || golden.names().filter(|name| !inputs.contains(name));
     let read = read_step(program, g)?;
     let mut largest_gradient = 0.0_f64;
     for name in names().filter(|n| n.starts_with("grad.")) {
@@ -216,17 +198,33 @@ fn relative_error(got: &[f64], expected: &[f64], floor: f64) -> f64 {
     if error == 0.0 { 0.0 } else { error / scale }
 }
 
-/// The greedy continuation of all prompts in one batch, counted in wrong tokens.
-fn check_greedy(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, generated: &Tensors) -> Result<GoldenRow> {
-    let (prompt, greedy) = (generated.expect("prompt")?, generated.expect("greedy")?);
-    let [batch, length] = prompt.shape.expect("prompt")?;
+/// The greedy continuation of all prompts in one batch, counted in wrong tokens; for an encoder-decoder, the answers to the texts of
+/// the golden file.
+fn check_greedy(
+    gpu: &Gpu,
+    model: &Arc<dyn Decoder>,
+    weights: &Weights,
+    generated: &Tensors,
+    golden: &Tensors,
+) -> Result<GoldenRow> {
+    let greedy = generated.expect("greedy")?;
     let [rows, whole] = greedy.shape.expect("greedy")?;
-    if rows != batch || whole <= length || length == 0 {
-        let message = format!("greedy has shape {}, which does not continue prompt {}", greedy.shape, prompt.shape);
+    let (prompts, length) = match generated.get("prompt") {
+        Some(prompt) => {
+            let [_, length] = prompt.shape.expect("prompt")?;
+            (prompt.to_u32()?.chunks_exact(length.max(1)).map(<[u32]>::to_vec).collect(), length)
+        }
+        // Answers begin with a token of their own.
+        None => (texts(golden)?, 1),
+    };
+    if rows != prompts.len() || whole <= length || length == 0 {
+        let message =
+            format!("greedy has shape {}, which does not continue {} prompts of {length}", greedy.shape, prompts.len());
         return Err(Error::format(generated.path(), message));
     }
-    let prompts: Vec<Vec<u32>> = prompt.to_u32()?.chunks_exact(length).map(<[u32]>::to_vec).collect();
-    let mut generator = Generator::new(gpu, model.clone(), weights, GenerateLimits { batch, max_tokens: whole })?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).max(whole);
+    let limits = GenerateLimits { batch: rows, max_tokens: longest };
+    let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
     let config = Config::new("config.json", model.config())?;
     let end = models::end_tokens(&config, model.dimensions().vocabulary)?;
     let options = SamplingOptions { end, ..SamplingOptions::greedy(whole - length) };
@@ -243,6 +241,20 @@ fn check_greedy(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, generate
     Ok(GoldenRow::new("greedy", wrong as f64, 0.0))
 }
 
+/// The texts of a golden file, without their padding.
+fn texts(golden: &Tensors) -> Result<Vec<Vec<u32>>> {
+    let ids = golden.expect("input_ids")?;
+    let time = ids.shape.last().max(1);
+    let mask = match golden.get("attention_mask") {
+        Some(mask) => mask.to_u32()?,
+        None => vec![1; ids.shape.numel()],
+    };
+    let real = |(ids, mask): (&[u32], &[u32])| {
+        ids.iter().zip(mask).filter(|(_, real)| **real != 0).map(|(id, _)| *id).collect()
+    };
+    Ok(ids.to_u32()?.chunks_exact(time).zip(mask.chunks_exact(time)).map(real).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,10 +267,5 @@ mod tests {
         assert_eq!(relative_error(&[1e-40], &[0.0], 0.0), f64::INFINITY);
         assert!(!GoldenRow::new("x", relative_error(&[f64::NAN, 0.0], &[1.0, 0.0], 0.0), 1.0).passed);
         assert!(!GoldenRow::new("x", relative_error(&[1.0], &[1.0, 0.0], 0.0), 1.0).passed);
-    }
-
-    #[test]
-    fn labels_move_by_one_in_each_row() {
-        assert_eq!(next_tokens(&[1, 2, 3, 4, 5, 6], 3), [2, 3, -100, 5, 6, -100]);
     }
 }

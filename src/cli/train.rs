@@ -297,7 +297,7 @@ fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;
     let mut model = model::new(&options.model, tokenizer.vocab_size(), options.dropout)?;
-    model.set_storage(options.dtype.into());
+    model.set_storage(DType::from(options.dtype).into());
     let weights = Weights::new(gpu);
     model.initialise(&weights, options.seed)?;
     Ok(Learner { model: model.into(), weights, belongings: Belongings::new(tokenizer) })

@@ -8,7 +8,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::TextOf;
 use crate::models::{Decoder, Inputs};
-use crate::nn::Memory;
+use crate::nn::{Context, KvSource};
 use crate::ops;
 use crate::program::{Program, Weights};
 use futures::{Stream, StreamExt, stream};
@@ -25,7 +25,7 @@ const SMALLEST_BUCKET: usize = 16;
 pub struct GenerateLimits {
     /// Prompts that are answered at a time.
     pub batch: usize,
-    /// Tokens of a prompt and its answer together.
+    /// Tokens of a prompt and its answer together; where an encoder reads the prompt, of each.
     pub max_tokens: usize,
 }
 
@@ -33,12 +33,16 @@ pub struct GenerateLimits {
 ///
 /// Keys and values of all layers are kept, `(batch, max_tokens, key heads, head width)` each. A prompt is read by one
 /// run whose logits are those of each row's last token only; every further token takes one run over the batch.
+///
+/// A model with an encoder reads prompts with it, in one run that also makes and keeps the keys and values of all cross-attention;
+/// answers begin with the model's token for that ([`Decoder::start`]), which is no part of them.
 pub struct Generator {
     pub(super) gpu: Gpu,
     pub(super) model: Arc<dyn Decoder>,
     pub(super) limits: GenerateLimits,
     pub(super) text: Option<TextOf>,
     weights: Weights,
+    encode: BTreeMap<usize, Program>,
     prefill: BTreeMap<usize, Program>,
     decode: Option<Program>,
 }
@@ -74,6 +78,7 @@ impl Generator {
             limits,
             text: None,
             weights: weights.fork(),
+            encode: BTreeMap::new(),
             prefill: BTreeMap::new(),
             decode: None,
         })
@@ -97,13 +102,41 @@ impl Generator {
     /// # Errors
     /// Those of the model; [`Error::OutOfMemory`].
     pub fn prepare(&mut self, longest: usize) -> Result<()> {
-        self.prefill(longest)?;
+        match self.start() {
+            Some(_) => {
+                self.encode(longest)?;
+                self.prefill(1)?;
+            }
+            None => {
+                self.prefill(longest)?;
+            }
+        }
         self.decode().map(|_| ())
+    }
+
+    /// The token that answers begin with, if an encoder reads the prompts.
+    pub(super) fn start(&self) -> Option<u32> {
+        self.model.start().filter(|_| self.model.encoder().is_some())
+    }
+
+    /// The program whose encoder reads prompts of up to `length` tokens, and the length they are padded to.
+    pub(super) fn encode(&mut self, length: usize) -> Result<(&Program, usize)> {
+        let bucket = self.bucket(length);
+        if !self.encode.contains_key(&bucket) {
+            let graph = Self::encode_graph(self.model.as_ref(), self.limits, bucket)?;
+            self.encode.insert(bucket, Program::new(&self.gpu, &graph, &self.weights)?);
+        }
+        self.encode.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("encode"))
+    }
+
+    /// The length that so many tokens are padded to.
+    fn bucket(&self, length: usize) -> usize {
+        length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens)
     }
 
     /// The program that reads prompts of up to `length` tokens, and the length they are padded to.
     pub(super) fn prefill(&mut self, length: usize) -> Result<(&Program, usize)> {
-        let bucket = length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens);
+        let bucket = self.bucket(length);
         if !self.prefill.contains_key(&bucket) {
             let program = Program::new(
                 &self.gpu,
@@ -124,8 +157,27 @@ impl Generator {
         self.decode.as_ref().ok_or_else(|| absent("decode"))
     }
 
+    /// The graph whose encoder reads prompts of `bucket` tokens, and keeps what cross-attention needs of them. Inputs
+    /// `source_ids (B, bucket)` and `source_lengths (B)`.
+    ///
+    /// # Errors
+    /// Those of the model; [`Error::Graph`] if it has no encoder.
+    pub fn encode_graph(model: &dyn Decoder, limits: GenerateLimits, bucket: usize) -> Result<Graph> {
+        let GenerateLimits { batch, max_tokens } = limits;
+        let encoder = model.encoder().ok_or_else(|| Error::Graph("this model has no encoder".into()))?;
+        let mut g = Graph::new();
+        let ids = g.input("source_ids", [batch, bucket], DType::U32)?;
+        let lengths = g.input("source_lengths", [batch], DType::U32)?;
+        let kv = KvSource::Compact { lengths: Some(lengths) };
+        let inputs = Inputs { kv, ..Inputs::new(&mut g, ids)? };
+        let states = encoder.encode(&mut g, &inputs)?.states;
+        model.keep_context(&mut g, states, max_tokens)?;
+        Ok(g)
+    }
+
     /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)`, `last (B)`, the index among all
-    /// `B · bucket` tokens of each row's last one, and `lengths (B)`, which only models with recursions read.
+    /// `B · bucket` tokens of each row's last one, and `lengths (B)`, which only models with recursions read. With an encoder also
+    /// `source_lengths (B)`, the tokens that it read.
     ///
     /// # Errors
     /// Those of the model.
@@ -135,8 +187,9 @@ impl Generator {
         let ids = g.input("ids", [batch, bucket], DType::U32)?;
         let last = g.input("last", [batch], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
-        let memory = Memory::Prefill { capacity: max_tokens, lengths };
-        let inputs = Inputs { memory, ..Inputs::new(&mut g, ids)? };
+        let kv = KvSource::Prefill { capacity: max_tokens, lengths };
+        let context = context(model, &mut g, limits)?;
+        let inputs = Inputs { kv, context, ..Inputs::new(&mut g, ids)? };
         let hidden = model.hidden(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         let rows = ops::gather_rows(&mut g, rows, last)?;
@@ -144,7 +197,7 @@ impl Generator {
     }
 
     /// The graph that adds a token to every row. Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which count
-    /// the new token.
+    /// the new token. With an encoder also `source_lengths (B)`.
     ///
     /// # Errors
     /// Those of the model.
@@ -154,9 +207,18 @@ impl Generator {
         let ids = g.input("ids", [batch, 1], DType::U32)?;
         let positions = g.input("positions", [batch, 1], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
-        let memory = Memory::Decode { capacity: max_tokens, lengths };
-        let inputs =
-            Inputs { ids, positions, places: max_tokens, memory, structure: None, dropout_seed: None, training: false };
+        let kv = KvSource::Decode { capacity: max_tokens, lengths };
+        let inputs = Inputs {
+            ids,
+            type_ids: None,
+            context: context(model, &mut g, limits)?,
+            positions,
+            max_position: max_tokens,
+            kv,
+            structure: None,
+            dropout_seed: None,
+            training: false,
+        };
         let hidden = model.hidden(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         with_logits(model, g, rows)
@@ -214,6 +276,15 @@ impl Generator {
         });
         Ok(steps.boxed())
     }
+}
+
+/// What cross-attention reads in a model with an encoder: what [`Generator::encode_graph`] keeps.
+fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits) -> Result<Option<Context>> {
+    if model.encoder().is_none() {
+        return Ok(None);
+    }
+    let lengths = g.input("source_lengths", [limits.batch], DType::U32)?;
+    Ok(Some(Context::Kept { capacity: limits.max_tokens, lengths }))
 }
 
 fn rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {

@@ -66,7 +66,9 @@ pub struct Answer {
 
 #[derive(Debug)]
 struct Row {
-    /// Prompt and answer.
+    /// What an encoder reads.
+    source: Vec<u32>,
+    /// Prompt, or the token that answers begin with, and answer.
     tokens: Vec<u32>,
     prompt: usize,
     rng: ChaCha8Rng,
@@ -141,8 +143,14 @@ impl<'a> Session<'a> {
             let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
             rng.set_stream((first + index) as u64);
             let finish = (options.max_new_tokens == 0).then_some(Finish::Length);
-            let text = generator.text.clone().map(|text_of| AnswerText::after(text_of, prompt)).transpose()?;
-            rows.push(Row { tokens: prompt.clone(), prompt: prompt.len(), rng, finish, text });
+            let (source, tokens) = match generator.start() {
+                Some(start) => (prompt.clone(), vec![start]),
+                None => (Vec::new(), prompt.clone()),
+            };
+            // An answer to what an encoder read stands by itself.
+            let before = if source.is_empty() { &tokens[..] } else { &[] };
+            let text = generator.text.clone().map(|text_of| AnswerText::after(text_of, before)).transpose()?;
+            rows.push(Row { source, prompt: tokens.len(), tokens, rng, finish, text });
         }
         Ok(Self { generator, options: options.clone(), rows, first, started: false })
     }
@@ -156,6 +164,9 @@ impl<'a> Session<'a> {
     pub(super) fn submit(&mut self) -> Result<Option<Readback>> {
         if self.finished() {
             return Ok(None);
+        }
+        if !self.started && self.generator.start().is_some() {
+            self.encode()?.run()?;
         }
         let program = if self.started { self.decode()? } else { self.prefill()? };
         let logits = program.run_reading(&["logits"])?.pop();
@@ -182,10 +193,31 @@ impl<'a> Session<'a> {
         Ok(tokens)
     }
 
+    /// The program whose encoder reads the prompts, fed.
+    fn encode(&mut self) -> Result<&Program> {
+        let longest = self.rows.iter().map(|row| row.source.len()).max().unwrap_or(1);
+        let (batch, lengths) = (self.generator.limits().batch, self.source_lengths());
+        let (program, bucket) = self.generator.encode(longest)?;
+        let mut ids = vec![0_u32; batch * bucket];
+        for (index, row) in self.rows.iter().enumerate() {
+            ids[index * bucket..][..row.source.len()].copy_from_slice(&row.source);
+        }
+        program.write("source_ids", bytemuck::cast_slice(&ids))?;
+        program.write("source_lengths", bytemuck::cast_slice(&lengths))?;
+        Ok(program)
+    }
+
+    /// How many tokens the encoder reads of each row; one of rows without a prompt.
+    fn source_lengths(&self) -> Vec<u32> {
+        let mut lengths = vec![1; self.generator.limits().batch];
+        lengths.iter_mut().zip(&self.rows).for_each(|(length, row)| *length = row.source.len().max(1) as u32);
+        lengths
+    }
+
     /// The program that reads the prompts, fed.
     fn prefill(&mut self) -> Result<&Program> {
         let longest = self.rows.iter().map(|row| row.tokens.len()).max().unwrap_or(1);
-        let batch = self.generator.limits().batch;
+        let (batch, source_lengths) = (self.generator.limits().batch, self.source_lengths());
         let (program, bucket) = self.generator.prefill(longest)?;
         let mut ids = vec![0_u32; batch * bucket];
         // Rows without a prompt are read at their first token, and nobody looks at the result.
@@ -200,6 +232,9 @@ impl<'a> Session<'a> {
             let lengths: Vec<u32> = last.iter().zip(0..).map(|(last, row)| last - row * bucket as u32 + 1).collect();
             program.write("lengths", bytemuck::cast_slice(&lengths))?;
         }
+        if program.has_input("source_lengths") {
+            program.write("source_lengths", bytemuck::cast_slice(&source_lengths))?;
+        }
         Ok(program)
     }
 
@@ -212,7 +247,11 @@ impl<'a> Session<'a> {
             positions[index] = row.tokens.len() as u32 - 1;
             lengths[index] = row.tokens.len() as u32;
         }
+        let source_lengths = self.source_lengths();
         let program = self.generator.decode()?;
+        if program.has_input("source_lengths") {
+            program.write("source_lengths", bytemuck::cast_slice(&source_lengths))?;
+        }
         program.write("ids", bytemuck::cast_slice(&ids))?;
         program.write("positions", bytemuck::cast_slice(&positions))?;
         if program.has_input("lengths") {
@@ -242,7 +281,9 @@ fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<
     if prompt.is_empty() {
         return refuse("it is empty; at least one token is needed".into());
     }
-    if prompt.len() >= limit {
+    if generator.start().is_some() && prompt.len() <= limit {
+        // The answer has room of its own.
+    } else if prompt.len() >= limit {
         let given = prompt.len();
         return refuse(format!(
             "it has {given} tokens, and an answer needs room; the generator was made for {limit} tokens of prompt and \

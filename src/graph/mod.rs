@@ -14,12 +14,14 @@ mod live;
 mod op;
 mod recompute;
 mod remake;
+mod storage;
 
 pub use add::Add;
 pub use array::Array;
 pub use constant::Constant;
 pub use evaluate::{Values, finite_difference};
 pub use op::{Alias, Gradient, Op, Placement, Remake, RemakeInput};
+pub use storage::Storage;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -77,7 +79,7 @@ pub struct Graph {
     named: HashMap<String, Tensor>,
     outputs: Vec<(String, Tensor)>,
     scope: Vec<String>,
-    stored: Arc<HashMap<String, DType>>,
+    storage: Storage,
 }
 
 impl Graph {
@@ -100,21 +102,35 @@ impl Graph {
 
     /// The weight of that name. Asking again gives the same tensor, so that tied weights are one.
     ///
-    /// Its type is `dtype` unless [`Graph::store_as`] has said otherwise; f32 where a quantised type cannot hold its rows,
+    /// Its type is `dtype` unless the graph's storage names another one; f32 where a quantised type cannot hold its rows,
     /// which are no whole blocks then.
     ///
     /// # Errors
     /// [`Error::Graph`] if the name is taken by something else or the type differs.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
-        let wanted = self.stored.get(name).copied().unwrap_or(dtype);
+        let wanted = self.storage.by_name.get(name).copied().unwrap_or(dtype);
         let dtype = if wanted.holds_rows_of(shape.last()) { wanted } else { DType::F32 };
         self.leaf(Kind::Parameter(name.into()), name, TensorType::new(shape, dtype))
     }
 
-    /// Says how the weights of these names are stored, whatever layers ask for: files may mix types.
-    pub fn store_as(&mut self, types: &Arc<HashMap<String, DType>>) {
-        self.stored = types.clone();
+    /// The weight of that name as a matrix of the model, or a stack of them, in the type that the graph's storage has for it.
+    ///
+    /// # Errors
+    /// As [`Graph::parameter`].
+    pub fn matrix(&mut self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
+        self.parameter(name, shape, self.storage.dtype)
+    }
+
+    /// How matrices lie in GPU memory.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Says how the matrices that are asked for from now on lie in GPU memory; f32 at first.
+    pub fn set_storage(&mut self, storage: &Storage) {
+        self.storage = storage.clone();
     }
 
     /// Memory that lives on from run to run, zero at first.

@@ -67,6 +67,12 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// The op that does `producer`'s work as well, where input `index` of this op is `producer`'s only output and no other op reads it
+    /// before this one. Its inputs are `producer`'s, then this op's others in their order; its outputs are this op's, then `producer`'s.
+    fn prologue(&self, _producer: &dyn Op, _index: usize) -> Option<Arc<dyn Op>> {
+        None
+    }
+
     /// Inputs of whole numbers that must be below a bound, with it: ids of a table's rows, labels of classes. Where the caller
     /// writes such an input, [`Program::write`](crate::Program::write) refuses others; kernels must not crash on them, since
     /// passes of an application may write them as well.

@@ -81,24 +81,22 @@ mod tests {
     use super::*;
     use crate::dtype::DType;
     use crate::graph::recompute::tests::{peak, results};
-    use crate::nn::{Style, feed_forward, gated_feed_forward};
+    use crate::nn::{FeedForward, FeedForwardUse, GATED, LinearConfig};
     use crate::ops::{self, Activation};
 
     const WIDTH: usize = 8;
-    const STYLE: Style = Style { layout: ops::WeightLayout::InOut, storage: DType::F32, bias: true, lengths: None };
 
     /// Two feed-forward layers with residuals and the gradients of their loss.
     fn model(gated: bool) -> (Graph, usize) {
         let mut g = Graph::new();
         let mut x = g.input("x", [64, WIDTH], DType::F32).unwrap();
+        let (d_ff, linear) = (32, LinearConfig::in_out(true));
+        let feed_forward = match gated {
+            true => FeedForward::Gated { module: "mlp", names: GATED, d_ff, activation: Activation::Silu, linear },
+            false => FeedForward::Plain { names: ["up", "down"], d_ff, activation: Activation::GeluTanh, linear },
+        };
         for layer in 0..2 {
-            let y = match gated {
-                true => gated_feed_forward(&mut g, &format!("l{layer}"), x, 32, Activation::Silu, STYLE),
-                false => {
-                    let names = [format!("l{layer}.up"), format!("l{layer}.down")];
-                    feed_forward(&mut g, [&names[0], &names[1]], x, 32, Activation::GeluTanh, STYLE)
-                }
-            };
+            let y = feed_forward.run(&mut g, &format!("l{layer}"), x, FeedForwardUse::default()).map(|(y, _)| y);
             x = ops::add(&mut g, x, y.unwrap()).unwrap();
         }
         let loss = ops::mean(&mut g, x).unwrap();

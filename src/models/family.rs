@@ -1,11 +1,90 @@
 //! Which family a `config.json` is of, and whether its weights are in a form that is read.
 
+use super::{Bert, Gpt2, Llama, Model, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 
-/// The families that are read, with what transformers calls their classes.
-const FAMILIES: [(&str, &str); 5] =
-    [("gpt2", "GPT2"), ("llama", "Llama"), ("mixtral", "Mixtral"), ("qwen2_moe", "Qwen2Moe"), ("mor", "Mor")];
+/// A family of models.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its `model_type`.
+    pub name: &'static str,
+    /// What transformers' names of its classes begin with.
+    pub class: &'static str,
+    /// The model of a `config.json` of the family.
+    pub(super) open: fn(&Config) -> Result<Box<dyn Model>>,
+}
+
+fn gpt2(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Gpt2::from_config(config)?))
+}
+
+fn llama(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Llama::from_config(config)?))
+}
+
+fn bert(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Bert::from_config(config)?))
+}
+
+fn t5(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(T5::from_config(config, "t5")?))
+}
+
+fn mt5(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(T5::from_config(config, "mt5")?))
+}
+
+fn bart(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(super::bart::from_config(config, TransformerFamily::Bart)?))
+}
+
+fn marian(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(super::bart::from_config(config, TransformerFamily::Marian)?))
+}
+
+fn transformer(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(super::plain::from_config(config)?))
+}
+
+impl Family {
+    /// The families that are read.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        FAMILIES
+    }
+}
+
+/// The families that are read.
+pub(super) const FAMILIES: &[Family] = &[
+    Family { name: "gpt2", class: "GPT2", open: gpt2 },
+    Family { name: "llama", class: "Llama", open: llama },
+    Family { name: "mixtral", class: "Mixtral", open: llama },
+    Family { name: "qwen2_moe", class: "Qwen2Moe", open: llama },
+    Family { name: "mor", class: "Mor", open: llama },
+    Family { name: "bert", class: "Bert", open: bert },
+    Family { name: "t5", class: "T5", open: t5 },
+    Family { name: "mt5", class: "MT5", open: mt5 },
+    Family { name: "bart", class: "Bart", open: bart },
+    Family { name: "marian", class: "Marian", open: marian },
+    Family { name: "transformer", class: "Transformer", open: transformer },
+];
+
+/// What the names of classes end with behind the family's.
+const CLASS_ENDS: [&str; 12] = [
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "MTModel",
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForNextSentencePrediction",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "Model",
+];
 
 /// The family of a `config.json`: `model_type`, or what the class in `architectures` stands for.
 pub(super) fn model_type(config: &Config) -> Result<String> {
@@ -15,15 +94,15 @@ pub(super) fn model_type(config: &Config) -> Result<String> {
     }
     let classes: Vec<String> = config.get_or(CLASSES, Vec::new())?;
     let Some(class) = classes.first() else { return config.any(&["model_type", CLASSES]) };
-    let stem = ["ForCausalLM", "LMHeadModel", "Model"].iter().find_map(|end| class.strip_suffix(end));
-    let family = FAMILIES.iter().find(|(_, theirs)| stem == Some(*theirs));
+    let stem = CLASS_ENDS.iter().find_map(|end| class.strip_suffix(end));
+    let family = FAMILIES.iter().find(|family| stem == Some(family.class));
     let refuse = || config.refuse(CLASSES, format!("is \"{class}\", which is not read yet; {} are", families()));
-    family.map(|(family, _)| (*family).to_owned()).ok_or_else(refuse)
+    family.map(|family| family.name.to_owned()).ok_or_else(refuse)
 }
 
 /// Their names.
 pub(super) fn families() -> String {
-    FAMILIES.map(|(family, _)| family).join(", ")
+    FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
 }
 
 /// Refuses weights that are quantised in a way that is not read.

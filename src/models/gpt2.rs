@@ -1,15 +1,17 @@
 //! GPT-2: Radford et al., "Language models are unsupervised multitask learners", 2019.
 
+use super::model::declare_decoder;
 use super::settings::{
     activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate,
     shortest,
 };
-use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, passed_on};
-use crate::dtype::DType;
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, Model, passed_on};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage};
 use crate::io::Config;
-use crate::nn::{self, Attention, Heads, Style};
+use crate::nn::{
+    self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
+};
 use crate::ops::{self, Activation, WeightLayout};
 use serde_json::{Value, json};
 
@@ -49,7 +51,7 @@ pub struct Gpt2 {
     /// The standard deviation of fresh weights.
     pub deviation: f64,
     /// How matrices lie in GPU memory.
-    pub storage: DType,
+    pub storage: Storage,
     extra: Vec<(String, Value)>,
 }
 
@@ -82,56 +84,52 @@ impl Gpt2 {
             residual_dropout: rate(config, "resid_pdrop")?,
             attention_dropout: rate(config, "attn_pdrop")?,
             deviation: config.get_or("initializer_range", 0.02)?,
-            storage: DType::F32,
+            storage: Storage::default(),
             extra: passed_on(config),
         })
     }
 
-    fn style(&self) -> Style {
-        Style { layout: WeightLayout::InOut, storage: self.storage, bias: true, lengths: None }
-    }
-
-    fn attention(&self, inputs: &Inputs, layer: usize) -> Attention {
+    fn block(&self, layer: usize) -> Block {
         let width = self.width / self.heads;
         let mut scale = if self.scaled { 1.0 / (width as f32).sqrt() } else { 1.0 };
         if self.scaled_by_layer {
             scale /= (layer + 1) as f32;
         }
-        let heads = Heads { query: self.heads, key_value: self.heads, width };
-        let Inputs { positions, memory, structure, .. } = *inputs;
-        let dropout = attention_dropout(self.attention_dropout, inputs, layer);
-        Attention { heads, scale: Some(scale), positions, memory, structure, dropout }
-    }
-
-    /// What attention and feed-forward network of a layer add to the stream `x`; `normed` is the norm of `x`. Gives
-    /// the stream and the sum that is still to be added to it.
-    fn block(
-        &self,
-        g: &mut Graph,
-        layer: usize,
-        x: Tensor,
-        normed: Tensor,
-        inputs: &Inputs,
-    ) -> Result<(Tensor, Tensor)> {
-        let prefix = format!("transformer.h.{layer}");
-        let (seed, salt) = (inputs.dropout_seed, 2 * layer as u32 + 1);
-        let attention = self.attention(inputs, layer);
-        let mixed = g.scope("attention", |g| {
-            let mixed = nn::fused_attention(g, &format!("{prefix}.attn"), normed, &attention, self.style())?;
-            nn::dropout(g, mixed, self.residual_dropout, seed, salt)
-        })?;
-        let (x, normed) = nn::add_layer_norm(g, &format!("{prefix}.ln_2"), mixed, x, self.epsilon)?;
-        let fed = g.scope("feed_forward", |g| {
-            let names = [format!("{prefix}.mlp.c_fc"), format!("{prefix}.mlp.c_proj")];
-            let names = [names[0].as_str(), names[1].as_str()];
-            let fed = nn::feed_forward(g, names, normed, self.inner, self.activation, self.style())?;
-            nn::dropout(g, fed, self.residual_dropout, seed, salt + 1)
-        })?;
-        Ok((x, fed))
+        let linear = LinearConfig::in_out(true);
+        Block {
+            prefix: format!("transformer.h.{layer}"),
+            norm: NormKind::Layer { eps: self.epsilon },
+            order: NormOrder::Pre,
+            attention_norm: "ln_1".into(),
+            attention: Attention {
+                module: "attn",
+                qkv: QkvNames::Fused("c_attn"),
+                output: "c_proj",
+                linear,
+                output_linear: linear,
+                heads: Heads { query: self.heads, key_value: self.heads, width },
+                scale: Some(scale),
+                mask: Mask::Causal,
+                rotary: None,
+                relative: None,
+                dropout: self.attention_dropout,
+            },
+            cross: None,
+            feed_forward_norm: "ln_2".into(),
+            feed_forward: FeedForward::Plain {
+                names: ["mlp.c_fc", "mlp.c_proj"],
+                d_ff: self.inner,
+                activation: self.activation,
+                linear,
+            },
+            parallel: false,
+            dropout: self.residual_dropout,
+            inner_dropout: 0.0,
+        }
     }
 }
 
-impl Decoder for Gpt2 {
+impl Model for Gpt2 {
     fn config(&self) -> Value {
         let mut config = json!({
             "model_type": "gpt2",
@@ -163,41 +161,24 @@ impl Decoder for Gpt2 {
         Dimensions { vocabulary: self.vocabulary, positions: self.positions, width: self.width, layers: self.layers }
     }
 
-    fn storage(&self) -> DType {
-        self.storage
+    fn storage(&self) -> &Storage {
+        &self.storage
     }
 
-    fn set_storage(&mut self, storage: DType) {
+    fn set_storage(&mut self, storage: Storage) {
         self.storage = storage;
     }
 
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
-        inputs.check(self.positions, "n_positions")?;
-        let mut x = g.scope("embedding", |g| {
-            let (table, places) = ([self.vocabulary, self.width], [self.positions, self.width]);
-            let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table, self.storage)?;
-            let places = nn::embedding(g, "transformer.wpe", inputs.positions, places, self.storage)?;
-            let x = ops::add(g, tokens, places)?;
-            nn::dropout(g, x, self.embedding_dropout, inputs.dropout_seed, 0)
-        })?;
-        let mut normed = nn::layer_norm(g, "transformer.h.0.ln_1", x, self.epsilon)?;
-        for layer in 0..self.layers {
-            (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
-                let (x, added) = self.block(g, layer, x, normed, inputs)?;
-                let next = match layer + 1 < self.layers {
-                    true => format!("transformer.h.{}.ln_1", layer + 1),
-                    false => "transformer.ln_f".into(),
-                };
-                nn::add_layer_norm(g, &next, added, x, self.epsilon)
-            })?;
-        }
-        Ok(normed.into())
+    fn declare(&self, g: &mut Graph) -> Result<()> {
+        declare_decoder(self, g)
     }
 
-    fn head(&self, g: &mut Graph) -> Result<Head> {
-        let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
-        let weight = g.parameter(name, [self.vocabulary, self.width], self.storage)?;
-        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        Some(self)
+    }
+
+    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
+        Some(self)
     }
 
     fn drops(&self) -> bool {
@@ -231,6 +212,30 @@ impl Decoder for Gpt2 {
         let block = 4 * self.width * self.width + 2 * self.width * self.inner;
         let matrices = self.layers * block + self.vocabulary * self.width;
         2 * matrices as u64 + 4 * (self.layers * self.width * context) as u64
+    }
+}
+
+impl Decoder for Gpt2 {
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+        inputs.check(self.positions, "n_positions")?;
+        g.set_storage(&self.storage);
+        let x = g.scope("embedding", |g| {
+            let (table, places) = ([self.vocabulary, self.width], [self.positions, self.width]);
+            let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table)?;
+            let places = nn::embedding(g, "transformer.wpe", inputs.positions, places)?;
+            let x = ops::add(g, tokens, places)?;
+            nn::dropout(g, x, self.embedding_dropout, inputs.dropout_seed, 0)
+        })?;
+        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "transformer.ln_f".into()));
+        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
+        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }.run(g, x, inputs)
+    }
+
+    fn head(&self, g: &mut Graph) -> Result<Head> {
+        let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
+        g.set_storage(&self.storage);
+        let weight = g.matrix(name, [self.vocabulary, self.width])?;
+        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
     }
 }
 

@@ -1,16 +1,21 @@
 //! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
 
 use super::mixture::{Mixture, MixtureFamily};
+use super::model::declare_decoder;
+use super::recursive;
+use super::rope::{rope_config, rope_options};
 use super::settings::{
     activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, shortest,
 };
-use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, attention_dropout, model_type, passed_on};
-use crate::dtype::DType;
+use super::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, Model, model_type, passed_on};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage};
 use crate::io::Config;
-use crate::nn::{self, Attention, BlockOutput, Experts, FeedForward, Gated, Heads, Memory, Rotary, RotaryBlock, Style};
-use crate::ops::{self, Activation, RopeOptions, RopeScaling, WeightLayout};
+use crate::nn::{
+    self, Attention, Balance, Block, FeedForward, GATED, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
+    Recursion, Stack,
+};
+use crate::ops::{Activation, RopeOptions, RopeScaling, WeightLayout};
 use serde_json::{Value, json};
 
 /// What attention takes.
@@ -53,8 +58,10 @@ pub struct Llama {
     pub deviation: f64,
     /// Experts in place of the feed-forward networks.
     pub mixture: Option<Mixture>,
+    /// Layers that are used several times.
+    pub recursion: Option<Recursion>,
     /// How matrices lie in GPU memory.
-    pub storage: DType,
+    pub storage: Storage,
     extra: Vec<(String, Value)>,
 }
 
@@ -78,7 +85,7 @@ impl Defaults {
 }
 
 impl Llama {
-    /// The model of a `config.json` with `model_type` llama, mixtral or qwen2_moe.
+    /// The model of a `config.json` with `model_type` llama, mixtral, qwen2_moe or mor, whose layers recur.
     ///
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
@@ -119,6 +126,10 @@ impl Llama {
         };
         let layers = layer_count(config, "num_hidden_layers")?;
         let mixture = family.map(|family| Mixture::from_config(config, family, layers)).transpose()?;
+        let recursion = match model_type(config)?.as_str() {
+            "mor" => Some(recursive::from_config(config, "model.", layers)?),
+            _ => None,
+        };
         // Qwen2's biases are where Llama's are not by default.
         let [attention_bias, output_bias] = match family {
             Some(MixtureFamily::Qwen2) => [config.get_or("qkv_bias", true)?, false],
@@ -142,87 +153,74 @@ impl Llama {
             attention_dropout: rate(config, "attention_dropout")?,
             deviation: config.get_or("initializer_range", 0.02)?,
             mixture,
-            storage: DType::F32,
+            recursion,
+            storage: Storage::default(),
             extra: passed_on(config),
         })
     }
 
-    fn style(&self, bias: bool, lengths: Option<Tensor>) -> Style {
-        Style { layout: WeightLayout::OutIn, storage: self.storage, bias, lengths }
+    /// Layers that are stored.
+    fn stored_layers(&self) -> usize {
+        self.recursion.as_ref().map_or(self.layers, Recursion::stored)
     }
 
-    /// The inner width of a block's feed-forward network, or of the experts that a token goes through.
-    fn active_inner(&self, layer: usize) -> usize {
-        match self.experts_of(layer) {
-            Some(experts) => experts.gate.k * experts.inner + experts.shared.map_or(0, |shared| shared.inner),
-            None => self.inner,
-        }
+    /// The blocks, as their weights are stored.
+    fn stack(&self) -> Stack {
+        let blocks = (0..self.stored_layers()).map(|layer| self.block(layer)).collect();
+        let balance = self.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance);
+        let final_norm = Some((NormKind::Rms { eps: self.epsilon }, "model.norm".into()));
+        Stack { blocks, recursion: self.recursion.clone(), final_norm, balance, salt: 0 }
     }
 
-    /// The experts of a block, if it has some.
-    fn experts_of(&self, layer: usize) -> Option<&Experts> {
-        let mixture = self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer))?;
-        Some(&mixture.experts)
-    }
-
-    /// Adds to what the blocks gave the losses of their gates, and lets a step of training move the biases of the choice.
-    pub(super) fn with_gates(
-        &self,
-        g: &mut Graph,
-        mut hidden: Hidden,
-        gates: &[Gated],
-        training: bool,
-    ) -> Result<Hidden> {
-        let Some(mixture) = self.mixture.as_ref().filter(|_| !gates.is_empty()) else { return Ok(hidden) };
-        let (balance, auxiliary) = g.scope("balance", |g| mixture.losses(g, gates))?;
-        if training {
-            mixture.update_biases(g, gates)?;
-        }
-        let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
-        hidden.routing.extend(chosen);
-        hidden.routers.extend(gates.iter().map(|gate| gate.sums));
-        if !hidden.routing.iter().any(|(name, _)| name == "aux_loss") {
-            hidden.routing.push(("aux_loss".into(), balance));
-        }
-        hidden.auxiliary = match (hidden.auxiliary, auxiliary) {
-            (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
-            (a, b) => a.or(b),
-        };
-        Ok(hidden)
-    }
-
-    /// A block for these tokens: the weights of `layer`, in the place `number` of the model.
-    pub(super) fn block<'a>(
-        &'a self,
-        [layer, number]: [usize; 2],
-        inputs: &Inputs,
-        tokens: BlockTokens,
-        rotary: Rotary<'a>,
-    ) -> RotaryBlock<'a> {
-        let feed_forward = match self.experts_of(layer) {
-            Some(experts) => FeedForward::Experts {
-                experts,
-                storage: self.storage,
-                training: inputs.training,
-                seed: inputs.dropout_seed,
-                lengths: tokens.lengths,
+    fn block(&self, layer: usize) -> Block {
+        Block {
+            prefix: format!("model.layers.{layer}"),
+            norm: NormKind::Rms { eps: self.epsilon },
+            order: NormOrder::Pre,
+            attention_norm: "input_layernorm".into(),
+            attention: Attention {
+                module: "self_attn",
+                qkv: QkvNames::Separate(["q_proj", "k_proj", "v_proj"]),
+                output: "o_proj",
+                linear: LinearConfig::out_in(self.attention_bias),
+                output_linear: LinearConfig::out_in(self.output_bias),
+                heads: self.heads,
+                scale: None,
+                mask: Mask::Causal,
+                rotary: Some(self.rope),
+                relative: None,
+                dropout: self.attention_dropout,
             },
-            None => FeedForward::Dense { inner: self.inner, style: self.style(self.inner_bias, tokens.lengths) },
-        };
-        let BlockTokens { positions, memory, structure, .. } = tokens;
-        let dropout = attention_dropout(self.attention_dropout, inputs, number);
-        RotaryBlock {
-            attention: Attention { heads: self.heads, scale: None, positions, memory, structure, dropout },
-            rotary,
-            attention_styles: [self.attention_bias, self.output_bias].map(|bias| self.style(bias, tokens.lengths)),
-            feed_forward,
-            activation: self.activation,
-            epsilon: self.epsilon,
+            cross: None,
+            feed_forward_norm: "post_attention_layernorm".into(),
+            feed_forward: self.feed_forward(layer),
+            parallel: false,
+            dropout: 0.0,
+            inner_dropout: 0.0,
         }
+    }
+
+    fn feed_forward(&self, layer: usize) -> FeedForward {
+        let activation = self.activation;
+        match self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
+            Some(mixture) => FeedForward::Experts { experts: mixture.experts.clone(), activation, choice: None },
+            None => {
+                let (module, linear) = ("mlp", LinearConfig::out_in(self.inner_bias));
+                FeedForward::Gated { module, names: GATED, d_ff: self.inner, activation, linear }
+            }
+        }
+    }
+
+    /// The floating-point operations of so many layers for one token that sees `context` keys.
+    fn layer_flops(&self, layers: usize, context: usize) -> u64 {
+        let (query, key_value) = (self.heads.query * self.heads.width, self.heads.key_value * self.heads.width);
+        let attention = layers * 2 * self.width * (query + key_value);
+        let fed: usize = (0..layers).map(|layer| self.feed_forward(layer).active_parameters(self.width)).sum();
+        2 * (attention + fed) as u64 + 4 * (layers * query * context) as u64
     }
 }
 
-impl Decoder for Llama {
+impl Model for Llama {
     fn config(&self) -> Value {
         let mut config = json!({
             "model_type": "llama",
@@ -256,6 +254,11 @@ impl Decoder for Llama {
         if self.rope.scaling != RopeScaling::None {
             config["rope_scaling"] = rope_config(&self.rope);
         }
+        if let Some(recursion) = &self.recursion {
+            config["model_type"] = "mor".into();
+            config["architectures"] = json!(["MorForCausalLM"]);
+            recursive::write(recursion, &mut config);
+        }
         for (key, value) in &self.extra {
             config[key] = value.clone();
         }
@@ -266,43 +269,24 @@ impl Decoder for Llama {
         Dimensions { vocabulary: self.vocabulary, positions: self.positions, width: self.width, layers: self.layers }
     }
 
-    fn storage(&self) -> DType {
-        self.storage
+    fn storage(&self) -> &Storage {
+        &self.storage
     }
 
-    fn set_storage(&mut self, storage: DType) {
+    fn set_storage(&mut self, storage: Storage) {
         self.storage = storage;
     }
 
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
-        inputs.check(self.positions, "max_position_embeddings")?;
-        let table = [self.vocabulary, self.width];
-        let mut x =
-            g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.storage))?;
-        let options = RopeOptions { max_positions: inputs.places, ..self.rope };
-        let table = ops::rope_table(g, self.heads.width, &options)?;
-        let rotary = Rotary { table, options: &options };
-        let mut gates = Vec::new();
-        let mut normed = nn::rms_norm(g, "model.layers.0.input_layernorm", x, self.epsilon)?;
-        for layer in 0..self.layers {
-            let block = self.block([layer; 2], inputs, inputs.into(), rotary);
-            (x, normed) = g.scope(format!("blocks.{layer}"), |g| {
-                let BlockOutput { x, added, gate, .. } = block.run(g, &format!("model.layers.{layer}"), x, normed)?;
-                gates.extend(gate);
-                let next = match layer + 1 < self.layers {
-                    true => format!("model.layers.{}.input_layernorm", layer + 1),
-                    false => "model.norm".into(),
-                };
-                nn::add_rms_norm(g, &next, added, x, self.epsilon)
-            })?;
-        }
-        self.with_gates(g, normed.into(), &gates, inputs.training)
+    fn declare(&self, g: &mut Graph) -> Result<()> {
+        declare_decoder(self, g)
     }
 
-    fn head(&self, g: &mut Graph) -> Result<Head> {
-        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let weight = g.parameter(name, [self.vocabulary, self.width], self.storage)?;
-        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        Some(self)
+    }
+
+    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
+        Some(self)
     }
 
     fn drops(&self) -> bool {
@@ -310,7 +294,7 @@ impl Decoder for Llama {
     }
 
     fn initial(&self, parameter: &str) -> Initial {
-        if parameter.ends_with("bias") {
+        if parameter.ends_with("bias") || parameter.ends_with(nn::CAPACITY_STEP) {
             Initial::Zeros
         } else if parameter.ends_with("norm.weight") {
             Initial::Ones
@@ -321,7 +305,10 @@ impl Decoder for Llama {
         }
     }
 
-    fn ways(&self, _router: &str) -> usize {
+    fn ways(&self, router: &str) -> usize {
+        if let Some(recursion) = self.recursion.as_ref().filter(|_| router == "depth") {
+            return recursion.recursions * recursion.modules();
+        }
         self.mixture.as_ref().map_or(1, |mixture| mixture.experts.count)
     }
 
@@ -330,101 +317,37 @@ impl Decoder for Llama {
     }
 
     fn ignores(&self, tensor: &str) -> bool {
-        // Old checkpoints store the rotary frequencies, and tied ones may store the table twice.
-        tensor.ends_with(".rotary_emb.inv_freq") || (self.tied && tensor == "lm_head.weight")
+        // Old checkpoints store the rotary frequencies, and tied ones may store the table twice; a run without a warm-up of
+        // recursions may go on from one that had it.
+        tensor.ends_with(".rotary_emb.inv_freq")
+            || tensor.ends_with(nn::CAPACITY_STEP)
+            || (self.tied && tensor == "lm_head.weight")
     }
 
     fn forward_flops(&self, context: usize) -> u64 {
-        let (query, key_value) = (self.heads.query * self.heads.width, self.heads.key_value * self.heads.width);
-        let attention = self.layers * 2 * self.width * (query + key_value);
-        // The widths inside that a token goes through.
-        let inner: usize = (0..self.layers).map(|layer| self.active_inner(layer)).sum();
-        let matrices = attention + 3 * self.width * inner + self.vocabulary * self.width;
-        2 * matrices as u64 + 4 * (self.layers * query * context) as u64
-    }
-}
-
-/// What a block is told of its tokens.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BlockTokens {
-    /// Their positions, `(B, T)`.
-    pub(super) positions: Tensor,
-    /// Where their keys and values are.
-    pub(super) memory: Memory,
-    /// Their spans, `(B, T, 3)`.
-    pub(super) structure: Option<Tensor>,
-    /// How many of each row are there, where products should know.
-    pub(super) lengths: Option<Tensor>,
-}
-
-impl From<&Inputs> for BlockTokens {
-    fn from(inputs: &Inputs) -> Self {
-        let Inputs { positions, memory, structure, .. } = *inputs;
-        Self { positions, memory, structure, lengths: None }
-    }
-}
-
-/// The older `rope_scaling`, which goes first as in transformers, or `rope_parameters`, or only `rope_theta`.
-fn rope_options(config: &Config, max_positions: usize, theta: f32) -> Result<RopeOptions> {
-    must_be_whole(config)?;
-    let theta = positive_number(config, "rope_theta", theta)?;
-    let mut options = RopeOptions { theta, max_positions, ..Default::default() };
-    let scaling = config.section("rope_scaling")?.filter(|inner| *inner.value() != json!({}));
-    let inner = match scaling {
-        Some(inner) => inner,
-        None => match config.section("rope_parameters")? {
-            Some(inner) => inner,
-            None => return Ok(options),
-        },
-    };
-    must_be_whole(&inner)?;
-    options.theta = positive_number(&inner, "rope_theta", theta)?;
-    let needed = |key: &str| match inner.has(key) {
-        true => positive_number(&inner, key, 1.0),
-        false => Err(inner.refuse(key, "is missing, and this rope_type needs it")),
-    };
-    // Before transformers 4.43 the key was `type`.
-    let kind = inner.get_or("rope_type", inner.get_or("type", "default".to_owned())?)?;
-    options.scaling = match kind.as_str() {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: needed("factor")? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: needed("factor")?,
-            low_freq_factor: needed("low_freq_factor")?,
-            high_freq_factor: needed("high_freq_factor")?,
-            original_max_position: count(&inner, "original_max_position_embeddings")?,
-        },
-        _ => {
-            let message = format!("is \"{kind}\"; supported are default, linear and llama3");
-            return Err(inner.refuse("rope_type", message));
+        let layers = |layers: usize, context: usize| self.layer_flops(layers, context);
+        let head = 2 * (self.vocabulary * self.width) as u64;
+        head + match &self.recursion {
+            Some(recursion) => recursive::flops(recursion, context, layers),
+            None => layers(self.layers, context),
         }
-    };
-    Ok(options)
-}
-
-/// Refuses heads of which only a part is turned.
-fn must_be_whole(config: &Config) -> Result<()> {
-    match config.get_or("partial_rotary_factor", 1.0)? == 1.0 {
-        true => Ok(()),
-        false => Err(config.refuse("partial_rotary_factor", "is not 1; only 1 is supported")),
     }
 }
 
-fn rope_config(rope: &RopeOptions) -> Value {
-    let theta = shortest(rope.theta);
-    match rope.scaling {
-        RopeScaling::None => json!({"rope_type": "default", "rope_theta": theta}),
-        RopeScaling::Linear { factor } => {
-            json!({"rope_type": "linear", "rope_theta": theta, "factor": shortest(factor)})
-        }
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => json!({
-            "rope_type": "llama3",
-            "rope_theta": theta,
-            "factor": shortest(factor),
-            "low_freq_factor": shortest(low_freq_factor),
-            "high_freq_factor": shortest(high_freq_factor),
-            "original_max_position_embeddings": original_max_position,
-        }),
+impl Decoder for Llama {
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+        inputs.check(self.positions, "max_position_embeddings")?;
+        g.set_storage(&self.storage);
+        let table = [self.vocabulary, self.width];
+        let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table))?;
+        self.stack().run(g, x, inputs)
+    }
+
+    fn head(&self, g: &mut Graph) -> Result<Head> {
+        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        g.set_storage(&self.storage);
+        let weight = g.matrix(name, [self.vocabulary, self.width])?;
+        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
     }
 }
 

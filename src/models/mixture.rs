@@ -2,12 +2,10 @@
 
 use super::settings::{count, count_if_any, must_be_off, part_count, positive_number, shortest};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
 use crate::io::Config;
-use crate::nn::{ExpertNames, Experts, Gated, SharedExpert};
-use crate::ops::{self, GateGroups, GateOptions, GateScores};
+use crate::nn::{Balance, ExpertNames, Experts, SharedExpert};
+use crate::ops::{GateGroups, GateOptions, GateScores};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// Whose names a decoder with experts goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +25,8 @@ pub struct Mixture {
     pub experts: Experts,
     /// Blocks whose feed-forward network is dense.
     pub dense_layers: Vec<usize>,
-    /// The coefficient of the load-balancing loss.
-    pub balance: f32,
-    /// The coefficient of the router z-loss.
-    pub z: f32,
-    /// How far the bias of the choice moves in a step, where there is one.
-    pub bias_rate: f32,
+    /// What keeps their loads even.
+    pub balance: Balance,
 }
 
 impl Mixture {
@@ -77,9 +71,11 @@ impl Mixture {
                 names: if mixtral { ExpertNames::MIXTRAL } else { ExpertNames::QWEN2 },
             },
             dense_layers: dense_layers(config, layers)?,
-            balance: not_negative(config, "router_aux_loss_coef", 0.001)?,
-            z: not_negative(config, "router_z_loss_coef", 0.0)?,
-            bias_rate,
+            balance: Balance {
+                loss: not_negative(config, "router_aux_loss_coef", 0.001)?,
+                z: not_negative(config, "router_z_loss_coef", 0.0)?,
+                bias_rate,
+            },
         })
     }
 
@@ -107,11 +103,11 @@ impl Mixture {
         }
         set("norm_topk_prob", json!(gate.renormalise));
         set("num_experts_per_tok", json!(gate.k));
-        set("router_aux_loss_coef", json!(shortest(self.balance)));
+        set("router_aux_loss_coef", json!(shortest(self.balance.loss)));
         // Keys of this project, only where they say something.
         let own = [
-            ("router_z_loss_coef", json!(shortest(self.z)), self.z > 0.0),
-            ("router_bias_rate", json!(shortest(self.bias_rate)), self.bias_rate > 0.0),
+            ("router_z_loss_coef", json!(shortest(self.balance.z)), self.balance.z > 0.0),
+            ("router_bias_rate", json!(shortest(self.balance.bias_rate)), self.balance.bias_rate > 0.0),
             ("router_noise", json!(true), *noisy),
             ("expert_capacity_factor", json!(capacity.map(shortest)), capacity.is_some()),
             // Blocks of a Mixtral all have experts; here they need not.
@@ -122,53 +118,6 @@ impl Mixture {
             ("topk_group", json!(gate.groups.map(|g| g.keep)), gate.groups.is_some()),
         ];
         own.into_iter().filter(|(.., says)| *says).for_each(|(key, value, _)| set(key, value));
-    }
-
-    /// The auxiliary loss without and with its coefficients, from the gates of all layers.
-    ///
-    /// # Errors
-    /// Those of the ops.
-    pub fn losses(&self, g: &mut Graph, gates: &[Gated]) -> Result<(Tensor, Option<Tensor>)> {
-        let scores: Vec<Tensor> = gates.iter().map(|gate| gate.scores).collect();
-        let counts: Vec<Tensor> = gates.iter().map(|gate| gate.counts).collect();
-        let balance = ops::load_balance_loss(g, &scores, &counts)?;
-        let mut parts = Vec::new();
-        if self.balance > 0.0 {
-            parts.push(ops::scale(g, balance, self.balance)?);
-        }
-        if self.z > 0.0 {
-            for gate in gates {
-                let z = ops::router_z_loss(g, gate.lse)?;
-                parts.push(ops::scale(g, z, self.z / gates.len() as f32)?);
-            }
-        }
-        let mut parts = parts.into_iter();
-        let Some(mut sum) = parts.next() else { return Ok((balance, None)) };
-        for part in parts {
-            sum = ops::add(g, sum, part)?;
-        }
-        Ok((balance, Some(sum)))
-    }
-
-    /// Moves the biases of the choice towards an even load, after everything has read them. A layer that is used several times
-    /// has one bias, which moves once, by the loads of all its uses.
-    ///
-    /// # Errors
-    /// Those of the ops.
-    pub fn update_biases(&self, g: &mut Graph, gates: &[Gated]) -> Result<()> {
-        let mut loads: BTreeMap<Tensor, Tensor> = BTreeMap::new();
-        for gate in gates {
-            let Some(bias) = gate.bias else { continue };
-            let load = match loads.get(&bias) {
-                Some(before) => ops::add(g, *before, gate.counts)?,
-                None => gate.counts,
-            };
-            loads.insert(bias, load);
-        }
-        for (bias, load) in loads {
-            ops::update_bias(g, bias, load, self.bias_rate)?;
-        }
-        Ok(())
     }
 }
 
@@ -226,10 +175,10 @@ fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::graph::{Array, Values};
+    use crate::graph::{Array, Graph, Tensor, Values};
     use crate::kernel::Caps;
     use crate::models::decoder;
-    use crate::nn::{Routed, RouterSums};
+    use crate::nn::{GateOutput, Routed, RouterSums};
     use crate::ops::CrossEntropyOptions;
     use crate::program::Recording;
     use crate::train::{IDS, LABELS, LanguageModel, Objective, Part, SCALARS, StepOptions, TrainStep};
@@ -313,9 +262,9 @@ mod tests {
         for counts in [[3.0, 1.0], [1.0, 9.0]] {
             let counts = g.constant("counts", Array::new([2], counts.to_vec())?, DType::F32);
             let sums = RouterSums { sums: counts, routed: Routed::Experts };
-            gates.push(Gated { scores: counts, lse: counts, counts, chosen: counts, bias: Some(bias), sums });
+            gates.push(GateOutput { scores: counts, lse: counts, counts, chosen: counts, bias: Some(bias), sums });
         }
-        mixture.update_biases(&mut g, &gates)?;
+        mixture.balance.update_biases(&mut g, &gates)?;
         let moved = Tensor { node: g.nodes().len() as u32 - 1, output: 0 };
         let values = Values::from([("bias".to_owned(), Array::zeros([2]))]);
         assert_eq!(g.evaluate(&values, &[moved])?[0].data, [0.125, -0.125]);

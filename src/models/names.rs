@@ -1,6 +1,6 @@
 //! Which tensor of a file is which parameter of a model, and why they do not fit where they do not.
 
-use super::{Decoder, stack};
+use super::{Model, stack};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::io::{TensorRef, Tensors};
@@ -23,7 +23,7 @@ const QUANTISED: [&str; 9] = [
 
 /// The tensors of a file under the names of a model.
 pub(super) struct Names<'m, 'a> {
-    model: &'m dyn Decoder,
+    model: &'m dyn Model,
     tensors: &'a Tensors,
     /// What stands in front of all names.
     prefix: String,
@@ -31,7 +31,7 @@ pub(super) struct Names<'m, 'a> {
 
 impl<'m, 'a> Names<'m, 'a> {
     /// Where no name is as the model has it, what a wrapper put in front of all of them is taken off.
-    pub(super) fn new(model: &'m dyn Decoder, tensors: &'a Tensors, parameters: &[(String, TensorType)]) -> Self {
+    pub(super) fn new(model: &'m dyn Model, tensors: &'a Tensors, parameters: &[(String, TensorType)]) -> Self {
         let mut names = Self { model, tensors, prefix: String::new() };
         let files = parameters.iter().flat_map(|(name, ty)| stack::file_tensors(name, ty));
         let files: Vec<String> = files.map(|(name, _)| name).collect();
@@ -61,7 +61,8 @@ impl<'m, 'a> Names<'m, 'a> {
             "" => self.tensors.get(name),
             prefix => self.tensors.get(&format!("{prefix}{name}")),
         };
-        under(name).or_else(|| under(self.bare(name)))
+        let either = |name: &str| under(name).or_else(|| under(self.bare(name)));
+        either(name).or_else(|| self.model.aliases(name).iter().find_map(|alias| either(alias)))
     }
 
     /// A tensor's name as the model would have it.
@@ -76,7 +77,7 @@ impl<'m, 'a> Names<'m, 'a> {
 /// # Errors
 /// [`Error::Format`] that says why they do not fit, and lists what is missing, surplus or of a wrong shape.
 pub(super) fn matched<'a>(
-    model: &dyn Decoder,
+    model: &dyn Model,
     parameters: &[(String, TensorType)],
     tensors: &'a Tensors,
 ) -> Result<Vec<Vec<TensorRef<'a>>>> {
@@ -237,7 +238,8 @@ fn is_table(name: &str) -> bool {
 fn check_tied(names: &Names<'_, '_>) -> Result<()> {
     let Some(head) = names.get(HEAD).filter(|_| names.model.ignores(HEAD)) else { return Ok(()) };
     let mut g = Graph::new();
-    names.model.head(&mut g)?;
+    let Some(decoder) = names.model.decoder() else { return Ok(()) };
+    decoder.head(&mut g)?;
     let Some(embedding) = g.parameters().find_map(|(name, _)| names.get(name)) else { return Ok(()) };
     if same(&head, &embedding)? {
         return Ok(());

@@ -56,7 +56,15 @@ fn within(config: &Config, key: &str, count: usize, most: usize) -> Result<usize
 /// # Errors
 /// As [`count`].
 pub fn rate(config: &Config, key: &str) -> Result<f32> {
-    let rate: f32 = config.get_or(key, 0.0)?;
+    rate_or(config, key, 0.0)
+}
+
+/// A rate of dropout, or its default.
+///
+/// # Errors
+/// As [`count`].
+pub fn rate_or(config: &Config, key: &str, default: f32) -> Result<f32> {
+    let rate: f32 = config.get_or(key, default)?;
     match (0.0..1.0).contains(&rate) {
         true => Ok(rate),
         false => Err(config.refuse(key, format!("is {rate}; a rate from 0 up to, but not, 1 is needed"))),
@@ -80,8 +88,15 @@ pub fn positive_number(config: &Config, key: &str, default: f32) -> Result<f32> 
 /// # Errors
 /// As [`count`], listing the activations there are.
 pub fn activation(config: &Config, key: &str, default: &str) -> Result<Activation> {
-    let name = config.get_or(key, default.to_owned())?;
-    match name.as_str() {
+    activation_of(config, key, &config.get_or(key, default.to_owned())?)
+}
+
+/// The activation of that name, which the value of a key has in it.
+///
+/// # Errors
+/// As [`activation`].
+pub fn activation_of(config: &Config, key: &str, name: &str) -> Result<Activation> {
+    match name {
         "relu" => Ok(Activation::Relu),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
         "gelu" | "gelu_python" => Ok(Activation::GeluErf),

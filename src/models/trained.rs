@@ -3,11 +3,12 @@
 use super::initialise::initial_words;
 use super::names::matched;
 use super::weights::check_finite;
-use super::{Decoder, Llama, Mor, model_type};
+use super::{Llama, Model, model_type};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Config, ModelFolder, TensorRef};
+use crate::nn::{CAPACITY_STEP, Recursion};
 use crate::program::{Weights, pack};
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use std::collections::HashMap;
 pub enum BlockFrom {
     /// Layers at even intervals, from the first of those that recur to the last.
     Stepwise,
-    /// The mean of the layers that it takes the place of: [`Mor::tied`].
+    /// The mean of the layers that it takes the place of: [`Recursion::tied`].
     Average,
     /// The first ones.
     Lower,
@@ -25,13 +26,13 @@ pub enum BlockFrom {
 impl BlockFrom {
     /// The trained layers whose mean a stored layer starts as.
     #[must_use]
-    pub fn layers(self, model: &Mor, stored: usize) -> Vec<usize> {
-        let Some((place, first, count)) = model.place_in_block(stored) else { return model.tied(stored) };
+    pub fn layers(self, recursion: &Recursion, stored: usize) -> Vec<usize> {
+        let Some((place, first, count)) = recursion.place_in_block(stored) else { return recursion.tied(stored) };
         match self {
-            Self::Average => model.tied(stored),
+            Self::Average => recursion.tied(stored),
             Self::Lower => vec![first + place],
             Self::Stepwise => {
-                let steps = model.block_layers().saturating_sub(1).max(1);
+                let steps = recursion.block_layers().saturating_sub(1).max(1);
                 // To the nearest layer.
                 vec![first + (2 * place * (count - 1) + steps) / (2 * steps)]
             }
@@ -54,7 +55,7 @@ pub fn recur(
     from: BlockFrom,
     storage: DType,
     seed: u64,
-) -> Result<(Mor, Weights)> {
+) -> Result<(Llama, Weights)> {
     let family = model_type(&folder.config)?;
     if family != "llama" {
         let what = if family == "mor" { "; it goes on as what it is, without new recursions" } else { "" };
@@ -63,16 +64,19 @@ pub fn recur(
             .refuse("model_type", format!("is \"{family}\"; recursions start from a llama{what}")));
     }
     let llama = Llama::from_config(&folder.config)?;
-    let mut model = Mor::from_config(config)?;
-    model.set_storage(storage);
-    if model.llama.layers != llama.layers {
+    let mut model = Llama::from_config(config)?;
+    model.set_storage(storage.into());
+    let Some(recursion) = model.recursion.clone() else {
+        return Err(config.refuse("model_type", "is no mixture of recursions (mor)"));
+    };
+    if model.layers != llama.layers {
         let message = format!(
             "is {}; the trained model has {} layers, and a token that goes all the way must go through as many",
-            model.llama.layers, llama.layers
+            model.layers, llama.layers
         );
         return Err(config.refuse("num_hidden_layers", message));
     }
-    if model.llama.mixture.is_some() {
+    if model.mixture.is_some() {
         return Err(config.refuse("num_local_experts", "is set; the trained model has no experts to start from"));
     }
     let names = llama.parameters()?;
@@ -81,8 +85,10 @@ pub fn recur(
         names.iter().zip(&found).filter_map(|((name, _), parts)| Some((name.as_str(), parts.first()?))).collect();
     let weights = Weights::new(gpu);
     for (name, ty) in model.parameters()? {
-        let sources: Vec<&TensorRef<'_>> =
-            sources(&model, from, &name).iter().filter_map(|source| trained.get(source.as_str()).copied()).collect();
+        let sources: Vec<&TensorRef<'_>> = sources(&recursion, from, &name)
+            .iter()
+            .filter_map(|source| trained.get(source.as_str()).copied())
+            .collect();
         if let Some(wrong) = sources.iter().find(|source| *source.shape != ty.shape) {
             let message = format!("{} has shape {}, the new model needs {}", wrong.name, wrong.shape, ty.shape);
             return Err(Error::format(folder.tensors.path(), message));
@@ -104,15 +110,15 @@ pub fn recur(
 
 /// Whether a parameter has no place in a Llama: routers, and the count of steps.
 fn is_new(name: &str) -> bool {
-    ["model.router", "model.aux_routers.", crate::nn::CAPACITY_STEP].iter().any(|new| name.starts_with(new))
+    ["model.router", "model.aux_routers."].iter().any(|new| name.starts_with(new)) || name.ends_with(CAPACITY_STEP)
 }
 
 /// The trained parameters whose mean a parameter starts as.
-fn sources(model: &Mor, from: BlockFrom, name: &str) -> Vec<String> {
+fn sources(recursion: &Recursion, from: BlockFrom, name: &str) -> Vec<String> {
     let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     match layer.and_then(|(number, rest)| Some((number.parse().ok()?, rest))) {
         Some((stored, rest)) => {
-            from.layers(model, stored).into_iter().map(|layer| format!("model.layers.{layer}.{rest}")).collect()
+            from.layers(recursion, stored).into_iter().map(|layer| format!("model.layers.{layer}.{rest}")).collect()
         }
         None => vec![name.to_owned()],
     }
@@ -134,16 +140,16 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn model(more: Value) -> Mor {
+    fn model(more: Value) -> Recursion {
         let mut config = json!({"model_type": "mor", "vocab_size": 97, "hidden_size": 36, "num_attention_heads": 6,
                                 "num_hidden_layers": 8, "intermediate_size": 51, "num_recursions": 3});
         for (key, value) in more.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
-        Mor::from_config(&Config::new("config.json", config).unwrap()).unwrap()
+        Llama::from_config(&Config::new("config.json", config).unwrap()).unwrap().recursion.unwrap()
     }
 
-    fn layers(model: &Mor, from: BlockFrom, stored: usize) -> Vec<Vec<usize>> {
+    fn layers(model: &Recursion, from: BlockFrom, stored: usize) -> Vec<Vec<usize>> {
         (0..stored).map(|layer| from.layers(model, layer)).collect()
     }
 

@@ -1,41 +1,86 @@
 //! Weights from files into the store and back, every name and shape checked.
 
-use super::names::matched;
-use super::stored::AsStored;
-use super::{Decoder, decoder, stack};
+use super::names::{Names, matched};
+use super::{Decoder, Model, model, model_type, stack};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Storage;
 #[cfg(feature = "files")]
 use crate::io::{Config, Contents};
 use crate::io::{FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
 use serde_json::Value;
+use std::collections::HashMap;
 #[cfg(feature = "files")]
 use std::path::Path;
+use std::sync::Arc;
 
-/// The decoder of a Hugging Face folder or a GGUF file. Matrices are stored as `storage`; without one, each as it is in the
+/// The model of a Hugging Face folder or a GGUF file. Matrices are stored as `storage`; without one, each as it is in the
 /// file, quantised blocks as well. Training needs f32. Matrices whose rows are no whole blocks of a quantised type are
 /// stored as f32 instead.
 ///
 /// # Errors
-/// Those of [`decoder`].
-pub fn decoder_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Decoder>> {
-    let mut model = decoder(&folder.config)?;
-    match storage.into() {
-        Some(storage) => model.set_storage(storage),
-        None => model = Box::new(AsStored::new(model, &folder.tensors)?),
-    }
+/// Those of [`model`].
+pub fn model_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Model>> {
+    let mut model = model(&folder.config)?;
+    model.fit(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
+    let storage = match storage.into() {
+        Some(storage) => storage.into(),
+        None => as_stored(model.as_ref(), &folder.tensors)?,
+    };
+    model.set_storage(storage);
     Ok(model)
+}
+
+/// The decoder of a Hugging Face folder or a GGUF file, as [`model_of`].
+///
+/// # Errors
+/// Those of [`super::decoder`].
+pub fn decoder_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Decoder>> {
+    let family = model_type(&folder.config)?;
+    let message = || format!("is \"{family}\", which reads texts and does not continue them");
+    let refuse = || folder.config.refuse("model_type", message());
+    model_of(folder, storage)?.into_decoder().ok_or_else(refuse)
+}
+
+/// The types that the matrices of a model have in a file. Types that the GPU does not know become f32.
+fn as_stored(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
+    let mut types = HashMap::new();
+    let parameters = model.parameters()?;
+    let names = Names::new(model, tensors, &parameters);
+    for (name, ty) in parameters.iter().filter(|(_, ty)| ty.shape.rank() >= 2) {
+        // Parts of a stack are of one type.
+        let part = stack::file_tensors(name, ty).swap_remove(0).0;
+        let stored =
+            names.get(&part).and_then(|t| t.dtype.same()).filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
+        types.insert(name.clone(), stored.unwrap_or(DType::F32));
+    }
+    Ok(Storage { dtype: DType::F32, by_name: Arc::new(types) })
 }
 
 /// The decoder of [`decoder_of`] and its weights.
 ///
 /// # Errors
-/// Those of [`decoder`] and [`load_weights`].
+/// Those of [`super::decoder`] and [`load_weights`].
 pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<(Box<dyn Decoder>, Weights)> {
     let model = decoder_of(folder, storage)?;
+    let weights = Weights::new(gpu);
+    load_weights(model.as_ref(), &folder.tensors, &weights)?;
+    Ok((model, weights))
+}
+
+/// The model of [`model_of`] and its weights.
+///
+/// # Errors
+/// Those of [`model`] and [`load_weights`].
+pub fn load_model(
+    gpu: &Gpu,
+    folder: &ModelFolder,
+    storage: impl Into<Option<DType>>,
+) -> Result<(Box<dyn Model>, Weights)> {
+    let model = model_of(folder, storage)?;
     let weights = Weights::new(gpu);
     load_weights(model.as_ref(), &folder.tensors, &weights)?;
     Ok((model, weights))
@@ -50,7 +95,7 @@ pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) 
 /// [`Error::Format`] that lists missing and surplus tensors and wrong shapes, with the cause where it can be told, or if a tied
 /// head differs from the embedding; [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::Input`] that
 /// names one with a number that the type in memory cannot hold; [`Error::OutOfMemory`].
-pub fn load_weights(model: &dyn Decoder, tensors: &Tensors, weights: &Weights) -> Result<()> {
+pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> Result<()> {
     let parameters = model.parameters()?;
     let found = matched(model, &parameters, tensors)?;
     for ((name, ty), tensors) in parameters.iter().zip(found) {
@@ -91,7 +136,7 @@ pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -
 ///
 /// # Errors
 /// [`Error::Input`] if the store lacks one; [`Error::DeviceLost`].
-pub fn named_tensors(model: &dyn Decoder, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
+pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
     let mut tensors = Vec::new();
     for (name, ty) in model.parameters()? {
         let parts = stack::file_tensors(&name, &ty);
@@ -116,9 +161,9 @@ pub fn named_tensors(model: &dyn Decoder, weights: &Weights) -> Result<Vec<Named
 
 /// The model's `config.json`, with the type of the matrices that [`named_tensors`] gives.
 #[must_use]
-pub fn stored_config(model: &dyn Decoder) -> Value {
+pub fn stored_config(model: &dyn Model) -> Value {
     let mut config = model.config();
-    config["dtype"] = match model.storage() {
+    config["dtype"] = match model.storage().common() {
         DType::F16 => "float16".into(),
         DType::BF16 => "bfloat16".into(),
         _ => "float32".into(),
@@ -132,12 +177,7 @@ pub fn stored_config(model: &dyn Decoder) -> Value {
 /// # Errors
 /// [`Error::File`] if it cannot be written; [`Error::DeviceLost`].
 #[cfg(feature = "files")]
-pub fn save(
-    model: &dyn Decoder,
-    weights: &Weights,
-    origin: Option<&ModelFolder>,
-    path: impl AsRef<Path>,
-) -> Result<()> {
+pub fn save(model: &dyn Model, weights: &Weights, origin: Option<&ModelFolder>, path: impl AsRef<Path>) -> Result<()> {
     let config = stored_config(model);
     let companions = origin.map_or_else(|| Ok(Vec::new()), ModelFolder::companions)?;
     let contents = Contents {

@@ -1,9 +1,11 @@
-//! Self-attention blocks of decoders: projections, rotary positions, caches.
+//! Attention as data: projections, positions, mask, and where keys and values are.
 
-use super::dense::{Style, linear};
+use super::dense::{LinearConfig, LinearUse, linear_with};
+use super::inputs::Context;
+use super::relative::RelativeBias;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 use crate::ops::{self, AttentionDropout, AttentionOptions, RopeOptions};
 
 /// The heads of an attention layer.
@@ -17,9 +19,9 @@ pub struct Heads {
     pub width: usize,
 }
 
-/// Where a decoder's self-attention finds its keys and values.
+/// Where self-attention finds its keys and values.
 #[derive(Clone, Copy, Debug)]
-pub enum Memory {
+pub enum KvSource {
     /// Whole sequences attend to themselves; keys whose mask `(B, T)` is 0 are padding.
     Whole {
         /// 1 on real tokens; none: all are real.
@@ -45,11 +47,11 @@ pub enum Memory {
         /// How many are in use, `(B)`; none: all.
         lengths: Option<Tensor>,
     },
-    /// As `Compact`, and keys and values are kept side by side as well, in caches that belong to one turn of a layer that is
+    /// As `Compact`, and keys and values are kept side by side as well, in caches that belong to one recursion of a layer that is
     /// used several times.
     Slots {
-        /// The turn.
-        turn: usize,
+        /// The recursion.
+        recursion: usize,
         /// Slots of a cache.
         capacity: usize,
         /// The slot of each new token, `(B, T)`.
@@ -74,82 +76,296 @@ pub struct KeyValues {
     pub lengths: Option<Tensor>,
 }
 
-/// Rotary positions: the table that [`ops::rope_table`] makes, once for all layers, and what it was made by.
-#[derive(Clone, Copy, Debug)]
-pub struct Rotary<'a> {
-    /// The table.
-    pub table: Tensor,
-    /// How heads are turned.
-    pub options: &'a RopeOptions,
+/// Which keys a query sees, beside those that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All: encoders.
+    Bidirectional,
+    /// Those at or before its own position: decoders.
+    Causal,
 }
 
-/// What the attention layers of a model have in common.
-#[derive(Clone, Copy, Debug)]
+/// What the projections to queries, keys and values are called behind the module's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkvNames {
+    /// A layer each.
+    Separate([&'static str; 3]),
+    /// One layer, its outputs side by side.
+    Fused(&'static str),
+}
+
+/// An attention layer, of tokens to each other or to those of an encoder. Names stand behind the block's prefix.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
+    /// The module.
+    pub module: &'static str,
+    /// The projections in it to queries, keys and values.
+    pub qkv: QkvNames,
+    /// The projection in it behind attention.
+    pub output: &'static str,
+    /// How the projections to queries, keys and values are made.
+    pub linear: LinearConfig,
+    /// How the projection behind attention is made.
+    pub output_linear: LinearConfig,
     /// The heads.
     pub heads: Heads,
     /// What scores are multiplied by; none: one over the root of the head width.
     pub scale: Option<f32>,
+    /// Which keys a query sees.
+    pub mask: Mask,
+    /// How queries and keys are turned by their positions, if they are.
+    pub rotary: Option<RopeOptions>,
+    /// What scores get by the distance of query and key, if they do.
+    pub relative: Option<RelativeBias>,
+    /// The rate of dropout on probabilities.
+    pub dropout: f32,
+}
+
+/// The table of rotary positions of all layers that turn alike.
+#[derive(Clone, Debug)]
+pub struct RotaryTable {
+    /// How they turn.
+    pub options: RopeOptions,
+    /// The width of a head.
+    pub head_dim: usize,
+    /// What [`ops::rope_table`] made of it.
+    pub table: Tensor,
+}
+
+/// What the layers of a stack have in common of positions.
+#[derive(Clone, Debug, Default)]
+pub struct PositionTables {
+    /// The tables of rotary positions.
+    pub rotary: Vec<RotaryTable>,
+    /// Relative biases, `(H, T, T)` or `(B, H, 1, capacity)`.
+    pub relative: Vec<(RelativeBias, Tensor)>,
+}
+
+/// What an attention layer is told of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionUse<'a> {
     /// The position of each token, `(B, T)`.
     pub positions: Tensor,
     /// Where keys and values are.
-    pub memory: Memory,
+    pub kv: KvSource,
     /// The spans of the tokens, `(B, T, 3)`, for sequences that attend to themselves.
     pub structure: Option<Tensor>,
-    /// What of the probabilities is dropped.
-    pub dropout: Option<AttentionDropout>,
+    /// How many tokens of each row are there, `(B)`, where products should know. None: all.
+    pub lengths: Option<Tensor>,
+    /// The seed of dropout, `(2)` u32; none: nothing is dropped.
+    pub seed: Option<Tensor>,
+    /// Tells the layers of a model apart where something is dropped.
+    pub salt: u32,
+    /// The tables of positions, with those of this layer.
+    pub tables: &'a PositionTables,
 }
 
 impl Attention {
-    /// Causal attention of `q (B, T, H, D)` over `k, v (B, T, Hkv, D)` and what is remembered under `prefix`.
+    /// The width of all query heads, and that of all key heads.
+    #[must_use]
+    pub fn widths(&self) -> [usize; 2] {
+        let Heads { query, key_value, width } = self.heads;
+        // What no number holds is refused as the size of a weight.
+        [query.saturating_mul(width), key_value.saturating_mul(width)]
+    }
+
+    /// Attention of `x (B, T, C)` under `prefix`, and the keys and values that were attended to. With [`KvSource::Shared`] none
+    /// are projected.
+    ///
+    /// Rotary positions: Su et al., arXiv 2104.09864; grouped queries: Ainslie et al., arXiv 2305.13245.
     ///
     /// # Errors
     /// Those of the ops.
-    pub fn attend(&self, g: &mut Graph, prefix: &str, q: Tensor, k: Tensor, v: Tensor) -> Result<Tensor> {
-        self.attend_keeping(g, prefix, q, k, v).map(|(mixed, _)| mixed)
+    pub fn run(&self, g: &mut Graph, prefix: &str, x: Tensor, with: &AttentionUse<'_>) -> Result<(Tensor, KeyValues)> {
+        let module = format!("{prefix}.{}", self.module);
+        let lengths = LinearUse { activation: None, lengths: with.lengths };
+        let (q, k, v) = self.project(g, &module, x, with, lengths)?;
+        let turned = |g: &mut Graph, x: Tensor| match self.table(&with.tables.rotary)? {
+            Some(rotary) => ops::rope(g, x, with.positions, rotary.table, &rotary.options),
+            None => Ok(x),
+        };
+        let q = turned(g, q)?;
+        let k = if let KvSource::Shared(_) = with.kv { k } else { turned(g, k)? };
+        let (out, kv) = self.attend(g, &module, [q, k, v], with)?;
+        Ok((self.project_back(g, &module, x, out, lengths)?, kv))
     }
 
-    /// [`Attention::attend`], and the keys and values that were attended to.
-    fn attend_keeping(
+    /// Queries, keys and values by head.
+    fn project(
+        &self,
+        g: &mut Graph,
+        module: &str,
+        x: Tensor,
+        with: &AttentionUse<'_>,
+        lengths: LinearUse,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let Heads { query, key_value, .. } = self.heads;
+        let [q_width, kv_width] = self.widths();
+        let separate = |g: &mut Graph, name: &str, width: usize, heads: usize| {
+            let flat = linear_with(g, &format!("{module}.{name}"), x, width, self.linear, lengths)?;
+            self.by_head(g, flat, heads)
+        };
+        match (self.qkv, with.kv) {
+            (QkvNames::Separate([q, ..]), KvSource::Shared(kv)) => {
+                Ok((separate(g, q, q_width, query)?, kv.keys, kv.values))
+            }
+            (QkvNames::Separate([q, k, v]), _) => Ok((
+                separate(g, q, q_width, query)?,
+                separate(g, k, kv_width, key_value)?,
+                separate(g, v, kv_width, key_value)?,
+            )),
+            (QkvNames::Fused(name), kv) => {
+                let parts = [q_width, kv_width, kv_width];
+                let all = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(*part));
+                let qkv = linear_with(g, &format!("{module}.{name}"), x, all, self.linear, lengths)?;
+                let split = ops::split(g, qkv, 2, &parts)?;
+                let q = self.by_head(g, split[0], query)?;
+                if let KvSource::Shared(kv) = kv {
+                    return Ok((q, kv.keys, kv.values));
+                }
+                Ok((q, self.by_head(g, split[1], key_value)?, self.by_head(g, split[2], key_value)?))
+            }
+        }
+    }
+
+    /// This layer's table of rotary positions.
+    fn table<'a>(&self, tables: &'a [RotaryTable]) -> Result<Option<&'a RotaryTable>> {
+        let Some(options) = &self.rotary else { return Ok(None) };
+        let found = tables.iter().find(|table| table.head_dim == self.heads.width && alike(&table.options, options));
+        let missing = || Error::Graph("there is no table of rotary positions for an attention layer".into());
+        Ok(Some(found.ok_or_else(missing)?))
+    }
+
+    /// The bias of this layer's scores.
+    fn bias(&self, tables: &PositionTables) -> Result<Option<Tensor>> {
+        let Some(relative) = &self.relative else { return Ok(None) };
+        let found = tables.relative.iter().find(|(known, _)| known == relative);
+        let missing = || Error::Graph("there is no relative bias for an attention layer".into());
+        Ok(Some(found.ok_or_else(missing)?.1))
+    }
+
+    /// Attention of `x (B, T, C)` under `prefix` to what an encoder gave.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn cross(
         &self,
         g: &mut Graph,
         prefix: &str,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        x: Tensor,
+        context: Context,
+        with: &AttentionUse<'_>,
+    ) -> Result<Tensor> {
+        let module = format!("{prefix}.{}", self.module);
+        let QkvNames::Separate([q, ..]) = self.qkv else {
+            return Err(Error::Graph("cross-attention has projections of its own for queries".into()));
+        };
+        let lengths = LinearUse { activation: None, lengths: with.lengths };
+        let [q_width, _] = self.widths();
+        let q = linear_with(g, &format!("{module}.{q}"), x, q_width, self.linear, lengths)?;
+        let q = self.by_head(g, q, self.heads.query)?;
+        let mut options = AttentionOptions { scale: self.scale, dropout: self.drop(with), ..Default::default() };
+        let [k, v] = match context {
+            Context::States { states, key_mask } => {
+                options.key_mask = key_mask;
+                self.keys_and_values(g, &module, states)?
+            }
+            Context::Kept { capacity, lengths } => {
+                options.lengths = Some(lengths);
+                let [batch, ..] = g.shape(q).expect::<4>("attention, q (B, T, H, D)")?;
+                self.kept(g, &module, batch, capacity)?
+            }
+        };
+        let out = ops::attention(g, q, k, v, &options)?;
+        self.project_back(g, &module, x, out, lengths)
+    }
+
+    /// Makes keys and values of an encoder's states, `(B, S, C)`, and keeps them for [`Context::Kept`].
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn keep_context(&self, g: &mut Graph, prefix: &str, states: Tensor, capacity: usize) -> Result<()> {
+        let module = format!("{prefix}.{}", self.module);
+        let [batch, time, _] = g.shape(states).expect("context")?;
+        let kv = self.keys_and_values(g, &module, states)?;
+        let kept = self.kept(g, &module, batch, capacity)?;
+        let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
+        let positions = g.constant("positions", positions, DType::U32);
+        ops::cache_write(g, kept, kv, positions).map(|_| ())
+    }
+
+    /// Keys and values of an encoder's states, by head.
+    fn keys_and_values(&self, g: &mut Graph, module: &str, states: Tensor) -> Result<[Tensor; 2]> {
+        let QkvNames::Separate([_, k, v]) = self.qkv else {
+            return Err(Error::Graph("cross-attention has projections of its own for keys and values".into()));
+        };
+        let [_, width] = self.widths();
+        let mut project = |name: &str| {
+            let flat = linear_with(g, &format!("{module}.{name}"), states, width, self.linear, LinearUse::default())?;
+            self.by_head(g, flat, self.heads.key_value)
+        };
+        Ok([project(k)?, project(v)?])
+    }
+
+    /// What of the probabilities is dropped.
+    fn drop(&self, with: &AttentionUse<'_>) -> Option<AttentionDropout> {
+        let seed = with.seed.filter(|_| self.dropout > 0.0)?;
+        Some(AttentionDropout { rate: self.dropout, seed, salt: with.salt })
+    }
+
+    /// The projection behind attention of `out (B, T, H, D)`, to the width of `x`.
+    fn project_back(&self, g: &mut Graph, module: &str, x: Tensor, out: Tensor, with: LinearUse) -> Result<Tensor> {
+        let d_model = g.shape(x).last();
+        let [batch, time, heads, width] = g.shape(out).expect("attention")?;
+        let out = ops::reshape(g, out, [batch, time, heads * width])?;
+        linear_with(g, &format!("{module}.{}", self.output), out, d_model, self.output_linear, with)
+    }
+
+    /// Attention of `q (B, T, H, D)` over `k, v (B, T, Hkv, D)` and what is kept under `module`.
+    fn attend(
+        &self,
+        g: &mut Graph,
+        module: &str,
+        [q, k, v]: [Tensor; 3],
+        with: &AttentionUse<'_>,
     ) -> Result<(Tensor, KeyValues)> {
-        let dropout = self.dropout;
-        let mut options = AttentionOptions { causal: true, scale: self.scale, dropout, ..Default::default() };
+        let (causal, dropout) = (self.mask == Mask::Causal, self.drop(with));
+        let mut options = AttentionOptions { causal, scale: self.scale, dropout, ..Default::default() };
         let mut found = KeyValues { keys: k, values: v, lengths: None };
-        let whole = matches!(self.memory, Memory::Whole { .. } | Memory::Compact { .. });
-        if self.structure.is_some() && !whole {
+        let whole = matches!(with.kv, KvSource::Whole { .. } | KvSource::Compact { .. });
+        if !causal && !whole {
+            let what = "tokens that see later ones have no caches: only whole sequences attend in both directions";
+            return Err(Error::shape("attention", what));
+        }
+        if with.structure.is_some() && !whole {
             let what = "a structure needs whole sequences: a token that is yet to come may head what is in the cache";
             return Err(Error::shape("attention", what));
         }
-        options.structure = self.structure;
-        match self.memory {
-            Memory::Whole { key_mask } => options.key_mask = key_mask,
-            Memory::Prefill { capacity, .. } => {
-                self.remember(g, prefix, capacity, self.positions, k, v)?;
+        options.structure = with.structure;
+        options.bias = self.bias(with.tables)?;
+        match with.kv {
+            KvSource::Whole { key_mask } => options.key_mask = key_mask,
+            KvSource::Prefill { capacity, .. } => {
+                self.keep(g, module, capacity, with.positions, [k, v])?;
             }
-            Memory::Decode { capacity, lengths } => {
-                (found.keys, found.values) = self.remember(g, prefix, capacity, self.positions, k, v)?;
+            KvSource::Decode { capacity, lengths } => {
+                (found.keys, found.values) = self.keep(g, module, capacity, with.positions, [k, v])?;
                 found.lengths = Some(lengths);
-                options.query_positions = Some(self.positions);
+                options.query_positions = Some(with.positions);
             }
-            Memory::Compact { lengths } => found.lengths = lengths,
-            Memory::Slots { turn, capacity, slots, lengths, fresh } => {
-                let prefix = if turn == 0 { prefix.to_owned() } else { format!("{prefix}.turns.{turn}") };
-                let kept = self.remember(g, &prefix, capacity, slots, k, v)?;
+            KvSource::Compact { lengths } => found.lengths = lengths,
+            KvSource::Slots { recursion, capacity, slots, lengths, fresh } => {
+                let module = if recursion == 0 { module.to_owned() } else { format!("{module}.turns.{recursion}") };
+                let kept = self.keep(g, &module, capacity, slots, [k, v])?;
                 found.lengths = Some(lengths);
                 if !fresh {
                     (found.keys, found.values) = kept;
                     options.query_positions = Some(slots);
                 }
             }
-            Memory::Shared(kept) => {
-                found = kept;
-                options.query_positions = Some(self.positions);
+            KvSource::Shared(kv) => {
+                found = kv;
+                options.query_positions = Some(with.positions);
             }
         }
         options.lengths = found.lengths;
@@ -157,20 +373,25 @@ impl Attention {
     }
 
     /// Writes keys and values to the caches, at these positions, and gives the caches.
-    fn remember(
+    fn keep(
         &self,
         g: &mut Graph,
-        prefix: &str,
+        module: &str,
         capacity: usize,
         positions: Tensor,
-        k: Tensor,
-        v: Tensor,
+        [k, v]: [Tensor; 2],
     ) -> Result<(Tensor, Tensor)> {
         let [batch, ..] = g.shape(k).expect::<4>("attention, k (B, T, H, D)")?;
+        let kept = self.kept(g, module, batch, capacity)?;
+        ops::cache_write(g, kept, [k, v], positions)
+    }
+
+    /// The caches of a module.
+    fn kept(&self, g: &mut Graph, module: &str, batch: usize, capacity: usize) -> Result<[Tensor; 2]> {
         let shape = [batch, capacity, self.heads.key_value, self.heads.width];
-        let keys = g.state(&format!("{prefix}.key_cache"), shape, DType::F32)?;
-        let values = g.state(&format!("{prefix}.value_cache"), shape, DType::F32)?;
-        ops::cache_write(g, [keys, values], [k, v], positions)
+        let keys = g.state(&format!("{module}.key_cache"), shape, DType::F32)?;
+        let values = g.state(&format!("{module}.value_cache"), shape, DType::F32)?;
+        Ok([keys, values])
     }
 
     /// `(B, T, heads · D)` as `(B, T, heads, D)`.
@@ -178,93 +399,38 @@ impl Attention {
         let [batch, time, _] = g.shape(x).expect("attention")?;
         ops::reshape(g, x, [batch, time, heads, self.heads.width])
     }
-
-    /// `(B, T, H, D)` as `(B, T, H · D)`.
-    fn side_by_side(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
-        let [batch, time, heads, width] = g.shape(x).expect("attention")?;
-        ops::reshape(g, x, [batch, time, heads * width])
-    }
 }
 
-/// Self-attention with one projection for queries, keys and values, as in GPT-2: the linear layers `c_attn` and
-/// `c_proj` under `prefix`.
-///
-/// # Errors
-/// Those of the ops.
-pub fn fused_attention(g: &mut Graph, prefix: &str, x: Tensor, attention: &Attention, style: Style) -> Result<Tensor> {
-    let width = g.shape(x).last();
-    let Heads { query, key_value, width: head } = attention.heads;
-    // What no number holds is refused as the size of a weight.
-    let parts = [query, key_value, key_value].map(|count| count.saturating_mul(head));
-    let all = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(*part));
-    let qkv = linear(g, &format!("{prefix}.c_attn"), x, all, style)?;
-    let split = ops::split(g, qkv, 2, &parts)?;
-    let q = attention.by_head(g, split[0], query)?;
-    let k = attention.by_head(g, split[1], key_value)?;
-    let v = attention.by_head(g, split[2], key_value)?;
-    let mixed = attention.attend(g, prefix, q, k, v)?;
-    let mixed = attention.side_by_side(g, mixed)?;
-    linear(g, &format!("{prefix}.c_proj"), mixed, width, style)
-}
-
-/// Self-attention with rotary positions and, where there are fewer key heads, grouped queries, as in Llama: the linear
-/// layers `q_proj`, `k_proj`, `v_proj` of one style and `o_proj` of another under `prefix`.
-/// Su et al., arXiv 2104.09864; Ainslie et al., arXiv 2305.13245.
-///
-/// # Errors
-/// Those of the ops.
-pub fn rotary_attention(
-    g: &mut Graph,
-    prefix: &str,
-    x: Tensor,
-    attention: &Attention,
-    rotary: &Rotary<'_>,
-    styles: [Style; 2],
-) -> Result<Tensor> {
-    rotary_attention_keeping(g, prefix, x, attention, rotary, styles).map(|(mixed, _)| mixed)
-}
-
-/// [`rotary_attention`], and the keys and values that were attended to. With [`Memory::Shared`] none are projected.
-///
-/// # Errors
-/// Those of the ops.
-pub fn rotary_attention_keeping(
-    g: &mut Graph,
-    prefix: &str,
-    x: Tensor,
-    attention: &Attention,
-    rotary: &Rotary<'_>,
-    [style, output_style]: [Style; 2],
-) -> Result<(Tensor, KeyValues)> {
-    let width = g.shape(x).last();
-    let heads = attention.heads;
-    let project = |g: &mut Graph, name: &str, count: usize| {
-        let flat = linear(g, &format!("{prefix}.{name}"), x, count.saturating_mul(heads.width), style)?;
-        attention.by_head(g, flat, count)
-    };
-    let turn = |g: &mut Graph, x: Tensor| ops::rope(g, x, attention.positions, rotary.table, rotary.options);
-    let q = project(g, "q_proj", heads.query)?;
-    let (k, v) = match attention.memory {
-        Memory::Shared(kept) => (kept.keys, kept.values),
-        _ => (project(g, "k_proj", heads.key_value)?, project(g, "v_proj", heads.key_value)?),
-    };
-    let q = turn(g, q)?;
-    let k = if let Memory::Shared(_) = attention.memory { k } else { turn(g, k)? };
-    let (mixed, kept) = attention.attend_keeping(g, prefix, q, k, v)?;
-    let mixed = attention.side_by_side(g, mixed)?;
-    Ok((linear(g, &format!("{prefix}.o_proj"), mixed, width, output_style)?, kept))
+/// Whether two layers turn alike, however long their tables are.
+pub(super) fn alike(a: &RopeOptions, b: &RopeOptions) -> bool {
+    RopeOptions { max_positions: b.max_positions, ..*a } == *b
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::WeightLayout;
 
-    const STYLE: Style = Style { layout: WeightLayout::InOut, storage: DType::F32, bias: false, lengths: None };
+    fn attention(qkv: QkvNames, query: usize) -> Attention {
+        Attention {
+            module: "attn",
+            qkv,
+            output: "out",
+            linear: LinearConfig::in_out(false),
+            output_linear: LinearConfig::in_out(false),
+            heads: Heads { query, key_value: 1, width: 4 },
+            scale: None,
+            mask: Mask::Causal,
+            rotary: None,
+            relative: None,
+            dropout: 0.0,
+        }
+    }
 
-    fn attention(positions: Tensor, query: usize, memory: Memory) -> Attention {
-        let heads = Heads { query, key_value: 1, width: 4 };
-        Attention { heads, scale: None, positions, memory, structure: None, dropout: None }
+    static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new() };
+
+    fn whole(positions: Tensor) -> AttentionUse<'static> {
+        let kv = KvSource::Whole { key_mask: None };
+        AttentionUse { positions, kv, structure: None, lengths: None, seed: None, salt: 0, tables: &NONE }
     }
 
     #[test]
@@ -272,14 +438,8 @@ mod tests {
         let mut g = Graph::new();
         let x = g.input("x", [1, 2, 8], DType::F32)?;
         let positions = g.input("positions", [1, 2], DType::U32)?;
-        let options = RopeOptions::default();
-        let rotary = Rotary { table: ops::rope_table(&mut g, 4, &options)?, options: &options };
-        let attention = attention(positions, usize::MAX, Memory::Whole { key_mask: None });
-        let refused = [
-            fused_attention(&mut g, "fused", x, &attention, STYLE).unwrap_err(),
-            rotary_attention(&mut g, "rotary", x, &attention, &rotary, [STYLE; 2]).unwrap_err(),
-        ];
-        for error in refused {
+        for qkv in [QkvNames::Fused("qkv"), QkvNames::Separate(["q", "k", "v"])] {
+            let error = attention(qkv, usize::MAX).run(&mut g, "layer", x, &whole(positions)).unwrap_err();
             assert!(error.to_string().contains("more elements than any device holds"), "{error}");
         }
         Ok(())
@@ -290,9 +450,25 @@ mod tests {
         let mut g = Graph::new();
         let scalar = g.input("scalar", Vec::new(), DType::F32)?;
         let [positions, lengths] = [g.input("positions", [1, 2], DType::U32)?, g.input("lengths", [1], DType::U32)?];
-        let attention = attention(positions, 2, Memory::Prefill { capacity: 8, lengths });
-        let message = attention.attend(&mut g, "layer", scalar, scalar, scalar).unwrap_err().to_string();
+        let with = AttentionUse { kv: KvSource::Prefill { capacity: 8, lengths }, ..whole(positions) };
+        let layer = attention(QkvNames::Fused("qkv"), 2);
+        let message = layer.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
         assert!(message.contains("expected 4 axes, got shape []"), "{message}");
+        let both = Attention { mask: Mask::Bidirectional, ..layer };
+        let message = both.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
+        assert!(message.contains("only whole sequences attend in both directions"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_layer_without_its_table_is_refused() -> Result<()> {
+        let mut g = Graph::new();
+        let x = g.input("x", [1, 2, 8], DType::F32)?;
+        let positions = g.input("positions", [1, 2], DType::U32)?;
+        let layer = attention(QkvNames::Fused("qkv"), 2);
+        let turned = Attention { rotary: Some(RopeOptions::default()), ..layer };
+        let message = turned.run(&mut g, "layer", x, &whole(positions)).unwrap_err().to_string();
+        assert!(message.contains("no table of rotary positions"), "{message}");
         Ok(())
     }
 }

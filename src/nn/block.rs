@@ -1,92 +1,150 @@
-//! The block of decoders with rotary positions.
+//! A block of a transformer as data: attention and feed-forward network, each with its norm and its residual sum.
 
-use super::attention::{Attention, KeyValues, Rotary, rotary_attention_keeping};
-use super::dense::Style;
-use super::experts::{ExpertMode, Experts, Gated, expert_feed_forward};
-use super::feed_forward::gated_feed_forward;
-use super::normalise::add_rms_norm;
-use crate::dtype::DType;
+use super::attention::{Attention, AttentionUse, KeyValues};
+use super::dense::dropout;
+use super::experts::GateOutput;
+use super::feed_forward::{FeedForward, FeedForwardUse};
+use super::inputs::Context;
+use super::norm::{NormKind, NormOrder};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::Activation;
+use crate::ops;
 
-/// The second half of a block.
-#[derive(Clone, Copy, Debug)]
-pub enum FeedForward<'a> {
-    /// One gated network for all tokens.
-    Dense {
-        /// Its width.
-        inner: usize,
-        /// How its layers are made.
-        style: Style,
-    },
-    /// Some of several for each token.
-    Experts {
-        /// The experts.
-        experts: &'a Experts,
-        /// How their matrices lie in GPU memory.
-        storage: DType,
-        /// Whether this is a step of training.
-        training: bool,
-        /// The seed of noise.
-        seed: Option<Tensor>,
-        /// How many tokens of each row are there, `(B)` u32; the others go to no expert. None: all.
-        lengths: Option<Tensor>,
-    },
+/// What tells dropout in cross-attention, and inside feed-forward networks, from the other places of a block.
+const CROSS_SALT: u32 = 1 << 28;
+const INNER_SALT: u32 = 1 << 29;
+
+/// What the norms of a part of a block are called behind the block's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormNames {
+    /// The only one, or the one in front of the part if there are two.
+    pub norm: &'static str,
+    /// The one behind the part, with [`NormOrder::Both`].
+    pub post_norm: &'static str,
 }
 
-/// What a Llama block is made of, but for its weights.
-#[derive(Clone, Copy, Debug)]
-pub struct RotaryBlock<'a> {
-    /// The attention, with its positions and its memory.
+impl From<&'static str> for NormNames {
+    fn from(norm: &'static str) -> Self {
+        Self { norm, post_norm: "" }
+    }
+}
+
+/// A block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// What the names of its weights begin with.
+    pub prefix: String,
+    /// Its norms.
+    pub norm: NormKind,
+    /// Where they stand.
+    pub order: NormOrder,
+    /// The norms of attention.
+    pub attention_norm: NormNames,
+    /// Attention.
     pub attention: Attention,
-    /// The rotary positions.
-    pub rotary: Rotary<'a>,
-    /// How the projections in front of attention are made, and the one behind it.
-    pub attention_styles: [Style; 2],
-    /// The second half.
-    pub feed_forward: FeedForward<'a>,
-    /// The activation of its gate.
-    pub activation: Activation,
-    /// Added to the mean square in RMS norms.
-    pub epsilon: f32,
+    /// Attention to what an encoder gave, with its norms.
+    pub cross: Option<(NormNames, Attention)>,
+    /// The norms of the feed-forward network.
+    pub feed_forward_norm: NormNames,
+    /// The feed-forward network.
+    pub feed_forward: FeedForward,
+    /// Both read the same states, and one sum takes what both give: `x + attention(norm(x)) + feed_forward(norm′(x))`.
+    pub parallel: bool,
+    /// The rate of dropout on what each part gives.
+    pub dropout: f32,
+    /// The rate of dropout inside the feed-forward network.
+    pub inner_dropout: f32,
+}
+
+/// What a block is told of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockUse<'a> {
+    /// What attention is told.
+    pub attention: AttentionUse<'a>,
+    /// What cross-attention reads.
+    pub context: Option<Context>,
+    /// Whether this is a step of training.
+    pub training: bool,
 }
 
 /// What a block gives.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockOutput {
-    /// The stream.
+    /// The states, `(B, T, C)`.
     pub x: Tensor,
-    /// The sum that is still to be added to it.
-    pub added: Tensor,
     /// The keys and values that were attended to.
-    pub kept: KeyValues,
+    pub kv: KeyValues,
     /// What the gate of its experts did, if it has some.
-    pub gate: Option<Gated>,
+    pub gate: Option<GateOutput>,
 }
 
-impl RotaryBlock<'_> {
-    /// The block of the weights under `prefix`, from the stream `x` and its norm.
+impl Block {
+    /// The block of states `x (B, T, C)`.
     ///
     /// # Errors
     /// Those of the ops.
-    pub fn run(&self, g: &mut Graph, prefix: &str, x: Tensor, normed: Tensor) -> Result<BlockOutput> {
-        let (mixed, kept) = g.scope("attention", |g| {
-            let prefix = format!("{prefix}.self_attn");
-            rotary_attention_keeping(g, &prefix, normed, &self.attention, &self.rotary, self.attention_styles)
-        })?;
-        let (x, normed) = add_rms_norm(g, &format!("{prefix}.post_attention_layernorm"), mixed, x, self.epsilon)?;
-        let (added, gate) = g.scope("feed_forward", |g| match self.feed_forward {
-            FeedForward::Dense { inner, style } => {
-                let fed = gated_feed_forward(g, &format!("{prefix}.mlp"), normed, inner, self.activation, style)?;
-                Ok((fed, None))
-            }
-            FeedForward::Experts { experts, storage, training, seed, lengths } => {
-                let mode = ExpertMode { activation: self.activation, storage, training, seed, lengths };
-                let (fed, gate) = expert_feed_forward(g, prefix, normed, experts, mode)?;
-                Ok((fed, Some(gate)))
-            }
-        })?;
-        Ok(BlockOutput { x, added, kept, gate })
+    pub fn run(&self, g: &mut Graph, x: Tensor, with: &BlockUse<'_>) -> Result<BlockOutput> {
+        let (seed, salt) = (with.attention.seed, 2 * with.attention.salt + 1);
+        let attend = |g: &mut Graph, x: Tensor| {
+            let (y, kv) = self.attention.run(g, &self.prefix, x, &with.attention)?;
+            Ok((dropout(g, y, self.dropout, seed, salt)?, kv))
+        };
+        let feed = |g: &mut Graph, x: Tensor| {
+            let (lengths, dropout_salt) = (with.attention.lengths, INNER_SALT + salt);
+            let told =
+                FeedForwardUse { training: with.training, seed, lengths, dropout: self.inner_dropout, dropout_salt };
+            let (y, gate) = self.feed_forward.run(g, &self.prefix, x, told)?;
+            Ok((dropout(g, y, self.dropout, seed, salt + 1)?, gate))
+        };
+        let (y, kv) = self.branch(g, "attention", self.attention_norm, x, attend)?;
+        if self.parallel {
+            let (fed, gate) = self.branch(g, "feed_forward", self.feed_forward_norm, x, feed)?;
+            let y = ops::add(g, y, fed)?;
+            return Ok(BlockOutput { x: self.sum(g, self.feed_forward_norm, y, x)?, kv, gate });
+        }
+        let mut x = self.sum(g, self.attention_norm, y, x)?;
+        if let Some((norm, cross)) = &self.cross {
+            let missing = || crate::Error::Graph("a block with cross-attention was given no context".into());
+            let context = with.context.ok_or_else(missing)?;
+            let attention = AttentionUse { salt: CROSS_SALT + with.attention.salt, ..with.attention };
+            let attend = |g: &mut Graph, x: Tensor| {
+                let y = cross.cross(g, &self.prefix, x, context, &attention)?;
+                Ok((dropout(g, y, self.dropout, seed, CROSS_SALT + salt)?, ()))
+            };
+            let (y, ()) = self.branch(g, "cross_attention", *norm, x, attend)?;
+            x = self.sum(g, *norm, y, x)?;
+        }
+        let (y, gate) = self.branch(g, "feed_forward", self.feed_forward_norm, x, feed)?;
+        Ok(BlockOutput { x: self.sum(g, self.feed_forward_norm, y, x)?, kv, gate })
+    }
+
+    /// What a part adds to the states, with the norms that the order has in front of it and behind it.
+    fn branch<T>(
+        &self,
+        g: &mut Graph,
+        scope: &str,
+        names: NormNames,
+        x: Tensor,
+        part: impl FnOnce(&mut Graph, Tensor) -> Result<(Tensor, T)>,
+    ) -> Result<(Tensor, T)> {
+        let x = match self.order {
+            NormOrder::Pre | NormOrder::Both => self.norm.apply(g, &format!("{}.{}", self.prefix, names.norm), x)?,
+            NormOrder::Post => x,
+        };
+        let (y, more) = g.scope(scope, |g| part(g, x))?;
+        let y = match self.order {
+            NormOrder::Both => self.norm.apply(g, &format!("{}.{}", self.prefix, names.post_norm), y)?,
+            NormOrder::Pre | NormOrder::Post => y,
+        };
+        Ok((y, more))
+    }
+
+    /// The residual sum, and the norm behind it if the order has one there. Fusion makes one kernel of a sum and the norm that reads it.
+    fn sum(&self, g: &mut Graph, names: NormNames, y: Tensor, x: Tensor) -> Result<Tensor> {
+        let sum = ops::add(g, y, x)?;
+        match self.order {
+            NormOrder::Post => self.norm.apply(g, &format!("{}.{}", self.prefix, names.norm), sum),
+            NormOrder::Pre | NormOrder::Both => Ok(sum),
+        }
     }
 }

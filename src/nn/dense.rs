@@ -5,16 +5,43 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation, LinearOptions, WeightLayout};
 
-/// How a model's linear layers are made.
-#[derive(Clone, Copy, Debug)]
-pub struct Style {
+/// How linear layers are made. Biases are f32 always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearConfig {
     /// Which axis of a weight is the input's.
     pub layout: WeightLayout,
-    /// How matrices lie in GPU memory. Biases and gains are f32 always.
-    pub storage: DType,
     /// Whether there is a bias.
     pub bias: bool,
-    /// How many rows of `x (B, T, …)` are there, `(B)` u32; the others count as zero, and cost nothing. None: all.
+    /// The weight is f32 whatever the graph's other matrices are stored in: routers decide by small differences.
+    pub full_precision: bool,
+}
+
+impl LinearConfig {
+    /// Weights `(out, in)`, as `torch.nn.Linear` has them.
+    #[must_use]
+    pub fn out_in(bias: bool) -> Self {
+        Self { layout: WeightLayout::OutIn, bias, full_precision: false }
+    }
+
+    /// Weights `(in, out)`, as GPT-2 has them.
+    #[must_use]
+    pub fn in_out(bias: bool) -> Self {
+        Self { layout: WeightLayout::InOut, bias, full_precision: false }
+    }
+
+    /// Without a bias, in full precision.
+    #[must_use]
+    pub fn router() -> Self {
+        Self { full_precision: true, ..Self::out_in(false) }
+    }
+}
+
+/// What a linear layer does beyond the product, in one kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinearUse {
+    /// The activation of the result.
+    pub activation: Option<Activation>,
+    /// How many rows of `x (B, T, …)` are there, `(B)`; the others count as zero, and cost nothing. None: all.
     pub lengths: Option<Tensor>,
 }
 
@@ -22,46 +49,45 @@ pub struct Style {
 ///
 /// # Errors
 /// Those of [`ops::linear`].
-pub fn linear(g: &mut Graph, prefix: &str, x: Tensor, out: usize, style: Style) -> Result<Tensor> {
-    activated_linear(g, prefix, x, out, None, style)
+pub fn linear(g: &mut Graph, prefix: &str, x: Tensor, out: usize, config: LinearConfig) -> Result<Tensor> {
+    linear_with(g, prefix, x, out, config, LinearUse::default())
 }
 
-/// [`linear`] with an activation of the result, in one kernel.
+/// [`linear`] with what `with` says.
 ///
 /// # Errors
 /// Those of [`ops::linear_fused`].
-pub fn activated_linear(
+pub fn linear_with(
     g: &mut Graph,
     prefix: &str,
     x: Tensor,
     out: usize,
-    activation: Option<Activation>,
-    style: Style,
+    config: LinearConfig,
+    with: LinearUse,
 ) -> Result<Tensor> {
     let width = g.shape(x).last();
-    let shape = match style.layout {
+    let shape = match config.layout {
         WeightLayout::InOut => [width, out],
         WeightLayout::OutIn => [out, width],
     };
-    let weight = g.parameter(&format!("{prefix}.weight"), shape, style.storage)?;
-    let bias = match style.bias {
+    let weight = match config.full_precision {
+        true => g.parameter(&format!("{prefix}.weight"), shape, DType::F32)?,
+        false => g.matrix(&format!("{prefix}.weight"), shape)?,
+    };
+    let bias = match config.bias {
         true => Some(g.parameter(&format!("{prefix}.bias"), [out], DType::F32)?),
         false => None,
     };
-    ops::linear_fused(
-        g,
-        x,
-        weight,
-        LinearOptions { bias, layout: style.layout, activation, residual: None, lengths: style.lengths },
-    )
+    let LinearUse { activation, lengths } = with;
+    ops::linear_fused(g, x, weight, LinearOptions { bias, layout: config.layout, activation, residual: None, lengths })
 }
 
 /// The rows of `PREFIX.weight (rows, width)` that `ids (…)` name.
 ///
 /// # Errors
 /// Those of [`ops::embedding`].
-pub fn embedding(g: &mut Graph, prefix: &str, ids: Tensor, table: [usize; 2], storage: DType) -> Result<Tensor> {
-    let table = g.parameter(&format!("{prefix}.weight"), table, storage)?;
+pub fn embedding(g: &mut Graph, prefix: &str, ids: Tensor, table: [usize; 2]) -> Result<Tensor> {
+    let table = g.matrix(&format!("{prefix}.weight"), table)?;
     ops::embedding(g, table, ids)
 }
 
@@ -74,4 +100,14 @@ pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Option<Tensor>, salt: 
         Some(seed) if rate > 0.0 => ops::dropout(g, x, rate, seed, salt),
         _ => Ok(x),
     }
+}
+
+/// The state of the first token of each row: `(B, C)` of `(B, T, C)`.
+///
+/// # Errors
+/// Those of the ops.
+pub fn first_states(g: &mut Graph, states: Tensor) -> Result<Tensor> {
+    let [batch, _, width] = g.shape(states).expect("states")?;
+    let first = ops::slice(g, states, 1, 0, 1)?;
+    ops::reshape(g, first, [batch, width])
 }

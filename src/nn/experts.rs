@@ -1,7 +1,7 @@
 //! A feed-forward network of experts in place of a dense one.
 
-use super::dense::{Style, linear};
-use super::feed_forward::gated_feed_forward;
+use super::dense::{LinearConfig, linear};
+use super::feed_forward::{GATED, gated_feed_forward};
 use super::statistics::{Routed, RouterSums};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -57,7 +57,7 @@ impl ExpertNames {
 
 /// What the gate of a layer did.
 #[derive(Clone, Copy, Debug)]
-pub struct Gated {
+pub struct GateOutput {
     /// Scores of all experts, (N, E).
     pub scores: Tensor,
     /// ln Σ e^logit, (N).
@@ -77,8 +77,6 @@ pub struct Gated {
 pub struct ExpertMode {
     /// The activation of the experts' gates.
     pub activation: Activation,
-    /// How their matrices lie in GPU memory.
-    pub storage: DType,
     /// Whether this is a step of training: the capacity counts.
     pub training: bool,
     /// The seed of noise, `(2)` u32.
@@ -97,8 +95,8 @@ pub fn expert_feed_forward(
     x: Tensor,
     experts: &Experts,
     mode: ExpertMode,
-) -> Result<(Tensor, Gated)> {
-    let ExpertMode { activation, storage, training, seed, lengths } = mode;
+) -> Result<(Tensor, GateOutput)> {
+    let ExpertMode { activation, training, seed, lengths } = mode;
     let shape = g.shape(x).clone();
     let (rows, width) = (shape.rows(), shape.last());
     let x = ops::reshape(g, x, [rows, width])?;
@@ -124,13 +122,13 @@ pub fn expert_feed_forward(
         kept = Some(routing.sorted.starts);
     }
     let sums = RouterSums::new(g, Routed::Experts, gate.scores, Sent::Slots { starts, kept }, lengths)?;
-    let weights = stacks(g, &module, experts, width, storage)?;
+    let weights = stacks(g, &module, experts, width)?;
     let mut y = ops::expert_feed_forward(g, x, weights, gate.weights, &routing, activation)?;
     if let Some(shared) = experts.shared {
-        y = with_shared(g, &module, (x, y), shared, activation, storage)?;
+        y = with_shared(g, &module, (x, y), shared, activation)?;
     }
     let y = ops::reshape(g, y, shape)?;
-    Ok((y, Gated { scores: gate.scores, lse: gate.lse, counts, chosen, bias, sums }))
+    Ok((y, GateOutput { scores: gate.scores, lse: gate.lse, counts, chosen, bias, sums }))
 }
 
 /// The network of experts of `x (…, C)` under `prefix` where experts choose: each takes the `⌈factor T / E⌉` of all T tokens that
@@ -154,7 +152,7 @@ pub fn expert_choice_feed_forward(
         let message = format!("is {factor}; it must be a positive number, 2 for two experts a token on average");
         return Err(Error::input("factor of experts that choose", message));
     }
-    let ExpertMode { activation, storage, seed, lengths, .. } = mode;
+    let ExpertMode { activation, seed, lengths, .. } = mode;
     let shape = g.shape(x).clone();
     let (rows, width) = (shape.rows(), shape.last());
     let module = format!("{prefix}.{}", experts.names.module);
@@ -169,10 +167,10 @@ pub fn expert_choice_feed_forward(
         scores = ops::reshape(g, there, [rows, experts.count])?;
     }
     let choice = ops::expert_choice_by_scores(g, scores, each.clamp(1, rows))?;
-    let weights = stacks(g, &module, experts, width, storage)?;
+    let weights = stacks(g, &module, experts, width)?;
     let mut y = ops::expert_choice_feed_forward(g, flat, weights, &choice, activation)?;
     if let Some(shared) = experts.shared {
-        y = with_shared(g, &module, (flat, y), shared, activation, storage)?;
+        y = with_shared(g, &module, (flat, y), shared, activation)?;
     }
     Ok((ops::reshape(g, y, shape)?, choice))
 }
@@ -180,8 +178,7 @@ pub fn expert_choice_feed_forward(
 /// The router's logits (N, E), noisy if the experts want it and there is a seed.
 fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Option<Tensor>) -> Result<Tensor> {
     let module = format!("{prefix}.{}", experts.names.module);
-    // A router decides by small differences: f32 whatever else is stored in.
-    let router = Style { layout: ops::WeightLayout::OutIn, storage: DType::F32, bias: false, lengths: None };
+    let router = LinearConfig::router();
     let logits = linear(g, &format!("{module}.gate"), x, experts.count, router)?;
     if !experts.noisy {
         return Ok(logits);
@@ -194,13 +191,14 @@ fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Optio
 }
 
 /// The experts' weights, stacked.
-fn stacks(g: &mut Graph, module: &str, experts: &Experts, width: usize, storage: DType) -> Result<ExpertWeights> {
+fn stacks(g: &mut Graph, module: &str, experts: &Experts, width: usize) -> Result<ExpertWeights> {
+    let storage = g.storage().dtype;
     if storage.is_quantised() {
         let message = format!("is {storage}, and experts can't be quantised: hold this model in f16, bf16 or f32");
         return Err(Error::input("dtype", message));
     }
     let mut stack = |part: usize, shape: [usize; 3]| {
-        g.parameter(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, storage)
+        g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape)
     };
     let (up, down) = ([experts.count, experts.inner, width], [experts.count, width, experts.inner]);
     Ok(ExpertWeights { gate: stack(0, up)?, up: stack(1, up)?, down: stack(2, down)? })
@@ -222,14 +220,14 @@ fn with_shared(
     (x, y): (Tensor, Tensor),
     shared: SharedExpert,
     activation: Activation,
-    storage: DType,
 ) -> Result<Tensor> {
-    let style = Style { layout: ops::WeightLayout::OutIn, storage, bias: false, lengths: None };
-    let all = gated_feed_forward(g, &format!("{module}.shared_expert"), x, shared.inner, activation, style)?;
+    let names = GATED.map(|name| format!("{module}.shared_expert.{name}"));
+    let names = [names[0].as_str(), &names[1], &names[2]];
+    let all = gated_feed_forward(g, names, x, shared.inner, activation, LinearConfig::out_in(false), None)?;
     if !shared.gated {
         return ops::add(g, y, all);
     }
-    let gate = linear(g, &format!("{module}.shared_expert_gate"), x, 1, Style { storage: DType::F32, ..style })?;
+    let gate = linear(g, &format!("{module}.shared_expert_gate"), x, 1, LinearConfig::router())?;
     let gate = ops::activation(g, gate, Activation::Sigmoid)?;
     let rows = g.shape(x).rows();
     let gate = ops::reshape(g, gate, [rows])?;
@@ -262,7 +260,7 @@ mod tests {
     }
 
     fn mode(lengths: Option<Tensor>) -> ExpertMode {
-        ExpertMode { activation: Activation::Silu, storage: DType::F32, training: true, seed: None, lengths }
+        ExpertMode { activation: Activation::Silu, training: true, seed: None, lengths }
     }
 
     /// What two rows of three tokens get from three experts, two experts a token on average.

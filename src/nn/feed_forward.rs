@@ -1,43 +1,139 @@
-//! The position-wise feed-forward network, plain or gated.
+//! The position-wise feed-forward network: plain, gated, or of experts.
 
-use super::dense::{Style, activated_linear, linear};
+use super::dense::{LinearConfig, LinearUse, dropout, linear_with};
+use super::experts::{ExpertMode, Experts, GateOutput, expert_choice_feed_forward, expert_feed_forward};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation};
 
-/// `act(x · W₁ + b₁) · W₂ + b₂` with the linear layers `names`.
-///
-/// # Errors
-/// Those of the ops.
-pub fn feed_forward(
-    g: &mut Graph,
-    names: [&str; 2],
-    x: Tensor,
-    inner: usize,
-    act: Activation,
-    style: Style,
-) -> Result<Tensor> {
-    let width = g.shape(x).last();
-    let up = activated_linear(g, names[0], x, inner, Some(act), style)?;
-    linear(g, names[1], up, width, style)
+/// What the gate, up and down projections of a gated network are called, if nothing else is said.
+pub const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+/// The feed-forward part of a block. Names stand behind the block's prefix.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeedForward {
+    /// `act(x · W₁ + b₁) · W₂ + b₂`.
+    Plain {
+        /// The two linear layers.
+        names: [&'static str; 2],
+        /// The width between them.
+        d_ff: usize,
+        /// The activation.
+        activation: Activation,
+        /// How they are made.
+        linear: LinearConfig,
+    },
+    /// `(act(x · Wg) ⊙ (x · Wu)) · Wd`. Shazeer, "GLU variants improve transformer", 2020 (arXiv 2002.05202).
+    Gated {
+        /// The module.
+        module: &'static str,
+        /// The gate, up and down projections in it.
+        names: [&'static str; 3],
+        /// The width inside.
+        d_ff: usize,
+        /// The activation of the gate.
+        activation: Activation,
+        /// How the layers are made.
+        linear: LinearConfig,
+    },
+    /// Some of several gated networks for each token.
+    Experts {
+        /// The experts.
+        experts: Experts,
+        /// The activation of their gates.
+        activation: Activation,
+        /// Experts choose their tokens, so many for each on average: [`expert_choice_feed_forward`], for encoders. None: tokens choose.
+        choice: Option<f32>,
+    },
 }
 
-/// `(act(x · Wg) ⊙ (x · Wu)) · Wd` with the linear layers `gate_proj`, `up_proj` and `down_proj` under `prefix`.
-/// Shazeer, "GLU variants improve transformer", 2020.
+/// What a feed-forward network is told of a pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FeedForwardUse {
+    /// Whether this is a step of training: experts have a capacity.
+    pub training: bool,
+    /// The seed of noise, `(2)` u32.
+    pub seed: Option<Tensor>,
+    /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32. None: all.
+    pub lengths: Option<Tensor>,
+    /// The rate of dropout in front of the last layer, not within experts.
+    pub dropout: f32,
+    /// What tells that dropout from others.
+    pub dropout_salt: u32,
+}
+
+impl FeedForward {
+    /// The network of `x (…, C)` under `prefix`, and what the gate of its experts did, if it has some.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn run(
+        &self,
+        g: &mut Graph,
+        prefix: &str,
+        x: Tensor,
+        with: FeedForwardUse,
+    ) -> Result<(Tensor, Option<GateOutput>)> {
+        let FeedForwardUse { training, seed, lengths, .. } = with;
+        match self {
+            Self::Plain { names, d_ff, activation, linear } => {
+                let [up, down] = names.map(|name| format!("{prefix}.{name}"));
+                let y = linear_with(g, &up, x, *d_ff, *linear, LinearUse { activation: Some(*activation), lengths })?;
+                let y = dropout(g, y, with.dropout, seed, with.dropout_salt)?;
+                let d_model = g.shape(x).last();
+                Ok((linear_with(g, &down, y, d_model, *linear, LinearUse { activation: None, lengths })?, None))
+            }
+            Self::Gated { module, names, d_ff, activation, linear } => {
+                let [gate, up, down] = names.map(|name| format!("{prefix}.{module}.{name}"));
+                let plain = LinearUse { activation: None, lengths };
+                let gate = linear_with(g, &gate, x, *d_ff, *linear, plain)?;
+                let up = linear_with(g, &up, x, *d_ff, *linear, plain)?;
+                let y = ops::gated(g, gate, up, *activation)?;
+                let y = dropout(g, y, with.dropout, seed, with.dropout_salt)?;
+                Ok((linear_with(g, &down, y, g.shape(x).last(), *linear, plain)?, None))
+            }
+            Self::Experts { experts, activation, choice } => {
+                let mode = ExpertMode { activation: *activation, training, seed, lengths };
+                if let Some(factor) = choice {
+                    return Ok((expert_choice_feed_forward(g, prefix, x, experts, *factor, mode)?.0, None));
+                }
+                let (y, gate) = expert_feed_forward(g, prefix, x, experts, mode)?;
+                Ok((y, Some(gate)))
+            }
+        }
+    }
+
+    /// The widths inside that a token goes through, and how many matrices of each: what its floating-point operations go by.
+    #[must_use]
+    pub fn active_parameters(&self, d_model: usize) -> usize {
+        match self {
+            Self::Plain { d_ff, .. } => 2 * d_model * d_ff,
+            Self::Gated { d_ff, .. } => 3 * d_model * d_ff,
+            Self::Experts { experts, .. } => {
+                let inner = experts.gate.k * experts.inner + experts.shared.map_or(0, |shared| shared.inner);
+                3 * d_model * inner
+            }
+        }
+    }
+}
+
+/// `(act(x · Wg) ⊙ (x · Wu)) · Wd` with the linear layers `names` (gate, up, down), of the rows that `lengths` counts.
 ///
 /// # Errors
 /// Those of the ops.
 pub fn gated_feed_forward(
     g: &mut Graph,
-    prefix: &str,
+    names: [&str; 3],
     x: Tensor,
-    inner: usize,
-    act: Activation,
-    style: Style,
+    d_ff: usize,
+    activation: Activation,
+    config: LinearConfig,
+    lengths: Option<Tensor>,
 ) -> Result<Tensor> {
     let width = g.shape(x).last();
-    let gate = linear(g, &format!("{prefix}.gate_proj"), x, inner, style)?;
-    let up = linear(g, &format!("{prefix}.up_proj"), x, inner, style)?;
-    let hidden = ops::gated(g, gate, up, act)?;
-    linear(g, &format!("{prefix}.down_proj"), hidden, width, style)
+    let with = LinearUse { activation: None, lengths };
+    let gate = linear_with(g, names[0], x, d_ff, config, with)?;
+    let up = linear_with(g, names[1], x, d_ff, config, with)?;
+    let hidden = ops::gated(g, gate, up, activation)?;
+    linear_with(g, names[2], hidden, width, config, with)
 }

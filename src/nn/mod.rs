@@ -1,24 +1,33 @@
-//! Layers as plain functions over a graph. Parameters are named `PREFIX.weight` and `PREFIX.bias`.
+//! Layers over a graph. Parameters are named `PREFIX.weight` and `PREFIX.bias`. A model is data: a [`Stack`] of [`Block`]s.
 
 mod attention;
+mod balance;
 mod block;
 mod dense;
 mod experts;
 mod feed_forward;
-mod normalise;
+mod inputs;
+mod norm;
 mod recursion;
+mod relative;
+mod stack;
 mod statistics;
 
-pub use attention::{
-    Attention, Heads, KeyValues, Memory, Rotary, fused_attention, rotary_attention, rotary_attention_keeping,
-};
-pub use block::{BlockOutput, FeedForward, RotaryBlock};
-pub use dense::{Style, activated_linear, dropout, embedding, linear};
+pub use attention::{Attention, AttentionUse, Heads, KeyValues, KvSource, Mask, PositionTables, QkvNames, RotaryTable};
+pub use balance::Balance;
+pub use block::{Block, BlockOutput, BlockUse, NormNames};
+pub use dense::{LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with};
 pub use experts::{
-    ExpertMode, ExpertNames, Experts, Gated, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
+    ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
 };
-pub use feed_forward::{feed_forward, gated_feed_forward};
-pub use normalise::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
+pub use feed_forward::{FeedForward, FeedForwardUse, GATED, gated_feed_forward};
+pub use inputs::{Context, Hidden, Inputs};
+pub use norm::{NormKind, NormOrder};
 pub(crate) use recursion::CAPACITY_STEP;
-pub use recursion::{ExpertChoice, Pass, Recursed, Router, RouterFunction, RouterKind, TokenChoice, Tokens};
+pub use recursion::{
+    ExpertChoice, Pass, Recursed, Recursion, RecursionRouting, RecursionUse, Router, RouterFunction, RouterKind,
+    Sharing, TokenChoice, Tokens,
+};
+pub use relative::RelativeBias;
+pub use stack::Stack;
 pub use statistics::{Routed, RouterSums};

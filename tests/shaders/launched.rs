@@ -100,7 +100,7 @@ fn of_models(caps: &Caps) -> wgformer::Result<Vec<(String, Recording)>> {
     for (name, config, types) in all_models() {
         for &dtype in types {
             let mut model = models::decoder(&Config::new("config.json", config.clone())?)?;
-            model.set_storage(dtype);
+            model.set_storage(dtype.into());
             let model: Arc<dyn Decoder> = model.into();
             let step = |kind, batch, length| -> wgformer::Result<(String, Recording)> {
                 let graph = bench::step_graph(kind, caps, &model, StepSize { batch, length })?;

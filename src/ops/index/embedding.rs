@@ -1,6 +1,7 @@
 //! Row lookup in a table, with a deterministic backward.
 
 use super::gather::launch_gather;
+use super::ids::omit_id;
 use super::scatter::scatter_rows;
 use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
@@ -15,7 +16,15 @@ use crate::shape::TensorType;
 /// # Errors
 /// [`Error::Shape`] if the table is no matrix of weights or the ids are not u32.
 pub fn embedding(g: &mut Graph, table: Tensor, ids: Tensor) -> Result<Tensor> {
-    g.put1(Embedding, &[table, ids])
+    embedding_with_padding(g, table, ids, None)
+}
+
+/// [`embedding`], in which looking up the row `padding` gives it no gradient, as PyTorch's `padding_idx` has it.
+///
+/// # Errors
+/// As [`embedding`].
+pub fn embedding_with_padding(g: &mut Graph, table: Tensor, ids: Tensor, padding: Option<u32>) -> Result<Tensor> {
+    g.put1(Embedding { padding }, &[table, ids])
 }
 
 /// `out[…, c] = table[ids[…], c]`.
@@ -26,7 +35,10 @@ pub fn embedding(g: &mut Graph, table: Tensor, ids: Tensor) -> Result<Tensor> {
 ///
 /// Ids of V or more are an error of the reference; on the GPU they give zeros and no gradient.
 #[derive(Debug)]
-struct Embedding;
+struct Embedding {
+    /// The row that gets no gradient.
+    padding: Option<u32>,
+}
 
 impl Op for Embedding {
     fn name(&self) -> &'static str {
@@ -61,6 +73,10 @@ impl Op for Embedding {
         let upstream = cx.upstream(0)?;
         let upstream = reshape(cx.graph, upstream, [count, columns])?;
         let ids = reshape(cx.graph, cx.inputs[1], [count])?;
+        let ids = match self.padding {
+            Some(padding) => omit_id(cx.graph, ids, padding)?,
+            None => ids,
+        };
         Ok(vec![Some(scatter_rows(cx.graph, upstream, ids, rows)?), None])
     }
 
@@ -124,8 +140,28 @@ mod tests {
     fn an_id_outside_the_table_is_named() -> Result<()> {
         let table = Array::zeros([3, 2]);
         let ids = Array::new([2], vec![1.0, 3.0])?;
-        let message = Embedding.reference(&[&table, &ids]).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
+        let message = Embedding { padding: None }
+            .reference(&[&table, &ids])
+            .map(|_| String::new())
+            .unwrap_or_else(|e| e.to_string());
         assert_eq!(message, "ids: id 3 at position 1 is not in the table, which has 3 rows");
+        Ok(())
+    }
+
+    #[test]
+    fn the_row_of_padding_gets_no_gradient() -> Result<()> {
+        let gradient = |padding: Option<u32>| -> Result<Vec<f64>> {
+            let mut g = Graph::new();
+            let (table, ids) = (g.parameter("table", [3, 1], DType::F32)?, g.input("ids", [5], DType::U32)?);
+            let rows = embedding_with_padding(&mut g, table, ids, padding)?;
+            let loss = crate::ops::sum(&mut g, rows)?;
+            let gradient = g.differentiate(loss, &[table])?[0].unwrap_or(loss);
+            let ids = Array::new([5], vec![1.0, 0.0, 1.0, 2.0, 1.0])?;
+            let values = [("table".to_owned(), Array::zeros([3, 1])), ("ids".to_owned(), ids)].into();
+            Ok(g.evaluate(&values, &[gradient])?.remove(0).data)
+        };
+        assert_eq!(gradient(None)?, [1.0, 3.0, 1.0]);
+        assert_eq!(gradient(Some(1))?, [1.0, 0.0, 1.0]);
         Ok(())
     }
 

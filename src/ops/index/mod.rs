@@ -3,14 +3,16 @@
 mod embedding;
 pub(super) mod gather;
 mod gather_words;
+mod ids;
 mod mask_rows;
 mod scatter;
 pub(super) mod sort;
 pub(super) mod unique;
 
-pub use embedding::embedding;
+pub use embedding::{embedding, embedding_with_padding};
 pub use gather::gather_rows;
 pub use gather_words::gather_words;
+pub use ids::{omit_id, shift_ids};
 pub use mask_rows::{fill_rows, mask_rows};
 pub use scatter::{scatter_rows, scatter_rows_sorted};
 pub use sort::{SortedIndex, sort_index};
@@ -20,8 +22,14 @@ use crate::case::Case;
 
 /// The conformance cases of the ops.
 pub(super) fn cases() -> Vec<Case> {
-    [embedding::cases(), gather::cases(), gather_words::cases(), scatter::cases(), sort::cases(), unique::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let of_ops = [
+        embedding::cases(),
+        gather::cases(),
+        gather_words::cases(),
+        ids::cases(),
+        scatter::cases(),
+        sort::cases(),
+        unique::cases(),
+    ];
+    of_ops.into_iter().flatten().collect()
 }

@@ -2,10 +2,11 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
+use crate::graph::{Add, Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
 use crate::ops::rows::{self, RowVariant};
 use crate::shape::TensorType;
+use std::any::Any;
 use std::sync::Arc;
 
 static NORM: [Kernel; 2] = [kernel!("norm/norm_threads"), kernel!("norm/norm_workgroup")];
@@ -184,6 +185,11 @@ impl Op for Norm {
         Some(Remake { op: Arc::new(Self { residual: false, ..*self }), from })
     }
 
+    fn prologue(&self, producer: &dyn Op, index: usize) -> Option<Arc<dyn Op>> {
+        let sum = (producer as &dyn Any).is::<Add>() && index == 0 && !self.residual;
+        sum.then(|| Arc::new(Self { residual: true, ..*self }) as Arc<dyn Op>)
+    }
+
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, out) = (cx.input(0), cx.output(0));
         let (rows, columns) = (x.shape.rows(), x.shape.last());
@@ -220,7 +226,7 @@ fn held(caps: &Caps, rows: usize, columns: usize) -> Option<Dispatch> {
 }
 
 /// The gradient of [`Norm`] by its rows: from what was normalised, (μ, r), gain, dout, and dsum if there is one.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct NormBackward {
     kind: NormKind,
     residual: bool,
@@ -258,6 +264,11 @@ impl Op for NormBackward {
             d.iter_mut().zip(&normed).for_each(|(d, n)| *d = rstd * (*d - n * c1 - c2));
         }
         Ok(vec![if self.residual { out.zip(inputs[4], |d, dsum| d + dsum) } else { out }])
+    }
+
+    fn epilogue(&self, consumer: &dyn Op, _index: usize) -> Option<Arc<dyn Op>> {
+        let sum = (consumer as &dyn Any).is::<Add>() && !self.residual;
+        sum.then(|| Arc::new(Self { residual: true, ..*self }) as Arc<dyn Op>)
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

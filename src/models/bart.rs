@@ -1,0 +1,119 @@
+//! BART (Lewis et al., arXiv 1910.13461) and Marian (Junczys-Dowmunt et al., arXiv 1804.00344) as [`Transformer`]s.
+
+use super::passed_on;
+use super::settings::{
+    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
+    shortest,
+};
+use super::transformer::{Positions, Side, Transformer, TransformerFamily};
+use crate::error::Result;
+use crate::graph::Storage;
+use crate::io::Config;
+use crate::nn::NormOrder;
+use serde_json::{Value, json};
+
+/// Learned positions of BART begin behind two rows that stand for nothing.
+const OFFSET: usize = 2;
+
+/// The model of a `config.json` with `model_type` bart or marian.
+pub(super) fn from_config(config: &Config, family: TransformerFamily) -> Result<Transformer> {
+    let marian = family == TransformerFamily::Marian;
+    let d_model = count(config, "d_model")?;
+    let side = |name: &str| -> Result<Option<Side>> {
+        let [layers, heads, d_ff] = ["layers", "attention_heads", "ffn_dim"].map(|key| format!("{name}_{key}"));
+        let (count_of, heads_of) = (layer_count(config, &layers)?, count(config, &heads)?);
+        must_divide(config, &heads, heads_of, d_model, "d_model")?;
+        let (mixture, expert_choice, recursion) = (None, None, None);
+        Ok(Some(Side {
+            layers: count_of,
+            heads: heads_of,
+            d_ff: count(config, &d_ff)?,
+            mixture,
+            expert_choice,
+            recursion,
+        }))
+    };
+    let vocabulary = count(config, "vocab_size")?;
+    if !config.get_or("share_encoder_decoder_embeddings", true)? {
+        return Err(
+            config.refuse("share_encoder_decoder_embeddings", "is false; only one table for both sides is supported")
+        );
+    }
+    if count_if_any(config, "decoder_vocab_size")?.is_some_and(|other| other != vocabulary) {
+        return Err(config.refuse(
+            "decoder_vocab_size",
+            format!("differs from vocab_size, {vocabulary}; only one vocabulary is supported"),
+        ));
+    }
+    let static_positions = config.get_or("static_position_embeddings", marian)?;
+    let (padding, start) = if marian { (58_100, 58_100) } else { (1, 2) };
+    Ok(Transformer {
+        family,
+        vocabulary,
+        max_position: count_if_any(config, "max_position_embeddings")?.unwrap_or(1024),
+        d_model,
+        encoder: side("encoder")?,
+        decoder: side("decoder")?,
+        activation: activation(config, "activation_function", "gelu")?,
+        order: if config.get_or("normalize_before", false)? { NormOrder::Pre } else { NormOrder::Post },
+        final_norm: config.get_or("add_final_layer_norm", false)?,
+        embedding_norm: config.get_or("normalize_embedding", !marian)?,
+        scale_embedding: config.get_or("scale_embedding", false)?,
+        positions: if static_positions { Positions::SinusoidalHalves } else { Positions::Learned { offset: OFFSET } },
+        epsilon: positive_number(config, "layer_norm_eps", 1e-5)?,
+        dropout: rate_or(config, "dropout", 0.1)?,
+        attention_dropout: rate(config, "attention_dropout")?,
+        inner_dropout: rate(config, "activation_dropout")?,
+        padding: Some(config.get_or("pad_token_id", padding)?),
+        start: Some(config.get_or("decoder_start_token_id", start)?),
+        logits_bias: true,
+        tied: config.get_or("tie_word_embeddings", true)?,
+        deviation: config.get_or("init_std", 0.02)?,
+        storage: Storage::default(),
+        extra: passed_on(config),
+    })
+}
+
+/// The `config.json` of a model of that family.
+pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
+    let marian = family == TransformerFamily::Marian;
+    let mut config = json!({
+        "model_type": if marian { "marian" } else { "bart" },
+        "architectures": [if marian { "MarianMTModel" } else { "BartForConditionalGeneration" }],
+        "is_encoder_decoder": true,
+        "vocab_size": model.vocabulary,
+        "d_model": model.d_model,
+        "max_position_embeddings": model.max_position,
+        "activation_function": activation_name(model.activation),
+        "scale_embedding": model.scale_embedding,
+        "dropout": shortest(model.dropout),
+        "attention_dropout": shortest(model.attention_dropout),
+        "activation_dropout": shortest(model.inner_dropout),
+        "pad_token_id": model.padding,
+        "decoder_start_token_id": model.start,
+        "tie_word_embeddings": model.tied,
+        "init_std": model.deviation,
+        "dtype": "float32",
+    });
+    if marian {
+        config["decoder_vocab_size"] = model.vocabulary.into();
+        config["share_encoder_decoder_embeddings"] = true.into();
+    }
+    // What transformers' classes do not ask for, where it is not theirs.
+    let halves = model.positions == Positions::SinusoidalHalves;
+    let own: [(&str, Value, bool); 5] = [
+        ("normalize_before", true.into(), model.order == NormOrder::Pre),
+        ("add_final_layer_norm", true.into(), model.final_norm),
+        ("normalize_embedding", model.embedding_norm.into(), model.embedding_norm == marian),
+        ("static_position_embeddings", halves.into(), halves != marian),
+        ("layer_norm_eps", shortest(model.epsilon).into(), (model.epsilon - 1e-5).abs() > 1e-9),
+    ];
+    for (name, side) in [("encoder", &model.encoder), ("decoder", &model.decoder)] {
+        let Some(side) = side else { continue };
+        config[format!("{name}_layers")] = side.layers.into();
+        config[format!("{name}_attention_heads")] = side.heads.into();
+        config[format!("{name}_ffn_dim")] = side.d_ff.into();
+    }
+    own.into_iter().filter(|(.., says)| *says).for_each(|(key, value, _)| config[key] = value);
+    config
+}

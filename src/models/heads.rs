@@ -1,0 +1,67 @@
+//! What encoders are made for, by the class that `architectures` names.
+
+use super::EncoderHead;
+use super::settings::part_count;
+use crate::error::Result;
+use crate::io::Config;
+use serde_json::{Map, Value, json};
+
+/// The head of a model of the family whose classes begin with `family`; without `architectures` there is none.
+pub(super) fn head(config: &Config, family: &str) -> Result<EncoderHead> {
+    const KEY: &str = "architectures";
+    let classes: Vec<String> = config.get_or(KEY, Vec::new())?;
+    let Some(class) = classes.first() else { return Ok(EncoderHead::None) };
+    let found = match class.strip_prefix(family) {
+        Some("Model") => EncoderHead::None,
+        Some("ForMaskedLM") => EncoderHead::MaskedLanguageModel,
+        Some("ForPreTraining") => EncoderHead::PreTraining,
+        Some("ForNextSentencePrediction") => EncoderHead::NextSentence,
+        Some("ForSequenceClassification") => EncoderHead::SequenceClassification { labels: labels(config)? },
+        Some("ForTokenClassification") => EncoderHead::TokenClassification { labels: labels(config)? },
+        Some("ForQuestionAnswering") => EncoderHead::QuestionAnswering,
+        Some("ForMultipleChoice") => EncoderHead::MultipleChoice,
+        _ => {
+            let kinds = "Model, ForMaskedLM, ForPreTraining, ForNextSentencePrediction, ForSequenceClassification, \
+                         ForTokenClassification, ForQuestionAnswering and ForMultipleChoice";
+            return Err(config.refuse(KEY, format!("is \"{class}\"; supported are {family} with {kinds} behind it")));
+        }
+    };
+    Ok(found)
+}
+
+/// The class of a head.
+pub(super) fn class(family: &str, head: EncoderHead) -> String {
+    let end = match head {
+        EncoderHead::None => "Model",
+        EncoderHead::MaskedLanguageModel => "ForMaskedLM",
+        EncoderHead::PreTraining => "ForPreTraining",
+        EncoderHead::NextSentence => "ForNextSentencePrediction",
+        EncoderHead::SequenceClassification { .. } => "ForSequenceClassification",
+        EncoderHead::TokenClassification { .. } => "ForTokenClassification",
+        EncoderHead::QuestionAnswering => "ForQuestionAnswering",
+        EncoderHead::MultipleChoice => "ForMultipleChoice",
+    };
+    format!("{family}{end}")
+}
+
+/// Adds the names of classes, unless the config has them from the file it was read from.
+pub(super) fn write(head: EncoderHead, config: &mut Value) {
+    let (EncoderHead::SequenceClassification { labels } | EncoderHead::TokenClassification { labels }) = head else {
+        return;
+    };
+    let names: Map<String, Value> =
+        (0..labels).map(|label| (label.to_string(), format!("LABEL_{label}").into())).collect();
+    let ids: Map<String, Value> = (0..labels).map(|label| (format!("LABEL_{label}"), label.into())).collect();
+    config["id2label"] = json!(names);
+    config["label2id"] = json!(ids);
+}
+
+/// How many classes: `num_labels`, or the names in `id2label`; two if neither is there.
+fn labels(config: &Config) -> Result<usize> {
+    let named: Option<Map<String, Value>> = config.optional("id2label")?;
+    match (named, config.has("num_labels")) {
+        (Some(names), _) if !names.is_empty() => Ok(names.len()),
+        (_, true) => part_count(config, "num_labels"),
+        _ => Ok(2),
+    }
+}

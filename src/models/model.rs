@@ -1,0 +1,261 @@
+//! What the rest of the engine knows of a model: [`Model`], and its sides, [`Encoder`] and [`Decoder`].
+
+use super::initialise::{Initial, initial_words};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Storage, Tensor};
+use crate::nn::{Hidden, Inputs};
+use crate::ops::{self, CrossEntropyOptions, WeightLayout};
+use crate::program::Weights;
+use crate::shape::TensorType;
+use serde_json::Value;
+use std::fmt::Debug;
+
+/// The sizes that training and generation need to know of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// The longest sequence.
+    pub positions: usize,
+    /// The width of hidden states.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+}
+
+/// The last layer of a language model: from hidden states to logits.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// The weight; with tied embeddings the table itself.
+    pub weight: Tensor,
+    /// The bias.
+    pub bias: Option<Tensor>,
+    /// Which axis of the weight is the input's.
+    pub layout: WeightLayout,
+}
+
+impl Head {
+    /// The logits, `(…, V)`, of hidden states `(…, C)`.
+    ///
+    /// # Errors
+    /// Those of [`ops::linear`].
+    pub fn logits(&self, g: &mut Graph, states: Tensor) -> Result<Tensor> {
+        g.scope("head", |g| ops::linear(g, states, self.weight, self.bias, self.layout))
+    }
+
+    /// The mean cross-entropy of the logits against `labels (…)` i32; negative ones do not count. All logits are never in memory
+    /// at once.
+    ///
+    /// # Errors
+    /// Those of [`ops::linear_cross_entropy`].
+    pub fn loss(&self, g: &mut Graph, states: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        let Self { weight, bias, layout } = *self;
+        g.scope("head", |g| ops::linear_cross_entropy(g, states, weight, bias, layout, labels, options))
+    }
+}
+
+/// A model: what files, stores and tasks know of it.
+pub trait Model: Debug + Send + Sync {
+    /// The `config.json` that describes the model, with the keys that Hugging Face uses.
+    fn config(&self) -> Value;
+
+    /// The sizes.
+    fn dimensions(&self) -> Dimensions;
+
+    /// How matrices lie in GPU memory.
+    fn storage(&self) -> &Storage;
+
+    /// Changes how matrices lie in GPU memory. Training needs f32.
+    fn set_storage(&mut self, storage: Storage);
+
+    /// Asks a graph for every parameter.
+    ///
+    /// # Errors
+    /// Those of the ops: a configuration whose numbers do not fit together.
+    fn declare(&self, g: &mut Graph) -> Result<()>;
+
+    /// Takes up what a file's tensors say and its configuration does not; `has` tells whether one has a name with that end.
+    fn fit(&mut self, _has: &dyn Fn(&str) -> bool) {}
+
+    /// Whether training drops anything, so that it needs a seed.
+    fn drops(&self) -> bool;
+
+    /// What a fresh parameter is filled with.
+    fn initial(&self, parameter: &str) -> Initial;
+
+    /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
+    fn ways(&self, _router: &str) -> usize {
+        1
+    }
+
+    /// What stands in front of the names of all parameters but the head's. Checkpoints may leave it out.
+    fn base_prefix(&self) -> &'static str;
+
+    /// Whether a tensor of a checkpoint is no parameter and can be left aside.
+    fn ignores(&self, tensor: &str) -> bool;
+
+    /// What older checkpoints call a parameter.
+    fn aliases(&self, _parameter: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Floating-point operations of the forward pass for one token that sees `context` keys; training takes three times
+    /// as many.
+    fn forward_flops(&self, context: usize) -> u64;
+
+    /// The side that reads a text as a whole.
+    fn encoder(&self) -> Option<&dyn Encoder> {
+        None
+    }
+
+    /// The side that continues a text.
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        None
+    }
+
+    /// The model as a decoder, if it is one.
+    #[must_use]
+    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
+        None
+    }
+
+    /// The parameters in the order of their first use: names as Hugging Face gives them, and types.
+    ///
+    /// # Errors
+    /// As [`Model::declare`].
+    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+        let mut g = Graph::new();
+        self.declare(&mut g)?;
+        Ok(g.parameters().map(|(name, tensor)| (name.to_owned(), g.ty(tensor).clone())).collect())
+    }
+
+    /// The number of trained values.
+    ///
+    /// # Errors
+    /// As [`Model::parameters`].
+    fn parameter_count(&self) -> Result<usize> {
+        Ok(self.parameters()?.iter().map(|(_, ty)| ty.shape.numel()).sum())
+    }
+
+    /// Fills the store with fresh weights. The same seed gives the same weights.
+    ///
+    /// # Errors
+    /// As [`Model::parameters`]; [`Error::OutOfMemory`].
+    fn initialise(&self, weights: &Weights, seed: u64) -> Result<()> {
+        for (name, ty) in self.parameters()? {
+            weights.ensure(&name, &ty)?;
+            weights.upload(&name, &initial_words(self.initial(&name), &ty, seed, &name))?;
+        }
+        Ok(())
+    }
+}
+
+/// A decoder language model: what training and generation know of it.
+pub trait Decoder: Model {
+    /// The hidden states, and what the routers did on the way, if there are any.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden>;
+
+    /// The last layer.
+    ///
+    /// # Errors
+    /// Those of the graph.
+    fn head(&self, g: &mut Graph) -> Result<Head>;
+
+    /// The token that answers begin with, if the model reads what they answer with an encoder.
+    fn start(&self) -> Option<u32> {
+        None
+    }
+
+    /// Makes the keys and values of all cross-attention of an encoder's states, `(B, S, C)`, and keeps them in caches of `capacity`
+    /// positions, for [`crate::nn::Context::Kept`].
+    ///
+    /// # Errors
+    /// Those of the ops; [`Error::Graph`] if there is no cross-attention.
+    fn keep_context(&self, _g: &mut Graph, _states: Tensor, _capacity: usize) -> Result<()> {
+        Err(Error::Graph("this model has no cross-attention".into()))
+    }
+
+    /// The logits, `(…, V)`, of hidden states `(…, C)`.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn logits(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
+        self.head(g)?.logits(g, hidden)
+    }
+
+    /// The mean cross-entropy against `labels (B, T)` i32. `labels[t]` is the token behind `ids[t]`; negative ones do not
+    /// count. All logits are never in memory at once. The losses of the routers are not in it.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn loss_of(&self, g: &mut Graph, hidden: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
+        self.head(g)?.loss(g, hidden, labels, options)
+    }
+}
+
+/// [`Model::declare`] of a decoder.
+pub(super) fn declare_decoder(model: &dyn Decoder, g: &mut Graph) -> Result<()> {
+    let ids = g.input("ids", [1, 1], DType::U32)?;
+    let inputs = Inputs::new(g, ids)?;
+    model.hidden(g, &inputs)?;
+    model.head(g).map(|_| ())
+}
+
+/// What an encoder was made for: the layers behind its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncoderHead {
+    /// Nothing: hidden states.
+    None,
+    /// The words behind masks.
+    MaskedLanguageModel,
+    /// Whether the second part of a text follows the first: two logits a row.
+    NextSentence,
+    /// Both of these.
+    PreTraining,
+    /// A class of each row.
+    SequenceClassification {
+        /// Classes.
+        labels: usize,
+    },
+    /// A class of each token.
+    TokenClassification {
+        /// Classes.
+        labels: usize,
+    },
+    /// Where an answer begins and ends: two logits a token.
+    QuestionAnswering,
+    /// Which of several rows fits: a logit a row.
+    MultipleChoice,
+}
+
+/// A model that reads a text as a whole.
+pub trait Encoder: Model {
+    /// What it was made for.
+    fn head_kind(&self) -> EncoderHead;
+
+    /// The hidden states, `(B, T, C)`.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden>;
+
+    /// What goes into the last layer of a masked language model, `(B, T, E)`, and that layer.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the model has none; those of the ops.
+    fn language_head(&self, _g: &mut Graph, _states: Tensor) -> Result<(Tensor, Head)> {
+        Err(Error::Graph("this model has no head of a language model".into()))
+    }
+
+    /// The logits of its classes from states `(B, T, C)`: `(B, T, labels)` or `(B, labels)` by what it was made for.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if the model has none; those of the ops.
+    fn class_logits(&self, _g: &mut Graph, _states: Tensor, _inputs: &Inputs) -> Result<Tensor> {
+        Err(Error::Graph("this model has no classes".into()))
+    }
+}

@@ -1,0 +1,71 @@
+//! Rotary positions in a `config.json`.
+
+use super::settings::{count, positive_number, shortest};
+use crate::error::Result;
+use crate::io::Config;
+use crate::ops::{RopeOptions, RopeScaling};
+use serde_json::{Value, json};
+
+/// The older `rope_scaling`, which goes first as in transformers, or `rope_parameters`, or only `rope_theta`.
+pub(super) fn rope_options(config: &Config, max_positions: usize, theta: f32) -> Result<RopeOptions> {
+    must_be_whole(config)?;
+    let theta = positive_number(config, "rope_theta", theta)?;
+    let mut options = RopeOptions { theta, max_positions, ..Default::default() };
+    let scaling = config.section("rope_scaling")?.filter(|inner| *inner.value() != json!({}));
+    let inner = match scaling {
+        Some(inner) => inner,
+        None => match config.section("rope_parameters")? {
+            Some(inner) => inner,
+            None => return Ok(options),
+        },
+    };
+    must_be_whole(&inner)?;
+    options.theta = positive_number(&inner, "rope_theta", theta)?;
+    let needed = |key: &str| match inner.has(key) {
+        true => positive_number(&inner, key, 1.0),
+        false => Err(inner.refuse(key, "is missing, and this rope_type needs it")),
+    };
+    // Before transformers 4.43 the key was `type`.
+    let kind = inner.get_or("rope_type", inner.get_or("type", "default".to_owned())?)?;
+    options.scaling = match kind.as_str() {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: needed("factor")? },
+        "llama3" => RopeScaling::Llama3 {
+            factor: needed("factor")?,
+            low_freq_factor: needed("low_freq_factor")?,
+            high_freq_factor: needed("high_freq_factor")?,
+            original_max_position: count(&inner, "original_max_position_embeddings")?,
+        },
+        _ => {
+            let message = format!("is \"{kind}\"; supported are default, linear and llama3");
+            return Err(inner.refuse("rope_type", message));
+        }
+    };
+    Ok(options)
+}
+
+/// Refuses heads of which only a part is turned.
+fn must_be_whole(config: &Config) -> Result<()> {
+    match config.get_or("partial_rotary_factor", 1.0)? == 1.0 {
+        true => Ok(()),
+        false => Err(config.refuse("partial_rotary_factor", "is not 1; only 1 is supported")),
+    }
+}
+
+pub(super) fn rope_config(rope: &RopeOptions) -> Value {
+    let theta = shortest(rope.theta);
+    match rope.scaling {
+        RopeScaling::None => json!({"rope_type": "default", "rope_theta": theta}),
+        RopeScaling::Linear { factor } => {
+            json!({"rope_type": "linear", "rope_theta": theta, "factor": shortest(factor)})
+        }
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => json!({
+            "rope_type": "llama3",
+            "rope_theta": theta,
+            "factor": shortest(factor),
+            "low_freq_factor": shortest(low_freq_factor),
+            "high_freq_factor": shortest(high_freq_factor),
+            "original_max_position_embeddings": original_max_position,
+        }),
+    }
+}

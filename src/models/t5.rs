@@ -1,0 +1,370 @@
+//! T5: Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer", arXiv 1910.10683;
+//! mT5: Xue et al., arXiv 2010.11934.
+
+use super::settings::{
+    activation_name, activation_of, count, count_if_any, layer_count, positive_number, rate_or, shortest,
+};
+use super::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, passed_on, sides};
+use crate::error::Result;
+use crate::graph::{Graph, Storage, Tensor};
+use crate::io::Config;
+use crate::nn::{
+    self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
+    RelativeBias, Stack,
+};
+use crate::ops::{self, Activation, WeightLayout};
+use serde_json::{Value, json};
+
+/// A T5 encoder-decoder: RMS norm in front of each part of a block, no biases, scores without a scale but with a bias by distance
+/// that all layers of a side share.
+///
+/// In training, `dropout_rate` is applied to embeddings, attention probabilities, the results of all parts, inside feed-forward
+/// networks and behind the last norms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct T5 {
+    /// Its `model_type`: t5 or mt5.
+    pub family: &'static str,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// The width of hidden states.
+    pub d_model: usize,
+    /// The width of a head.
+    pub head_dim: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// The width of the feed-forward networks.
+    pub d_ff: usize,
+    /// Layers of the encoder.
+    pub layers: usize,
+    /// Layers of the decoder.
+    pub decoder_layers: usize,
+    /// The activation of the feed-forward networks.
+    pub activation: Activation,
+    /// Whether they are gated.
+    pub gated: bool,
+    /// Buckets of distances.
+    pub buckets: usize,
+    /// The distance from which all share a bucket.
+    pub max_distance: usize,
+    /// Added to the mean square in norms.
+    pub epsilon: f32,
+    /// The rate of dropout.
+    pub dropout: f32,
+    /// Whether the head is the embedding table.
+    pub tied: bool,
+    /// Whether what goes into the head is divided by the root of its width.
+    pub scaled: bool,
+    /// What fresh weights are multiplied by.
+    pub factor: f64,
+    /// The token that answers begin with.
+    pub start: u32,
+    /// How matrices lie in GPU memory.
+    pub storage: Storage,
+    extra: Vec<(String, Value)>,
+}
+
+impl T5 {
+    /// The model of a `config.json` with `model_type` t5 or mt5.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
+    pub fn from_config(config: &Config, family: &'static str) -> Result<Self> {
+        const FEED_FORWARD: &str = "feed_forward_proj";
+        let multilingual = family == "mt5";
+        let layers = layer_count(config, "num_layers")?;
+        let kind = config.get_or(FEED_FORWARD, if multilingual { "gated-gelu" } else { "relu" }.to_owned())?;
+        let gated = kind.strip_prefix("gated-");
+        // A gated network's "gelu" is the one by tanh.
+        let name = if kind == "gated-gelu" { "gelu_new" } else { gated.unwrap_or(&kind) };
+        let tied = config.get_or("tie_word_embeddings", !multilingual)?;
+        let buckets = count_if_any(config, "relative_attention_num_buckets")?.unwrap_or(32);
+        let max_distance = count_if_any(config, "relative_attention_max_distance")?.unwrap_or(128);
+        if buckets < 4 || !buckets.is_multiple_of(2) || max_distance <= buckets / 2 {
+            let message = format!(
+                "is {buckets}; an even number from 4 on is needed, less than twice the largest distance, {max_distance}"
+            );
+            return Err(config.refuse("relative_attention_num_buckets", message));
+        }
+        Ok(Self {
+            family,
+            vocabulary: count(config, "vocab_size")?,
+            d_model: count(config, "d_model")?,
+            head_dim: count(config, "d_kv")?,
+            heads: count(config, "num_heads")?,
+            d_ff: count(config, "d_ff")?,
+            layers,
+            decoder_layers: if config.has("num_decoder_layers") {
+                layer_count(config, "num_decoder_layers")?
+            } else {
+                layers
+            },
+            activation: activation_of(config, FEED_FORWARD, name)?,
+            gated: gated.is_some(),
+            buckets,
+            max_distance,
+            epsilon: positive_number(config, "layer_norm_epsilon", 1e-6)?,
+            dropout: rate_or(config, "dropout_rate", 0.1)?,
+            tied,
+            scaled: !multilingual && tied && config.get_or("scale_decoder_outputs", true)?,
+            factor: config.get_or("initializer_factor", 1.0)?,
+            start: config.get_or("decoder_start_token_id", config.get_or("pad_token_id", 0)?)?,
+            storage: Storage::default(),
+            extra: passed_on(config),
+        })
+    }
+
+    fn norm(&self) -> NormKind {
+        NormKind::Rms { eps: self.epsilon }
+    }
+
+    fn attention(&self, module: &'static str, mask: Mask, relative: Option<RelativeBias>) -> Attention {
+        Attention {
+            module,
+            qkv: QkvNames::Separate(["q", "k", "v"]),
+            output: "o",
+            linear: LinearConfig::out_in(false),
+            output_linear: LinearConfig::out_in(false),
+            heads: Heads { query: self.heads, key_value: self.heads, width: self.head_dim },
+            scale: Some(1.0),
+            mask,
+            rotary: None,
+            relative,
+            dropout: self.dropout,
+        }
+    }
+
+    fn stack(&self, side: &'static str) -> Stack {
+        let decodes = side == "decoder";
+        let (layers, mask) =
+            if decodes { (self.decoder_layers, Mask::Causal) } else { (self.layers, Mask::Bidirectional) };
+        let relative = RelativeBias {
+            name: format!("{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+            buckets: self.buckets,
+            max_distance: self.max_distance,
+            bidirectional: !decodes,
+        };
+        let (module, norm) = match decodes {
+            true => ("layer.2.DenseReluDense", "layer.2.layer_norm"),
+            false => ("layer.1.DenseReluDense", "layer.1.layer_norm"),
+        };
+        let (d_ff, activation, linear) = (self.d_ff, self.activation, LinearConfig::out_in(false));
+        let feed_forward = match (self.gated, decodes) {
+            (true, _) => FeedForward::Gated { module, names: ["wi_0", "wi_1", "wo"], d_ff, activation, linear },
+            (false, true) => {
+                let names = ["layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"];
+                FeedForward::Plain { names, d_ff, activation, linear }
+            }
+            (false, false) => {
+                let names = ["layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"];
+                FeedForward::Plain { names, d_ff, activation, linear }
+            }
+        };
+        let cross =
+            || ("layer.1.layer_norm".into(), self.attention("layer.1.EncDecAttention", Mask::Bidirectional, None));
+        let block = |layer: usize| Block {
+            prefix: format!("{side}.block.{layer}"),
+            norm: self.norm(),
+            order: NormOrder::Pre,
+            attention_norm: "layer.0.layer_norm".into(),
+            attention: self.attention("layer.0.SelfAttention", mask, Some(relative.clone())),
+            cross: decodes.then(cross),
+            feed_forward_norm: norm.into(),
+            feed_forward: feed_forward.clone(),
+            parallel: false,
+            dropout: self.dropout,
+            inner_dropout: self.dropout,
+        };
+        Stack {
+            blocks: (0..layers).map(block).collect(),
+            recursion: None,
+            final_norm: Some((self.norm(), format!("{side}.final_layer_norm"))),
+            balance: Balance::default(),
+            salt: if decodes { sides::DECODER_SALT } else { 0 },
+        }
+    }
+
+    /// The states of a side.
+    fn run(&self, g: &mut Graph, side: &'static str, inputs: &Inputs) -> Result<Hidden> {
+        g.set_storage(&self.storage);
+        let (stack, table, seed) = (self.stack(side), [self.vocabulary, self.d_model], inputs.dropout_seed);
+        g.scope(side, |g| {
+            let x = g.scope("embedding", |g| nn::embedding(g, "shared", inputs.ids, table))?;
+            let x = nn::dropout(g, x, self.dropout, seed, 2 * stack.salt)?;
+            let mut hidden = stack.run(g, x, inputs)?;
+            hidden.states = nn::dropout(g, hidden.states, self.dropout, seed, sides::LAST_SALT + stack.salt)?;
+            Ok(hidden)
+        })
+    }
+}
+
+impl Model for T5 {
+    fn config(&self) -> Value {
+        let name = match (self.gated, self.activation) {
+            (true, Activation::GeluTanh) => "gated-gelu".into(),
+            (true, activation) => format!("gated-{}", activation_name(activation)),
+            (false, activation) => activation_name(activation).to_owned(),
+        };
+        let mut config = json!({
+            "model_type": self.family,
+            "architectures": [if self.family == "mt5" { "MT5ForConditionalGeneration" } else { "T5ForConditionalGeneration" }],
+            "is_encoder_decoder": true,
+            "vocab_size": self.vocabulary,
+            "d_model": self.d_model,
+            "d_kv": self.head_dim,
+            "d_ff": self.d_ff,
+            "num_heads": self.heads,
+            "num_layers": self.layers,
+            "num_decoder_layers": self.decoder_layers,
+            "feed_forward_proj": name,
+            "relative_attention_num_buckets": self.buckets,
+            "relative_attention_max_distance": self.max_distance,
+            "layer_norm_epsilon": shortest(self.epsilon),
+            "dropout_rate": shortest(self.dropout),
+            "tie_word_embeddings": self.tied,
+            "scale_decoder_outputs": self.scaled,
+            "initializer_factor": self.factor,
+            "decoder_start_token_id": self.start,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "dtype": "float32",
+        });
+        for (key, value) in &self.extra {
+            config[key] = value.clone();
+        }
+        config
+    }
+
+    fn dimensions(&self) -> Dimensions {
+        // Distances have no end; caches have.
+        let layers = self.layers + self.decoder_layers;
+        Dimensions { vocabulary: self.vocabulary, positions: 1 << 16, width: self.d_model, layers }
+    }
+
+    fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    fn set_storage(&mut self, storage: Storage) {
+        self.storage = storage;
+    }
+
+    fn fit(&mut self, has: &dyn Fn(&str) -> bool) {
+        self.tied = !has("lm_head.weight");
+    }
+
+    fn declare(&self, g: &mut Graph) -> Result<()> {
+        sides::declare(self, self, g)
+    }
+
+    fn drops(&self) -> bool {
+        self.dropout > 0.0
+    }
+
+    fn initial(&self, parameter: &str) -> Initial {
+        let inner = |width: usize| Initial::Normal(self.factor / (width as f64).sqrt());
+        if parameter.ends_with("norm.weight") {
+            Initial::Ones
+        } else if parameter.ends_with(".q.weight") {
+            inner(self.d_model * self.head_dim)
+        } else if parameter.ends_with(".o.weight") {
+            inner(self.heads * self.head_dim)
+        } else if parameter.ends_with(".wo.weight") {
+            inner(self.d_ff)
+        } else if parameter == "shared.weight" || parameter == "lm_head.weight" {
+            Initial::Normal(self.factor)
+        } else {
+            inner(self.d_model)
+        }
+    }
+
+    fn base_prefix(&self) -> &'static str {
+        ""
+    }
+
+    fn ignores(&self, tensor: &str) -> bool {
+        // Copies of the table, and a bias that nothing reads.
+        tensor.ends_with("coder.embed_tokens.weight")
+            || tensor.ends_with("EncDecAttention.relative_attention_bias.weight")
+    }
+
+    fn forward_flops(&self, context: usize) -> u64 {
+        let (encoder, decoder) = (self.stack("encoder"), self.stack("decoder"));
+        let blocks = sides::flops(&encoder, self.d_model, context) + sides::flops(&decoder, self.d_model, context);
+        blocks + 2 * (self.vocabulary * self.d_model) as u64
+    }
+
+    fn encoder(&self) -> Option<&dyn Encoder> {
+        Some(self)
+    }
+
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        Some(self)
+    }
+
+    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
+        Some(self)
+    }
+}
+
+impl Encoder for T5 {
+    fn head_kind(&self) -> EncoderHead {
+        EncoderHead::None
+    }
+
+    fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+        self.run(g, "encoder", inputs)
+    }
+}
+
+impl Decoder for T5 {
+    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+        let mut hidden = self.run(g, "decoder", inputs)?;
+        if self.scaled {
+            hidden.states = ops::scale(g, hidden.states, 1.0 / (self.d_model as f32).sqrt())?;
+        }
+        Ok(hidden)
+    }
+
+    fn head(&self, g: &mut Graph) -> Result<Head> {
+        g.set_storage(&self.storage);
+        let name = if self.tied { "shared.weight" } else { "lm_head.weight" };
+        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
+        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+    }
+
+    fn start(&self) -> Option<u32> {
+        Some(self.start)
+    }
+
+    fn keep_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
+        self.stack("decoder").keep_context(g, states, capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(more: Value) -> Result<T5> {
+        let mut config = json!({"model_type": "t5", "vocab_size": 97, "d_model": 35, "d_kv": 6, "d_ff": 51, "num_heads": 5,
+                                "num_layers": 2, "pad_token_id": 0, "eos_token_id": 1});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        T5::from_config(&Config::new("config.json", config)?, "t5")
+    }
+
+    #[test]
+    fn a_config_survives_the_round_trip() {
+        for more in [
+            json!({}),
+            json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "num_decoder_layers": 3}),
+            json!({"feed_forward_proj": "gated-silu", "scale_decoder_outputs": false}),
+        ] {
+            let first = model(more).unwrap();
+            let config = Config::new("config.json", first.config()).unwrap();
+            assert_eq!(T5::from_config(&config, "t5").unwrap(), first);
+        }
+        assert!(model(json!({"feed_forward_proj": "gated-sine"})).unwrap_err().to_string().contains("\"sine\""));
+    }
+}

@@ -1,0 +1,154 @@
+//! What goes into the blocks of a model, and what comes out.
+
+use super::attention::KvSource;
+use super::statistics::RouterSums;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Tensor};
+
+/// The most tokens of one step. None that fits a device comes near it, and what is made of each token on the CPU fits.
+const MOST_TOKENS: usize = 1 << 26;
+
+/// What the graph of a model's blocks is fed with.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs {
+    /// Token ids, `(B, T)` u32.
+    pub ids: Tensor,
+    /// The position of each token, `(B, T)` u32.
+    pub positions: Tensor,
+    /// Which part of a text each token belongs to, `(B, T)` u32; none: all to the first. For encoders that tell parts apart.
+    pub type_ids: Option<Tensor>,
+    /// What cross-attention reads, in decoders that have it.
+    pub context: Option<Context>,
+    /// Exclusive upper bound of the positions.
+    pub max_position: usize,
+    /// Where attention finds keys and values.
+    pub kv: KvSource,
+    /// The spans of the tokens, `(B, T, 3)` u32, by which attention is limited as [`crate::ops::AttentionOptions`] says:
+    /// only with whole sequences.
+    pub structure: Option<Tensor>,
+    /// The seed of dropout and noise, `(2)` u32; none: nothing is dropped.
+    pub dropout_seed: Option<Tensor>,
+    /// Whether this is a step of training: experts have a capacity, and what balances them learns.
+    pub training: bool,
+}
+
+impl Inputs {
+    /// Whole sequences without padding, at positions 0, 1, 2, …
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the ids are not `(B, T)`, or more than 2²⁶ tokens.
+    pub fn new(g: &mut Graph, ids: Tensor) -> Result<Self> {
+        let [batch, time] = g.shape(ids).expect("ids")?;
+        if batch.saturating_mul(time) > MOST_TOKENS {
+            let what = format!("{batch} × {time} tokens are more than the {MOST_TOKENS} of a step: lower the batch");
+            return Err(Error::shape("ids", what));
+        }
+        let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
+        let positions = g.constant("positions", positions, DType::U32);
+        let kv = KvSource::Whole { key_mask: None };
+        Ok(Self {
+            ids,
+            type_ids: None,
+            context: None,
+            positions,
+            max_position: time,
+            kv,
+            structure: None,
+            dropout_seed: None,
+            training: false,
+        })
+    }
+
+    /// The same with a mask `(B, T)` u32 that is 0 on padding.
+    #[must_use]
+    pub fn with_mask(self, mask: Tensor) -> Self {
+        Self { kv: KvSource::Whole { key_mask: Some(mask) }, ..self }
+    }
+
+    /// The same with other positions, `(B, T)` u32, all of them below `max_position`.
+    #[must_use]
+    pub fn with_positions(self, positions: Tensor, max_position: usize) -> Self {
+        Self { positions, max_position, ..self }
+    }
+
+    /// The same with what cross-attention reads.
+    #[must_use]
+    pub fn with_context(self, context: Context) -> Self {
+        Self { context: Some(context), ..self }
+    }
+
+    /// The same with the part that each token belongs to, `(B, T)` u32.
+    #[must_use]
+    pub fn with_types(self, type_ids: Tensor) -> Self {
+        Self { type_ids: Some(type_ids), ..self }
+    }
+
+    /// The same with attention limited by a structure, `(B, T, 3)` u32.
+    #[must_use]
+    pub fn with_structure(self, structure: Tensor) -> Self {
+        Self { structure: Some(structure), ..self }
+    }
+
+    /// The same as a step of training.
+    #[must_use]
+    pub fn for_training(self) -> Self {
+        Self { training: true, ..self }
+    }
+
+    /// The same with dropout, as in training.
+    #[must_use]
+    pub fn with_dropout(self, seed: Tensor) -> Self {
+        Self { dropout_seed: Some(seed), ..self }
+    }
+
+    /// Refuses more positions than a model has.
+    pub(crate) fn check(&self, positions: usize, key: &str) -> Result<()> {
+        if self.max_position <= positions {
+            return Ok(());
+        }
+        let message = format!("{} tokens are too many: the model has {positions} positions ({key})", self.max_position);
+        Err(Error::shape("ids", message))
+    }
+}
+
+/// Where cross-attention finds its keys and values.
+#[derive(Clone, Copy, Debug)]
+pub enum Context {
+    /// It makes them of the encoder's states.
+    States {
+        /// The states, `(B, S, C)`.
+        states: Tensor,
+        /// 0 on padding, `(B, S)` u32; none: all are real.
+        key_mask: Option<Tensor>,
+    },
+    /// They were made once, by [`Stack::keep_context`](super::Stack::keep_context), and are kept.
+    Kept {
+        /// Positions of a cache.
+        capacity: usize,
+        /// Positions in use per row, `(B)` u32.
+        lengths: Tensor,
+    },
+}
+
+/// What the blocks of a model give.
+#[derive(Clone, Debug)]
+pub struct Hidden {
+    /// The hidden states behind the last norm, `(B, T, C)`.
+    pub states: Tensor,
+    /// The losses of the routers, each times its coefficient: a scalar that training adds to its loss.
+    pub auxiliary: Option<Tensor>,
+    /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `aux_loss`, `experts.3` and, where that gate saw
+    /// some of the tokens only, their `positions.3`.
+    pub routing: Vec<(String, Tensor)>,
+    /// Loads, entropy and drops of each router, in the order of the pass: what training reports. It costs nothing unless
+    /// something reads it.
+    pub routers: Vec<RouterSums>,
+}
+
+/// Without routers.
+impl From<Tensor> for Hidden {
+    fn from(states: Tensor) -> Self {
+        Self { states, auxiliary: None, routing: Vec::new(), routers: Vec::new() }
+    }
+}

@@ -1,0 +1,50 @@
+//! Normalisation layers as data.
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops;
+
+/// Which norm, and what is added under its root.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NormKind {
+    /// Layer norm with `weight` and `bias`: [`ops::layer_norm`].
+    Layer {
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// RMS norm with `weight`: [`ops::rms_norm`].
+    Rms {
+        /// Added to the mean square.
+        eps: f32,
+    },
+}
+
+impl NormKind {
+    /// The norm of `x (…, C)` with `PREFIX.weight (C)` and, if it has one, `PREFIX.bias (C)`, all f32.
+    ///
+    /// # Errors
+    /// Those of [`ops::layer_norm`] and [`ops::rms_norm`].
+    pub fn apply(self, g: &mut Graph, prefix: &str, x: Tensor) -> Result<Tensor> {
+        let width = g.shape(x).last();
+        let gain = g.parameter(&format!("{prefix}.weight"), [width], DType::F32)?;
+        match self {
+            Self::Layer { eps } => {
+                let bias = g.parameter(&format!("{prefix}.bias"), [width], DType::F32)?;
+                ops::layer_norm(g, x, gain, Some(bias), eps)
+            }
+            Self::Rms { eps } => ops::rms_norm(g, x, gain, eps),
+        }
+    }
+}
+
+/// Where the norms of a block stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormOrder {
+    /// `x + f(norm(x))`, in front of each part of a block: GPT-2, Llama.
+    Pre,
+    /// `norm(x + f(x))`, behind each sum: the original transformer, BERT, BART.
+    Post,
+    /// `x + norm′(f(norm(x)))`: Gemma 2.
+    Both,
+}

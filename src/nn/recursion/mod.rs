@@ -1,0 +1,65 @@
+//! Mixture of recursions: a block of layers is used several times, and routers decide which tokens go on.
+//! Bae et al., arXiv 2507.10524.
+//!
+//! The tokens that a recursion takes lie side by side: norms, products and attention run over them alone. Their rows are
+//! gathered by an index without repetitions and put back by its inverse, so that neither direction sorts, sums or uses
+//! atomics. What is decided stays on the GPU.
+
+mod expert_choice;
+mod router;
+mod sharing;
+mod token_choice;
+mod tokens;
+
+pub use expert_choice::ExpertChoice;
+pub use router::{Router, RouterFunction, RouterKind};
+pub use sharing::{Recursion, RecursionRouting, Sharing};
+pub use token_choice::TokenChoice;
+pub use tokens::Tokens;
+
+use super::attention::KvSource;
+use super::statistics::RouterSums;
+use crate::graph::Tensor;
+
+/// The end of the name of the parameter without a gradient that counts the steps of training of a stack whose capacities warm up,
+/// `(1)` f32.
+pub(crate) const CAPACITY_STEP: &str = "capacity_step";
+
+/// What the routers of a stack are told of a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct RecursionUse<'a> {
+    /// What the names of the routers' weights begin with: `model.`
+    pub prefix: &'a str,
+    /// Where keys and values are.
+    pub kv: KvSource,
+    /// Whether tokens come one after the other, so that decisions may not depend on later ones.
+    pub one_by_one: bool,
+    /// Whether this is a step of training.
+    pub training: bool,
+}
+
+/// One use of the block.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// Which of several blocks: its module.
+    pub module: usize,
+    /// How often the block was used before.
+    pub recursion: usize,
+    /// The tokens.
+    pub tokens: Tokens,
+    /// Where their keys and values are, unless they are shared.
+    pub kv: KvSource,
+}
+
+/// What recursions give.
+#[derive(Clone, Debug)]
+pub struct Recursed {
+    /// The states of all tokens, `(B, T, C)`.
+    pub states: Tensor,
+    /// The losses of the routers, each times its coefficient.
+    pub auxiliary: Tensor,
+    /// What the routers did, by name.
+    pub routing: Vec<(String, Tensor)>,
+    /// What is reported of them.
+    pub routers: Vec<RouterSums>,
+}

@@ -1,0 +1,69 @@
+//! Routers of recursions.
+
+use super::super::dense::{LinearConfig, LinearUse, linear, linear_with};
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::{self, Activation, RouterLoss};
+
+/// What makes a gate of a router's logit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterFunction {
+    /// `σ(l)`.
+    Sigmoid,
+    /// `tanh l`.
+    Tanh,
+    /// `l` itself.
+    Identity,
+    /// `softmax(l)` over the ways, where a router chooses one of several.
+    Softmax,
+}
+
+/// How logits are made of hidden states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterKind {
+    /// One product.
+    Linear,
+    /// Two, the width twice the model's between them, with a GELU.
+    Mlp,
+}
+
+/// A router without biases.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Router {
+    /// How logits are made.
+    pub kind: RouterKind,
+    /// What makes a gate of a logit.
+    pub function: RouterFunction,
+    /// What gates are multiplied by.
+    pub alpha: f32,
+    /// What its losses are multiplied by.
+    pub loss: RouterLoss,
+}
+
+impl Router {
+    /// The logits `(…, outputs)` of states `(…, C)`: `PREFIX.weight`, or `PREFIX.up_proj.weight` and
+    /// `PREFIX.down_proj.weight`, f32 in any model.
+    pub(super) fn logits(&self, g: &mut Graph, prefix: &str, x: Tensor, outputs: usize) -> Result<Tensor> {
+        let config = LinearConfig::router();
+        match self.kind {
+            RouterKind::Linear => linear(g, prefix, x, outputs, config),
+            RouterKind::Mlp => {
+                let (width, act) = (g.shape(x).last(), Activation::GeluErf);
+                let with = LinearUse { activation: Some(act), lengths: None };
+                let up = linear_with(g, &format!("{prefix}.up_proj"), x, 2 * width, config, with)?;
+                linear(g, &format!("{prefix}.down_proj"), up, outputs, config)
+            }
+        }
+    }
+
+    /// `alpha · f(logits)`.
+    pub(super) fn gates(&self, g: &mut Graph, logits: Tensor) -> Result<Tensor> {
+        let gates = match self.function {
+            RouterFunction::Sigmoid => ops::activation(g, logits, Activation::Sigmoid)?,
+            RouterFunction::Tanh => ops::activation(g, logits, Activation::Tanh)?,
+            RouterFunction::Identity => logits,
+            RouterFunction::Softmax => ops::softmax(g, logits)?,
+        };
+        if self.alpha == 1.0 { Ok(gates) } else { ops::scale(g, gates, self.alpha) }
+    }
+}

@@ -1,0 +1,100 @@
+//! Tokens that choose how often they recur.
+
+use super::router::Router;
+use super::tokens::Tokens;
+use super::{Pass, Recursed, RecursionUse};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::nn::statistics::{Routed, RouterSums};
+use crate::ops::{self, Choice, SelectOptions, Sent};
+
+/// Each token chooses how often the block is used for it, before the first time.
+///
+/// With `p = alpha · f(x · Wᵀ)` and `depth = argmax(p)`, `x += p[depth] · h`, `h` being the token's state after `depth + 1`
+/// uses. How many tokens a recursion has is known on the GPU only: kv is for all tokens, products skip those that are not
+/// there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenChoice {
+    /// The router of all recursions, `PREFIXrouter`.
+    pub router: Router,
+    /// The largest number of uses.
+    pub recursions: usize,
+    /// Blocks to choose from; the router has an output for every module and depth.
+    pub modules: usize,
+    /// Recursions after the first attend to keys and values of the first.
+    pub shared: bool,
+    /// Above 0, `PREFIXrouter.bias` is added to `p` where the depth is chosen, and each step of training moves it by so much
+    /// towards even loads (arXiv 2408.15664).
+    pub bias_rate: f32,
+}
+
+impl TokenChoice {
+    /// Adds the recursions, `block` adds one use of a block and gives its states.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn run(
+        &self,
+        g: &mut Graph,
+        tokens: Tokens,
+        with: RecursionUse<'_>,
+        mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
+    ) -> Result<Recursed> {
+        let shape = g.shape(tokens.states).clone();
+        let [batch, time, _] = shape.expect("states")?;
+        let ways = self.modules * self.recursions;
+        let rows = tokens.rows(g)?;
+        let (logits, way, gates, auxiliary, sums) = g.scope("router", |g| {
+            let logits = self.router.logits(g, &format!("{}router", with.prefix), rows, ways)?;
+            let chances = self.router.gates(g, logits)?;
+            let bias = match self.bias_rate > 0.0 {
+                true => Some(g.parameter(&format!("{}router.bias", with.prefix), [ways], DType::F32)?),
+                false => None,
+            };
+            let way = ops::argmax_rows(g, chances, bias)?;
+            let lengths = tokens.lengths;
+            let [loss, shares] = ops::balance_loss_and_shares(g, logits, chances, way, lengths, self.router.loss)?;
+            if let Some(bias) = bias.filter(|_| with.training) {
+                ops::update_bias(g, bias, shares, self.bias_rate)?;
+            }
+            let routed = Routed::Depth { recursions: self.recursions };
+            let sums = RouterSums::new(g, routed, chances, Sent::Ways(way), lengths)?;
+            Ok((logits, way, ops::pick(g, chances, way)?, loss, sums))
+        })?;
+        let ways_of_rows = ops::reshape(g, way, [batch, time])?;
+        let mut states = rows;
+        for (module, recursion) in
+            (0..self.modules).flat_map(|module| (0..self.recursions).map(move |recursion| (module, recursion)))
+        {
+            let scope = format!("recursions.{}", module * self.recursions + recursion);
+            let (kept, selected) = g.scope(&scope, |g| {
+                if self.modules == 1 && recursion == 0 {
+                    return Ok((tokens, None));
+                }
+                let first = (module * self.recursions) as u32;
+                let choice =
+                    Choice::Between { low: first + recursion as u32, high: first + self.recursions as u32 - 1 };
+                let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions), most: None };
+                let selected = ops::select(g, ways_of_rows, choice, &options)?;
+                Ok((tokens.selected(g, states, &selected)?, Some(selected)))
+            })?;
+            let caches = module * self.recursions + recursion;
+            let kv = kept.kv(g, with, caches, self.shared)?;
+            let out = block(g, Pass { module, recursion, tokens: kept, kv })?;
+            states = g.scope(&scope, |g| {
+                let out = Tokens { states: out, ..kept }.rows(g)?;
+                match selected {
+                    Some(selected) => ops::place_rows(g, states, out, selected.index, selected.inverse),
+                    None => Ok(out),
+                }
+            })?;
+        }
+        let sum = ops::gated_add(g, rows, states, gates)?;
+        let logits = ops::reshape(g, logits, [batch, time, ways])?;
+        let name = if self.modules == 1 { "depth" } else { "way" };
+        let routing = [("router_logits", logits), (name, ways_of_rows), ("aux_loss", auxiliary)];
+        let routing = routing.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+        Ok(Recursed { states: ops::reshape(g, sum, shape)?, auxiliary, routing, routers: vec![sums] })
+    }
+}

@@ -1,0 +1,94 @@
+//! The tokens that a recursion takes.
+
+use super::super::attention::KvSource;
+use super::RecursionUse;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::{self, Selected};
+
+/// Tokens of each row side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// Their states, `(B, K, C)`.
+    pub states: Tensor,
+    /// The position of each in its text, `(B, K)` u32.
+    pub positions: Tensor,
+    /// The spans of each, `(B, K, 3)` u32, if the text has a structure.
+    pub structure: Option<Tensor>,
+    /// How many of a row are there, `(B)` u32; none: all.
+    pub lengths: Option<Tensor>,
+    /// Whether some tokens of the text may be missing among them.
+    pub compact: bool,
+}
+
+impl Tokens {
+    /// The states as a matrix.
+    pub(super) fn rows(&self, g: &mut Graph) -> Result<Tensor> {
+        let (rows, width) = (g.shape(self.states).rows(), g.shape(self.states).last());
+        ops::reshape(g, self.states, [rows, width])
+    }
+
+    /// The tokens that were selected of these; their states are rows of `matrix`, which has a row for each of these.
+    pub(super) fn selected(&self, g: &mut Graph, matrix: Tensor, selected: &Selected) -> Result<Self> {
+        let rows = ops::gather_unique(g, matrix, selected.index, selected.inverse)?;
+        let [batch, _] = g.shape(self.positions).expect("positions")?;
+        let states = ops::reshape(g, rows, [batch, selected.slots, g.shape(matrix).last()])?;
+        let structure = match self.structure {
+            Some(structure) => {
+                let rows = g.shape(structure).rows();
+                let spans = ops::reshape(g, structure, [rows, 3])?;
+                let spans = ops::gather_words(g, spans, selected.index)?;
+                Some(ops::reshape(g, spans, [batch, selected.slots, 3])?)
+            }
+            None => None,
+        };
+        let positions = selected.positions;
+        Ok(Self { states, positions, structure, lengths: Some(selected.counts), compact: true })
+    }
+
+    /// The lengths that products are told, so that rows that are not there cost nothing. Few rows of several texts are better
+    /// taken as one matrix.
+    #[must_use]
+    pub fn ragged(&self, g: &Graph) -> Option<Tensor> {
+        let worth = matches!(*g.shape(self.positions).dims(), [batch, count] if batch == 1 || count > 8);
+        self.lengths.filter(|_| self.compact && worth)
+    }
+
+    /// What attention is told of these tokens in recursion `recursion` of the block, given what it is told of all tokens. `shared`:
+    /// later recursions keep nothing of their own.
+    pub(super) fn kv(&self, g: &mut Graph, with: RecursionUse<'_>, recursion: usize, shared: bool) -> Result<KvSource> {
+        let (capacity, lengths, fresh) = match with.kv {
+            KvSource::Prefill { capacity, lengths } => (capacity, lengths, true),
+            KvSource::Decode { capacity, lengths } => (capacity, lengths, false),
+            _ => return Ok(KvSource::Compact { lengths: self.lengths }),
+        };
+        match self.lengths.filter(|_| self.compact) {
+            _ if shared && recursion > 0 => Ok(KvSource::Compact { lengths: self.lengths }),
+            Some(counts) => {
+                let [batch, places] = g.shape(self.positions).expect("positions")?;
+                let used = g.state(&format!("{}turns.{recursion}.used", with.prefix), [batch], DType::U32)?;
+                let claimed = ops::claim_slots(g, used, counts, places, fresh)?;
+                Ok(KvSource::Slots { recursion, capacity, slots: claimed.slots, lengths: claimed.lengths, fresh })
+            }
+            None => Ok(KvSource::Slots { recursion, capacity, slots: self.positions, lengths, fresh }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_without_axes_have_no_lengths() -> Result<()> {
+        let mut g = Graph::new();
+        let states = g.input("states", [1, 9, 4], DType::F32)?;
+        let lengths = Some(g.input("lengths", [1], DType::U32)?);
+        let [flat, positions] = [g.input("flat", Vec::new(), DType::U32)?, g.input("positions", [1, 9], DType::U32)?];
+        let tokens = Tokens { states, positions: flat, structure: None, lengths, compact: true };
+        assert_eq!(tokens.ragged(&g), None);
+        assert_eq!(Tokens { positions, ..tokens }.ragged(&g), lengths);
+        Ok(())
+    }
+}

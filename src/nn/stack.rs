@@ -1,0 +1,246 @@
+//! A stack of blocks as data: run one after the other, or some of them several times.
+
+use super::attention::{AttentionUse, KeyValues, KvSource, PositionTables, RotaryTable, alike};
+use super::balance::Balance;
+use super::block::{Block, BlockUse};
+use super::experts::GateOutput;
+use super::inputs::{Hidden, Inputs};
+use super::norm::NormKind;
+use super::recursion::{Pass, Recursed, Recursion, RecursionRouting, RecursionUse, Tokens};
+use super::relative::RelativeBias;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::ops::{self, Choice, RopeOptions, SelectOptions};
+use std::collections::HashMap;
+
+/// The blocks of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stack {
+    /// The blocks, each stored once.
+    pub blocks: Vec<Block>,
+    /// How some of them are used several times.
+    pub recursion: Option<Recursion>,
+    /// The norm behind all blocks, and its name.
+    pub final_norm: Option<(NormKind, String)>,
+    /// What keeps the loads of experts even.
+    pub balance: Balance,
+    /// Tells its blocks from those of other stacks where something is dropped: the number of the first.
+    pub salt: u32,
+}
+
+/// One use of a stored block.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    block: usize,
+    /// Its number among all uses.
+    number: usize,
+    kv: KvSource,
+    /// Attends to what the block's first use left.
+    shared: bool,
+}
+
+/// The tokens that some uses of blocks run over.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    positions: Tensor,
+    structure: Option<Tensor>,
+    lengths: Option<Tensor>,
+}
+
+/// A pass through a stack, and what its blocks leave behind.
+struct Walk<'a> {
+    blocks: &'a [Block],
+    salt: u32,
+    inputs: &'a Inputs,
+    tables: PositionTables,
+    /// Keys and values of each block's first use.
+    kv: HashMap<usize, KeyValues>,
+    gates: Vec<GateOutput>,
+    /// The positions of the tokens that each gate saw.
+    gate_positions: Vec<Tensor>,
+}
+
+impl Stack {
+    /// The states behind the blocks of `x (B, T, C)`, and what the routers did on the way.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if there are not as many blocks as the recursions need; those of the ops.
+    pub fn run(&self, g: &mut Graph, x: Tensor, inputs: &Inputs) -> Result<Hidden> {
+        let tables = self.tables(g, inputs)?;
+        let (kv, gates, gate_positions) = (HashMap::new(), Vec::new(), Vec::new());
+        let salt = self.salt;
+        let mut walk = Walk { blocks: &self.blocks, salt, inputs, tables, kv, gates, gate_positions };
+        let mut hidden = match &self.recursion {
+            None => {
+                let uses = |block| Use { block, number: block, kv: inputs.kv, shared: false };
+                let uses: Vec<Use> = (0..self.blocks.len()).map(uses).collect();
+                walk.chain(g, &uses, x, inputs.into())?.into()
+            }
+            Some(recursion) if recursion.stored() != self.blocks.len() => {
+                let (stored, wanted) = (self.blocks.len(), recursion.stored());
+                return Err(Error::Graph(format!("a stack of {stored} blocks recurs as one of {wanted}")));
+            }
+            Some(recursion) => walk.recur(g, recursion, x)?,
+        };
+        if let Some((norm, name)) = &self.final_norm {
+            hidden.states = g.scope("final_norm", |g| norm.apply(g, name, hidden.states))?;
+        }
+        self.with_gates(g, hidden, &walk)
+    }
+
+    /// Makes the keys and values of all cross-attention of an encoder's states, `(B, S, C)`, and keeps them in caches of `capacity`
+    /// positions, for [`Context::Kept`](super::Context::Kept).
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn keep_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
+        for (number, block) in self.blocks.iter().enumerate() {
+            if let Some((_, cross)) = &block.cross {
+                g.scope(format!("context.{number}"), |g| cross.keep_context(g, &block.prefix, states, capacity))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables of positions, one for all blocks that have the same.
+    fn tables(&self, g: &mut Graph, inputs: &Inputs) -> Result<PositionTables> {
+        let mut tables = PositionTables::default();
+        for attention in self.blocks.iter().map(|block| &block.attention) {
+            let head_dim = attention.heads.width;
+            let known = |rotary: &RopeOptions| {
+                tables.rotary.iter().any(|table| table.head_dim == head_dim && alike(&table.options, rotary))
+            };
+            if let Some(rotary) = attention.rotary.filter(|rotary| !known(rotary)) {
+                let options = RopeOptions { max_positions: inputs.max_position, ..rotary };
+                let table = ops::rope_table(g, head_dim, &options)?;
+                tables.rotary.push(RotaryTable { options, head_dim, table });
+            }
+            let known = |relative: &&RelativeBias| tables.relative.iter().any(|(other, _)| other == *relative);
+            if let Some(relative) = attention.relative.as_ref().filter(|relative| !known(relative)) {
+                let bias = g.scope("relative_bias", |g| relative.scores(g, attention.heads.query, inputs))?;
+                tables.relative.push((relative.clone(), bias));
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Adds to what the blocks gave the losses of their gates, and lets a step of training move the biases of the choice.
+    fn with_gates(&self, g: &mut Graph, mut hidden: Hidden, walk: &Walk<'_>) -> Result<Hidden> {
+        let gates = &walk.gates;
+        if gates.is_empty() {
+            return Ok(hidden);
+        }
+        let (balance, auxiliary) = g.scope("balance", |g| self.balance.losses(g, gates))?;
+        if walk.inputs.training {
+            self.balance.update_biases(g, gates)?;
+        }
+        let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
+        hidden.routing.extend(chosen);
+        hidden.routers.extend(gates.iter().map(|gate| gate.sums));
+        if !hidden.routing.iter().any(|(name, _)| name == "aux_loss") {
+            hidden.routing.push(("aux_loss".into(), balance));
+        }
+        hidden.auxiliary = match (hidden.auxiliary, auxiliary) {
+            (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
+            (a, b) => a.or(b),
+        };
+        Ok(hidden)
+    }
+}
+
+impl Walk<'_> {
+    /// Adds uses of blocks one after the other.
+    fn chain(&mut self, g: &mut Graph, uses: &[Use], mut x: Tensor, run: Run) -> Result<Tensor> {
+        let Run { positions, structure, lengths } = run;
+        for &Use { block, number, kv, shared } in uses {
+            let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kept| KvSource::Shared(*kept));
+            let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
+            let attention = AttentionUse { positions, kv, structure, lengths, seed, salt, tables };
+            let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training };
+            let out = g.scope(format!("blocks.{number}"), |g| self.blocks[block].run(g, x, &with))?;
+            self.kv.entry(block).or_insert(out.kv);
+            if let Some(gate) = out.gate {
+                self.gates.push(gate);
+                self.gate_positions.push(positions);
+            }
+            x = out.x;
+        }
+        Ok(x)
+    }
+
+    /// The blocks of a stack that recurs.
+    fn recur(&mut self, g: &mut Graph, recursion: &Recursion, x: Tensor) -> Result<Hidden> {
+        if recursion.routing == RecursionRouting::None {
+            return Ok(self.chain(g, &self.plain(recursion), x, self.inputs.into())?.into());
+        }
+        let end = |block, number| [Use { block, number, kv: self.inputs.kv, shared: false }];
+        let (front, back) = (end(0, 0), end(recursion.behind(), recursion.routed_uses() - 1));
+        let ends = recursion.sharing.has_ends();
+        let x = if ends { self.chain(g, &front, x, self.inputs.into())? } else { x };
+        let Recursed { mut states, auxiliary, mut routing, routers } = self.routed(g, recursion, x)?;
+        if ends {
+            states = self.chain(g, &back, states, self.inputs.into())?;
+        }
+        let positions = self.gate_positions.iter().enumerate();
+        routing.extend(positions.map(|(index, positions)| (format!("positions.{index}"), *positions)));
+        Ok(Hidden { states, auxiliary: Some(auxiliary), routing, routers })
+    }
+
+    /// The uses of the blocks by a model without routers.
+    fn plain(&self, recursion: &Recursion) -> Vec<Use> {
+        let slots = self.inputs.positions;
+        let kv = |recursion: usize| match self.inputs.kv {
+            KvSource::Prefill { capacity, lengths } => {
+                KvSource::Slots { recursion, capacity, slots, lengths, fresh: true }
+            }
+            KvSource::Decode { capacity, lengths } => {
+                KvSource::Slots { recursion, capacity, slots, lengths, fresh: false }
+            }
+            kv => kv,
+        };
+        let shared = |r: usize| recursion.kv_sharing && r > 0;
+        let uses = recursion.order().into_iter().enumerate();
+        uses.map(|(number, (block, r))| Use { block, number, kv: kv(r), shared: shared(r) }).collect()
+    }
+
+    /// The recursions of a model with routers, from and to the states of all tokens.
+    fn routed(&mut self, g: &mut Graph, recursion: &Recursion, x: Tensor) -> Result<Recursed> {
+        let inputs = self.inputs;
+        let lengths = match inputs.kv {
+            KvSource::Whole { key_mask: Some(mask) } => {
+                let real = Choice::Between { low: 1, high: u32::MAX };
+                Some(ops::select(g, mask, real, &SelectOptions::default())?.counts)
+            }
+            KvSource::Prefill { lengths, .. } => Some(lengths),
+            KvSource::Compact { lengths } => lengths,
+            _ => None,
+        };
+        let Inputs { positions, structure, .. } = *inputs;
+        let tokens = Tokens { states: x, positions, structure, lengths, compact: false };
+        let mut number = recursion.first();
+        let block = |g: &mut Graph, pass: Pass| {
+            let first = recursion.first() + pass.module * recursion.block_layers();
+            let shared = recursion.kv_sharing && pass.recursion > 0;
+            let blocks = (first..first + recursion.block_layers()).zip(number..);
+            let uses: Vec<Use> = blocks.map(|(block, number)| Use { block, number, kv: pass.kv, shared }).collect();
+            number += uses.len();
+            let Tokens { states, positions, structure, .. } = pass.tokens;
+            let run = Run { positions, structure, lengths: pass.tokens.ragged(g) };
+            self.chain(g, &uses, states, run)
+        };
+        let one_by_one = matches!(inputs.kv, KvSource::Prefill { .. } | KvSource::Decode { .. });
+        let prefix = recursion.prefix.as_str();
+        let with = RecursionUse { prefix, kv: inputs.kv, one_by_one, training: inputs.training };
+        match &recursion.routing {
+            RecursionRouting::ExpertChoice(choice) => choice.run(g, tokens, with, block),
+            RecursionRouting::TokenChoice(choice) => choice.run(g, tokens, with, block),
+            RecursionRouting::None => Err(Error::Graph("a model without routers has nothing to route".into())),
+        }
+    }
+}
+
+impl From<&Inputs> for Run {
+    fn from(inputs: &Inputs) -> Self {
+        Self { positions: inputs.positions, structure: inputs.structure, lengths: None }
+    }
+}

@@ -1,0 +1,73 @@
+//! Ids that are changed before they name rows.
+
+use crate::ops::NONE;
+use crate::case::{Case, Feed, mixed};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Op, Tensor};
+use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::shape::TensorType;
+
+static MAP_IDS: Kernel = kernel!("index/map_ids");
+
+/// `out[…] = NONE` where `ids[…] = omitted`, else `ids[…]`: ids (…) u32 of which one names no row any more. No gradient.
+///
+/// # Errors
+/// [`Error::Shape`] if the ids are not u32.
+pub fn omit_id(g: &mut Graph, ids: Tensor, omitted: u32) -> Result<Tensor> {
+    g.put1(MapIds { shift: 0, omitted }, &[ids])
+}
+
+/// `out[…] = ids[…] + shift`, u32. No gradient.
+///
+/// # Errors
+/// [`Error::Shape`] if the ids are not u32.
+pub fn shift_ids(g: &mut Graph, ids: Tensor, shift: u32) -> Result<Tensor> {
+    if shift == 0 { Ok(ids) } else { g.put1(MapIds { shift, omitted: NONE }, &[ids]) }
+}
+
+/// `out[i] = NONE` if `ids[i] = omitted`, else `ids[i] + shift`, modulo 2³².
+#[derive(Debug)]
+struct MapIds {
+    shift: u32,
+    omitted: u32,
+}
+
+impl Op for MapIds {
+    fn name(&self) -> &'static str {
+        "map_ids"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        match inputs {
+            [ids] if ids.dtype == DType::U32 && ids.shape.numel() > 0 => Ok(vec![ids.clone()]),
+            [ids] => Err(Error::shape("map_ids", format!("expected the ids to be u32, got {ids}"))),
+            _ => Err(Error::shape("map_ids", format!("expected 1 tensor, got {}", inputs.len()))),
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let map = |id: f64| match id as u32 {
+            id if id == self.omitted => f64::from(NONE),
+            id => f64::from(id.wrapping_add(self.shift)),
+        };
+        Ok(vec![inputs[0].map(map)])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let (ids, out) = (cx.input(0), cx.output(0));
+        let count = ids.numel();
+        let dispatch = Dispatch::new(&MAP_IDS).read(ids).write(out).param(count);
+        cx.dispatch(dispatch.param(self.shift as usize).param(self.omitted as usize).groups_for(count, 64))
+    }
+}
+
+/// The conformance cases.
+pub(super) fn cases() -> Vec<Case> {
+    let case = |count: usize| {
+        let feeds = vec![Feed::given("ids", [count], DType::U32, mixed(count, 7))];
+        let both = |g: &mut Graph, x: &[Tensor]| Ok(vec![omit_id(g, x[0], 3)?, shift_ids(g, x[0], 5)?]);
+        Case::new(format!("map_ids {count}"), feeds, both)
+    };
+    [1, 31, 33, 257].into_iter().map(case).collect()
+}

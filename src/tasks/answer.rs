@@ -1,0 +1,44 @@
+//! Answers that are parts of a text.
+
+use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::models::Model;
+use crate::ops::{self, CrossEntropyOptions};
+
+/// Where an answer begins and ends: `start_logits`, `end_logits (B, T)`, `start_positions`, `end_positions (B)`. A position beyond
+/// the text does not count. The loss is the mean of both cross-entropies.
+#[derive(Debug)]
+pub(super) struct SpanAnswering;
+
+impl Task for SpanAnswering {
+    fn name(&self) -> &'static str {
+        "question-answering"
+    }
+
+    fn labels(&self) -> &'static [&'static str] {
+        &["start_positions", "end_positions"]
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let encoder = encoder(model)?;
+        let inputs = text(g, shapes, training)?;
+        let [rows, time] = g.shape(inputs.ids).expect("input_ids")?;
+        let [start, end] =
+            [input(g, shapes, "start_positions", DType::I32)?, input(g, shapes, "end_positions", DType::I32)?];
+        let states = encoder.encode(g, &inputs)?.states;
+        let logits = encoder.class_logits(g, states, &inputs)?;
+        let part = |g: &mut Graph, index: usize, labels: Tensor| -> Result<[Tensor; 2]> {
+            let logits = ops::slice(g, logits, 2, index, 1)?;
+            let logits = ops::reshape(g, logits, [rows, time])?;
+            Ok([logits, ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?])
+        };
+        let [start_logits, start_loss] = part(g, 0, start)?;
+        let [end_logits, end_loss] = part(g, 1, end)?;
+        let loss = ops::add(g, start_loss, end_loss)?;
+        let loss = ops::scale(g, loss, 0.5)?;
+        let outputs = vec![("start_logits".into(), start_logits), ("end_logits".into(), end_logits)];
+        Ok(TaskGraph { outputs, routing: Vec::new(), loss })
+    }
+}

@@ -1,0 +1,90 @@
+//! Classes: of rows, of tokens, and which of several rows fits.
+
+use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::models::Model;
+use crate::ops::{self, CrossEntropyOptions};
+use crate::shape::Shape;
+
+/// A class of each row: `logits (B, labels)`, `labels (B)`.
+#[derive(Debug)]
+pub(super) struct SequenceClassification;
+
+impl Task for SequenceClassification {
+    fn name(&self) -> &'static str {
+        "sequence-classification"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        classes(g, model, shapes, training)
+    }
+}
+
+/// A class of each token: `logits (B, T, labels)`, `labels (B, T)`.
+#[derive(Debug)]
+pub(super) struct TokenClassification;
+
+impl Task for TokenClassification {
+    fn name(&self) -> &'static str {
+        "token-classification"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        classes(g, model, shapes, training)
+    }
+}
+
+/// Whether the second part of a text follows the first (class 0) or not (1): `logits (B, 2)`, `labels (B)`.
+#[derive(Debug)]
+pub(super) struct NextSentence;
+
+impl Task for NextSentence {
+    fn name(&self) -> &'static str {
+        "next-sentence"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        classes(g, model, shapes, training)
+    }
+}
+
+/// Which of several rows fits: `input_ids (B, choices, T)`, `logits (B, choices)`, `labels (B)`.
+#[derive(Debug)]
+pub(super) struct MultipleChoice;
+
+impl Task for MultipleChoice {
+    fn name(&self) -> &'static str {
+        "multiple-choice"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let Some(&[batch, choices, _]) = shapes("input_ids").as_ref().map(Shape::dims).and_then(three) else {
+            return Err(Error::input("input_ids", "(batch, choices, tokens) is needed: several rows to choose from"));
+        };
+        let encoder = encoder(model)?;
+        let inputs = text(g, shapes, training)?;
+        let labels = input(g, shapes, "labels", DType::I32)?;
+        let states = encoder.encode(g, &inputs)?.states;
+        let logits = encoder.class_logits(g, states, &inputs)?;
+        let logits = ops::reshape(g, logits, [batch, choices])?;
+        let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
+        Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: Vec::new(), loss })
+    }
+}
+
+fn three(dims: &[usize]) -> Option<&[usize; 3]> {
+    dims.try_into().ok()
+}
+
+/// The logits of a model's classes, and their cross-entropy with `labels`.
+fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    let encoder = encoder(model)?;
+    let inputs = text(g, shapes, training)?;
+    let labels = input(g, shapes, "labels", DType::I32)?;
+    let states = encoder.encode(g, &inputs)?.states;
+    let logits = encoder.class_logits(g, states, &inputs)?;
+    let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
+    Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: Vec::new(), loss })
+}

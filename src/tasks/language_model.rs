@@ -1,0 +1,115 @@
+//! Language models: the next word, or the one behind a mask.
+
+use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::models::Model;
+use crate::ops::{self, CrossEntropyOptions};
+use crate::shape::Shape;
+
+/// The next token, by a decoder.
+#[derive(Debug)]
+pub(super) struct LanguageModelling;
+
+impl Task for LanguageModelling {
+    fn name(&self) -> &'static str {
+        "language-model"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let no_decoder = || Error::input("model", "it does not continue texts, which this task needs");
+        let decoder = model.decoder().ok_or_else(no_decoder)?;
+        let inputs = text(g, shapes, training)?;
+        let shape = g.shape(inputs.ids).clone();
+        let labels = g.input("labels", shape, DType::I32)?;
+        let hidden = decoder.hidden(g, &inputs)?;
+        let head = decoder.head(g)?;
+        let logits = head.logits(g, hidden.states)?;
+        let mut loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        if let Some(auxiliary) = hidden.auxiliary {
+            loss = ops::add(g, loss, auxiliary)?;
+        }
+        Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: hidden.routing, loss })
+    }
+
+    /// `labels[t]` is the token behind `input_ids[t]`: files have it at `t + 1`, and behind the last there is none. Without labels of
+    /// their own, the tokens themselves are to be predicted.
+    fn feed(
+        &self,
+        _model: &dyn Model,
+        name: &str,
+        shape: &Shape,
+        file: &dyn Fn(&str) -> Option<Vec<i32>>,
+    ) -> Option<Vec<i32>> {
+        match name {
+            "labels" => Some(next_tokens(&file(name).or_else(|| file("input_ids"))?, shape.last())),
+            _ => file(name),
+        }
+    }
+}
+
+fn next_tokens(labels: &[i32], time: usize) -> Vec<i32> {
+    labels.chunks_exact(time.max(1)).flat_map(|row| row.iter().skip(1).copied().chain([-100])).collect()
+}
+
+/// The tokens behind masks, by an encoder.
+#[derive(Debug)]
+pub(super) struct MaskedLanguageModelling;
+
+impl Task for MaskedLanguageModelling {
+    fn name(&self) -> &'static str {
+        "masked-language-model"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let encoder = encoder(model)?;
+        let inputs = text(g, shapes, training)?;
+        let labels = input(g, shapes, "labels", DType::I32)?;
+        let states = encoder.encode(g, &inputs)?.states;
+        let (states, head) = encoder.language_head(g, states)?;
+        let logits = head.logits(g, states)?;
+        let loss = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
+        Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: Vec::new(), loss })
+    }
+}
+
+/// The tokens behind masks, and whether the second part of a text follows the first.
+#[derive(Debug)]
+pub(super) struct PreTraining;
+
+impl Task for PreTraining {
+    fn name(&self) -> &'static str {
+        "pre-training"
+    }
+
+    fn labels(&self) -> &'static [&'static str] {
+        &["labels", "next_sentence_label"]
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let encoder = encoder(model)?;
+        let inputs = text(g, shapes, training)?;
+        let labels = input(g, shapes, "labels", DType::I32)?;
+        let next = input(g, shapes, "next_sentence_label", DType::I32)?;
+        let hidden = encoder.encode(g, &inputs)?.states;
+        let (states, head) = encoder.language_head(g, hidden)?;
+        let logits = head.logits(g, states)?;
+        let words = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
+        let follows = encoder.class_logits(g, hidden, &inputs)?;
+        let sentences = ops::cross_entropy(g, follows, next, &CrossEntropyOptions::default())?;
+        let loss = ops::add(g, words, sentences)?;
+        let outputs = vec![("prediction_logits".into(), logits), ("seq_relationship_logits".into(), follows)];
+        Ok(TaskGraph { outputs, routing: Vec::new(), loss })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_move_by_one_in_each_row() {
+        assert_eq!(next_tokens(&[1, 2, 3, 4, 5, 6], 3), [2, 3, -100, 5, 6, -100]);
+    }
+}

@@ -1,0 +1,118 @@
+//! What models are used for: a task says its inputs, its outputs, its loss, and how files of examples feed it.
+
+mod answer;
+mod classify;
+mod embed;
+mod language_model;
+mod sequence;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::models::{Encoder, EncoderHead, Inputs, Model};
+use crate::ops;
+use crate::shape::Shape;
+use std::fmt::Debug;
+
+/// The shape of an input, if it is there: names are those that transformers gives them.
+pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Shape>;
+
+/// What a task made of a model.
+#[derive(Clone, Debug)]
+pub struct TaskGraph {
+    /// The results, by the names that transformers gives them.
+    pub outputs: Vec<(String, Tensor)>,
+    /// What routers did, by name.
+    pub routing: Vec<(String, Tensor)>,
+    /// The loss.
+    pub loss: Tensor,
+}
+
+/// A task: inputs, outputs and loss.
+///
+/// Inputs are `input_ids (B, T)`, if it is there `attention_mask (B, T)`, 0 on padding, `token_type_ids (B, T)`, and the labels that
+/// [`Task::labels`] names.
+pub trait Task: Debug + Send + Sync {
+    /// What it is called.
+    fn name(&self) -> &'static str;
+
+    /// The inputs that tell what is right, i32. Negative labels do not count.
+    fn labels(&self) -> &'static [&'static str] {
+        &["labels"]
+    }
+
+    /// Adds a model with inputs of these shapes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the model is not made for the task, or an input is missing; those of the ops.
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph>;
+
+    /// The values of an input of that shape, from those that a file of examples has by their names.
+    fn feed(
+        &self,
+        _model: &dyn Model,
+        name: &str,
+        _shape: &Shape,
+        file: &dyn Fn(&str) -> Option<Vec<i32>>,
+    ) -> Option<Vec<i32>> {
+        file(name)
+    }
+}
+
+/// The task that a model was made for.
+///
+/// # Errors
+/// [`Error::Input`] if it has neither side.
+pub fn task_of(model: &dyn Model) -> Result<&'static dyn Task> {
+    if model.encoder().is_some() && model.decoder().is_some() {
+        return Ok(&sequence::SequenceToSequence);
+    }
+    if model.decoder().is_some() {
+        return Ok(&language_model::LanguageModelling);
+    }
+    Ok(match encoder(model)?.head_kind() {
+        EncoderHead::None => &embed::Embedding,
+        EncoderHead::MaskedLanguageModel => &language_model::MaskedLanguageModelling,
+        EncoderHead::PreTraining => &language_model::PreTraining,
+        EncoderHead::NextSentence => &classify::NextSentence,
+        EncoderHead::SequenceClassification { .. } => &classify::SequenceClassification,
+        EncoderHead::TokenClassification { .. } => &classify::TokenClassification,
+        EncoderHead::QuestionAnswering => &answer::SpanAnswering,
+        EncoderHead::MultipleChoice => &classify::MultipleChoice,
+    })
+}
+
+/// A model's side that reads.
+fn encoder(model: &dyn Model) -> Result<&dyn Encoder> {
+    model.encoder().ok_or_else(|| Error::input("model", "it is no encoder, which this task needs"))
+}
+
+/// An input that must be there.
+fn input(g: &mut Graph, shapes: Shapes<'_>, name: &str, dtype: DType) -> Result<Tensor> {
+    match shapes(name) {
+        Some(shape) => g.input(name, shape, dtype),
+        None => Err(Error::input(name, "is missing: the task needs it")),
+    }
+}
+
+/// The text that goes into a model, as rows of tokens: ids, and what is there of mask and parts.
+fn text(g: &mut Graph, shapes: Shapes<'_>, training: bool) -> Result<Inputs> {
+    let ids = input(g, shapes, "input_ids", DType::U32)?;
+    // Choices of a row are rows of their own.
+    let [rows, time] = [g.shape(ids).rows(), g.shape(ids).last()];
+    let as_rows = |g: &mut Graph, tensor: Tensor| ops::reshape(g, tensor, [rows, time]);
+    let ids = as_rows(g, ids)?;
+    let mut inputs = Inputs::new(g, ids)?;
+    inputs.training = training;
+    if let Some(shape) = shapes("attention_mask") {
+        let mask = g.input("attention_mask", shape, DType::U32)?;
+        let mask = as_rows(g, mask)?;
+        inputs = inputs.with_mask(mask);
+    }
+    if let Some(shape) = shapes("token_type_ids") {
+        let types = g.input("token_type_ids", shape, DType::U32)?;
+        let types = as_rows(g, types)?;
+        inputs = inputs.with_types(types);
+    }
+    Ok(inputs)
+}

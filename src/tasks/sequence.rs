@@ -1,0 +1,78 @@
+//! Sequences from sequences: translation, summaries, corrections.
+
+use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::models::{Inputs, Model};
+use crate::nn::{Context, KvSource};
+use crate::ops::{self, CrossEntropyOptions};
+use crate::shape::Shape;
+
+/// An answer, `labels (B, T)`, to a text, `input_ids (B, S)`. The decoder reads `decoder_input_ids (B, T)`, which are the labels moved by
+/// one behind the token that answers begin with.
+#[derive(Debug)]
+pub(super) struct SequenceToSequence;
+
+impl Task for SequenceToSequence {
+    fn name(&self) -> &'static str {
+        "sequence-to-sequence"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let no_decoder = || Error::input("model", "it does not answer, which this task needs");
+        let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
+        let source = text(g, shapes, training)?;
+        let labels = input(g, shapes, "labels", DType::I32)?;
+        let shape = g.shape(labels).clone();
+        let ids = g.input("decoder_input_ids", shape, DType::U32)?;
+        let encoded = encoder.encode(g, &source)?;
+        let key_mask = if let KvSource::Whole { key_mask } = source.kv { key_mask } else { None };
+        let context = Context::States { states: encoded.states, key_mask };
+        let inputs = Inputs { training, ..Inputs::new(g, ids)?.with_context(context) };
+        let hidden = decoder.hidden(g, &inputs)?;
+        let head = decoder.head(g)?;
+        let logits = head.logits(g, hidden.states)?;
+        let mut loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        for auxiliary in [encoded.auxiliary, hidden.auxiliary].into_iter().flatten() {
+            loss = ops::add(g, loss, auxiliary)?;
+        }
+        let outputs = vec![("encoder_last_hidden_state".into(), encoded.states), ("logits".into(), logits)];
+        Ok(TaskGraph { outputs, routing: hidden.routing, loss })
+    }
+
+    fn feed(
+        &self,
+        model: &dyn Model,
+        name: &str,
+        shape: &Shape,
+        file: &dyn Fn(&str) -> Option<Vec<i32>>,
+    ) -> Option<Vec<i32>> {
+        let shifted = || {
+            let start = i32::try_from(model.decoder()?.start()?).ok()?;
+            let padding = model.config()["pad_token_id"].as_i64().and_then(|id| i32::try_from(id).ok());
+            Some(moved(&file("labels")?, shape.last(), start, padding.unwrap_or(0)))
+        };
+        match name {
+            "decoder_input_ids" => file(name).or_else(shifted),
+            _ => file(name),
+        }
+    }
+}
+
+/// Labels moved by one in each row, behind `start`; what does not count becomes padding.
+fn moved(labels: &[i32], time: usize, start: i32, padding: i32) -> Vec<i32> {
+    let real = |label: &i32| if *label < 0 { padding } else { *label };
+    let row = |row: &[i32]| -> Vec<i32> { std::iter::once(start).chain(row[..time - 1].iter().map(real)).collect() };
+    labels.chunks_exact(time.max(1)).flat_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_move_behind_the_token_that_answers_begin_with() {
+        assert_eq!(moved(&[5, 6, 7, 8, -100, -100], 3, 9, 0), [9, 5, 6, 9, 8, 0]);
+    }
+}
