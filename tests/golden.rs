@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use wgformer::Gpu;
 use wgformer::check::check_golden;
 
-const MODELS: [&str; 9] = [
+const MODELS: [&str; 18] = [
     "gpt2",
     "llama",
     "mixtral",
@@ -19,7 +19,19 @@ const MODELS: [&str; 9] = [
     "mor-expert-choice-cycle",
     "mor-token-choice",
     "mor-token-choice-cycle",
+    "bert-base-model",
+    "bert-masked-lm",
+    "bert-question-answering",
+    "bert-sequence-classification",
+    "bert-token-classification",
+    "t5",
+    "t5-v1.1",
+    "bart",
+    "marian",
 ];
+
+/// What models give.
+const OUTPUTS: [&str; 5] = ["logits", "start_logits", "end_logits", "last_hidden_state", "encoder_last_hidden_state"];
 
 fn main() {
     let mut trials = Vec::new();
@@ -35,14 +47,19 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(model);
     let report = check_golden(gpu, &folder)?;
     println!(
-        "{} {model}: logits {:.1e}, loss {:.1e}, gradients {:.1e}, {} wrong tokens",
+        "{} {model}: outputs {:.1e}, loss {:.1e}, gradients {:.1e}, {} wrong tokens",
         report.adapter,
-        report.worst("logits"),
+        OUTPUTS.iter().map(|output| report.worst(output)).fold(0.0, f64::max),
         report.worst("loss"),
         report.worst("grad."),
         report.worst("greedy"),
     );
-    let mut wanted = vec!["logits", "loss"];
+    let outputs: &[&str] = match model {
+        "bert-base-model" => &["last_hidden_state"],
+        "bert-question-answering" => &["start_logits", "end_logits"],
+        _ => &["logits"],
+    };
+    let mut wanted = [outputs, &["loss"]].concat();
     if folder.join("generated.safetensors").exists() {
         wanted.push("greedy");
     }

@@ -1,11 +1,11 @@
 //! Ids that are changed before they name rows.
 
-use crate::ops::NONE;
 use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::ops::NONE;
 use crate::shape::TensorType;
 
 static MAP_IDS: Kernel = kernel!("index/map_ids");
