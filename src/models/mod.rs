@@ -114,7 +114,8 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, llama, mixtral, qwen2_moe, mor are"
+            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, llama, mixtral, qwen2_moe, mor, bert, t5, mt5, \
+             bart, marian, transformer are"
         );
         assert_eq!(refused(json!({})), "config.json: has no \"model_type\" or \"architectures\"");
         assert!(
