@@ -110,7 +110,9 @@ fn erf(x: f64) -> f64 {
     2.0 / PI.sqrt() * (-x * x).exp() * sum
 }
 
-/// `f(x)`, element by element.
+/// `out = f(x)`, element by element; `x` f32 of any shape.
+///
+/// Gradient: `dx = dout f′(x)`, one kernel.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32.
@@ -118,7 +120,11 @@ pub fn activation(g: &mut Graph, x: Tensor, kind: Activation) -> Result<Tensor> 
     g.put1(Activate { kind }, &[x])
 }
 
-/// `f(gate) · up`, element by element: SwiGLU with [`Activation::Silu`], GEGLU with a GELU.
+/// `out = f(gate) · up`, element by element, f32 of one shape: SwiGLU with [`Activation::Silu`], GEGLU with a GELU.
+///
+/// Gradients: `dgate = dout up f′(gate)`, `dup = dout f(gate)`, both in one kernel.
+///
+/// Shazeer, `GLU Variants Improve Transformer`, 2020 (arXiv 2002.05202).
 ///
 /// # Errors
 /// [`Error::Shape`] if the types differ or are not f32.
@@ -131,9 +137,7 @@ pub(crate) fn activation_backward(g: &mut Graph, x: Tensor, dout: Tensor, kind: 
     g.put1(ActivateBackward { kind }, &[x, dout])
 }
 
-/// `out = f(x)`, element by element, f32 of any shape.
-///
-/// Gradient: `dx = dout f′(x)`, one kernel.
+/// See [`activation`].
 #[derive(Debug)]
 pub(in crate::ops) struct Activate {
     pub(in crate::ops) kind: Activation,
@@ -190,9 +194,7 @@ impl Op for ActivateBackward {
     }
 }
 
-/// `out = f(gate) up`, element by element, f32 of one shape (Shazeer 2020, arXiv 2002.05202).
-///
-/// Gradients: `dgate = dout up f′(gate)`, `dup = dout f(gate)`, both in one kernel.
+/// See [`gated`].
 #[derive(Debug)]
 struct Gated {
     kind: Activation,

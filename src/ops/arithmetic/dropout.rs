@@ -11,10 +11,15 @@ use crate::shape::TensorType;
 static DROPOUT: Kernel = kernel!("arithmetic/dropout");
 static RANDOM: Snippet = kernel!("common/random");
 
-/// `x` f32 with each element dropped with probability `rate` and the others divided by `1 − rate`. A rate of 0 adds
-/// nothing to the graph.
+/// `out[i] = x[i] · keep[i] / (1 − rate)`: each element of `x` (f32, any shape) is dropped with probability `rate`. A
+/// rate of 0 adds nothing to the graph.
 ///
-/// `seed` (2) u32 is written by the caller for each step; `salt` tells the dropouts of one step apart.
+/// `keep[i]` comes from Threefry keyed by `seed` at counter (i / 2, `salt`). `seed` (2) u32 is written by the caller
+/// for each step; `salt` tells the dropouts of one step apart.
+///
+/// Gradient: the same op with the same seed and salt on the upstream gradient, so that no mask is stored.
+///
+/// Srivastava et al., `Dropout: A Simple Way to Prevent Neural Networks from Overfitting`, 2014.
 ///
 /// # Errors
 /// [`Error::Input`] if the rate is not in 0..1; [`Error::Shape`] if `x` is not f32 or `seed` not (2) u32.
@@ -28,11 +33,7 @@ pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Tensor, salt: u32) -> 
     g.put1(Dropout { rate, salt }, &[x, seed])
 }
 
-/// `out[i] = x[i] · keep[i] / (1 − rate)`, `keep[i]` from Threefry keyed by the seed at counter (i / 2, salt).
-///
-/// Gradient: the same op with the same seed and salt on the upstream gradient, so that no mask is stored.
-///
-/// Paper: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
+/// See [`dropout`].
 #[derive(Debug)]
 struct Dropout {
     rate: f32,

@@ -15,15 +15,15 @@ static ROW: Kernel = kernel!("arithmetic/elementwise_row");
 static AFFINE: Kernel = kernel!("arithmetic/affine");
 static SCALE_BY: Kernel = kernel!("arithmetic/scale_by");
 
-/// `a + b` for tensors of one shape.
+/// `a + b`, f32 of one shape. Gradients: `da = db = dout`.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) if the types differ.
+/// [`Error::Shape`] if the types differ.
 pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.put1(Add, &[a, b])
 }
 
-/// `a − b` for f32 tensors of one shape.
+/// `a − b`, f32 of one shape. Gradients: `da = dout`, `db = −dout`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the types differ or are not f32.
@@ -31,7 +31,7 @@ pub fn sub(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.put1(Binary::Sub, &[a, b])
 }
 
-/// `a · b`, element by element, for f32 tensors of one shape.
+/// `a · b`, element by element, f32 of one shape. Gradients: `da = dout · b`, `db = dout · a`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the types differ or are not f32.
@@ -39,7 +39,7 @@ pub fn mul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.put1(Binary::Mul, &[a, b])
 }
 
-/// `factor · x`.
+/// `factor · x`, f32 of any shape. Gradient: `dx = factor · dout`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32.
@@ -47,7 +47,7 @@ pub fn scale(g: &mut Graph, x: Tensor, factor: f32) -> Result<Tensor> {
     g.put1(Affine { factor, shift: 0.0 }, &[x])
 }
 
-/// `x + shift`.
+/// `x + shift`, f32 of any shape. Gradient: `dx = dout`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32.
@@ -55,7 +55,9 @@ pub fn add_scalar(g: &mut Graph, x: Tensor, shift: f32) -> Result<Tensor> {
     g.put1(Affine { factor: 1.0, shift }, &[x])
 }
 
-/// `x[…, c] + row[c]`: a bias added to every row.
+/// `out[…, c] = x[…, c] + row[c]`, a bias added to every row: `x` (…, C), `row` (C), f32.
+///
+/// Gradients: `dx = dout`, `drow = Σ_rows dout`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `row` is not as long as the last axis of `x`, or a type is not f32.
@@ -63,7 +65,9 @@ pub fn add_row(g: &mut Graph, x: Tensor, row: Tensor) -> Result<Tensor> {
     g.put1(RowWise::Add, &[x, row])
 }
 
-/// `x[…, c] · row[c]`: every row times one row.
+/// `out[…, c] = x[…, c] · row[c]`, every row times one row: `x` (…, C), `row` (C), f32.
+///
+/// Gradients: `dx = dout · row`, `drow = Σ_rows dout · x`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `row` is not as long as the last axis of `x`, or a type is not f32.
@@ -71,7 +75,9 @@ pub fn mul_row(g: &mut Graph, x: Tensor, row: Tensor) -> Result<Tensor> {
     g.put1(RowWise::Mul, &[x, row])
 }
 
-/// `x · s`, `s` being a tensor of one element.
+/// `out = x · s`: `x` of any shape, `s` a tensor of one element, f32.
+///
+/// Gradients: `dx = dout · s`, `ds = Σ dout · x`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `s` has more than one element, or a type is not f32.
@@ -79,9 +85,7 @@ pub fn scale_by(g: &mut Graph, x: Tensor, s: Tensor) -> Result<Tensor> {
     g.put1(ScaleBy, &[x, s])
 }
 
-/// `out = a − b` or `out = a · b`, element by element, f32 of one shape.
-///
-/// Gradients: of the difference `da = dout`, `db = −dout`; of the product `da = dout · b`, `db = dout · a`.
+/// See [`sub`] and [`mul`].
 #[derive(Debug)]
 enum Binary {
     Sub,
@@ -131,9 +135,7 @@ impl Op for Binary {
     }
 }
 
-/// `out = factor · x + shift`, f32 of any shape.
-///
-/// Gradient: `dx = factor · dout`.
+/// `out = factor · x + shift`: [`scale`] and [`add_scalar`].
 #[derive(Debug)]
 struct Affine {
     factor: f32,
@@ -168,9 +170,7 @@ impl Op for Affine {
     }
 }
 
-/// `out[…, c] = x[…, c] + row[c]` or `x[…, c] · row[c]`; x (…, C), row (C), f32.
-///
-/// Gradients: of the sum `dx = dout`, `drow = Σ_rows dout`; of the product `dx = dout · row`, `drow = Σ_rows dout · x`.
+/// See [`add_row`] and [`mul_row`].
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::ops) enum RowWise {
     Add,
@@ -235,9 +235,7 @@ impl Op for RowWise {
     }
 }
 
-/// `out = x · s`; x of any shape, s of one element, f32.
-///
-/// Gradients: `dx = dout · s`, `ds = Σ dout · x`.
+/// See [`scale_by`].
 #[derive(Debug)]
 struct ScaleBy;
 

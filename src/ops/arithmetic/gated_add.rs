@@ -11,7 +11,9 @@ static GATED_ADD: Kernel = kernel!("arithmetic/gated_add");
 static BACKWARD: [Kernel; 2] =
     [kernel!("arithmetic/gated_add_backward_threads"), kernel!("arithmetic/gated_add_backward_workgroup")];
 
-/// `x[n, c] + gate[n] · y[n, c]`; x and y (N, C), gate (N), f32.
+/// `out[n, c] = x[n, c] + gate[n] · y[n, c]`; `x` and `y` (N, C), `gate` (N), f32.
+///
+/// Gradients: `dx = dout`, `dy[n, c] = gate[n] dout[n, c]`, `dgate[n] = Σ_c dout[n, c] y[n, c]`.
 ///
 /// # Errors
 /// [`Error::Shape`] if x and y are no matrices of one type, or the gate has another number of rows.
@@ -19,7 +21,7 @@ pub fn gated_add(g: &mut Graph, x: Tensor, y: Tensor, gate: Tensor) -> Result<Te
     g.put1(GatedAdd { variant: None }, &[x, y, gate])
 }
 
-/// See [`gated_add`]. Gradients: `dx = dout`, `dy[n, c] = gate[n] dout[n, c]`, `dgate[n] = Σ_c dout[n, c] y[n, c]`.
+/// See [`gated_add`].
 #[derive(Debug)]
 pub(crate) struct GatedAdd {
     /// The variant of the backward kernel; chosen by the adapter if not given.

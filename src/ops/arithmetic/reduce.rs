@@ -9,7 +9,10 @@ use crate::shape::{Shape, TensorType};
 
 static BROADCAST: Kernel = kernel!("arithmetic/broadcast");
 
-/// The sum of all elements, as a scalar (no axes).
+/// The sum of all elements, as a scalar (no axes); `x` f32 of any shape.
+///
+/// Two stages with a fixed number of partial sums, without atomics: the same bits on every run. Gradient: `dx = dout`,
+/// broadcast.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is not f32 or empty.
@@ -17,7 +20,8 @@ pub fn sum(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Reduce::new(Over::All(Shape::default()), 1.0), &[x])
 }
 
-/// The mean of all elements, as a scalar (no axes).
+/// The mean of all elements, as a scalar (no axes). Gradient: `dx = dout / n` for n elements, broadcast. Else as
+/// [`sum`].
 ///
 /// # Errors
 /// As [`sum`].
@@ -26,7 +30,7 @@ pub fn mean(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Reduce::new(Over::All(Shape::default()), factor), &[x])
 }
 
-/// The sums of the columns: (…, C) → (C).
+/// The sums of the columns: (…, C) → (C), f32. Gradient: `dx[…, c] = dout[c]`. In stages as [`sum`].
 ///
 /// # Errors
 /// As [`sum`], and if `x` has no axis.
@@ -34,7 +38,7 @@ pub fn sum_rows(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Reduce::new(Over::Rows, 1.0), &[x])
 }
 
-/// The sums along the last axis: (…, C) → (…).
+/// The sums along the last axis: (…, C) → (…), f32. Gradient: `dx[…, c] = dout[…]`.
 ///
 /// # Errors
 /// As [`sum`], and if `x` has no axis.
@@ -42,7 +46,7 @@ pub fn sum_last(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Reduce::new(Over::Last, 1.0), &[x])
 }
 
-/// The means along the last axis: (…, C) → (…).
+/// The means along the last axis: (…, C) → (…), f32. Gradient: `dx[…, c] = dout[…] / C`.
 ///
 /// # Errors
 /// As [`sum`], and if `x` has no axis.
@@ -83,10 +87,8 @@ impl Over {
     }
 }
 
-/// `out = factor · Σ x` over all axes, all but the last, or the last; f32.
-///
-/// Sums over rows and over everything take two stages with a fixed number of partial sums, without atomics, so that results
-/// are the same on every run. Gradient: `dx = factor · dout`, broadcast ([`Broadcast`]).
+/// `out = factor · Σ x` over all axes, all but the last, or the last. Gradient: `dx = factor · dout`, broadcast
+/// ([`Broadcast`]).
 #[derive(Debug)]
 pub(crate) struct Reduce {
     pub(crate) over: Over,

@@ -114,8 +114,13 @@ pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Resu
     Ok(g.constant_with("rope_table", shape, DType::F32, table))
 }
 
-/// Rotary positions: `x` (B, T, H, D) f32 with the pairs of each head turned by the angles of `positions` (B, T) u32,
-/// from the `table` of [`rope_table`].
+/// Rotary positions: `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)` for each pair of a head's elements, θ the angle
+/// of its position and pair in the `table` of [`rope_table`].
+///
+/// `x` (B, T, H, D) f32, `positions` (B, T) u32. A position past the table is an error of the reference; the GPU uses
+/// the table's last row. Gradient: the same turn back, by −θ.
+///
+/// Su et al., `RoFormer`, 2021 (arXiv 2104.09864).
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -123,9 +128,7 @@ pub fn rope(g: &mut Graph, x: Tensor, positions: Tensor, table: Tensor, options:
     g.put1(Rope { interleaved: options.interleaved, back: false }, &[x, positions, table])
 }
 
-/// `(a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)` for each pair; gradient: the same turn back, by −θ.
-///
-/// A position past the table is an error of the reference; the GPU uses the table's last row.
+/// See [`rope`].
 #[derive(Debug)]
 struct Rope {
     interleaved: bool,

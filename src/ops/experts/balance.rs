@@ -14,7 +14,8 @@ use crate::shape::{Shape, TensorType};
 static SEGMENT_COUNTS: Kernel = kernel!("experts/segment_counts");
 static UPDATE_BIAS: Kernel = kernel!("experts/update_bias");
 
-/// How many slots each expert has, (E) f32, where `sorted` are the slots sorted by their expert.
+/// `counts[e] = starts[e + 1] − starts[e]`: how many slots each expert has, (E) f32, where `sorted` are the slots
+/// sorted by their expert. No gradient: counts move in steps.
 ///
 /// # Errors
 /// [`Error::Shape`] if the index was not sorted by as many rows as it says.
@@ -22,11 +23,15 @@ pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
     g.put1(LoadCounts { experts: sorted.rows }, &[sorted.starts])
 }
 
-/// `E · Σ_e f_e P_e` over one or more layers: `f_e` the slots of expert e for each token, `P_e` its mean score; a scalar.
+/// `E · Σ_e f_e P_e` over one or more layers: `f_e` the slots of expert e for each token, `P_e` its mean score; a
+/// scalar.
 ///
-/// `scores` (T, E) f32 and `counts` (E) f32 are those of each layer; layers with more tokens count for more. The counts
-/// have no gradient. Where K experts are chosen, the loss of even loads is K. Paper: arXiv:2101.03961; over all layers at
-/// once as in Hugging Face's Mixtral.
+/// `scores` (T, E) f32 and `counts` (E) f32 are those of each layer; layers with more tokens count for more. Where K
+/// experts are chosen, the loss of even loads is K.
+///
+/// Gradient: `dscores[t, e] = dloss · E · f_e / T`, with T the tokens of all layers; the counts have none.
+///
+/// Fedus et al., `Switch Transformers`, 2021 (arXiv 2101.03961); over all layers at once as in Hugging Face's Mixtral.
 ///
 /// # Errors
 /// [`Error::Shape`] if there are no layers, or scores and counts do not fit together.
@@ -57,7 +62,9 @@ pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) ->
 
 /// `mean(lse²)`: keeps the logits of a gate small; a scalar. `lse` (T) f32 is that of [`Gate`](super::Gate).
 ///
-/// Paper: Zoph et al., "ST-MoE", arXiv:2202.08906.
+/// Gradient: `dlse = 2 dloss lse / T`.
+///
+/// Zoph et al., `ST-MoE`, 2022 (arXiv 2202.08906).
 ///
 /// # Errors
 /// [`Error::Shape`] if `lse` is not f32 or empty.
@@ -66,10 +73,14 @@ pub fn router_z_loss(g: &mut Graph, lse: Tensor) -> Result<Tensor> {
     mean(g, squares)
 }
 
-/// `bias[e] += rate · sign(mean of counts − counts[e])`, in place; gives the bias afterwards.
+/// `bias[e] += rate · sign(mean of counts − counts[e])`, in place; gives the bias afterwards. Both (E) f32; no
+/// gradient.
 ///
 /// Once a step, with the loads of the step: the gate then chooses experts that had too few tokens more often, without a
-/// loss. Both (E) f32; no gradient. Paper: Wang et al., arXiv:2408.15664, with a rate of 0.001.
+/// loss.
+///
+/// Wang et al., `Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts`, 2024 (arXiv 2408.15664), with a
+/// rate of 0.001.
 ///
 /// # Errors
 /// [`Error::Shape`] if bias and counts differ; [`Error::Input`] if the rate is not finite.
@@ -90,7 +101,7 @@ pub fn routing_entropy(g: &mut Graph, scores: Tensor) -> Result<Tensor> {
     mean(g, entropies)
 }
 
-/// `counts[e] = starts[e + 1] − starts[e]` as f32; starts (E + 1) u32. Its gradient is none: counts move in steps.
+/// See [`load_counts`]. Input: starts (E + 1) u32.
 #[derive(Debug)]
 struct LoadCounts {
     experts: usize,

@@ -9,10 +9,14 @@ use crate::shape::TensorType;
 
 static LIMIT_CAPACITY: Kernel = kernel!("experts/limit_capacity");
 
-/// The index that `sorted` was made of, (M) u32, with no more than `capacity` slots for each row: the first ones. The others
-/// name row `rows`, which is none.
+/// `out[m] = index[m]` if `#{l < m : index[l] = index[m]} < capacity`, else `rows`: the index that `sorted` was made
+/// of, (M) u32, with no more than `capacity` slots for each row, the first ones. The others name row `rows`, which is
+/// none. Integers, no gradient.
 ///
-/// Sorted anew, what is behind the last start was dropped: M − starts\[rows\] slots, and those that named no row before.
+/// Sorted anew, what is behind the last start was dropped: M − starts\[rows\] slots, and those that named no row
+/// before.
+///
+/// Fedus et al., `Switch Transformers`, 2021 (arXiv 2101.03961): capacity = T K / E · factor.
 ///
 /// # Errors
 /// [`Error::Shape`] if the parts of `sorted` do not fit together.
@@ -20,9 +24,7 @@ pub fn limit_capacity(g: &mut Graph, sorted: SortedIndex, capacity: usize) -> Re
     g.put1(LimitCapacity { rows: sorted.rows, capacity }, &[sorted.index, sorted.order, sorted.starts])
 }
 
-/// `out[m] = index[m]` if `#{l < m : index[l] = index[m]} < capacity`, else `rows`. Integers, no gradient.
-///
-/// Paper: Fedus et al., "Switch Transformers", arXiv:2101.03961: capacity = T K / E · factor.
+/// See [`limit_capacity`].
 #[derive(Debug)]
 struct LimitCapacity {
     rows: usize,

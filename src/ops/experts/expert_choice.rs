@@ -14,7 +14,7 @@ use crate::ops::{
 pub struct ExpertChoice {
     /// The token of each slot, (E·k) u32: those of expert 0 first, ascending within an expert.
     pub index: Tensor,
-    /// The slot of each token with each expert, (E·T) u32; [`NONE`](super::NONE) where the expert did not choose it.
+    /// The slot of each token with each expert, (E·T) u32; [`NONE`](crate::ops::NONE) where the expert did not choose it.
     pub slots: Tensor,
     /// The weight of each slot, (E, k) f32.
     pub gates: Tensor,

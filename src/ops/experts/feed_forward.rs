@@ -20,8 +20,8 @@ pub struct ExpertWeights {
 
 /// `y[t] = Σ_k weights[t, k] · E_e(x[t])`, e the expert of slot (t, k), `E_e(x) = (f(x Wgᵀ) ⊙ (x Wuᵀ)) Wdᵀ`.
 ///
-/// x (T, C), weights (T, K), y (T, C). What is kept for the backward pass are x and what goes into the activations, two tensors
-/// (T K, F).
+/// x (T, C) f32, weights (T, K) f32, y (T, C). What is kept for the backward pass are x and what goes into the
+/// activations, two tensors (T K, F). Gradients: those of [`grouped_linear`] and [`expert_output`].
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) that names the operand that does not fit.

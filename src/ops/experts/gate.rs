@@ -24,9 +24,30 @@ pub struct Gate {
     pub lse: Tensor,
 }
 
-/// Chooses experts by `logits` (T, E) f32, all in one kernel; of equal choices the lower index comes first.
+/// Scores `s` of experts, the K best of `choice`, and their weights, all in one kernel; of equal choices the lower
+/// index comes first.
 ///
-/// `bias` (E) f32 is added to the scores for the choice only, and has no gradient. E is at most 256.
+/// ```text
+/// s = softmax(z) or 1 / (1 + e^−z);  choice = s + bias
+/// of groups only those stay whose two best choices have the largest sums
+/// weights = scale · s[experts], over (Σ s[experts] + 1e-20) with `renormalise`
+/// ```
+///
+/// Logits z (T, E) f32; `bias` (E) f32 is added for the choice only. E is at most 256. What nothing reads of the
+/// results is not written. Without bias and groups the choice is the logit itself, which has the same order and fewer
+/// ties.
+///
+/// Gradient by the logits, from those of weights, scores and lse, as far as they are there (the choice has none, and so
+/// has the bias):
+///
+/// ```text
+/// dchosen_i = scale · dweights_i; renormalised scale / S · (dweights_i − Σ_j dweights_j s_j / S),  S = Σ_i s_i + 1e-20
+/// ds = dscores + dchosen at the chosen experts
+/// dz = s (ds − Σ s ds) of a softmax, s (1 − s) ds of a sigmoid; plus dlse · softmax(z)
+/// ```
+///
+/// For the renormalised softmax this is `w_i (dw_i − Σ_j w_j dw_j)` at the chosen experts, and nothing at the others.
+/// Papers: see [`GateOptions`].
 ///
 /// # Errors
 /// [`Error::Shape`] if logits or bias have another type, there are too many experts or groups, or `k` experts can't be
@@ -50,18 +71,8 @@ pub(crate) fn top_k_gate_by(
     }
 }
 
-/// Scores `s` of experts, the K best of `choice`, and their weights.
-///
-/// ```text
-/// s = softmax(logits) or 1 / (1 + e^−logits);  choice = s + bias
-/// of groups only those stay whose two best choices have the largest sums
-/// weights = scale · s[experts], over (Σ s[experts] + 1e-20) with `renormalise`
-/// ```
-///
-/// Inputs: logits (T, E), perhaps a bias (E). Outputs: weights (T, K), experts (T, K) u32, s (T, E), ln Σ e^logits (T); what
-/// nothing reads is not written. Gradients: [`GateBackward`]; the choice has none, and so has the bias.
-///
-/// Without bias and groups the choice is the logit itself, which has the same order and fewer ties.
+/// See [`top_k_gate`]. Inputs: logits (T, E), perhaps a bias (E). Outputs: weights (T, K), experts (T, K) u32, s (T,
+/// E), ln Σ e^logits (T).
 #[derive(Debug)]
 struct TopKGate {
     options: GateOptions,

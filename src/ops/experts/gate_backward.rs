@@ -11,16 +11,8 @@ use crate::shape::TensorType;
 static GATE_BACKWARD: [Kernel; 2] =
     [kernel!("experts/gate_backward_threads"), kernel!("experts/gate_backward_workgroup")];
 
-/// The gradient of [`top_k_gate`](super::gate::top_k_gate) by its logits `z`, from those of weights, scores and lse, as far as they are there.
-///
-/// ```text
-/// dchosen_i = scale · dweights_i; renormalised scale / S · (dweights_i − Σ_j dweights_j s_j / S),  S = Σ_i s_i + 1e-20
-/// ds = dscores + dchosen at the chosen experts
-/// dz = s (ds − Σ s ds) of a softmax, s (1 − s) ds of a sigmoid; plus dlse · softmax(z)
-/// ```
-///
-/// Inputs: logits (T, E), then those that are there of experts (T, K) u32 with dweights (T, K), dscores (T, E), dlse (T).
-/// For the renormalised softmax this is `w_i (dw_i − Σ_j w_j dw_j)` at the chosen experts, and nothing at the others.
+/// The gradient of [`top_k_gate`](super::gate::top_k_gate), see there. Inputs: logits (T, E), then those that are there
+/// of experts (T, K) u32 with dweights (T, K), dscores (T, E), dlse (T).
 #[derive(Debug)]
 pub(super) struct GateBackward {
     pub(super) options: GateOptions,

@@ -9,8 +9,11 @@ use crate::kernel::Launch;
 use crate::ops::matmul::{Form, Grouped, Rows, Variant};
 use crate::shape::TensorType;
 
-/// `out[i] = x[tokens[i]] · W[e]ᵀ`, e the expert of row i: x (T, C) f32, weight (E, N, C) f32, f16 or bf16, out (M, N) f32 with the
-/// slots in the order of `routing`. Rows of no expert are zeros.
+/// `out[i] = x[tokens[i]] · W[e]ᵀ`, e the expert of row i: x (T, C) f32, weight (E, N, C) f32, f16 or bf16, out (M, N)
+/// f32 with the slots in the order of `routing`. Rows of no expert are zeros.
+///
+/// Gradients: `dx[t] = Σ_k dout[rows[t K + k]] · W[e]`, `dW[e] = Σ_i dout[i]ᵀ x[tokens[i]]` over the expert's rows;
+/// zeros for an expert without any.
 ///
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit.
@@ -18,10 +21,7 @@ pub fn grouped_linear(g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routin
     GroupedLinear::new(routing).apply(g, x, weight, routing)
 }
 
-/// See [`grouped_linear`].
-///
-/// Gradients: `dx[t] = Σ_k dout[rows[t K + k]] · W[e]`, `dW[e] = Σ_i dout[i]ᵀ x[tokens[i]]` over the expert's rows; zeros for an expert
-/// without any.
+/// [`grouped_linear`] as an op, with a say in how it is computed.
 #[derive(Clone, Debug)]
 pub struct GroupedLinear {
     /// Slots of a token.

@@ -13,10 +13,15 @@ static NOISY_LOGITS: Kernel = kernel!("experts/noisy_logits");
 static RANDOM: Snippet = kernel!("common/random");
 static NORMAL: Snippet = kernel!("common/normal");
 
-/// `clean + n · softplus(raw)`, `n` standard normal: logits of a gate with noise of a learned width, for training.
+/// `out[i] = clean[i] + n[i] · softplus(raw[i])`, `n[i]` standard normal, by Box and Muller from Threefry keyed by
+/// `seed` at counter (i, `salt`): logits of a gate with noise of a learned width, for training.
 ///
-/// `clean` and `raw` are f32 of one shape. `seed` (2) u32 is written by the caller for each step; `salt` tells the layers
-/// of one step, and this from dropout, apart.
+/// `clean` and `raw` are f32 of one shape. `seed` (2) u32 is written by the caller for each step; `salt` tells the
+/// layers of one step, and this from dropout, apart.
+///
+/// Gradients: `dclean = dout`, `draw = dout · n · σ(raw)`. No noise is stored.
+///
+/// Shazeer et al., `Outrageously Large Neural Networks`, 2017 (arXiv 1701.06538).
 ///
 /// # Errors
 /// [`Error::Shape`] if `clean` and `raw` differ or are not f32, or `seed` is not (2) u32.
@@ -24,12 +29,8 @@ pub fn noisy_logits(g: &mut Graph, clean: Tensor, raw: Tensor, seed: Tensor, sal
     g.put1(NoisyLogits { salt, backward: false }, &[clean, raw, seed])
 }
 
-/// `out[i] = clean[i] + n[i] · softplus(raw[i])`, `n[i]` by Box and Muller from Threefry keyed by the seed at counter (i, salt).
-///
-/// Gradients: `dclean = dout`, `draw = dout · n · σ(raw)`: the same op, `backward`, with the upstream gradient in place of
-/// the logits. No noise is stored.
-///
-/// Paper: Shazeer et al., "Outrageously Large Neural Networks", arXiv:1701.06538.
+/// See [`noisy_logits`]. Its gradient by `raw` is the same op, `backward`, with the upstream gradient in place of the
+/// logits.
 #[derive(Debug)]
 struct NoisyLogits {
     salt: u32,

@@ -49,7 +49,8 @@ impl Routing {
     }
 }
 
-/// Sorts the slots of `chosen` (T, K) u32, a token's experts, by expert.
+/// Sorts the slots of `chosen` (T, K) u32, a token's experts, by expert, stably: with `order` the sorted slots,
+/// `tokens[i] = order[i] / K` and `rows[order[i]] = i`. Integers, no gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `chosen` is no u32 matrix or there are no experts.
@@ -61,7 +62,7 @@ pub fn route(g: &mut Graph, chosen: Tensor, experts: usize) -> Result<Routing> {
     Ok(Routing { sorted, tokens: found[0], rows: found[1], token_count, top_k })
 }
 
-/// From `order` (M), a permutation of the slots: `tokens[i] = order[i] / K`, `rows[order[i]] = i`. Integers, no gradient.
+/// `tokens` and `rows` of [`route`]. Input: order (M), a permutation of the slots.
 #[derive(Debug)]
 struct ExpertSlots {
     top_k: usize,

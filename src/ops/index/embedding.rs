@@ -11,7 +11,13 @@ use crate::kernel::Launch;
 use crate::ops::reshape;
 use crate::shape::TensorType;
 
-/// The rows of `table` (V, C) that `ids` (…) u32 name: (…, C) f32. The table is f32, f16, bf16 or quantised.
+/// `out[…, c] = table[ids[…], c]`: `table` (V, C) f32, f16, bf16 or quantised, `ids` (…) u32, out (…, C) f32.
+///
+/// Gradient: `dtable[v, c] = Σ_{n : ids[n] = v} dout[n, c]`, f32, for all rows (zeros where no id points), by sorting
+/// the positions by id on the GPU and summing each row's in ascending order: no float atomics, the same bits on every
+/// run. Cost for N ids: a radix sort of N keys, N·C loads and V·C stores.
+///
+/// Ids of V or more are an error of the reference; on the GPU they give zeros and no gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if the table is no matrix of weights or the ids are not u32.
@@ -27,13 +33,7 @@ pub fn embedding_with_padding(g: &mut Graph, table: Tensor, ids: Tensor, padding
     g.put1(Embedding { padding }, &[table, ids])
 }
 
-/// `out[…, c] = table[ids[…], c]`.
-///
-/// Gradient: `dtable[v, c] = Σ_{n : ids[n] = v} dout[n, c]`, f32, for all rows (zeros where no id points), by
-/// sorting the positions by id on the GPU and summing each row's in ascending order: no float atomics, the same
-/// bits on every run. Cost for N ids: a radix sort of N keys, N·C loads and V·C stores.
-///
-/// Ids of V or more are an error of the reference; on the GPU they give zeros and no gradient.
+/// See [`embedding`].
 #[derive(Debug)]
 struct Embedding {
     /// The row that gets no gradient.

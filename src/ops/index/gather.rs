@@ -20,7 +20,9 @@ static TABLE_BLOCKS: Snippet = kernel!("common/table_blocks");
 static TABLE_U32: Snippet = kernel!("common/table_u32");
 static GATHER_ROWS: Kernel = kernel!("index/gather_rows");
 
-/// Rows of `x` (N, C) f32 in the order of `index` (M) u32: (M, C). An index of N or more gives a row of zeros.
+/// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`: `x` (N, C) f32, `index` (M) u32, out (M, C).
+///
+/// Gradient: `dx` = [`scatter_rows`] of the upstream gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix or `index` no u32 vector.
@@ -28,7 +30,7 @@ pub fn gather_rows(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
     g.put1(GatherRows, &[x, index])
 }
 
-/// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`; gradient: `dx` = [`scatter_rows`] of the upstream gradient.
+/// See [`gather_rows`].
 #[derive(Debug)]
 struct GatherRows;
 

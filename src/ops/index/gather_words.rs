@@ -8,9 +8,9 @@ use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::Launch;
 use crate::shape::TensorType;
 
-/// Rows of `x` (N, C) u32 in the order of `index` (M) u32: (M, C). An index of N or more gives a row of zeros.
+/// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`: `x` (N, C) u32, `index` (M) u32, out (M, C). No gradient.
 ///
-/// With the rows of a structure it gives that of picked tokens: see [`AttentionOptions`](super::AttentionOptions).
+/// With the rows of a structure it gives that of picked tokens: see [`AttentionOptions`](crate::ops::AttentionOptions).
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no u32 matrix or `index` no u32 vector.
@@ -18,7 +18,7 @@ pub fn gather_words(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
     g.put1(GatherWords, &[x, index])
 }
 
-/// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`. No gradient.
+/// See [`gather_words`].
 #[derive(Debug)]
 struct GatherWords;
 

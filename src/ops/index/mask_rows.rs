@@ -8,7 +8,9 @@ use crate::shape::TensorType;
 
 static MASK_ROWS: Kernel = kernel!("index/mask_rows");
 
-/// `x` (B, T, …) f32 with zeros in the rows `t ≥ lengths[b]`, `lengths` (B) u32.
+/// `out[b, t] = x[b, t]` if `t < lengths[b]`, else 0: `x` (B, T, …) f32, `lengths` (B) u32.
+///
+/// Gradient: `dx` = the same of the upstream gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `lengths` does not fit `x`.
@@ -16,7 +18,7 @@ pub fn mask_rows(g: &mut Graph, x: Tensor, lengths: Tensor) -> Result<Tensor> {
     g.put1(MaskRows { fill: 0 }, &[x, lengths])
 }
 
-/// `x` (B, T, …) u32 with `fill` in the rows `t ≥ lengths[b]`.
+/// `out[b, t] = x[b, t]` if `t < lengths[b]`, else `fill`: `x` (B, T, …) u32, `lengths` (B) u32. No gradient.
 ///
 /// # Errors
 /// As [`mask_rows`], and if `x` is f32 and `fill` is not 0.
@@ -24,7 +26,7 @@ pub fn fill_rows(g: &mut Graph, x: Tensor, lengths: Tensor, fill: u32) -> Result
     g.put1(MaskRows { fill }, &[x, lengths])
 }
 
-/// `out[b, t] = x[b, t]` if `t < lengths[b]`, else `fill`. Gradient of floats: `dx` = the same of the upstream gradient.
+/// See [`mask_rows`] and [`fill_rows`].
 #[derive(Debug)]
 struct MaskRows {
     fill: u32,

@@ -14,8 +14,11 @@ use crate::shape::TensorType;
 static SCATTER_ROWS: Kernel = kernel!("index/scatter_rows");
 static SCATTER_PARTIALS: Kernel = kernel!("index/scatter_partials");
 
-/// Sums of the rows of `x` (M, C) f32 that have the same `index` (M) u32, at that row of the result (rows, C); zeros
-/// where no index points. Rows whose index is `rows` or more are left out. The same bits on every run.
+/// `out[r, c] = Σ_{m : index[m] = r} x[m, c]` in ascending order of m: `x` (M, C) f32, `index` (M) u32, out (rows, C),
+/// zeros where no index points. Rows whose index is `rows` or more are left out. The same bits on every run.
+///
+/// Gradient: `dx` = [`gather_rows`] of the upstream gradient. Cost: a radix sort of M keys, M·C loads and rows·C
+/// stores, however the indices are distributed.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix, or `index` no u32 vector of as many entries as `x` has rows.
@@ -32,12 +35,10 @@ pub fn scatter_rows_sorted(g: &mut Graph, x: Tensor, sorted: SortedIndex) -> Res
     g.put1(ScatterRows { rows: sorted.rows }, &[x, sorted.index, sorted.order, sorted.starts])
 }
 
-/// `out[r, c] = Σ_{m : index[m] = r} x[m, c]` in ascending order of m; gradient: `dx` = [`gather_rows`] of the
-/// upstream gradient.
+/// See [`scatter_rows`]. Inputs: x (M, C), index (M), and its [`SortedIndex`]: order (M), starts (rows + 1).
 ///
-/// Inputs: x (M, C), index (M), and its [`SortedIndex`]: order (M), starts (rows + 1). A table with more rows than there are
-/// positions is filled with zeros first. Then one invocation sums a column of a row; rows that many positions name are summed in two stages, so that the cost does not depend on how the
-/// indices are distributed: M·C loads and rows·C stores.
+/// A table with more rows than there are positions is filled with zeros first. Then one invocation sums a column of a
+/// row; rows that many positions name are summed in two stages.
 #[derive(Debug)]
 struct ScatterRows {
     rows: usize,

@@ -31,10 +31,11 @@ pub struct SortedIndex {
     pub rows: usize,
 }
 
-/// Sorts the positions of `index` (M) by the row they name; those that name none (`rows` or more) stand last.
+/// Sorts the positions of `index` (M) u32 by the row they name; those that name none (`rows` or more) stand last.
+/// `order` = the stable argsort of `min(index, rows)`, `starts[r] = #{m : index[m] < r}`. Integers, no gradient.
 ///
-/// To be shared by everything that sums by the same index. Cost: a radix sort of M keys, three dispatches for each
-/// 8 bits of `rows`, and a binary search for each row.
+/// To be shared by everything that sums by the same index. Cost: a radix sort of M keys, three dispatches for each 8
+/// bits of `rows`, and a binary search for each row.
 ///
 /// # Errors
 /// [`Error::Shape`] if `index` is no u32 vector or there are no rows, or 2³² − 1 or more.
@@ -43,7 +44,7 @@ pub fn sort_index(g: &mut Graph, index: Tensor, rows: usize) -> Result<SortedInd
     Ok(SortedIndex { index, order: found[0], starts: found[1], rows })
 }
 
-/// `order` = the stable argsort of `min(index, rows)`, `starts[r] = #{m : index[m] < r}`. Integers, no gradient.
+/// See [`sort_index`].
 #[derive(Debug)]
 struct SortIndex {
     rows: usize,

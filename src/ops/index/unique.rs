@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 static PLACE_ROWS: Kernel = kernel!("index/place_rows");
 
-/// Rows of `x` (N, C) f32 in the order of `index` (M) u32, no row more than once: (M, C), zeros where `index` names none.
-/// `inverse` (N) u32 says where each row goes: `inverse[index[m]] = m`, and M or more for rows that go nowhere.
+/// `out[m] = x[index[m]]`, zeros where `index[m] ≥ N`, no row more than once: `x` (N, C) f32, `index` (M) u32, out (M,
+/// C). `inverse` (N) u32 says where each row goes: `inverse[index[m]] = m`, and M or more for rows that go nowhere.
+///
+/// Gradient: `dx[n] = dout[inverse[n]]`, the same op with the two indices exchanged: nothing is sorted or summed.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix, or an index no u32 vector of the right length.
@@ -24,8 +26,10 @@ pub fn gather_unique(g: &mut Graph, x: Tensor, index: Tensor, inverse: Tensor) -
     g.put1(GatherUnique, &[x, index, inverse])
 }
 
-/// `base` (N, C) f32 with the rows that `index` (M) u32 names replaced by those of `rows` (M, C); `inverse` (N) u32 as in
-/// [`gather_unique`].
+/// `out[n] = rows[inverse[n]]` where `inverse[n] < M`, else `base[n]`: `base` (N, C) f32 with the rows that `index` (M)
+/// u32 names replaced by those of `rows` (M, C); `inverse` (N) u32 as in [`gather_unique`].
+///
+/// Gradients: `drows[m] = dout[index[m]]`; `dbase[n] = dout[n]`, 0 where a row was placed.
 ///
 /// # Errors
 /// [`Error::Shape`] if the matrices are not f32 or differ in their columns, or an index has the wrong length.
@@ -48,8 +52,7 @@ fn sizes(op: &str, x: &TensorType, index: &TensorType, inverse: &TensorType) -> 
     Ok([rows, index.shape.numel(), columns])
 }
 
-/// `out[m] = x[index[m]]`, zeros where `index[m] ≥ N`; gradient: `dx[n] = dout[inverse[n]]`, the same op with the two
-/// indices exchanged.
+/// See [`gather_unique`].
 #[derive(Debug)]
 struct GatherUnique;
 
@@ -137,10 +140,7 @@ impl Op for GatherAdd {
     }
 }
 
-/// `out[n] = rows[inverse[n]]` where `inverse[n] < M`, else `base[n]`. Inputs: base (N, C), rows (M, C), index (M),
-/// inverse (N).
-///
-/// Gradients: `drows[m] = dout[index[m]]`; `dbase[n] = dout[n]`, 0 where a row was placed.
+/// See [`place_rows`]. Inputs: base (N, C), rows (M, C), index (M), inverse (N).
 #[derive(Debug)]
 struct PlaceRows;
 

@@ -16,6 +16,9 @@ static CONCAT3: Kernel = kernel!("layout/concat3");
 
 /// Tensors one after the other along an axis. Types of 4 bytes.
 ///
+/// Gradient: [`split`] of the upstream gradient, or one [`slice`](fn@slice) where one part needs it. One dispatch for two or
+/// three parts, else one a part.
+///
 /// # Errors
 /// [`Error::Shape`] if the other axes or the types differ, or the type is packed.
 pub fn concat(g: &mut Graph, parts: &[Tensor], axis: usize) -> Result<Tensor> {
@@ -25,9 +28,7 @@ pub fn concat(g: &mut Graph, parts: &[Tensor], axis: usize) -> Result<Tensor> {
     }
 }
 
-/// The inputs one after the other along an axis; gradient: [`Split`], or one [`Slice`] where one input needs it.
-///
-/// One dispatch for two or three inputs, else one an input.
+/// See [`concat`].
 #[derive(Debug)]
 struct Concat {
     axis: usize,

@@ -8,6 +8,8 @@ use crate::shape::{Shape, TensorType};
 
 /// The same elements in another shape: no work, the memory is shared. Any element type.
 ///
+/// Gradient: the upstream gradient under the shape of `x`.
+///
 /// # Errors
 /// [`Error::Shape`] if the element counts differ.
 pub fn reshape(g: &mut Graph, x: Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
@@ -18,7 +20,7 @@ pub fn reshape(g: &mut Graph, x: Tensor, shape: impl Into<Shape>) -> Result<Tens
     g.put1(Reshape { shape }, &[x])
 }
 
-/// `out = x` under another shape; gradient: the upstream gradient under the shape of `x`.
+/// See [`reshape`].
 #[derive(Debug)]
 struct Reshape {
     shape: Shape,

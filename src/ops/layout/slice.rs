@@ -9,7 +9,10 @@ use crate::shape::TensorType;
 
 static PAD: Kernel = kernel!("layout/pad");
 
-/// `len` entries of one axis from `start` on. Types of 4 bytes.
+/// `out[…, i, …] = x[…, start + i, …]`: `len` entries of one axis from `start` on. Types of 4 bytes. What lies in one
+/// piece in `x` may stay there.
+///
+/// Gradient: the upstream gradient at its place, zeros around it.
 ///
 /// # Errors
 /// [`Error::Shape`] if the range leaves the axis or is empty, or the type is packed.
@@ -20,7 +23,7 @@ pub fn slice(g: &mut Graph, x: Tensor, axis: usize, start: usize, len: usize) ->
     g.put1(Slice { axis, start, len }, &[x])
 }
 
-/// `out[…, i, …] = x[…, start + i, …]`; gradient: [`Pad`]. What lies in one piece in `x` may stay there.
+/// See [`slice`].
 #[derive(Debug)]
 struct Slice {
     axis: usize,

@@ -13,6 +13,9 @@ static SPLIT3: Kernel = kernel!("layout/split3");
 
 /// The tensor cut along an axis into pieces of these lengths, which add up to the axis. Types of 4 bytes.
 ///
+/// Gradient: [`concat`](fn@concat) of the upstream gradients, a piece that no gradient reaches counting as zero. One dispatch for
+/// two or three pieces, else one a piece; none for pieces that lie in one piece in `x` and can stay there.
+///
 /// # Errors
 /// [`Error::Shape`] if the lengths do not add up or one is zero, or the type is packed.
 pub fn split(g: &mut Graph, x: Tensor, axis: usize, lengths: &[usize]) -> Result<Vec<Tensor>> {
@@ -22,9 +25,7 @@ pub fn split(g: &mut Graph, x: Tensor, axis: usize, lengths: &[usize]) -> Result
     g.put(Split { axis, lengths: lengths.to_vec() }, &[x])
 }
 
-/// The pieces of `x` along an axis; gradient: [`Concat`], a piece that no gradient reaches counting as zero.
-///
-/// One dispatch for two or three pieces, else one a piece; none for pieces that lie in one piece in `x` and can stay there.
+/// See [`split`].
 #[derive(Debug)]
 struct Split {
     axis: usize,

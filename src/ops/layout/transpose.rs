@@ -14,9 +14,10 @@ static TRANSPOSE: Kernel = kernel!("layout/transpose");
 /// Axes that a permutation can keep apart after neighbours that stay together are merged.
 const MAX_AXES: usize = 5;
 
-/// The tensor with axis `axes[k]` of `x` as its axis `k`. Types of 4 bytes.
+/// The tensor with axis `axes[k]` of `x` as its axis `k`. Types of 4 bytes. Gradient: the inverse permutation.
 ///
-/// Where only axes of extent 1 move, nothing is copied.
+/// Where only axes of extent 1 move, nothing is copied. On GPUs a swap of the last two (merged) axes goes through tiles
+/// of workgroup memory; everything else gathers.
 ///
 /// # Errors
 /// [`Error::Shape`] if `axes` is no permutation, the type is packed, or more than five groups of axes move apart.
@@ -29,9 +30,7 @@ pub fn transpose(g: &mut Graph, x: Tensor, axes: &[usize]) -> Result<Tensor> {
     g.put1(op, &[x])
 }
 
-/// `out[i_0, …] = x[i at its old place, …]`; gradient: the inverse permutation.
-///
-/// On GPUs a swap of the last two (merged) axes goes through tiles of workgroup memory; everything else gathers.
+/// See [`transpose`].
 #[derive(Debug)]
 pub(crate) struct Transpose {
     /// Which axis of the input is axis `k` of the output.

@@ -8,7 +8,7 @@ use crate::shape::{Shape, TensorType};
 
 static FILL: Kernel = kernel!("layout/fill");
 
-/// An f32 tensor of zeros, written anew on every run.
+/// An f32 tensor of zeros, written anew on every run; nothing to differentiate.
 ///
 /// # Errors
 /// None today.
@@ -23,7 +23,7 @@ pub(in crate::ops) fn fill_zeros(cx: &mut Launch<'_>, out: View) -> Result<()> {
     cx.dispatch(Dispatch::new(&FILL).snippet(word).write(out).param(count).groups_for(count, 1024))
 }
 
-/// Zeros of a shape; nothing to differentiate.
+/// See [`zeros`].
 #[derive(Debug)]
 struct Zeros {
     shape: Shape,

@@ -22,9 +22,16 @@ pub struct CrossEntropyOptions {
     pub z_loss: f32,
 }
 
-/// The mean over all rows with a label of `−ln softmax(logits)[label]`: a scalar.
+/// Cross-entropy of logits, the mean over all rows that have a label, with label smoothing ε and a z-loss of weight c:
+/// a scalar.
 ///
-/// logits (…, V) f32, labels (…) i32; a negative label leaves its row out. If no row counts the loss is 0.
+/// ```text
+/// loss = scale · Σ_r [(1 − ε)(lse_r − z_label) + ε(lse_r − mean_v z_rv) + c lse_r²],  scale = 1 / rows with a label
+/// dz_rv = dloss · scale · ((1 + 2c lse_r) e^(z_rv − lse_r) − (1 − ε)[v = label_r] − ε / V)
+/// ```
+///
+/// logits z (…, V) f32, labels (…) i32; a negative label leaves its row out. If no row counts the loss is 0. A label of
+/// V or more is an error of the reference; the GPU leaves its row out.
 ///
 /// # Errors
 /// [`Error::Shape`] if the labels are not i32 of the logits' leading shape; [`Error::Input`] for options out of range.
@@ -46,12 +53,8 @@ impl CrossEntropyOptions {
     }
 }
 
-/// `loss = scale · Σ_r [(1 − ε)(lse_r − z_label) + ε(lse_r − mean_v z_rv) + c·lse_r²]`, `scale = 1 / rows with a label`.
-///
-/// Inputs: logits (…, V) f32, labels (…) i32. Outputs: loss (), lse (…), scale (); the last two for the backward.
-/// A label of V or more is an error of the reference; the GPU leaves its row out.
-///
-/// Gradient: `dz_rv = dloss · scale · ((1 + 2c·lse_r) e^(z_rv − lse_r) − (1 − ε)[v = label_r] − ε / V)`.
+/// See [`cross_entropy`]. Inputs: logits (…, V), labels (…). Outputs: loss (), lse (…), scale (); the last two for the
+/// backward.
 #[derive(Debug)]
 pub(crate) struct CrossEntropy {
     /// Smoothing and z-loss.

@@ -19,11 +19,16 @@ const STEP: usize = 64;
 /// Logits of up to this many bytes are kept instead: that costs no more memory than a chunk and saves computing them twice.
 const SMALL: u64 = 16 << 20;
 
-/// [`cross_entropy`] of the logits `x · W + bias` without storing all of them: they are computed a chunk of rows at a
-/// time, in the backward pass again.
+/// [`cross_entropy`](super::cross_entropy()) of the logits `x · W + bias` without storing all of them: they are
+/// computed a chunk of rows at a time, in the backward pass again.
 ///
-/// x (…, C) f32, weight (C, V) or (V, C) as `layout` says, f32, f16, bf16 or quantised, bias (V) f32, labels (…) i32. Where all
-/// logits fit 16 MiB they are stored: that is faster.
+/// x (…, C) f32, weight (C, V) or (V, C) as `layout` says, f32, f16, bf16 or quantised, bias (V) f32, labels (…) i32.
+/// Where all logits fit 16 MiB they are stored: that is faster.
+///
+/// Gradients, with G the gradient by the logits: `dx = G · Wᵀ`, `dW = xᵀ · G` (or its transpose), `dbias = Σ_rows G`;
+/// chunks sum up in ascending order. dW is f32 whatever W is stored in.
+///
+/// After Hsu et al., `Liger Kernel: Efficient Triton Kernels for LLM Training`, 2024 (arXiv 2410.10989).
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together; [`Error::Input`] for options out of range.
@@ -49,14 +54,8 @@ pub fn linear_cross_entropy(
     g.put1(op, &inputs)
 }
 
-/// `loss = cross_entropy(x · W + bias, labels)`, see there, by chunks of rows.
-///
-/// Inputs: x (…, C), weight, labels (…), bias (V) if there is one. Outputs: loss (), lse (…), scale ().
-///
-/// Gradients, with G the gradient by the logits, which are computed again: `dx = G · Wᵀ`, `dW = xᵀ · G` (or its
-/// transpose), `dbias = Σ_rows G`; chunks sum up in ascending order. dW is f32 whatever W is stored in.
-///
-/// After Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training".
+/// See [`linear_cross_entropy`]. Inputs: x (…, C), weight, labels (…), bias (V) if there is one. Outputs: loss (), lse
+/// (…), scale ().
 #[derive(Clone, Debug)]
 pub(crate) struct LinearCrossEntropy {
     /// Smoothing and z-loss.

@@ -27,7 +27,11 @@ impl WeightLayout {
     }
 }
 
-/// `a · b`: a (…, M, K) and b (K, N), or b (…, K, N) with the same leading extents, give (…, M, N).
+/// `a · b`: a (…, M, K) f32 and b (K, N), or b (…, K, N) with the same leading extents, give (…, M, N). b may be stored
+/// in f16, bf16 or quantised.
+///
+/// Gradients: `da = dout bᵀ`, `db = aᵀ dout`, summed over leading axes that b has not. The gradient of b is f32
+/// whatever b is stored in; a quantised b has none.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) that names the operand that does not fit.
@@ -37,16 +41,20 @@ pub fn matmul(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 
 /// `a · bᵀ`: a (…, M, K) and b (N, K), or b (…, N, K) with the same leading extents, give (…, M, N).
 ///
+/// Gradients: `da = dout b`, `db = doutᵀ a`. Else as [`matmul`].
+///
 /// # Errors
 /// As [`matmul`].
 pub fn matmul_nt(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.put1(Matmul::new(Form::Nt), &[a, b])
 }
 
-/// `aᵀ · b`: a (K, M) and b (K, N) give (M, N); a (…, K, M) and b (…, K, N) with the same leading extents give (…, M, N).
+/// `aᵀ · b`: a (K, M) and b (K, N) give (M, N); a (…, K, M) and b (…, K, N) with the same leading extents give (…, M,
+/// N).
 ///
 /// If b has two axes and a has more, the rows of all leading axes of a are contracted with the rows of b.
-/// [`matmul_tn_rows`] contracts the rows of all leading axes of both.
+/// [`matmul_tn_rows`] contracts the rows of all leading axes of both. Gradients: `da = b doutᵀ`, `db = a dout`. Else as
+/// [`matmul`].
 ///
 /// # Errors
 /// As [`matmul`].
@@ -66,7 +74,10 @@ pub fn matmul_tn_rows(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.put1(Matmul::new(Form::Tn).flattened(), &[a, b])
 }
 
-/// `x · W + bias`: x (…, in) gives (…, out). The weight may be stored in f16, bf16 or quantised; the bias has (out) elements.
+/// `x · W + bias`: x (…, in) gives (…, out), f32. The weight may be stored in f16, bf16 or quantised; the bias has
+/// (out) elements.
+///
+/// Gradients: `dx = dout Wᵀ`, `dW = xᵀ dout` over all rows, `dbias` = the sum of dout's rows, as [`Matmul`] has them.
 ///
 /// # Errors
 /// As [`matmul`].
@@ -89,7 +100,11 @@ pub struct LinearOptions {
     pub lengths: Option<Tensor>,
 }
 
-/// `act(x · W + bias) + residual`: x (…, in) gives (…, out). The weight may be stored in f16, bf16 or quantised.
+/// `out = act(x · W + bias) + residual`: x (…, in) gives (…, out), f32. The weight may be stored in f16, bf16 or
+/// quantised.
+///
+/// Gradients with `d = dout act′(x · W + bias)`: `dx = d Wᵀ`, `dW = xᵀ d`, `dbias` = the sum of d's rows, `dresidual =
+/// dout`.
 ///
 /// # Errors
 /// As [`matmul`].

@@ -12,7 +12,10 @@ static SOFTMAX: [Kernel; 2] = [kernel!("norm/softmax_threads"), kernel!("norm/so
 static SOFTMAX_BACKWARD: [Kernel; 2] =
     [kernel!("norm/softmax_backward_threads"), kernel!("norm/softmax_backward_workgroup")];
 
-/// `e^x / Σ e^x` along the last axis.
+/// `y = e^(x − m) / Σ e^(x − m)` along the last axis, `m` the largest of the row; `x`, `y` (…, C) f32, any finite
+/// values.
+///
+/// Gradient: `dx = y (dout − Σ y dout)`.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) if `x` is not f32 or has no last axis.
@@ -20,7 +23,10 @@ pub fn softmax(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Softmax { log: false, variant: None }, &[x])
 }
 
-/// `x − ln Σ e^x` along the last axis.
+/// `y = x − m − ln Σ e^(x − m)` along the last axis, `m` the largest of the row; `x`, `y` (…, C) f32, any finite
+/// values.
+///
+/// Gradient: `dx = dout − e^y Σ dout`.
 ///
 /// # Errors
 /// As [`softmax`].
@@ -28,9 +34,7 @@ pub fn log_softmax(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Softmax { log: true, variant: None }, &[x])
 }
 
-/// `y = e^(x − m) / Σ e^(x − m)` or its logarithm, `m` the largest of the row; x, y (…, C) f32, any finite values.
-///
-/// Gradients: of softmax `dx = y (dout − Σ y dout)`, of its logarithm `dx = dout − e^y Σ dout`.
+/// See [`softmax`], and with `log` [`log_softmax`].
 #[derive(Debug)]
 pub(crate) struct Softmax {
     /// The logarithm.

@@ -11,18 +11,7 @@ use crate::shape::TensorType;
 
 static ADAMW: Kernel = kernel!("optimizer/adamw");
 
-/// One step of AdamW over a flat range, in place:
-///
-/// ```text
-/// g = coefficient · grad      m ← β1 m + (1 − β1) g      v ← β2 v + (1 − β2) g²
-/// x ← x − lr · a · ((m / c1) / (√(v / c2) + ε) + wd · d · x)
-/// ```
-///
-/// with the multipliers `a` (learning rate) and `d` (decay) of the element's block from the table, and everything else
-/// from the control tensor of [`OptimizerControl`]. A skipped step changes nothing.
-///
-/// Inputs: x, grad, m, v (n each), table (n / 64, 2), control (16). Outputs: x, m, v. No gradient.
-/// Paper: Loshchilov and Hutter, arXiv:1711.05101.
+/// [`adamw`] as an op. Inputs: x, grad, m, v (n each), table (n / 64, 2), control (16). Outputs: x, m, v.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdamW;
 
@@ -87,7 +76,18 @@ impl Op for AdamW {
     }
 }
 
-/// One step of [`AdamW`]; gives the updated parameters, first and second moments.
+/// One step of AdamW over a flat range, in place; gives the updated parameters, first and second moments.
+///
+/// ```text
+/// g = coefficient · grad      m ← β1 m + (1 − β1) g      v ← β2 v + (1 − β2) g²
+/// x ← x − lr · a · ((m / c1) / (√(v / c2) + ε) + wd · d · x)
+/// ```
+///
+/// with the multipliers `a` (learning rate) and `d` (decay) of the element's block from `table` (n / 64, 2), and
+/// everything else from the `control` (16) of [`optimizer_control`](super::optimizer_control). A skipped step changes
+/// nothing. Parameters x, gradients and moments (n) f32; no gradient.
+///
+/// Loshchilov and Hutter, `Decoupled Weight Decay Regularization`, 2017 (arXiv 1711.05101).
 ///
 /// # Errors
 /// [`Error::Shape`] if an operand is no flat range or their sizes differ.

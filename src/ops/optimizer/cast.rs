@@ -11,10 +11,7 @@ use crate::shape::TensorType;
 
 static CAST_HALF: Kernel = kernel!("optimizer/cast_half");
 
-/// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even, and what is too
-/// large becomes the largest finite value of the type.
-///
-/// Inputs: source (n) f32, a flat range; target (k ≤ n) f16 or bf16, k a multiple of 64. Output: the target. No gradient.
+/// [`cast_half`] as an op. Inputs: source, target. Output: the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CastHalf {
     /// The type of the target.
@@ -81,7 +78,10 @@ impl Op for CastHalf {
     }
 }
 
-/// Rounds the first elements of the flat range `source` into the half-precision range `target`, in place.
+/// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even, and what is too
+/// large becomes the largest finite value of the type.
+///
+/// `source` (n) f32, a flat range; `target` (k ≤ n) f16 or bf16, k a multiple of 64. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `source` is no flat range, or `target` is not f16 or bf16 or longer.

@@ -105,21 +105,7 @@ impl StepReport {
     }
 }
 
-/// Clipping, bias correction, loss scaling and the decision whether to step.
-///
-/// ```text
-/// true_norm = norm · share / scale
-/// coefficient = min(1, max_norm / (true_norm + 1e-6)) · share / scale
-/// c1 ← (1 − β1) + β1 c1, which is 1 − β1^t without cancellation; c2 alike
-/// ```
-///
-/// If norm and loss are finite, the step counts (t + 1) and the loss scale grows by `growth` after `interval` of them.
-/// If not, the step is skipped, t and the corrections stay, and the loss scale is multiplied by `backoff`.
-///
-/// Inputs: norm (1), loss (1 or more, the first is read), scalars (16, see [`OptimizerScalars`]), state (64, of which 8 are used: scale, good
-/// steps since it grew, skipped, t, c1, c2, norm, skipped in a row; zero at first). Outputs: control (16: coefficient,
-/// lr, c1, c2, β1, β2, ε, weight decay, skip, loss, norm, scale, t, skipped, skipped in a row, clip) and the state,
-/// updated in place. No gradient. Papers: arXiv:1711.05101, arXiv:1710.03740.
+/// [`optimizer_control`] as an op. Inputs: norm, loss, scalars, state. Outputs: control (16) and the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptimizerControl;
 
@@ -192,7 +178,25 @@ impl Op for OptimizerControl {
     }
 }
 
-/// Decides what the step does (see [`OptimizerControl`]); gives the control tensor and the updated state.
+/// Clipping, bias correction, loss scaling and the decision whether to step; gives the control tensor and the updated
+/// state. No gradient.
+///
+/// ```text
+/// true_norm = norm · share / scale
+/// coefficient = min(1, max_norm / (true_norm + 1e-6)) · share / scale
+/// c1 ← (1 − β1) + β1 c1, which is 1 − β1^t without cancellation; c2 alike
+/// ```
+///
+/// If norm and loss are finite, the step counts (t + 1) and the loss scale grows by `growth` after `interval` of them.
+/// If not, the step is skipped, t and the corrections stay, and the loss scale is multiplied by `backoff`.
+///
+/// `norm` (1), `loss` (1 or more, the first is read), `scalars` (16, see [`OptimizerScalars`]), `state` (64, of which 8
+/// are used: scale, good steps since it grew, skipped, t, c1, c2, norm, skipped in a row; zero at first), updated in
+/// place. The control tensor (16): coefficient, lr, c1, c2, β1, β2, ε, weight decay, skip, loss, norm, scale, t,
+/// skipped, skipped in a row, clip.
+///
+/// Loshchilov and Hutter, 2017 (arXiv 1711.05101); Micikevicius et al., `Mixed Precision Training`, 2017 (arXiv
+/// 1710.03740).
 ///
 /// # Errors
 /// [`Error::Shape`] if an operand has another size than it must.
@@ -209,8 +213,7 @@ pub fn optimizer_control(
     }
 }
 
-/// The scalar that the loss is differentiated with: the loss scale of the state, or the initial one before the first
-/// step. Inputs: state (64), scalars (16). No gradient.
+/// [`loss_seed`] as an op. Inputs: state (64), scalars (16).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LossSeed {
     /// The loss's shape, of one element.
@@ -241,7 +244,8 @@ impl Op for LossSeed {
     }
 }
 
-/// The loss scale in the shape of `loss`, to differentiate that with.
+/// The loss scale of the state, or the initial one before the first step, in the shape of `loss`, to differentiate that
+/// with. `state` (64), `scalars` (16). No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if the loss is no scalar, or state or scalars have another size than they must.

@@ -17,10 +17,7 @@ const CHUNK: usize = 4096;
 /// An element of this size or more counts as not finite: below it, f32 sums of squares can't overflow.
 const LARGEST: f64 = (1_u64 << 47) as f64;
 
-/// `norm = sqrt(Σ x²)` over all elements of one or more flat ranges, as a scalar; NaN if an element is NaN, infinite,
-/// or 2^47 or more.
-///
-/// Two stages in a fixed order, so the same gradients give the same bits. No gradient.
+/// [`global_norm`] as an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GlobalNorm;
 
@@ -73,7 +70,10 @@ impl Op for GlobalNorm {
     }
 }
 
-/// The Euclidean norm of all elements of `flats` together, as a scalar.
+/// `norm = sqrt(Σ x²)` over all elements of `flats` together, f32 flat ranges, as a scalar; NaN if an element is NaN,
+/// infinite, or 2^47 or more.
+///
+/// Two stages in a fixed order, so the same gradients give the same bits. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if an operand is no flat range.

@@ -11,11 +11,7 @@ use crate::shape::TensorType;
 static PACK: Kernel = kernel!("optimizer/pack");
 static PACK_ACCUMULATE: Kernel = kernel!("optimizer/pack_accumulate");
 
-/// `flat[offset + i] = part[i]` for each part, in place; with a `keep` scalar, `flat[offset + i] = part[i] + (keep ?
-/// flat[offset + i] : 0)`, which sums gradients over micro-batches.
-///
-/// Inputs: `flat`, then `keep` (1 element) if [`Pack::accumulate`] is set, then the f32 parts. What lies between the
-/// parts is not touched. No gradient.
+/// [`pack`] as an op. Inputs: `flat`, then `keep` (1 element) if [`Pack::accumulate`] is set, then the parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pack {
     /// Where each part begins, in elements of the flat range: multiples of [`BLOCK`](super::BLOCK).
@@ -106,7 +102,10 @@ impl Op for Pack {
     }
 }
 
-/// Copies each part to its element offset in `flat`, in place; with `keep`, adds to what lies there unless `keep` is 0.
+/// `flat[offset + i] = part[i]` for each part and its offset in elements, in place. With a `keep` scalar that is not 0,
+/// `flat[offset + i] += part[i]`, which sums gradients over micro-batches.
+///
+/// `flat` is a flat range, the parts are f32 of any shape. What lies between the parts is not touched. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `flat` is no flat range, or a part does not fit, is not f32, or overlaps another.

@@ -16,8 +16,11 @@ static BALANCE_LOSS_BACKWARD: Kernel = kernel!("recursion/balance_loss_backward"
 /// The loss that spreads tokens over R ways, a scalar: `aux Σ_r share_r · mean(p_r) + z · mean(lse(logits)²)` with
 /// `share_r = R · (tokens on way r) / tokens`.
 ///
-/// `logits` and `chances` p (N, R) f32; `way` (N) u32; `lengths` (B) u32, which divides N, if only the first so many tokens of
-/// each N / B count. The shares have no gradient.
+/// `logits` and `chances` p (N, R) f32; `way` (N) u32; `lengths` (B) u32, which divides N, if only the first so many
+/// tokens of each N / B count.
+///
+/// Gradients: `dlogits = 2 z dloss lse softmax(logits) / tokens`, `dp_r = aux dloss share_r / tokens`; the shares have
+/// none.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
@@ -49,10 +52,8 @@ pub fn balance_loss_and_shares(
     Ok([found[0], found[1]])
 }
 
-/// See [`balance_loss`]. Inputs: logits, chances (N, R), way (N), and lengths (B) if they are there. Outputs: the loss, the
-/// shares (R), and one over the number of tokens that count.
-///
-/// Gradients: `dlogits = 2 z dloss lse softmax(logits) / tokens`, `dp_r = aux dloss share_r / tokens`.
+/// See [`balance_loss`]. Inputs: logits, chances (N, R), way (N), and lengths (B) if they are there. Outputs: the loss,
+/// the shares (R), and one over the number of tokens that count.
 #[derive(Debug)]
 struct BalanceLoss {
     loss: RouterLoss,

@@ -21,8 +21,9 @@ pub struct Claimed {
     pub lengths: Tensor,
 }
 
-/// Gives `counts[b]` of up to `places` new tokens of each row the next free slots of a cache, and counts them in `used`
-/// (B) u32, a state, in place. `fresh`: the cache is empty, whatever `used` says.
+/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]` where
+/// `counts[b]` is not 0: gives `counts[b]` of up to `places` new tokens of each row the next free slots of a cache, and
+/// counts them in `used` (B) u32, a state, in place. `fresh`: the cache is empty, whatever `used` says. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if counts and used are not u32 vectors of one length.
@@ -31,8 +32,7 @@ pub fn claim_slots(g: &mut Graph, used: Tensor, counts: Tensor, places: usize, f
     Ok(Claimed { used: found[0], slots: found[1], lengths: found[2] })
 }
 
-/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]` where `counts[b]` is
-/// not 0. Outputs: used, slots (B, K), lengths (B). No gradient.
+/// See [`claim_slots`]. Outputs: used, slots (B, K), lengths (B).
 #[derive(Debug)]
 struct ClaimSlots {
     places: usize,

@@ -12,15 +12,17 @@ use crate::shape::TensorType;
 static PICK: Kernel = kernel!("recursion/pick");
 static PICK_BACKWARD: Kernel = kernel!("recursion/pick_backward");
 
-/// `x[n, index[n]]` of `x` (N, R) f32 and `index` (N) u32: (N) f32; 0 where the index is no column.
+/// `out[n] = x[n, index[n]]`, 0 where the index is no column: `x` (N, R) f32, `index` (N) u32, out (N) f32.
+///
+/// Gradient: `dx[n, index[n]] = dout[n]`, zeros elsewhere.
 ///
 /// # Errors
-/// [`Error::Shape`] if `x` is no f32 matrix or the index has another number of rows.
+/// [`Error::Shape`](crate::Error::Shape) if `x` is no f32 matrix or the index has another number of rows.
 pub fn pick(g: &mut Graph, x: Tensor, index: Tensor) -> Result<Tensor> {
     g.put1(Pick, &[x, index])
 }
 
-/// `out[n] = x[n, index[n]]`; gradient: `dx[n, index[n]] = dout[n]`, zeros elsewhere.
+/// See [`pick`].
 #[derive(Debug)]
 struct Pick;
 

@@ -19,7 +19,7 @@ pub const BEHIND_LOADS: usize = 3;
 /// Where a router sent its tokens.
 #[derive(Clone, Copy, Debug)]
 pub enum Sent {
-    /// To experts: where the slots of each begin in the order of [`SortedIndex`](super::SortedIndex), and where they do
+    /// To experts: where the slots of each begin in the order of [`SortedIndex`](crate::ops::SortedIndex), and where they do
     /// after some were dropped, (R + 1) u32 both.
     Slots {
         /// As the gate chose.

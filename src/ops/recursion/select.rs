@@ -56,12 +56,15 @@ pub struct Selected {
     pub slots: usize,
 }
 
-/// Takes candidates of each row of `keys` (B, N) f32 or u32, and puts them side by side in ascending order: what to gather
-/// and scatter rows by. The same bits on every run; of equal keys the first ones are taken.
+/// Takes candidates of each row of `keys` (B, N) f32 or u32, and puts them side by side in ascending order: what to
+/// gather and scatter rows by. The same bits on every run; of equal keys the first ones are taken. No gradient.
+///
+/// The largest k are found by radix select, a workgroup a row: four passes over the keys count how often each value of
+/// 8 bits occurs, from the highest bits down, which gives the k-th largest key; one scan then numbers what is taken.
 ///
 /// # Errors
-/// [`Error::Shape`] if the keys are no matrix of the type that the choice is about, if k is 0 or more than N, or an option
-/// does not fit the keys or the choice.
+/// [`Error::Shape`] if the keys are no matrix of the type that the choice is about, if k is 0 or more than N, or an
+/// option does not fit the keys or the choice.
 pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptions) -> Result<Selected> {
     let most = options.most.map(|(_, entry)| entry);
     let op = SelectRows { choice, lengths: options.lengths.is_some(), positions: options.positions.is_some(), most };
@@ -72,11 +75,8 @@ pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptio
     Ok(Selected { index: found[0], inverse: found[1], positions: found[2], counts: found[3], slots })
 }
 
-/// See [`select`]. Inputs: keys (B, N), then lengths (B), positions (B, N) and the limits (R), those that are there. Outputs: index (B·K),
-/// inverse (B·N), positions (B, K), counts (B), all u32. No gradient.
-///
-/// The largest k are found by radix select, a workgroup a row: four passes over the keys count how often each value of 8
-/// bits occurs, from the highest bits down, which gives the k-th largest key; one scan then numbers what is taken.
+/// See [`select`]. Inputs: keys (B, N), then lengths (B), positions (B, N) and the limits (R), those that are there.
+/// Outputs: index (B·K), inverse (B·N), positions (B, K), counts (B), all u32.
 #[derive(Clone, Copy, Debug)]
 struct SelectRows {
     choice: Choice,

@@ -17,11 +17,13 @@ static SELECTION_LOSS_BACKWARD: Kernel = kernel!("recursion/selection_loss_backw
 /// `mean(aux · (softplus(l) − [taken] l) + z · l²)` over the candidates, a scalar: the binary cross-entropy of logits
 /// against what was taken, and the z-loss.
 ///
-/// `logits` (B, N) f32; `inverse` (B·N) u32 of [`Selected`](crate::ops::Selected); `lengths` (B) u32 if only the first so many
-/// candidates of a row count.
+/// `logits` l (B, N) f32; `inverse` (B·N) u32 of [`Selected`](crate::ops::Selected); `lengths` (B) u32 if only the
+/// first so many candidates of a row count.
+///
+/// Gradient: `dl = dloss (aux (σ(l) − [taken]) + 2 z l) / candidates`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the operands do not fit together.
+/// [`Error::Shape`](crate::Error::Shape) if the operands do not fit together.
 pub fn selection_loss(
     g: &mut Graph,
     logits: Tensor,
@@ -34,8 +36,6 @@ pub fn selection_loss(
 }
 
 /// See [`selection_loss`]. Inputs: logits (B, N), inverse (B·N), and lengths (B) if they are there. Output: the loss.
-///
-/// Gradient: `dl = dloss (aux (σ(l) − [taken]) + 2 z l) / candidates`.
 #[derive(Debug)]
 struct SelectionLoss {
     loss: RouterLoss,
