@@ -1,13 +1,14 @@
 //! The sum of two tensors: the one op that differentiation itself needs.
 
 use super::{Array, Gradient, Op, Tensor};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Kernel, Launch, View, elements, kernel, width};
 use crate::shape::TensorType;
 
 static ADD: Kernel = kernel!("arithmetic/add");
 
-/// `out = a + b`, element by element, for tensors of one shape.
+/// `out = a + b`, element by element, f32 of one shape.
 ///
 /// Gradients: `da = dout`, `db = dout`.
 #[derive(Debug)]
@@ -20,7 +21,8 @@ impl Op for Add {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         match inputs {
-            [a, b] if a == b => Ok(vec![a.clone()]),
+            [a, b] if a == b && a.dtype == DType::F32 => Ok(vec![a.clone()]),
+            [a, b] if a == b => Err(Error::shape("add", format!("expected f32, got {a}"))),
             [a, b] => Err(Error::shape("add", format!("{a} and {b} differ"))),
             _ => Err(Error::shape("add", format!("expected 2 tensors, got {}", inputs.len()))),
         }

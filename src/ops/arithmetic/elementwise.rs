@@ -18,7 +18,7 @@ static SCALE_BY: Kernel = kernel!("arithmetic/scale_by");
 /// `a + b`, f32 of one shape. Gradients: `da = db = dout`.
 ///
 /// # Errors
-/// [`Error::Shape`] if the types differ.
+/// [`Error::Shape`] if the types differ or are not f32.
 pub fn add(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
     g.put1(Add, &[a, b])
 }

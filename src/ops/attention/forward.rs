@@ -20,7 +20,7 @@ static MERGE: Kernel = kernel!("attention/attention_merge");
 static KERNELS: Kernels =
     Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
 
-/// See [`attention`](super::attention). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
+/// See [`attention`](super::attention()). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
 /// Outputs: out (B, Tq, H, D) and tops (B, H, Tq, 2): the row's largest score, and 1 / the sum of exp(score − it), which is 0
 /// for a row that sees no key.
 #[derive(Clone, Copy, Debug)]

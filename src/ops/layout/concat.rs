@@ -28,7 +28,7 @@ pub fn concat(g: &mut Graph, parts: &[Tensor], axis: usize) -> Result<Tensor> {
     }
 }
 
-/// See [`concat`].
+/// See [`concat()`].
 #[derive(Debug)]
 struct Concat {
     axis: usize,

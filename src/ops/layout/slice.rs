@@ -23,7 +23,7 @@ pub fn slice(g: &mut Graph, x: Tensor, axis: usize, start: usize, len: usize) ->
     g.put1(Slice { axis, start, len }, &[x])
 }
 
-/// See [`slice`].
+/// See [`slice()`].
 #[derive(Debug)]
 struct Slice {
     axis: usize,

@@ -14,15 +14,26 @@ static NORM_HELD: Kernel = kernel!("norm/norm_held");
 static NORM_BACKWARD: [Kernel; 2] = [kernel!("norm/norm_backward_threads"), kernel!("norm/norm_backward_workgroup")];
 static GAIN_BACKWARD: Kernel = kernel!("norm/norm_gain_backward");
 
-/// `(x − μ) / √(σ² + eps) · gain + bias`, μ and σ² the mean and variance of each row.
+/// `out = (x − μ) r gain + bias` with `r = 1 / √(mean (x − μ)² + eps)`, μ the mean of the row: `x` (…, C), `gain` (C),
+/// `bias` (C) if there is one, all f32.
+///
+/// Gradients, with `x̂ = (x − μ) r` and `g = gain dout`: `dx = r (g − x̂ mean(x̂ g) − mean(g))`, `dgain = Σ_rows dout
+/// x̂`, `dbias = Σ_rows dout`. μ and r are kept for the backward pass.
+///
+/// Ba et al., `Layer Normalization`, 2016 (arXiv 1607.06450).
 ///
 /// # Errors
-/// [`Error::Shape`] if gain or bias are not as long as the last axis of `x`, a type is not f32 or `eps` is not positive.
+/// [`Error::Shape`] if gain or bias are not as long as the last axis of `x`, a type is not f32 or `eps` is not
+/// positive.
 pub fn layer_norm(g: &mut Graph, x: Tensor, gain: Tensor, bias: Option<Tensor>, eps: f32) -> Result<Tensor> {
     Ok(norm(g, NormKind { centered: true, eps, variant: None }, x, None, gain, bias)?.1)
 }
 
-/// `x / √(mean x² + eps) · gain`, the mean being that of each row.
+/// `out = x r gain` with `r = 1 / √(mean x² + eps)`, the mean being that of the row: `x` (…, C), `gain` (C), f32.
+///
+/// Gradients, with `x̂ = x r` and `g = gain dout`: `dx = r (g − x̂ mean(x̂ g))`, `dgain = Σ_rows dout x̂`.
+///
+/// Zhang and Sennrich, `Root Mean Square Layer Normalization`, 2019 (arXiv 1910.07467).
 ///
 /// # Errors
 /// As [`layer_norm`].
@@ -30,7 +41,8 @@ pub fn rms_norm(g: &mut Graph, x: Tensor, gain: Tensor, eps: f32) -> Result<Tens
     Ok(norm(g, NormKind { centered: false, eps, variant: None }, x, None, gain, None)?.1)
 }
 
-/// `sum = x + residual` and [`layer_norm`] of it, in one kernel.
+/// `sum = x + residual` and [`layer_norm`] of it, in one kernel: gives both. Gradients: `dx = dresidual` = that of the
+/// norm, plus `dsum`.
 ///
 /// # Errors
 /// As [`layer_norm`], and if `x` and `residual` differ.
@@ -45,7 +57,7 @@ pub fn add_layer_norm(
     norm(g, NormKind { centered: true, eps, variant: None }, x, Some(residual), gain, bias)
 }
 
-/// `sum = x + residual` and [`rms_norm`] of it, in one kernel.
+/// `sum = x + residual` and [`rms_norm`] of it, in one kernel: gives both. Gradients as those of [`add_layer_norm`].
 ///
 /// # Errors
 /// As [`add_layer_norm`].
@@ -79,14 +91,9 @@ pub(crate) fn norm(
     Ok((outputs.get(2).copied().unwrap_or(x), outputs[0]))
 }
 
-/// `out = (s − μ) r gain + bias` with `s = x + residual`, `r = 1/√(mean (s − μ)² + eps)`, and `μ` the mean of the row (layer
-/// norm: Ba et al. 2016, arXiv 1607.06450) or 0 (RMS norm: Zhang and Sennrich 2019, arXiv 1910.07467).
-///
-/// Inputs x (…, C), residual like x if there is one, gain (C), bias (C) if there is one; outputs `out` (…, C), the pairs
-/// (μ, r) as (rows, 2), which the backward pass reads, and with a residual the sum `s`. All f32.
-///
-/// Gradients, with `x̂ = (s − μ) r` and `g = gain dout`: `ds = r (g − x̂ mean(x̂ g) − mean(g)) + dsum`, the third term for layer
-/// norm only, and `dx = dresidual = ds`; `dgain = Σ_rows dout x̂`, `dbias = Σ_rows dout`.
+/// See [`layer_norm`], [`rms_norm`], [`add_layer_norm`] and [`add_rms_norm`]. Inputs: x (…, C), residual like x if
+/// there is one, gain (C), bias (C) if there is one. Outputs: `out` (…, C), the pairs (μ, r) as (rows, 2), which the
+/// backward pass reads, μ being 0 without a mean, and with a residual the sum.
 #[derive(Debug)]
 struct Norm {
     kind: NormKind,

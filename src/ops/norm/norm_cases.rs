@@ -60,7 +60,7 @@ fn case(shape: &[usize], kind: NormKind, bias: bool, residual: bool) -> Case {
     case.tolerance(Tolerance { nmse: 1e-12, worst: 5e-6 }, Tolerance { nmse: 1e-11, worst: 1e-5 })
 }
 
-/// Rows whose mean is far larger than their deviation: E[x²] − μ² would have no correct digit left.
+/// Rows whose mean is far larger than their deviation: `E[x²] − μ²` would have no correct digit left.
 fn far_from_zero(columns: usize) -> Case {
     let feeds = vec![Feed::normal_scaled("x", [19, columns], 3000.0, 1.0), Feed::normal("gain", [columns])];
     let name = format!("layer_norm of {columns} far from zero");
