@@ -49,7 +49,7 @@ use serde_json::Value;
 /// The model that a `config.json` describes.
 ///
 /// # Errors
-/// [`Error::Format`] that names the key whose value is missing, wrong or not supported.
+/// [`Error::Format`](crate::Error::Format) that names the key whose value is missing, wrong or not supported.
 pub fn model(config: &Config) -> Result<Box<dyn Model>> {
     let family = model_type(config)?;
     check_plain(config)?;
@@ -65,7 +65,7 @@ pub fn model(config: &Config) -> Result<Box<dyn Model>> {
 /// The decoder that a `config.json` describes.
 ///
 /// # Errors
-/// [`Error::Format`] that names the key whose value is missing, wrong or not supported.
+/// [`Error::Format`](crate::Error::Format) that names the key whose value is missing, wrong or not supported.
 pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
     let family = model_type(config)?;
     let refuse =
@@ -77,7 +77,7 @@ pub fn decoder(config: &Config) -> Result<Box<dyn Decoder>> {
 /// beyond the vocabulary, which real models have, are noted in the log.
 ///
 /// # Errors
-/// [`Error::Format`] if the key has a value that is no token's number and no list of them.
+/// [`Error::Format`](crate::Error::Format) if the key has a value that is no token's number and no list of them.
 pub fn end_tokens(config: &Config, vocabulary: usize) -> Result<Vec<u32>> {
     const KEY: &str = "eos_token_id";
     let values = match config.value().get(KEY) {

@@ -1,8 +1,9 @@
 //! Products of groups of rows, each group with a matrix of its own: what experts are made of.
 
-use super::launch::{GATHER_NONE, Range, Window, grid, kernel, operands, plain, ranges};
+use super::launch::{GATHER_NONE, grid, kernel, operands, plain};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
+use super::windows::{Range, Window, ranges};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View, kernel};
 use crate::ops::index::gather::gather_into;

@@ -1,10 +1,11 @@
-//! From a matrix product to dispatches: windows over operands that are too large for a binding, and the parts of the shader.
+//! From a matrix product to dispatches: the parts of the shader, its parameters and its grid.
 
 use super::op::Matmul;
 use super::problem::Problem;
 use super::variant::Variant;
-use crate::dtype::{BLOCK, DType};
-use crate::error::{Error, Result, human_bytes};
+use super::windows::{Chunks, Range, Window, ranges};
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
 use crate::shape::TensorType;
@@ -53,126 +54,6 @@ static SUBGROUP: Kernel = kernel!("matmul/matmul_subgroup");
 static ROW_BLOCKS: Kernel = kernel!("matmul/matmul_row_blocks");
 static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul/matmul_row_blocks_shuffle");
 static ROW: Kernel = kernel!("matmul/matmul_row");
-
-/// A stretch of one of the extents.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    pub(super) start: usize,
-    pub(super) len: usize,
-}
-
-/// Cuts `extent` into stretches of `chunk`.
-pub(super) fn ranges(extent: usize, chunk: usize) -> impl Iterator<Item = Range> + Clone {
-    (0..extent).step_by(chunk).map(move |start| Range { start, len: chunk.min(extent - start) })
-}
-
-/// How many elements of each extent one dispatch may span, so that every binding is within the limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Chunks {
-    batch: usize,
-    m: usize,
-    n: usize,
-    k: usize,
-}
-
-impl Chunks {
-    fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
-        // A window begins up to an alignment, or up to a step of rows, in front of what it is for.
-        let width = p.stored_b().1;
-        let front = match p.weight.is_quantised() {
-            true => row_bytes(p.weight, width) * (aligned_rows(caps, width) as u64 - 1),
-            false => caps.offset_alignment,
-        };
-        let limit = caps.max_binding_bytes.saturating_sub(front.max(caps.offset_alignment));
-        let fit = |row: usize, dtype: DType| (limit / row_bytes(dtype, row).max(1)) as usize;
-        let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
-        if whole > 0 {
-            return Ok(Self { batch: whole.min(p.batch), m: p.m, n: p.n, k: p.k.min(deepest(caps)) });
-        }
-        let (mut m, mut n, mut k) = (fit(p.n, DType::F32), p.n, p.k.min(deepest(caps)));
-        let a_rows = if p.form.a_transposed() { &mut k } else { &mut m };
-        *a_rows = (*a_rows).min(fit(p.stored_a().1, DType::F32));
-        let b_rows = if p.form.b_transposed() { &mut n } else { &mut k };
-        *b_rows = (*b_rows).min(fit(p.stored_b().1, p.weight));
-        if m.min(n).min(k) == 0 {
-            return Err(Error::Unsupported {
-                what: format!("{name} ({} × {} × {})", p.m, p.n, p.k),
-                needs: "a storage binding that holds a row of each operand".into(),
-                adapter: caps.name.clone(),
-                hint: format!("Its bindings hold {}: cut the matrices.", human_bytes(caps.max_binding_bytes)),
-            });
-        }
-        // Whole tiles, where there is room for them.
-        let round = |chunk: usize, extent: usize| match chunk {
-            _ if chunk >= extent => extent,
-            64.. => chunk / 64 * 64,
-            4.. => chunk / 4 * 4,
-            _ => chunk,
-        };
-        Ok(Self { batch: 1, m: round(m, p.m), n: round(n, p.n), k: round(k, p.k) })
-    }
-}
-
-/// The most of k that one launch goes through, four elements a turn.
-fn deepest(caps: &Caps) -> usize {
-    // Whole blocks of quantised weights, and room for what is not along k.
-    caps.most_turns().saturating_mul(2) / 64 * 64
-}
-
-/// Bytes of a row in the binding that holds most of it.
-fn row_bytes(dtype: DType, width: usize) -> u64 {
-    if dtype.is_quantised() { (width / BLOCK * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
-}
-
-/// Rows of a quantised matrix from one that bindings may begin at to the next: one that has its first scale where a
-/// binding may begin has its first quants at such a place, too.
-fn aligned_rows(caps: &Caps, width: usize) -> usize {
-    let words = (caps.offset_alignment / 4).max(1).trailing_zeros();
-    1 << (words - (width / BLOCK).trailing_zeros().min(words))
-}
-
-/// A window on a stack of row-major matrices, and what an index into it needs.
-#[derive(Clone, Debug)]
-pub(super) struct Window {
-    pub(super) view: View,
-    /// Elements in front of the first one wanted.
-    pub(super) offset: usize,
-    /// Elements of a row that are wanted.
-    width: usize,
-    /// From row to row.
-    pub(super) stride: usize,
-    /// From matrix to matrix.
-    pub(super) distance: usize,
-}
-
-impl Window {
-    /// The `rows` and `columns` of each matrix of `batch`, of matrices of `extents`.
-    pub(super) fn new(
-        caps: &Caps,
-        view: &View,
-        extents: (usize, usize),
-        batch: Range,
-        rows: Range,
-        columns: Range,
-    ) -> Self {
-        let (all_rows, stride) = extents;
-        let distance = all_rows * stride;
-        let start = batch.start * distance + rows.start * stride;
-        let end = (batch.start + batch.len - 1) * distance + (rows.start + rows.len) * stride;
-        let step = match view.dtype.is_quantised() {
-            true => stride * aligned_rows(caps, stride),
-            false => (caps.offset_alignment * 2 / view.dtype.bytes(2)).max(1) as usize,
-        };
-        let first = start - start % step;
-        let view = View { start: view.start + first, shape: [end - first].into(), ..view.clone() };
-        Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
-    }
-
-    /// Whether four elements from a multiple of 4 on can be loaded as one.
-    fn vec4(&self) -> bool {
-        self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4) && self.width.is_multiple_of(4)
-    }
-}
 
 /// The part of a product that one dispatch computes.
 struct Piece {

@@ -7,6 +7,7 @@ mod matmul;
 mod op;
 mod problem;
 mod variant;
+mod windows;
 
 pub(super) use grouped::{Grouped, Rows};
 pub(super) use launch::{Operands, weight_snippet};
