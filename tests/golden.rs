@@ -5,9 +5,11 @@
 mod common;
 
 use libtest_mimic::Failed;
-use std::path::PathBuf;
-use wgformer::Gpu;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use wgformer::check::check_golden;
+use wgformer::io::{ModelFolder, Tensors};
+use wgformer::{DType, Gpu, models};
 
 const MODELS: [&str; 18] = [
     "gpt2",
@@ -73,5 +75,30 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
         .filter(|row| !row.passed)
         .map(|row| format!("{}: error {:.1e}, allowed {:.1e}", row.what, row.error, row.limit))
         .collect();
-    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+    if !failed.is_empty() {
+        return Err(failed.join("\n").into());
+    }
+    saved_as_it_was(gpu, &folder)
+}
+
+/// A model that is loaded and saved has the tensors that it had: names, shapes, values.
+fn saved_as_it_was(gpu: &Gpu, path: &Path) -> Result<(), Failed> {
+    let (folder, home) = (ModelFolder::open(path)?, tempfile::tempdir()?);
+    let (model, weights) = models::load_model(gpu, &folder, DType::F32)?;
+    models::save(model.as_ref(), &weights, Some(&folder), home.path())?;
+    let again = Tensors::open(home.path())?;
+    let names = |tensors: &Tensors| tensors.names().map(str::to_owned).collect::<BTreeSet<String>>();
+    let (before, after) = (names(&folder.tensors), names(&again));
+    if before != after {
+        return Err(format!("{before:?} became {after:?}").into());
+    }
+    for name in &before {
+        let (before, after) = (folder.tensors.expect(name)?, again.expect(name)?);
+        if before.shape != after.shape || before.to_f32()? != after.to_f32()? {
+            return Err(format!("{name} changed: {} became {}", before.shape, after.shape).into());
+        }
+    }
+    // It opens as the same model.
+    let same = models::model_of(&ModelFolder::open(home.path())?, DType::F32)?.config() == model.config();
+    if same { Ok(()) } else { Err("the configuration changed".into()) }
 }

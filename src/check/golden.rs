@@ -10,6 +10,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::{Config, ModelFolder, TensorRef, Tensors};
 use crate::models::{self, Decoder, Model, file_tensors};
+use crate::ops;
 use crate::program::{Program, Weights, unpack};
 use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
@@ -102,7 +103,10 @@ fn check_step(gpu: &Gpu, model: &dyn Model, weights: &Weights, golden: &Tensors)
     let task = task_of(model)?;
     let mut g = Graph::new();
     let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
-    let TaskGraph { outputs, routing, loss } = task.graph(&mut g, model, &shapes, false)?;
+    let TaskGraph { outputs, routing, mut loss, auxiliary, .. } = task.graph(&mut g, model, &shapes, false)?;
+    if let Some(auxiliary) = auxiliary {
+        loss = ops::add(&mut g, loss, auxiliary)?;
+    }
     // Of what routers did, what the file has.
     let routing = routing.into_iter().filter(|(name, _)| golden.get(name).is_some());
     for (name, tensor) in outputs.into_iter().chain(routing) {

@@ -117,6 +117,19 @@ pub(super) enum Family {
     Gpt2,
     /// Rotary positions, RMS norm, gated SiLU
     Llama,
+    /// Sinusoidal positions, layer norm behind each sum, ReLU: the original, with --sides
+    Transformer,
+}
+
+/// The sides of a transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sides {
+    /// Reads a text as a whole, and learns the words behind masks
+    Encoder,
+    /// Continues a text, and learns each next word
+    Decoder,
+    /// An encoder reads the first half of a row, a decoder learns the second
+    Both,
 }
 
 /// Shapes of a learning-rate schedule.
@@ -210,9 +223,12 @@ impl From<MorInit> for BlockFrom {
 /// The size of a new model.
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
-    /// Model family [default: gpt2; llama with --moe or --mor]
+    /// Model family [default: gpt2; llama with --moe or --mor; transformer with --sides]
     #[arg(long, value_enum)]
     pub(super) model: Option<Family>,
+    /// The sides of a transformer [default: decoder]
+    #[arg(long, value_enum)]
+    pub(super) sides: Option<Sides>,
     /// Blocks
     #[arg(long, default_value_t = 4, value_parser = positive)]
     pub(super) layers: usize,
@@ -228,11 +244,11 @@ pub(super) struct ModelArgs {
     /// Tokens of context [default: 128, or what the model was made for if that is less]
     #[arg(long, value_parser = positive)]
     pub(super) context: Option<usize>,
-    /// Experts in place of feed-forward networks, in a llama: E:K (K of E for a token), with keys of a config.json behind
+    /// Experts in place of feed-forward networks, in a llama or transformer: E:K (K of E for a token), with keys of a config.json behind
     /// commas (8:2,router_aux_loss_coef=0.01), or a JSON file of keys
     #[arg(long, value_name = "E:K|FILE")]
     pub(super) moe: Option<String>,
-    /// Layers that recur, in a llama: R or R:ROUTING (expert_choice, token_choice, none), with keys of a config.json behind
+    /// Layers that recur, in a llama or transformer: R or R:ROUTING (expert_choice, token_choice, none), with keys of a config.json behind
     /// commas (3:token_choice,sharing=cycle), or a JSON file of keys
     #[arg(long, value_name = "R:ROUTING|FILE")]
     pub(super) mor: Option<String>,

@@ -9,7 +9,17 @@ use chrono::format::StrftimeItems;
 use std::sync::Arc;
 
 /// The tokens of prompts: within the model's chat template if that is wanted, else as they stand.
-pub(super) fn encode(options: &GenerateArgs, tokenizer: &Tokenizer, prompts: &[String]) -> Result<Vec<Vec<u32>>> {
+///
+/// `whole`: an encoder reads them, with the special tokens that end a text.
+pub(super) fn encode(
+    options: &GenerateArgs,
+    tokenizer: &Tokenizer,
+    prompts: &[String],
+    whole: bool,
+) -> Result<Vec<Vec<u32>>> {
+    if whole && !options.chat {
+        return prompts.iter().map(|text| Ok(tokenizer.encode_for_model(text, None)?.ids)).collect();
+    }
     if !options.chat {
         let ids = prompts.iter().map(|text| tokenizer.encode_prompt(text)).collect::<Result<Vec<_>>>()?;
         let plain = |ids: &Vec<u32>| {

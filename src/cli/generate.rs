@@ -28,7 +28,8 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let folder = ModelFolder::open(&options.model)?;
     let tokenizer = folder.expect_tokenizer()?.clone();
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
-    let ids = chat::encode(options, &tokenizer, &prompts)?;
+    let answers_alone = model.encoder().is_some();
+    let ids = chat::encode(options, &tokenizer, &prompts, answers_alone)?;
     let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
     let (mut sampling, from_file) = sampling(options, &settings);
     add_stops(&mut sampling, &tokenizer, options, &settings)?;
@@ -41,7 +42,8 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
 
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let room = model.dimensions().positions;
-    let max_tokens = longest.saturating_add(sampling.max_new_tokens).min(room);
+    let answer = sampling.max_new_tokens.saturating_add(1);
+    let max_tokens = if answers_alone { longest.max(answer) } else { longest.saturating_add(answer - 1) }.min(room);
     let limits = GenerateLimits { batch: ids.len(), max_tokens };
     let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?.with_text(tokenizer.text_of());
     let prompt_tokens: usize = ids.iter().map(Vec::len).sum();
@@ -55,7 +57,8 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let mut read = None;
     let stream_text = prompts.len() == 1 && !options.common.json;
     // The prompt goes in front of its first token, when nothing is wrong with it.
-    let mut prompt = prompts.first().filter(|_| stream_text && !options.chat).map(String::as_str);
+    let continues = !options.chat && !answers_alone;
+    let mut prompt = prompts.first().filter(|_| stream_text && continues).map(String::as_str);
     let mut failed = None;
     let answers = generator.generate(&ids, &sampling, |token| {
         read.get_or_insert_with(|| start.elapsed());
@@ -92,7 +95,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     }
     if !stream_text {
         for (prompt, answer) in prompts.iter().zip(&answers) {
-            let between = if options.chat { "\n" } else { "" };
+            let between = if continues { "" } else { "\n" };
             let text = answer.text.as_deref().unwrap_or_default();
             say::print(format_args!("{prompt}{between}{text}\n---\n"))?;
         }

@@ -1,13 +1,13 @@
 //! The model that a command line names: a folder, or a new one of the sizes given.
 
-use super::args::{Family, ModelArgs, StepArgs, StepName};
+use super::args::{Family, ModelArgs, Sides, StepArgs, StepName};
 use super::sparse;
 use crate::bench::StepSize;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Config, ModelFolder};
-use crate::models::{self, Decoder};
+use crate::models::{self, Decoder, Model};
 use crate::program::human_count;
 use clap::ValueEnum;
 use serde_json::json;
@@ -22,18 +22,22 @@ pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
         Some(path) => return file_decoder(&ModelFolder::open(path)?, options.step),
-        None => return new(&options.model, options.vocabulary, 0.0).map(Into::into),
+        None => new_config(&options.model, options.vocabulary, 0.0)?,
     };
     models::decoder(&config).map(Into::into)
 }
 
 /// A new model of the sizes given.
-pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Box<dyn Decoder>> {
+pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Box<dyn Model>> {
+    models::model(&new_config(options, vocabulary, dropout)?)
+}
+
+fn new_config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
     let config = config(options, vocabulary, dropout)?;
-    let model = models::decoder(&config)?;
+    models::model(&config)?;
     sparse::check_keys("moe", options.moe.as_deref(), config.value())?;
     sparse::check_keys("mor", options.mor.as_deref(), config.value())?;
-    Ok(model)
+    Ok(config)
 }
 
 /// The decoder of a GGUF file: trained in f32, run as it is in the file.
@@ -78,9 +82,19 @@ pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Re
 fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
     let context = options.context.unwrap_or(CONTEXT);
     let sparse = options.moe.is_some() || options.mor.is_some();
-    let family = options.model.unwrap_or(if sparse { Family::Llama } else { Family::Gpt2 });
+    let family = options.model.unwrap_or(match options.sides {
+        Some(_) => Family::Transformer,
+        None if sparse => Family::Llama,
+        None => Family::Gpt2,
+    });
     let refused = |option: &str, message: &str| Err(Error::input(option, message));
     match family {
+        Family::Gpt2 | Family::Llama if options.sides.is_some() => {
+            return refused("sides", "only a transformer has them to choose from: --model transformer");
+        }
+        Family::Transformer if options.kv_heads.is_some() => {
+            return refused("kv-heads", "a transformer has as many as heads: leave it out, or make it a llama");
+        }
         Family::Gpt2 if sparse => {
             return refused("model", "a gpt2 takes no --moe and no --mor: leave out --model, or make it llama");
         }
@@ -136,6 +150,29 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
             "bos_token_id": null,
             "eos_token_id": null,
         }),
+        Family::Transformer => {
+            let mut value = json!({
+                "model_type": "transformer",
+                // Two more: what stands for a mask, and what answers begin with.
+                "vocab_size": vocabulary + 2,
+                "pad_token_id": vocabulary + 1,
+                "mask_token_id": vocabulary,
+                "hidden_size": options.width,
+                "intermediate_size": 4 * options.width,
+                "num_attention_heads": options.heads,
+                "max_position_embeddings": context,
+                "hidden_act": "relu",
+                "dropout": dropout,
+                "attention_dropout": dropout,
+                "tie_word_embeddings": true,
+            });
+            let sides = options.sides.unwrap_or(Sides::Decoder);
+            let layers = [("num_encoder_layers", Sides::Decoder), ("num_decoder_layers", Sides::Encoder)];
+            for (key, _) in layers.into_iter().filter(|(_, other)| sides != *other) {
+                value[key] = options.layers.into();
+            }
+            value
+        }
     };
     if let Some(spec) = &options.mor {
         sparse::with_recursions(&mut value, spec)?;

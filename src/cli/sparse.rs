@@ -28,7 +28,7 @@ pub(super) fn with_experts(config: &mut Value, spec: &str) -> Result<()> {
         config["intermediate_size"] = json!(inner);
         config["router_aux_loss_coef"] = json!(0.01);
     }
-    if config["model_type"] != "mor" {
+    if config["model_type"] == "llama" {
         config["model_type"] = "mixtral".into();
     }
     merge(config, keys);
@@ -42,7 +42,9 @@ pub(super) fn with_experts(config: &mut Value, spec: &str) -> Result<()> {
 /// [`Error::Input`] that says what is wrong with `spec`.
 pub(super) fn with_recursions(config: &mut Value, spec: &str) -> Result<()> {
     let (head, keys) = parts("mor", spec)?;
-    config["model_type"] = "mor".into();
+    if config["model_type"] != "transformer" {
+        config["model_type"] = "mor".into();
+    }
     if let Some(head) = head {
         let (recursions, routing) = head.split_once(':').unwrap_or((&head, "expert_choice"));
         let recursions: usize = recursions.parse().map_err(|_| {
@@ -64,7 +66,7 @@ pub(super) fn with_recursions(config: &mut Value, spec: &str) -> Result<()> {
 pub(super) fn check_keys(option: &str, spec: Option<&str>, config: &Value) -> Result<()> {
     let Some(spec) = spec else { return Ok(()) };
     // A key is read if the model says it again, or if it cannot have any value: what is at its default may not be said again.
-    let said = |value: Value| models::decoder(&Config::new(option, value)?).map(|model| model.config());
+    let said = |value: Value| models::model(&Config::new(option, value)?).map(|model| model.config());
     // What else is wrong is told where the model is made.
     let Ok(known) = said(config.clone()) else { return Ok(()) };
     let read = |key: &str| {

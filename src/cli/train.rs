@@ -8,12 +8,12 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Checkpoints, Config, Contents, ModelFolder, NamedTensor, Tokenizer, read_json, write_atomic};
-use crate::models::{self, Decoder};
-use crate::ops::CrossEntropyOptions;
+use crate::models::{self, Model};
 use crate::program::{Weights, human_count};
+use crate::tasks::{TaskObjective, TextBatches, TextTask, held_out_for};
 use crate::train::{
-    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LanguageModel, LossScaling, Outcome, RoutingSummary,
-    RunOptions, Schedule, StepEvent, StepOptions, Trainer, check_tokens, held_out,
+    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LossScaling, Outcome, RoutingSummary, RunOptions, Schedule,
+    StepEvent, StepOptions, Trainer, check_tokens,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -97,12 +97,9 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     let mut files = belongings.contents(&model.config(), &[]).small_files()?;
     files.push((given::FILE.into(), given.to_json()?));
     let context = model::context(options.model.context, model.dimensions().positions)?;
-    let objective = LanguageModel {
-        model: model.clone(),
-        rows: options.batch,
-        length: context,
-        options: CrossEntropyOptions::default(),
-    };
+    let objective = TaskObjective::on_text(model.clone(), options.batch, context)?;
+    let mask = ["[MASK]", "<mask>"].iter().find_map(|token| belongings.tokenizer.id(token));
+    let task = TextTask::of(model.as_ref(), mask)?;
     let mut trainer =
         Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options)?)?;
     device.keep();
@@ -110,7 +107,7 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     checkpoints.make_folder()?;
     let _lock = lock.map_or_else(|| checkpoints.lock(), Ok)?;
     check_results(&options.out)?;
-    let mut source = match &resumed {
+    let rows = match &resumed {
         Some(loaded) => {
             let state = serde_json::from_value(trainer.resume(loaded)?)
                 .map_err(|e| Error::format(&loaded.path, format!("the position in the data: {e}")))?;
@@ -119,7 +116,8 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
         }
         None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
     };
-    let held_out = sample_of(held_out(&corpus.held_out, options.batch, context));
+    let mut source = TextBatches { rows, task };
+    let held_out = sample_of(held_out_for(task, &corpus.held_out, options.batch, context));
     introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some().then_some(&inherited))?;
     if let Some(first) = belongings.tokenizer.prefix().first().and_then(|&id| belongings.tokenizer.token(id)) {
         say::tell(format_args!(
@@ -235,7 +233,7 @@ fn warn_of_other_batches(checkpoint: &Path, options: &TrainArgs) -> Result<()> {
 
 /// The model that learns.
 struct Learner {
-    model: Arc<dyn Decoder>,
+    model: Arc<dyn Model>,
     weights: Weights,
     belongings: Belongings,
 }
@@ -269,7 +267,7 @@ impl Belongings {
 /// The model of a checkpoint, with a store for its weights.
 fn of_checkpoint(path: &Path, gpu: &Gpu, storage: DType) -> Result<Learner> {
     let folder = ModelFolder::open(path)?;
-    let model = models::decoder_of(&folder, storage)?;
+    let model = models::model_of(&folder, storage)?;
     Ok(Learner { model: model.into(), weights: Weights::new(gpu), belongings: Belongings::of(&folder)? })
 }
 
@@ -292,7 +290,7 @@ fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
             let (model, weights) = models::recur(gpu, &config, &folder, from, storage, options.seed)?;
             return Ok(Learner { model: Arc::new(model), weights, belongings });
         }
-        let (model, weights) = models::load(gpu, &folder, storage)?;
+        let (model, weights) = models::load_model(gpu, &folder, storage)?;
         return Ok(Learner { model: model.into(), weights, belongings });
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;
@@ -369,7 +367,7 @@ fn introduce(
     options: &TrainArgs,
     gpu: &Gpu,
     trainer: &Trainer,
-    model: &dyn Decoder,
+    model: &dyn Model,
     corpus: &Corpus,
     inherited: Option<&Vec<String>>,
 ) -> Result<()> {

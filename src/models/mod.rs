@@ -99,7 +99,8 @@ pub fn end_tokens(config: &Config, vocabulary: usize) -> Result<Vec<u32>> {
 
 /// Keys of a `config.json` that are no business of the graph and are passed on to a saved one.
 fn passed_on(config: &Config) -> Vec<(String, Value)> {
-    const KEYS: [&str; 6] = ["bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "problem_type"];
+    const KEYS: [&str; 7] =
+        ["bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id", "id2label", "label2id", "problem_type"];
     // A null is passed on as well: without it readers take their family's default.
     KEYS.iter().filter_map(|key| Some(((*key).to_owned(), config.value().get(*key)?.clone()))).collect()
 }

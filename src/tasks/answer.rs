@@ -23,12 +23,12 @@ impl Task for SpanAnswering {
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
-        let inputs = text(g, shapes, training)?;
+        let inputs = text(g, model, shapes, training)?;
         let [rows, time] = g.shape(inputs.ids).expect("input_ids")?;
         let [start, end] =
             [input(g, shapes, "start_positions", DType::I32)?, input(g, shapes, "end_positions", DType::I32)?];
-        let states = encoder.encode(g, &inputs)?.states;
-        let logits = encoder.class_logits(g, states, &inputs)?;
+        let hidden = encoder.encode(g, &inputs)?;
+        let logits = encoder.class_logits(g, hidden.states, &inputs)?;
         let part = |g: &mut Graph, index: usize, labels: Tensor| -> Result<[Tensor; 2]> {
             let logits = ops::slice(g, logits, 2, index, 1)?;
             let logits = ops::reshape(g, logits, [rows, time])?;
@@ -39,6 +39,6 @@ impl Task for SpanAnswering {
         let loss = ops::add(g, start_loss, end_loss)?;
         let loss = ops::scale(g, loss, 0.5)?;
         let outputs = vec![("start_logits".into(), start_logits), ("end_logits".into(), end_logits)];
-        Ok(TaskGraph { outputs, routing: Vec::new(), loss })
+        Ok(TaskGraph::new(outputs, loss, hidden))
     }
 }

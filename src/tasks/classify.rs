@@ -64,13 +64,13 @@ impl Task for MultipleChoice {
             return Err(Error::input("input_ids", "(batch, choices, tokens) is needed: several rows to choose from"));
         };
         let encoder = encoder(model)?;
-        let inputs = text(g, shapes, training)?;
+        let inputs = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
-        let states = encoder.encode(g, &inputs)?.states;
-        let logits = encoder.class_logits(g, states, &inputs)?;
+        let hidden = encoder.encode(g, &inputs)?;
+        let logits = encoder.class_logits(g, hidden.states, &inputs)?;
         let logits = ops::reshape(g, logits, [batch, choices])?;
         let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
-        Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: Vec::new(), loss })
+        Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 }
 
@@ -81,10 +81,10 @@ fn three(dims: &[usize]) -> Option<&[usize; 3]> {
 /// The logits of a model's classes, and their cross-entropy with `labels`.
 fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
     let encoder = encoder(model)?;
-    let inputs = text(g, shapes, training)?;
+    let inputs = text(g, model, shapes, training)?;
     let labels = input(g, shapes, "labels", DType::I32)?;
-    let states = encoder.encode(g, &inputs)?.states;
-    let logits = encoder.class_logits(g, states, &inputs)?;
+    let hidden = encoder.encode(g, &inputs)?;
+    let logits = encoder.class_logits(g, hidden.states, &inputs)?;
     let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
-    Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: Vec::new(), loss })
+    Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
 }

@@ -1,11 +1,20 @@
 //! Hidden states, to be used as they are.
 
 use super::{Shapes, Task, TaskGraph, encoder, text};
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::models::Model;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Array, Graph};
+use crate::models::{Dimensions, Inputs, Model};
 use crate::nn::KvSource;
 use crate::ops::{self, Choice, SelectOptions};
+use crate::program::{Program, Weights};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Texts are padded to a power of two of at least this many tokens, so that few programs serve all lengths.
+const SMALLEST_BUCKET: usize = 16;
 
 /// The states of an encoder without a head: `last_hidden_state (B, T, C)`. The loss is the mean square of the states of real tokens,
 /// padding, which is on the right, counting as zero.
@@ -22,8 +31,9 @@ impl Task for Embedding {
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        let inputs = text(g, shapes, training)?;
-        let states = encoder(model)?.encode(g, &inputs)?.states;
+        let inputs = text(g, model, shapes, training)?;
+        let hidden = encoder(model)?.encode(g, &inputs)?;
+        let states = hidden.states;
         let mut real = states;
         if let KvSource::Whole { key_mask: Some(mask) } = inputs.kv {
             let counts = ops::select(g, mask, Choice::Between { low: 1, high: u32::MAX }, &SelectOptions::default())?;
@@ -31,6 +41,104 @@ impl Task for Embedding {
         }
         let squares = ops::mul(g, real, real)?;
         let loss = ops::mean(g, squares)?;
-        Ok(TaskGraph { outputs: vec![("last_hidden_state".into(), states)], routing: Vec::new(), loss })
+        Ok(TaskGraph::new(vec![("last_hidden_state".into(), states)], loss, hidden))
+    }
+}
+
+/// An encoder that turns texts into vectors of length 1: the mean of the states of a text's tokens, divided by its length.
+///
+/// Texts are near in meaning if the product of their vectors, which is the cosine of their angle, is near 1.
+pub struct Embedder {
+    gpu: Gpu,
+    model: Arc<dyn Model>,
+    weights: Weights,
+    batch: usize,
+    programs: BTreeMap<usize, Program>,
+}
+
+impl fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedder").field("model", &self.model).field("batch", &self.batch).finish_non_exhaustive()
+    }
+}
+
+impl Embedder {
+    /// Makes an encoder ready for `batch` texts at a time.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the model is no encoder, or the batch is 0.
+    pub fn new(gpu: &Gpu, model: Arc<dyn Model>, weights: &Weights, batch: usize) -> Result<Self> {
+        encoder(model.as_ref())?;
+        if batch == 0 {
+            return Err(Error::input("batch", "0 is given; at least 1 is needed"));
+        }
+        Ok(Self { gpu: gpu.clone(), model, weights: weights.fork(), batch, programs: BTreeMap::new() })
+    }
+
+    /// The vectors of texts, given as their tokens with the special ones that the model was trained with
+    /// ([`crate::io::Tokenizer::encode_for_model`]).
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a text has no tokens, more than the model has positions, or unknown ones; [`Error::OutOfMemory`];
+    /// [`Error::DeviceLost`].
+    pub fn embed(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+        let Dimensions { vocabulary, positions, width, .. } = self.model.dimensions();
+        for (number, text) in texts.iter().enumerate() {
+            let refuse = |message: String| Err(Error::input(format!("text {number}"), message));
+            match text.iter().find(|id| **id as usize >= vocabulary) {
+                _ if text.is_empty() => return refuse("it has no tokens".into()),
+                _ if text.len() > positions => {
+                    return refuse(format!("it has {} tokens; the model reads {positions}", text.len()));
+                }
+                Some(id) => return refuse(format!("token {id} is not among the {vocabulary} of the vocabulary")),
+                None => (),
+            }
+        }
+        let mut vectors = Vec::with_capacity(texts.len());
+        for chunk in texts.chunks(self.batch) {
+            let longest = chunk.iter().map(Vec::len).max().unwrap_or(1);
+            let (batch, time) = (self.batch, longest.next_power_of_two().max(SMALLEST_BUCKET).min(positions));
+            let (mut ids, mut shares) = (vec![0_u32; batch * time], vec![0.0_f32; batch * time]);
+            let mut lengths = vec![1_u32; batch];
+            for (row, text) in chunk.iter().enumerate() {
+                ids[row * time..][..text.len()].copy_from_slice(text);
+                shares[row * time..][..text.len()].fill(1.0 / text.len() as f32);
+                lengths[row] = text.len() as u32;
+            }
+            let program = self.program(time)?;
+            program.write("ids", bytemuck::cast_slice(&ids))?;
+            program.write("lengths", bytemuck::cast_slice(&lengths))?;
+            program.write("shares", bytemuck::cast_slice(&shares))?;
+            program.run()?;
+            vectors.extend(program.read_f32("vectors")?.chunks_exact(width).take(chunk.len()).map(<[f32]>::to_vec));
+        }
+        Ok(vectors)
+    }
+
+    /// The program for texts of up to `time` tokens.
+    fn program(&mut self, time: usize) -> Result<&Program> {
+        if !self.programs.contains_key(&time) {
+            let graph = self.graph(time)?;
+            self.programs.insert(time, Program::new(&self.gpu, &graph, &self.weights)?);
+        }
+        self.programs.get(&time).ok_or_else(|| Error::Graph("the program of an embedder is missing".into()))
+    }
+
+    /// Inputs `ids (B, T)`, `lengths (B)` and `shares (B, T)`, of each token in the mean; output `vectors (B, 1, C)`.
+    fn graph(&self, time: usize) -> Result<Graph> {
+        let (batch, width) = (self.batch, self.model.dimensions().width);
+        let mut g = Graph::new();
+        let ids = g.input("ids", [batch, time], DType::U32)?;
+        let lengths = g.input("lengths", [batch], DType::U32)?;
+        let shares = g.input("shares", [batch, 1, time], DType::F32)?;
+        let kv = KvSource::Compact { lengths: Some(lengths) };
+        let inputs = Inputs { kv, ..Inputs::new(&mut g, ids)? };
+        let states = encoder(self.model.as_ref())?.encode(&mut g, &inputs)?.states;
+        let mean = ops::matmul(&mut g, shares, states)?;
+        // Over the root of the mean square is over the length, times the root of the width.
+        let gain = g.constant("gain", Array::from_fn([width], |_| 1.0 / (width as f64).sqrt()), DType::F32);
+        let vectors = ops::rms_norm(&mut g, mean, gain, f32::MIN_POSITIVE)?;
+        g.output("vectors", vectors)?;
+        Ok(g)
     }
 }

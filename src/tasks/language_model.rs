@@ -20,17 +20,14 @@ impl Task for LanguageModelling {
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "it does not continue texts, which this task needs");
         let decoder = model.decoder().ok_or_else(no_decoder)?;
-        let inputs = text(g, shapes, training)?;
+        let inputs = text(g, model, shapes, training)?;
         let shape = g.shape(inputs.ids).clone();
         let labels = g.input("labels", shape, DType::I32)?;
         let hidden = decoder.hidden(g, &inputs)?;
         let head = decoder.head(g)?;
         let logits = head.logits(g, hidden.states)?;
-        let mut loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
-        if let Some(auxiliary) = hidden.auxiliary {
-            loss = ops::add(g, loss, auxiliary)?;
-        }
-        Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: hidden.routing, loss })
+        let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 
     /// `labels[t]` is the token behind `input_ids[t]`: files have it at `t + 1`, and behind the last there is none. Without labels of
@@ -64,13 +61,13 @@ impl Task for MaskedLanguageModelling {
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
-        let inputs = text(g, shapes, training)?;
+        let inputs = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
-        let states = encoder.encode(g, &inputs)?.states;
-        let (states, head) = encoder.language_head(g, states)?;
+        let hidden = encoder.encode(g, &inputs)?;
+        let (states, head) = encoder.language_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
         let loss = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
-        Ok(TaskGraph { outputs: vec![("logits".into(), logits)], routing: Vec::new(), loss })
+        Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 }
 
@@ -89,18 +86,18 @@ impl Task for PreTraining {
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
-        let inputs = text(g, shapes, training)?;
+        let inputs = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let next = input(g, shapes, "next_sentence_label", DType::I32)?;
-        let hidden = encoder.encode(g, &inputs)?.states;
-        let (states, head) = encoder.language_head(g, hidden)?;
+        let hidden = encoder.encode(g, &inputs)?;
+        let (states, head) = encoder.language_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
         let words = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
-        let follows = encoder.class_logits(g, hidden, &inputs)?;
+        let follows = encoder.class_logits(g, hidden.states, &inputs)?;
         let sentences = ops::cross_entropy(g, follows, next, &CrossEntropyOptions::default())?;
         let loss = ops::add(g, words, sentences)?;
         let outputs = vec![("prediction_logits".into(), logits), ("seq_relationship_logits".into(), follows)];
-        Ok(TaskGraph { outputs, routing: Vec::new(), loss })
+        Ok(TaskGraph::new(outputs, loss, hidden))
     }
 }
 

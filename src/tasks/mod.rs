@@ -4,14 +4,20 @@ mod answer;
 mod classify;
 mod embed;
 mod language_model;
+mod objective;
 mod sequence;
+
+pub use embed::Embedder;
+pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::models::{Encoder, EncoderHead, Inputs, Model};
+use crate::models::{Encoder, EncoderHead, Hidden, Inputs, Model};
+use crate::nn::RouterSums;
 use crate::ops;
 use crate::shape::Shape;
+use crate::train::DROPOUT_SEED;
 use std::fmt::Debug;
 
 /// The shape of an input, if it is there: names are those that transformers gives them.
@@ -26,6 +32,18 @@ pub struct TaskGraph {
     pub routing: Vec<(String, Tensor)>,
     /// The loss.
     pub loss: Tensor,
+    /// The losses of routers, which training adds to it.
+    pub auxiliary: Option<Tensor>,
+    /// What is reported of routers.
+    pub routers: Vec<RouterSums>,
+}
+
+impl TaskGraph {
+    /// Outputs and loss of a model that had these states.
+    fn new(outputs: Vec<(String, Tensor)>, loss: Tensor, hidden: Hidden) -> Self {
+        let Hidden { auxiliary, routing, routers, .. } = hidden;
+        Self { outputs, routing, loss, auxiliary, routers }
+    }
 }
 
 /// A task: inputs, outputs and loss.
@@ -96,7 +114,7 @@ fn input(g: &mut Graph, shapes: Shapes<'_>, name: &str, dtype: DType) -> Result<
 }
 
 /// The text that goes into a model, as rows of tokens: ids, and what is there of mask and parts.
-fn text(g: &mut Graph, shapes: Shapes<'_>, training: bool) -> Result<Inputs> {
+fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<Inputs> {
     let ids = input(g, shapes, "input_ids", DType::U32)?;
     // Choices of a row are rows of their own.
     let [rows, time] = [g.shape(ids).rows(), g.shape(ids).last()];
@@ -104,6 +122,9 @@ fn text(g: &mut Graph, shapes: Shapes<'_>, training: bool) -> Result<Inputs> {
     let ids = as_rows(g, ids)?;
     let mut inputs = Inputs::new(g, ids)?;
     inputs.training = training;
+    if training && model.drops() {
+        inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
+    }
     if let Some(shape) = shapes("attention_mask") {
         let mask = g.input("attention_mask", shape, DType::U32)?;
         let mask = as_rows(g, mask)?;

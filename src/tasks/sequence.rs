@@ -3,7 +3,7 @@
 use super::{Shapes, Task, TaskGraph, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Tensor};
 use crate::models::{Inputs, Model};
 use crate::nn::{Context, KvSource};
 use crate::ops::{self, CrossEntropyOptions};
@@ -22,23 +22,31 @@ impl Task for SequenceToSequence {
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "it does not answer, which this task needs");
         let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
-        let source = text(g, shapes, training)?;
+        let source = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let shape = g.shape(labels).clone();
         let ids = g.input("decoder_input_ids", shape, DType::U32)?;
         let encoded = encoder.encode(g, &source)?;
         let key_mask = if let KvSource::Whole { key_mask } = source.kv { key_mask } else { None };
         let context = Context::States { states: encoded.states, key_mask };
-        let inputs = Inputs { training, ..Inputs::new(g, ids)?.with_context(context) };
-        let hidden = decoder.hidden(g, &inputs)?;
+        let inputs = Inputs::new(g, ids)?.with_context(context);
+        let inputs = Inputs { training, dropout_seed: source.dropout_seed, ..inputs };
+        let mut hidden = decoder.hidden(g, &inputs)?;
         let head = decoder.head(g)?;
         let logits = head.logits(g, hidden.states)?;
-        let mut loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
-        for auxiliary in [encoded.auxiliary, hidden.auxiliary].into_iter().flatten() {
-            loss = ops::add(g, loss, auxiliary)?;
-        }
+        let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        hidden.auxiliary = match (encoded.auxiliary, hidden.auxiliary) {
+            (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
+            (a, b) => a.or(b),
+        };
+        let named = |side: &'static str, routing: Vec<(String, Tensor)>| {
+            routing.into_iter().map(move |(name, tensor)| (format!("{side}.{name}"), tensor))
+        };
+        let decided = std::mem::take(&mut hidden.routing);
+        hidden.routing = named("encoder", encoded.routing).chain(named("decoder", decided)).collect();
+        hidden.routers.splice(0..0, encoded.routers);
         let outputs = vec![("encoder_last_hidden_state".into(), encoded.states), ("logits".into(), logits)];
-        Ok(TaskGraph { outputs, routing: hidden.routing, loss })
+        Ok(TaskGraph::new(outputs, loss, hidden))
     }
 
     fn feed(
@@ -61,7 +69,7 @@ impl Task for SequenceToSequence {
 }
 
 /// Labels moved by one in each row, behind `start`; what does not count becomes padding.
-fn moved(labels: &[i32], time: usize, start: i32, padding: i32) -> Vec<i32> {
+pub(super) fn moved(labels: &[i32], time: usize, start: i32, padding: i32) -> Vec<i32> {
     let real = |label: &i32| if *label < 0 { padding } else { *label };
     let row = |row: &[i32]| -> Vec<i32> { std::iter::once(start).chain(row[..time - 1].iter().map(real)).collect() };
     labels.chunks_exact(time.max(1)).flat_map(row).collect()

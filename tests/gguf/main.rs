@@ -368,14 +368,19 @@ proptest! {
     }
 }
 
-/// The variable that names the file of SmolLM2; `scripts/fetch-smollm2.sh` fetches it.
+/// The variable that names the file of SmolLM2; `scripts/fetch-weights.sh smollm2` fetches it.
 const REAL: &str = "WGFORMER_SMOLLM2";
 
 #[test]
 fn a_real_model_writes_what_pytorch_writes() {
     let Some(path) = std::env::var_os(REAL) else {
-        assert!(std::env::var_os("REQUIRE_WEIGHTS").is_none(), "{REAL} names no file: run scripts/fetch-smollm2.sh");
-        println!("skipped: {REAL} names no file (scripts/fetch-smollm2.sh fetches one), so nothing was checked");
+        assert!(
+            std::env::var_os("REQUIRE_WEIGHTS").is_none(),
+            "{REAL} names no file: run scripts/fetch-weights.sh smollm2"
+        );
+        println!(
+            "skipped: {REAL} names no file (scripts/fetch-weights.sh smollm2 fetches one), so nothing was checked"
+        );
         return;
     };
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/smollm2.json");

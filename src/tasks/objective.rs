@@ -1,0 +1,251 @@
+//! Tasks as what is trained, and batches of plain text for them.
+
+use super::sequence::moved;
+use super::{Task, task_of};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::models::Model;
+use crate::ops;
+use crate::shape::{Shape, TensorType};
+use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, Measured, Objective, in_order};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
+
+/// The share of tokens that a masked language model has to find.
+const MASKED: f64 = 0.15;
+/// The label of what does not count.
+const IGNORED: i32 = -100;
+
+/// A model that learns the task that it was made for, from micro-batches of fixed shapes.
+#[derive(Clone, Debug)]
+pub struct TaskObjective {
+    /// The model.
+    pub model: Arc<dyn Model>,
+    /// The task.
+    pub task: &'static dyn Task,
+    /// The inputs of a micro-batch.
+    pub shapes: Vec<(String, Shape)>,
+}
+
+impl TaskObjective {
+    /// A model with the task that it was made for, on plain text: rows of `length` tokens, of which an encoder-decoder reads the
+    /// first half and continues it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the task needs more than text, or rows are too short.
+    pub fn on_text(model: Arc<dyn Model>, rows: usize, length: usize) -> Result<Self> {
+        let task = task_of(model.as_ref())?;
+        let shape = |length: usize| Shape::new([rows, length]);
+        let shapes = match task.name() {
+            "sequence-to-sequence" if length < 2 => {
+                return Err(Error::input("context", "2 tokens at least are needed: one to read and one to say"));
+            }
+            "sequence-to-sequence" => {
+                let (read, said) = halves(length);
+                vec![("input_ids".into(), shape(read)), ("labels".into(), shape(said))]
+            }
+            "language-model" | "masked-language-model" => {
+                vec![("input_ids".into(), shape(length)), ("labels".into(), shape(length))]
+            }
+            other => return Err(Error::input("model", format!("its task, {other}, can't be learnt from plain text"))),
+        };
+        Ok(Self { model, task, shapes })
+    }
+
+    fn measure(&self, g: &mut Graph, training: bool) -> Result<Measured> {
+        let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
+        let made = self.task.graph(g, self.model.as_ref(), &shapes, training)?;
+        let loss = match made.auxiliary.filter(|_| training) {
+            Some(auxiliary) => ops::add(g, made.loss, auxiliary)?,
+            None => made.loss,
+        };
+        Ok(Measured { loss, routers: made.routers })
+    }
+}
+
+impl Objective for TaskObjective {
+    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+        self.model.parameters()
+    }
+
+    fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
+        Ok(self.measure(g, training)?.loss)
+    }
+
+    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+        self.measure(g, true)
+    }
+}
+
+/// How many tokens of a row an encoder reads, and how many a decoder says.
+fn halves(length: usize) -> (usize, usize) {
+    (length / 2, length - length / 2)
+}
+
+impl TextTask {
+    /// How text is learnt by a model, whose tokenizer may have a token that stands for a mask.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if its task needs more than text, or there is no such token where it is needed.
+    pub fn of(model: &dyn Model, mask: Option<u32>) -> Result<Self> {
+        let key = |key: &str| model.config()[key].as_u64().and_then(|id| u32::try_from(id).ok());
+        match task_of(model)?.name() {
+            "language-model" => Ok(Self::Next),
+            "masked-language-model" => {
+                let missing = || Error::input("tokenizer", "it has no token that stands for a mask ([MASK] or <mask>)");
+                let mask = key("mask_token_id").or(mask).ok_or_else(missing)?;
+                let all = model.dimensions().vocabulary as u32;
+                // New models have their mask behind all tokens of text.
+                Ok(Self::Masked { mask, below: if key("mask_token_id").is_some() { mask } else { all } })
+            }
+            "sequence-to-sequence" => {
+                let start = model.decoder().and_then(|decoder| decoder.start());
+                let missing = || Error::input("model", "it has no decoder_start_token_id, which answers begin with");
+                Ok(Self::Continued { start: start.ok_or_else(missing)? })
+            }
+            other => Err(Error::input("model", format!("its task, {other}, can't be learnt from plain text"))),
+        }
+    }
+}
+
+/// How rows of text become the inputs of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextTask {
+    /// Each token's next one.
+    Next,
+    /// Tokens behind masks: of 15 % of all, eight in ten are masked, one becomes any other token, one stays. Devlin et al., arXiv
+    /// 1810.04805.
+    Masked {
+        /// The token that stands for a mask.
+        mask: u32,
+        /// Tokens that others may become: those below this one.
+        below: u32,
+    },
+    /// The second half, to a decoder that begins with this token; an encoder reads the first.
+    Continued {
+        /// The token that answers begin with.
+        start: u32,
+    },
+}
+
+impl TextTask {
+    /// The inputs of a batch of rows; the state fixes what is masked.
+    fn feeds(self, batch: &Batch, state: &DataState) -> Feeds {
+        let Batch { inputs: tokens, length, .. } = batch;
+        let length = *length;
+        let ids = |name: &str, ids: Vec<u32>| (name.to_owned(), bytemuck::cast_slice(&ids).to_vec());
+        let labels = |labels: Vec<i32>| ("labels".to_owned(), bytemuck::cast_slice(&labels).to_vec());
+        let rows = || tokens.chunks_exact(length.max(1));
+        match self {
+            Self::Next => {
+                let next =
+                    |row: &[u32]| -> Vec<i32> { row.iter().skip(1).map(|id| *id as i32).chain([IGNORED]).collect() };
+                vec![ids("input_ids", tokens.to_vec()), labels(rows().flat_map(next).collect())]
+            }
+            Self::Masked { mask, below } => {
+                let mut rng = ChaCha8Rng::seed_from_u64(state.seed);
+                // A stream for every place in the data, so that a resumed run masks what it would have.
+                rng.set_stream((state.epoch << 40) ^ state.cursor);
+                let (mut shown, mut wanted) = (tokens.clone(), vec![IGNORED; tokens.len()]);
+                for (shown, wanted) in shown.iter_mut().zip(&mut wanted) {
+                    if !rng.random_bool(MASKED) {
+                        continue;
+                    }
+                    *wanted = *shown as i32;
+                    match rng.random_range(0..10) {
+                        0 => (),
+                        1 => *shown = rng.random_range(0..below.max(1)),
+                        _ => *shown = mask,
+                    }
+                }
+                vec![ids("input_ids", shown), labels(wanted)]
+            }
+            Self::Continued { start } => {
+                let (read, said) = halves(length);
+                let front = rows().flat_map(|row| row[..read].to_vec()).collect();
+                let back: Vec<i32> = rows().flat_map(|row| row[read..].iter().map(|id| *id as i32)).collect();
+                let shifted: Vec<u32> = moved(&back, said, start as i32, 0).into_iter().map(|id| id as u32).collect();
+                vec![ids("input_ids", front), labels(back), ids("decoder_input_ids", shifted)]
+            }
+        }
+    }
+}
+
+/// Endless micro-batches of text for a task.
+#[derive(Clone, Debug)]
+pub struct TextBatches {
+    /// The rows of text.
+    pub rows: Batches,
+    /// What becomes of them.
+    pub task: TextTask,
+}
+
+impl BatchSource for TextBatches {
+    fn next_feeds(&mut self) -> Result<Feeds> {
+        let state = self.rows.state();
+        Ok(self.task.feeds(&self.rows.next_batch(), &state))
+    }
+
+    fn position(&self) -> serde_json::Value {
+        self.rows.position()
+    }
+
+    fn tokens(&self) -> u64 {
+        BatchSource::tokens(&self.rows)
+    }
+}
+
+/// All of some tokens once, for a task, in batches of one size, to measure a loss on; of what does not fill a batch, next tokens alone
+/// are predicted.
+#[must_use]
+pub fn held_out_for(task: TextTask, tokens: &[u32], rows: usize, length: usize) -> Vec<HeldOut> {
+    let batches = in_order(tokens, rows, length);
+    let whole = if task == TextTask::Next { batches.len() } else { tokens.len() / (rows * length).max(1) };
+    let held_out = |(number, batch): (usize, &Batch)| {
+        let state = DataState { seed: 0, epoch: 0, cursor: number as u64, text: 0 };
+        HeldOut { feeds: task.feeds(batch, &state), weight: batch.counted() as f64 }
+    };
+    batches.iter().take(whole).enumerate().map(held_out).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(feeds: &Feeds, name: &str) -> Vec<i32> {
+        let bytes = &feeds.iter().find(|(known, _)| known == name).unwrap().1;
+        bytemuck::pod_collect_to_vec(bytes)
+    }
+
+    #[test]
+    fn masks_are_those_of_the_place_in_the_data_and_stand_for_what_is_wanted() {
+        let tokens: Vec<u32> = (0..4000).map(|i| i % 50).collect();
+        let task = TextTask::Masked { mask: 50, below: 50 };
+        let state = |cursor| DataState { seed: 3, epoch: 1, cursor, text: 0 };
+        let batch = Batch { rows: 100, length: 40, inputs: tokens.clone(), labels: Vec::new() };
+        let feeds = task.feeds(&batch, &state(7));
+        assert_eq!(feeds, task.feeds(&batch, &state(7)));
+        assert_ne!(feeds, task.feeds(&batch, &state(8)));
+        let (shown, wanted) = (words(&feeds, "input_ids"), words(&feeds, "labels"));
+        let chosen = wanted.iter().filter(|label| **label >= 0).count();
+        let masked = shown.iter().filter(|id| **id == 50).count();
+        assert!(
+            (500..700).contains(&chosen) && (chosen * 7 / 10..chosen * 9 / 10).contains(&masked),
+            "{chosen} {masked}"
+        );
+        for ((shown, wanted), token) in shown.iter().zip(&wanted).zip(&tokens) {
+            assert!(*wanted == IGNORED && *shown == *token as i32 || *wanted == *token as i32);
+        }
+    }
+
+    #[test]
+    fn a_row_is_read_to_its_half_and_continued() {
+        let state = DataState { seed: 0, epoch: 0, cursor: 0, text: 0 };
+        let batch = Batch { rows: 2, length: 5, inputs: vec![1, 2, 3, 4, 5, 6, 7, 8, 0, 1], labels: Vec::new() };
+        let feeds = TextTask::Continued { start: 9 }.feeds(&batch, &state);
+        assert_eq!(words(&feeds, "input_ids"), [1, 2, 6, 7]);
+        assert_eq!(words(&feeds, "labels"), [3, 4, 5, 8, 0, 1]);
+        assert_eq!(words(&feeds, "decoder_input_ids"), [9, 3, 4, 9, 8, 0]);
+    }
+}
