@@ -4,7 +4,7 @@ use super::sequence::moved;
 use super::{Task, task_of};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::models::Model;
+use crate::models::{Decoder, Model};
 use crate::ops;
 use crate::shape::{Shape, TensorType};
 use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, Measured, Objective, in_order};
@@ -100,7 +100,7 @@ impl TextTask {
                 Ok(Self::Masked { mask, below: if key("mask_token_id").is_some() { mask } else { all } })
             }
             "sequence-to-sequence" => {
-                let start = model.decoder().and_then(|decoder| decoder.start());
+                let start = model.decoder().and_then(Decoder::start);
                 let missing = || Error::input("model", "it has no decoder_start_token_id, which answers begin with");
                 Ok(Self::Continued { start: start.ok_or_else(missing)? })
             }
@@ -138,11 +138,7 @@ impl TextTask {
         let labels = |labels: Vec<i32>| ("labels".to_owned(), bytemuck::cast_slice(&labels).to_vec());
         let rows = || tokens.chunks_exact(length.max(1));
         match self {
-            Self::Next => {
-                let next =
-                    |row: &[u32]| -> Vec<i32> { row.iter().skip(1).map(|id| *id as i32).chain([IGNORED]).collect() };
-                vec![ids("input_ids", tokens.to_vec()), labels(rows().flat_map(next).collect())]
-            }
+            Self::Next => vec![ids("input_ids", tokens.clone()), labels(batch.labels.clone())],
             Self::Masked { mask, below } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(state.seed);
                 // A stream for every place in the data, so that a resumed run masks what it would have.
