@@ -10,3 +10,58 @@ pub fn all() -> Vec<Case> {
     cases.extend(bench::cases());
     cases
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Kind;
+    use crate::kernel::Caps;
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    /// The names that ops in `src/ops` give themselves, and the files that they stand in.
+    fn ops() -> BTreeMap<String, PathBuf> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+                for body in text.split("fn name(&self) -> &'static str {").skip(1) {
+                    let body = body.split("\n    }\n").next().unwrap_or_default();
+                    found.extend(body.split('"').skip(1).step_by(2).map(|name| (name.to_owned(), path.clone())));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_op_is_in_a_case() {
+        let mut missing = ops();
+        assert!(missing.len() > 80, "found only {missing:?}");
+        let cases = all();
+        for case in &cases {
+            for node in case.build().unwrap().graph.nodes() {
+                if let Kind::Op(op) = &node.kind {
+                    missing.remove(op.name());
+                }
+            }
+        }
+        // What is fused has a name of its own in what is launched.
+        for case in &cases {
+            if missing.is_empty() {
+                break;
+            }
+            for dispatch in case.recording(&Caps::baseline()).unwrap().dispatches {
+                missing.remove(dispatch.label.rsplit('.').next().unwrap_or_default());
+            }
+        }
+        assert!(missing.is_empty(), "no case has {missing:?}");
+    }
+}

@@ -1,8 +1,10 @@
 //! A tensor through which no gradient goes.
 
+use crate::case::{Case, Feed};
 use crate::error::Result;
 use crate::graph::{Alias, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::Launch;
+use crate::ops::mul;
 use crate::shape::TensorType;
 
 /// The same values in the same memory, but nothing that is computed from them has a gradient by `x`.
@@ -43,6 +45,16 @@ impl Op for Detach {
     }
 }
 
+/// The conformance cases. What is detached is not differentiated: a finite difference would go through it.
+pub(super) fn cases() -> Vec<Case> {
+    let feeds = vec![Feed::normal("x", [5, 6]).fixed(), Feed::normal("y", [5, 6])];
+    let case = Case::new("detach [5, 6]", feeds, |g, x| {
+        let still = detach(g, x[0])?;
+        Ok(vec![mul(g, still, x[1])?])
+    });
+    vec![case]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,7 +66,7 @@ mod tests {
         let mut g = Graph::new();
         let x = g.input("x", [3], DType::F32)?;
         let held = detach(&mut g, x)?;
-        let square = ops::mul(&mut g, held, held)?;
+        let square = mul(&mut g, held, held)?;
         let both = ops::add(&mut g, square, x)?;
         let loss = ops::sum(&mut g, square)?;
         assert_eq!(g.clone().differentiate(loss, &[x])?, [None]);

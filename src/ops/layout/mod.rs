@@ -21,5 +21,8 @@ use crate::case::Case;
 
 /// The conformance cases of the ops.
 pub(super) fn cases() -> Vec<Case> {
-    [concat::cases(), reshape::cases(), slice::cases(), transpose::cases()].into_iter().flatten().collect()
+    [concat::cases(), detach::cases(), reshape::cases(), slice::cases(), transpose::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
