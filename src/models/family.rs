@@ -36,15 +36,15 @@ fn mt5(config: &Config) -> Result<Box<dyn Model>> {
 }
 
 fn bart(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::bart::from_config(config, TransformerFamily::Bart)?))
+    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Bart)?))
 }
 
 fn marian(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::bart::from_config(config, TransformerFamily::Marian)?))
+    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Marian)?))
 }
 
 fn transformer(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::plain::from_config(config)?))
+    Ok(Box::new(super::transformer::plain::from_config(config)?))
 }
 
 impl Family {

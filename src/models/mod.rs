@@ -2,7 +2,6 @@
 //!
 //! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder or a GGUF file with [`load`].
 
-mod bart;
 mod bert;
 mod family;
 mod gpt2;
@@ -12,7 +11,6 @@ mod llama;
 mod mixture;
 mod model;
 mod names;
-mod plain;
 mod recursive;
 mod rope;
 mod routing;

@@ -1,19 +1,17 @@
 //! T5: Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer", arXiv 1910.10683;
 //! mT5: Xue et al., arXiv 2010.11934.
 
-use super::settings::{
-    activation_name, activation_of, count, count_if_any, layer_count, positive_number, rate_or, shortest,
-};
-use super::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, passed_on, sides};
+mod config;
+
 use crate::error::Result;
 use crate::graph::{Graph, Storage, Tensor};
-use crate::io::Config;
+use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, sides};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
     RelativeBias, Stack,
 };
 use crate::ops::{self, Activation, WeightLayout};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A T5 encoder-decoder: RMS norm in front of each part of a block, no biases, scores without a scale but with a bias by distance
 /// that all layers of a side share.
@@ -60,59 +58,11 @@ pub struct T5 {
     pub start: u32,
     /// How matrices lie in GPU memory.
     pub storage: Storage,
-    extra: Vec<(String, Value)>,
+    /// Keys of a `config.json` that are passed on to a saved one.
+    pub extra: Vec<(String, Value)>,
 }
 
 impl T5 {
-    /// The model of a `config.json` with `model_type` t5 or mt5.
-    ///
-    /// # Errors
-    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
-    pub fn from_config(config: &Config, family: &'static str) -> Result<Self> {
-        const FEED_FORWARD: &str = "feed_forward_proj";
-        let multilingual = family == "mt5";
-        let layers = layer_count(config, "num_layers")?;
-        let kind = config.get_or(FEED_FORWARD, if multilingual { "gated-gelu" } else { "relu" }.to_owned())?;
-        let gated = kind.strip_prefix("gated-");
-        // A gated network's "gelu" is the one by tanh.
-        let name = if kind == "gated-gelu" { "gelu_new" } else { gated.unwrap_or(&kind) };
-        let tied = config.get_or("tie_word_embeddings", !multilingual)?;
-        let buckets = count_if_any(config, "relative_attention_num_buckets")?.unwrap_or(32);
-        let max_distance = count_if_any(config, "relative_attention_max_distance")?.unwrap_or(128);
-        if buckets < 4 || !buckets.is_multiple_of(2) || max_distance <= buckets / 2 {
-            let message = format!(
-                "is {buckets}; an even number from 4 on is needed, less than twice the largest distance, {max_distance}"
-            );
-            return Err(config.refuse("relative_attention_num_buckets", message));
-        }
-        Ok(Self {
-            family,
-            vocabulary: count(config, "vocab_size")?,
-            d_model: count(config, "d_model")?,
-            head_dim: count(config, "d_kv")?,
-            heads: count(config, "num_heads")?,
-            d_ff: count(config, "d_ff")?,
-            layers,
-            decoder_layers: if config.has("num_decoder_layers") {
-                layer_count(config, "num_decoder_layers")?
-            } else {
-                layers
-            },
-            activation: activation_of(config, FEED_FORWARD, name)?,
-            gated: gated.is_some(),
-            buckets,
-            max_distance,
-            epsilon: positive_number(config, "layer_norm_epsilon", 1e-6)?,
-            dropout: rate_or(config, "dropout_rate", 0.1)?,
-            tied,
-            scaled: !multilingual && tied && config.get_or("scale_decoder_outputs", true)?,
-            factor: config.get_or("initializer_factor", 1.0)?,
-            start: config.get_or("decoder_start_token_id", config.get_or("pad_token_id", 0)?)?,
-            storage: Storage::default(),
-            extra: passed_on(config),
-        })
-    }
-
     fn norm(&self) -> NormKind {
         NormKind::Rms { eps: self.epsilon }
     }
@@ -199,39 +149,7 @@ impl T5 {
 
 impl Model for T5 {
     fn config(&self) -> Value {
-        let name = match (self.gated, self.activation) {
-            (true, Activation::GeluTanh) => "gated-gelu".into(),
-            (true, activation) => format!("gated-{}", activation_name(activation)),
-            (false, activation) => activation_name(activation).to_owned(),
-        };
-        let mut config = json!({
-            "model_type": self.family,
-            "architectures": [if self.family == "mt5" { "MT5ForConditionalGeneration" } else { "T5ForConditionalGeneration" }],
-            "is_encoder_decoder": true,
-            "vocab_size": self.vocabulary,
-            "d_model": self.d_model,
-            "d_kv": self.head_dim,
-            "d_ff": self.d_ff,
-            "num_heads": self.heads,
-            "num_layers": self.layers,
-            "num_decoder_layers": self.decoder_layers,
-            "feed_forward_proj": name,
-            "relative_attention_num_buckets": self.buckets,
-            "relative_attention_max_distance": self.max_distance,
-            "layer_norm_epsilon": shortest(self.epsilon),
-            "dropout_rate": shortest(self.dropout),
-            "tie_word_embeddings": self.tied,
-            "scale_decoder_outputs": self.scaled,
-            "initializer_factor": self.factor,
-            "decoder_start_token_id": self.start,
-            "pad_token_id": 0,
-            "eos_token_id": 1,
-            "dtype": "float32",
-        });
-        for (key, value) in &self.extra {
-            config[key] = value.clone();
-        }
-        config
+        self.to_config()
     }
 
     fn dimensions(&self) -> Dimensions {
@@ -338,33 +256,5 @@ impl Decoder for T5 {
 
     fn keep_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
         self.stack("decoder").keep_context(g, states, capacity)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model(more: Value) -> Result<T5> {
-        let mut config = json!({"model_type": "t5", "vocab_size": 97, "d_model": 35, "d_kv": 6, "d_ff": 51, "num_heads": 5,
-                                "num_layers": 2, "pad_token_id": 0, "eos_token_id": 1});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            config[key] = value.clone();
-        }
-        T5::from_config(&Config::new("config.json", config)?, "t5")
-    }
-
-    #[test]
-    fn a_config_survives_the_round_trip() {
-        for more in [
-            json!({}),
-            json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "num_decoder_layers": 3}),
-            json!({"feed_forward_proj": "gated-silu", "scale_decoder_outputs": false}),
-        ] {
-            let first = model(more).unwrap();
-            let config = Config::new("config.json", first.config()).unwrap();
-            assert_eq!(T5::from_config(&config, "t5").unwrap(), first);
-        }
-        assert!(model(json!({"feed_forward_proj": "gated-sine"})).unwrap_err().to_string().contains("\"sine\""));
     }
 }

@@ -1,16 +1,16 @@
 //! The transformer of Vaswani et al., "Attention is all you need", arXiv 1706.03762: encoder, decoder or both, with sinusoidal
 //! positions and a norm behind each sum. Layers may have experts, and may recur.
 
-use super::mixture::{Mixture, MixtureFamily};
-use super::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
-    shortest,
-};
-use super::transformer::{Positions, Side, Transformer, TransformerFamily};
-use super::{passed_on, recursive};
+use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
 use crate::graph::Storage;
 use crate::io::Config;
+use crate::models::mixture::{Mixture, MixtureFamily};
+use crate::models::settings::{
+    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
+    shortest,
+};
+use crate::models::{passed_on, recursive};
 use crate::nn::NormOrder;
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// `num_encoder_layers` or `num_decoder_layers` or both; `norm_first` (false), `scale_embedding` (true), `hidden_act` (relu), `dropout`,
 /// `attention_dropout`, `activation_dropout`. With `num_local_experts` the keys of a Mixtral, and `expert_choice_factor`, by which
 /// experts of the encoder choose; with `num_recursions` those of a mixture of recursions, `num_*_layers` being the uses of all layers.
-pub(super) fn from_config(config: &Config) -> Result<Transformer> {
+pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
     let (d_model, heads) = (count(config, "hidden_size")?, count(config, "num_attention_heads")?);
     must_divide(config, "num_attention_heads", heads, d_model, "hidden_size")?;
     let factor: Option<f32> = config.optional("expert_choice_factor")?;

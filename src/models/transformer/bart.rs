@@ -1,14 +1,14 @@
 //! BART (Lewis et al., arXiv 1910.13461) and Marian (Junczys-Dowmunt et al., arXiv 1804.00344) as [`Transformer`]s.
 
-use super::passed_on;
-use super::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
-    shortest,
-};
-use super::transformer::{Positions, Side, Transformer, TransformerFamily};
+use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
 use crate::graph::Storage;
 use crate::io::Config;
+use crate::models::passed_on;
+use crate::models::settings::{
+    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
+    shortest,
+};
 use crate::nn::NormOrder;
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const OFFSET: usize = 2;
 
 /// The model of a `config.json` with `model_type` bart or marian.
-pub(super) fn from_config(config: &Config, family: TransformerFamily) -> Result<Transformer> {
+pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily) -> Result<Transformer> {
     let marian = family == TransformerFamily::Marian;
     let d_model = count(config, "d_model")?;
     let side = |name: &str| -> Result<Option<Side>> {

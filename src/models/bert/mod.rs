@@ -1,20 +1,17 @@
 //! BERT: Devlin et al., "BERT: pre-training of deep bidirectional transformers for language understanding", arXiv 1810.04805.
 
-use super::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate_or,
-    shortest,
-};
-use super::{Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, passed_on};
+mod config;
+
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Storage, Tensor};
-use crate::io::Config;
+use crate::models::{Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, LinearUse, Mask, NormKind, NormOrder, QkvNames,
     Stack,
 };
 use crate::ops::{self, Activation, WeightLayout};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Where what is dropped behind the blocks begins to be counted.
 const HEAD_SALT: u32 = 1 << 24;
@@ -59,49 +56,11 @@ pub struct Bert {
     pub deviation: f64,
     /// How matrices lie in GPU memory.
     pub storage: Storage,
-    extra: Vec<(String, Value)>,
+    /// Keys of a `config.json` that are passed on to a saved one.
+    pub extra: Vec<(String, Value)>,
 }
 
 impl Bert {
-    /// The model of a `config.json` with `model_type` bert.
-    ///
-    /// # Errors
-    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
-    pub fn from_config(config: &Config) -> Result<Self> {
-        for key in ["is_decoder", "add_cross_attention"] {
-            must_be_off(config, key)?;
-        }
-        let (d_model, heads) = (count(config, "hidden_size")?, count(config, "num_attention_heads")?);
-        must_divide(config, "num_attention_heads", heads, d_model, "hidden_size")?;
-        if config.get_or("position_embedding_type", "absolute".to_owned())? != "absolute" {
-            return Err(config.refuse("position_embedding_type", "is not \"absolute\"; only that is supported"));
-        }
-        let dropout = rate_or(config, "hidden_dropout_prob", 0.1)?;
-        Ok(Self {
-            vocabulary: count(config, "vocab_size")?,
-            positions: count_if_any(config, "max_position_embeddings")?.unwrap_or(512),
-            types: count_if_any(config, "type_vocab_size")?.unwrap_or(2),
-            d_model,
-            layers: layer_count(config, "num_hidden_layers")?,
-            heads,
-            d_ff: count(config, "intermediate_size")?,
-            activation: activation(config, "hidden_act", "gelu")?,
-            epsilon: positive_number(config, "layer_norm_eps", 1e-12)?,
-            dropout,
-            attention_dropout: rate_or(config, "attention_probs_dropout_prob", 0.1)?,
-            classifier_dropout: rate_or(config, "classifier_dropout", dropout)?,
-            padding: match config.value().get("pad_token_id") {
-                None => Some(0),
-                Some(_) => config.optional("pad_token_id")?,
-            },
-            head: super::heads::head(config, "Bert")?,
-            pooler: true,
-            deviation: config.get_or("initializer_range", 0.02)?,
-            storage: Storage::default(),
-            extra: passed_on(config),
-        })
-    }
-
     /// What stands in front of the names of all but the head's weights.
     fn base(&self) -> &'static str {
         if self.head == EncoderHead::None { "" } else { "bert." }
@@ -176,31 +135,7 @@ impl Bert {
 
 impl Model for Bert {
     fn config(&self) -> Value {
-        let mut config = json!({
-            "model_type": "bert",
-            "architectures": [super::heads::class("Bert", self.head)],
-            "vocab_size": self.vocabulary,
-            "max_position_embeddings": self.positions,
-            "type_vocab_size": self.types,
-            "hidden_size": self.d_model,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "intermediate_size": self.d_ff,
-            "hidden_act": activation_name(self.activation),
-            "layer_norm_eps": shortest(self.epsilon),
-            "hidden_dropout_prob": shortest(self.dropout),
-            "attention_probs_dropout_prob": shortest(self.attention_dropout),
-            "classifier_dropout": shortest(self.classifier_dropout),
-            "initializer_range": self.deviation,
-            "pad_token_id": self.padding,
-            "tie_word_embeddings": true,
-            "dtype": "float32",
-        });
-        super::heads::write(self.head, &mut config);
-        for (key, value) in &self.extra {
-            config[key] = value.clone();
-        }
-        config
+        self.to_config()
     }
 
     fn dimensions(&self) -> Dimensions {

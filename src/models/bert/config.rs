@@ -1,0 +1,82 @@
+//! The `config.json`.
+
+use super::Bert;
+use crate::error::Result;
+use crate::graph::Storage;
+use crate::io::Config;
+use crate::models::settings::{
+    activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate_or,
+    shortest,
+};
+use crate::models::{heads, passed_on};
+use serde_json::{Value, json};
+
+impl Bert {
+    /// The model of a `config.json` with `model_type` bert.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
+    pub fn from_config(config: &Config) -> Result<Self> {
+        for key in ["is_decoder", "add_cross_attention"] {
+            must_be_off(config, key)?;
+        }
+        let (d_model, heads) = (count(config, "hidden_size")?, count(config, "num_attention_heads")?);
+        must_divide(config, "num_attention_heads", heads, d_model, "hidden_size")?;
+        if config.get_or("position_embedding_type", "absolute".to_owned())? != "absolute" {
+            return Err(config.refuse("position_embedding_type", "is not \"absolute\"; only that is supported"));
+        }
+        let dropout = rate_or(config, "hidden_dropout_prob", 0.1)?;
+        Ok(Self {
+            vocabulary: count(config, "vocab_size")?,
+            positions: count_if_any(config, "max_position_embeddings")?.unwrap_or(512),
+            types: count_if_any(config, "type_vocab_size")?.unwrap_or(2),
+            d_model,
+            layers: layer_count(config, "num_hidden_layers")?,
+            heads,
+            d_ff: count(config, "intermediate_size")?,
+            activation: activation(config, "hidden_act", "gelu")?,
+            epsilon: positive_number(config, "layer_norm_eps", 1e-12)?,
+            dropout,
+            attention_dropout: rate_or(config, "attention_probs_dropout_prob", 0.1)?,
+            classifier_dropout: rate_or(config, "classifier_dropout", dropout)?,
+            padding: match config.value().get("pad_token_id") {
+                None => Some(0),
+                Some(_) => config.optional("pad_token_id")?,
+            },
+            head: heads::head(config, "Bert")?,
+            pooler: true,
+            deviation: config.get_or("initializer_range", 0.02)?,
+            storage: Storage::default(),
+            extra: passed_on(config),
+        })
+    }
+
+    /// The `config.json`.
+    pub(super) fn to_config(&self) -> Value {
+        let mut config = json!({
+            "model_type": "bert",
+            "architectures": [heads::class("Bert", self.head)],
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.positions,
+            "type_vocab_size": self.types,
+            "hidden_size": self.d_model,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": self.d_ff,
+            "hidden_act": activation_name(self.activation),
+            "layer_norm_eps": shortest(self.epsilon),
+            "hidden_dropout_prob": shortest(self.dropout),
+            "attention_probs_dropout_prob": shortest(self.attention_dropout),
+            "classifier_dropout": shortest(self.classifier_dropout),
+            "initializer_range": self.deviation,
+            "pad_token_id": self.padding,
+            "tie_word_embeddings": true,
+            "dtype": "float32",
+        });
+        heads::write(self.head, &mut config);
+        for (key, value) in &self.extra {
+            config[key] = value.clone();
+        }
+        config
+    }
+}

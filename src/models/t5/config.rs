@@ -1,0 +1,128 @@
+//! The `config.json`.
+
+use super::T5;
+use crate::error::Result;
+use crate::graph::Storage;
+use crate::io::Config;
+use crate::models::passed_on;
+use crate::models::settings::{
+    activation_name, activation_of, count, count_if_any, layer_count, positive_number, rate_or, shortest,
+};
+use crate::ops::Activation;
+use serde_json::{Value, json};
+
+impl T5 {
+    /// The model of a `config.json` with `model_type` t5 or mt5.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
+    pub fn from_config(config: &Config, family: &'static str) -> Result<Self> {
+        const FEED_FORWARD: &str = "feed_forward_proj";
+        let multilingual = family == "mt5";
+        let layers = layer_count(config, "num_layers")?;
+        let kind = config.get_or(FEED_FORWARD, if multilingual { "gated-gelu" } else { "relu" }.to_owned())?;
+        let gated = kind.strip_prefix("gated-");
+        // A gated network's "gelu" is the one by tanh.
+        let name = if kind == "gated-gelu" { "gelu_new" } else { gated.unwrap_or(&kind) };
+        let tied = config.get_or("tie_word_embeddings", !multilingual)?;
+        let buckets = count_if_any(config, "relative_attention_num_buckets")?.unwrap_or(32);
+        let max_distance = count_if_any(config, "relative_attention_max_distance")?.unwrap_or(128);
+        if buckets < 4 || !buckets.is_multiple_of(2) || max_distance <= buckets / 2 {
+            let message = format!(
+                "is {buckets}; an even number from 4 on is needed, less than twice the largest distance, {max_distance}"
+            );
+            return Err(config.refuse("relative_attention_num_buckets", message));
+        }
+        Ok(Self {
+            family,
+            vocabulary: count(config, "vocab_size")?,
+            d_model: count(config, "d_model")?,
+            head_dim: count(config, "d_kv")?,
+            heads: count(config, "num_heads")?,
+            d_ff: count(config, "d_ff")?,
+            layers,
+            decoder_layers: if config.has("num_decoder_layers") {
+                layer_count(config, "num_decoder_layers")?
+            } else {
+                layers
+            },
+            activation: activation_of(config, FEED_FORWARD, name)?,
+            gated: gated.is_some(),
+            buckets,
+            max_distance,
+            epsilon: positive_number(config, "layer_norm_epsilon", 1e-6)?,
+            dropout: rate_or(config, "dropout_rate", 0.1)?,
+            tied,
+            scaled: !multilingual && tied && config.get_or("scale_decoder_outputs", true)?,
+            factor: config.get_or("initializer_factor", 1.0)?,
+            start: config.get_or("decoder_start_token_id", config.get_or("pad_token_id", 0)?)?,
+            storage: Storage::default(),
+            extra: passed_on(config),
+        })
+    }
+
+    /// The `config.json`.
+    pub(super) fn to_config(&self) -> Value {
+        let name = match (self.gated, self.activation) {
+            (true, Activation::GeluTanh) => "gated-gelu".into(),
+            (true, activation) => format!("gated-{}", activation_name(activation)),
+            (false, activation) => activation_name(activation).to_owned(),
+        };
+        let mut config = json!({
+            "model_type": self.family,
+            "architectures": [if self.family == "mt5" { "MT5ForConditionalGeneration" } else { "T5ForConditionalGeneration" }],
+            "is_encoder_decoder": true,
+            "vocab_size": self.vocabulary,
+            "d_model": self.d_model,
+            "d_kv": self.head_dim,
+            "d_ff": self.d_ff,
+            "num_heads": self.heads,
+            "num_layers": self.layers,
+            "num_decoder_layers": self.decoder_layers,
+            "feed_forward_proj": name,
+            "relative_attention_num_buckets": self.buckets,
+            "relative_attention_max_distance": self.max_distance,
+            "layer_norm_epsilon": shortest(self.epsilon),
+            "dropout_rate": shortest(self.dropout),
+            "tie_word_embeddings": self.tied,
+            "scale_decoder_outputs": self.scaled,
+            "initializer_factor": self.factor,
+            "decoder_start_token_id": self.start,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "dtype": "float32",
+        });
+        for (key, value) in &self.extra {
+            config[key] = value.clone();
+        }
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::models::*;
+
+    fn model(more: Value) -> Result<T5> {
+        let mut config = json!({"model_type": "t5", "vocab_size": 97, "d_model": 35, "d_kv": 6, "d_ff": 51, "num_heads": 5,
+                                "num_layers": 2, "pad_token_id": 0, "eos_token_id": 1});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        T5::from_config(&Config::new("config.json", config)?, "t5")
+    }
+
+    #[test]
+    fn a_config_survives_the_round_trip() {
+        for more in [
+            json!({}),
+            json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "num_decoder_layers": 3}),
+            json!({"feed_forward_proj": "gated-silu", "scale_decoder_outputs": false}),
+        ] {
+            let first = model(more).unwrap();
+            let config = Config::new("config.json", first.config()).unwrap();
+            assert_eq!(T5::from_config(&config, "t5").unwrap(), first);
+        }
+        assert!(model(json!({"feed_forward_proj": "gated-sine"})).unwrap_err().to_string().contains("\"sine\""));
+    }
+}

@@ -1,0 +1,141 @@
+//! Sides as stacks of blocks.
+
+use super::{Positions, Side, Transformer};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::models::{Head, Hidden, Inputs, sides};
+use crate::nn::{
+    self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, QkvNames, Recursion, Stack,
+};
+use crate::ops::{self, WeightLayout};
+
+impl Transformer {
+    fn norm(&self) -> NormKind {
+        NormKind::Layer { eps: self.epsilon }
+    }
+
+    fn attention(&self, module: &'static str, heads: usize, mask: Mask) -> Attention {
+        Attention {
+            module,
+            qkv: QkvNames::Separate(["q_proj", "k_proj", "v_proj"]),
+            output: "out_proj",
+            linear: LinearConfig::out_in(true),
+            output_linear: LinearConfig::out_in(true),
+            heads: Heads { query: heads, key_value: heads, width: self.d_model / heads },
+            scale: None,
+            mask,
+            rotary: None,
+            relative: None,
+            dropout: self.attention_dropout,
+        }
+    }
+
+    fn feed_forward(&self, side: &Side, layer: usize) -> FeedForward {
+        let activation = self.activation;
+        match side.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
+            Some(mixture) => {
+                FeedForward::Experts { experts: mixture.experts.clone(), activation, choice: side.expert_choice }
+            }
+            None => {
+                let linear = LinearConfig::out_in(true);
+                FeedForward::Plain { names: ["fc1", "fc2"], d_ff: side.d_ff, activation, linear }
+            }
+        }
+    }
+
+    pub(super) fn stack(&self, side: &Side, decodes: bool) -> Stack {
+        let name = if decodes { "decoder" } else { "encoder" };
+        let mask = if decodes { Mask::Causal } else { Mask::Bidirectional };
+        let cross = || {
+            let attention = self.attention("encoder_attn", side.heads, Mask::Bidirectional);
+            ("encoder_attn_layer_norm".into(), attention)
+        };
+        let block = |layer: usize| Block {
+            prefix: format!("model.{name}.layers.{layer}"),
+            norm: self.norm(),
+            order: self.order,
+            attention_norm: "self_attn_layer_norm".into(),
+            attention: self.attention("self_attn", side.heads, mask),
+            cross: (decodes && self.encoder.is_some()).then(cross),
+            feed_forward_norm: "final_layer_norm".into(),
+            feed_forward: self.feed_forward(side, layer),
+            parallel: false,
+            dropout: self.dropout,
+            inner_dropout: self.inner_dropout,
+        };
+        let stored = side.recursion.as_ref().map_or(side.layers, Recursion::stored);
+        Stack {
+            blocks: (0..stored).map(block).collect(),
+            recursion: side.recursion.clone(),
+            final_norm: self.final_norm.then(|| (self.norm(), format!("model.{name}.layer_norm"))),
+            balance: side.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance),
+            salt: if decodes { sides::DECODER_SALT } else { 0 },
+        }
+    }
+
+    /// Words and positions.
+    fn embeddings(&self, g: &mut Graph, name: &str, inputs: &Inputs, salt: u32) -> Result<Tensor> {
+        let table = g.matrix("model.shared.weight", [self.vocabulary, self.d_model])?;
+        let mut x = ops::embedding_with_padding(g, table, inputs.ids, self.padding)?;
+        if self.scale_embedding {
+            x = ops::scale(g, x, (self.d_model as f32).sqrt())?;
+        }
+        let (count, width) = (self.max_position, self.d_model);
+        let positions = match self.positions {
+            Positions::Learned { offset } => {
+                let table = g.matrix(&format!("model.{name}.embed_positions.weight"), [count + offset, width])?;
+                let ids = ops::shift_ids(g, inputs.positions, offset as u32)?;
+                ops::embedding(g, table, ids)?
+            }
+            Positions::Sinusoidal | Positions::SinusoidalHalves => {
+                let shape = [inputs.max_position, width];
+                let table = match self.positions {
+                    Positions::Sinusoidal => ops::sinusoidal_table(shape[0], shape[1])?,
+                    _ => ops::sinusoidal_table_halves(shape[0], shape[1])?,
+                };
+                let table = g.constant("sinusoids", table, DType::F32);
+                ops::embedding(g, table, inputs.positions)?
+            }
+        };
+        x = ops::add(g, x, positions)?;
+        if self.embedding_norm {
+            x = self.norm().apply(g, &format!("model.{name}.layernorm_embedding"), x)?;
+        }
+        nn::dropout(g, x, self.dropout, inputs.dropout_seed, 2 * salt)
+    }
+
+    /// The states of a side.
+    pub(super) fn run(&self, g: &mut Graph, side: Option<&Side>, decodes: bool, inputs: &Inputs) -> Result<Hidden> {
+        let name = if decodes { "decoder" } else { "encoder" };
+        let side = side.ok_or_else(|| Error::Graph(format!("this model has no {name}")))?;
+        inputs.check(self.max_position, "max_position_embeddings")?;
+        g.set_storage(&self.storage);
+        let stack = self.stack(side, decodes);
+        let run = |g: &mut Graph| {
+            let x = g.scope("embedding", |g| self.embeddings(g, name, inputs, stack.salt))?;
+            stack.run(g, x, inputs)
+        };
+        // A model of one side has the names of one.
+        if self.encoder.is_some() && self.decoder.is_some() { g.scope(name, run) } else { run(g) }
+    }
+
+    pub(super) fn sides(&self) -> impl Iterator<Item = (&Side, bool)> {
+        self.encoder.iter().map(|side| (side, false)).chain(self.decoder.iter().map(|side| (side, true)))
+    }
+
+    pub(super) fn table_head(&self, g: &mut Graph) -> Result<Head> {
+        g.set_storage(&self.storage);
+        let name = if self.tied { "model.shared.weight" } else { "lm_head.weight" };
+        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
+        let bias = match self.logits_bias {
+            true => {
+                let bias = g.parameter("final_logits_bias", [1, self.vocabulary], DType::F32)?;
+                let bias = ops::detach(g, bias)?;
+                Some(ops::reshape(g, bias, [self.vocabulary])?)
+            }
+            false => None,
+        };
+        Ok(Head { weight, bias, layout: WeightLayout::OutIn })
+    }
+}
