@@ -76,7 +76,8 @@ impl Gpt2 {
 
 #[cfg(test)]
 mod tests {
-    use crate::models::*;
+    use super::*;
+    use crate::models::Model;
 
     fn small() -> Value {
         json!({"model_type": "gpt2", "vocab_size": 97, "n_embd": 35, "n_head": 5, "n_layer": 2, "n_positions": 300,

@@ -159,7 +159,8 @@ impl Llama {
 
 #[cfg(test)]
 mod tests {
-    use crate::models::*;
+    use super::*;
+    use crate::models::Model;
 
     fn small() -> Value {
         json!({"model_type": "llama", "vocab_size": 97, "hidden_size": 35, "num_attention_heads": 5, "head_dim": 6,

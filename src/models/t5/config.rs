@@ -101,7 +101,8 @@ impl T5 {
 
 #[cfg(test)]
 mod tests {
-    use crate::models::*;
+    use super::*;
+    use crate::models::Model;
 
     fn model(more: Value) -> Result<T5> {
         let mut config = json!({"model_type": "t5", "vocab_size": 97, "d_model": 35, "d_kv": 6, "d_ff": 51, "num_heads": 5,
