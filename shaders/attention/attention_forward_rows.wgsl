@@ -1,12 +1,12 @@
 // attention_forward_rows: fused attention, an invocation for ROWS queries of one head, with the online softmax.
 //
-//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
+//   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
 //           whose out is 0
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a cap, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
 
@@ -34,18 +34,22 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     var acc: array<array<Vector, WIDTH>, ROWS>;
     var top: array<f32, ROWS>;
     var sum: array<f32, ROWS>;
+    var start: array<u32, ROWS>;
     var limit: array<u32, ROWS>;
     var span: array<Span, ROWS>;
+    var begin = row_start(batch, first);
     var end = 0u;
     for (var r = 0u; r < ROWS; r++) {
         let query = min(first + r, p.queries - 1u);
+        start[r] = row_start(batch, query);
         limit[r] = row_limit(batch, query);
         span[r] = query_span(batch, query);
+        begin = min(begin, start[r]);
         end = max(end, limit[r]);
         top[r] = FAR;
         for (var c = 0u; c < WIDTH; c++) { mine[r][c] = q[query_row(batch, query, head) * WIDTH + c]; }
     }
-    for (var k0 = 0u; k0 < end; k0 += 4u) {
+    for (var k0 = begin / 4u * 4u; k0 < end; k0 += 4u) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
@@ -62,8 +66,8 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         var shrink: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
             let term = bias_keys(batch, head, min(first + r, p.queries - 1u), near);
-            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
-            let score = biased(s[r] * p.scale, term);
+            let seen = real & within(key, vec4u(start[r]), vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
+            let score = biased(capped(s[r] * p.scale), term);
             let m = max(top[r], largest(select(vec4f(FAR), score, seen)));
             shrink[r] = exp(max(top[r] - m, -80.0));
             s[r] = select(vec4f(), exp_below(score - m), seen);

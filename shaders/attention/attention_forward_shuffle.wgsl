@@ -1,13 +1,13 @@
 // attention_forward_shuffle: fused attention, a subgroup for ROWS queries of one head, with the online softmax.
 //
-//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
+//   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
 //           whose out is 0
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, spans, a bias, a drop
+//           snippets attention, attention_shuffle, a mask, spans, a bias, a cap, a drop
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
 //
@@ -44,7 +44,7 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         for (var j = 0u; j < LANES; j++) { top[r][j] = FAR; }
     }
     let end = tile_limit(batch, first);
-    for (var k0 = 0u; k0 < end; k0 += BLOCK) {
+    for (var k0 = tile_start(batch, first) / 4u * 4u; k0 < end; k0 += BLOCK) {
         let key = vec4u(k0 + lane * 4u) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
@@ -60,8 +60,9 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
                 let query = min(first + r * LANES + j, last);
                 let kin = related(spans, query_span(batch, query));
                 let term = bias_keys(batch, head, query, near);
-                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin & bias_seen(term);
-                let score = biased(s[r][j] * p.scale, term);
+                let near_seen = within(key, vec4u(row_start(batch, query)), vec4u(subgroupShuffle(limit[r], j)));
+                let seen = real & near_seen & kin & bias_seen(term);
+                let score = biased(capped(s[r][j] * p.scale), term);
                 let m = max(top[r][j], max_over_lanes(largest(select(vec4f(FAR), score, seen))));
                 let shrink = exp(max(top[r][j] - m, -80.0));
                 s[r][j] = select(vec4f(), exp_below(score - m), seen);

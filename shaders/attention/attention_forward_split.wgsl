@@ -1,11 +1,11 @@
 // attention_forward_split: attention of few queries over many keys, a workgroup for 64 keys and GROUP query heads.
 //
-//   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = scale * q . k + bias, where seen
+//   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = cap(scale * q . k) + bias, where seen
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
-// out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits past the limit are not written
+// out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits of which no key is seen are not written
 // grid      one workgroup for a split, of ceil(Tk / 64), of a query and GROUP heads that share a key head
-// needs     constants WIDTH (vectors of a row), GROUP; snippets attention, a mask, spans, a bias, vector1 or vector4;
+// needs     constants WIDTH (vectors of a row), GROUP; snippets attention, a mask, spans, a bias, a cap, vector1 or vector4;
 //           at most 15 KiB of workgroup memory (GROUP at most 8, for D above 128 at most 4)
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao et al., Flash-Decoding, 2023; attention_merge puts the splits together
@@ -44,7 +44,8 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     let batch = group / (splits * packs * p.queries);
     let first = split * 64u;
     let limit = row_limit(batch, query);
-    if (first >= limit) { return; }
+    let start = row_start(batch, query);
+    if (first >= limit || first + 64u <= start) { return; }
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
     let row = query_row(batch, query, head);
 
@@ -52,7 +53,7 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     workgroupBarrier();
     let key = min(first + lane, p.keys - 1u);
     let kin = related(key_spans(batch, vec4u(key)), query_span(batch, query));
-    let near_seen = first + lane < limit && keys_real(batch, vec4u(key)).x && kin.x;
+    let near_seen = within(vec4u(first + lane), vec4u(start), vec4u(limit)).x && keys_real(batch, vec4u(key)).x && kin.x;
     var s: array<f32, GROUP>;
     var seen: array<bool, GROUP>;
     for (var c = 0u; c < WIDTH; c++) {
@@ -62,7 +63,7 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     for (var g = 0u; g < GROUP; g++) {
         let term = bias_keys(batch, head + g, query, vec4u(key));
         seen[g] = near_seen && bias_seen(term).x;
-        s[g] = biased(vec4f(s[g] * p.scale), term).x;
+        s[g] = biased(capped(vec4f(s[g] * p.scale)), term).x;
         weight[g * 64u + lane] = select(FAR, s[g], seen[g]);
     }
     workgroupBarrier();
@@ -80,7 +81,7 @@ fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgro
     let slice = lane / ACROSS;
     if (slice < SLICES) {
         var acc: array<array<Vector, COLUMNS>, GROUP>;
-        for (var i = slice; i < min(64u, limit - first); i += SLICES) {
+        for (var i = max(start, first) - first + slice; i < min(64u, limit - first); i += SLICES) {
             let at = (kv_base + (first + i) * p.kv_heads) * WIDTH;
             for (var c = 0u; c < COLUMNS; c++) {
                 let b = v[at + min(column + c * 64u, WIDTH - 1u)];

@@ -1,9 +1,9 @@
 // attention_forward_split_threads: attention of few queries over many keys, an invocation for SPLIT keys of a query head.
 //
-//   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = scale * q . k + bias, where seen
+//   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = cap(scale * q . k) + bias, where seen
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
-// out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits past the limit are not written
+// out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits of which no key is seen are not written
 // grid      one invocation for a split, of ceil(Tk / SPLIT), of a query head; LANES of them a workgroup
 // layout    neighbours are heads, whose keys lie side by side
 // needs     constants WIDTH (vectors of a row), LANES, SPLIT; snippets attention_few and its own, vector1 or vector4
@@ -27,9 +27,10 @@ fn attention_forward_split_threads(@builtin(workgroup_id) w: vec3u, @builtin(num
     if (batch >= p.batch) { return; }
     let first = split * SPLIT;
     let limit = min(row_limit(batch, query), first + SPLIT);
-    if (first >= limit) { return; }
+    let start = row_start(batch, query);
+    if (first >= limit || first + SPLIT <= start) { return; }
     let row = query_row(batch, query, head);
-    var sums = over_keys(batch, head, query, first, limit, 4u);
+    var sums = over_keys(batch, head, query, max(first, start / 4u * 4u), start, limit, 4u);
     for (var c = 0u; c < WIDTH; c++) { partials[(row * splits + split) * WIDTH + c] = sums.acc[c]; }
     found[row * splits + split] = vec2f(sums.top, sums.sum);
 }

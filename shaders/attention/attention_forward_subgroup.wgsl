@@ -1,6 +1,6 @@
 // attention_forward_subgroup: attention of few queries over many keys, a subgroup for a query head.
 //
-//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
+//   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
@@ -23,7 +23,9 @@ fn attention_forward_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_work
     let query = group / p.heads % p.queries;
     let batch = group / (p.heads * p.queries);
     let row = query_row(batch, query, head);
-    var sums = over_keys(batch, head, query, lane * 4u, row_limit(batch, query), LANES * 4u);
+    let start = row_start(batch, query);
+    let first = start / 4u * 4u + lane * 4u;
+    var sums = over_keys(batch, head, query, first, start, row_limit(batch, query), LANES * 4u);
     let m = subgroupMax(sums.top);
     let share = select(0.0, exp(max(sums.top - m, -80.0)), sums.sum > 0.0);
     let total = subgroupAdd(sums.sum * share);

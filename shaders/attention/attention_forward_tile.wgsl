@@ -1,12 +1,12 @@
 // attention_forward_tile: fused attention, a workgroup for 32 queries of one head, with the online softmax.
 //
-//   s = scale * q . k + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
+//   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
 // in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
 //           whose out is 0
 // grid      one workgroup for 32 queries of a head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a cap, a drop;
 //           9 KiB of workgroup memory
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
@@ -53,7 +53,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     var top = vec4f(FAR);
     var sum = vec4f();                           // of this invocation's columns
     let end = tile_limit(batch, first);
-    for (var k0 = 0u; k0 < end; k0 += 32u) {
+    for (var k0 = tile_start(batch, first) / 4u * 4u; k0 < end; k0 += 32u) {
         var s = Block();
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();
@@ -74,8 +74,9 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
             let query = min(first + 4u * y + i, p.queries - 1u);
             let term = bias_keys(batch, head, query, near);
             let kin = related(spans, query_span(batch, query));
-            seen[i] = real & (key < vec4u(row_limit(batch, query))) & kin & bias_seen(term);
-            s[i] = biased(s[i] * p.scale, term);
+            let near_seen = within(key, vec4u(row_start(batch, query)), vec4u(row_limit(batch, query)));
+            seen[i] = real & near_seen & kin & bias_seen(term);
+            s[i] = biased(capped(s[i] * p.scale), term);
             best[i] = largest(select(vec4f(FAR), s[i], seen[i]));
         }
         shares[lane] = best;

@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   bias
 // out       dbias (H, Tq, Tk) f32, or (B, H, Tq, Tk) without the sum
 // grid      one invocation for 4 queries and 4 keys of a head
-// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, a drop, vector1 or vector4
+// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, a cap, a drop, vector1 or vector4
 // numerics  f32 throughout; the sum over the batch is in order
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;             // (B, Tq, H, D)
@@ -41,8 +41,9 @@ fn score_gradient(batch: u32, head: u32, q0: u32, k0: u32) -> array<vec4f, 4> {
         let stat = stats[stat_row(batch, query, head)];
         let term = bias_keys(batch, head, query, near);
         let kin = related(spans, query_span(batch, query));
-        let seen = real & (key < vec4u(row_limit(batch, query))) & kin & bias_seen(term);
-        let weight = exp_below(biased(s[r] * p.scale, term) - stat.x) * stat.y;
+        let near_seen = within(key, vec4u(row_start(batch, query)), vec4u(row_limit(batch, query)));
+        let seen = real & near_seen & kin & bias_seen(term);
+        let weight = exp_below(biased(capped(s[r] * p.scale), term) - stat.x) * stat.y;
         s[r] = select(vec4f(), weight * (drop_keys(dp[r], seed, batch, head, query, k0) - stat.z), seen);
     }
     return s;
@@ -64,7 +65,7 @@ fn attention_grad_bias(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups)
     let which = index / (columns * rows * p.heads);
     var sum: array<vec4f, 4>;
     for (var i = 0u; i < p.batch / own; i++) {
-        if (tile_limit(which + i, q0) <= k0) { continue; }
+        if (tile_limit(which + i, q0) <= k0 || tile_start(which + i, q0) >= k0 + 4u) { continue; }
         let part = score_gradient(which + i, head, q0, k0);
         for (var r = 0u; r < 4u; r++) { sum[r] += part[r]; }
     }

@@ -6,7 +6,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       grad (B, Tk, Hkv, D) f32
 // grid      one invocation for ROWS keys of a key head; it sums over the query heads that share it
-// needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, a cap, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -53,7 +53,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     for (var step = 0u; step < shared_by * blocks_of_queries; step++) {
         let head = kv_head * shared_by + step / blocks_of_queries;
         let q0 = step % blocks_of_queries * 4u;
-        if (tile_limit(batch, q0) <= first) { continue; }
+        if (tile_limit(batch, q0) <= first || tile_start(batch, q0) >= first + ROWS) { continue; }
         let query = vec4u(q0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(query, vec4u(p.queries - 1u));
         let row = vec4u(query_row(batch, 0u, head)) + near * p.heads;
@@ -62,6 +62,7 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         let s0 = stats[stat.x]; let s1 = stats[stat.y]; let s2 = stats[stat.z]; let s3 = stats[stat.w];
         let limit = select(vec4u(), vec4u(row_limit(batch, near.x), row_limit(batch, near.y), row_limit(batch, near.z),
                                           row_limit(batch, near.w)), query < vec4u(p.queries));
+        let start = row_starts(batch, near);
         let spans = query_spans(batch, near);
         var s: array<vec4f, ROWS>;
         var dp: array<vec4f, ROWS>;
@@ -83,11 +84,13 @@ fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
             let key = min(first + r, p.keys - 1u);
             let term = bias_queries(batch, head, near, key);
             let kin = keys_real(batch, vec4u(key)) & related(spans, span[r]);
-            let seen = (vec4u(key) < limit) & kin & bias_seen(term);
-            let below = exp_below(biased(s[r] * p.scale, term) - vec4f(s0.x, s1.x, s2.x, s3.x));
+            let seen = within(vec4u(key), start, limit) & kin & bias_seen(term);
+            let score = s[r] * p.scale;
+            let below = exp_below(biased(capped(score), term) - vec4f(s0.x, s1.x, s2.x, s3.x));
             let weight = select(vec4f(), below * vec4f(s0.y, s1.y, s2.y, s3.y), seen);
             if (OF_KEYS) {
-                s[r] = weight * (drop_queries(dp[r], seed, batch, head, q0, key) - vec4f(s0.z, s1.z, s2.z, s3.z));
+                let through = drop_queries(dp[r], seed, batch, head, q0, key);
+                s[r] = through_cap(weight * (through - vec4f(s0.z, s1.z, s2.z, s3.z)), score);
             } else {
                 s[r] = drop_queries(weight, seed, batch, head, q0, key);
             }

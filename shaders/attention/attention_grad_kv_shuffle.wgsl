@@ -7,7 +7,7 @@
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS keys; it sums over the query heads that share the key head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, spans, a bias, a drop; 7 storage bindings, 2 more for visible and bias
+//           snippets attention, attention_shuffle, a mask, spans, a bias, a cap, a drop; 7 storage bindings, 2 more for visible and bias
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 //
@@ -48,7 +48,7 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     for (var step = 0u; step < shared_by * steps; step++) {
         let head = kv_head * shared_by + step / steps;
         let q0 = step % steps * BLOCK;
-        if (tile_limit(batch, q0) <= first) { continue; }
+        if (tile_limit(batch, q0) <= first || tile_start(batch, q0) >= first + ROWS) { continue; }
         let query = vec4u(q0 + lane * 4u) + vec4u(0u, 1u, 2u, 3u);
         let near = min(query, vec4u(p.queries - 1u));
         let at = (vec4u(query_row(batch, 0u, head)) + near * p.heads) * WIDTH;
@@ -67,6 +67,7 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
             }
         }
         let limit = limits(batch, query, near);
+        let start = row_starts(batch, near);
         let spans = query_spans(batch, near);
         let stat = vec4u(stat_row(batch, 0u, head)) + near;
         let s0 = stats[stat.x]; let s1 = stats[stat.y]; let s2 = stats[stat.z]; let s3 = stats[stat.w];
@@ -75,11 +76,12 @@ fn attention_grad_kv_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
                 let key = min(first + r * LANES + j, last);
                 let term = bias_queries(batch, head, near, key);
                 let kin = keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
-                let seen = (vec4u(key) < limit) & kin & bias_seen(term);
-                let below = exp_below(biased(s[r][j] * p.scale, term) - vec4f(s0.x, s1.x, s2.x, s3.x));
+                let seen = within(vec4u(key), start, limit) & kin & bias_seen(term);
+                let score = s[r][j] * p.scale;
+                let below = exp_below(biased(capped(score), term) - vec4f(s0.x, s1.x, s2.x, s3.x));
                 s[r][j] = select(vec4f(), below * vec4f(s0.y, s1.y, s2.y, s3.y), seen);
                 let through = drop_queries(ds[r][j], seed, batch, head, query.x, key);
-                ds[r][j] = s[r][j] * (through - vec4f(s0.z, s1.z, s2.z, s3.z));
+                ds[r][j] = through_cap(s[r][j] * (through - vec4f(s0.z, s1.z, s2.z, s3.z)), score);
                 s[r][j] = drop_queries(s[r][j], seed, batch, head, query.x, key);
             }
         }

@@ -6,7 +6,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup for 32 keys; it sums over the query heads that share the key head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a cap, a drop;
 //           8 KiB of workgroup memory; 7 storage bindings, 2 more for visible and bias
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
@@ -50,7 +50,7 @@ fn attention_grad_kv_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     for (var step = 0u; step < shared_by * steps; step++) {
         let head = kv_head * shared_by + step / steps;
         let q0 = step % steps * 32u;
-        if (tile_limit(batch, q0) <= first) { continue; }
+        if (tile_limit(batch, q0) <= first || tile_start(batch, q0) >= first + 32u) { continue; }
         var s = Block();                         // k . q, then P
         var ds = Block();                        // v . dout, then dS
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
@@ -76,17 +76,19 @@ fn attention_grad_kv_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         let s0 = stats[stat.x]; let s1 = stats[stat.y]; let s2 = stats[stat.z]; let s3 = stats[stat.w];
         let limit = select(vec4u(), vec4u(row_limit(batch, near.x), row_limit(batch, near.y), row_limit(batch, near.z),
                                           row_limit(batch, near.w)), query < vec4u(p.queries));
+        let start = row_starts(batch, near);
         let spans = query_spans(batch, near);
         workgroupBarrier();
         for (var i = 0u; i < 4u; i++) {
             let key = min(first + 4u * y + i, p.keys - 1u);
             let term = bias_queries(batch, head, near, key);
             let kin = keys_real(batch, vec4u(key)) & related(spans, key_span(batch, key));
-            let seen = (vec4u(key) < limit) & kin & bias_seen(term);
-            let below = exp_below(biased(s[i] * p.scale, term) - vec4f(s0.x, s1.x, s2.x, s3.x));
+            let seen = within(vec4u(key), start, limit) & kin & bias_seen(term);
+            let score = s[i] * p.scale;
+            let below = exp_below(biased(capped(score), term) - vec4f(s0.x, s1.x, s2.x, s3.x));
             s[i] = select(vec4f(), below * vec4f(s0.y, s1.y, s2.y, s3.y), seen);
             let through = drop_queries(ds[i], seed, batch, head, query.x, key);
-            ds[i] = s[i] * (through - vec4f(s0.z, s1.z, s2.z, s3.z));
+            ds[i] = through_cap(s[i] * (through - vec4f(s0.z, s1.z, s2.z, s3.z)), score);
             left[slot(4u * y + i, x)] = drop_queries(s[i], seed, batch, head, query.x, key);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {

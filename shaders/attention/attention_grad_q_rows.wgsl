@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a drop, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a cap, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -34,13 +34,17 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
     var upstream: array<array<Vector, WIDTH>, ROWS>;
     var acc: array<array<Vector, WIDTH>, ROWS>;
     var stat: array<vec4f, ROWS>;
+    var start: array<u32, ROWS>;
     var limit: array<u32, ROWS>;
     var span: array<Span, ROWS>;
+    var begin = row_start(batch, first);
     var end = 0u;
     for (var r = 0u; r < ROWS; r++) {
         let query = min(first + r, p.queries - 1u);
+        start[r] = row_start(batch, query);
         limit[r] = row_limit(batch, query);
         span[r] = query_span(batch, query);
+        begin = min(begin, start[r]);
         end = max(end, limit[r]);
         stat[r] = stats[stat_row(batch, query, head)];
         for (var c = 0u; c < WIDTH; c++) {
@@ -49,7 +53,7 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
             upstream[r][c] = dout[at];
         }
     }
-    for (var k0 = 0u; k0 < end; k0 += 4u) {
+    for (var k0 = begin / 4u * 4u; k0 < end; k0 += 4u) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
@@ -69,10 +73,11 @@ fn attention_grad_q_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
         }
         for (var r = 0u; r < ROWS; r++) {
             let term = bias_keys(batch, head, min(first + r, p.queries - 1u), near);
-            let seen = real & (key < vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
-            let weight = exp_below(biased(s[r] * p.scale, term) - stat[r].x) * stat[r].y;
+            let seen = real & within(key, vec4u(start[r]), vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
+            let score = s[r] * p.scale;
+            let weight = exp_below(biased(capped(score), term) - stat[r].x) * stat[r].y;
             let through = drop_keys(dp[r], seed, batch, head, first + r, k0);
-            s[r] = select(vec4f(), weight * (through - stat[r].z), seen);
+            s[r] = select(vec4f(), through_cap(weight * (through - stat[r].z), score), seen);
         }
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];

@@ -6,7 +6,7 @@
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup, which is one subgroup, for ROWS queries of a head
 // needs     subgroups of LANES (4 or 8) lanes; D a multiple of 4; constants WIDTH (vectors of a row), LANES, R;
-//           snippets attention, attention_shuffle, a mask, spans, a bias, a drop
+//           snippets attention, attention_shuffle, a mask, spans, a bias, a cap, a drop
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
@@ -41,7 +41,7 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
         stat[r] = stats[stat_row(batch, query, head)];
     }
     let end = tile_limit(batch, first);
-    for (var k0 = 0u; k0 < end; k0 += BLOCK) {
+    for (var k0 = tile_start(batch, first) / 4u * 4u; k0 < end; k0 += BLOCK) {
         let key = vec4u(k0 + lane * 4u) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
@@ -62,11 +62,14 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
                 let query = min(first + r * LANES + j, last);
                 let kin = related(spans, query_span(batch, query));
                 let term = bias_keys(batch, head, query, near);
-                let seen = real & (key < vec4u(subgroupShuffle(limit[r], j))) & kin & bias_seen(term);
-                let below = exp_below(biased(s[r][j] * p.scale, term) - subgroupShuffle(stat[r].x, j));
+                let near_seen = within(key, vec4u(row_start(batch, query)), vec4u(subgroupShuffle(limit[r], j)));
+                let seen = real & near_seen & kin & bias_seen(term);
+                let score = s[r][j] * p.scale;
+                let below = exp_below(biased(capped(score), term) - subgroupShuffle(stat[r].x, j));
                 let weight = below * subgroupShuffle(stat[r].y, j);
                 let through = drop_keys(ds[r][j], seed, batch, head, query, key.x);
-                ds[r][j] = select(vec4f(), weight * (through - subgroupShuffle(stat[r].z, j)), seen);
+                let gradient = weight * (through - subgroupShuffle(stat[r].z, j));
+                ds[r][j] = select(vec4f(), through_cap(gradient, score), seen);
             }
         }
         for (var x = 0u; x < LANES; x++) {       // the keys that lane x holds

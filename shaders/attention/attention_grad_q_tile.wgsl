@@ -5,7 +5,7 @@
 // in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
 // out       dq (B, Tq, H, D) f32
 // grid      one workgroup for 32 queries of a head
-// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a drop;
+// needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a cap, a drop;
 //           8 KiB of workgroup memory
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
@@ -41,7 +41,7 @@ fn attention_grad_q_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
 
     var acc: array<Block, CHUNKS>;
     let end = tile_limit(batch, first);
-    for (var k0 = 0u; k0 < end; k0 += 32u) {
+    for (var k0 = tile_start(batch, first) / 4u * 4u; k0 < end; k0 += 32u) {
         var s = Block();                         // q . k
         var ds = Block();                        // dout . v, then dS
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
@@ -71,10 +71,12 @@ fn attention_grad_q_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroup
             let stat = stats[stat_row(batch, query, head)];
             let term = bias_keys(batch, head, query, near);
             let kin = related(spans, query_span(batch, query));
-            let seen = real & (key < vec4u(row_limit(batch, query))) & kin & bias_seen(term);
-            let weight = exp_below(biased(s[i] * p.scale, term) - stat.x) * stat.y;
+            let near_seen = within(key, vec4u(row_start(batch, query)), vec4u(row_limit(batch, query)));
+            let seen = real & near_seen & kin & bias_seen(term);
+            let score = s[i] * p.scale;
+            let weight = exp_below(biased(capped(score), term) - stat.x) * stat.y;
             let through = drop_keys(ds[i], seed, batch, head, query, key.x);
-            left[slot(4u * y + i, x)] = select(vec4f(), weight * (through - stat.z), seen);
+            left[slot(4u * y + i, x)] = select(vec4f(), through_cap(weight * (through - stat.z), score), seen);
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();

@@ -27,13 +27,14 @@ fn attention_merge(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let query = row / p.heads % p.queries;
     let batch = row / (p.heads * p.queries);
     let splits = (p.keys + SPLIT - 1u) / SPLIT;
+    let begin = row_start(batch, query) / SPLIT;
     let used = min((row_limit(batch, query) + SPLIT - 1u) / SPLIT, splits);
 
     var m = FAR;
-    for (var i = 0u; i < used; i++) { m = max(m, found[row * splits + i].x); }
+    for (var i = begin; i < used; i++) { m = max(m, found[row * splits + i].x); }
     var total = 0.0;
     var acc: Vector;
-    for (var i = 0u; i < used; i++) {
+    for (var i = begin; i < used; i++) {
         let at = row * splits + i;
         let share = select(0.0, exp(max(found[at].x - m, -80.0)), found[at].y > 0.0);
         total += share * found[at].y;

@@ -1,20 +1,23 @@
-// attention_visible: how many keys each query sees, which keys are not padding, a seed and spans, from up to six inputs.
+// attention_visible: how many keys each query sees, which keys are not padding, a seed and spans, from up to seven inputs.
 //
-//   limit[b, i] = min(lengths[b], keys, position[b, i] + 1)      tile[b, t] = the largest limit of 32 queries
+//   limit[b, i] = min(lengths[b], keys, max(position[b, i] + after + 1, prefix[b]))      start[b, i] = position[b, i] - before
+//   the same of a tile of 32 queries: their largest limit, their least start
 //
 // in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32   query_structure (B, Tq, 3) u32
-//           structure (B, Tk, 3) u32   seed (2) u32; what is absent has its flag 0 and is not read
-// out       visible (B, ceil(Tq / 32) + Tq [+ Tk] [+ 2] [+ 3 (Tq + Tk)]) u32: tile limits, limits, mask as 0 or 1, seed, spans
+//           structure (B, Tk, 3) u32   seed (2) u32   prefix (B) u32; what is absent has its flag 0 and is not read
+// out       visible (B, n) u32, in a row: ceil(Tq / 32) limits of tiles, Tq limits [, as many starts of tiles, Tq starts]
+//           [, mask (Tk) as 0 or 1] [, seed (2)] [, spans (3 (Tq + Tk))]
 // grid      one invocation for 32 queries, 32 keys of the mask, 32 spans of queries or 32 spans of keys
 // numerics  exact
 //
-// Without positions, a causal query i stands at i + Tk - Tq. A span is three words: the token's position, the first and
+// Without positions, query i stands at i + Tk - Tq. A span is three words: the token's position, the first and
 // the last position of what it heads.
 
 struct Params {
     base: u32, groups: u32,
     batch: u32, queries: u32, keys: u32,
-    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_structure: u32, has_seed: u32,
+    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_structure: u32, has_seed: u32, has_prefix: u32,
+    windowed: u32, before: u32, after: u32,          // how far in front of itself and behind itself a query sees
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -24,16 +27,27 @@ struct Params {
 @group(0) @binding(4) var<storage, read> query_structure: array<u32>;  // (B, Tq, 3)
 @group(0) @binding(5) var<storage, read> structure: array<u32>;        // (B, Tk, 3)
 @group(0) @binding(6) var<storage, read> seed: array<u32>;             // (2)
-@group(0) @binding(7) var<storage, read_write> visible: array<u32>;    // (B, tiles + Tq [+ Tk] [+ 2] [+ 3 (Tq + Tk)])
+@group(0) @binding(7) var<storage, read> prefix: array<u32>;           // (B)
+@group(0) @binding(8) var<storage, read_write> visible: array<u32>;    // (B, n)
 
+// The first key that a query sees.
+fn start(batch: u32, query: u32) -> u32 {
+    if (p.has_positions != 0u) {
+        return min(max(positions[batch * p.queries + query], p.before) - p.before, p.keys);
+    }
+    return max(query + p.keys, p.queries + p.before) - (p.queries + p.before);
+}
+
+// Behind the last key that a query sees.
 fn limit(batch: u32, query: u32) -> u32 {
     var end = p.keys;
-    if (p.has_lengths != 0u) { end = min(end, lengths[batch]); }
     if (p.has_positions != 0u) {
-        end = min(end, min(positions[batch * p.queries + query], p.keys) + 1u);
-    } else if (p.causal != 0u) {
-        end = min(end, max(query + p.keys + 1u, p.queries) - p.queries);
+        end = min(end, min(positions[batch * p.queries + query], p.keys) + p.after + 1u);
+    } else if (p.causal != 0u || p.windowed != 0u) {
+        end = min(end, max(query + p.keys + p.after + 1u, p.queries) - p.queries);
     }
+    if (p.has_prefix != 0u) { end = max(end, min(prefix[batch], p.keys)); }
+    if (p.has_lengths != 0u) { end = min(end, lengths[batch]); }
     return end;
 }
 
@@ -50,19 +64,27 @@ fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     if (index >= p.batch * chunks) { return; }
     let batch = index / chunks;
     let chunk = index % chunks;
-    let mask_at = tiles + p.queries;
+    let starts_at = tiles + p.queries;
+    let mask_at = starts_at * select(1u, 2u, p.windowed != 0u);
     let seed_at = mask_at + select(0u, p.keys, p.has_mask != 0u);
     let spans_at = seed_at + select(0u, 2u, p.has_seed != 0u);
     let words = spans_at + select(0u, 3u * (p.queries + p.keys), p.has_structure != 0u);
     let row = batch * words;
     if (chunk < tiles) {
         var most = 0u;
+        var least = p.keys;
         for (var i = chunk * 32u; i < min(chunk * 32u + 32u, p.queries); i++) {
             let end = limit(batch, i);
             visible[row + tiles + i] = end;
             most = max(most, end);
+            if (p.windowed != 0u) {
+                let begin = start(batch, i);
+                visible[row + starts_at + tiles + i] = begin;
+                least = min(least, begin);
+            }
         }
         visible[row + chunk] = most;
+        if (p.windowed != 0u) { visible[row + starts_at + chunk] = least; }
         if (chunk == 0u && p.has_seed != 0u) {
             visible[row + seed_at] = seed[0];
             visible[row + seed_at + 1u] = seed[1];

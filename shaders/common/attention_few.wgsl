@@ -1,8 +1,8 @@
 // attention_few: a row of attention over some of the keys, by one invocation: what the kernels for few queries share.
 //
-//   top = max of s;   sum = sum of exp(s - top);   acc = sum of exp(s - top) * v      s = scale * q . k + bias, where seen
+//   top = max of s;   sum = sum of exp(s - top);   acc = sum of exp(s - top) * v      s = cap(scale * q . k) + bias, where seen
 //
-// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, a bias, vector1 or vector4
+// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, a bias, a cap, vector1 or vector4
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;                 // (B, Tq, H, D)
 @group(0) @binding(2) var<storage, read> k: array<Vector>;                 // (B, Tk, Hkv, D)
@@ -10,8 +10,8 @@
 
 struct Sums { top: f32, sum: f32, acc: array<Vector, WIDTH> }
 
-// The sums over blocks of 4 keys that begin at first, first + step, and so on below limit.
-fn over_keys(batch: u32, head: u32, query: u32, first: u32, limit: u32, step: u32) -> Sums {
+// The sums over blocks of 4 keys that begin at first, first + step, and so on below limit, of those not in front of start.
+fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u32, step: u32) -> Sums {
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
     let row = query_row(batch, query, head);
     let span = query_span(batch, query);
@@ -30,9 +30,9 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, limit: u32, step: u3
             s += vec4f(inner(a, k[at.x + c]), inner(a, k[at.y + c]), inner(a, k[at.z + c]), inner(a, k[at.w + c]));
         }
         let term = bias_keys(batch, head, query, near);
-        s = biased(s * p.scale, term);
+        s = biased(capped(s * p.scale), term);
         let near_seen = keys_real(batch, near) & related(key_spans(batch, near), span) & bias_seen(term);
-        let seen = (key < vec4u(limit)) & near_seen;
+        let seen = within(key, vec4u(start), vec4u(limit)) & near_seen;
         let m = max(top, largest(select(vec4f(FAR), s, seen)));
         let shrink = exp(max(top - m, -80.0));
         let e = select(vec4f(), exp_below(s - m), seen);

@@ -4,6 +4,7 @@ use super::forward::Attention;
 use super::setting::{Drop, Setting, Sizes};
 use super::variant::AttentionVariant;
 use super::visible::visible;
+use super::window::{Window, check_cap};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -25,15 +26,24 @@ pub struct AttentionOptions {
     /// A query sees only keys at or before its own position: `query_positions`, or else query `i` sees the keys up to
     /// `i + Tk − Tq`.
     pub causal: bool,
-    /// What scores are multiplied by; `1 / sqrt(D)` if not given.
+    /// How far from itself a query sees. With `causal` `w` keys: at position `i` the keys `i − w + 1` to `i`. Without it the keys at a
+    /// distance of at most `w`. Positions are `query_positions`, or else query `i` stands at `i + Tk − Tq`. Keys that no query of
+    /// a tile sees cost nothing.
+    pub window: Option<usize>,
+    /// (B) u32: how many keys from the first on all queries of a batch row see, also those in front of them. Only with `causal`. A window hides of
+    /// them what is further back.
+    pub prefix: Option<Tensor>,
+    /// What scores are multiplied by, before soft cap and bias; `1 / sqrt(D)` if not given.
     pub scale: Option<f32>,
+    /// Products `x = scale · q kᵀ` become `c tanh(x / c)`, which is within `c` of zero, before bias and masks. From 1e-30 to 1e30.
+    pub soft_cap: Option<f32>,
     /// (B) u32: how many keys of each batch row are there. Keys past it are neither seen nor read.
     pub lengths: Option<Tensor>,
     /// (B, Tk) u32: 1 for a key that is real, 0 for padding.
     pub key_mask: Option<Tensor>,
     /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled scores; differentiable. −∞: the key is not seen.
     pub bias: Option<Tensor>,
-    /// (B, Tq) u32: the position of each query among the keys. Only with `causal`.
+    /// (B, Tq) u32: the position of each query among the keys. Only with `causal` or a `window`.
     pub query_positions: Option<Tensor>,
     /// (B, Tk, 3) u32: for each key its position in the text, and the first and last position, both inclusive, of the span
     /// that it heads. A query sees a key only if one of them heads a span in which the other lies. Rows are compared by
@@ -47,7 +57,8 @@ pub struct AttentionOptions {
     pub variant: Option<AttentionVariant>,
 }
 
-/// `out = softmax(scale · q kᵀ + bias, over the keys that are seen) · v`, for each head.
+/// `out = softmax(cap(scale · q kᵀ) + bias, over the keys that are seen) · v`, for each head. `cap(x) = c tanh(x / c)` with a
+/// `soft_cap` of `c`, and `x` without.
 ///
 /// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32. `H` is a multiple of `Hkv`:
 /// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query that sees no key
@@ -66,22 +77,32 @@ pub struct AttentionOptions {
 /// The forward kernel keeps two numbers a row, the largest of its scores and the sum of `exp(S − max)`; the backward kernels
 /// compute the probabilities again from them. Their log-sum-exp would be one number, but holds no sum beside a large score.
 /// With `P = exp(S − max) / sum` and `delta = rowsum(dout ∘ out)`:
-/// `dv = Pᵀ dout`, `dS = P ∘ (dout vᵀ − delta)`, `dq = scale · dS k`, `dk = scale · dSᵀ q`, and `dbias = dS`, summed
-/// over the batch if the bias has no batch axis.
+/// `dv = Pᵀ dout`, `dS = P ∘ (dout vᵀ − delta)`, `dq = scale · dX k`, `dk = scale · dXᵀ q`, and `dbias = dS`, summed
+/// over the batch if the bias has no batch axis. `dX` is `dS` without a soft cap, and `dS ∘ (1 − (cap(X) / c)²)` with one, where
+/// `X = scale · q kᵀ`.
 ///
 /// Dropout multiplies `P` by a mask `M` of 0 and `1 / (1 − rate)` behind the softmax: `out = (P ∘ M) v`,
 /// `dv = (P ∘ M)ᵀ dout`, `dS = P ∘ (M ∘ dout vᵀ − delta)`. `M` comes from Threefry at a counter of head, query and key, so that
 /// every kernel computes it again and none stores it.
 ///
+/// Windows: Beltagy et al., `Longformer`, 2020 (arXiv 2004.05150). Soft caps: Gemma Team, `Gemma 2`, 2024 (arXiv 2408.00118).
+/// Prefixes: Raffel et al., 2019 (arXiv 1910.10683).
 /// Dao et al., `FlashAttention`, 2022 (arXiv 2205.14135); Dao, `FlashAttention-2`, 2023 (arXiv 2307.08691).
 ///
 /// # Errors
-/// [`Error::Shape`] that names the operand that does not fit.
+/// [`Error::Shape`] that names the operand that does not fit; [`Error::Input`] for a dropout rate, a window or a soft cap that has no
+/// meaning.
 pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &AttentionOptions) -> Result<Tensor> {
     let sizes = Sizes::new(g.ty(q), g.ty(k), g.ty(v))?;
-    if options.query_positions.is_some() && !options.causal {
-        return Err(Error::shape("attention", "query_positions has a meaning only with causal: set it or drop them"));
+    if options.query_positions.is_some() && !options.causal && options.window.is_none() {
+        let what = "query_positions has a meaning only with causal or a window: set one of them or drop the positions";
+        return Err(Error::shape("attention", what));
     }
+    if options.prefix.is_some() && !options.causal {
+        return Err(Error::shape("attention", "prefix has a meaning only with causal: set it or drop the prefix"));
+    }
+    check_cap(options.soft_cap)?;
+    let window = Window::of(options, &sizes)?;
     if options.query_structure.is_some() && options.structure.is_none() {
         let what = "query_structure has a meaning only with structure: give the keys' structure too, or drop it";
         return Err(Error::shape("attention", what));
@@ -96,11 +117,13 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     }
     let options = &AttentionOptions { dropout: options.dropout.filter(|dropout| dropout.rate > 0.0), ..*options };
     let mut inputs = vec![q, k, v];
-    let visible = visible(g, &sizes, options)?;
+    let visible = visible(g, &sizes, options, window)?;
     inputs.extend(visible);
     inputs.extend(options.bias);
     let setting = Setting {
         causal: options.causal,
+        window,
+        cap: options.soft_cap,
         scale: options.scale.unwrap_or(1.0 / (sizes.width as f32).sqrt()),
         visible: visible.is_some(),
         masked: options.key_mask.is_some(),

@@ -12,6 +12,7 @@ mod setting;
 mod sinusoidal;
 mod variant;
 mod visible;
+mod window;
 
 pub use attention::{AttentionDropout, AttentionOptions, attention};
 pub use cache::cache_write;

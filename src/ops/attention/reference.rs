@@ -1,6 +1,6 @@
 //! Attention in f64, forward and backward, from the definition.
 
-use super::setting::{Setting, Sizes, TILE};
+use super::setting::{Parts, Setting, Sizes, TILE};
 use crate::error::Result;
 use crate::graph::Array;
 use crate::shape::TensorType;
@@ -13,6 +13,7 @@ const LEAST_BIAS: f64 = -1e38;
 /// The inputs of an attention op, and what follows from them at once.
 pub(super) struct Scores<'a> {
     sizes: Sizes,
+    parts: Parts,
     setting: Setting,
     inputs: &'a [&'a Array],
     visible: Option<&'a Array>,
@@ -25,7 +26,8 @@ impl<'a> Scores<'a> {
         let types: Vec<TensorType> = inputs.iter().map(|a| TensorType::f32(a.shape.clone())).collect();
         let sizes = setting.sizes("attention", fixed, &types)?;
         let extras = setting.extras(fixed, |i| inputs[i]);
-        Ok(Self { sizes, setting: *setting, inputs, visible: extras.visible, bias: extras.bias })
+        let parts = setting.parts(&sizes);
+        Ok(Self { sizes, parts, setting: *setting, inputs, visible: extras.visible, bias: extras.bias })
     }
 
     /// The head of `h` in row `t` of batch `b` of input `index`.
@@ -55,27 +57,48 @@ impl<'a> Scores<'a> {
         match self.visible {
             Some(visible) => {
                 let (row, tiles) = (visible.row(b), queries.div_ceil(TILE));
-                let real = !self.setting.masked || row[tiles + queries + j] != 0.0;
-                let spans = &row[self.sizes.spans_begin(self.setting.masked, self.setting.drop.is_some())..];
+                let real = !self.setting.masked || row[self.parts.mask + j] != 0.0;
+                let spans = &row[self.parts.spans..];
                 let span = |token: usize| &spans[3 * token..][..3];
                 let related = !self.setting.structured || related(span(i), span(queries + j));
-                j < row[tiles + i] as usize && real && related
+                let near = self.setting.window.is_none() || j >= row[self.sizes.row_words() + tiles + i] as usize;
+                j < row[tiles + i] as usize && near && real && related
             }
-            None => !self.setting.causal || j + queries < i + keys + 1,
+            None => match self.setting.window {
+                Some(window) => {
+                    let position = (i + keys) as i64 - queries as i64;
+                    (window.start(position, keys)..window.limit(position, keys)).contains(&j)
+                }
+                None => !self.setting.causal || j + queries < i + keys + 1,
+            },
         }
     }
 
     /// What dropout makes of the probability of a pair: a factor.
     fn kept(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
         let (Some(drop), Some(visible)) = (self.setting.drop, self.visible) else { return 1.0 };
-        let at = self.sizes.seed_begin(self.setting.masked);
+        let at = self.parts.seed;
         let seed = [visible.row(b)[at] as u32, visible.row(b)[at + 1] as u32];
         drop.factor(seed, b * self.sizes.heads + h, i, j, self.sizes.keys)
     }
 
+    fn product(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        f64::from(self.setting.scale) * dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h)))
+    }
+
     fn score(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
-        let product = dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h)));
-        f64::from(self.setting.scale) * product + self.term(b, h, i, j).max(LEAST_BIAS)
+        let product = self.product(b, h, i, j);
+        let capped = self.setting.cap.map_or(product, |cap| f64::from(cap) * (product / f64::from(cap)).tanh());
+        capped + self.term(b, h, i, j).max(LEAST_BIAS)
+    }
+
+    /// The derivative of a product by q k: the scale, times what the soft cap lets through.
+    fn slope(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        let through = self.setting.cap.map_or(1.0, |cap| {
+            let tanh = (self.product(b, h, i, j) / f64::from(cap)).tanh();
+            1.0 - tanh * tanh
+        });
+        f64::from(self.setting.scale) * through
     }
 
     /// Calls `each(b, h, i, j)` for every key that a query sees, queries in order.
@@ -127,7 +150,7 @@ impl<'a> Scores<'a> {
         (out, tops)
     }
 
-    /// The probability of a pair after dropout and the gradient of its score, from the stats: inputs 3 and 4 are dout and stats.
+    /// The probability of a pair after dropout and the gradient of its score with its bias, from the stats: inputs 3 and 4 are dout and stats.
     fn pair(&self, b: usize, h: usize, i: usize, j: usize) -> (f64, f64) {
         let stat = self.inputs[4].row(self.stat(b, h, i));
         let probability = (self.score(b, h, i, j) - stat[0]).exp() * stat[1];
@@ -139,11 +162,10 @@ impl<'a> Scores<'a> {
     /// dq.
     pub(super) fn grad_q(&self) -> Array {
         let mut dq = Array::zeros(self.inputs[0].shape.clone());
-        let scale = f64::from(self.setting.scale);
         self.for_each_pair(|b, h, i, j| {
             let (_, ds) = self.pair(b, h, i, j);
             let row = (b * self.sizes.queries + i) * self.sizes.heads + h;
-            add(dq.row_mut(row), scale * ds, self.head(1, b, j, self.kv_head(h)));
+            add(dq.row_mut(row), self.slope(b, h, i, j) * ds, self.head(1, b, j, self.kv_head(h)));
         });
         dq
     }
@@ -152,11 +174,10 @@ impl<'a> Scores<'a> {
     pub(super) fn grad_kv(&self) -> (Array, Array) {
         let mut dk = Array::zeros(self.inputs[1].shape.clone());
         let mut dv = dk.clone();
-        let scale = f64::from(self.setting.scale);
         self.for_each_pair(|b, h, i, j| {
             let (probability, ds) = self.pair(b, h, i, j);
             let row = (b * self.sizes.keys + j) * self.sizes.kv_heads + self.kv_head(h);
-            add(dk.row_mut(row), scale * ds, self.head(0, b, i, h));
+            add(dk.row_mut(row), self.slope(b, h, i, j) * ds, self.head(0, b, i, h));
             add(dv.row_mut(row), probability, self.head(3, b, i, h));
         });
         (dk, dv)

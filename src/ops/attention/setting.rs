@@ -1,18 +1,23 @@
 //! What the attention ops share: sizes, settings, and how a dispatch is put together.
 
 use super::variant::AttentionVariant;
+use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
+use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
 use crate::ops::random::threefry;
 use crate::shape::TensorType;
 
 static SHARED: Snippet = kernel!("common/attention");
 static MASK_NONE: Snippet = kernel!("common/attention_mask_none");
 static MASK_CAUSAL: Snippet = kernel!("common/attention_mask_causal");
+static MASK_WINDOW: Snippet = kernel!("common/attention_mask_window");
 static MASK_VISIBLE: Snippet = kernel!("common/attention_mask_visible");
 static SPANS: Snippet = kernel!("common/attention_spans");
 static SPANS_NONE: Snippet = kernel!("common/attention_spans_none");
+static CAP: Snippet = kernel!("common/attention_cap");
+static CAP_NONE: Snippet = kernel!("common/attention_cap_none");
 static BIAS: Snippet = kernel!("common/attention_bias");
 static BIAS_NONE: Snippet = kernel!("common/attention_bias_none");
 static DROP: Snippet = kernel!("common/attention_drop");
@@ -32,6 +37,10 @@ const MOST_PAIRS: u64 = 1 << 50;
 pub(super) struct Setting {
     /// Masked by position. With a visible tensor the positions are in that already.
     pub causal: bool,
+    /// How far from itself a query sees. With a visible tensor that holds starts.
+    pub window: Option<Window>,
+    /// What scores stay within.
+    pub cap: Option<f32>,
     /// What scores are multiplied by.
     pub scale: f32,
     /// Whether there is a visible tensor.
@@ -139,20 +148,17 @@ impl Sizes {
         Ok(Self { batch, queries, keys, heads, kv_heads, width })
     }
 
-    /// The words of a batch row of the visible tensor.
-    pub(super) fn visible_row(&self, masked: bool, seeded: bool, structured: bool) -> usize {
-        let spans = if structured { 3 * (self.queries + self.keys) } else { 0 };
-        self.spans_begin(masked, seeded) + spans
+    /// Words of the visible tensor's tiles and queries: there are as many limits, and as many starts.
+    pub(super) fn row_words(&self) -> usize {
+        self.queries.div_ceil(TILE) + self.queries
     }
 
-    /// Where the seed of dropout stands in a batch row of the visible tensor.
-    pub(super) fn seed_begin(&self, masked: bool) -> usize {
-        self.queries.div_ceil(TILE) + self.queries + if masked { self.keys } else { 0 }
-    }
-
-    /// Where spans begin in a batch row of the visible tensor.
-    pub(super) fn spans_begin(&self, masked: bool, seeded: bool) -> usize {
-        self.seed_begin(masked) + if seeded { 2 } else { 0 }
+    /// Where the parts of a batch row of the visible tensor begin.
+    pub(super) fn parts(&self, holds: Holds) -> Parts {
+        let mask = self.row_words() * if holds.starts { 2 } else { 1 };
+        let seed = mask + if holds.mask { self.keys } else { 0 };
+        let spans = seed + if holds.seed { 2 } else { 0 };
+        Parts { mask, seed, spans, end: spans + if holds.spans { 3 * (self.queries + self.keys) } else { 0 } }
     }
 
     /// Pairs of a query and a key that are computed: about half of all under a causal mask. Counted up to [`MOST_PAIRS`].
@@ -165,8 +171,30 @@ impl Sizes {
             let seeing = queries.min(keys);
             seeing.saturating_mul(keys - seeing).saturating_add(seeing.saturating_mul(seeing + 1) / 2)
         };
-        heads.saturating_mul(seen).min(MOST_PAIRS)
+        let near = setting.window.map_or(u64::MAX, |w| {
+            let each = (u64::from(w.before) + u64::from(w.after) + 1).min(keys);
+            queries.saturating_mul(each)
+        });
+        heads.saturating_mul(seen.min(near)).min(MOST_PAIRS)
     }
+}
+
+/// What a batch row of the visible tensor holds beside limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Holds {
+    pub starts: bool,
+    pub mask: bool,
+    pub seed: bool,
+    pub spans: bool,
+}
+
+/// Where the parts of a batch row of the visible tensor begin, whether or not there is anything of them, and where it ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    pub mask: usize,
+    pub seed: usize,
+    pub spans: usize,
+    pub end: usize,
 }
 
 /// The optional inputs of an attention op, found behind its `fixed` first ones.
@@ -177,6 +205,12 @@ pub(super) struct Extras<T> {
 }
 
 impl Setting {
+    /// Where the parts of the visible tensor are.
+    pub(super) fn parts(&self, sizes: &Sizes) -> Parts {
+        let (starts, seed) = (self.window.is_some(), self.drop.is_some());
+        sizes.parts(Holds { starts, mask: self.masked, seed, spans: self.structured })
+    }
+
     /// Sorts the inputs that follow the `fixed` first ones.
     pub(super) fn extras<T>(&self, fixed: usize, input: impl Fn(usize) -> T) -> Extras<T> {
         Extras {
@@ -189,7 +223,9 @@ impl Setting {
     pub(super) fn problem(&self, name: &str, sizes: &Sizes) -> String {
         let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
         let (causal, bias) = (if self.causal { " causal" } else { "" }, if self.bias { " bias" } else { "" });
-        format!("{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{width}{causal}{bias}")
+        let window = self.window.map_or(String::new(), |w| format!(" window {}+{}", w.before, w.after));
+        let cap = if self.cap.is_some() { " cap" } else { "" };
+        format!("{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{width}{causal}{window}{cap}{bias}")
     }
 
     /// The number of inputs of an op with `fixed` ones that are always there.
@@ -224,10 +260,17 @@ impl Setting {
                 let binding = next(&dispatch);
                 dispatch = dispatch.constant("VISIBLE", binding).constant("MASKED", self.masked);
                 dispatch = dispatch.constant("SEEDED", self.drop.is_some()).constant("STRUCTURED", self.structured);
-                dispatch.snippet(&MASK_VISIBLE).read(view)
+                dispatch.constant("WINDOWED", self.window.is_some()).snippet(&MASK_VISIBLE).read(view)
             }
-            None if self.causal => dispatch.snippet(&MASK_CAUSAL),
-            None => dispatch.snippet(&MASK_NONE),
+            None => match self.window {
+                Some(w) => dispatch.constant("BEFORE", w.before).constant("AFTER", w.after).snippet(&MASK_WINDOW),
+                None if self.causal => dispatch.snippet(&MASK_CAUSAL),
+                None => dispatch.snippet(&MASK_NONE),
+            },
+        };
+        dispatch = match self.cap {
+            Some(cap) => dispatch.constant("SOFT_CAP", cap).snippet(&ACTIVATION_SNIPPET).snippet(&CAP),
+            None => dispatch.snippet(&CAP_NONE),
         };
         dispatch = dispatch.snippet(if self.structured { &SPANS } else { &SPANS_NONE });
         let mut bias_batch = 0;
