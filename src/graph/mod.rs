@@ -383,7 +383,7 @@ fn first(op: &str, outputs: Vec<Tensor>) -> Result<Tensor> {
 }
 
 /// Refuses what no device holds, while its size can still be counted. Extents count beside an empty axis as well.
-fn check_size(what: &str, ty: &TensorType) -> Result<()> {
+pub(crate) fn check_size(what: &str, ty: &TensorType) -> Result<()> {
     let extents: Vec<usize> = ty.shape.dims().iter().copied().filter(|extent| *extent > 0).collect();
     if product(&extents) <= MOST_ELEMENTS {
         return Ok(());

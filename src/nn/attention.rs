@@ -115,8 +115,13 @@ pub struct Attention {
     pub mask: Mask,
     /// How queries and keys are turned by their positions, if they are.
     pub rotary: Option<RopeOptions>,
-    /// What scores get by the distance of query and key, if they do.
+    /// What scores get by the distance of query and key, if they do. Not those of tokens to an encoder's.
     pub relative: Option<RelativeBias>,
+    /// How far from itself a token sees, itself included where it sees none behind it: see [`AttentionOptions::window`]. Of tokens
+    /// picked out of a sequence those that were picked count. Tokens see all of an encoder's.
+    pub window: Option<usize>,
+    /// What scores stay within: see [`AttentionOptions::soft_cap`].
+    pub soft_cap: Option<f32>,
     /// The rate of dropout on probabilities.
     pub dropout: f32,
 }
@@ -137,8 +142,8 @@ pub struct RotaryTable {
 pub struct PositionTables {
     /// The tables of rotary positions.
     pub rotary: Vec<RotaryTable>,
-    /// Relative biases, `(H, T, T)` or `(B, H, 1, capacity)`.
-    pub relative: Vec<(RelativeBias, Tensor)>,
+    /// Relative biases, of so many heads, `(H, T, T)` or `(B, H, 1, capacity)`.
+    pub relative: Vec<(RelativeBias, usize, Tensor)>,
 }
 
 /// What an attention layer is told of a pass.
@@ -239,9 +244,9 @@ impl Attention {
     /// The bias of this layer's scores.
     fn bias(&self, tables: &PositionTables) -> Result<Option<Tensor>> {
         let Some(relative) = &self.relative else { return Ok(None) };
-        let found = tables.relative.iter().find(|(known, _)| known == relative);
+        let found = tables.relative.iter().find(|(known, heads, _)| known == relative && *heads == self.heads.query);
         let missing = || Error::Graph("there is no relative bias for an attention layer".into());
-        Ok(Some(found.ok_or_else(missing)?.1))
+        Ok(Some(found.ok_or_else(missing)?.2))
     }
 
     /// Attention of `x (B, T, C)` under `prefix` to what an encoder gave.
@@ -264,7 +269,8 @@ impl Attention {
         let [q_width, _] = self.widths();
         let q = linear_with(g, &format!("{module}.{q}"), x, q_width, self.linear, lengths)?;
         let q = self.by_head(g, q, self.heads.query)?;
-        let mut options = AttentionOptions { scale: self.scale, dropout: self.drop(with), ..Default::default() };
+        let (scale, soft_cap, dropout) = (self.scale, self.soft_cap, self.drop(with));
+        let mut options = AttentionOptions { scale, soft_cap, dropout, ..Default::default() };
         let [k, v] = match context {
             Context::States { states, key_mask } => {
                 options.key_mask = key_mask;
@@ -330,7 +336,8 @@ impl Attention {
         with: &AttentionUse<'_>,
     ) -> Result<(Tensor, KeyValues)> {
         let (causal, dropout) = (self.mask == Mask::Causal, self.drop(with));
-        let mut options = AttentionOptions { causal, scale: self.scale, dropout, ..Default::default() };
+        let (scale, window, soft_cap) = (self.scale, self.window, self.soft_cap);
+        let mut options = AttentionOptions { causal, scale, window, soft_cap, dropout, ..Default::default() };
         let mut found = KeyValues { keys: k, values: v, lengths: None };
         let whole = matches!(with.kv, KvSource::Whole { .. } | KvSource::Compact { .. });
         if !causal && !whole {
@@ -422,6 +429,8 @@ mod tests {
             mask: Mask::Causal,
             rotary: None,
             relative: None,
+            window: None,
+            soft_cap: None,
             dropout: 0.0,
         }
     }

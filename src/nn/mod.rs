@@ -28,6 +28,6 @@ pub use recursion::{
     ExpertChoice, Pass, Recursed, Recursion, RecursionRouting, RecursionUse, Router, RouterFunction, RouterKind,
     Sharing, TokenChoice, Tokens,
 };
-pub use relative::RelativeBias;
+pub use relative::{RelativeBias, RelativeBuckets};
 pub use stack::Stack;
 pub use statistics::{Routed, RouterSums};

@@ -4,13 +4,24 @@ use super::attention::KvSource;
 use super::inputs::Inputs;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Graph, Tensor};
+use crate::graph::{Array, Graph, Tensor, check_size};
 use crate::ops;
+use crate::shape::{Shape, TensorType};
+
+/// What scores get by the distance of query and key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelativeBias {
+    /// What a table of parameters holds for the distance.
+    Buckets(RelativeBuckets),
+    /// `bias[h, q, k] = −slope(h) · |q − k|`, which is not learnt: see [`RelativeBias::slope`]. Press et al., "Train short, test long:
+    /// attention with linear biases enables input length extrapolation", arXiv 2108.12409.
+    Alibi,
+}
 
 /// `bias[h, q, k] = table[bucket(k − q), h]`: distances share buckets, the wider the larger they are. Raffel et al., "Exploring the
 /// limits of transfer learning with a unified text-to-text transformer", arXiv 1910.10683.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelativeBias {
+pub struct RelativeBuckets {
     /// The table's name, `(buckets, heads)`.
     pub name: String,
     /// How many buckets there are.
@@ -21,7 +32,7 @@ pub struct RelativeBias {
     pub bidirectional: bool,
 }
 
-impl RelativeBias {
+impl RelativeBuckets {
     /// The bucket of a key `distance` behind (positive) or in front of the query.
     ///
     /// The logarithm is taken in f32, as PyTorch takes it: at borders of buckets the last bit decides.
@@ -41,21 +52,42 @@ impl RelativeBias {
         let wide = exact + (share * (buckets - exact) as f32) as usize;
         first + wide.min(buckets - 1)
     }
+}
+
+impl RelativeBias {
+    /// The slope of head `head` of `heads` with [`RelativeBias::Alibi`]: `2^(−8 (head + 1) / heads)` if `heads` is a power of two. Else
+    /// the first heads have the slopes of the largest such `n` below, and the others every second slope of `2 n` heads.
+    #[must_use]
+    pub fn slope(head: usize, heads: usize) -> f64 {
+        let n = heads.checked_ilog2().map_or(1.0, |power| 2_f64.powf(f64::from(power)));
+        let head = head as f64;
+        let exponent = if head < n { (head + 1.0) / n } else { (2.0 * (head - n) + 1.0) / (2.0 * n) };
+        2_f64.powf(-8.0 * exponent)
+    }
 
     /// The bias of the scores of `heads` heads: `(H, T, T)` for whole sequences, `(B, H, 1, capacity)` for a new token.
     ///
     /// # Errors
     /// [`Error::Shape`] if tokens were picked out of the sequence; those of the ops.
     pub fn scores(&self, g: &mut Graph, heads: usize, inputs: &Inputs) -> Result<Tensor> {
-        let table = g.parameter(&self.name, [self.buckets, heads], DType::F32)?;
         let [batch, time] = g.shape(inputs.ids).expect("ids")?;
         match inputs.kv {
             KvSource::Whole { .. } | KvSource::Prefill { .. } | KvSource::Compact { .. } => {
+                if matches!(self, Self::Alibi) {
+                    let shape = Shape::from([heads, time, time]);
+                    check_size("alibi", &TensorType::f32(shape.clone()))?;
+                    return Ok(g.constant_with("alibi", shape.clone(), DType::F32, move || {
+                        let distance = |i: usize| (i % time).abs_diff(i / time % time) as f64;
+                        Array::from_fn(shape.clone(), |i| -Self::slope(i / (time * time), heads) * distance(i))
+                    }));
+                }
+                let table = self.table(g, heads, time)?;
                 let ids = self.all(g, time, time);
                 let rows = ops::embedding(g, table, ids)?;
                 ops::transpose(g, rows, &[2, 0, 1])
             }
             KvSource::Decode { capacity, .. } if time == 1 => {
+                let table = self.table(g, heads, inputs.max_position.max(capacity))?;
                 let all = self.all(g, inputs.max_position, capacity);
                 let positions = ops::reshape(g, inputs.positions, [batch])?;
                 let ids = ops::gather_words(g, all, positions)?;
@@ -67,11 +99,31 @@ impl RelativeBias {
         }
     }
 
-    /// The buckets of all queries and keys, `(queries, keys)` u32.
+    /// The biases of each head, a row a bucket, or a distance below `distances`.
+    fn table(&self, g: &mut Graph, heads: usize, distances: usize) -> Result<Tensor> {
+        match self {
+            Self::Buckets(buckets) => g.parameter(&buckets.name, [buckets.buckets, heads], DType::F32),
+            Self::Alibi => {
+                let shape = Shape::from([distances, heads]);
+                check_size("alibi", &TensorType::f32(shape.clone()))?;
+                Ok(g.constant_with("alibi", shape.clone(), DType::F32, move || {
+                    Array::from_fn(shape.clone(), |i| -Self::slope(i % heads, heads) * (i / heads) as f64)
+                }))
+            }
+        }
+    }
+
+    /// The rows of that table for all queries and keys, `(queries, keys)` u32.
     fn all(&self, g: &mut Graph, queries: usize, keys: usize) -> Tensor {
         let bias = self.clone();
         g.constant_with("buckets", [queries, keys], DType::U32, move || {
-            Array::from_fn([queries, keys], |i| bias.bucket((i % keys) as i64 - (i / keys) as i64) as f64)
+            Array::from_fn([queries, keys], |i| {
+                let distance = (i % keys) as i64 - (i / keys) as i64;
+                match &bias {
+                    Self::Buckets(buckets) => buckets.bucket(distance) as f64,
+                    Self::Alibi => distance.unsigned_abs() as f64,
+                }
+            })
         })
     }
 }
@@ -79,10 +131,12 @@ impl RelativeBias {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Values;
 
     #[test]
     fn buckets_are_those_of_the_paper() {
-        let of = |bidirectional| RelativeBias { name: "table".into(), buckets: 32, max_distance: 128, bidirectional };
+        let of =
+            |bidirectional| RelativeBuckets { name: "table".into(), buckets: 32, max_distance: 128, bidirectional };
         let (both, past) = (of(true), of(false));
         assert_eq!(
             [0, -1, -7, -8, -16, -32, -64, -127, -500].map(|d| both.bucket(d)),
@@ -90,5 +144,48 @@ mod tests {
         );
         assert_eq!([1, 7, 8, 16, 500].map(|d| both.bucket(d)), [17, 23, 24, 26, 31]);
         assert_eq!([3, 0, -15, -16, -32, -64, -127, -128].map(|d| past.bucket(d)), [0, 0, 15, 16, 21, 26, 31, 31]);
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_paper() {
+        let slopes = |heads: usize| -> Vec<f64> { (0..heads).map(|head| RelativeBias::slope(head, heads)).collect() };
+        let eight = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0].map(|x: f64| 2_f64.powf(-x));
+        assert_eq!(slopes(8), eight);
+        assert_eq!(slopes(1), [2_f64.powi(-8)]);
+        assert_eq!(slopes(2), [2_f64.powi(-4), 2_f64.powi(-8)]);
+        assert_eq!(slopes(12), [&eight[..], &[0.5, 1.5, 2.5, 3.5].map(|x: f64| 2_f64.powf(-x))].concat());
+        assert_eq!(slopes(3), [2_f64.powi(-4), 2_f64.powi(-8), 2_f64.powi(-2)]);
+    }
+
+    #[test]
+    fn linear_biases_fall_with_the_distance() -> Result<()> {
+        let (heads, time, capacity) = (3, 4, 6);
+        let mut g = Graph::new();
+        let ids = g.input("ids", [1, time], DType::U32)?;
+        let inputs = Inputs::new(&mut g, ids)?;
+        let whole = RelativeBias::Alibi.scores(&mut g, heads, &inputs)?;
+        let [ids, at] = [g.input("new", [2, 1], DType::U32)?, g.input("at", [2, 1], DType::U32)?];
+        let lengths = g.input("lengths", [2], DType::U32)?;
+        let inputs = Inputs { kv: KvSource::Decode { capacity, lengths }, ..Inputs::new(&mut g, ids)? };
+        let new = RelativeBias::Alibi.scores(&mut g, heads, &inputs.with_positions(at, capacity))?;
+        let values = Values::from([("at".into(), Array::new([2, 1], vec![5.0, 2.0])?)]);
+        let found = g.evaluate(&values, &[whole, new])?;
+        assert_eq!(found[0].shape.dims(), [heads, time, time]);
+        assert_eq!(found[1].shape.dims(), [2, heads, 1, capacity]);
+        for head in 0..heads {
+            let slope = RelativeBias::slope(head, heads);
+            for (query, key) in (0..time).flat_map(|query| (0..=query).map(move |key| (query, key))) {
+                assert_eq!(found[0].data[(head * time + query) * time + key], -slope * (query - key) as f64);
+            }
+            for (row, query) in [(0, 5), (1, 2)] {
+                for key in 0..=query {
+                    let at = (row * heads + head) * capacity + key;
+                    assert_eq!(found[1].data[at], -slope * (query - key) as f64);
+                }
+            }
+        }
+        let error = RelativeBias::Alibi.scores(&mut g, usize::MAX, &inputs).unwrap_err().to_string();
+        assert!(error.contains("more elements than any device holds"), "{error}");
+        Ok(())
     }
 }

@@ -115,10 +115,13 @@ impl Stack {
                 let table = ops::rope_table(g, head_dim, &options)?;
                 tables.rotary.push(RotaryTable { options, head_dim, table });
             }
-            let known = |relative: &&RelativeBias| tables.relative.iter().any(|(other, _)| other == *relative);
+            let heads = attention.heads.query;
+            let known = |relative: &&RelativeBias| {
+                tables.relative.iter().any(|(other, of, _)| other == *relative && *of == heads)
+            };
             if let Some(relative) = attention.relative.as_ref().filter(|relative| !known(relative)) {
-                let bias = g.scope("relative_bias", |g| relative.scores(g, attention.heads.query, inputs))?;
-                tables.relative.push((relative.clone(), bias));
+                let bias = g.scope("relative_bias", |g| relative.scores(g, heads, inputs))?;
+                tables.relative.push((relative.clone(), heads, bias));
             }
         }
         Ok(tables)

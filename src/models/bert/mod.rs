@@ -84,6 +84,8 @@ impl Bert {
                 mask: Mask::Bidirectional,
                 rotary: None,
                 relative: None,
+                window: None,
+                soft_cap: None,
                 dropout: self.attention_dropout,
             },
             cross: None,

@@ -77,6 +77,8 @@ impl Gpt2 {
                 mask: Mask::Causal,
                 rotary: None,
                 relative: None,
+                window: None,
+                soft_cap: None,
                 dropout: self.attention_dropout,
             },
             cross: None,

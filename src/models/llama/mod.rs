@@ -91,6 +91,8 @@ impl Llama {
                 mask: Mask::Causal,
                 rotary: Some(self.rope),
                 relative: None,
+                window: None,
+                soft_cap: None,
                 dropout: self.attention_dropout,
             },
             cross: None,

@@ -8,7 +8,7 @@ use crate::graph::{Graph, Storage, Tensor};
 use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, sides};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
-    RelativeBias, Stack,
+    RelativeBias, RelativeBuckets, Stack,
 };
 use crate::ops::{self, Activation, WeightLayout};
 use serde_json::Value;
@@ -79,6 +79,8 @@ impl T5 {
             mask,
             rotary: None,
             relative,
+            window: None,
+            soft_cap: None,
             dropout: self.dropout,
         }
     }
@@ -87,12 +89,12 @@ impl T5 {
         let decodes = side == "decoder";
         let (layers, mask) =
             if decodes { (self.decoder_layers, Mask::Causal) } else { (self.layers, Mask::Bidirectional) };
-        let relative = RelativeBias {
+        let relative = RelativeBias::Buckets(RelativeBuckets {
             name: format!("{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
             buckets: self.buckets,
             max_distance: self.max_distance,
             bidirectional: !decodes,
-        };
+        });
         let (module, norm) = match decodes {
             true => ("layer.2.DenseReluDense", "layer.2.layer_norm"),
             false => ("layer.1.DenseReluDense", "layer.1.layer_norm"),

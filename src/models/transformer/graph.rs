@@ -27,6 +27,8 @@ impl Transformer {
             mask,
             rotary: None,
             relative: None,
+            window: None,
+            soft_cap: None,
             dropout: self.attention_dropout,
         }
     }

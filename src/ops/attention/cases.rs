@@ -1,6 +1,7 @@
 //! Attention in all its forms.
 
 use super::score_cases::{self, Scores};
+use super::window_cases;
 use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::ops::{self, AttentionDropout, AttentionOptions, AttentionVariant};
@@ -25,7 +26,10 @@ pub(super) enum Tree {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Wish {
     pub(super) causal: bool,
+    pub(super) window: Option<usize>,
+    pub(super) prefix: Option<[u32; 2]>,
     pub(super) scale: Option<f32>,
+    pub(super) cap: Option<f32>,
     pub(super) lengths: Option<[usize; 2]>,
     pub(super) mask: bool,
     pub(super) bias: Option<bool>,
@@ -83,13 +87,18 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     if wish.drop.is_some() {
         feeds.push(Feed::given("seed", [2], DType::U32, [4_000_000_007.0, 12_345.0]));
     }
+    if let Some(prefix) = wish.prefix {
+        feeds.push(Feed::given("prefix", [batch], DType::U32, (0..batch).map(|b| f64::from(prefix[b % 2]))));
+    }
     let variant = wish.variant.map_or(String::new(), |v| format!(" {v:?}"));
     let case = Case::new(format!("attention{variant} {name} {sizes:?}"), feeds, move |g, x| {
         let mut rest = x[3..].iter().copied();
         let mut next = |there: bool| if there { rest.next() } else { None };
         let options = AttentionOptions {
             causal: wish.causal,
+            window: wish.window,
             scale: wish.scale,
+            soft_cap: wish.cap,
             lengths: next(wish.lengths.is_some()),
             key_mask: next(wish.mask),
             bias: next(wish.bias.is_some()),
@@ -101,6 +110,7 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
                 seed,
                 salt: 5,
             }),
+            prefix: next(wish.prefix.is_some()),
             variant: wish.variant,
         };
         Ok(vec![ops::attention(g, x[0], x[1], x[2], &options)?])
@@ -227,6 +237,7 @@ pub(super) fn cases() -> Vec<Case> {
         let plain = Wish { variant: Some(variant), ..plain };
         cases.extend(sweep(plain));
         cases.extend(score_cases::sweep(plain));
+        cases.extend(window_cases::sweep(plain));
     }
     cases.push(gathered_case());
     cases

@@ -13,6 +13,7 @@ mod sinusoidal;
 mod variant;
 mod visible;
 mod window;
+mod window_cases;
 
 pub use attention::{AttentionDropout, AttentionOptions, attention};
 pub use cache::cache_write;

@@ -71,7 +71,7 @@ mod tests {
         {
             values.insert(name.into(), numbers(&shape, step));
         }
-        let mut input = |g: &mut Graph, name: &str, time| g.input(name, [BATCH, time, 1, 4], DType::F32).unwrap();
+        let input = |g: &mut Graph, name: &str, time| g.input(name, [BATCH, time, 1, 4], DType::F32).unwrap();
         let [q, k, v] = [("q", QUERIES), ("k", KEYS), ("v", KEYS)].map(|(name, time)| input(&mut g, name, time));
         let mut given = Vec::new();
         for (name, shape, data) in words {
@@ -141,7 +141,8 @@ mod tests {
     fn a_prefix_is_seen_by_all() {
         let prefix = [4.0, 100.0];
         let words = [("prefix", &[BATCH][..], &prefix[..])];
-        let prefixed = |x: &[crate::Tensor]| AttentionOptions { causal: true, prefix: Some(x[0]), ..Default::default() };
+        let prefixed =
+            |x: &[crate::Tensor]| AttentionOptions { causal: true, prefix: Some(x[0]), ..Default::default() };
         let sees = |b: usize, i: usize, j: usize| j <= i + 2 || (j as f64) < prefix[b];
         same(&result(&words, prefixed), &dense(sees));
         let near = result(&words, |x| AttentionOptions { window: Some(3), ..prefixed(x) });
@@ -163,9 +164,6 @@ mod tests {
             refuse(AttentionOptions { soft_cap: Some(cap), ..none }, "is not between");
         }
         refuse(AttentionOptions { prefix: Some(words), ..none }, "prefix has a meaning only with causal");
-        refuse(
-            AttentionOptions { causal: true, prefix: Some(words), ..none },
-            "prefix is u32[2], expected u32[1]",
-        );
+        refuse(AttentionOptions { causal: true, prefix: Some(words), ..none }, "prefix is u32[2], expected u32[1]");
     }
 }
