@@ -9,11 +9,11 @@ pub(super) fn sweep(plain: Wish) -> Vec<Case> {
     let causal = Wish { causal: true, ..plain };
     let near = |window: usize, wish: Wish| Wish { window: Some(window), ..wish };
     let capped = |cap: f32, wish: Wish| Wish { cap: Some(cap), ..wish };
-    let everything = Wish { lengths: Some([130, 60]), mask: true, bias: Some(true), positions: true, ..causal };
+    let everything = Wish { lengths: Some([66, 50]), mask: true, bias: Some(true), positions: true, ..causal };
     let large = Wish { scale: Some(0.25), scores: Some(Scores::Large), ..capped(20.0, near(7, causal)) };
     let few = Wish { positions: true, lengths: Some([130, 60]), ..near(40, causal) };
     let both = Wish { positions: true, drop: Some(0.2), ..near(3, plain) };
-    let all = Wish { drop: Some(0.2), ..capped(3.0, near(40, everything)) };
+    let all = Wish { drop: Some(0.2), ..capped(3.0, near(30, everything)) };
     let first = Wish { prefix: Some([132, 9]), lengths: Some([133, 131]), ..near(40, causal) };
     vec![
         case("window, causal, groups", [2, 70, 70, 4, 2, 12], near(7, causal)),
@@ -24,7 +24,7 @@ pub(super) fn sweep(plain: Wish) -> Vec<Case> {
         case("window, few queries, positions", [7, 3, 133, 2, 1, 12], few),
         case("window of all, positions", [2, 33, 35, 2, 1, 12], Wish { positions: true, ..near(99, causal) }),
         case("window, both sides, positions, dropout", [2, 34, 67, 2, 1, 12], both),
-        case("window, soft cap, everything", [2, 33, 133, 4, 2, 12], all),
+        case("window, soft cap, everything", [2, 33, 69, 4, 2, 12], all),
         case("prefix, dropout", [2, 33, 33, 2, 1, 12], Wish { prefix: Some([9, 50]), drop: Some(0.2), ..causal }),
         case("prefix, window, lengths, few queries", [2, 4, 133, 4, 2, 12], first),
         case("soft cap", [2, 33, 35, 4, 2, 12], capped(1.5, causal)),
