@@ -41,7 +41,7 @@ pub struct AttentionOptions {
     pub lengths: Option<Tensor>,
     /// (B, Tk) u32: 1 for a key that is real, 0 for padding.
     pub key_mask: Option<Tensor>,
-    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled scores; differentiable. −∞: the key is not seen.
+    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled and capped scores; differentiable. −∞: the key is not seen.
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal` or a `window`.
     pub query_positions: Option<Tensor>,
