@@ -12,6 +12,22 @@ use crate::models::{heads, passed_on};
 use serde_json::{Value, json};
 
 impl Bert {
+    /// A model of these sizes, the rest as the family has it where its files say nothing, without a head, with a feed-forward network four times as wide.
+    ///
+    /// ```
+    /// # use wgformer::models::Bert;
+    /// let model = Bert { deviation: 0.01, ..Bert::new(97, 64, 2, 4)? };
+    /// # Ok::<(), wgformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the size that is wrong.
+    pub fn new(vocabulary: usize, d_model: usize, layers: usize, heads: usize) -> Result<Self> {
+        let config = json!({"model_type": "bert", "vocab_size": vocabulary, "hidden_size": d_model, "num_hidden_layers": layers,
+                            "num_attention_heads": heads, "intermediate_size": 4 * d_model});
+        Self::from_config(&Config::new("the sizes given", config)?)
+    }
+
     /// The model of a `config.json` with `model_type` bert.
     ///
     /// # Errors

@@ -12,6 +12,21 @@ use crate::models::settings::{
 use serde_json::{Value, json};
 
 impl Gpt2 {
+    /// A model of these sizes, the rest as the family has it where its files say nothing.
+    ///
+    /// ```
+    /// # use wgformer::models::Gpt2;
+    /// let model = Gpt2 { deviation: 0.01, ..Gpt2::new(97, 64, 2, 4)? };
+    /// # Ok::<(), wgformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the size that is wrong.
+    pub fn new(vocabulary: usize, d_model: usize, layers: usize, heads: usize) -> Result<Self> {
+        let config = json!({"model_type": "gpt2", "vocab_size": vocabulary, "n_embd": d_model, "n_layer": layers, "n_head": heads});
+        Self::from_config(&Config::new("the sizes given", config)?)
+    }
+
     /// The model of a `config.json` with `model_type` gpt2.
     ///
     /// # Errors

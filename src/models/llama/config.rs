@@ -37,6 +37,22 @@ impl Defaults {
 }
 
 impl Llama {
+    /// A model of these sizes, the rest as the family has it where its files say nothing, with a feed-forward network four times as wide.
+    ///
+    /// ```
+    /// # use wgformer::models::Llama;
+    /// let model = Llama { deviation: 0.01, ..Llama::new(97, 64, 2, 4)? };
+    /// # Ok::<(), wgformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the size that is wrong.
+    pub fn new(vocabulary: usize, d_model: usize, layers: usize, heads: usize) -> Result<Self> {
+        let config = json!({"model_type": "llama", "vocab_size": vocabulary, "hidden_size": d_model, "num_hidden_layers": layers,
+                            "num_attention_heads": heads, "intermediate_size": 4 * d_model});
+        Self::from_config(&Config::new("the sizes given", config)?)
+    }
+
     /// The model of a `config.json` with `model_type` llama, mixtral, qwen2_moe or mor, whose layers recur.
     ///
     /// # Errors

@@ -12,6 +12,22 @@ use crate::ops::Activation;
 use serde_json::{Value, json};
 
 impl T5 {
+    /// A model of these sizes, the rest as the family has it where its files say nothing, with as many layers on each side and feed-forward networks four times as wide.
+    ///
+    /// ```
+    /// # use wgformer::models::T5;
+    /// let model = T5 { tied: false, ..T5::new(97, 64, 2, 4)? };
+    /// # Ok::<(), wgformer::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] that names the size that is wrong.
+    pub fn new(vocabulary: usize, d_model: usize, layers: usize, heads: usize) -> Result<Self> {
+        let config = json!({"model_type": "t5", "vocab_size": vocabulary, "d_model": d_model, "d_kv": d_model / heads.max(1), "num_layers": layers,
+                            "num_heads": heads, "d_ff": 4 * d_model});
+        Self::from_config(&Config::new("the sizes given", config)?, "t5")
+    }
+
     /// The model of a `config.json` with `model_type` t5 or mt5.
     ///
     /// # Errors
