@@ -19,9 +19,9 @@ use wgformer::models::{self, Decoder, Inputs};
 use wgformer::nn::KvSource;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
+use wgformer::tasks::{ListOps, ListOpsBatches, listops};
 use wgformer::train::{
-    Batches, LanguageModel, ListOps, ListOpsBatches, RunOptions, Schedule, StepOptions, StructuredLanguageModel,
-    Trainer, held_out, listops,
+    Batches, LanguageModel, RunOptions, Schedule, StepOptions, StructuredLanguageModel, Trainer, held_out,
 };
 use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, Weights};
 

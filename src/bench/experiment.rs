@@ -10,9 +10,10 @@ use crate::models::{self, Decoder, Inputs};
 use crate::nn::KvSource;
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Program, Weights};
+use crate::tasks::{ListOps, ListOpsBatches, listops};
 use crate::train::{
-    self, BatchSource, Batches, Corpus, Decay, Event, HeldOut, IDS, LABELS, LanguageModel, ListOps, ListOpsBatches,
-    Objective, RunOptions, STRUCTURE, Schedule, StepOptions, StructuredLanguageModel, Trainer,
+    self, BatchSource, Batches, Corpus, Decay, Event, HeldOut, IDS, LABELS, LanguageModel, Objective, RunOptions,
+    STRUCTURE, Schedule, StepOptions, StructuredLanguageModel, Trainer,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -225,7 +226,7 @@ pub fn learn_nesting(
         structure: contender.structured,
         lists: true,
     };
-    let model = decoder(contender, train::listops::NAMES.len())?;
+    let model = decoder(contender, listops::NAMES.len())?;
     let plain = language(&model, lesson);
     let structured = StructuredLanguageModel(plain.clone());
     let objective: &dyn Objective = if contender.structured { &structured } else { &plain };

@@ -4,10 +4,12 @@ mod answer;
 mod classify;
 mod embed;
 mod language_model;
+pub mod listops;
 mod objective;
 mod sequence;
 
 pub use embed::Embedder;
+pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 
 use crate::dtype::DType;

@@ -228,7 +228,7 @@ fn fingerprint(tokens: &[u32], length: usize) -> u64 {
 
 /// A number below `bound` (at least 1), every one equally likely. Written out, so that the order of the data does not change
 /// with the version of a library.
-pub(super) fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
+pub(crate) fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
     // The low part of the product tells apart the few draws that would favour some numbers (arXiv 1805.10941).
     let reject_below = bound.wrapping_neg() % bound;
     loop {

@@ -5,7 +5,6 @@ mod checkpoint;
 pub mod data;
 mod language;
 mod layout;
-pub mod listops;
 mod objective;
 mod progress;
 mod routing;
@@ -17,7 +16,6 @@ mod windows;
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens};
 pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
-pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};
 pub use routing::{

@@ -6,11 +6,10 @@
 //! the values of their lists are taught, too ([`ListOps::lists`]). Expressions are generated, not read from a file: the same
 //! task and seed give the same rows, row by row, wherever a run begins.
 
-use super::data::{IGNORED, below};
-use super::language::{IDS, LABELS, STRUCTURE};
-use super::objective::{BatchSource, Feeds, HeldOut};
 use crate::error::{Error, Result};
 use crate::io::structure::{Span, span_bytes, spans_of_brackets};
+use crate::train::data::below;
+use crate::train::{BatchSource, Feeds, HeldOut, IDS, IGNORED, LABELS, STRUCTURE};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
