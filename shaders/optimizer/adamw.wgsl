@@ -1,6 +1,6 @@
 // adamw: one step of Adam with decoupled weight decay over a flat range, in place.
 //
-//   g = coefficient * grad      m <- b1 m + (1 - b1) g      v <- b2 v + (1 - b2) g^2
+//   g = coefficient * grad      m <- (1 - a1) m + a1 g      v <- (1 - a2) v + a2 g^2      a1 = 1 - beta1, a2 = 1 - beta2
 //   x <- x - lr (m / c1 / (sqrt(v / c2) + eps) + wd x)
 //
 // in        grad (4 n) f32 as vec4   table (blocks) vec2f: learning-rate and decay multiplier of 64 elements each
@@ -26,12 +26,12 @@ fn adamw(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @bu
     if (group >= p.groups) { return; }
     let i = group * 64u + lane;
     if (i >= p.vectors || control[8] != 0.0) { return; }
-    let b1 = control[4];
-    let b2 = control[5];
+    let a1 = control[4];
+    let a2 = control[5];
     let multipliers = table[i / 16u];
     let g = grad[i] * control[0];
-    let m1 = b1 * m[i] + (1.0 - b1) * g;
-    let v1 = b2 * v[i] + (1.0 - b2) * g * g;
+    let m1 = (1.0 - a1) * m[i] + a1 * g;
+    let v1 = (1.0 - a2) * v[i] + a2 * g * g;
     let direction = (m1 / control[2]) / (sqrt(v1 / control[3]) + control[6]);
     let before = x[i];
     x[i] = before - control[1] * multipliers.x * (direction + control[7] * multipliers.y * before);

@@ -2,13 +2,13 @@
 // and whether to skip the step because something is not finite.
 //
 //   true_norm = norm * share / scale          coefficient = min(1, max_norm / (true_norm + 1e-6)) * share / scale
-//   c1 <- (1 - beta1) + beta1 * c1            so that c1 = 1 - beta1^t without a power; c2 alike
+//   c1 <- a1 + (1 - a1) * c1                  a1 = 1 - beta1, so that c1 = 1 - beta1^t without a power; c2 alike
 //   a good step: t + 1, and scale * growth after `interval` of them; a bad one: skipped + 1, scale * backoff
 //
 // in        norm (1) f32 as bits   loss (1 or more) f32 as bits, the first is read   scalars (16) f32
 // out       control (16) f32 as bits   state (64) f32, 8 in use, updated
 // grid      one invocation
-// numerics  f32; what may be NaN is looked at and passed on as bits only
+// numerics  f32; betas come as 1 - beta, since 1 - 0.999 is off by 1e-5 in f32; what may be NaN is looked at and passed on as bits only
 // paper     Loshchilov and Hutter, arXiv:1711.05101; Micikevicius et al., arXiv:1710.03740
 
 struct Params { base: u32, groups: u32 }
@@ -16,7 +16,7 @@ struct Params { base: u32, groups: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> norm: array<u32>;             // (1)
 @group(0) @binding(2) var<storage, read> loss: array<u32>;             // (1 or more)
-@group(0) @binding(3) var<storage, read> scalars: array<f32>;          // (16) lr b1 b2 eps wd max_norm share scale0 growth backoff interval scale_max
+@group(0) @binding(3) var<storage, read> scalars: array<f32>;          // (16) lr a1 a2 eps wd max_norm share scale0 growth backoff interval scale_max
 @group(0) @binding(4) var<storage, read_write> control: array<u32>;    // (16)
 @group(0) @binding(5) var<storage, read_write> state: array<f32>;      // (64) scale good skipped t c1 c2 norm row
 
@@ -40,8 +40,8 @@ fn optimizer_control(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     var streak = 0.0;
     if (good) {
         state[3] += 1.0;
-        state[4] = (1.0 - scalars[1]) + scalars[1] * state[4];
-        state[5] = (1.0 - scalars[2]) + scalars[2] * state[5];
+        state[4] = scalars[1] + (1.0 - scalars[1]) * state[4];
+        state[5] = scalars[2] + (1.0 - scalars[2]) * state[5];
         state[7] = 0.0;
         streak = state[1] + 1.0;
         if (streak >= scalars[10]) {

@@ -10,7 +10,6 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::{Config, ModelFolder, TensorRef, Tensors};
 use crate::models::{self, Decoder, Model, file_tensors};
-use crate::ops;
 use crate::program::{Program, Weights, unpack};
 use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
@@ -103,10 +102,9 @@ fn check_step(gpu: &Gpu, model: &dyn Model, weights: &Weights, golden: &Tensors)
     let task = task_of(model)?;
     let mut g = Graph::new();
     let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
-    let TaskGraph { outputs, routing, mut loss, auxiliary, .. } = task.graph(&mut g, model, &shapes, false)?;
-    if let Some(auxiliary) = auxiliary {
-        loss = ops::add(&mut g, loss, auxiliary)?;
-    }
+    let made = task.graph(&mut g, model, &shapes, false)?;
+    let loss = made.measured(&mut g, true)?.loss(&mut g)?;
+    let TaskGraph { outputs, routing, .. } = made;
     // Of what routers did, what the file has.
     let routing = routing.into_iter().filter(|(name, _)| golden.get(name).is_some());
     for (name, tensor) in outputs.into_iter().chain(routing) {
@@ -187,12 +185,12 @@ fn largest(values: &[f64]) -> f64 {
 }
 
 /// The larger of two numbers; unlike `f64::max` it keeps a NaN.
-fn larger(a: f64, b: f64) -> f64 {
+pub(super) fn larger(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }
 }
 
 /// The largest error over the largest expected entry or the floor; NaN if a value is.
-fn relative_error(got: &[f64], expected: &[f64], floor: f64) -> f64 {
+pub(super) fn relative_error(got: &[f64], expected: &[f64], floor: f64) -> f64 {
     if got.len() != expected.len() {
         return f64::NAN;
     }

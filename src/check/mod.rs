@@ -7,8 +7,12 @@ pub mod cases;
 #[cfg(feature = "files")]
 mod golden;
 mod run;
+#[cfg(feature = "files")]
+mod trajectory;
 
 pub use crate::case::{Case, Feed, Tolerance};
 #[cfg(feature = "files")]
 pub use golden::{GoldenReport, GoldenRow, check_golden};
 pub use run::Comparison;
+#[cfg(feature = "files")]
+pub use trajectory::{Figure, TrajectoryReport, TrajectoryRow, check_trajectory};

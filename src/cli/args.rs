@@ -47,7 +47,7 @@ pub(super) enum Command {
     Profile(ProfileArgs),
     /// Measure the adapter's ceilings, and how close kernels and whole steps come
     Bench(BenchArgs),
-    /// Compare models with what PyTorch computed from them
+    /// Compare models, and how they train, with what PyTorch computed from them
     Check(CheckArgs),
     /// Train models that differ in one thing on the same text, and compare loss by operations, parameters and time
     Experiment(ExperimentArgs),
@@ -574,7 +574,16 @@ pub(super) struct BenchArgs {
 pub(super) struct CheckArgs {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Folders with config.json, model.safetensors, golden.safetensors and, for decoders, generated.safetensors
-    #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
+    /// Folders with config.json, model.safetensors, golden.safetensors and, for decoders, generated.safetensors: compares outputs, loss,
+    /// gradients and greedy tokens
+    #[arg(long, value_name = "DIR", required_unless_present = "trajectory", num_args = 1..)]
     pub(super) golden: Vec<PathBuf>,
+    /// Folders with trajectory.json and trajectory.safetensors: trains as they say, and compares losses, gradient norms, weights and
+    /// AdamW's moments
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub(super) trajectory: Vec<PathBuf>,
+    /// Where the folders of the models are that trajectories begin with [default: the folder goldens beside the one that the
+    /// trajectory's folder is in]
+    #[arg(long, value_name = "DIR", requires = "trajectory")]
+    pub(super) goldens: Option<PathBuf>,
 }

@@ -262,7 +262,15 @@ mod tests {
         for counts in [[3.0, 1.0], [1.0, 9.0]] {
             let counts = g.constant("counts", Array::new([2], counts.to_vec())?, DType::F32);
             let sums = RouterSums { sums: counts, routed: Routed::Experts };
-            gates.push(GateOutput { scores: counts, lse: counts, counts, chosen: counts, bias: Some(bias), sums });
+            gates.push(GateOutput {
+                scores: counts,
+                lse: counts,
+                counts,
+                chosen: counts,
+                bias: Some(bias),
+                share: None,
+                sums,
+            });
         }
         mixture.balance.update_biases(&mut g, &gates)?;
         let moved = Tensor { node: g.nodes().len() as u32 - 1, output: 0 };

@@ -10,6 +10,7 @@ use crate::program::Weights;
 use crate::shape::TensorType;
 use serde_json::Value;
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// The sizes that training and generation need to know of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,11 @@ pub trait Model: Debug + Send + Sync {
 
     /// What older checkpoints call a parameter.
     fn aliases(&self, _parameter: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The elements of a parameter that no output depends on, so that training makes noise of them: see [`crate::nn::Block::idle`].
+    fn idle(&self, _parameter: &str) -> Vec<Range<usize>> {
         Vec::new()
     }
 

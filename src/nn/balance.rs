@@ -25,14 +25,19 @@ impl Balance {
     pub fn losses(&self, g: &mut Graph, gates: &[GateOutput]) -> Result<(Tensor, Option<Tensor>)> {
         let scores: Vec<Tensor> = gates.iter().map(|gate| gate.scores).collect();
         let counts: Vec<Tensor> = gates.iter().map(|gate| gate.counts).collect();
-        let balance = ops::load_balance_loss(g, &scores, &counts)?;
+        // All gates of a model choose as many.
+        let k = gates.first().map_or(1, |gate| g.shape(gate.chosen).last());
+        let balance = ops::load_balance_loss(g, &scores, &counts, k)?;
         let mut parts = Vec::new();
         if self.loss > 0.0 {
             parts.push(ops::scale(g, balance, self.loss)?);
         }
         if self.z > 0.0 {
             for gate in gates {
-                let z = ops::router_z_loss(g, gate.lse)?;
+                let mut z = ops::router_z_loss(g, gate.lse)?;
+                if let Some(share) = gate.share {
+                    z = ops::scale_by(g, z, share)?;
+                }
                 parts.push(ops::scale(g, z, self.z / gates.len() as f32)?);
             }
         }

@@ -65,6 +65,8 @@ pub struct BlockUse<'a> {
     pub context: Option<Context>,
     /// Whether this is a step of training.
     pub training: bool,
+    /// Which tokens are there for experts, `(B, T)` u32, 0 on padding. None: all, or those that attention is told of.
+    pub mask: Option<Tensor>,
 }
 
 /// What a block gives.
@@ -91,8 +93,8 @@ impl Block {
         };
         let feed = |g: &mut Graph, x: Tensor| {
             let (lengths, dropout_salt) = (with.attention.lengths, INNER_SALT + salt);
-            let told =
-                FeedForwardUse { training: with.training, seed, lengths, dropout: self.inner_dropout, dropout_salt };
+            let (training, mask, rate) = (with.training, with.mask, self.inner_dropout);
+            let told = FeedForwardUse { training, seed, lengths, mask, dropout: rate, dropout_salt };
             let (y, gate) = self.feed_forward.run(g, &self.prefix, x, told)?;
             Ok((dropout(g, y, self.dropout, seed, salt + 1)?, gate))
         };

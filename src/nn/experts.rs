@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation, ExpertWeights, GateOptions, Routing, Sent};
+use crate::shape::Shape;
 
 /// How a network of experts is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +69,8 @@ pub struct GateOutput {
     pub chosen: Tensor,
     /// The bias of the choice, (E), if there is one.
     pub bias: Option<Tensor>,
+    /// Where tokens are missing, whose `lse` is 0: all tokens over those that are there, (1) f32.
+    pub share: Option<Tensor>,
     /// What is reported.
     pub sums: RouterSums,
 }
@@ -81,7 +84,8 @@ pub struct ExpertMode {
     pub training: bool,
     /// The seed of noise, `(2)` u32.
     pub seed: Option<Tensor>,
-    /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32; the others go to no expert. None: all.
+    /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32, or which ones, `(B, T)` u32, 0 on those that are not: they go
+    /// to no expert and count for no loss. None: all are there.
     pub lengths: Option<Tensor>,
 }
 
@@ -107,28 +111,42 @@ pub fn expert_feed_forward(
         false => None,
     };
     let gate = ops::top_k_gate(g, logits, bias, &experts.gate)?;
-    let mut chosen = gate.experts;
-    if let Some(lengths) = lengths {
-        let [batch, times, _] = shape.expect("tokens with lengths")?;
-        let by_row = ops::reshape(g, chosen, [batch, times, experts.gate.k])?;
-        let there = ops::fill_rows(g, by_row, lengths, experts.count as u32)?;
-        chosen = ops::reshape(g, there, [rows, experts.gate.k])?;
+    let (mut chosen, mut scores, mut lse) = (gate.experts, gate.scores, gate.lse);
+    let there = there(g, &shape, lengths)?;
+    if let Some(There { lengths, batch, time }) = there {
+        let by_row = ops::reshape(g, chosen, [batch, time, experts.gate.k])?;
+        let filled = ops::fill_rows(g, by_row, lengths, experts.count as u32)?;
+        chosen = ops::reshape(g, filled, [rows, experts.gate.k])?;
+        for (tensor, width) in [(&mut scores, experts.count), (&mut lse, 1)] {
+            let flat = g.shape(*tensor).clone();
+            let by_row = ops::reshape(g, *tensor, [batch, time, width])?;
+            let masked = ops::mask_rows(g, by_row, lengths)?;
+            *tensor = ops::reshape(g, masked, flat)?;
+        }
     }
     let mut routing = ops::route(g, chosen, experts.count)?;
     let counts = ops::load_counts(g, routing.sorted)?;
+    let share = match there {
+        Some(_) => {
+            let [_, inverse] = ops::load_factors(g, counts, experts.gate.k)?;
+            Some(ops::scale(g, inverse, rows as f32)?)
+        }
+        None => None,
+    };
     let (starts, mut kept) = (routing.sorted.starts, None);
     if let (Some(factor), true) = (experts.capacity, training) {
         (chosen, routing) = limited(g, &routing, factor)?;
         kept = Some(routing.sorted.starts);
     }
-    let sums = RouterSums::new(g, Routed::Experts, gate.scores, Sent::Slots { starts, kept }, lengths)?;
+    let sums =
+        RouterSums::new(g, Routed::Experts, gate.scores, Sent::Slots { starts, kept }, there.map(|t| t.lengths))?;
     let weights = stacks(g, &module, experts, width)?;
     let mut y = ops::expert_feed_forward(g, x, weights, gate.weights, &routing, activation)?;
     if let Some(shared) = experts.shared {
         y = with_shared(g, &module, (x, y), shared, activation)?;
     }
     let y = ops::reshape(g, y, shape)?;
-    Ok((y, GateOutput { scores: gate.scores, lse: gate.lse, counts, chosen, bias, sums }))
+    Ok((y, GateOutput { scores, lse, share, counts, chosen, bias, sums }))
 }
 
 /// The network of experts of `x (…, C)` under `prefix` where experts choose: each takes the `⌈factor T / E⌉` of all T tokens that
@@ -160,9 +178,8 @@ pub fn expert_choice_feed_forward(
     let logits = logits(g, prefix, flat, experts, seed)?;
     let each = (f64::from(factor) * rows as f64 / experts.count as f64).ceil() as usize;
     let mut scores = ops::softmax(g, logits)?;
-    if let Some(lengths) = lengths {
-        let [batch, times, _] = shape.expect("tokens with lengths")?;
-        let by_row = ops::reshape(g, scores, [batch, times, experts.count])?;
+    if let Some(There { lengths, batch, time }) = there(g, &shape, lengths)? {
+        let by_row = ops::reshape(g, scores, [batch, time, experts.count])?;
         let there = ops::mask_rows(g, by_row, lengths)?;
         scores = ops::reshape(g, there, [rows, experts.count])?;
     }
@@ -173,6 +190,25 @@ pub fn expert_choice_feed_forward(
         y = with_shared(g, &module, (flat, y), shared, activation)?;
     }
     Ok((ops::reshape(g, y, shape)?, choice))
+}
+
+/// Which tokens are there: the first `lengths` of the `time` in each of `batch` rows.
+#[derive(Clone, Copy)]
+struct There {
+    lengths: Tensor,
+    batch: usize,
+    time: usize,
+}
+
+/// [`ExpertMode::lengths`] of tokens of that shape. A token that a mask has is a row of its own, of one token or none.
+fn there(g: &mut Graph, shape: &Shape, lengths: Option<Tensor>) -> Result<Option<There>> {
+    let Some(lengths) = lengths else { return Ok(None) };
+    let [batch, time, _] = shape.expect("tokens with lengths")?;
+    if g.shape(lengths).rank() == 1 {
+        return Ok(Some(There { lengths, batch, time }));
+    }
+    let lengths = ops::reshape(g, lengths, [batch * time])?;
+    Ok(Some(There { lengths, batch: batch * time, time: 1 }))
 }
 
 /// The router's logits (N, E), noisy if the experts want it and there is a seed.

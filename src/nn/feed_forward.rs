@@ -56,6 +56,8 @@ pub struct FeedForwardUse {
     pub seed: Option<Tensor>,
     /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32. None: all.
     pub lengths: Option<Tensor>,
+    /// Which tokens are there for experts if there are no lengths, `(B, T)` u32, 0 on padding. None: all.
+    pub mask: Option<Tensor>,
     /// The rate of dropout in front of the last layer, not within experts.
     pub dropout: f32,
     /// What tells that dropout from others.
@@ -93,7 +95,7 @@ impl FeedForward {
                 Ok((linear_with(g, &down, y, g.shape(x).last(), *linear, plain)?, None))
             }
             Self::Experts { experts, activation, choice } => {
-                let mode = ExpertMode { activation: *activation, training, seed, lengths };
+                let mode = ExpertMode { activation: *activation, training, seed, lengths: lengths.or(with.mask) };
                 if let Some(factor) = choice {
                     return Ok((expert_choice_feed_forward(g, prefix, x, experts, *factor, mode)?.0, None));
                 }

@@ -45,6 +45,8 @@ struct Run {
     positions: Tensor,
     structure: Option<Tensor>,
     lengths: Option<Tensor>,
+    /// 0 on padding.
+    mask: Option<Tensor>,
 }
 
 /// A pass through a stack, and what its blocks leave behind.
@@ -154,12 +156,12 @@ impl Stack {
 impl Walk<'_> {
     /// Adds uses of blocks one after the other.
     fn chain(&mut self, g: &mut Graph, uses: &[Use], mut x: Tensor, run: Run) -> Result<Tensor> {
-        let Run { positions, structure, lengths } = run;
+        let Run { positions, structure, lengths, mask } = run;
         for &Use { block, number, kv, shared } in uses {
             let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kept| KvSource::Shared(*kept));
             let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
             let attention = AttentionUse { positions, kv, structure, lengths, seed, salt, tables };
-            let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training };
+            let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training, mask };
             let out = g.scope(format!("blocks.{number}"), |g| self.blocks[block].run(g, x, &with))?;
             self.kv.entry(block).or_insert(out.kv);
             if let Some(gate) = out.gate {
@@ -228,7 +230,7 @@ impl Walk<'_> {
             let uses: Vec<Use> = blocks.map(|(block, number)| Use { block, number, kv: pass.kv, shared }).collect();
             number += uses.len();
             let Tokens { states, positions, structure, .. } = pass.tokens;
-            let run = Run { positions, structure, lengths: pass.tokens.ragged(g) };
+            let run = Run { positions, structure, lengths: pass.tokens.ragged(g), mask: None };
             self.chain(g, &uses, states, run)
         };
         let one_by_one = matches!(inputs.kv, KvSource::Prefill { .. } | KvSource::Decode { .. });
@@ -244,6 +246,7 @@ impl Walk<'_> {
 
 impl From<&Inputs> for Run {
     fn from(inputs: &Inputs) -> Self {
-        Self { positions: inputs.positions, structure: inputs.structure, lengths: None }
+        let mask = if let KvSource::Whole { key_mask } = inputs.kv { key_mask } else { None };
+        Self { positions: inputs.positions, structure: inputs.structure, lengths: None, mask }
     }
 }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::models::Model;
 use crate::ops::{self, CrossEntropyOptions};
+use crate::train::Measured;
 
 /// Where an answer begins and ends: `start_logits`, `end_logits (B, T)`, `start_positions`, `end_positions (B)`. A position beyond
 /// the text does not count. The loss is the mean of both cross-entropies.
@@ -32,12 +33,13 @@ impl Task for SpanAnswering {
         let part = |g: &mut Graph, index: usize, labels: Tensor| -> Result<[Tensor; 2]> {
             let logits = ops::slice(g, logits, 2, index, 1)?;
             let logits = ops::reshape(g, logits, [rows, time])?;
-            Ok([logits, ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?])
+            let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
+            // Each is half of the loss.
+            Ok([logits, ops::scale(g, loss, 0.5)?])
         };
         let [start_logits, start_loss] = part(g, 0, start)?;
         let [end_logits, end_loss] = part(g, 1, end)?;
-        let loss = ops::add(g, start_loss, end_loss)?;
-        let loss = ops::scale(g, loss, 0.5)?;
+        let loss = Measured::over(start_loss, "start_positions", time).and(end_loss, "end_positions", time);
         let outputs = vec![("start_logits".into(), start_logits), ("end_logits".into(), end_logits)];
         Ok(TaskGraph::new(outputs, loss, hidden))
     }

@@ -41,7 +41,7 @@ impl Task for Embedding {
         }
         let squares = ops::mul(g, real, real)?;
         let loss = ops::mean(g, squares)?;
-        Ok(TaskGraph::new(vec![("last_hidden_state".into(), states)], loss, hidden))
+        Ok(TaskGraph::new(vec![("last_hidden_state".into(), states)], loss.into(), hidden))
     }
 }
 

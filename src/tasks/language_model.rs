@@ -7,6 +7,7 @@ use crate::graph::Graph;
 use crate::models::Model;
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
+use crate::train::Measured;
 
 /// The next token, by a decoder.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ impl Task for LanguageModelling {
         let head = decoder.head(g)?;
         let logits = head.logits(g, hidden.states)?;
         let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 
@@ -67,6 +69,7 @@ impl Task for MaskedLanguageModelling {
         let (states, head) = encoder.language_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
         let loss = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
+        let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 }
@@ -95,7 +98,8 @@ impl Task for PreTraining {
         let words = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
         let follows = encoder.class_logits(g, hidden.states, &inputs)?;
         let sentences = ops::cross_entropy(g, follows, next, &CrossEntropyOptions::default())?;
-        let loss = ops::add(g, words, sentences)?;
+        let loss = Measured::over(words, "labels", model.dimensions().vocabulary);
+        let loss = loss.and(sentences, "next_sentence_label", g.shape(follows).last());
         let outputs = vec![("prediction_logits".into(), logits), ("seq_relationship_logits".into(), follows)];
         Ok(TaskGraph::new(outputs, loss, hidden))
     }

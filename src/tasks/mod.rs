@@ -19,7 +19,7 @@ use crate::models::{Encoder, EncoderHead, Hidden, Inputs, Model};
 use crate::nn::RouterSums;
 use crate::ops;
 use crate::shape::Shape;
-use crate::train::DROPOUT_SEED;
+use crate::train::{DROPOUT_SEED, Measured};
 use std::fmt::Debug;
 
 /// The shape of an input, if it is there: names are those that transformers gives them.
@@ -32,8 +32,8 @@ pub struct TaskGraph {
     pub outputs: Vec<(String, Tensor)>,
     /// What routers did, by name.
     pub routing: Vec<(String, Tensor)>,
-    /// The loss.
-    pub loss: Tensor,
+    /// The loss by its parts.
+    pub loss: Measured,
     /// The losses of routers, which training adds to it.
     pub auxiliary: Option<Tensor>,
     /// What is reported of routers.
@@ -42,9 +42,21 @@ pub struct TaskGraph {
 
 impl TaskGraph {
     /// Outputs and loss of a model that had these states.
-    fn new(outputs: Vec<(String, Tensor)>, loss: Tensor, hidden: Hidden) -> Self {
+    fn new(outputs: Vec<(String, Tensor)>, loss: Measured, hidden: Hidden) -> Self {
         let Hidden { auxiliary, routing, routers, .. } = hidden;
         Self { outputs, routing, loss, auxiliary, routers }
+    }
+
+    /// What a step is given: the loss, with the losses of routers if it is to train, and what is reported of them.
+    ///
+    /// # Errors
+    /// Those of [`ops::add`].
+    pub fn measured(&self, g: &mut Graph, training: bool) -> Result<Measured> {
+        let even = match (self.loss.even, self.auxiliary.filter(|_| training)) {
+            (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
+            (a, b) => a.or(b),
+        };
+        Ok(Measured { even, routers: self.routers.clone(), ..self.loss.clone() })
     }
 }
 

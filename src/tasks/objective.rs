@@ -5,7 +5,6 @@ use super::{Task, task_of};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::models::{Decoder, Model};
-use crate::ops;
 use crate::shape::{Shape, TensorType};
 use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, Measured, Objective, in_order};
 use rand::{Rng, SeedableRng};
@@ -56,11 +55,7 @@ impl TaskObjective {
     fn measure(&self, g: &mut Graph, training: bool) -> Result<Measured> {
         let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
         let made = self.task.graph(g, self.model.as_ref(), &shapes, training)?;
-        let loss = match made.auxiliary.filter(|_| training) {
-            Some(auxiliary) => ops::add(g, made.loss, auxiliary)?,
-            None => made.loss,
-        };
-        Ok(Measured { loss, routers: made.routers })
+        made.measured(g, training)
     }
 }
 
@@ -70,7 +65,7 @@ impl Objective for TaskObjective {
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
-        Ok(self.measure(g, training)?.loss)
+        self.measure(g, training)?.loss(g)
     }
 
     fn measured(&self, g: &mut Graph) -> Result<Measured> {

@@ -1,14 +1,14 @@
 //! Language modelling: windows of tokens as the inputs `ids` and `labels` of a model.
 
 use super::data::{Batch, Batches};
+use super::measured::Measured;
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
-use super::routing::Measured;
 use super::windows::in_order;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::models::{Decoder, Inputs};
-use crate::ops::{self, CrossEntropyOptions};
+use crate::ops::CrossEntropyOptions;
 use crate::shape::TensorType;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Objective for LanguageModel {
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
-        Ok(self.measure(g, training, false)?.loss)
+        self.measure(g, training, false)?.loss(g)
     }
 
     fn measured(&self, g: &mut Graph) -> Result<Measured> {
@@ -63,11 +63,9 @@ impl LanguageModel {
         let options = if training { self.options } else { CrossEntropyOptions::default() };
         let hidden = self.model.hidden(g, &inputs)?;
         let loss = self.model.loss_of(g, hidden.states, labels, &options)?;
-        let loss = match hidden.auxiliary.filter(|_| training) {
-            Some(auxiliary) => ops::add(g, loss, auxiliary)?,
-            None => loss,
-        };
-        Ok(Measured { loss, routers: hidden.routers })
+        let even = hidden.auxiliary.filter(|_| training);
+        let classes = self.model.dimensions().vocabulary;
+        Ok(Measured { even, routers: hidden.routers, ..Measured::over(loss, LABELS, classes) })
     }
 }
 
@@ -81,7 +79,7 @@ impl Objective for StructuredLanguageModel {
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
-        Ok(self.0.measure(g, training, true)?.loss)
+        self.0.measure(g, training, true)?.loss(g)
     }
 
     fn measured(&self, g: &mut Graph) -> Result<Measured> {

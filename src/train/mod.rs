@@ -5,6 +5,7 @@ mod checkpoint;
 pub mod data;
 mod language;
 mod layout;
+mod measured;
 mod objective;
 mod progress;
 mod routing;
@@ -16,11 +17,11 @@ mod windows;
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens};
 pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
 pub use layout::{FlatLayout, Placed, Range, Shard};
+pub use measured::{LabelMean, Labels, Measured, label_weights};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};
 pub use routing::{
-    ExpertSummary, GateReport, Measured, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport,
-    RoutingSummary,
+    ExpertSummary, GateReport, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport, RoutingSummary,
 };
 pub use schedule::{Decay, Schedule};
 pub use step::{AdamOptions, KEEP, LossScaling, Part, REPORT, SCALARS, STATE, STATISTICS, StepOptions, TrainStep};

@@ -1,6 +1,6 @@
 //! What is trained, and on what: the two things a trainer is given.
 
-use super::routing::Measured;
+use super::measured::Measured;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::shape::TensorType;
@@ -23,7 +23,8 @@ pub trait Objective {
     /// Those of the ops.
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor>;
 
-    /// The loss in training, and what the routers of the model do, if that is to come with the reports of steps.
+    /// The loss in training by its parts, so that micro-batches of a step weigh by their labels that count, and what the routers of the
+    /// model do, if that is to come with the reports of steps. Without parts all micro-batches weigh the same.
     ///
     /// # Errors
     /// As [`Objective::loss`].

@@ -7,22 +7,6 @@ use crate::nn::{Routed, RouterSums};
 use crate::ops::{BEHIND_LOADS, BLOCK, concat};
 use serde::{Deserialize, Serialize};
 
-/// What a micro-batch gives to a step: a loss, and sums that are reported with it.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// The scalar loss.
-    pub loss: Tensor,
-    /// What routers did, as [`crate::models::Hidden::routers`] has it. The step adds the sums of its micro-batches.
-    pub routers: Vec<RouterSums>,
-}
-
-/// Without routers.
-impl From<Tensor> for Measured {
-    fn from(loss: Tensor) -> Self {
-        Self { loss, routers: Vec::new() }
-    }
-}
-
 /// Which routers a report tells of, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingLayout {

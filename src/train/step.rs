@@ -1,7 +1,8 @@
 //! A training step as graphs: forward, backward, clipping and AdamW in one recording, or cut in two at the gradients.
 
 use super::layout::{FlatLayout, Placed, Range};
-use super::routing::{Measured, RoutingLayout};
+use super::measured::Measured;
+use super::routing::RoutingLayout;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -30,9 +31,9 @@ const LOSS: &str = "optimizer.loss";
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamOptions {
     /// The decay of the first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// The decay of the second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// What is added to the root of the second moment.
     pub epsilon: f32,
     /// The decoupled weight decay.
@@ -78,7 +79,7 @@ pub struct StepOptions {
     pub no_decay: Vec<String>,
     /// Parameters whose name contains the text learn at this multiple of the rate.
     pub rates: Vec<(String, f32)>,
-    /// Micro-batches whose gradients are averaged before a step.
+    /// Micro-batches whose gradients are summed up before a step, as those of one batch: see [`Measured`].
     pub accumulation: u32,
     /// Dynamic loss scaling, if any.
     pub loss_scaling: Option<LossScaling>,
@@ -131,7 +132,7 @@ impl StepOptions {
     /// [`Error::Input`] naming the option.
     pub fn check(&self) -> Result<()> {
         let adam = &self.adam;
-        let unit = |x: f32| (0.0..1.0).contains(&x);
+        let unit = |x: f64| (0.0..1.0).contains(&x);
         let not_negative = |x: f32| x >= 0.0 && x.is_finite();
         let checks = [
             ("beta1", unit(adam.beta1), "from 0 up to, not including, 1"),
@@ -219,8 +220,9 @@ impl TrainStep {
         &self.options
     }
 
-    /// The graph of a part of the step. `build` adds the model and gives the scalar loss, or [`Measured`] if what its routers
-    /// do is to be reported; the update needs none.
+    /// The graph of a part of the step. `build` adds the model and gives the scalar loss, or [`Measured`] if its micro-batches weigh by
+    /// their labels, or what its routers do is to be reported; the update needs none. With accumulation, micro-batches are fed what
+    /// [`label_weights`](super::label_weights) gives, too.
     ///
     /// # Errors
     /// Those of `build`; [`Error::NotDifferentiable`]; [`Error::Graph`] if the loss does not depend on a parameter.
@@ -230,7 +232,12 @@ impl TrainStep {
         let halfway = match part {
             Part::Update => self.halfway_states(&mut g)?,
             Part::Whole | Part::Gradients => {
-                let Measured { loss, routers } = build(&mut g)?.into();
+                let measured = build(&mut g)?.into();
+                let loss = match self.options.accumulation {
+                    0 | 1 => measured.loss(&mut g)?,
+                    _ => measured.weighted(&mut g)?,
+                };
+                let routers = measured.routers;
                 let layout = RoutingLayout::new(&g, &routers);
                 let keep = self.keep(&mut g)?;
                 // In front of the backward pass, so that nothing of it is computed again there.

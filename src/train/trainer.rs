@@ -1,7 +1,8 @@
 //! The training loop: inputs in, reports out a few steps later, evaluation, early stop, checkpoints.
 
 use super::Schedule;
-use super::objective::{BatchSource, DROPOUT_SEED, HeldOut, Objective};
+use super::measured::{Labels, label_weights};
+use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
 use super::routing::RoutingLayout;
 use super::step::{KEEP, Part, REPORT, SCALARS, StepOptions, TrainStep};
@@ -86,6 +87,7 @@ pub struct Trainer {
     evaluation: Program,
     health: Program,
     routing: RoutingLayout,
+    labels: Vec<Labels>,
     checked: bool,
     has_dropout: bool,
     pub(super) run: RunOptions,
@@ -127,9 +129,11 @@ impl Trainer {
         let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
         step.layout().gather(weights)?;
         let mut routing = RoutingLayout::default();
+        let mut labels = Vec::new();
         let whole = step.graph(Part::Whole, |g| {
             let measured = objective.measured(g)?;
             routing = RoutingLayout::new(g, &measured.routers);
+            labels = measured.labels();
             Ok(measured)
         })?;
         let has_dropout = whole.find(DROPOUT_SEED).is_some();
@@ -149,6 +153,7 @@ impl Trainer {
             evaluation: Program::new(gpu, &evaluation, weights)?,
             health: Program::new(gpu, &step.health_graph()?, weights)?,
             routing,
+            labels,
             checked: false,
             weights: weights.clone(),
             step,
@@ -225,7 +230,9 @@ impl Trainer {
         let count = u64::from(self.step.options().accumulation);
         let mut report = None;
         let mut flying = VecDeque::new();
-        for micro in 0..count {
+        let batches: Vec<Feeds> = (0..count).map(|_| data.next_feeds()).collect::<Result<_>>()?;
+        let weights = if count > 1 { label_weights(&self.labels, &batches)? } else { vec![Feeds::new()] };
+        for (micro, (feeds, weights)) in (0..).zip(batches.into_iter().zip(weights)) {
             if micro > 0 && stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
@@ -234,7 +241,7 @@ impl Trainer {
                 Some(gradients) if micro + 1 < count => (gradients, false),
                 _ => (&self.whole, true),
             };
-            for (name, bytes) in data.next_feeds()? {
+            for (name, bytes) in feeds.into_iter().chain(weights) {
                 program.write(&name, &bytes)?;
             }
             if self.has_dropout {

@@ -12,6 +12,7 @@ use crate::nn::{
 };
 use crate::ops::{self, Activation, WeightLayout};
 use serde_json::Value;
+use std::ops::Range;
 
 /// Where what is dropped behind the blocks begins to be counted.
 const HEAD_SALT: u32 = 1 << 24;
@@ -199,6 +200,10 @@ impl Model for Bert {
     fn aliases(&self, parameter: &str) -> Vec<String> {
         let old = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
         old.iter().filter_map(|(new, old)| Some(format!("{}{old}", parameter.strip_suffix(new)?))).collect()
+    }
+
+    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        (0..self.layers).flat_map(|layer| self.block(layer).idle(parameter)).collect()
     }
 
     fn forward_flops(&self, context: usize) -> u64 {

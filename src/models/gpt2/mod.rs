@@ -11,6 +11,7 @@ use crate::nn::{
 };
 use crate::ops::{self, Activation, WeightLayout};
 use serde_json::Value;
+use std::ops::Range;
 
 /// A GPT-2 decoder: learned positions, layer norm in front of each half of a block, one projection for q, k and v.
 ///
@@ -150,6 +151,10 @@ impl Model for Gpt2 {
         tensor.ends_with(".attn.bias")
             || tensor.ends_with(".attn.masked_bias")
             || (self.tied && tensor == "lm_head.weight")
+    }
+
+    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        (0..self.layers).flat_map(|layer| self.block(layer).idle(parameter)).collect()
     }
 
     fn forward_flops(&self, context: usize) -> u64 {

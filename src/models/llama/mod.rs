@@ -14,6 +14,7 @@ use crate::nn::{
 };
 use crate::ops::{Activation, RopeOptions, WeightLayout};
 use serde_json::Value;
+use std::ops::Range;
 
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
 ///
@@ -186,6 +187,10 @@ impl Model for Llama {
         tensor.ends_with(".rotary_emb.inv_freq")
             || tensor.ends_with(nn::CAPACITY_STEP)
             || (self.tied && tensor == "lm_head.weight")
+    }
+
+    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        (0..self.stored_layers()).flat_map(|layer| self.block(layer).idle(parameter)).collect()
     }
 
     fn forward_flops(&self, context: usize) -> u64 {

@@ -13,6 +13,7 @@ use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Ini
 use crate::nn::{self, NormOrder, Recursion};
 use crate::ops::Activation;
 use serde_json::Value;
+use std::ops::Range;
 
 /// Whose keys and names a [`Transformer`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +188,11 @@ impl Model for Transformer {
             || (self.tied && tensor == "lm_head.weight")
             || sinusoids
             || tensor.ends_with(nn::CAPACITY_STEP)
+    }
+
+    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        let stacks = self.sides().map(|(side, decodes)| self.stack(side, decodes));
+        stacks.flat_map(|stack| stack.blocks).flat_map(|block| block.idle(parameter)).collect()
     }
 
     fn forward_flops(&self, context: usize) -> u64 {

@@ -5,14 +5,15 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Alias, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
-use crate::ops::arithmetic::reduce::{Over, Reduce, mean, sum_rows};
+use crate::ops::arithmetic::reduce::{mean, sum, sum_rows};
 use crate::ops::rows;
 use crate::ops::{self, GateOptions};
 use crate::ops::{SortedIndex, mul, row_entropy};
-use crate::shape::{Shape, TensorType};
+use crate::shape::TensorType;
 
 static SEGMENT_COUNTS: Kernel = kernel!("experts/segment_counts");
 static UPDATE_BIAS: Kernel = kernel!("experts/update_bias");
+static LOAD_FACTORS: Kernel = kernel!("experts/load_factors");
 
 /// `counts[e] = starts[e + 1] − starts[e]`: how many slots each expert has, (E) f32, where `sorted` are the slots
 /// sorted by their expert. No gradient: counts move in steps.
@@ -26,28 +27,26 @@ pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
 /// `E · Σ_e f_e P_e` over one or more layers: `f_e` the slots of expert e for each token, `P_e` its mean score; a
 /// scalar.
 ///
-/// `scores` (T, E) f32 and `counts` (E) f32 are those of each layer; layers with more tokens count for more. Where K
-/// experts are chosen, the loss of even loads is K.
+/// `scores` (T, E) f32 and `counts` (E) f32 are those of each layer, where a token chooses `k` experts; layers with more
+/// tokens count for more. Tokens without slots (padding) have scores of zero. The loss of even loads is k.
 ///
-/// Gradient: `dscores[t, e] = dloss · E · f_e / T`, with T the tokens of all layers; the counts have none.
+/// Gradient: `dscores[t, e] = dloss · E · f_e / T`, with T the tokens of all layers that have slots; the counts have none.
 ///
 /// Fedus et al., `Switch Transformers`, 2021 (arXiv 2101.03961); over all layers at once as in Hugging Face's Mixtral.
 ///
 /// # Errors
 /// [`Error::Shape`] if there are no layers, or scores and counts do not fit together.
-pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) -> Result<Tensor> {
+pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor], k: usize) -> Result<Tensor> {
     let refuse = |what: String| Err(Error::shape("load_balance_loss", what));
     let (Some(first), true) = (scores.first(), scores.len() == counts.len()) else {
         return refuse(format!("scores of {} layers and counts of {}", scores.len(), counts.len()));
     };
     let experts = g.shape(*first).last();
-    let mut tokens = 0;
     for (scores, counts) in scores.iter().zip(counts) {
         let (scores, counts) = (g.ty(*scores), g.ty(*counts));
         if scores.shape.rank() != 2 || scores.shape.last() != experts || *counts != TensorType::f32([experts]) {
             return refuse(format!("scores {scores} and counts {counts} do not fit {experts} experts"));
         }
-        tokens += scores.shape.rows();
     }
     let (mut shares, mut loads) = (sum_rows(g, *first)?, counts[0]);
     for (scores, counts) in scores.iter().zip(counts).skip(1) {
@@ -55,9 +54,19 @@ pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor]) ->
         shares = g.put1(Add, &[shares, share])?;
         loads = g.put1(Add, &[loads, *counts])?;
     }
-    let products = mul(g, shares, loads)?;
-    let factor = experts as f64 / (tokens as f64).powi(2);
-    g.put1(Reduce::new(Over::All(Shape::default()), factor as f32), &[products])
+    let [factors, _] = load_factors(g, loads, k)?;
+    let products = mul(g, shares, factors)?;
+    sum(g, products)
+}
+
+/// How much the scores of each expert, summed over tokens, weigh in [`load_balance_loss`], `E · counts[e] / tokens²` (E) f32, and
+/// `1 / tokens` (1) f32; `tokens = Σ counts / k`, as each of them has `k` slots, and at least 1. No gradient.
+///
+/// # Errors
+/// [`Error::Shape`] if the counts are no f32 vector.
+pub fn load_factors(g: &mut Graph, counts: Tensor, k: usize) -> Result<[Tensor; 2]> {
+    let found = g.put(LoadFactors { k }, &[counts])?;
+    Ok([found[0], found[1]])
 }
 
 /// `mean(lse²)`: keeps the logits of a gate small; a scalar. `lse` (T) f32 is that of [`Gate`](super::Gate).
@@ -136,6 +145,44 @@ impl Op for LoadCounts {
     }
 }
 
+/// See [`load_factors`].
+#[derive(Debug)]
+struct LoadFactors {
+    k: usize,
+}
+
+impl Op for LoadFactors {
+    fn name(&self) -> &'static str {
+        "load_factors"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let counts = &inputs[0];
+        if counts.dtype != DType::F32 || counts.shape.rank() != 1 || counts.shape.numel() == 0 || self.k == 0 {
+            let what = format!("expected f32 counts of experts and a k of 1 or more, got {counts} and {}", self.k);
+            return Err(Error::shape("load_factors", what));
+        }
+        Ok(vec![counts.clone(), TensorType::f32([1])])
+    }
+
+    fn gradient(&self, _cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![None])
+    }
+
+    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
+        let counts = &inputs[0].data;
+        let tokens = (counts.iter().sum::<f64>() / self.k as f64).max(1.0);
+        let factors = Array::from_fn([counts.len()], |e| counts.len() as f64 * counts[e] / (tokens * tokens));
+        Ok(vec![factors, Array::new([1], vec![1.0 / tokens])?])
+    }
+
+    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
+        let experts = cx.input(0).numel();
+        let dispatch = Dispatch::new(&LOAD_FACTORS).read(cx.input(0)).write(cx.output(0)).write(cx.output(1));
+        cx.dispatch(dispatch.param(experts).param_f32(self.k as f32).groups_for(experts, 64))
+    }
+}
+
 /// See [`update_bias`].
 #[derive(Debug)]
 struct UpdateBias {
@@ -188,6 +235,7 @@ impl Op for UpdateBias {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = loads();
     cases.extend(losses());
+    cases.extend(factors());
     cases.extend(biases());
     cases
 }
@@ -234,8 +282,8 @@ fn losses() -> Vec<Case> {
                 lse.push(gate.lse);
             }
             Ok(vec![
-                load_balance_loss(g, &scores[..1], &counts[..1])?,
-                load_balance_loss(g, &scores, &counts)?,
+                load_balance_loss(g, &scores[..1], &counts[..1], k)?,
+                load_balance_loss(g, &scores, &counts, k)?,
                 router_z_loss(g, lse[1])?,
             ])
         }));
@@ -248,6 +296,17 @@ fn losses() -> Vec<Case> {
     let sure = Feed::given("scores", [2, 3], DType::F32, [0.0, 1.0, 0.0, 0.5, 0.0, 0.5]);
     cases.push(Case::new("routing_entropy, zeros", vec![sure], |g, x| Ok(vec![routing_entropy(g, x[0])?])));
     cases
+}
+
+/// Many tokens, few, and none at all.
+fn factors() -> Vec<Case> {
+    let case = |(experts, k, most): (usize, usize, usize)| {
+        let counts = mixed(experts, most + 1);
+        let feeds = vec![Feed::given("counts", [experts], DType::F32, counts)];
+        let name = format!("load_factors {experts}, k {k}, up to {most} slots");
+        Case::new(name, feeds, move |g, x| Ok(load_factors(g, x[0], k)?.to_vec()))
+    };
+    [(1, 1, 3), (8, 2, 0), (11, 3, 5), (257, 8, 3000)].into_iter().map(case).collect()
 }
 
 /// Counts below, above and at the mean.
@@ -284,7 +343,7 @@ mod tests {
         let slots = reshape(&mut g, gate.experts, [2 * tokens])?;
         let sorted = sort_index(&mut g, slots, experts)?;
         let counts = load_counts(&mut g, sorted)?;
-        let loss = load_balance_loss(&mut g, &[gate.scores], &[counts])?;
+        let loss = load_balance_loss(&mut g, &[gate.scores], &[counts], 2)?;
         let gradient = g.differentiate(loss, &[logits])?[0].unwrap();
         let z = Array::from_fn([tokens, experts], |i| ((i * i) as f64 * 1.7).sin());
         let values = Values::from([("logits".to_owned(), z)]);
@@ -311,7 +370,7 @@ mod tests {
         let mut g = Graph::new();
         let scores = g.constant("scores", Array::from_fn([6, 3], |_| 1.0 / 3.0), DType::F32);
         let counts = g.constant("counts", Array::from_fn([3], |_| 4.0), DType::F32);
-        let loss = load_balance_loss(&mut g, &[scores, scores], &[counts, counts])?;
+        let loss = load_balance_loss(&mut g, &[scores, scores], &[counts, counts], 2)?;
         approx::assert_relative_eq!(g.evaluate(&Values::new(), &[loss])?[0].data[0], 2.0, epsilon = 1e-6);
         Ok(())
     }
@@ -322,9 +381,9 @@ mod tests {
         let scores = g.input("scores", [5, 4], DType::F32)?;
         let counts = g.input("counts", [3], DType::F32)?;
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        let message = refused(load_balance_loss(&mut g, &[scores], &[]));
+        let message = refused(load_balance_loss(&mut g, &[scores], &[], 1));
         assert_eq!(message, "load_balance_loss: scores of 1 layers and counts of 0");
-        let message = refused(load_balance_loss(&mut g, &[scores], &[counts]));
+        let message = refused(load_balance_loss(&mut g, &[scores], &[counts], 1));
         assert_eq!(message, "load_balance_loss: scores f32[5, 4] and counts f32[3] do not fit 4 experts");
         let message = refused(routing_entropy(&mut g, counts));
         assert_eq!(message, "row_entropy: expected a matrix of scores, got f32[3]");

@@ -23,7 +23,7 @@ mod noise;
 mod output;
 mod slots;
 
-pub use balance::{load_balance_loss, load_counts, router_z_loss, routing_entropy, update_bias};
+pub use balance::{load_balance_loss, load_counts, load_factors, router_z_loss, routing_entropy, update_bias};
 pub use capacity::limit_capacity;
 pub use expert_choice::{ExpertChoice, expert_choice, expert_choice_by_scores, expert_choice_feed_forward};
 pub use feed_forward::{ExpertWeights, expert_feed_forward};

@@ -36,7 +36,7 @@ impl Op for AdamW {
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let [mut x, mut m, mut v] = [inputs[0], inputs[2], inputs[3]].map(Array::clone);
         let (grad, table, control) = (&inputs[1].data, &inputs[4].data, &inputs[5].data);
-        let (beta1, beta2) = (control[4], control[5]);
+        let (beta1, beta2) = (1.0 - control[4], 1.0 - control[5]);
         if control[8] != 0.0 {
             return Ok(vec![x, m, v]);
         }
@@ -113,7 +113,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn case(blocks: usize, skip: f64) -> Case {
     let count = blocks * BLOCK;
-    let control = [0.5, 0.01, 0.271, 0.0297, 0.9, 0.99, 1e-6, 0.1, skip, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let control = [0.5, 0.01, 0.271, 0.0297, 0.1, 0.01, 1e-6, 0.1, skip, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
     let squares = Feed::given("v", [count], DType::F32, (0..count).map(|i| DType::F32.round((i % 37) as f64 * 0.01)));
     let table = (0..2 * blocks).map(|i| if i % 2 == 0 { 1.0 - (i % 3) as f64 * 0.25 } else { (i % 4 / 2) as f64 });
     let feeds = vec![

@@ -18,16 +18,16 @@ pub struct OptimizerScalars {
     /// The learning rate of this step.
     pub learning_rate: f32,
     /// The decay of the first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// The decay of the second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// What is added to the root of the second moment.
     pub epsilon: f32,
     /// The decoupled weight decay.
     pub weight_decay: f32,
     /// Gradients are shortened to this norm; 0 leaves them as they are.
     pub max_norm: f32,
-    /// The weight of one micro-batch in loss and gradients: 1 over their number.
+    /// What loss and gradients are multiplied by: 1 over the number of micro-batches.
     pub share: f32,
     /// The loss scale of the first step; 1 for none.
     pub initial_scale: f32,
@@ -45,14 +45,14 @@ impl OptimizerScalars {
     /// The number of f32 in the tensor.
     pub const LEN: usize = 16;
 
-    /// The tensor's elements.
+    /// The tensor's elements. Betas are there as 1 − β: in f32, 1 − 0.999 is off by 1e-5.
     #[must_use]
     pub fn to_array(&self) -> [f32; Self::LEN] {
         let mut words = [0.0; Self::LEN];
         words[..12].copy_from_slice(&[
             self.learning_rate,
-            self.beta1,
-            self.beta2,
+            (1.0 - self.beta1) as f32,
+            (1.0 - self.beta2) as f32,
             self.epsilon,
             self.weight_decay,
             self.max_norm,
@@ -70,7 +70,7 @@ impl OptimizerScalars {
 /// What a step tells of itself: the `control` tensor read back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// The loss, averaged over the micro-batches.
+    /// The loss of all micro-batches together.
     pub loss: f32,
     /// The norm of the gradients before clipping; NaN if one was not finite.
     pub norm: f32,
@@ -144,8 +144,8 @@ impl Op for OptimizerControl {
             state[0] = if grows { (scale * s[8]).min(s[11]) } else { scale };
             state[1] = if grows { 0.0 } else { state[1] + 1.0 };
             state[3] += 1.0;
-            state[4] = (1.0 - s[1]) + s[1] * state[4];
-            state[5] = (1.0 - s[2]) + s[2] * state[5];
+            state[4] = s[1] + (1.0 - s[1]) * state[4];
+            state[5] = s[2] + (1.0 - s[2]) * state[5];
             state[7] = 0.0;
         } else {
             state[0] = (scale * s[9]).max(1e-6);
@@ -184,7 +184,7 @@ impl Op for OptimizerControl {
 /// ```text
 /// true_norm = norm · share / scale
 /// coefficient = min(1, max_norm / (true_norm + 1e-6)) · share / scale
-/// c1 ← (1 − β1) + β1 c1, which is 1 − β1^t without cancellation; c2 alike
+/// c1 ← (1 − β1) + β1 c1, which is 1 − β1^t without cancellation; c2 alike, 1 − β1 and 1 − β2 being among the scalars
 /// ```
 ///
 /// If norm and loss are finite, the step counts (t + 1) and the loss scale grows by `growth` after `interval` of them.
@@ -192,7 +192,7 @@ impl Op for OptimizerControl {
 ///
 /// `norm` (1), `loss` (1 or more, the first is read), `scalars` (16, see [`OptimizerScalars`]), `state` (64, of which 8
 /// are used: scale, good steps since it grew, skipped, t, c1, c2, norm, skipped in a row; zero at first), updated in
-/// place. The control tensor (16): coefficient, lr, c1, c2, β1, β2, ε, weight decay, skip, loss, norm, scale, t,
+/// place. The control tensor (16): coefficient, lr, c1, c2, 1 − β1, 1 − β2, ε, weight decay, skip, loss, norm, scale, t,
 /// skipped, skipped in a row, clip.
 ///
 /// Loshchilov and Hutter, 2017 (arXiv 1711.05101); Micikevicius et al., `Mixed Precision Training`, 2017 (arXiv
@@ -329,8 +329,8 @@ mod tests {
             let inputs = [&Array::scalar(1.0), &Array::scalar(1.0), &scalars, &state];
             state = OptimizerControl.reference(&inputs).unwrap().remove(1);
         }
-        approx::assert_relative_eq!(state.data[4], 1.0 - scalars.data[1].powi(100), epsilon = 1e-12);
-        approx::assert_relative_eq!(state.data[5], 1.0 - scalars.data[2].powi(100), epsilon = 1e-12);
+        approx::assert_relative_eq!(state.data[4], 1.0 - (1.0 - scalars.data[1]).powi(100), epsilon = 1e-12);
+        approx::assert_relative_eq!(state.data[5], 1.0 - (1.0 - scalars.data[2]).powi(100), epsilon = 1e-12);
     }
 
     fn scalars() -> [f32; 16] {

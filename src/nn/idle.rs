@@ -1,0 +1,38 @@
+//! Elements of parameters that no output depends on.
+
+use super::attention::{Attention, QkvNames};
+use super::block::Block;
+use std::ops::Range;
+
+impl Block {
+    /// The elements of a parameter that no output depends on: biases of keys where positions do not turn them, and scores have no cap. Such a bias adds the same
+    /// to all scores of a query, which softmax takes away. Its gradient is zero but for rounding.
+    #[must_use]
+    pub fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        let Some(rest) = parameter.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.')) else {
+            return Vec::new();
+        };
+        let cross = self.cross.as_ref().map(|(_, attention)| attention);
+        [Some(&self.attention), cross].into_iter().flatten().flat_map(|attention| attention.idle(rest)).collect()
+    }
+}
+
+impl Attention {
+    /// The same of a layer, the name beginning with its module.
+    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        let layer = parameter.strip_prefix(self.module).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".bias"));
+        let first = match (self.qkv, layer) {
+            (QkvNames::Separate([_, key, _]), Some(layer)) if layer == key => 0,
+            // Behind the queries.
+            (QkvNames::Fused(name), Some(layer)) if layer == name => self.heads.query * self.heads.width,
+            _ => return Vec::new(),
+        };
+        if self.soft_cap.is_some() {
+            return Vec::new();
+        }
+        let width = self.heads.width;
+        let turned = self.rotary.map_or(0, |rotary| rotary.rotary_dim.unwrap_or(width));
+        let heads = (0..self.heads.key_value).map(|head| first + head * width);
+        heads.map(|head| head + turned..head + width).filter(|range| !range.is_empty()).collect()
+    }
+}

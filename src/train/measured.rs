@@ -1,0 +1,179 @@
+//! What a micro-batch gives to a step, and how much say it has in there.
+
+use super::objective::Feeds;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::nn::RouterSums;
+use crate::ops;
+
+/// The name that the input of labels has in front where it is a weight.
+const WEIGHT: &str = "optimizer.weight.";
+
+/// A part of a loss that is the mean over the labels that count.
+#[derive(Clone, Debug)]
+pub struct LabelMean {
+    /// The mean, times its factor in the loss: a scalar.
+    pub loss: Tensor,
+    /// The labels.
+    pub labels: Labels,
+}
+
+/// An input of labels, i32. Those from 0 up to, not including, `classes` count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// The input's name.
+    pub name: String,
+    /// Classes.
+    pub classes: usize,
+}
+
+/// What a micro-batch gives to a step: a loss, and sums that are reported with it.
+///
+/// A step takes its micro-batches as one batch: means over labels are then over the labels of all of them, and the rest of the loss is
+/// the mean over the micro-batches.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// The means over labels.
+    pub means: Vec<LabelMean>,
+    /// A scalar in which every micro-batch has the same say: the losses of routers, or a loss that goes by no labels.
+    pub even: Option<Tensor>,
+    /// What routers did, as [`crate::models::Hidden::routers`] has it. The step adds the sums of its micro-batches.
+    pub routers: Vec<RouterSums>,
+}
+
+/// A loss that goes by no labels, without routers.
+impl From<Tensor> for Measured {
+    fn from(loss: Tensor) -> Self {
+        Self { even: Some(loss), ..Self::default() }
+    }
+}
+
+impl Measured {
+    /// A mean over the labels of the input `name` that lie below `classes`.
+    #[must_use]
+    pub fn over(loss: Tensor, name: &str, classes: usize) -> Self {
+        Self::default().and(loss, name, classes)
+    }
+
+    /// The same with one more mean.
+    #[must_use]
+    pub fn and(mut self, loss: Tensor, name: &str, classes: usize) -> Self {
+        self.means.push(LabelMean { loss, labels: Labels { name: name.into(), classes } });
+        self
+    }
+
+    /// The loss: the sum of all parts.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] if there is none.
+    pub fn loss(&self, g: &mut Graph) -> Result<Tensor> {
+        sum(g, self.means.iter().map(|mean| mean.loss).chain(self.even))
+    }
+
+    /// The loss with each mean times an input that says how much it weighs.
+    pub(super) fn weighted(&self, g: &mut Graph) -> Result<Tensor> {
+        let mut parts = Vec::new();
+        for LabelMean { loss, labels } in &self.means {
+            let name = weight_name(labels);
+            let weight = match g.find(&name) {
+                Some(weight) => weight,
+                None => g.input(&name, g.shape(*loss).clone(), DType::F32)?,
+            };
+            parts.push(ops::mul(g, *loss, weight)?);
+        }
+        sum(g, parts.into_iter().chain(self.even))
+    }
+
+    /// The labels of the means, each input once.
+    #[must_use]
+    pub fn labels(&self) -> Vec<Labels> {
+        let mut labels: Vec<Labels> = Vec::new();
+        for mean in &self.means {
+            if labels.iter().all(|known| known.name != mean.labels.name) {
+                labels.push(mean.labels.clone());
+            }
+        }
+        labels
+    }
+}
+
+fn sum(g: &mut Graph, mut parts: impl Iterator<Item = Tensor>) -> Result<Tensor> {
+    let first = parts.next().ok_or_else(|| Error::Graph("the objective gave no loss".into()))?;
+    parts.try_fold(first, |sum, part| ops::add(g, sum, part))
+}
+
+fn weight_name(labels: &Labels) -> String {
+    format!("{WEIGHT}{}", labels.name)
+}
+
+impl Labels {
+    /// How many count in a micro-batch.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the micro-batch does not have them.
+    pub fn counted(&self, feeds: &Feeds) -> Result<usize> {
+        let Some((_, bytes)) = feeds.iter().find(|(name, _)| *name == self.name) else {
+            let message = "a micro-batch lacks them: they say how much of the step's loss it makes up";
+            return Err(Error::input(&self.name, message));
+        };
+        let labels = bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
+        Ok(labels.filter(|label| usize::try_from(*label).is_ok_and(|label| label < self.classes)).count())
+    }
+}
+
+/// What the micro-batches of a step are fed besides their own inputs: for each the weights of its means, `K n / Σ n` with `n` of its
+/// labels counting and `K` micro-batches, of which the step takes the mean.
+///
+/// # Errors
+/// Those of [`Labels::counted`].
+pub fn label_weights(labels: &[Labels], batches: &[Feeds]) -> Result<Vec<Feeds>> {
+    let mut weights = vec![Feeds::new(); batches.len()];
+    for labels in labels {
+        let counts: Vec<usize> = batches.iter().map(|feeds| labels.counted(feeds)).collect::<Result<_>>()?;
+        let all: usize = counts.iter().sum();
+        for (feeds, count) in weights.iter_mut().zip(counts) {
+            // Where nothing counts, all means are 0.
+            let weight = if all == 0 { 1.0 } else { (batches.len() * count) as f64 / all as f64 };
+            feeds.push((weight_name(labels), (weight as f32).to_le_bytes().to_vec()));
+        }
+    }
+    Ok(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feeds(labels: &[i32]) -> Feeds {
+        vec![("labels".into(), labels.iter().flat_map(|label| label.to_le_bytes()).collect())]
+    }
+
+    #[test]
+    fn a_micro_batch_weighs_by_the_labels_that_count() {
+        let labels = [Labels { name: "labels".into(), classes: 7 }];
+        let weights = |batches: &[Feeds]| -> Vec<f32> {
+            let all = label_weights(&labels, batches).unwrap().concat();
+            assert!(all.iter().all(|(name, _)| name == "optimizer.weight.labels"));
+            all.iter().map(|(_, bytes)| f32::from_le_bytes(bytes[..].try_into().unwrap())).collect()
+        };
+        assert_eq!(weights(&[feeds(&[0, 6, -100, 7]), feeds(&[1, 2, 3, 4, 5, 6])]), [0.5, 1.5]);
+        assert_eq!(weights(&[feeds(&[-100]), feeds(&[3])]), [0.0, 2.0]);
+        assert_eq!(weights(&[feeds(&[-100]), feeds(&[-1])]), [1.0, 1.0]);
+        let error = label_weights(&labels, &[vec![("ids".into(), Vec::new())]]).unwrap_err().to_string();
+        assert!(error.contains("labels: a micro-batch lacks them"), "{error}");
+    }
+
+    #[test]
+    fn two_means_over_the_same_labels_share_their_weight() {
+        let mut g = Graph::new();
+        let [a, b, c] = ["a", "b", "c"].map(|name| g.input(name, [1], DType::F32).unwrap());
+        let measured = Measured { even: Some(c), ..Measured::over(a, "labels", 5).and(b, "labels", 5) };
+        assert_eq!(measured.labels().len(), 1);
+        let loss = measured.weighted(&mut g).unwrap();
+        let values = [("a", 2.0), ("b", 3.0), ("c", 10.0), ("optimizer.weight.labels", 0.5)];
+        let values = values.map(|(name, x)| (name.to_owned(), crate::graph::Array::new([1], vec![x]).unwrap()));
+        assert_eq!(g.evaluate(&values.into_iter().collect(), &[loss]).unwrap()[0].data, [12.5]);
+        assert!(Measured::default().loss(&mut g).is_err());
+    }
+}
