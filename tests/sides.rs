@@ -16,7 +16,7 @@ use wgformer::models::{self, Initial, Model, initial_values};
 use wgformer::program::pack;
 use wgformer::tasks::{TaskObjective, TextBatches, TextTask, task_of};
 use wgformer::train::{Batches, Corpus, Event, RunOptions, Schedule, StepOptions, Trainer};
-use wgformer::{Gpu, Program, Result, Shape, Tensor, Weights, ops};
+use wgformer::{Gpu, Program, Result, Shape, Tensor, Weights};
 
 /// Steps that a model learns for.
 const STEPS: usize = 200;
@@ -158,10 +158,7 @@ fn step(model: &dyn Model) -> Result<Step> {
     };
     let (mut g, training) = (Graph::new(), model.drops());
     let made = task.graph(&mut g, model, &shapes, training)?;
-    let mut loss = made.loss;
-    if let Some(auxiliary) = made.auxiliary {
-        loss = ops::add(&mut g, loss, auxiliary)?;
-    }
+    let loss = made.measured(&mut g, true)?.loss(&mut g)?;
     let mut values = Values::new();
     for (name, tensor) in g.inputs() {
         let shape = g.shape(tensor).clone();
