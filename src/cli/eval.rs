@@ -2,6 +2,7 @@
 
 use super::args::{Bos, EvalArgs};
 use super::device::Device;
+use super::model::continues_texts;
 use super::progress::{EVERY, Progress};
 use super::{print_json, read_texts, say};
 use crate::dtype::DType;
@@ -21,6 +22,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let gpu = device.gpu.clone();
     let folder = ModelFolder::open(&options.model)?;
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
+    continues_texts(model.as_ref())?;
     let tokenizer = folder.expect_tokenizer()?;
     let tokens = tokenizer.encode(&read_texts(&options.data)?)?;
     check_tokens(&tokens, model.dimensions().vocabulary)?;

@@ -24,7 +24,22 @@ pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
         Some(path) => return file_decoder(&ModelFolder::open(path)?, options.step),
         None => new_config(&options.model, options.vocabulary, 0.0)?,
     };
-    models::decoder(&config).map(Into::into)
+    let model = models::decoder(&config)?;
+    continues_texts(model.as_ref())?;
+    Ok(model.into())
+}
+
+/// Refuses models whose decoder answers what an encoder read.
+///
+/// # Errors
+/// [`Error::Input`] for them.
+pub(super) fn continues_texts(model: &dyn Decoder) -> Result<()> {
+    match model.encoder() {
+        None => Ok(()),
+        Some(_) => {
+            Err(Error::input("model", "it answers texts that its encoder reads; one that continues texts is needed"))
+        }
+    }
 }
 
 /// A new model of the sizes given.

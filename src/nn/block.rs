@@ -106,7 +106,8 @@ impl Block {
         }
         let mut x = self.sum(g, self.attention_norm, y, x)?;
         if let Some((norm, cross)) = &self.cross {
-            let missing = || crate::Error::Graph("a block with cross-attention was given no context".into());
+            let what = "this decoder reads what an encoder gave, and was given nothing: Inputs::with_context";
+            let missing = || crate::Error::Graph(what.into());
             let context = with.context.ok_or_else(missing)?;
             let attention = AttentionUse { salt: CROSS_SALT + with.attention.salt, ..with.attention };
             let attend = |g: &mut Graph, x: Tensor| {
