@@ -30,6 +30,10 @@ fn main() {
         for (title, config) in families() {
             trials.push(turn.trial(format!("[{name}] {title}"), move |gpu| twin(gpu, &config)));
         }
+        if number == fastest {
+            trials
+                .push(turn.trial(format!("[{name}] a bias of logits does not learn"), a_bias_of_logits_does_not_learn));
+        }
         for (title, config) in nine().into_iter().filter(|_| number == fastest) {
             trials.push(turn.trial(format!("[{name}] {title}, learns a text"), move |gpu| learns(gpu, config)));
         }
@@ -310,4 +314,30 @@ fn learns(gpu: &Gpu, mut config: Value) -> Result<(), Failed> {
     let (first, last) = (mean(&losses[..10]), mean(&losses[STEPS - 30..]));
     println!("{first:.3} → {last:.3}");
     if last < 0.9 * first { Ok(()) } else { Err(format!("{first:.3} became {last:.3}").into()) }
+}
+
+/// `final_logits_bias` is part of a BART, and no gradient reaches it.
+fn a_bias_of_logits_does_not_learn(gpu: &Gpu) -> Result<(), Failed> {
+    const BIAS: &str = "final_logits_bias";
+    let config = families().into_iter().find(|(title, _)| title == "BART").ok_or("no BART")?.1;
+    let model: Arc<dyn Model> = model(&config)?.into();
+    let objective = TaskObjective::on_text(model.clone(), 2, 8)?;
+    let weights = Weights::new(gpu);
+    model.initialise(&weights, 1)?;
+    weights.upload(BIAS, &pack(&[0.5; 97], wgformer::DType::F32))?;
+    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, Schedule::constant(0.1))?;
+    let ids = (0..200).map(|i| (i * 7 % 90) as u32).collect();
+    let mut data = TextBatches { rows: Batches::new(ids, 2, 8, 2)?, task: TextTask::Continued { start: 2 } };
+    for _ in 0..3 {
+        trainer.submit_step(&mut data)?;
+    }
+    trainer.reports(0, &mut |_: &Event| ())?;
+    let same = weights.download(BIAS)? == pack(&[0.5; 97], wgformer::DType::F32);
+    let learnt = weights.download("model.shared.weight")? != {
+        let fresh = Weights::new(gpu);
+        model.initialise(&fresh, 1)?;
+        fresh.download("model.shared.weight")?
+    };
+    if same && learnt { Ok(()) } else { Err(format!("the bias stayed: {same}; the table learnt: {learnt}").into()) }
 }

@@ -85,6 +85,11 @@ pub trait Model: Debug + Send + Sync {
     /// What a fresh parameter is filled with.
     fn initial(&self, parameter: &str) -> Initial;
 
+    /// Parameters that do not learn.
+    fn frozen(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
     fn ways(&self, _router: &str) -> usize {
         1

@@ -64,6 +64,10 @@ impl Objective for TaskObjective {
         self.model.parameters()
     }
 
+    fn frozen(&self) -> Vec<String> {
+        self.model.frozen()
+    }
+
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
         self.measure(g, training)?.loss(g)
     }

@@ -16,6 +16,11 @@ pub trait Objective {
     /// Those of the model.
     fn parameters(&self) -> Result<Vec<(String, TensorType)>>;
 
+    /// Those of the parameters that do not learn: what checkpoints keep, and no gradient reaches.
+    fn frozen(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Adds the model, with inputs of its own, and gives the scalar loss of one micro-batch. In training, a model with
     /// dropout adds the input [`DROPOUT_SEED`].
     ///

@@ -322,6 +322,7 @@ impl TrainStep {
                     Some(gradient) => parts.push((gradient, placed.offset)),
                     // Its gradient stays zero, and the optimiser leaves it alone.
                     None if g.find(&placed.name).is_some_and(|tensor| g.updates_in_place(tensor)) => (),
+                    None if self.options.multipliers(placed)[0] <= 0.0 => (),
                     None => return Err(Error::Graph(format!("the loss does not depend on \"{}\"", placed.name))),
                 }
             }

@@ -126,6 +126,8 @@ impl Trainer {
         schedule: Schedule,
     ) -> Result<Self> {
         schedule.check()?;
+        let mut options = options;
+        options.rates.extend(objective.frozen().into_iter().map(|name| (name, 0.0)));
         let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
         step.layout().gather(weights)?;
         let mut routing = RoutingLayout::default();

@@ -168,6 +168,10 @@ impl Model for Transformer {
         }
     }
 
+    fn frozen(&self) -> Vec<String> {
+        if self.logits_bias { vec!["final_logits_bias".into()] } else { Vec::new() }
+    }
+
     fn ways(&self, router: &str) -> usize {
         let sides = || self.sides().map(|(side, _)| side);
         if let Some(recursion) = sides().find_map(|side| side.recursion.as_ref()).filter(|_| router == "depth") {
