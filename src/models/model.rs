@@ -254,6 +254,14 @@ pub trait Encoder: Model {
     /// Those of the ops.
     fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden>;
 
+    /// What the model makes of a whole text, `(B, C)`, from states `(B, T, C)`, if it does.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    fn pooled(&self, _g: &mut Graph, _states: Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// What goes into the last layer of a masked language model, `(B, T, E)`, and that layer.
     ///
     /// # Errors

@@ -37,6 +37,9 @@ impl Task for TokenClassification {
     }
 }
 
+/// What the labels of [`NextSentence`] were called before.
+const OLDER: &str = "next_sentence_label";
+
 /// Whether the second part of a text follows the first (class 0) or not (1): `logits (B, 2)`, `labels (B)`.
 #[derive(Debug)]
 pub(super) struct NextSentence;
@@ -47,7 +50,18 @@ impl Task for NextSentence {
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        classes(g, model, shapes, training)
+        let shapes = |name: &str| shapes(name).or_else(|| shapes(OLDER).filter(|_| name == "labels"));
+        classes(g, model, &shapes, training)
+    }
+
+    fn feed(
+        &self,
+        _model: &dyn Model,
+        name: &str,
+        _shape: &Shape,
+        file: &dyn Fn(&str) -> Option<Vec<i32>>,
+    ) -> Option<Vec<i32>> {
+        file(name).or_else(|| file(OLDER).filter(|_| name == "labels"))
     }
 }
 

@@ -32,8 +32,12 @@ impl Task for Embedding {
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let inputs = text(g, model, shapes, training)?;
-        let hidden = encoder(model)?.encode(g, &inputs)?;
+        let encoder = encoder(model)?;
+        let mut hidden = encoder.encode(g, &inputs)?;
         let states = hidden.states;
+        if let Some(pooled) = encoder.pooled(g, states)? {
+            hidden.routing.push(("pooler_output".into(), pooled));
+        }
         let mut real = states;
         if let KvSource::Whole { key_mask: Some(mask) } = inputs.kv {
             let counts = ops::select(g, mask, Choice::Between { low: 1, high: u32::MAX }, &SelectOptions::default())?;

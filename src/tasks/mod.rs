@@ -30,7 +30,7 @@ pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Shape>;
 pub struct TaskGraph {
     /// The results, by the names that transformers gives them.
     pub outputs: Vec<(String, Tensor)>,
-    /// What routers did, by name.
+    /// What else may be looked at: what routers did, and a text's vector, by name.
     pub routing: Vec<(String, Tensor)>,
     /// The loss by its parts.
     pub loss: Measured,

@@ -30,7 +30,10 @@ impl Task for SequenceToSequence {
         let encoded = encoder.encode(g, &source)?;
         let key_mask = if let KvSource::Whole { key_mask } = source.kv { key_mask } else { None };
         let context = Context::States { states: encoded.states, key_mask };
-        let inputs = Inputs::new(g, ids)?.with_context(context);
+        let mut inputs = Inputs::new(g, ids)?.with_context(context);
+        if let Some(shape) = shapes("decoder_attention_mask") {
+            inputs = inputs.with_mask(g.input("decoder_attention_mask", shape, DType::U32)?);
+        }
         let inputs = Inputs { training, dropout_seed: source.dropout_seed, ..inputs };
         let mut hidden = decoder.hidden(g, &inputs)?;
         let head = decoder.head(g)?;

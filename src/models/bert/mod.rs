@@ -124,7 +124,7 @@ impl Bert {
     }
 
     /// `tanh` of a layer on the state of the first token, `(B, C)`.
-    fn pooled(&self, g: &mut Graph, states: Tensor) -> Result<Tensor> {
+    fn pooler(&self, g: &mut Graph, states: Tensor) -> Result<Tensor> {
         let first = nn::first_states(g, states)?;
         let with = LinearUse { activation: Some(Activation::Tanh), lengths: None };
         let name = format!("{}pooler.dense", self.base());
@@ -165,7 +165,7 @@ impl Model for Bert {
             self.language_head(g, states)?;
         }
         match self.head {
-            EncoderHead::None if self.pooler => self.pooled(g, states).map(|_| ()),
+            EncoderHead::None if self.pooler => self.pooler(g, states).map(|_| ()),
             EncoderHead::None | EncoderHead::MaskedLanguageModel => Ok(()),
             _ => self.class_logits(g, states, &inputs).map(|_| ()),
         }
@@ -230,6 +230,11 @@ impl Encoder for Bert {
         Stack { blocks, recursion: None, final_norm: None, balance: Balance::default(), salt: 0 }.run(g, x, inputs)
     }
 
+    fn pooled(&self, g: &mut Graph, states: Tensor) -> Result<Option<Tensor>> {
+        let pools = self.head == EncoderHead::None && self.pooler;
+        if pools { self.pooler(g, states).map(Some) } else { Ok(None) }
+    }
+
     fn language_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, Head)> {
         if !self.has_language_head() {
             return Err(Error::Graph("this model has no head of a language model".into()));
@@ -257,7 +262,7 @@ impl Encoder for Bert {
                 return Err(Error::Graph("this model has no classes".into()));
             }
         };
-        let mut x = if pooled { self.pooled(g, states)? } else { states };
+        let mut x = if pooled { self.pooler(g, states)? } else { states };
         if name == "classifier" {
             x = nn::dropout(g, x, self.classifier_dropout, inputs.dropout_seed, HEAD_SALT)?;
         }
