@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::Gpu;
 use wgformer::gpu::{AdapterClass, GpuOptions};
 
+/// Devices stay until the process ends: one that goes while another of its adapter compiles waits for OpenGL, which gives up.
+static KEPT: Mutex<Vec<Gpu>> = Mutex::new(Vec::new());
+
 /// A device. Tests of one adapter take turns, on whichever of its devices: OpenGL gives up when several threads want it for long.
 #[derive(Clone)]
 pub(crate) struct Turn {
@@ -55,7 +58,10 @@ fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(Str
             let how = class.map_or("", |_| ", as a GPU");
             let name = format!("{:?} {}{how}", info.backend, info.name);
             match Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }) {
-                Ok(gpu) => opened.push((name, Turn { gpu, adapter: turn.clone() })),
+                Ok(gpu) => {
+                    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(gpu.clone());
+                    opened.push((name, Turn { gpu, adapter: turn.clone() }));
+                }
                 Err(error) => trials.push(Trial::test(format!("[{name}] opens"), move || Err(error.into()))),
             }
         }
