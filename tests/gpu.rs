@@ -32,8 +32,6 @@ fn main() {
         trials.push(Trial::test(name, move || verdict(case.check_gradients(12))));
     }
     let mut opened = HashMap::new();
-    // Devices stay until the process ends: one that goes while another of its adapter compiles waits for OpenGL, which gives up.
-    let mut kept = Vec::new();
     for adapter in Gpu::adapters() {
         let info = adapter.get_info();
         let gpu = match Gpu::open(&adapter) {
@@ -56,7 +54,7 @@ fn main() {
         for (gpu, how) in devices {
             let device = format!("{:?} {}{how}", info.backend, info.name);
             opened.insert(device.clone(), gpu.caps().clone());
-            kept.push(gpu.clone());
+            choice::keep(&gpu);
             for case in cases.iter().cloned() {
                 let (gpu, turn) = (gpu.clone(), turn.clone());
                 let name = format!("[{device}] {}", case.name);

@@ -10,16 +10,29 @@
 use libtest_mimic::{Arguments, Trial};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use wgformer::Gpu;
 
 /// The environment variable that asks for all tests.
 const ALL: &str = "WGFORMER_TESTS";
+
+/// Devices that stay until all tests are done: one that goes while another of its adapter compiles waits for OpenGL, which gives up.
+static KEPT: Mutex<Vec<Gpu>> = Mutex::new(Vec::new());
+
+/// Keeps a device until all tests are done.
+pub(crate) fn keep(gpu: &Gpu) {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(gpu.clone());
+}
 
 /// Runs the tests, and exits.
 pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String>) -> ! {
     let all = std::env::var(ALL).is_ok_and(|wanted| wanted == "full");
     let by_name = arguments.filter.is_some() || arguments.ignored || arguments.include_ignored || arguments.list;
     let trials = if all || by_name { trials } else { reduced(trials, covers) };
-    libtest_mimic::run(arguments, trials).exit();
+    let conclusion = libtest_mimic::run(arguments, trials);
+    // Devices go, and their threads, before drivers end with the process.
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    conclusion.exit();
 }
 
 /// The tests, those ignored that are not chosen.

@@ -7,9 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::Gpu;
 use wgformer::gpu::{AdapterClass, GpuOptions};
 
-/// Devices stay until the process ends: one that goes while another of its adapter compiles waits for OpenGL, which gives up.
-static KEPT: Mutex<Vec<Gpu>> = Mutex::new(Vec::new());
-
 /// A device. Tests of one adapter take turns, on whichever of its devices: OpenGL gives up when several threads want it for long.
 #[derive(Clone)]
 pub(crate) struct Turn {
@@ -59,7 +56,7 @@ fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(Str
             let name = format!("{:?} {}{how}", info.backend, info.name);
             match Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }) {
                 Ok(gpu) => {
-                    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(gpu.clone());
+                    choice::keep(&gpu);
                     opened.push((name, Turn { gpu, adapter: turn.clone() }));
                 }
                 Err(error) => trials.push(Trial::test(format!("[{name}] opens"), move || Err(error.into()))),
