@@ -8,7 +8,7 @@ mod small;
 use common::choice;
 use libtest_mimic::{Arguments, Failed};
 use serde_json::{Value, json};
-use small::{decoder, gpt2, llama, merged, mor, token, upload, weights_of};
+use small::{against_twin, decoder, gpt2, llama, merged, mor, token, upload, weights_of};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
@@ -23,7 +23,7 @@ use wgformer::tasks::{ListOps, ListOpsBatches, listops};
 use wgformer::train::{
     Batches, LanguageModel, RunOptions, Schedule, StepOptions, StructuredLanguageModel, Trainer, held_out,
 };
-use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, Weights};
+use wgformer::{DType, Error, Gpu, Graph, Result, Tensor, Weights};
 
 fn main() {
     let mut trials = Vec::new();
@@ -235,29 +235,7 @@ impl Case {
         let mut values = weights_of(model.as_ref())?;
         let weights = upload(gpu, model.as_ref(), &values)?;
         let (g, wanted) = self.graph(model.as_ref(), &mut values)?;
-        let tensors: Vec<Tensor> = wanted.iter().map(|(_, t)| *t).collect();
-        let expected = g.evaluate(&values, &tensors)?;
-        let program = Program::new(gpu, &g, &weights)?;
-        program.fill_temporaries(f32::NAN.to_bits())?;
-        for (name, tensor) in g.inputs() {
-            program.write(name, &pack(&values[name].data, g.dtype(tensor)))?;
-        }
-        program.run()?;
-        let size = |array: &Array| array.data.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
-        let gradients = || wanted.iter().zip(&expected).filter(|((name, _), _)| name.starts_with("grad."));
-        let floor = 1e-3 * gradients().fold(0.0_f64, |m, (_, array)| m.max(size(array)));
-        let mut failed = Vec::new();
-        for ((name, _), expected) in wanted.iter().zip(&expected) {
-            let got = program.read_f32(name)?;
-            let errors = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).abs());
-            let error = errors.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
-            let gradient = name.starts_with("grad.");
-            let (scale, limit) = if gradient { (size(expected).max(floor), 2e-4) } else { (size(expected), 1e-5) };
-            if !(error / scale <= limit) || got.len() != expected.data.len() {
-                failed.push(format!("{name}: error {:.1e}, allowed {limit:.1e}", error / scale));
-            }
-        }
-        if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+        against_twin(gpu, &g, &weights, &values, &wanted, [1e-5, 2e-4])
     }
 
     /// The whole step, and the values of its inputs.

@@ -8,7 +8,7 @@ mod small;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
-use small::merged;
+use small::{against_twin, merged, upload};
 use std::sync::Arc;
 use wgformer::graph::{Array, Graph, Values};
 use wgformer::io::Config;
@@ -16,7 +16,7 @@ use wgformer::models::{self, Initial, Model, initial_values};
 use wgformer::program::pack;
 use wgformer::tasks::{TaskObjective, TextBatches, TextTask, task_of};
 use wgformer::train::{Batches, Corpus, Event, RunOptions, Schedule, StepOptions, Trainer};
-use wgformer::{Gpu, Program, Result, Shape, Tensor, Weights};
+use wgformer::{Gpu, Result, Shape, Tensor, Weights};
 
 /// Steps that a model learns for.
 const STEPS: usize = 200;
@@ -118,7 +118,11 @@ fn families() -> Vec<(String, Value)> {
         ("T5", t5.clone()),
         (
             "T5, gated, with a head of its own",
-            merged(t5, json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})),
+            merged(t5.clone(), json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})),
+        ),
+        (
+            "mT5",
+            merged(t5, json!({"model_type": "mt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})),
         ),
         ("BART", bart.clone()),
         (
@@ -206,34 +210,8 @@ fn twin(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
     for (name, tensor) in &wanted {
         graph.output(name, *tensor)?;
     }
-    let tensors: Vec<Tensor> = wanted.iter().map(|(_, t)| *t).collect();
-    let expected = graph.evaluate(&values, &tensors)?;
-    let weights = Weights::new(gpu);
-    for (name, ty) in model.parameters()? {
-        weights.ensure(&name, &ty)?;
-        weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
-    }
-    let program = Program::new(gpu, &graph, &weights)?;
-    program.fill_temporaries(f32::NAN.to_bits())?;
-    for (name, tensor) in graph.inputs() {
-        program.write(name, &pack(&values[name].data, graph.dtype(tensor)))?;
-    }
-    program.run()?;
-    let size = |array: &Array| array.data.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
-    let gradients = || wanted.iter().zip(&expected).filter(|((name, _), _)| name.starts_with("grad."));
-    let floor = 1e-3 * gradients().fold(0.0_f64, |m, (_, array)| m.max(size(array)));
-    let mut failed = Vec::new();
-    for ((name, _), expected) in wanted.iter().zip(&expected) {
-        let got = program.read_f32(name)?;
-        let errors = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).abs());
-        let error = errors.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
-        let gradient = name.starts_with("grad.");
-        let (scale, limit) = if gradient { (size(expected).max(floor), 5e-4) } else { (size(expected), 5e-5) };
-        if !(error / scale <= limit) || got.len() != expected.data.len() {
-            failed.push(format!("{name}: error {:.1e}, allowed {limit:.1e}", error / scale));
-        }
-    }
-    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+    let weights = upload(gpu, model.as_ref(), &values)?;
+    against_twin(gpu, &graph, &weights, &values, &wanted, [5e-5, 5e-4])
 }
 
 /// Along a random direction, for every model: (L(w + e·v) − L(w − e·v)) / 2e = gradient · v.

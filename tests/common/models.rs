@@ -1,12 +1,13 @@
 //! Small models of awkward sizes, and weights for them.
 #![allow(dead_code, reason = "each of the tests uses a part")]
 
+use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use wgformer::graph::{Array, Values};
 use wgformer::io::Config;
-use wgformer::models::{self, Decoder, Initial, initial_values};
+use wgformer::models::{self, Decoder, Initial, Model, initial_values};
 use wgformer::program::pack;
-use wgformer::{Gpu, Result, Weights};
+use wgformer::{Gpu, Graph, Program, Result, Tensor, Weights};
 
 pub(crate) fn gpt2(more: Value) -> Value {
     merged(
@@ -40,7 +41,7 @@ pub(crate) fn decoder(config: &Value) -> Result<Box<dyn Decoder>> {
 }
 
 /// Weights wide enough that a missing bias, scale or gain shows.
-pub(crate) fn weights_of(model: &dyn Decoder) -> Result<Values> {
+pub(crate) fn weights_of(model: &dyn Model) -> Result<Values> {
     let mut values = Values::new();
     for (name, ty) in model.parameters()? {
         let (centre, deviation) = match model.initial(&name) {
@@ -55,7 +56,7 @@ pub(crate) fn weights_of(model: &dyn Decoder) -> Result<Values> {
     Ok(values)
 }
 
-pub(crate) fn upload(gpu: &Gpu, model: &dyn Decoder, values: &Values) -> Result<Weights> {
+pub(crate) fn upload(gpu: &Gpu, model: &dyn Model, values: &Values) -> Result<Weights> {
     let weights = Weights::new(gpu);
     for (name, ty) in model.parameters()? {
         weights.ensure(&name, &ty)?;
@@ -67,4 +68,40 @@ pub(crate) fn upload(gpu: &Gpu, model: &dyn Decoder, values: &Values) -> Result<
 /// Token `i` of a reproducible text over 97 tokens.
 pub(crate) fn token(i: usize) -> usize {
     (i * i * 31 + i * 7 + 3) % 97
+}
+
+/// Runs a graph whose outputs are `wanted`, and compares each with its f64 twin: by the largest error over the largest entry of its
+/// tensor or, of gradients, a thousandth of the largest of all gradients. `limits` are of outputs and of gradients.
+pub(crate) fn against_twin(
+    gpu: &Gpu,
+    g: &Graph,
+    weights: &Weights,
+    values: &Values,
+    wanted: &[(String, Tensor)],
+    limits: [f64; 2],
+) -> std::result::Result<(), Failed> {
+    let tensors: Vec<Tensor> = wanted.iter().map(|(_, t)| *t).collect();
+    let expected = g.evaluate(values, &tensors)?;
+    let program = Program::new(gpu, g, weights)?;
+    program.fill_temporaries(f32::NAN.to_bits())?;
+    for (name, tensor) in g.inputs() {
+        program.write(name, &pack(&values[name].data, g.dtype(tensor)))?;
+    }
+    program.run()?;
+    let size = |array: &Array| array.data.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+    let gradients = || wanted.iter().zip(&expected).filter(|((name, _), _)| name.starts_with("grad."));
+    let floor = 1e-3 * gradients().fold(0.0_f64, |m, (_, array)| m.max(size(array)));
+    let mut failed = Vec::new();
+    for ((name, _), expected) in wanted.iter().zip(&expected) {
+        let got = program.read_f32(name)?;
+        let errors = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).abs());
+        let error = errors.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
+        let gradient = name.starts_with("grad.");
+        let (scale, limit) =
+            if gradient { (size(expected).max(floor), limits[1]) } else { (size(expected), limits[0]) };
+        if !(error / scale <= limit) || got.len() != expected.data.len() {
+            failed.push(format!("{name}: error {:.1e}, allowed {limit:.1e}", error / scale));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
 }

@@ -1,0 +1,75 @@
+//! Attention of a decoder's tokens to what an encoder gave.
+
+use super::{Attention, AttentionUse, QkvNames};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Array, Graph, Tensor};
+use crate::nn::dense::{LinearUse, linear_with};
+use crate::nn::inputs::Context;
+use crate::ops::{self, AttentionOptions};
+
+impl Attention {
+    /// Attention of `x (B, T, C)` under `prefix` to what an encoder gave.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn cross(
+        &self,
+        g: &mut Graph,
+        prefix: &str,
+        x: Tensor,
+        context: Context,
+        with: &AttentionUse<'_>,
+    ) -> Result<Tensor> {
+        let module = format!("{prefix}.{}", self.module);
+        let QkvNames::Separate([q, ..]) = self.qkv else {
+            return Err(Error::Graph("cross-attention has projections of its own for queries".into()));
+        };
+        let lengths = LinearUse { activation: None, lengths: with.lengths };
+        let [q_width, _] = self.widths();
+        let q = linear_with(g, &format!("{module}.{q}"), x, q_width, self.linear, lengths)?;
+        let q = self.by_head(g, q, self.heads.query)?;
+        let (scale, soft_cap, dropout) = (self.scale, self.soft_cap, self.drop(with));
+        let mut options = AttentionOptions { scale, soft_cap, dropout, ..Default::default() };
+        let [k, v] = match context {
+            Context::States { states, key_mask } => {
+                options.key_mask = key_mask;
+                self.keys_and_values(g, &module, states)?
+            }
+            Context::Kept { capacity, lengths } => {
+                options.lengths = Some(lengths);
+                let [batch, ..] = g.shape(q).expect::<4>("attention, q (B, T, H, D)")?;
+                self.kept(g, &module, batch, capacity)?
+            }
+        };
+        let out = ops::attention(g, q, k, v, &options)?;
+        self.project_back(g, &module, x, out, lengths)
+    }
+
+    /// Makes keys and values of an encoder's states, `(B, S, C)`, and keeps them for [`Context::Kept`].
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn keep_context(&self, g: &mut Graph, prefix: &str, states: Tensor, capacity: usize) -> Result<()> {
+        let module = format!("{prefix}.{}", self.module);
+        let [batch, time, _] = g.shape(states).expect("context")?;
+        let kv = self.keys_and_values(g, &module, states)?;
+        let kept = self.kept(g, &module, batch, capacity)?;
+        let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
+        let positions = g.constant("positions", positions, DType::U32);
+        ops::cache_write(g, kept, kv, positions).map(|_| ())
+    }
+
+    /// Keys and values of an encoder's states, by head.
+    fn keys_and_values(&self, g: &mut Graph, module: &str, states: Tensor) -> Result<[Tensor; 2]> {
+        let QkvNames::Separate([_, k, v]) = self.qkv else {
+            return Err(Error::Graph("cross-attention has projections of its own for keys and values".into()));
+        };
+        let [_, width] = self.widths();
+        let mut project = |name: &str| {
+            let flat = linear_with(g, &format!("{module}.{name}"), states, width, self.linear, LinearUse::default())?;
+            self.by_head(g, flat, self.heads.key_value)
+        };
+        Ok([project(k)?, project(v)?])
+    }
+}
