@@ -13,7 +13,7 @@ use std::sync::Arc;
 use wgformer::generate::{Finish, GenerateLimits, Generator, SamplingOptions, Token};
 use wgformer::gpu::GpuOptions;
 use wgformer::graph::{Array, Values};
-use wgformer::models::{Decoder, Inputs};
+use wgformer::models::{Decoder, TokenInputs};
 use wgformer::software::Options;
 use wgformer::{DType, Gpu, Graph, Result, Weights};
 
@@ -66,8 +66,8 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
             let mut g = Graph::new();
             let ids = g.input("ids", [1, text.len()], DType::U32)?;
             values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
-            let inputs = Inputs::new(&mut g, ids)?;
-            let hidden = model.hidden(&mut g, &inputs)?.states;
+            let inputs = TokenInputs::new(&mut g, ids)?;
+            let hidden = model.decode(&mut g, &inputs)?.states;
             let logits = model.logits(&mut g, hidden)?;
             let logits = g.evaluate(&values, &[logits])?.remove(0);
             for t in prompt.len()..text.len() {

@@ -15,7 +15,7 @@ use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::graph::{Array, Values};
 use wgformer::io::ModelFolder;
 use wgformer::io::structure::spans_of_levels;
-use wgformer::models::{self, Decoder, Inputs};
+use wgformer::models::{self, Decoder, TokenInputs};
 use wgformer::nn::KvSource;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
@@ -247,7 +247,7 @@ impl Case {
         let real = |i: usize| self.lengths.get(i / self.time).is_none_or(|&length| i % self.time < length);
         let label = |i: usize| if real(i) && i % 5 != 4 { token(i + 1) as f64 } else { -100.0 };
         values.insert("labels".into(), Array::from_fn(shape, label));
-        let mut inputs = Inputs::new(&mut g, ids)?;
+        let mut inputs = TokenInputs::new(&mut g, ids)?;
         if !self.lengths.is_empty() {
             inputs = inputs.with_mask(g.input("mask", shape, DType::U32)?);
             values.insert("mask".into(), Array::from_fn(shape, |i| f64::from(u8::from(real(i)))));
@@ -264,7 +264,7 @@ impl Case {
             inputs = inputs.with_dropout(g.input("seed", [2], DType::U32)?);
             values.insert("seed".into(), Array::new([2], vec![12345.0, 678.0])?);
         }
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let hidden = model.decode(&mut g, &inputs)?;
         let logits = model.logits(&mut g, hidden.states)?;
         let mut loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
         if let Some(auxiliary) = hidden.auxiliary {
@@ -410,10 +410,10 @@ fn caches_refuse_structures(_: &Gpu) -> Result<(), Failed> {
     let mut g = Graph::new();
     let ids = g.input("ids", [1, 4], DType::U32)?;
     let structure = g.input("structure", [1, 4, 3], DType::U32)?;
-    let inputs = Inputs::new(&mut g, ids)?.with_structure(structure);
+    let inputs = TokenInputs::new(&mut g, ids)?.with_structure(structure);
     let lengths = g.input("lengths", [1], DType::U32)?;
-    let inputs = Inputs { kv: KvSource::Prefill { capacity: 9, lengths }, ..inputs };
-    match model.hidden(&mut g, &inputs) {
+    let inputs = TokenInputs { kv: KvSource::Prefill { capacity: 9, lengths }, ..inputs };
+    match model.decode(&mut g, &inputs) {
         Err(error) if error.to_string().contains("a structure needs whole sequences") => Ok(()),
         other => Err(format!("not refused: {:?}", other.err()).into()),
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::io::{Config, ModelFolder};
 use wgformer::kernel::Caps;
-use wgformer::models::{self, Decoder, Inputs};
+use wgformer::models::{self, Decoder, TokenInputs};
 use wgformer::ops::CrossEntropyOptions;
 use wgformer::train::{
     Batches, Event, IDS, LABELS, LanguageModel, Part, RunOptions, SCALARS, Schedule, StepOptions, TrainStep, Trainer,
@@ -174,8 +174,8 @@ fn files(gpu: &Gpu) -> std::result::Result<(), Failed> {
     let logits = |model: &dyn Decoder, weights: &Weights| -> Result<Vec<u8>> {
         let mut g = Graph::new();
         let ids = g.input("ids", [1, 13], DType::U32)?;
-        let inputs = Inputs::new(&mut g, ids)?;
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let inputs = TokenInputs::new(&mut g, ids)?;
+        let hidden = model.decode(&mut g, &inputs)?;
         let logits = model.logits(&mut g, hidden.states)?;
         g.output("logits", logits)?;
         let program = Program::new(gpu, &g, weights)?;
@@ -201,8 +201,8 @@ fn capacity(gpu: &Gpu) -> std::result::Result<(), Failed> {
     let chosen = |training: bool| -> Result<Vec<u32>> {
         let mut g = Graph::new();
         let ids = g.input("ids", [1, TOKENS], DType::U32)?;
-        let inputs = Inputs { training, ..Inputs::new(&mut g, ids)? };
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let inputs = TokenInputs { training, ..TokenInputs::new(&mut g, ids)? };
+        let hidden = model.decode(&mut g, &inputs)?;
         let (_, tensor) = hidden
             .routing
             .iter()

@@ -13,7 +13,7 @@ use wgformer::generate::{GenerateLimits, Generator};
 use wgformer::graph::{Array, Values};
 use wgformer::io::{Checkpoints, Config, ModelFolder};
 use wgformer::kernel::Caps;
-use wgformer::models::{self, BlockFrom, Decoder, Inputs};
+use wgformer::models::{self, Decoder, LayerInit, TokenInputs};
 use wgformer::nn::KvSource;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::train::{
@@ -126,8 +126,8 @@ fn read_whole(model: &dyn Decoder, values: &mut Values, time: usize) -> Result<A
     let lengths = g.input("lengths", [2], DType::U32)?;
     values.insert("ids".into(), Array::from_fn([2, time], |i| f64::from(token(i / time, i % time))));
     values.insert("lengths".into(), Array::from_fn([2], |_| time as f64));
-    let inputs = Inputs { kv: KvSource::Prefill { capacity: time, lengths }, ..Inputs::new(&mut g, ids)? };
-    let hidden = model.hidden(&mut g, &inputs)?;
+    let inputs = TokenInputs { kv: KvSource::Prefill { capacity: time, lengths }, ..TokenInputs::new(&mut g, ids)? };
+    let hidden = model.decode(&mut g, &inputs)?;
     let logits = model.logits(&mut g, hidden.states)?;
     let found = g.evaluate(values, &[logits])?.remove(0);
     let selected: Vec<Tensor> =
@@ -160,8 +160,8 @@ fn step(model: &dyn Decoder, batch: usize, time: usize) -> Result<Graph> {
     let mut g = Graph::new();
     let ids = g.input("ids", [batch, time], DType::U32)?;
     let labels = g.input("labels", [batch, time], DType::I32)?;
-    let inputs = Inputs::new(&mut g, ids)?;
-    let hidden = model.hidden(&mut g, &inputs)?;
+    let inputs = TokenInputs::new(&mut g, ids)?;
+    let hidden = model.decode(&mut g, &inputs)?;
     let mut loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
     if let Some(auxiliary) = hidden.auxiliary {
         loss = ops::add(&mut g, loss, auxiliary)?;
@@ -209,8 +209,8 @@ fn from_trained(gpu: &Gpu) -> Result<(), Failed> {
     let logits = |model: &dyn Decoder, weights: &Weights| -> Result<Vec<u8>> {
         let mut g = Graph::new();
         let ids = g.input("ids", [2, 17], DType::U32)?;
-        let inputs = Inputs::new(&mut g, ids)?;
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let inputs = TokenInputs::new(&mut g, ids)?;
+        let hidden = model.decode(&mut g, &inputs)?;
         let logits = model.logits(&mut g, hidden.states)?;
         g.output("logits", logits)?;
         let program = Program::new(gpu, &g, weights)?;
@@ -219,10 +219,10 @@ fn from_trained(gpu: &Gpu) -> Result<(), Failed> {
         program.read("logits")
     };
     let expected = logits(llama.as_ref(), &weights)?;
-    let ways = [BlockFrom::Stepwise, BlockFrom::Average, BlockFrom::Lower];
+    let ways = [LayerInit::Stepwise, LayerInit::Average, LayerInit::Lower];
     for (from, sharing) in ways.into_iter().zip(["cycle", "middle_cycle", "middle_sequence"]) {
         let once = config(json!({"num_recursions": 1, "routing": "none", "sharing": sharing}))?;
-        let (model, weights) = models::recur(gpu, &once, &trained, from, DType::F32, 3)?;
+        let (model, weights) = models::uptrain_from_llama(gpu, &once, &trained, from, DType::F32, 3)?;
         if logits(&model, &weights)? != expected {
             return Err(format!("{from:?}: one recursion is not the Llama").into());
         }
@@ -230,13 +230,13 @@ fn from_trained(gpu: &Gpu) -> Result<(), Failed> {
     let values = |weights: &Weights, layer: usize, part: &str| -> Result<Vec<f32>> {
         Ok(bytemuck::pod_collect_to_vec(&weights.download(&format!("model.layers.{layer}.{part}"))?))
     };
-    let layers: [(BlockFrom, [&[usize]; 4]); 3] = [
-        (BlockFrom::Stepwise, [&[0], &[1], &[4], &[5]]),
-        (BlockFrom::Average, [&[0], &[1, 3], &[2, 4], &[5]]),
-        (BlockFrom::Lower, [&[0], &[1], &[2], &[5]]),
+    let layers: [(LayerInit, [&[usize]; 4]); 3] = [
+        (LayerInit::Stepwise, [&[0], &[1], &[4], &[5]]),
+        (LayerInit::Average, [&[0], &[1, 3], &[2, 4], &[5]]),
+        (LayerInit::Lower, [&[0], &[1], &[2], &[5]]),
     ];
     for (from, layers) in layers {
-        let (model, started) = models::recur(gpu, &config(json!({}))?, &trained, from, DType::F32, 3)?;
+        let (model, started) = models::uptrain_from_llama(gpu, &config(json!({}))?, &trained, from, DType::F32, 3)?;
         for (stored, of) in layers.into_iter().enumerate() {
             for part in ["self_attn.k_proj.weight", "mlp.down_proj.weight", "input_layernorm.weight"] {
                 let found = values(&started, stored, part)?;
@@ -257,11 +257,11 @@ fn from_trained(gpu: &Gpu) -> Result<(), Failed> {
         }
         logits(&model, &started)?;
     }
-    let refused = |config: &Config, trained: &ModelFolder| match models::recur(
+    let refused = |config: &Config, trained: &ModelFolder| match models::uptrain_from_llama(
         gpu,
         config,
         trained,
-        BlockFrom::Average,
+        LayerInit::Average,
         DType::F32,
         3,
     ) {
@@ -344,8 +344,8 @@ fn warming(gpu: &Gpu) -> Result<(), Failed> {
     weights.upload("model.capacity_step", &[0; 4])?;
     let mut g = Graph::new();
     let ids = g.input("ids", [2, 17], DType::U32)?;
-    let inputs = Inputs::new(&mut g, ids)?.for_training();
-    for (name, tensor) in model.hidden(&mut g, &inputs)?.routing {
+    let inputs = TokenInputs::new(&mut g, ids)?.for_training();
+    for (name, tensor) in model.decode(&mut g, &inputs)?.routing {
         g.output(&name, tensor)?;
     }
     let program = Program::new(gpu, &g, &weights)?;
@@ -361,8 +361,8 @@ fn warming(gpu: &Gpu) -> Result<(), Failed> {
     }
     let mut g = Graph::new();
     let ids = g.input("ids", [2, 17], DType::U32)?;
-    let inputs = Inputs::new(&mut g, ids)?;
-    let routing = model.hidden(&mut g, &inputs)?.routing;
+    let inputs = TokenInputs::new(&mut g, ids)?;
+    let routing = model.decode(&mut g, &inputs)?.routing;
     let slots = routing.iter().filter(|(name, _)| name.starts_with("selected")).map(|(_, t)| g.shape(*t).last());
     if slots.collect::<Vec<_>>() != [17, 11, 5] {
         return Err("an evaluation warms up".into());
@@ -426,8 +426,8 @@ fn amid_warmup(gpu: &Gpu) -> Result<(), Failed> {
         for name in ["ids", "labels"] {
             values.insert(name.into(), Array::from_fn(shape, |i| f64::from(tokens[i])));
         }
-        let inputs = Inputs::new(&mut g, ids)?.for_training();
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let inputs = TokenInputs::new(&mut g, ids)?.for_training();
+        let hidden = model.decode(&mut g, &inputs)?;
         let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
         let loss = ops::add(&mut g, loss, hidden.auxiliary.ok_or("no auxiliary loss")?)?;
         let parameters: Vec<(String, Tensor)> = g.parameters().map(|(n, t)| (n.to_owned(), t)).collect();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::graph::{Array, Values};
 use wgformer::io::Config;
-use wgformer::models::{self, Initial, Inputs, initial_values};
+use wgformer::models::{self, Initial, TokenInputs, initial_values};
 use wgformer::ops::CrossEntropyOptions;
 use wgformer::program::pack;
 use wgformer::shape::TensorType;
@@ -145,8 +145,8 @@ fn agrees(gpu: &Gpu, config: &Value) -> std::result::Result<(), Failed> {
         let found = reports[0].routing.as_ref().ok_or("the report says nothing of routers")?;
         let mut g = Graph::new();
         let ids = g.input(IDS, [ROWS, LENGTH], DType::U32)?;
-        let inputs = Inputs::new(&mut g, ids)?.for_training();
-        let hidden = objective.model.hidden(&mut g, &inputs)?;
+        let inputs = TokenInputs::new(&mut g, ids)?.for_training();
+        let hidden = objective.model.decode(&mut g, &inputs)?;
         let layout = RoutingLayout::new(&g, &hidden.routers);
         let sums: Vec<Tensor> = hidden.routers.iter().map(|router| router.sums).collect();
         for (name, tensor) in &hidden.routing {

@@ -164,7 +164,7 @@ fn step(model: &dyn Model) -> Result<Step> {
         "next_sentence_label" | "start_positions" | "end_positions" => Some([batch].into()),
         _ => None,
     };
-    let (mut g, training) = (Graph::new(), model.drops());
+    let (mut g, training) = (Graph::new(), model.has_dropout());
     let made = task.graph(&mut g, model, &shapes, training)?;
     let loss = made.measured(&mut g, true)?.loss(&mut g)?;
     let mut values = Values::new();

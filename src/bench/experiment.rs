@@ -6,7 +6,7 @@ use crate::generate::{GenerateLimits, Generator, SamplingOptions};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::io::Config;
-use crate::models::{self, Decoder, Inputs};
+use crate::models::{self, Decoder, TokenInputs};
 use crate::nn::KvSource;
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Program, Weights};
@@ -326,8 +326,8 @@ fn causal(
     let labels = g.input(LABELS, shape, DType::I32)?;
     let lengths = g.input("lengths", [lesson.rows], DType::U32)?;
     let kv = KvSource::Prefill { capacity: lesson.length, lengths };
-    let inputs = Inputs { kv, ..Inputs::new(&mut g, ids)? };
-    let hidden = model.hidden(&mut g, &inputs)?;
+    let inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
+    let hidden = model.decode(&mut g, &inputs)?;
     // What each recursion took, or the deepest recursion of each token; a recursion that takes all says nothing.
     let depths = |name: &str| name.starts_with("taken.") || name == "depth";
     let routed: Vec<_> = hidden.routing.iter().filter(|(name, _)| depths(name)).cloned().collect();
@@ -362,7 +362,7 @@ fn causal(
 /// Tokens that one sequence gains a second, caches and all.
 fn decoding(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, lesson: &Lesson, text: &[u32]) -> Result<f64> {
     let prompt = text[..text.len().min(lesson.length / 2)].to_vec();
-    let limits = GenerateLimits { batch: 1, max_tokens: (prompt.len() + DECODED).min(model.dimensions().positions) };
+    let limits = GenerateLimits { batch: 1, max_tokens: (prompt.len() + DECODED).min(model.dimensions().max_position) };
     let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
     let mut times = Vec::new();
     generator.generate(&[prompt], &SamplingOptions::greedy(DECODED), |_| {
@@ -387,11 +387,11 @@ impl Questions {
         let (rows, length) = (lesson.rows, lesson.length);
         let mut g = Graph::new();
         let ids = g.input(IDS, [rows, length], DType::U32)?;
-        let mut inputs = Inputs::new(&mut g, ids)?;
+        let mut inputs = TokenInputs::new(&mut g, ids)?;
         if structured {
             inputs = inputs.with_structure(g.input(STRUCTURE, [rows, length, 3], DType::U32)?);
         }
-        let hidden = model.hidden(&mut g, &inputs)?;
+        let hidden = model.decode(&mut g, &inputs)?;
         let logits = model.logits(&mut g, hidden.states)?;
         g.output("logits", logits)?;
         Ok(Self { program: Program::new(gpu, &g, weights)?, vocabulary: model.dimensions().vocabulary })

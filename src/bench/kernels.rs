@@ -173,7 +173,7 @@ fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) ->
         let x = operand(g, "x", &[tokens, width])?;
         let experts = Experts {
             count,
-            inner,
+            d_ff: inner,
             gate: GateOptions::new(k),
             shared: None,
             capacity: None,

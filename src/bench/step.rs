@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::io::Config;
 use crate::kernel::Caps;
-use crate::models::{self, Decoder, Inputs};
+use crate::models::{self, Decoder, TokenInputs};
 use crate::ops::CrossEntropyOptions;
 use crate::program::{Plan, Program, Source, Weights};
 use crate::train::{
@@ -98,8 +98,8 @@ pub fn step_graph(kind: StepKind, caps: &Caps, model: &Arc<dyn Decoder>, size: S
         }
         StepKind::Forward => {
             let ids = g.input(IDS, [batch, length], DType::U32)?;
-            let inputs = Inputs::new(&mut g, ids)?;
-            let hidden = model.hidden(&mut g, &inputs)?.states;
+            let inputs = TokenInputs::new(&mut g, ids)?;
+            let hidden = model.decode(&mut g, &inputs)?.states;
             let logits = model.logits(&mut g, hidden)?;
             g.output("logits", logits)?;
         }

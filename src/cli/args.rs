@@ -7,7 +7,7 @@ use super::numbers::{
 use crate::DType;
 use crate::bench::StepKind;
 use crate::gpu::AdapterClass;
-use crate::models::BlockFrom;
+use crate::models::LayerInit;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -210,7 +210,7 @@ pub(super) enum MorInit {
     Lower,
 }
 
-impl From<MorInit> for BlockFrom {
+impl From<MorInit> for LayerInit {
     fn from(init: MorInit) -> Self {
         match init {
             MorInit::Stepwise => Self::Stepwise,

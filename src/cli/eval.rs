@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::io::{ModelFolder, Tokenizer};
-use crate::models::{self, Inputs};
+use crate::models::{self, TokenInputs};
 use crate::ops::CrossEntropyOptions;
 use crate::program::Program;
 use crate::train::{check_tokens, in_order_after};
@@ -28,7 +28,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     check_tokens(&tokens, model.dimensions().vocabulary)?;
     let prefix = prefix(options.bos, tokenizer)?;
     check_tokens(&prefix, model.dimensions().vocabulary)?;
-    let longest = model.dimensions().positions;
+    let longest = model.dimensions().max_position;
     let context = options.context.unwrap_or(longest.min(1024));
     if context == 0 || context > longest {
         return Err(Error::input(
@@ -39,8 +39,8 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let mut g = Graph::new();
     let ids = g.input("ids", [options.batch, context], DType::U32)?;
     let labels = g.input("labels", [options.batch, context], DType::I32)?;
-    let inputs = Inputs::new(&mut g, ids)?;
-    let hidden = model.hidden(&mut g, &inputs)?.states;
+    let inputs = TokenInputs::new(&mut g, ids)?;
+    let hidden = model.decode(&mut g, &inputs)?.states;
     let loss = model.loss_of(&mut g, hidden, labels, &CrossEntropyOptions::default())?;
     g.output("loss", loss)?;
     let program = Program::new(&gpu, &g, &weights)?;

@@ -41,7 +41,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     }
 
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let room = model.dimensions().positions;
+    let room = model.dimensions().max_position;
     let answer = sampling.max_new_tokens.saturating_add(1);
     let max_tokens = if answers_alone { longest.max(answer) } else { longest.saturating_add(answer - 1) }.min(room);
     let limits = GenerateLimits { batch: ids.len(), max_tokens };

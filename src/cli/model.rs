@@ -66,7 +66,7 @@ fn file_decoder(file: &ModelFolder, step: StepName) -> Result<Arc<dyn Decoder>> 
 /// # Errors
 /// [`Error::Input`] if the model was not made for the context.
 pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> Result<StepSize> {
-    let length = context(options.model.context, model.dimensions().positions)?;
+    let length = context(options.model.context, model.dimensions().max_position)?;
     Ok(StepSize { batch: options.batch, length })
 }
 

@@ -25,7 +25,7 @@ pub(super) fn run(options: &InspectArgs, text: &str) -> Result<ExitCode> {
     let tokenizer = folder.expect_tokenizer()?;
     let text = if Path::new(text).is_file() { read_text(text)? } else { text.to_owned() };
     let mut ids = tokenizer.encode(&text)?;
-    let positions = model.dimensions().positions;
+    let positions = model.dimensions().max_position;
     if ids.len() > positions {
         log::warn!("the text has {} tokens; the first {positions} are routed, as many as the model takes", ids.len());
         ids.truncate(positions);

@@ -96,7 +96,7 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     drop((text, tokens));
     let mut files = belongings.contents(&model.config(), &[]).small_files()?;
     files.push((given::FILE.into(), given.to_json()?));
-    let context = model::context(options.model.context, model.dimensions().positions)?;
+    let context = model::context(options.model.context, model.dimensions().max_position)?;
     let objective = TaskObjective::on_text(model.clone(), options.batch, context)?;
     let mask = ["[MASK]", "<mask>"].iter().find_map(|token| belongings.tokenizer.id(token));
     let task = TextTask::of(model.as_ref(), mask)?;
@@ -287,7 +287,7 @@ fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
             sparse::check_keys("mor", Some(spec), &config)?;
             let config = Config::new(format!("--mor {spec}"), config)?;
             let from = options.mor_init.unwrap_or(MorInit::Stepwise).into();
-            let (model, weights) = models::recur(gpu, &config, &folder, from, storage, options.seed)?;
+            let (model, weights) = models::uptrain_from_llama(gpu, &config, &folder, from, storage, options.seed)?;
             return Ok(Learner { model: Arc::new(model), weights, belongings });
         }
         let (model, weights) = models::load_model(gpu, &folder, storage)?;

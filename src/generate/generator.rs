@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::TextOf;
-use crate::models::{Decoder, Inputs};
+use crate::models::{Decoder, TokenInputs};
 use crate::nn::{Context, KvSource};
 use crate::ops;
 use crate::program::{Program, Weights};
@@ -35,7 +35,7 @@ pub struct GenerateLimits {
 /// run whose logits are those of each row's last token only; every further token takes one run over the batch.
 ///
 /// A model with an encoder reads prompts with it, in one run that also makes and keeps the keys and values of all cross-attention;
-/// answers begin with the model's token for that ([`Decoder::start`]), which is no part of them.
+/// answers begin with the model's token for that ([`Decoder::start_token`]), which is no part of them.
 pub struct Generator {
     pub(super) gpu: Gpu,
     pub(super) model: Arc<dyn Decoder>,
@@ -59,7 +59,7 @@ impl Generator {
     /// # Errors
     /// [`Error::Input`] if the limits are not the model's or the store lacks a weight.
     pub fn new(gpu: &Gpu, model: Arc<dyn Decoder>, weights: &Weights, limits: GenerateLimits) -> Result<Self> {
-        let positions = model.dimensions().positions;
+        let positions = model.dimensions().max_position;
         if limits.batch == 0 {
             return Err(Error::input("batch", "0 is given; at least 1 is needed"));
         }
@@ -116,7 +116,7 @@ impl Generator {
 
     /// The token that answers begin with, if an encoder reads the prompts.
     pub(super) fn start(&self) -> Option<u32> {
-        self.model.start().filter(|_| self.model.encoder().is_some())
+        self.model.start_token().filter(|_| self.model.encoder().is_some())
     }
 
     /// The program whose encoder reads prompts of up to `length` tokens, and the length they are padded to.
@@ -168,10 +168,10 @@ impl Generator {
         let mut g = Graph::new();
         let ids = g.input("source_ids", [batch, bucket], DType::U32)?;
         let lengths = g.input("source_lengths", [batch], DType::U32)?;
-        let kv = KvSource::Compact { lengths: Some(lengths) };
-        let inputs = Inputs { kv, ..Inputs::new(&mut g, ids)? };
+        let kv = KvSource::Packed { lengths: Some(lengths) };
+        let inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
         let states = encoder.encode(&mut g, &inputs)?.states;
-        model.keep_context(&mut g, states, max_tokens)?;
+        model.cache_context(&mut g, states, max_tokens)?;
         Ok(g)
     }
 
@@ -189,8 +189,8 @@ impl Generator {
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let kv = KvSource::Prefill { capacity: max_tokens, lengths };
         let context = context(model, &mut g, limits)?;
-        let inputs = Inputs { kv, context, ..Inputs::new(&mut g, ids)? };
-        let hidden = model.hidden(&mut g, &inputs)?.states;
+        let inputs = TokenInputs { kv, context, ..TokenInputs::new(&mut g, ids)? };
+        let hidden = model.decode(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         let rows = ops::gather_rows(&mut g, rows, last)?;
         with_logits(model, g, rows)
@@ -208,7 +208,7 @@ impl Generator {
         let positions = g.input("positions", [batch, 1], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let kv = KvSource::Decode { capacity: max_tokens, lengths };
-        let inputs = Inputs {
+        let inputs = TokenInputs {
             ids,
             type_ids: None,
             context: context(model, &mut g, limits)?,
@@ -219,7 +219,7 @@ impl Generator {
             dropout_seed: None,
             training: false,
         };
-        let hidden = model.hidden(&mut g, &inputs)?.states;
+        let hidden = model.decode(&mut g, &inputs)?.states;
         let rows = rows(&mut g, hidden)?;
         with_logits(model, g, rows)
     }
@@ -284,7 +284,7 @@ fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits) -> Result
         return Ok(None);
     }
     let lengths = g.input("source_lengths", [limits.batch], DType::U32)?;
-    Ok(Some(Context::Kept { capacity: limits.max_tokens, lengths }))
+    Ok(Some(Context::Cached { capacity: limits.max_tokens, lengths }))
 }
 
 fn rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {

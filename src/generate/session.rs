@@ -277,7 +277,7 @@ impl<'a> Session<'a> {
 fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<()> {
     let refuse = |message: String| Err(Error::input(format!("prompt {number}"), message));
     let vocabulary = generator.model.dimensions().vocabulary;
-    let (limit, positions) = (generator.limits().max_tokens, generator.model.dimensions().positions);
+    let (limit, positions) = (generator.limits().max_tokens, generator.model.dimensions().max_position);
     if prompt.is_empty() {
         return refuse("it is empty; at least one token is needed".into());
     }

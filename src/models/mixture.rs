@@ -1,6 +1,6 @@
 //! Decoders with experts: what Mixtral (Jiang et al., arXiv 2401.04088) and Qwen2-MoE (arXiv 2407.10671) add to Llama.
 
-use super::settings::{count, count_if_any, must_be_off, part_count, positive_number, shortest};
+use super::settings::{count, json_f32, optional_count, part_count, positive_number, reject_if_true};
 use crate::error::Result;
 use crate::io::Config;
 use crate::nn::{Balance, ExpertNames, Experts, SharedExpert};
@@ -40,12 +40,12 @@ impl Mixture {
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
     pub fn from_config(config: &Config, family: MixtureFamily, layers: usize) -> Result<Self> {
         let mixtral = family == MixtureFamily::Mixtral;
-        let [of_experts, inner] = match family {
+        let [of_experts, d_ff] = match family {
             MixtureFamily::Mixtral => ["num_local_experts", "intermediate_size"],
             MixtureFamily::Qwen2 => ["num_experts", "moe_intermediate_size"],
         };
         let experts = part_count(config, of_experts)?;
-        let k = count_if_any(config, "num_experts_per_tok")?.unwrap_or(if mixtral { 2 } else { 4 });
+        let k = optional_count(config, "num_experts_per_tok")?.unwrap_or(if mixtral { 2 } else { 4 });
         if k > experts {
             let message = format!("is {k}; there are only {experts} experts ({of_experts})");
             return Err(config.refuse("num_experts_per_tok", message));
@@ -62,7 +62,7 @@ impl Mixture {
             family,
             experts: Experts {
                 count: experts,
-                inner: count(config, inner)?,
+                d_ff: count(config, d_ff)?,
                 gate: gate(config, k, mixtral)?,
                 shared: shared(config, mixtral)?,
                 capacity,
@@ -81,39 +81,39 @@ impl Mixture {
 
     /// Adds the keys to a config.
     pub fn write(&self, config: &mut Value) {
-        let Experts { count, inner, gate, shared, capacity, noisy, .. } = &self.experts;
+        let Experts { count, d_ff, gate, shared, capacity, noisy, .. } = &self.experts;
         let mut set = |key: &str, value: Value| config[key] = value;
         match self.family {
             MixtureFamily::Mixtral => {
                 set("model_type", "mixtral".into());
                 set("architectures", json!(["MixtralForCausalLM"]));
                 set("num_local_experts", json!(count));
-                set("intermediate_size", json!(inner));
+                set("intermediate_size", json!(d_ff));
                 set("sliding_window", Value::Null);
             }
             MixtureFamily::Qwen2 => {
                 set("model_type", "qwen2_moe".into());
                 set("architectures", json!(["Qwen2MoeForCausalLM"]));
                 set("num_experts", json!(count));
-                set("moe_intermediate_size", json!(inner));
-                set("shared_expert_intermediate_size", json!(shared.map_or(0, |shared| shared.inner)));
+                set("moe_intermediate_size", json!(d_ff));
+                set("shared_expert_intermediate_size", json!(shared.map_or(0, |shared| shared.d_ff)));
                 set("decoder_sparse_step", json!(1));
                 set("mlp_only_layers", json!(self.dense_layers));
             }
         }
         set("norm_topk_prob", json!(gate.renormalise));
         set("num_experts_per_tok", json!(gate.k));
-        set("router_aux_loss_coef", json!(shortest(self.balance.loss)));
+        set("router_aux_loss_coef", json!(json_f32(self.balance.loss)));
         // Keys of this project, only where they say something.
         let own = [
-            ("router_z_loss_coef", json!(shortest(self.balance.z)), self.balance.z > 0.0),
-            ("router_bias_rate", json!(shortest(self.balance.bias_rate)), self.balance.bias_rate > 0.0),
+            ("router_z_loss_coef", json!(json_f32(self.balance.z)), self.balance.z > 0.0),
+            ("router_bias_rate", json!(json_f32(self.balance.bias_rate)), self.balance.bias_rate > 0.0),
             ("router_noise", json!(true), *noisy),
-            ("expert_capacity_factor", json!(capacity.map(shortest)), capacity.is_some()),
+            ("expert_capacity_factor", json!(capacity.map(json_f32)), capacity.is_some()),
             // Blocks of a Mixtral all have experts; here they need not.
             ("mlp_only_layers", json!(self.dense_layers), !self.dense_layers.is_empty()),
             ("scoring_func", json!("sigmoid"), gate.scores == GateScores::Sigmoid),
-            ("routed_scaling_factor", json!(shortest(gate.scale)), (gate.scale - 1.0).abs() > 0.0),
+            ("routed_scaling_factor", json!(json_f32(gate.scale)), (gate.scale - 1.0).abs() > 0.0),
             ("n_group", json!(gate.groups.map(|g| g.count)), gate.groups.is_some()),
             ("topk_group", json!(gate.groups.map(|g| g.keep)), gate.groups.is_some()),
         ];
@@ -137,7 +137,7 @@ fn gate(config: &Config, k: usize, mixtral: bool) -> Result<GateOptions> {
             return Err(config.refuse("scoring_func", format!("is \"{other}\"; supported are softmax and sigmoid")));
         }
     };
-    let groups = match (count_if_any(config, "n_group")?, count_if_any(config, "topk_group")?) {
+    let groups = match (optional_count(config, "n_group")?, optional_count(config, "topk_group")?) {
         (None | Some(1), _) => None,
         (Some(groups), keep) => Some(GateGroups { count: groups, keep: keep.unwrap_or(groups) }),
     };
@@ -154,19 +154,19 @@ fn shared(config: &Config, mixtral: bool) -> Result<Option<SharedExpert>> {
     if mixtral {
         return Ok(None);
     }
-    let inner: usize = config.get_or("shared_expert_intermediate_size", 0)?;
-    Ok((inner > 0).then_some(SharedExpert { inner, gated: true }))
+    let d_ff: usize = config.get_or("shared_expert_intermediate_size", 0)?;
+    Ok((d_ff > 0).then_some(SharedExpert { d_ff, gated: true }))
 }
 
 /// Which blocks have no experts.
 fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
-    must_be_off(config, "use_sliding_window")?;
+    reject_if_true(config, "use_sliding_window")?;
     if config.optional::<Value>("sliding_window")?.is_some_and(|window| !window.is_null())
         && !config.has("use_sliding_window")
     {
         return Err(config.refuse("sliding_window", "is set; only attention over all tokens is supported"));
     }
-    let step = count_if_any(config, "decoder_sparse_step")?.unwrap_or(1);
+    let step = optional_count(config, "decoder_sparse_step")?.unwrap_or(1);
     let dense: Vec<usize> = config.get_or("mlp_only_layers", Vec::new())?;
     Ok((0..layers).filter(|layer| dense.contains(layer) || (layer + 1) % step != 0).collect())
 }
@@ -178,7 +178,7 @@ mod tests {
     use crate::graph::{Array, Graph, Tensor, Values};
     use crate::kernel::Caps;
     use crate::models::decoder;
-    use crate::nn::{GateOutput, Routed, RouterSums};
+    use crate::nn::{GateOutput, RouterDecision, RouterStats};
     use crate::ops::CrossEntropyOptions;
     use crate::program::Recording;
     use crate::train::{IDS, LABELS, LanguageModel, Objective, Part, SCALARS, StepOptions, TrainStep};
@@ -261,7 +261,7 @@ mod tests {
         // The first use alone would move the bias the other way.
         for counts in [[3.0, 1.0], [1.0, 9.0]] {
             let counts = g.constant("counts", Array::new([2], counts.to_vec())?, DType::F32);
-            let sums = RouterSums { sums: counts, routed: Routed::Experts };
+            let sums = RouterStats { sums: counts, decision: RouterDecision::Experts };
             gates.push(GateOutput {
                 scores: counts,
                 lse: counts,

@@ -10,15 +10,15 @@ mod initialise;
 mod llama;
 mod mixture;
 mod model;
+mod mor_init;
 mod names;
 mod recursive;
 mod rope;
 mod routing;
 pub mod settings;
 mod sides;
-mod stack;
+mod stacked;
 mod t5;
-mod trained;
 mod transformer;
 mod weights;
 
@@ -29,11 +29,11 @@ pub use gpt2::Gpt2;
 pub use initialise::{Initial, initial_values, initial_words};
 pub use llama::Llama;
 pub use mixture::{Mixture, MixtureFamily};
-pub use model::{Decoder, Dimensions, Encoder, EncoderHead, Head, Model};
+pub use model::{Decoder, Dimensions, Encoder, EncoderHead, LmHead, Model};
+pub use mor_init::{LayerInit, uptrain_from_llama};
 pub use routing::{TokenRoutes, token_routes};
-pub use stack::file_tensors;
+pub use stacked::file_tensors;
 pub use t5::T5;
-pub use trained::{BlockFrom, recur};
 pub use transformer::{Positions, Side, Transformer, TransformerFamily};
 #[cfg(feature = "files")]
 pub use weights::save;
@@ -41,7 +41,7 @@ pub use weights::{decoder_of, load, load_model, load_weights, model_of, named_te
 
 use crate::error::Result;
 use crate::io::Config;
-pub use crate::nn::{Hidden, Inputs};
+pub use crate::nn::{Hidden, TokenInputs};
 use serde_json::Value;
 
 /// The model that a `config.json` describes.

@@ -4,7 +4,7 @@ use super::initialise::{Initial, initial_words};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Tensor};
-use crate::nn::{Hidden, Inputs};
+use crate::nn::{Hidden, TokenInputs};
 use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 use crate::program::Weights;
 use crate::shape::TensorType;
@@ -18,16 +18,16 @@ pub struct Dimensions {
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
     /// The longest sequence.
-    pub positions: usize,
-    /// The width of hidden states.
-    pub width: usize,
+    pub max_position: usize,
+    /// Features of a hidden state.
+    pub d_model: usize,
     /// Layers.
     pub layers: usize,
 }
 
 /// The last layer of a language model: from hidden states to logits.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub struct LmHead {
     /// The weight; with tied embeddings the table itself.
     pub weight: Tensor,
     /// The bias.
@@ -36,7 +36,7 @@ pub struct Head {
     pub layout: WeightLayout,
 }
 
-impl Head {
+impl LmHead {
     /// The logits, `(…, V)`, of hidden states `(…, C)`.
     ///
     /// # Errors
@@ -77,10 +77,10 @@ pub trait Model: Debug + Send + Sync {
     fn declare(&self, g: &mut Graph) -> Result<()>;
 
     /// Takes up what a file's tensors say and its configuration does not; `has` tells whether one has a name with that end.
-    fn fit(&mut self, _has: &dyn Fn(&str) -> bool) {}
+    fn adapt_to_tensors(&mut self, _has: &dyn Fn(&str) -> bool) {}
 
     /// Whether training drops anything, so that it needs a seed.
-    fn drops(&self) -> bool;
+    fn has_dropout(&self) -> bool;
 
     /// What a fresh parameter is filled with.
     fn initial(&self, parameter: &str) -> Initial;
@@ -91,7 +91,7 @@ pub trait Model: Debug + Send + Sync {
     }
 
     /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
-    fn ways(&self, _router: &str) -> usize {
+    fn num_choices(&self, _router: &str) -> usize {
         1
     }
 
@@ -168,25 +168,25 @@ pub trait Decoder: Model {
     ///
     /// # Errors
     /// Those of the ops.
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden>;
+    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden>;
 
     /// The last layer.
     ///
     /// # Errors
     /// Those of the graph.
-    fn head(&self, g: &mut Graph) -> Result<Head>;
+    fn lm_head(&self, g: &mut Graph) -> Result<LmHead>;
 
     /// The token that answers begin with, if the model reads what they answer with an encoder.
-    fn start(&self) -> Option<u32> {
+    fn start_token(&self) -> Option<u32> {
         None
     }
 
     /// Makes the keys and values of all cross-attention of an encoder's states, `(B, S, C)`, and keeps them in caches of `capacity`
-    /// positions, for [`crate::nn::Context::Kept`].
+    /// positions, for [`crate::nn::Context::Cached`].
     ///
     /// # Errors
     /// Those of the ops; [`Error::Graph`] if there is no cross-attention.
-    fn keep_context(&self, _g: &mut Graph, _states: Tensor, _capacity: usize) -> Result<()> {
+    fn cache_context(&self, _g: &mut Graph, _states: Tensor, _capacity: usize) -> Result<()> {
         Err(Error::Graph("this model has no cross-attention".into()))
     }
 
@@ -195,7 +195,7 @@ pub trait Decoder: Model {
     /// # Errors
     /// Those of the ops.
     fn logits(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
-        self.head(g)?.logits(g, hidden)
+        self.lm_head(g)?.logits(g, hidden)
     }
 
     /// The mean cross-entropy against `labels (B, T)` i32. `labels[t]` is the token behind `ids[t]`; negative ones do not
@@ -204,16 +204,16 @@ pub trait Decoder: Model {
     /// # Errors
     /// Those of the ops.
     fn loss_of(&self, g: &mut Graph, hidden: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
-        self.head(g)?.loss(g, hidden, labels, options)
+        self.lm_head(g)?.loss(g, hidden, labels, options)
     }
 }
 
 /// [`Model::declare`] of a decoder.
 pub(super) fn declare_decoder(model: &dyn Decoder, g: &mut Graph) -> Result<()> {
     let ids = g.input("ids", [1, 1], DType::U32)?;
-    let inputs = Inputs::new(g, ids)?;
-    model.hidden(g, &inputs)?;
-    model.head(g).map(|_| ())
+    let inputs = TokenInputs::new(g, ids)?;
+    model.decode(g, &inputs)?;
+    model.lm_head(g).map(|_| ())
 }
 
 /// What an encoder was made for: the layers behind its blocks.
@@ -252,7 +252,7 @@ pub trait Encoder: Model {
     ///
     /// # Errors
     /// Those of the ops.
-    fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden>;
+    fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden>;
 
     /// What the model makes of a whole text, `(B, C)`, from states `(B, T, C)`, if it does.
     ///
@@ -266,7 +266,7 @@ pub trait Encoder: Model {
     ///
     /// # Errors
     /// [`Error::Graph`] if the model has none; those of the ops.
-    fn language_head(&self, _g: &mut Graph, _states: Tensor) -> Result<(Tensor, Head)> {
+    fn mlm_head(&self, _g: &mut Graph, _states: Tensor) -> Result<(Tensor, LmHead)> {
         Err(Error::Graph("this model has no head of a language model".into()))
     }
 
@@ -274,7 +274,7 @@ pub trait Encoder: Model {
     ///
     /// # Errors
     /// [`Error::Graph`] if the model has none; those of the ops.
-    fn class_logits(&self, _g: &mut Graph, _states: Tensor, _inputs: &Inputs) -> Result<Tensor> {
+    fn class_logits(&self, _g: &mut Graph, _states: Tensor, _inputs: &TokenInputs) -> Result<Tensor> {
         Err(Error::Graph("this model has no classes".into()))
     }
 }

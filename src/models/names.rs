@@ -1,6 +1,6 @@
 //! Which tensor of a file is which parameter of a model, and why they do not fit where they do not.
 
-use super::{Model, stack};
+use super::{Model, stacked};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::io::{TensorRef, Tensors};
@@ -33,7 +33,7 @@ impl<'m, 'a> Names<'m, 'a> {
     /// Where no name is as the model has it, what a wrapper put in front of all of them is taken off.
     pub(super) fn new(model: &'m dyn Model, tensors: &'a Tensors, parameters: &[(String, TensorType)]) -> Self {
         let mut names = Self { model, tensors, prefix: String::new() };
-        let files = parameters.iter().flat_map(|(name, ty)| stack::file_tensors(name, ty));
+        let files = parameters.iter().flat_map(|(name, ty)| stacked::file_tensors(name, ty));
         let files: Vec<String> = files.map(|(name, _)| name).collect();
         if files.iter().all(|name| names.get(name).is_none()) {
             let front = |name: &str| {
@@ -84,7 +84,7 @@ pub(super) fn matched<'a>(
     let names = Names::new(model, tensors, parameters);
     let (mut found, mut used) = (Vec::new(), HashSet::new());
     let mut misfit = Misfit::default();
-    for (name, ty) in parameters.iter().flat_map(|(name, ty)| stack::file_tensors(name, ty)) {
+    for (name, ty) in parameters.iter().flat_map(|(name, ty)| stacked::file_tensors(name, ty)) {
         misfit.blocks.extend(block(&name).map(str::to_owned));
         let Some(tensor) = names.get(&name) else {
             misfit.missing.push(name);
@@ -121,7 +121,8 @@ pub(super) fn matched<'a>(
         log::warn!("{path}: {count} tensors are not of this model and are not used: {list}");
     }
     let mut found = found.into_iter();
-    let parts = |(name, ty): &(String, TensorType)| found.by_ref().take(stack::file_tensors(name, ty).len()).collect();
+    let parts =
+        |(name, ty): &(String, TensorType)| found.by_ref().take(stacked::file_tensors(name, ty).len()).collect();
     Ok(parameters.iter().map(parts).collect())
 }
 
@@ -239,7 +240,7 @@ fn check_tied(names: &Names<'_, '_>) -> Result<()> {
     let Some(head) = names.get(HEAD).filter(|_| names.model.ignores(HEAD)) else { return Ok(()) };
     let mut g = Graph::new();
     let Some(decoder) = names.model.decoder() else { return Ok(()) };
-    decoder.head(&mut g)?;
+    decoder.lm_head(&mut g)?;
     let Some(embedding) = g.parameters().find_map(|(name, _)| names.get(name)) else { return Ok(()) };
     if same(&head, &embedding)? {
         return Ok(());

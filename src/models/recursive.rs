@@ -1,9 +1,11 @@
 //! Recursions in a `config.json`: the keys of a mixture of recursions, beside those of its layers. Bae et al., arXiv 2507.10524.
 
-use super::settings::{count, part_count, positive_number, shortest};
+use super::settings::{count, json_f32, part_count, positive_number};
 use crate::error::Result;
 use crate::io::Config;
-use crate::nn::{ExpertChoice, Recursion, RecursionRouting, Router, RouterFunction, RouterKind, Sharing, TokenChoice};
+use crate::nn::{
+    ExpertChoiceRouting, Recursion, RecursionRouting, Router, RouterFunction, RouterKind, Sharing, TokenChoiceRouting,
+};
 use crate::ops::{self, RouterLoss};
 use serde_json::Value;
 
@@ -22,8 +24,9 @@ pub(super) fn from_config(config: &Config, prefix: &str, layers: usize) -> Resul
     let sharing = choice(config, "sharing", "middle_cycle", &SHARINGS)?;
     let ends = if sharing.has_ends() { 2 } else { 0 };
     if layers <= ends || !(layers - ends).is_multiple_of(recursions) {
-        let inner = layers.saturating_sub(ends);
-        let fit: Vec<String> = (1..=inner).filter(|r| inner.is_multiple_of(*r)).map(|r| r.to_string()).collect();
+        let recurring = layers.saturating_sub(ends);
+        let fit: Vec<String> =
+            (1..=recurring).filter(|r| recurring.is_multiple_of(*r)).map(|r| r.to_string()).collect();
         let hint = if fit.is_empty() { String::new() } else { format!(" (it is one of {})", fit.join(", ")) };
         let message = format!(
             "is {layers}; without {ends} at the ends it must be a multiple of num_recursions, {recursions}{hint}"
@@ -60,21 +63,21 @@ pub(super) fn write(recursion: &Recursion, config: &mut Value) {
             set("routing", "expert_choice".into());
             set("capacity", choice.capacity.clone().into());
             set("capacity_warmup_steps", choice.warmup.into());
-            set("sampling", if choice.second { "aux_router" } else { "aux_loss" }.into());
+            set("sampling", if choice.aux_router { "aux_router" } else { "aux_loss" }.into());
             choice.router
         }
         RecursionRouting::TokenChoice(choice) => {
             set("routing", "token_choice".into());
             set("num_modules", choice.modules.into());
-            set("router_bias", shortest(choice.bias_rate).into());
+            set("router_bias", json_f32(choice.bias_rate).into());
             choice.router
         }
     };
     set("router_function", name_of(&FUNCTIONS, &router.function).into());
     set("router", name_of(&KINDS, &router.kind).into());
-    set("router_alpha", shortest(router.alpha).into());
-    set("router_aux_coef", shortest(router.loss.aux).into());
-    set("router_z_coef", shortest(router.loss.z).into());
+    set("router_alpha", json_f32(router.alpha).into());
+    set("router_aux_coef", json_f32(router.loss.aux).into());
+    set("router_z_coef", json_f32(router.loss.z).into());
 }
 
 /// The name of one of several things.
@@ -123,7 +126,7 @@ fn coefficient(config: &Config, key: &str, default: f32) -> Result<f32> {
     }
 }
 
-fn expert_choice(config: &Config, recursions: usize, shared: bool) -> Result<ExpertChoice> {
+fn expert_choice(config: &Config, recursions: usize, kv_sharing: bool) -> Result<ExpertChoiceRouting> {
     // A null is a function too: none.
     let null = config.value().get("router_function").is_some_and(Value::is_null);
     let function = match null {
@@ -145,20 +148,20 @@ fn expert_choice(config: &Config, recursions: usize, shared: bool) -> Result<Exp
         );
         return Err(config.refuse("capacity", message));
     }
-    if shared && capacity[0] < 1.0 {
+    if kv_sharing && capacity[0] < 1.0 {
         let message = format!("begins with {}; kv_sharing needs a first recursion of all tokens, 1", capacity[0]);
         return Err(config.refuse("capacity", message));
     }
-    let second = choice(config, "sampling", "aux_loss", &[("aux_loss", false), ("aux_router", true)])?;
+    let aux_router = choice(config, "sampling", "aux_loss", &[("aux_loss", false), ("aux_router", true)])?;
     let warmup = config.get_or("capacity_warmup_steps", 0)?;
     if warmup > ops::warm_capacity::MOST_STEPS {
         let message = format!("is {warmup}; up to {} steps can be counted", ops::warm_capacity::MOST_STEPS);
         return Err(config.refuse("capacity_warmup_steps", message));
     }
-    Ok(ExpertChoice { router, capacity, second, shared, warmup })
+    Ok(ExpertChoiceRouting { router, capacity, aux_router, kv_sharing, warmup })
 }
 
-fn token_choice(config: &Config, recursions: usize, modules: usize, shared: bool) -> Result<TokenChoice> {
+fn token_choice(config: &Config, recursions: usize, modules: usize, kv_sharing: bool) -> Result<TokenChoiceRouting> {
     let functions = [FUNCTIONS[3], FUNCTIONS[0]];
     let function = choice(config, "router_function", "softmax", &functions)?;
     let alpha = if function == RouterFunction::Softmax { 1.0 } else { 0.1 };
@@ -166,12 +169,12 @@ fn token_choice(config: &Config, recursions: usize, modules: usize, shared: bool
         RouterLoss { aux: coefficient(config, "router_aux_coef", 0.1)?, z: coefficient(config, "router_z_coef", 0.0)? };
     let kind = choice(config, "router", "linear", &KINDS)?;
     let router = Router { kind, function, alpha: positive_number(config, "router_alpha", alpha)?, loss };
-    if shared && modules > 1 {
+    if kv_sharing && modules > 1 {
         let message = "is true; with several modules no recursion has keys and values of all tokens";
         return Err(config.refuse("kv_sharing", message));
     }
     let bias_rate = coefficient(config, "router_bias", 0.0)?;
-    Ok(TokenChoice { router, recursions, modules, shared, bias_rate })
+    Ok(TokenChoiceRouting { router, recursions, modules, kv_sharing, bias_rate })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Rotary positions in a `config.json`.
 
-use super::settings::{count, positive_number, shortest};
+use super::settings::{count, json_f32, positive_number};
 use crate::error::Result;
 use crate::io::Config;
 use crate::ops::{RopeOptions, RopeScaling};
@@ -53,18 +53,18 @@ fn must_be_whole(config: &Config) -> Result<()> {
 }
 
 pub(super) fn rope_config(rope: &RopeOptions) -> Value {
-    let theta = shortest(rope.theta);
+    let theta = json_f32(rope.theta);
     match rope.scaling {
         RopeScaling::None => json!({"rope_type": "default", "rope_theta": theta}),
         RopeScaling::Linear { factor } => {
-            json!({"rope_type": "linear", "rope_theta": theta, "factor": shortest(factor)})
+            json!({"rope_type": "linear", "rope_theta": theta, "factor": json_f32(factor)})
         }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => json!({
             "rope_type": "llama3",
             "rope_theta": theta,
-            "factor": shortest(factor),
-            "low_freq_factor": shortest(low_freq_factor),
-            "high_freq_factor": shortest(high_freq_factor),
+            "factor": json_f32(factor),
+            "low_freq_factor": json_f32(low_freq_factor),
+            "high_freq_factor": json_f32(high_freq_factor),
             "original_max_position_embeddings": original_max_position,
         }),
     }

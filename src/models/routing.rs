@@ -1,6 +1,6 @@
 //! Which way each token of a text took through a model with routers.
 
-use super::{Decoder, Inputs};
+use super::{Decoder, TokenInputs};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -49,8 +49,8 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
     }
     let mut g = Graph::new();
     let input = g.input("ids", [1, ids.len()], DType::U32)?;
-    let inputs = Inputs::new(&mut g, input)?;
-    let hidden = model.hidden(&mut g, &inputs)?;
+    let inputs = TokenInputs::new(&mut g, input)?;
+    let hidden = model.decode(&mut g, &inputs)?;
     let decides = |name: &str| !name.starts_with("taken.") && !name.starts_with("positions.");
     let decisions: Vec<&(String, Tensor)> =
         hidden.routing.iter().filter(|(name, t)| g.dtype(*t) == DType::U32 && decides(name)).collect();
@@ -61,11 +61,11 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
         g.output(name, *tensor)?;
     }
     // Where the rows of a gate stand in the text.
-    let places = |name: &str| {
+    let positions = |name: &str| {
         let number = name.strip_prefix("experts.")?;
         hidden.routing.iter().find(|(other, _)| other.strip_prefix("positions.") == Some(number))
     };
-    for (name, tensor) in decisions.iter().filter_map(|(name, _)| places(name)) {
+    for (name, tensor) in decisions.iter().filter_map(|(name, _)| positions(name)) {
         g.output(name, *tensor)?;
     }
     let program = Program::new(gpu, &g, weights)?;
@@ -83,16 +83,16 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
             recursions.push(values);
             continue;
         }
-        let width = count / ids.len();
-        let choices: Vec<Vec<u32>> = values.chunks(width.max(1)).map(<[u32]>::to_vec).collect();
+        let per_token = count / ids.len();
+        let choices: Vec<Vec<u32>> = values.chunks(per_token.max(1)).map(<[u32]>::to_vec).collect();
         // A token of depth d goes through d + 1 recursions.
         let choices = match name.as_str() {
             "depth" => choices.into_iter().map(|c| c.into_iter().map(|depth| depth + 1).collect()).collect(),
             _ => choices,
         };
-        let of = model.ways(name);
-        let choices = match places(name) {
-            Some((places, tensor)) => in_text(&choices_of(&values, &read(places, *tensor)?), ids.len(), of),
+        let of = model.num_choices(name);
+        let choices = match positions(name) {
+            Some((positions, tensor)) => in_text(&choices_of(&values, &read(positions, *tensor)?), ids.len(), of),
             None => choices,
         };
         routes.push(TokenRoutes { router: name.clone(), choices, of });
@@ -106,16 +106,16 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
 }
 
 /// The choices of each row with the position of its token.
-fn choices_of(values: &[u32], places: &[u32]) -> Vec<(u32, Vec<u32>)> {
-    let width = values.len() / places.len().max(1);
-    places.iter().copied().zip(values.chunks(width.max(1)).map(<[u32]>::to_vec)).collect()
+fn choices_of(values: &[u32], positions: &[u32]) -> Vec<(u32, Vec<u32>)> {
+    let per_token = values.len() / positions.len().max(1);
+    positions.iter().copied().zip(values.chunks(per_token.max(1)).map(<[u32]>::to_vec)).collect()
 }
 
 /// The choices in the order of the text; rows that hold no token chose nobody.
 fn in_text(rows: &[(u32, Vec<u32>)], tokens: usize, of: usize) -> Vec<Vec<u32>> {
     let mut choices = vec![Vec::new(); tokens];
-    for (place, chosen) in rows.iter().filter(|(_, chosen)| chosen.iter().any(|choice| (*choice as usize) < of)) {
-        if let Some(slot) = choices.get_mut(*place as usize) {
+    for (position, chosen) in rows.iter().filter(|(_, chosen)| chosen.iter().any(|choice| (*choice as usize) < of)) {
+        if let Some(slot) = choices.get_mut(*position as usize) {
             slot.clone_from(chosen);
         }
     }

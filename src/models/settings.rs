@@ -23,7 +23,7 @@ pub fn count(config: &Config, key: &str) -> Result<usize> {
 ///
 /// # Errors
 /// As [`count`].
-pub fn count_if_any(config: &Config, key: &str) -> Result<Option<usize>> {
+pub fn optional_count(config: &Config, key: &str) -> Result<Option<usize>> {
     config.optional(key)?.map(|count| within(config, key, count, LARGEST)).transpose()
 }
 
@@ -127,7 +127,7 @@ pub fn activation_name(activation: Activation) -> &'static str {
 ///
 /// # Errors
 /// As [`count`].
-pub fn must_be_off(config: &Config, key: &str) -> Result<()> {
+pub fn reject_if_true(config: &Config, key: &str) -> Result<()> {
     if config.get_or(key, false)? { Err(config.refuse(key, "is true; only false is supported")) } else { Ok(()) }
 }
 
@@ -142,9 +142,9 @@ pub fn must_divide(config: &Config, key: &str, number: usize, whole: usize, of: 
     Err(config.refuse(key, format!("is {number}; it must divide {of}, which is {whole}")))
 }
 
-/// An f32 as the shortest decimal number that reads back as the same f32, so that a config says 1e-5 and not
+/// An f32 as the json_f32 decimal number that reads back as the same f32, so that a config says 1e-5 and not
 /// 9.999999747378752e-6.
 #[must_use]
-pub fn shortest(value: f32) -> f64 {
+pub fn json_f32(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }

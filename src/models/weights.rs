@@ -1,7 +1,7 @@
 //! Weights from files into the store and back, every name and shape checked.
 
 use super::names::{Names, matched};
-use super::{Decoder, Model, model, model_type, stack};
+use super::{Decoder, Model, model, model_type, stacked};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// Those of [`model`].
 pub fn model_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Model>> {
     let mut model = model(&folder.config)?;
-    model.fit(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
+    model.adapt_to_tensors(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
     let storage = match storage.into() {
         Some(storage) => storage.into(),
         None => as_stored(model.as_ref(), &folder.tensors)?,
@@ -52,7 +52,7 @@ fn as_stored(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
     let names = Names::new(model, tensors, &parameters);
     for (name, ty) in parameters.iter().filter(|(_, ty)| ty.shape.rank() >= 2) {
         // Parts of a stack are of one type.
-        let part = stack::file_tensors(name, ty).swap_remove(0).0;
+        let part = stacked::file_tensors(name, ty).swap_remove(0).0;
         let stored =
             names.get(&part).and_then(|t| t.dtype.same()).filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
         types.insert(name.clone(), stored.unwrap_or(DType::F32));
@@ -104,7 +104,7 @@ pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> 
         }
         let words = match tensors.as_slice() {
             [tensor] if *tensor.shape == ty.shape => tensor.to_words(ty.dtype)?,
-            parts => stack::join(&parts.iter().map(TensorRef::to_f32).collect::<Result<Vec<_>>>()?, ty.dtype),
+            parts => stacked::join(&parts.iter().map(TensorRef::to_f32).collect::<Result<Vec<_>>>()?, ty.dtype),
         };
         weights.ensure(name, ty)?;
         weights.upload(name, &words)?;
@@ -139,7 +139,7 @@ pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -
 pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
     let mut tensors = Vec::new();
     for (name, ty) in model.parameters()? {
-        let parts = stack::file_tensors(&name, &ty);
+        let parts = stacked::file_tensors(&name, &ty);
         if weights.get(&name).is_none() {
             return Err(Error::input(name, "the store has no weight of this name"));
         }
@@ -152,7 +152,7 @@ pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTe
                 NamedTensor::later(part, ty, move || weights.download_part(&name, index * size..(index + 1) * size))
             }));
         } else {
-            let bytes = stack::cut(&weights.download(&name)?, &ty);
+            let bytes = stacked::cut(&weights.download(&name)?, &ty);
             tensors.extend(parts.into_iter().zip(bytes).map(|((name, ty), bytes)| NamedTensor::new(name, ty, bytes)));
         }
     }

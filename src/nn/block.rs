@@ -12,7 +12,7 @@ use crate::ops;
 
 /// What tells dropout in cross-attention, and inside feed-forward networks, from the other places of a block.
 const CROSS_SALT: u32 = 1 << 28;
-const INNER_SALT: u32 = 1 << 29;
+const ACTIVATION_SALT: u32 = 1 << 29;
 
 /// What the norms of a part of a block are called behind the block's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Block {
     /// The rate of dropout on what each part gives.
     pub dropout: f32,
     /// The rate of dropout inside the feed-forward network.
-    pub inner_dropout: f32,
+    pub activation_dropout: f32,
 }
 
 /// What a block is told of a pass.
@@ -92,21 +92,21 @@ impl Block {
             Ok((dropout(g, y, self.dropout, seed, salt)?, kv))
         };
         let feed = |g: &mut Graph, x: Tensor| {
-            let (lengths, dropout_salt) = (with.attention.lengths, INNER_SALT + salt);
-            let (training, mask, rate) = (with.training, with.mask, self.inner_dropout);
+            let (lengths, dropout_salt) = (with.attention.lengths, ACTIVATION_SALT + salt);
+            let (training, mask, rate) = (with.training, with.mask, self.activation_dropout);
             let told = FeedForwardUse { training, seed, lengths, mask, dropout: rate, dropout_salt };
             let (y, gate) = self.feed_forward.run(g, &self.prefix, x, told)?;
             Ok((dropout(g, y, self.dropout, seed, salt + 1)?, gate))
         };
-        let (y, kv) = self.branch(g, "attention", self.attention_norm, x, attend)?;
+        let (attn_out, kv) = self.branch(g, "attention", self.attention_norm, x, attend)?;
         if self.parallel {
-            let (fed, gate) = self.branch(g, "feed_forward", self.feed_forward_norm, x, feed)?;
-            let y = ops::add(g, y, fed)?;
+            let (ff_out, gate) = self.branch(g, "feed_forward", self.feed_forward_norm, x, feed)?;
+            let y = ops::add(g, attn_out, ff_out)?;
             return Ok(BlockOutput { x: self.sum(g, self.feed_forward_norm, y, x)?, kv, gate });
         }
-        let mut x = self.sum(g, self.attention_norm, y, x)?;
+        let mut x = self.sum(g, self.attention_norm, attn_out, x)?;
         if let Some((norm, cross)) = &self.cross {
-            let what = "this decoder reads what an encoder gave, and was given nothing: Inputs::with_context";
+            let what = "this decoder reads what an encoder gave, and was given nothing: TokenInputs::with_context";
             let missing = || crate::Error::Graph(what.into());
             let context = with.context.ok_or_else(missing)?;
             let attention = AttentionUse { salt: CROSS_SALT + with.attention.salt, ..with.attention };

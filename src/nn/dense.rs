@@ -65,10 +65,10 @@ pub fn linear_with(
     config: LinearConfig,
     with: LinearUse,
 ) -> Result<Tensor> {
-    let width = g.shape(x).last();
+    let features = g.shape(x).last();
     let shape = match config.layout {
-        WeightLayout::InOut => [width, out],
-        WeightLayout::OutIn => [out, width],
+        WeightLayout::InOut => [features, out],
+        WeightLayout::OutIn => [out, features],
     };
     let weight = match config.full_precision {
         true => g.parameter(&format!("{prefix}.weight"), shape, DType::F32)?,
@@ -82,7 +82,7 @@ pub fn linear_with(
     ops::linear_fused(g, x, weight, LinearOptions { bias, layout: config.layout, activation, residual: None, lengths })
 }
 
-/// The rows of `PREFIX.weight (rows, width)` that `ids (…)` name.
+/// The rows of `PREFIX.weight (rows, C)` that `ids (…)` name.
 ///
 /// # Errors
 /// Those of [`ops::embedding`].
@@ -107,7 +107,7 @@ pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Option<Tensor>, salt: 
 /// # Errors
 /// Those of the ops.
 pub fn first_states(g: &mut Graph, states: Tensor) -> Result<Tensor> {
-    let [batch, _, width] = g.shape(states).expect("states")?;
+    let [batch, _, d_model] = g.shape(states).expect("states")?;
     let first = ops::slice(g, states, 1, 0, 1)?;
-    ops::reshape(g, first, [batch, width])
+    ops::reshape(g, first, [batch, d_model])
 }

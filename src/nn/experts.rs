@@ -2,7 +2,7 @@
 
 use super::dense::{LinearConfig, linear};
 use super::feed_forward::{GATED, gated_feed_forward};
-use super::statistics::{Routed, RouterSums};
+use super::router_stats::{RouterDecision, RouterStats};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -14,8 +14,8 @@ use crate::shape::Shape;
 pub struct Experts {
     /// Experts, E.
     pub count: usize,
-    /// The width inside an expert, F.
-    pub inner: usize,
+    /// Features inside an expert, F.
+    pub d_ff: usize,
     /// How experts are scored, chosen and weighed.
     pub gate: GateOptions,
     /// An expert beside them that every token goes through.
@@ -34,8 +34,8 @@ pub struct Experts {
 /// An expert that every token goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedExpert {
-    /// The width inside.
-    pub inner: usize,
+    /// Features inside.
+    pub d_ff: usize,
     /// Whether a sigmoid gate scales what it adds.
     pub gated: bool,
 }
@@ -72,7 +72,7 @@ pub struct GateOutput {
     /// Where tokens are missing, whose `lse` is 0: all tokens over those that are there, (1) f32.
     pub share: Option<Tensor>,
     /// What is reported.
-    pub sums: RouterSums,
+    pub sums: RouterStats,
 }
 
 /// How a network of experts is used.
@@ -102,8 +102,8 @@ pub fn expert_feed_forward(
 ) -> Result<(Tensor, GateOutput)> {
     let ExpertMode { activation, training, seed, lengths } = mode;
     let shape = g.shape(x).clone();
-    let (rows, width) = (shape.rows(), shape.last());
-    let x = ops::reshape(g, x, [rows, width])?;
+    let (rows, d_model) = (shape.rows(), shape.last());
+    let x = ops::reshape(g, x, [rows, d_model])?;
     let module = format!("{prefix}.{}", experts.names.module);
     let logits = logits(g, prefix, x, experts, seed)?;
     let bias = match experts.biased {
@@ -117,9 +117,9 @@ pub fn expert_feed_forward(
         let by_row = ops::reshape(g, chosen, [batch, time, experts.gate.k])?;
         let filled = ops::fill_rows(g, by_row, lengths, experts.count as u32)?;
         chosen = ops::reshape(g, filled, [rows, experts.gate.k])?;
-        for (tensor, width) in [(&mut scores, experts.count), (&mut lse, 1)] {
+        for (tensor, columns) in [(&mut scores, experts.count), (&mut lse, 1)] {
             let flat = g.shape(*tensor).clone();
-            let by_row = ops::reshape(g, *tensor, [batch, time, width])?;
+            let by_row = ops::reshape(g, *tensor, [batch, time, columns])?;
             let masked = ops::mask_rows(g, by_row, lengths)?;
             *tensor = ops::reshape(g, masked, flat)?;
         }
@@ -138,9 +138,14 @@ pub fn expert_feed_forward(
         (chosen, routing) = limited(g, &routing, factor)?;
         kept = Some(routing.sorted.starts);
     }
-    let sums =
-        RouterSums::new(g, Routed::Experts, gate.scores, Sent::Slots { starts, kept }, there.map(|t| t.lengths))?;
-    let weights = stacks(g, &module, experts, width)?;
+    let sums = RouterStats::new(
+        g,
+        RouterDecision::Experts,
+        gate.scores,
+        Sent::Slots { starts, kept },
+        there.map(|t| t.lengths),
+    )?;
+    let weights = stacks(g, &module, experts, d_model)?;
     let mut y = ops::expert_feed_forward(g, x, weights, gate.weights, &routing, activation)?;
     if let Some(shared) = experts.shared {
         y = with_shared(g, &module, (x, y), shared, activation)?;
@@ -172,9 +177,9 @@ pub fn expert_choice_feed_forward(
     }
     let ExpertMode { activation, seed, lengths, .. } = mode;
     let shape = g.shape(x).clone();
-    let (rows, width) = (shape.rows(), shape.last());
+    let (rows, d_model) = (shape.rows(), shape.last());
     let module = format!("{prefix}.{}", experts.names.module);
-    let flat = ops::reshape(g, x, [rows, width])?;
+    let flat = ops::reshape(g, x, [rows, d_model])?;
     let logits = logits(g, prefix, flat, experts, seed)?;
     let each = (f64::from(factor) * rows as f64 / experts.count as f64).ceil() as usize;
     let mut scores = ops::softmax(g, logits)?;
@@ -184,7 +189,7 @@ pub fn expert_choice_feed_forward(
         scores = ops::reshape(g, there, [rows, experts.count])?;
     }
     let choice = ops::expert_choice_by_scores(g, scores, each.clamp(1, rows))?;
-    let weights = stacks(g, &module, experts, width)?;
+    let weights = stacks(g, &module, experts, d_model)?;
     let mut y = ops::expert_choice_feed_forward(g, flat, weights, &choice, activation)?;
     if let Some(shared) = experts.shared {
         y = with_shared(g, &module, (flat, y), shared, activation)?;
@@ -227,7 +232,7 @@ fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Optio
 }
 
 /// The experts' weights, stacked.
-fn stacks(g: &mut Graph, module: &str, experts: &Experts, width: usize) -> Result<ExpertWeights> {
+fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize) -> Result<ExpertWeights> {
     let storage = g.storage().dtype;
     if storage.is_quantised() {
         let message = format!("is {storage}, and experts can't be quantised: hold this model in f16, bf16 or f32");
@@ -236,7 +241,7 @@ fn stacks(g: &mut Graph, module: &str, experts: &Experts, width: usize) -> Resul
     let mut stack = |part: usize, shape: [usize; 3]| {
         g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape)
     };
-    let (up, down) = ([experts.count, experts.inner, width], [experts.count, width, experts.inner]);
+    let (up, down) = ([experts.count, experts.d_ff, d_model], [experts.count, d_model, experts.d_ff]);
     Ok(ExpertWeights { gate: stack(0, up)?, up: stack(1, up)?, down: stack(2, down)? })
 }
 
@@ -259,7 +264,7 @@ fn with_shared(
 ) -> Result<Tensor> {
     let names = GATED.map(|name| format!("{module}.shared_expert.{name}"));
     let names = [names[0].as_str(), &names[1], &names[2]];
-    let all = gated_feed_forward(g, names, x, shared.inner, activation, LinearConfig::out_in(false), None)?;
+    let all = gated_feed_forward(g, names, x, shared.d_ff, activation, LinearConfig::out_in(false), None)?;
     if !shared.gated {
         return ops::add(g, y, all);
     }
@@ -280,12 +285,12 @@ mod tests {
     use super::*;
     use crate::graph::{Array, Values};
 
-    const WIDTH: usize = 3;
+    const D_MODEL: usize = 3;
 
     fn experts(count: usize) -> Experts {
         Experts {
             count,
-            inner: 4,
+            d_ff: 4,
             gate: GateOptions::new(1),
             shared: None,
             capacity: None,
@@ -302,7 +307,7 @@ mod tests {
     /// What two rows of three tokens get from three experts, two experts a token on average.
     fn outputs(lengths: [f64; 2], change: f64) -> Result<Vec<f64>> {
         let mut g = Graph::new();
-        let (x, there) = (g.input("x", [2, 3, WIDTH], DType::F32)?, g.input("there", [2], DType::U32)?);
+        let (x, there) = (g.input("x", [2, 3, D_MODEL], DType::F32)?, g.input("there", [2], DType::U32)?);
         let (y, choice) = expert_choice_feed_forward(&mut g, "layer", x, &experts(3), 2.0, mode(Some(there)))?;
         assert_eq!(g.shape(choice.gates).dims(), [3, 4]);
         let named = |name: &str, shape: Vec<usize>| {
@@ -310,9 +315,9 @@ mod tests {
             (name.to_owned(), Array::from_fn(shape, |i| 2.0 * (7.3 * i as f64 + phase).sin()))
         };
         let mut values: Values = g.parameters().map(|(n, t)| named(n, g.shape(t).dims().to_vec())).collect();
-        values.extend([named("x", vec![2, 3, WIDTH]), ("there".into(), Array::new([2], lengths.to_vec())?)]);
+        values.extend([named("x", vec![2, 3, D_MODEL]), ("there".into(), Array::new([2], lengths.to_vec())?)]);
         if let Some(x) = values.get_mut("x") {
-            x.data[5 * WIDTH] += change;
+            x.data[5 * D_MODEL] += change;
         }
         Ok(g.evaluate(&values, &[y])?.remove(0).data)
     }
@@ -322,8 +327,8 @@ mod tests {
         let all = outputs([3.0, 3.0], 0.0)?;
         assert!(all.iter().any(|y| *y != 0.0));
         let some = outputs([3.0, 2.0], 0.0)?;
-        assert!(some[5 * WIDTH..].iter().all(|y| *y == 0.0), "{some:?}");
-        assert!(some[..5 * WIDTH].iter().any(|y| *y != 0.0), "{some:?}");
+        assert!(some[5 * D_MODEL..].iter().all(|y| *y == 0.0), "{some:?}");
+        assert!(some[..5 * D_MODEL].iter().any(|y| *y != 0.0), "{some:?}");
         assert_eq!(some, outputs([3.0, 2.0], 9.0)?);
         assert_ne!(all, outputs([3.0, 3.0], 9.0)?);
         Ok(())
@@ -332,7 +337,7 @@ mod tests {
     #[test]
     fn a_factor_is_a_positive_number() -> Result<()> {
         let mut g = Graph::new();
-        let x = g.input("x", [4, WIDTH], DType::F32)?;
+        let x = g.input("x", [4, D_MODEL], DType::F32)?;
         let refused = expert_choice_feed_forward(&mut g, "layer", x, &experts(2), f32::NAN, mode(None));
         let message = refused.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         assert!(message.contains("factor of experts that choose: is NaN; it must be a positive number"), "{message}");

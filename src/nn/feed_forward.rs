@@ -16,7 +16,7 @@ pub enum FeedForward {
     Plain {
         /// The two linear layers.
         names: [&'static str; 2],
-        /// The width between them.
+        /// Features between them.
         d_ff: usize,
         /// The activation.
         activation: Activation,
@@ -29,7 +29,7 @@ pub enum FeedForward {
         module: &'static str,
         /// The gate, up and down projections in it.
         names: [&'static str; 3],
-        /// The width inside.
+        /// Features inside.
         d_ff: usize,
         /// The activation of the gate.
         activation: Activation,
@@ -105,15 +105,15 @@ impl FeedForward {
         }
     }
 
-    /// The widths inside that a token goes through, and how many matrices of each: what its floating-point operations go by.
+    /// The elements of the matrices that a token is multiplied by.
     #[must_use]
     pub fn active_parameters(&self, d_model: usize) -> usize {
         match self {
             Self::Plain { d_ff, .. } => 2 * d_model * d_ff,
             Self::Gated { d_ff, .. } => 3 * d_model * d_ff,
             Self::Experts { experts, .. } => {
-                let inner = experts.gate.k * experts.inner + experts.shared.map_or(0, |shared| shared.inner);
-                3 * d_model * inner
+                let d_ff = experts.gate.k * experts.d_ff + experts.shared.map_or(0, |shared| shared.d_ff);
+                3 * d_model * d_ff
             }
         }
     }
@@ -132,10 +132,10 @@ pub fn gated_feed_forward(
     config: LinearConfig,
     lengths: Option<Tensor>,
 ) -> Result<Tensor> {
-    let width = g.shape(x).last();
+    let d_model = g.shape(x).last();
     let with = LinearUse { activation: None, lengths };
     let gate = linear_with(g, names[0], x, d_ff, config, with)?;
     let up = linear_with(g, names[1], x, d_ff, config, with)?;
     let hidden = ops::gated(g, gate, up, activation)?;
-    linear_with(g, names[2], hidden, width, config, with)
+    linear_with(g, names[2], hidden, d_model, config, with)
 }

@@ -24,15 +24,15 @@ impl Attention {
         let first = match (self.qkv, layer) {
             (QkvNames::Separate([_, key, _]), Some(layer)) if layer == key => 0,
             // Behind the queries.
-            (QkvNames::Fused(name), Some(layer)) if layer == name => self.heads.query * self.heads.width,
+            (QkvNames::Fused(name), Some(layer)) if layer == name => self.heads.query * self.heads.head_dim,
             _ => return Vec::new(),
         };
         if self.soft_cap.is_some() {
             return Vec::new();
         }
-        let width = self.heads.width;
-        let turned = self.rotary.map_or(0, |rotary| rotary.rotary_dim.unwrap_or(width));
-        let heads = (0..self.heads.key_value).map(|head| first + head * width);
-        heads.map(|head| head + turned..head + width).filter(|range| !range.is_empty()).collect()
+        let head_dim = self.heads.head_dim;
+        let rotated = self.rotary.map_or(0, |rotary| rotary.rotary_dim.unwrap_or(head_dim));
+        let heads = (0..self.heads.key_value).map(|head| first + head * head_dim);
+        heads.map(|head| head + rotated..head + head_dim).filter(|range| !range.is_empty()).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! What goes into the blocks of a model, and what comes out.
 
 use super::attention::KvSource;
-use super::statistics::RouterSums;
+use super::router_stats::RouterStats;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
@@ -11,7 +11,7 @@ const MOST_TOKENS: usize = 1 << 26;
 
 /// What the graph of a model's blocks is fed with.
 #[derive(Clone, Copy, Debug)]
-pub struct Inputs {
+pub struct TokenInputs {
     /// Token ids, `(B, T)` u32.
     pub ids: Tensor,
     /// The position of each token, `(B, T)` u32.
@@ -33,7 +33,7 @@ pub struct Inputs {
     pub training: bool,
 }
 
-impl Inputs {
+impl TokenInputs {
     /// Whole sequences without padding, at positions 0, 1, 2, …
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Inputs {
         }
         let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
         let positions = g.constant("positions", positions, DType::U32);
-        let kv = KvSource::Whole { key_mask: None };
+        let kv = KvSource::Uncached { key_mask: None };
         Ok(Self {
             ids,
             type_ids: None,
@@ -63,7 +63,7 @@ impl Inputs {
     /// The same with a mask `(B, T)` u32 that is 0 on padding.
     #[must_use]
     pub fn with_mask(self, mask: Tensor) -> Self {
-        Self { kv: KvSource::Whole { key_mask: Some(mask) }, ..self }
+        Self { kv: KvSource::Uncached { key_mask: Some(mask) }, ..self }
     }
 
     /// The same with other positions, `(B, T)` u32, all of them below `max_position`.
@@ -122,8 +122,8 @@ pub enum Context {
         /// 0 on padding, `(B, S)` u32; none: all are real.
         key_mask: Option<Tensor>,
     },
-    /// They were made once, by [`Stack::keep_context`](super::Stack::keep_context), and are kept.
-    Kept {
+    /// They were made once, by [`Stack::cache_context`](super::Stack::cache_context), and are kept.
+    Cached {
         /// Positions of a cache.
         capacity: usize,
         /// Positions in use per row, `(B)` u32.
@@ -143,7 +143,7 @@ pub struct Hidden {
     pub routing: Vec<(String, Tensor)>,
     /// Loads, entropy and drops of each router, in the order of the pass: what training reports. It costs nothing unless
     /// something reads it.
-    pub routers: Vec<RouterSums>,
+    pub routers: Vec<RouterStats>,
 }
 
 /// Without routers.

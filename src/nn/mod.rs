@@ -11,8 +11,8 @@ mod inputs;
 mod norm;
 mod recursion;
 mod relative;
+mod router_stats;
 mod stack;
-mod statistics;
 
 pub use attention::{Attention, AttentionUse, Heads, KeyValues, KvSource, Mask, PositionTables, QkvNames, RotaryTable};
 pub use balance::Balance;
@@ -22,13 +22,13 @@ pub use experts::{
     ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
 };
 pub use feed_forward::{FeedForward, FeedForwardUse, GATED, gated_feed_forward};
-pub use inputs::{Context, Hidden, Inputs};
+pub use inputs::{Context, Hidden, TokenInputs};
 pub use norm::{NormKind, NormOrder};
 pub(crate) use recursion::CAPACITY_STEP;
 pub use recursion::{
-    ExpertChoice, Pass, Recursed, Recursion, RecursionRouting, RecursionUse, Router, RouterFunction, RouterKind,
-    Sharing, TokenChoice, Tokens,
+    ExpertChoiceRouting, Pass, Recursion, RecursionOutput, RecursionRouting, RecursionUse, Router, RouterFunction,
+    RouterKind, Sharing, TokenChoiceRouting, Tokens,
 };
 pub use relative::{RelativeBias, RelativeBuckets};
+pub use router_stats::{RouterDecision, RouterStats};
 pub use stack::Stack;
-pub use statistics::{Routed, RouterSums};

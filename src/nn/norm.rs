@@ -26,11 +26,11 @@ impl NormKind {
     /// # Errors
     /// Those of [`ops::layer_norm`] and [`ops::rms_norm`].
     pub fn apply(self, g: &mut Graph, prefix: &str, x: Tensor) -> Result<Tensor> {
-        let width = g.shape(x).last();
-        let gain = g.parameter(&format!("{prefix}.weight"), [width], DType::F32)?;
+        let d_model = g.shape(x).last();
+        let gain = g.parameter(&format!("{prefix}.weight"), [d_model], DType::F32)?;
         match self {
             Self::Layer { eps } => {
-                let bias = g.parameter(&format!("{prefix}.bias"), [width], DType::F32)?;
+                let bias = g.parameter(&format!("{prefix}.bias"), [d_model], DType::F32)?;
                 ops::layer_norm(g, x, gain, Some(bias), eps)
             }
             Self::Rms { eps } => ops::rms_norm(g, x, gain, eps),

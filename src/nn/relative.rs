@@ -1,7 +1,7 @@
 //! Biases of attention scores by the distance of query and key.
 
 use super::attention::KvSource;
-use super::inputs::Inputs;
+use super::inputs::TokenInputs;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor, check_size};
@@ -69,10 +69,10 @@ impl RelativeBias {
     ///
     /// # Errors
     /// [`Error::Shape`] if tokens were picked out of the sequence; those of the ops.
-    pub fn scores(&self, g: &mut Graph, heads: usize, inputs: &Inputs) -> Result<Tensor> {
+    pub fn scores(&self, g: &mut Graph, heads: usize, inputs: &TokenInputs) -> Result<Tensor> {
         let [batch, time] = g.shape(inputs.ids).expect("ids")?;
         match inputs.kv {
-            KvSource::Whole { .. } | KvSource::Prefill { .. } | KvSource::Compact { .. } => {
+            KvSource::Uncached { .. } | KvSource::Prefill { .. } | KvSource::Packed { .. } => {
                 if matches!(self, Self::Alibi) {
                     let shape = Shape::from([heads, time, time]);
                     check_size("alibi", &TensorType::f32(shape.clone()))?;
@@ -162,11 +162,11 @@ mod tests {
         let (heads, time, capacity) = (3, 4, 6);
         let mut g = Graph::new();
         let ids = g.input("ids", [1, time], DType::U32)?;
-        let inputs = Inputs::new(&mut g, ids)?;
+        let inputs = TokenInputs::new(&mut g, ids)?;
         let whole = RelativeBias::Alibi.scores(&mut g, heads, &inputs)?;
         let [ids, at] = [g.input("new", [2, 1], DType::U32)?, g.input("at", [2, 1], DType::U32)?];
         let lengths = g.input("lengths", [2], DType::U32)?;
-        let inputs = Inputs { kv: KvSource::Decode { capacity, lengths }, ..Inputs::new(&mut g, ids)? };
+        let inputs = TokenInputs { kv: KvSource::Decode { capacity, lengths }, ..TokenInputs::new(&mut g, ids)? };
         let new = RelativeBias::Alibi.scores(&mut g, heads, &inputs.with_positions(at, capacity))?;
         let values = Values::from([("at".into(), Array::new([2, 1], vec![5.0, 2.0])?)]);
         let found = g.evaluate(&values, &[whole, new])?;

@@ -4,9 +4,9 @@ use super::attention::{AttentionUse, KeyValues, KvSource, PositionTables, Rotary
 use super::balance::Balance;
 use super::block::{Block, BlockUse};
 use super::experts::GateOutput;
-use super::inputs::{Hidden, Inputs};
+use super::inputs::{Hidden, TokenInputs};
 use super::norm::NormKind;
-use super::recursion::{Pass, Recursed, Recursion, RecursionRouting, RecursionUse, Tokens};
+use super::recursion::{Pass, Recursion, RecursionOutput, RecursionRouting, RecursionUse, Tokens};
 use super::relative::RelativeBias;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -30,7 +30,7 @@ pub struct Stack {
 
 /// One use of a stored block.
 #[derive(Clone, Copy, Debug)]
-struct Use {
+struct BlockCall {
     block: usize,
     /// Its number among all uses.
     number: usize,
@@ -50,10 +50,10 @@ struct Run {
 }
 
 /// A pass through a stack, and what its blocks leave behind.
-struct Walk<'a> {
+struct StackRun<'a> {
     blocks: &'a [Block],
     salt: u32,
-    inputs: &'a Inputs,
+    inputs: &'a TokenInputs,
     tables: PositionTables,
     /// Keys and values of each block's first use.
     kv: HashMap<usize, KeyValues>,
@@ -67,48 +67,48 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::Graph`] if there are not as many blocks as the recursions need; those of the ops.
-    pub fn run(&self, g: &mut Graph, x: Tensor, inputs: &Inputs) -> Result<Hidden> {
+    pub fn run(&self, g: &mut Graph, x: Tensor, inputs: &TokenInputs) -> Result<Hidden> {
         let tables = self.tables(g, inputs)?;
         let (kv, gates, gate_positions) = (HashMap::new(), Vec::new(), Vec::new());
         let salt = self.salt;
-        let mut walk = Walk { blocks: &self.blocks, salt, inputs, tables, kv, gates, gate_positions };
+        let mut run = StackRun { blocks: &self.blocks, salt, inputs, tables, kv, gates, gate_positions };
         let mut hidden = match &self.recursion {
             None => {
-                let uses = |block| Use { block, number: block, kv: inputs.kv, shared: false };
-                let uses: Vec<Use> = (0..self.blocks.len()).map(uses).collect();
-                walk.chain(g, &uses, x, inputs.into())?.into()
+                let uses = |block| BlockCall { block, number: block, kv: inputs.kv, shared: false };
+                let uses: Vec<BlockCall> = (0..self.blocks.len()).map(uses).collect();
+                run.chain(g, &uses, x, inputs.into())?.into()
             }
             Some(recursion) if recursion.stored() != self.blocks.len() => {
                 let (stored, wanted) = (self.blocks.len(), recursion.stored());
                 return Err(Error::Graph(format!("a stack of {stored} blocks recurs as one of {wanted}")));
             }
-            Some(recursion) => walk.recur(g, recursion, x)?,
+            Some(recursion) => run.recur(g, recursion, x)?,
         };
         if let Some((norm, name)) = &self.final_norm {
             hidden.states = g.scope("final_norm", |g| norm.apply(g, name, hidden.states))?;
         }
-        self.with_gates(g, hidden, &walk)
+        self.with_gates(g, hidden, &run)
     }
 
     /// Makes the keys and values of all cross-attention of an encoder's states, `(B, S, C)`, and keeps them in caches of `capacity`
-    /// positions, for [`Context::Kept`](super::Context::Kept).
+    /// positions, for [`Context::Cached`](super::Context::Cached).
     ///
     /// # Errors
     /// Those of the ops.
-    pub fn keep_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
+    pub fn cache_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
         for (number, block) in self.blocks.iter().enumerate() {
             if let Some((_, cross)) = &block.cross {
-                g.scope(format!("context.{number}"), |g| cross.keep_context(g, &block.prefix, states, capacity))?;
+                g.scope(format!("context.{number}"), |g| cross.cache_context(g, &block.prefix, states, capacity))?;
             }
         }
         Ok(())
     }
 
     /// The tables of positions, one for all blocks that have the same.
-    fn tables(&self, g: &mut Graph, inputs: &Inputs) -> Result<PositionTables> {
+    fn tables(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<PositionTables> {
         let mut tables = PositionTables::default();
         for attention in self.blocks.iter().map(|block| &block.attention) {
-            let head_dim = attention.heads.width;
+            let head_dim = attention.heads.head_dim;
             let known = |rotary: &RopeOptions| {
                 tables.rotary.iter().any(|table| table.head_dim == head_dim && alike(&table.options, rotary))
             };
@@ -130,13 +130,13 @@ impl Stack {
     }
 
     /// Adds to what the blocks gave the losses of their gates, and lets a step of training move the biases of the choice.
-    fn with_gates(&self, g: &mut Graph, mut hidden: Hidden, walk: &Walk<'_>) -> Result<Hidden> {
-        let gates = &walk.gates;
+    fn with_gates(&self, g: &mut Graph, mut hidden: Hidden, run: &StackRun<'_>) -> Result<Hidden> {
+        let gates = &run.gates;
         if gates.is_empty() {
             return Ok(hidden);
         }
         let (balance, auxiliary) = g.scope("balance", |g| self.balance.losses(g, gates))?;
-        if walk.inputs.training {
+        if run.inputs.training {
             self.balance.update_biases(g, gates)?;
         }
         let chosen = gates.iter().enumerate().map(|(index, gate)| (format!("experts.{index}"), gate.chosen));
@@ -153,12 +153,12 @@ impl Stack {
     }
 }
 
-impl Walk<'_> {
+impl StackRun<'_> {
     /// Adds uses of blocks one after the other.
-    fn chain(&mut self, g: &mut Graph, uses: &[Use], mut x: Tensor, run: Run) -> Result<Tensor> {
+    fn chain(&mut self, g: &mut Graph, uses: &[BlockCall], mut x: Tensor, run: Run) -> Result<Tensor> {
         let Run { positions, structure, lengths, mask } = run;
-        for &Use { block, number, kv, shared } in uses {
-            let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kept| KvSource::Shared(*kept));
+        for &BlockCall { block, number, kv, shared } in uses {
+            let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kv| KvSource::Reuse(*kv));
             let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
             let attention = AttentionUse { positions, kv, structure, lengths, seed, salt, tables };
             let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training, mask };
@@ -178,11 +178,11 @@ impl Walk<'_> {
         if recursion.routing == RecursionRouting::None {
             return Ok(self.chain(g, &self.plain(recursion), x, self.inputs.into())?.into());
         }
-        let end = |block, number| [Use { block, number, kv: self.inputs.kv, shared: false }];
+        let end = |block, number| [BlockCall { block, number, kv: self.inputs.kv, shared: false }];
         let (front, back) = (end(0, 0), end(recursion.behind(), recursion.routed_uses() - 1));
         let ends = recursion.sharing.has_ends();
         let x = if ends { self.chain(g, &front, x, self.inputs.into())? } else { x };
-        let Recursed { mut states, auxiliary, mut routing, routers } = self.routed(g, recursion, x)?;
+        let RecursionOutput { mut states, auxiliary, mut routing, routers } = self.routed(g, recursion, x)?;
         if ends {
             states = self.chain(g, &back, states, self.inputs.into())?;
         }
@@ -192,42 +192,43 @@ impl Walk<'_> {
     }
 
     /// The uses of the blocks by a model without routers.
-    fn plain(&self, recursion: &Recursion) -> Vec<Use> {
+    fn plain(&self, recursion: &Recursion) -> Vec<BlockCall> {
         let slots = self.inputs.positions;
         let kv = |recursion: usize| match self.inputs.kv {
             KvSource::Prefill { capacity, lengths } => {
-                KvSource::Slots { recursion, capacity, slots, lengths, fresh: true }
+                KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty: true }
             }
             KvSource::Decode { capacity, lengths } => {
-                KvSource::Slots { recursion, capacity, slots, lengths, fresh: false }
+                KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty: false }
             }
             kv => kv,
         };
         let shared = |r: usize| recursion.kv_sharing && r > 0;
         let uses = recursion.order().into_iter().enumerate();
-        uses.map(|(number, (block, r))| Use { block, number, kv: kv(r), shared: shared(r) }).collect()
+        uses.map(|(number, (block, r))| BlockCall { block, number, kv: kv(r), shared: shared(r) }).collect()
     }
 
     /// The recursions of a model with routers, from and to the states of all tokens.
-    fn routed(&mut self, g: &mut Graph, recursion: &Recursion, x: Tensor) -> Result<Recursed> {
+    fn routed(&mut self, g: &mut Graph, recursion: &Recursion, x: Tensor) -> Result<RecursionOutput> {
         let inputs = self.inputs;
         let lengths = match inputs.kv {
-            KvSource::Whole { key_mask: Some(mask) } => {
+            KvSource::Uncached { key_mask: Some(mask) } => {
                 let real = Choice::Between { low: 1, high: u32::MAX };
                 Some(ops::select(g, mask, real, &SelectOptions::default())?.counts)
             }
             KvSource::Prefill { lengths, .. } => Some(lengths),
-            KvSource::Compact { lengths } => lengths,
+            KvSource::Packed { lengths } => lengths,
             _ => None,
         };
-        let Inputs { positions, structure, .. } = *inputs;
-        let tokens = Tokens { states: x, positions, structure, lengths, compact: false };
+        let TokenInputs { positions, structure, .. } = *inputs;
+        let tokens = Tokens { states: x, positions, structure, lengths, packed: false };
         let mut number = recursion.first();
         let block = |g: &mut Graph, pass: Pass| {
             let first = recursion.first() + pass.module * recursion.block_layers();
             let shared = recursion.kv_sharing && pass.recursion > 0;
             let blocks = (first..first + recursion.block_layers()).zip(number..);
-            let uses: Vec<Use> = blocks.map(|(block, number)| Use { block, number, kv: pass.kv, shared }).collect();
+            let uses: Vec<BlockCall> =
+                blocks.map(|(block, number)| BlockCall { block, number, kv: pass.kv, shared }).collect();
             number += uses.len();
             let Tokens { states, positions, structure, .. } = pass.tokens;
             let run = Run { positions, structure, lengths: pass.tokens.ragged(g), mask: None };
@@ -244,9 +245,9 @@ impl Walk<'_> {
     }
 }
 
-impl From<&Inputs> for Run {
-    fn from(inputs: &Inputs) -> Self {
-        let mask = if let KvSource::Whole { key_mask } = inputs.kv { key_mask } else { None };
+impl From<&TokenInputs> for Run {
+    fn from(inputs: &TokenInputs) -> Self {
+        let mask = if let KvSource::Uncached { key_mask } = inputs.kv { key_mask } else { None };
         Self { positions: inputs.positions, structure: inputs.structure, lengths: None, mask }
     }
 }

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Array, Graph};
-use crate::models::{Dimensions, Inputs, Model};
+use crate::models::{Dimensions, Model, TokenInputs};
 use crate::nn::KvSource;
 use crate::ops::{self, Choice, SelectOptions};
 use crate::program::{Program, Weights};
@@ -39,7 +39,7 @@ impl Task for Embedding {
             hidden.routing.push(("pooler_output".into(), pooled));
         }
         let mut real = states;
-        if let KvSource::Whole { key_mask: Some(mask) } = inputs.kv {
+        if let KvSource::Uncached { key_mask: Some(mask) } = inputs.kv {
             let counts = ops::select(g, mask, Choice::Between { low: 1, high: u32::MAX }, &SelectOptions::default())?;
             real = ops::mask_rows(g, states, counts.counts)?;
         }
@@ -86,13 +86,13 @@ impl Embedder {
     /// [`Error::Input`] if a text has no tokens, more than the model has positions, or unknown ones; [`Error::OutOfMemory`];
     /// [`Error::DeviceLost`].
     pub fn embed(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
-        let Dimensions { vocabulary, positions, width, .. } = self.model.dimensions();
+        let Dimensions { vocabulary, max_position, d_model, .. } = self.model.dimensions();
         for (number, text) in texts.iter().enumerate() {
             let refuse = |message: String| Err(Error::input(format!("text {number}"), message));
             match text.iter().find(|id| **id as usize >= vocabulary) {
                 _ if text.is_empty() => return refuse("it has no tokens".into()),
-                _ if text.len() > positions => {
-                    return refuse(format!("it has {} tokens; the model reads {positions}", text.len()));
+                _ if text.len() > max_position => {
+                    return refuse(format!("it has {} tokens; the model reads {max_position}", text.len()));
                 }
                 Some(id) => return refuse(format!("token {id} is not among the {vocabulary} of the vocabulary")),
                 None => (),
@@ -101,7 +101,7 @@ impl Embedder {
         let mut vectors = Vec::with_capacity(texts.len());
         for chunk in texts.chunks(self.batch) {
             let longest = chunk.iter().map(Vec::len).max().unwrap_or(1);
-            let (batch, time) = (self.batch, longest.next_power_of_two().max(SMALLEST_BUCKET).min(positions));
+            let (batch, time) = (self.batch, longest.next_power_of_two().max(SMALLEST_BUCKET).min(max_position));
             let (mut ids, mut shares) = (vec![0_u32; batch * time], vec![0.0_f32; batch * time]);
             let mut lengths = vec![1_u32; batch];
             for (row, text) in chunk.iter().enumerate() {
@@ -114,7 +114,7 @@ impl Embedder {
             program.write("lengths", bytemuck::cast_slice(&lengths))?;
             program.write("shares", bytemuck::cast_slice(&shares))?;
             program.run()?;
-            vectors.extend(program.read_f32("vectors")?.chunks_exact(width).take(chunk.len()).map(<[f32]>::to_vec));
+            vectors.extend(program.read_f32("vectors")?.chunks_exact(d_model).take(chunk.len()).map(<[f32]>::to_vec));
         }
         Ok(vectors)
     }
@@ -130,17 +130,17 @@ impl Embedder {
 
     /// Inputs `ids (B, T)`, `lengths (B)` and `shares (B, T)`, of each token in the mean; output `vectors (B, 1, C)`.
     fn graph(&self, time: usize) -> Result<Graph> {
-        let (batch, width) = (self.batch, self.model.dimensions().width);
+        let (batch, d_model) = (self.batch, self.model.dimensions().d_model);
         let mut g = Graph::new();
         let ids = g.input("ids", [batch, time], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let shares = g.input("shares", [batch, 1, time], DType::F32)?;
-        let kv = KvSource::Compact { lengths: Some(lengths) };
-        let inputs = Inputs { kv, ..Inputs::new(&mut g, ids)? };
+        let kv = KvSource::Packed { lengths: Some(lengths) };
+        let inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
         let states = encoder(self.model.as_ref())?.encode(&mut g, &inputs)?.states;
         let mean = ops::matmul(&mut g, shares, states)?;
-        // Over the root of the mean square is over the length, times the root of the width.
-        let gain = g.constant("gain", Array::from_fn([width], |_| 1.0 / (width as f64).sqrt()), DType::F32);
+        // Over the root of the mean square is over the length, times the root of `d_model`.
+        let gain = g.constant("gain", Array::from_fn([d_model], |_| 1.0 / (d_model as f64).sqrt()), DType::F32);
         let vectors = ops::rms_norm(&mut g, mean, gain, f32::MIN_POSITIVE)?;
         g.output("vectors", vectors)?;
         Ok(g)

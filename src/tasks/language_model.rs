@@ -24,8 +24,8 @@ impl Task for LanguageModelling {
         let inputs = text(g, model, shapes, training)?;
         let shape = g.shape(inputs.ids).clone();
         let labels = g.input("labels", shape, DType::I32)?;
-        let hidden = decoder.hidden(g, &inputs)?;
-        let head = decoder.head(g)?;
+        let hidden = decoder.decode(g, &inputs)?;
+        let head = decoder.lm_head(g)?;
         let logits = head.logits(g, hidden.states)?;
         let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
         let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
@@ -66,7 +66,7 @@ impl Task for MaskedLanguageModelling {
         let inputs = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
-        let (states, head) = encoder.language_head(g, hidden.states)?;
+        let (states, head) = encoder.mlm_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
         let loss = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
         let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
@@ -93,7 +93,7 @@ impl Task for PreTraining {
         let labels = input(g, shapes, "labels", DType::I32)?;
         let next = input(g, shapes, "next_sentence_label", DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
-        let (states, head) = encoder.language_head(g, hidden.states)?;
+        let (states, head) = encoder.mlm_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
         let words = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
         let follows = encoder.class_logits(g, hidden.states, &inputs)?;

@@ -15,8 +15,8 @@ pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::models::{Encoder, EncoderHead, Hidden, Inputs, Model};
-use crate::nn::RouterSums;
+use crate::models::{Encoder, EncoderHead, Hidden, Model, TokenInputs};
+use crate::nn::RouterStats;
 use crate::ops;
 use crate::shape::Shape;
 use crate::train::{DROPOUT_SEED, Measured};
@@ -37,7 +37,7 @@ pub struct TaskGraph {
     /// The losses of routers, which training adds to it.
     pub auxiliary: Option<Tensor>,
     /// What is reported of routers.
-    pub routers: Vec<RouterSums>,
+    pub routers: Vec<RouterStats>,
 }
 
 impl TaskGraph {
@@ -128,15 +128,15 @@ fn input(g: &mut Graph, shapes: Shapes<'_>, name: &str, dtype: DType) -> Result<
 }
 
 /// The text that goes into a model, as rows of tokens: ids, and what is there of mask and parts.
-fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<Inputs> {
+fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TokenInputs> {
     let ids = input(g, shapes, "input_ids", DType::U32)?;
     // Choices of a row are rows of their own.
     let [rows, time] = [g.shape(ids).rows(), g.shape(ids).last()];
     let as_rows = |g: &mut Graph, tensor: Tensor| ops::reshape(g, tensor, [rows, time]);
     let ids = as_rows(g, ids)?;
-    let mut inputs = Inputs::new(g, ids)?;
+    let mut inputs = TokenInputs::new(g, ids)?;
     inputs.training = training;
-    if training && model.drops() {
+    if training && model.has_dropout() {
         inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
     }
     if let Some(shape) = shapes("attention_mask") {

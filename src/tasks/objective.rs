@@ -99,7 +99,7 @@ impl TextTask {
                 Ok(Self::Masked { mask, below: if key("mask_token_id").is_some() { mask } else { all } })
             }
             "sequence-to-sequence" => {
-                let start = model.decoder().and_then(Decoder::start);
+                let start = model.decoder().and_then(Decoder::start_token);
                 let missing = || Error::input("model", "it has no decoder_start_token_id, which answers begin with");
                 Ok(Self::Continued { start: start.ok_or_else(missing)? })
             }

@@ -4,7 +4,7 @@ use super::{Shapes, Task, TaskGraph, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::models::{Inputs, Model};
+use crate::models::{Model, TokenInputs};
 use crate::nn::{Context, KvSource};
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
@@ -28,15 +28,15 @@ impl Task for SequenceToSequence {
         let shape = g.shape(labels).clone();
         let ids = g.input("decoder_input_ids", shape, DType::U32)?;
         let encoded = encoder.encode(g, &source)?;
-        let key_mask = if let KvSource::Whole { key_mask } = source.kv { key_mask } else { None };
+        let key_mask = if let KvSource::Uncached { key_mask } = source.kv { key_mask } else { None };
         let context = Context::States { states: encoded.states, key_mask };
-        let mut inputs = Inputs::new(g, ids)?.with_context(context);
+        let mut inputs = TokenInputs::new(g, ids)?.with_context(context);
         if let Some(shape) = shapes("decoder_attention_mask") {
             inputs = inputs.with_mask(g.input("decoder_attention_mask", shape, DType::U32)?);
         }
-        let inputs = Inputs { training, dropout_seed: source.dropout_seed, ..inputs };
-        let mut hidden = decoder.hidden(g, &inputs)?;
-        let head = decoder.head(g)?;
+        let inputs = TokenInputs { training, dropout_seed: source.dropout_seed, ..inputs };
+        let mut hidden = decoder.decode(g, &inputs)?;
+        let head = decoder.lm_head(g)?;
         let logits = head.logits(g, hidden.states)?;
         let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
         let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
@@ -62,7 +62,7 @@ impl Task for SequenceToSequence {
         file: &dyn Fn(&str) -> Option<Vec<i32>>,
     ) -> Option<Vec<i32>> {
         let shifted = || {
-            let start = i32::try_from(model.decoder()?.start()?).ok()?;
+            let start = i32::try_from(model.decoder()?.start_token()?).ok()?;
             let padding = model.config()["pad_token_id"].as_i64().and_then(|id| i32::try_from(id).ok());
             Some(moved(&file("labels")?, shape.last(), start, padding.unwrap_or(0)))
         };

@@ -7,7 +7,7 @@ use super::windows::in_order;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::models::{Decoder, Inputs};
+use crate::models::{Decoder, TokenInputs};
 use crate::ops::CrossEntropyOptions;
 use crate::shape::TensorType;
 use std::sync::Arc;
@@ -52,16 +52,16 @@ impl LanguageModel {
         let shape = [self.rows, self.length];
         let ids = g.input(IDS, shape, DType::U32)?;
         let labels = g.input(LABELS, shape, DType::I32)?;
-        let mut inputs = Inputs::new(g, ids)?;
+        let mut inputs = TokenInputs::new(g, ids)?;
         inputs.training = training;
-        if training && self.model.drops() {
+        if training && self.model.has_dropout() {
             inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
         }
         if structured {
             inputs = inputs.with_structure(g.input(STRUCTURE, [self.rows, self.length, 3], DType::U32)?);
         }
         let options = if training { self.options } else { CrossEntropyOptions::default() };
-        let hidden = self.model.hidden(g, &inputs)?;
+        let hidden = self.model.decode(g, &inputs)?;
         let loss = self.model.loss_of(g, hidden.states, labels, &options)?;
         let even = hidden.auxiliary.filter(|_| training);
         let classes = self.model.dimensions().vocabulary;

@@ -4,7 +4,7 @@ use super::objective::Feeds;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::nn::RouterSums;
+use crate::nn::RouterStats;
 use crate::ops;
 
 /// The name that the input of labels has in front where it is a weight.
@@ -39,7 +39,7 @@ pub struct Measured {
     /// A scalar in which every micro-batch has the same say: the losses of routers, or a loss that goes by no labels.
     pub even: Option<Tensor>,
     /// What routers did, as [`crate::models::Hidden::routers`] has it. The step adds the sums of its micro-batches.
-    pub routers: Vec<RouterSums>,
+    pub routers: Vec<RouterStats>,
 }
 
 /// A loss that goes by no labels, without routers.

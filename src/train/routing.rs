@@ -3,7 +3,7 @@
 use super::step::REPORTED;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::nn::{Routed, RouterSums};
+use crate::nn::{RouterDecision, RouterStats};
 use crate::ops::{BEHIND_LOADS, BLOCK, concat};
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingLayout {
     /// What each decides, and how many ways it has.
-    routers: Vec<(Routed, usize)>,
+    routers: Vec<(RouterDecision, usize)>,
 }
 
 impl RoutingLayout {
     /// The layout of these routers' sums.
     #[must_use]
-    pub fn new(g: &Graph, routers: &[RouterSums]) -> Self {
+    pub fn new(g: &Graph, routers: &[RouterStats]) -> Self {
         let ways = |sums: Tensor| g.shape(sums).numel().saturating_sub(BEHIND_LOADS);
-        Self { routers: routers.iter().map(|router| (router.routed, ways(router.sums))).collect() }
+        Self { routers: routers.iter().map(|router| (router.decision, ways(router.sums))).collect() }
     }
 
     /// Elements of the range that all sums lie in: 0 without routers, else a multiple of [`BLOCK`].
@@ -58,15 +58,17 @@ impl RoutingLayout {
             let (loads, behind) = sums.split_at(*ways);
             let (dropped, entropy, tokens) = (behind[0], behind[1] / behind[2].max(1.0), behind[2]);
             match routed {
-                Routed::Experts => found.gates.push(GateReport { loads: loads.to_vec(), dropped, entropy, tokens }),
-                Routed::Recursion => {
+                RouterDecision::Experts => {
+                    found.gates.push(GateReport { loads: loads.to_vec(), dropped, entropy, tokens });
+                }
+                RouterDecision::Recursion => {
                     if recursions.taken.is_empty() {
                         recursions.tokens = tokens;
                     }
                     recursions.taken.extend(loads);
                     recursions.entropies.push(entropy);
                 }
-                Routed::Depth { recursions: most } => {
+                RouterDecision::Depth { recursions: most } => {
                     let deep = |turn: usize| loads.iter().enumerate().filter(move |(way, _)| way % most >= turn);
                     let taken = (0..*most).map(|turn| deep(turn).map(|(_, load)| load).sum()).collect();
                     recursions = RecursionReport { tokens, taken, ways: loads.to_vec(), entropies: vec![entropy] };
@@ -229,7 +231,7 @@ fn unused(loads: &[f64]) -> usize {
 mod tests {
     use super::*;
 
-    fn layout(routers: &[(Routed, usize)]) -> RoutingLayout {
+    fn layout(routers: &[(RouterDecision, usize)]) -> RoutingLayout {
         RoutingLayout { routers: routers.to_vec() }
     }
 
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn gates_of_all_layers_are_summed_up() {
-        let layout = layout(&[(Routed::Experts, 3), (Routed::Experts, 3)]);
+        let layout = layout(&[(RouterDecision::Experts, 3), (RouterDecision::Experts, 3)]);
         assert_eq!((layout.total(), layout.offsets()), (2 * BLOCK, vec![0, BLOCK]));
         let sums = report(&[&[10.0, 0.0, 20.0, 3.0, 7.5, 15.0], &[12.0, 9.0, 9.0, 0.0, 15.0, 15.0]]);
         let found = layout.read(&sums).unwrap();
@@ -256,13 +258,13 @@ mod tests {
 
     #[test]
     fn recursions_count_who_went_through_them() {
-        let on = layout(&[(Routed::Recursion, 1), (Routed::Recursion, 1)]);
+        let on = layout(&[(RouterDecision::Recursion, 1), (RouterDecision::Recursion, 1)]);
         let sums = report(&[&[40.0, 0.0, 20.0, 40.0], &[10.0, 0.0, 30.0, 40.0]]);
         let found = on.read(&sums).unwrap().recursions.unwrap();
         assert_eq!((found.depth(), found.shares(), found.entropies.clone()), (1.25, vec![1.0, 0.25], vec![0.5, 0.75]));
         assert_eq!(found.summary().largest_load, None);
         // Two blocks of two recursions: 6 tokens go through one once and 2 through it twice, 4 through the other twice.
-        let ways = layout(&[(Routed::Depth { recursions: 2 }, 4)]);
+        let ways = layout(&[(RouterDecision::Depth { recursions: 2 }, 4)]);
         let found = ways.read(&report(&[&[6.0, 2.0, 0.0, 4.0, 0.0, 6.0, 12.0]])).unwrap().recursions.unwrap();
         assert_eq!((found.depth(), found.shares(), found.entropies.clone()), (1.5, vec![1.0, 0.5], vec![0.5]));
         assert_eq!((found.summary().largest_load, found.summary().unused), (Some(2.0), Some(1)));
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn there_is_nothing_to_say_without_routers_or_of_a_short_report() {
         assert_eq!(layout(&[]).read(&report(&[&[1.0]])), None);
-        assert_eq!(layout(&[(Routed::Experts, 64)]).read(&report(&[&[1.0]])), None);
-        assert_eq!(layout(&[(Routed::Experts, 64)]).total(), 2 * BLOCK);
+        assert_eq!(layout(&[(RouterDecision::Experts, 64)]).read(&report(&[&[1.0]])), None);
+        assert_eq!(layout(&[(RouterDecision::Experts, 64)]).total(), 2 * BLOCK);
     }
 }

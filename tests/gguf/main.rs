@@ -17,7 +17,7 @@ use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::graph::{Array, Values};
 use wgformer::io::{ModelFolder, gguf};
-use wgformer::models::{self, Decoder, Inputs};
+use wgformer::models::{self, Decoder, TokenInputs};
 use wgformer::{DType, Error, Gpu, Graph, Program, Weights};
 
 fn small() -> Vec<u8> {
@@ -65,8 +65,8 @@ fn last_logits(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, tokens: &[u32]
 fn logits_graph(model: &dyn Decoder, count: usize) -> (Graph, wgformer::Tensor) {
     let mut g = Graph::new();
     let ids = g.input("ids", [1, count], DType::U32).unwrap();
-    let inputs = Inputs::new(&mut g, ids).unwrap();
-    let hidden = model.hidden(&mut g, &inputs).unwrap().states;
+    let inputs = TokenInputs::new(&mut g, ids).unwrap();
+    let hidden = model.decode(&mut g, &inputs).unwrap().states;
     let logits = model.logits(&mut g, hidden).unwrap();
     g.output("logits", logits).unwrap();
     (g, logits)

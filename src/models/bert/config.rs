@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate_or,
-    shortest,
+    activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate_or,
+    reject_if_true,
 };
 use crate::models::{heads, passed_on};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ impl Bert {
     ///
     /// ```
     /// # use wgformer::models::Bert;
-    /// let model = Bert { deviation: 0.01, ..Bert::new(97, 64, 2, 4)? };
+    /// let model = Bert { init_std: 0.01, ..Bert::new(97, 64, 2, 4)? };
     /// # Ok::<(), wgformer::Error>(())
     /// ```
     ///
@@ -34,7 +34,7 @@ impl Bert {
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
     pub fn from_config(config: &Config) -> Result<Self> {
         for key in ["is_decoder", "add_cross_attention"] {
-            must_be_off(config, key)?;
+            reject_if_true(config, key)?;
         }
         let (d_model, heads) = (count(config, "hidden_size")?, count(config, "num_attention_heads")?);
         must_divide(config, "num_attention_heads", heads, d_model, "hidden_size")?;
@@ -44,8 +44,8 @@ impl Bert {
         let dropout = rate_or(config, "hidden_dropout_prob", 0.1)?;
         Ok(Self {
             vocabulary: count(config, "vocab_size")?,
-            positions: count_if_any(config, "max_position_embeddings")?.unwrap_or(512),
-            types: count_if_any(config, "type_vocab_size")?.unwrap_or(2),
+            max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(512),
+            types: optional_count(config, "type_vocab_size")?.unwrap_or(2),
             d_model,
             layers: layer_count(config, "num_hidden_layers")?,
             heads,
@@ -61,7 +61,7 @@ impl Bert {
             },
             head: heads::head(config, "Bert")?,
             pooler: true,
-            deviation: config.get_or("initializer_range", 0.02)?,
+            init_std: config.get_or("initializer_range", 0.02)?,
             storage: Storage::default(),
             extra: passed_on(config),
         })
@@ -73,18 +73,18 @@ impl Bert {
             "model_type": "bert",
             "architectures": [heads::class("Bert", self.head)],
             "vocab_size": self.vocabulary,
-            "max_position_embeddings": self.positions,
+            "max_position_embeddings": self.max_position,
             "type_vocab_size": self.types,
             "hidden_size": self.d_model,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
             "intermediate_size": self.d_ff,
             "hidden_act": activation_name(self.activation),
-            "layer_norm_eps": shortest(self.epsilon),
-            "hidden_dropout_prob": shortest(self.dropout),
-            "attention_probs_dropout_prob": shortest(self.attention_dropout),
-            "classifier_dropout": shortest(self.classifier_dropout),
-            "initializer_range": self.deviation,
+            "layer_norm_eps": json_f32(self.epsilon),
+            "hidden_dropout_prob": json_f32(self.dropout),
+            "attention_probs_dropout_prob": json_f32(self.attention_dropout),
+            "classifier_dropout": json_f32(self.classifier_dropout),
+            "initializer_range": self.init_std,
             "pad_token_id": self.padding,
             "tie_word_embeddings": true,
             "dtype": "float32",

@@ -5,7 +5,7 @@ mod config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Storage, Tensor};
-use crate::models::{Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model};
+use crate::models::{Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, LinearUse, Mask, NormKind, NormOrder, QkvNames,
     Stack,
@@ -26,16 +26,16 @@ pub struct Bert {
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
     /// The longest sequence.
-    pub positions: usize,
+    pub max_position: usize,
     /// Parts of a text that are told apart.
     pub types: usize,
-    /// The width of hidden states.
+    /// Features of a hidden state.
     pub d_model: usize,
     /// Layers.
     pub layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// The width of the feed-forward network.
+    /// Features inside a feed-forward network.
     pub d_ff: usize,
     /// The activation of the feed-forward network, and of the head of a language model.
     pub activation: Activation,
@@ -54,7 +54,7 @@ pub struct Bert {
     /// Whether a model without a head has the pooler.
     pub pooler: bool,
     /// The standard deviation of fresh weights.
-    pub deviation: f64,
+    pub init_std: f64,
     /// How matrices lie in GPU memory.
     pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
@@ -68,7 +68,7 @@ impl Bert {
     }
 
     fn block(&self, layer: usize) -> Block {
-        let (linear, width) = (LinearConfig::out_in(true), self.d_model / self.heads);
+        let (linear, head_dim) = (LinearConfig::out_in(true), self.d_model / self.heads);
         Block {
             prefix: format!("{}encoder.layer.{layer}", self.base()),
             norm: NormKind::Layer { eps: self.epsilon },
@@ -80,7 +80,7 @@ impl Bert {
                 output: "output.dense",
                 linear,
                 output_linear: linear,
-                heads: Heads { query: self.heads, key_value: self.heads, width },
+                heads: Heads { query: self.heads, key_value: self.heads, head_dim },
                 scale: None,
                 mask: Mask::Bidirectional,
                 rotary: None,
@@ -99,11 +99,11 @@ impl Bert {
             },
             parallel: false,
             dropout: self.dropout,
-            inner_dropout: 0.0,
+            activation_dropout: 0.0,
         }
     }
 
-    fn embeddings(&self, g: &mut Graph, inputs: &Inputs) -> Result<Tensor> {
+    fn embeddings(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Tensor> {
         let name = |name: &str| format!("{}embeddings.{name}", self.base());
         let words = g.matrix(&name("word_embeddings.weight"), [self.vocabulary, self.d_model])?;
         let words = ops::embedding_with_padding(g, words, inputs.ids, self.padding)?;
@@ -115,7 +115,7 @@ impl Bert {
             }
         };
         let types = nn::embedding(g, &name("token_type_embeddings"), types, [self.types, self.d_model])?;
-        let table = [self.positions, self.d_model];
+        let table = [self.max_position, self.d_model];
         let positions = nn::embedding(g, &name("position_embeddings"), inputs.positions, table)?;
         let x = ops::add(g, words, types)?;
         let x = ops::add(g, x, positions)?;
@@ -142,7 +142,12 @@ impl Model for Bert {
     }
 
     fn dimensions(&self) -> Dimensions {
-        Dimensions { vocabulary: self.vocabulary, positions: self.positions, width: self.d_model, layers: self.layers }
+        Dimensions {
+            vocabulary: self.vocabulary,
+            max_position: self.max_position,
+            d_model: self.d_model,
+            layers: self.layers,
+        }
     }
 
     fn storage(&self) -> &Storage {
@@ -153,16 +158,16 @@ impl Model for Bert {
         self.storage = storage;
     }
 
-    fn fit(&mut self, has: &dyn Fn(&str) -> bool) {
+    fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.pooler = has("pooler.dense.weight");
     }
 
     fn declare(&self, g: &mut Graph) -> Result<()> {
         let ids = g.input("ids", [1, 1], DType::U32)?;
-        let inputs = Inputs::new(g, ids)?;
+        let inputs = TokenInputs::new(g, ids)?;
         let states = self.encode(g, &inputs)?.states;
         if self.has_language_head() {
-            self.language_head(g, states)?;
+            self.mlm_head(g, states)?;
         }
         match self.head {
             EncoderHead::None if self.pooler => self.pooler(g, states).map(|_| ()),
@@ -171,7 +176,7 @@ impl Model for Bert {
         }
     }
 
-    fn drops(&self) -> bool {
+    fn has_dropout(&self) -> bool {
         [self.dropout, self.attention_dropout, self.classifier_dropout].iter().any(|rate| *rate > 0.0)
     }
 
@@ -181,7 +186,7 @@ impl Model for Bert {
         } else if parameter.ends_with("LayerNorm.weight") {
             Initial::Ones
         } else {
-            Initial::Normal(self.deviation)
+            Initial::Normal(self.init_std)
         }
     }
 
@@ -222,8 +227,8 @@ impl Encoder for Bert {
         self.head
     }
 
-    fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
-        inputs.check(self.positions, "max_position_embeddings")?;
+    fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
+        inputs.check(self.max_position, "max_position_embeddings")?;
         g.set_storage(&self.storage);
         let x = g.scope("embedding", |g| self.embeddings(g, inputs))?;
         let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
@@ -235,7 +240,7 @@ impl Encoder for Bert {
         if pools { self.pooler(g, states).map(Some) } else { Ok(None) }
     }
 
-    fn language_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, Head)> {
+    fn mlm_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, LmHead)> {
         if !self.has_language_head() {
             return Err(Error::Graph("this model has no head of a language model".into()));
         }
@@ -248,10 +253,10 @@ impl Encoder for Bert {
         })?;
         let weight = g.matrix("bert.embeddings.word_embeddings.weight", [self.vocabulary, self.d_model])?;
         let bias = Some(g.parameter("cls.predictions.bias", [self.vocabulary], DType::F32)?);
-        Ok((x, Head { weight, bias, layout: WeightLayout::OutIn }))
+        Ok((x, LmHead { weight, bias, layout: WeightLayout::OutIn }))
     }
 
-    fn class_logits(&self, g: &mut Graph, states: Tensor, inputs: &Inputs) -> Result<Tensor> {
+    fn class_logits(&self, g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
         let (name, pooled, labels) = match self.head {
             EncoderHead::NextSentence | EncoderHead::PreTraining => ("cls.seq_relationship", true, 2),
             EncoderHead::SequenceClassification { labels } => ("classifier", true, labels),

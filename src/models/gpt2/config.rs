@@ -6,8 +6,8 @@ use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::passed_on;
 use crate::models::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_be_off, must_divide, positive_number, rate,
-    shortest,
+    activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
+    reject_if_true,
 };
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ impl Gpt2 {
     ///
     /// ```
     /// # use wgformer::models::Gpt2;
-    /// let model = Gpt2 { deviation: 0.01, ..Gpt2::new(97, 64, 2, 4)? };
+    /// let model = Gpt2 { init_std: 0.01, ..Gpt2::new(97, 64, 2, 4)? };
     /// # Ok::<(), wgformer::Error>(())
     /// ```
     ///
@@ -32,20 +32,20 @@ impl Gpt2 {
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
     pub fn from_config(config: &Config) -> Result<Self> {
-        must_be_off(config, "add_cross_attention")?;
-        let (width, heads) = (count(config, "n_embd")?, count(config, "n_head")?);
-        must_divide(config, "n_head", heads, width, "n_embd")?;
-        let positions = match count_if_any(config, "n_positions")? {
+        reject_if_true(config, "add_cross_attention")?;
+        let (d_model, heads) = (count(config, "n_embd")?, count(config, "n_head")?);
+        must_divide(config, "n_head", heads, d_model, "n_embd")?;
+        let positions = match optional_count(config, "n_positions")? {
             Some(positions) => positions,
-            None => count_if_any(config, "n_ctx")?.unwrap_or(1024),
+            None => optional_count(config, "n_ctx")?.unwrap_or(1024),
         };
         Ok(Self {
             vocabulary: count(config, "vocab_size")?,
-            positions,
-            width,
+            max_position: positions,
+            d_model,
             layers: layer_count(config, "n_layer")?,
             heads,
-            inner: count_if_any(config, "n_inner")?.unwrap_or(4 * width),
+            d_ff: optional_count(config, "n_inner")?.unwrap_or(4 * d_model),
             activation: activation(config, "activation_function", "gelu_new")?,
             epsilon: positive_number(config, "layer_norm_epsilon", 1e-5)?,
             tied: config.get_or("tie_word_embeddings", true)?,
@@ -54,7 +54,7 @@ impl Gpt2 {
             embedding_dropout: rate(config, "embd_pdrop")?,
             residual_dropout: rate(config, "resid_pdrop")?,
             attention_dropout: rate(config, "attn_pdrop")?,
-            deviation: config.get_or("initializer_range", 0.02)?,
+            init_std: config.get_or("initializer_range", 0.02)?,
             storage: Storage::default(),
             extra: passed_on(config),
         })
@@ -66,20 +66,20 @@ impl Gpt2 {
             "model_type": "gpt2",
             "architectures": ["GPT2LMHeadModel"],
             "vocab_size": self.vocabulary,
-            "n_positions": self.positions,
-            "n_embd": self.width,
+            "n_positions": self.max_position,
+            "n_embd": self.d_model,
             "n_layer": self.layers,
             "n_head": self.heads,
-            "n_inner": self.inner,
+            "n_inner": self.d_ff,
             "activation_function": activation_name(self.activation),
-            "layer_norm_epsilon": shortest(self.epsilon),
+            "layer_norm_epsilon": json_f32(self.epsilon),
             "tie_word_embeddings": self.tied,
             "scale_attn_weights": self.scaled,
             "scale_attn_by_inverse_layer_idx": self.scaled_by_layer,
-            "embd_pdrop": shortest(self.embedding_dropout),
-            "resid_pdrop": shortest(self.residual_dropout),
-            "attn_pdrop": shortest(self.attention_dropout),
-            "initializer_range": self.deviation,
+            "embd_pdrop": json_f32(self.embedding_dropout),
+            "resid_pdrop": json_f32(self.residual_dropout),
+            "attn_pdrop": json_f32(self.attention_dropout),
+            "initializer_range": self.init_std,
             "dtype": "float32",
         });
         for (key, value) in &self.extra {
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_config_survives_the_round_trip() {
         let first = model(small()).unwrap();
-        assert_eq!((first.inner, first.tied, first.attention_dropout), (140, true, 0.1));
+        assert_eq!((first.d_ff, first.tied, first.attention_dropout), (140, true, 0.1));
         assert_eq!(model(first.config()).unwrap(), first);
         assert_eq!(first.config()["layer_norm_epsilon"], json!(1e-5));
         assert_eq!(first.config()["eos_token_id"], json!(2));

@@ -5,7 +5,7 @@ mod config;
 use crate::error::Result;
 use crate::graph::{Graph, Storage};
 use crate::models::model::declare_decoder;
-use crate::models::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, Model};
+use crate::models::{Decoder, Dimensions, Hidden, Initial, LmHead, Model, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
 };
@@ -21,22 +21,22 @@ pub struct Gpt2 {
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
     /// The longest sequence.
-    pub positions: usize,
-    /// The width of hidden states.
-    pub width: usize,
+    pub max_position: usize,
+    /// Features of a hidden state.
+    pub d_model: usize,
     /// Layers.
     pub layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// The width of the feed-forward network.
-    pub inner: usize,
+    /// Features inside a feed-forward network.
+    pub d_ff: usize,
     /// The activation of the feed-forward network.
     pub activation: Activation,
     /// Added to the variance in layer norms.
     pub epsilon: f32,
     /// Whether the head is the embedding table.
     pub tied: bool,
-    /// Whether scores are divided by the root of the head width.
+    /// Whether scores are divided by the root of the features of a head.
     pub scaled: bool,
     /// Whether scores are divided by the layer's number, counted from 1, as well.
     pub scaled_by_layer: bool,
@@ -47,7 +47,7 @@ pub struct Gpt2 {
     /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
-    pub deviation: f64,
+    pub init_std: f64,
     /// How matrices lie in GPU memory.
     pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
@@ -56,8 +56,8 @@ pub struct Gpt2 {
 
 impl Gpt2 {
     fn block(&self, layer: usize) -> Block {
-        let width = self.width / self.heads;
-        let mut scale = if self.scaled { 1.0 / (width as f32).sqrt() } else { 1.0 };
+        let head_dim = self.d_model / self.heads;
+        let mut scale = if self.scaled { 1.0 / (head_dim as f32).sqrt() } else { 1.0 };
         if self.scaled_by_layer {
             scale /= (layer + 1) as f32;
         }
@@ -73,7 +73,7 @@ impl Gpt2 {
                 output: "c_proj",
                 linear,
                 output_linear: linear,
-                heads: Heads { query: self.heads, key_value: self.heads, width },
+                heads: Heads { query: self.heads, key_value: self.heads, head_dim },
                 scale: Some(scale),
                 mask: Mask::Causal,
                 rotary: None,
@@ -86,13 +86,13 @@ impl Gpt2 {
             feed_forward_norm: "ln_2".into(),
             feed_forward: FeedForward::Plain {
                 names: ["mlp.c_fc", "mlp.c_proj"],
-                d_ff: self.inner,
+                d_ff: self.d_ff,
                 activation: self.activation,
                 linear,
             },
             parallel: false,
             dropout: self.residual_dropout,
-            inner_dropout: 0.0,
+            activation_dropout: 0.0,
         }
     }
 }
@@ -103,7 +103,12 @@ impl Model for Gpt2 {
     }
 
     fn dimensions(&self) -> Dimensions {
-        Dimensions { vocabulary: self.vocabulary, positions: self.positions, width: self.width, layers: self.layers }
+        Dimensions {
+            vocabulary: self.vocabulary,
+            max_position: self.max_position,
+            d_model: self.d_model,
+            layers: self.layers,
+        }
     }
 
     fn storage(&self) -> &Storage {
@@ -126,7 +131,7 @@ impl Model for Gpt2 {
         Some(self)
     }
 
-    fn drops(&self) -> bool {
+    fn has_dropout(&self) -> bool {
         [self.embedding_dropout, self.residual_dropout, self.attention_dropout].iter().any(|rate| *rate > 0.0)
     }
 
@@ -136,9 +141,9 @@ impl Model for Gpt2 {
         } else if parameter.contains(".ln_") {
             Initial::Ones
         } else if parameter.ends_with("c_proj.weight") {
-            Initial::Normal(self.deviation / (2.0 * self.layers as f64).sqrt())
+            Initial::Normal(self.init_std / (2.0 * self.layers as f64).sqrt())
         } else {
-            Initial::Normal(self.deviation)
+            Initial::Normal(self.init_std)
         }
     }
 
@@ -158,21 +163,21 @@ impl Model for Gpt2 {
     }
 
     fn forward_flops(&self, context: usize) -> u64 {
-        let block = 4 * self.width * self.width + 2 * self.width * self.inner;
-        let matrices = self.layers * block + self.vocabulary * self.width;
-        2 * matrices as u64 + 4 * (self.layers * self.width * context) as u64
+        let block = 4 * self.d_model * self.d_model + 2 * self.d_model * self.d_ff;
+        let matrices = self.layers * block + self.vocabulary * self.d_model;
+        2 * matrices as u64 + 4 * (self.layers * self.d_model * context) as u64
     }
 }
 
 impl Decoder for Gpt2 {
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
-        inputs.check(self.positions, "n_positions")?;
+    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
+        inputs.check(self.max_position, "n_positions")?;
         g.set_storage(&self.storage);
         let x = g.scope("embedding", |g| {
-            let (table, places) = ([self.vocabulary, self.width], [self.positions, self.width]);
+            let (table, position_table) = ([self.vocabulary, self.d_model], [self.max_position, self.d_model]);
             let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table)?;
-            let places = nn::embedding(g, "transformer.wpe", inputs.positions, places)?;
-            let x = ops::add(g, tokens, places)?;
+            let positions = nn::embedding(g, "transformer.wpe", inputs.positions, position_table)?;
+            let x = ops::add(g, tokens, positions)?;
             nn::dropout(g, x, self.embedding_dropout, inputs.dropout_seed, 0)
         })?;
         let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "transformer.ln_f".into()));
@@ -180,10 +185,10 @@ impl Decoder for Gpt2 {
         Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }.run(g, x, inputs)
     }
 
-    fn head(&self, g: &mut Graph) -> Result<Head> {
+    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
         g.set_storage(&self.storage);
-        let weight = g.matrix(name, [self.vocabulary, self.width])?;
-        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
+        Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
     }
 }

@@ -7,7 +7,7 @@ use crate::io::Config;
 use crate::models::mixture::{Mixture, MixtureFamily};
 use crate::models::rope::{rope_config, rope_options};
 use crate::models::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, shortest,
+    activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
 };
 use crate::models::{model_type, passed_on, recursive};
 use crate::nn::Heads;
@@ -15,7 +15,7 @@ use crate::ops::RopeScaling;
 use serde_json::{Value, json};
 
 /// What attention takes.
-const WIDEST_HEAD: usize = 256;
+const MAX_HEAD_DIM: usize = 256;
 
 /// What transformers takes for keys that a `config.json` lacks.
 struct Defaults {
@@ -41,7 +41,7 @@ impl Llama {
     ///
     /// ```
     /// # use wgformer::models::Llama;
-    /// let model = Llama { deviation: 0.01, ..Llama::new(97, 64, 2, 4)? };
+    /// let model = Llama { init_std: 0.01, ..Llama::new(97, 64, 2, 4)? };
     /// # Ok::<(), wgformer::Error>(())
     /// ```
     ///
@@ -58,33 +58,33 @@ impl Llama {
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
     pub fn from_config(config: &Config) -> Result<Self> {
-        let width = count(config, "hidden_size")?;
+        let d_model = count(config, "hidden_size")?;
         let query = count(config, "num_attention_heads")?;
         let defaults = Defaults::of(&model_type(config)?);
-        let key_value = match count_if_any(config, "num_key_value_heads")? {
+        let key_value = match optional_count(config, "num_key_value_heads")? {
             Some(heads) => heads,
             // A null is no missing key: it stands for as many as there are queries.
             None if config.value().get("num_key_value_heads").is_some() => query,
             None => defaults.key_value.unwrap_or(query),
         };
         must_divide(config, "num_key_value_heads", key_value, query, "num_attention_heads")?;
-        let head = match count_if_any(config, "head_dim")? {
-            Some(head) => head,
+        let head_dim = match optional_count(config, "head_dim")? {
+            Some(head_dim) => head_dim,
             None => {
-                must_divide(config, "num_attention_heads", query, width, "hidden_size")?;
-                width / query
+                must_divide(config, "num_attention_heads", query, d_model, "hidden_size")?;
+                d_model / query
             }
         };
-        if head > WIDEST_HEAD {
+        if head_dim > MAX_HEAD_DIM {
             return Err(
-                config.refuse("head_dim", format!("makes heads {head} wide; at most {WIDEST_HEAD} is supported"))
+                config.refuse("head_dim", format!("makes heads {head_dim} wide; at most {MAX_HEAD_DIM} is supported"))
             );
         }
-        if head % 2 == 1 {
-            let message = format!("makes heads {head} wide; rotary positions need an even width");
+        if head_dim % 2 == 1 {
+            let message = format!("makes heads {head_dim} wide; rotary positions need an even width");
             return Err(config.refuse("head_dim", message));
         }
-        let positions = count_if_any(config, "max_position_embeddings")?.unwrap_or(defaults.positions);
+        let positions = optional_count(config, "max_position_embeddings")?.unwrap_or(defaults.positions);
         let family = match model_type(config)?.as_str() {
             "mixtral" => Some(MixtureFamily::Mixtral),
             "qwen2_moe" => Some(MixtureFamily::Qwen2),
@@ -106,20 +106,20 @@ impl Llama {
         };
         Ok(Self {
             vocabulary: count(config, "vocab_size")?,
-            positions,
-            width,
+            max_position: positions,
+            d_model,
             layers,
-            heads: Heads { query, key_value, width: head },
-            inner: count(config, "intermediate_size")?,
+            heads: Heads { query, key_value, head_dim },
+            d_ff: count(config, "intermediate_size")?,
             activation: activation(config, "hidden_act", "silu")?,
             epsilon: positive_number(config, "rms_norm_eps", defaults.epsilon)?,
             tied: config.get_or("tie_word_embeddings", false)?,
             attention_bias,
             output_bias,
-            inner_bias: config.get_or("mlp_bias", false)?,
+            mlp_bias: config.get_or("mlp_bias", false)?,
             rope: rope_options(config, positions, defaults.theta)?,
             attention_dropout: rate(config, "attention_dropout")?,
-            deviation: config.get_or("initializer_range", 0.02)?,
+            init_std: config.get_or("initializer_range", 0.02)?,
             mixture,
             recursion,
             storage: Storage::default(),
@@ -133,21 +133,21 @@ impl Llama {
             "model_type": "llama",
             "architectures": ["LlamaForCausalLM"],
             "vocab_size": self.vocabulary,
-            "max_position_embeddings": self.positions,
-            "hidden_size": self.width,
+            "max_position_embeddings": self.max_position,
+            "hidden_size": self.d_model,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads.query,
             "num_key_value_heads": self.heads.key_value,
-            "head_dim": self.heads.width,
-            "intermediate_size": self.inner,
+            "head_dim": self.heads.head_dim,
+            "intermediate_size": self.d_ff,
             "hidden_act": activation_name(self.activation),
-            "rms_norm_eps": shortest(self.epsilon),
+            "rms_norm_eps": json_f32(self.epsilon),
             "tie_word_embeddings": self.tied,
             "attention_bias": self.attention_bias,
-            "mlp_bias": self.inner_bias,
-            "attention_dropout": shortest(self.attention_dropout),
-            "initializer_range": self.deviation,
-            "rope_theta": shortest(self.rope.theta),
+            "mlp_bias": self.mlp_bias,
+            "attention_dropout": json_f32(self.attention_dropout),
+            "initializer_range": self.init_std,
+            "rope_theta": json_f32(self.rope.theta),
             "rope_parameters": rope_config(&self.rope),
             "dtype": "float32",
         });
@@ -256,7 +256,7 @@ mod tests {
             let missing = model(config.clone()).unwrap();
             config["num_key_value_heads"] = Value::Null;
             assert_eq!(model(config).unwrap().heads.key_value, 48);
-            (missing.heads.key_value, missing.positions, missing.epsilon, missing.rope.theta)
+            (missing.heads.key_value, missing.max_position, missing.epsilon, missing.rope.theta)
         };
         assert_eq!(of("llama"), (48, 2048, 1e-6, 1e4));
         assert_eq!(of("mixtral"), (8, 131_072, 1e-5, 1e6));
@@ -271,7 +271,7 @@ mod tests {
         assert!(names.contains(&"model.layers.1.self_attn.k_proj.weight".to_owned()));
         let block = 4 * 30 * 35 + 3 * 35 * 51 + 2 * 35;
         assert_eq!(model.parameter_count().unwrap(), 2 * 97 * 35 + 2 * block + 35);
-        let biased = Llama { attention_bias: true, output_bias: true, inner_bias: true, tied: true, ..model };
+        let biased = Llama { attention_bias: true, output_bias: true, mlp_bias: true, tied: true, ..model };
         assert_eq!(biased.parameters().unwrap().len(), 1 + 2 * 16 + 1);
     }
 }

@@ -7,7 +7,7 @@ use crate::graph::{Graph, Storage};
 use crate::models::mixture::Mixture;
 use crate::models::model::declare_decoder;
 use crate::models::recursive;
-use crate::models::{Decoder, Dimensions, Head, Hidden, Initial, Inputs, Model};
+use crate::models::{Decoder, Dimensions, Hidden, Initial, LmHead, Model, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, GATED, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
     Recursion, Stack,
@@ -24,15 +24,15 @@ pub struct Llama {
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
     /// The longest sequence.
-    pub positions: usize,
-    /// The width of hidden states.
-    pub width: usize,
+    pub max_position: usize,
+    /// Features of a hidden state.
+    pub d_model: usize,
     /// Layers.
     pub layers: usize,
     /// The attention heads.
     pub heads: Heads,
-    /// The width of the feed-forward network.
-    pub inner: usize,
+    /// Features inside a feed-forward network.
+    pub d_ff: usize,
     /// The activation of the gate.
     pub activation: Activation,
     /// Added to the mean square in RMS norms.
@@ -44,13 +44,13 @@ pub struct Llama {
     /// Whether the projection behind attention has a bias.
     pub output_bias: bool,
     /// Whether the feed-forward network has biases.
-    pub inner_bias: bool,
+    pub mlp_bias: bool,
     /// The rotary positions.
     pub rope: RopeOptions,
     /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
-    pub deviation: f64,
+    pub init_std: f64,
     /// Experts in place of the feed-forward networks.
     pub mixture: Option<Mixture>,
     /// Layers that are used several times.
@@ -101,7 +101,7 @@ impl Llama {
             feed_forward: self.feed_forward(layer),
             parallel: false,
             dropout: 0.0,
-            inner_dropout: 0.0,
+            activation_dropout: 0.0,
         }
     }
 
@@ -110,18 +110,19 @@ impl Llama {
         match self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
             Some(mixture) => FeedForward::Experts { experts: mixture.experts.clone(), activation, choice: None },
             None => {
-                let (module, linear) = ("mlp", LinearConfig::out_in(self.inner_bias));
-                FeedForward::Gated { module, names: GATED, d_ff: self.inner, activation, linear }
+                let (module, linear) = ("mlp", LinearConfig::out_in(self.mlp_bias));
+                FeedForward::Gated { module, names: GATED, d_ff: self.d_ff, activation, linear }
             }
         }
     }
 
     /// The floating-point operations of so many layers for one token that sees `context` keys.
     fn layer_flops(&self, layers: usize, context: usize) -> u64 {
-        let (query, key_value) = (self.heads.query * self.heads.width, self.heads.key_value * self.heads.width);
-        let attention = layers * 2 * self.width * (query + key_value);
-        let fed: usize = (0..layers).map(|layer| self.feed_forward(layer).active_parameters(self.width)).sum();
-        2 * (attention + fed) as u64 + 4 * (layers * query * context) as u64
+        let (query, key_value) = (self.heads.query * self.heads.head_dim, self.heads.key_value * self.heads.head_dim);
+        let attention = layers * 2 * self.d_model * (query + key_value);
+        let feed_forward: usize =
+            (0..layers).map(|layer| self.feed_forward(layer).active_parameters(self.d_model)).sum();
+        2 * (attention + feed_forward) as u64 + 4 * (layers * query * context) as u64
     }
 }
 
@@ -131,7 +132,12 @@ impl Model for Llama {
     }
 
     fn dimensions(&self) -> Dimensions {
-        Dimensions { vocabulary: self.vocabulary, positions: self.positions, width: self.width, layers: self.layers }
+        Dimensions {
+            vocabulary: self.vocabulary,
+            max_position: self.max_position,
+            d_model: self.d_model,
+            layers: self.layers,
+        }
     }
 
     fn storage(&self) -> &Storage {
@@ -154,7 +160,7 @@ impl Model for Llama {
         Some(self)
     }
 
-    fn drops(&self) -> bool {
+    fn has_dropout(&self) -> bool {
         self.attention_dropout > 0.0 || self.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy)
     }
 
@@ -164,13 +170,13 @@ impl Model for Llama {
         } else if parameter.ends_with("norm.weight") {
             Initial::Ones
         } else if ["o_proj.weight", "down_proj.weight", "w2.weight"].iter().any(|last| parameter.ends_with(last)) {
-            Initial::Normal(self.deviation / (2.0 * self.layers as f64).sqrt())
+            Initial::Normal(self.init_std / (2.0 * self.layers as f64).sqrt())
         } else {
-            Initial::Normal(self.deviation)
+            Initial::Normal(self.init_std)
         }
     }
 
-    fn ways(&self, router: &str) -> usize {
+    fn num_choices(&self, router: &str) -> usize {
         if let Some(recursion) = self.recursion.as_ref().filter(|_| router == "depth") {
             return recursion.recursions * recursion.modules();
         }
@@ -195,7 +201,7 @@ impl Model for Llama {
 
     fn forward_flops(&self, context: usize) -> u64 {
         let layers = |layers: usize, context: usize| self.layer_flops(layers, context);
-        let head = 2 * (self.vocabulary * self.width) as u64;
+        let head = 2 * (self.vocabulary * self.d_model) as u64;
         head + match &self.recursion {
             Some(recursion) => recursive::flops(recursion, context, layers),
             None => layers(self.layers, context),
@@ -204,18 +210,18 @@ impl Model for Llama {
 }
 
 impl Decoder for Llama {
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
-        inputs.check(self.positions, "max_position_embeddings")?;
+    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
+        inputs.check(self.max_position, "max_position_embeddings")?;
         g.set_storage(&self.storage);
-        let table = [self.vocabulary, self.width];
+        let table = [self.vocabulary, self.d_model];
         let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table))?;
         self.stack().run(g, x, inputs)
     }
 
-    fn head(&self, g: &mut Graph) -> Result<Head> {
+    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
         g.set_storage(&self.storage);
-        let weight = g.matrix(name, [self.vocabulary, self.width])?;
-        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
+        Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
     }
 }

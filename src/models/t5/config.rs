@@ -6,7 +6,7 @@ use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::passed_on;
 use crate::models::settings::{
-    activation_name, activation_of, count, count_if_any, layer_count, positive_number, rate_or, shortest,
+    activation_name, activation_of, count, json_f32, layer_count, optional_count, positive_number, rate_or,
 };
 use crate::ops::Activation;
 use serde_json::{Value, json};
@@ -41,8 +41,8 @@ impl T5 {
         // A gated network's "gelu" is the one by tanh.
         let name = if kind == "gated-gelu" { "gelu_new" } else { gated.unwrap_or(&kind) };
         let tied = config.get_or("tie_word_embeddings", !multilingual)?;
-        let buckets = count_if_any(config, "relative_attention_num_buckets")?.unwrap_or(32);
-        let max_distance = count_if_any(config, "relative_attention_max_distance")?.unwrap_or(128);
+        let buckets = optional_count(config, "relative_attention_num_buckets")?.unwrap_or(32);
+        let max_distance = optional_count(config, "relative_attention_max_distance")?.unwrap_or(128);
         if buckets < 4 || !buckets.is_multiple_of(2) || max_distance <= buckets / 2 {
             let message = format!(
                 "is {buckets}; an even number from 4 on is needed, less than twice the largest distance, {max_distance}"
@@ -98,8 +98,8 @@ impl T5 {
             "feed_forward_proj": name,
             "relative_attention_num_buckets": self.buckets,
             "relative_attention_max_distance": self.max_distance,
-            "layer_norm_epsilon": shortest(self.epsilon),
-            "dropout_rate": shortest(self.dropout),
+            "layer_norm_epsilon": json_f32(self.epsilon),
+            "dropout_rate": json_f32(self.dropout),
             "tie_word_embeddings": self.tied,
             "scale_decoder_outputs": self.scaled,
             "initializer_factor": self.factor,

@@ -5,7 +5,7 @@ mod config;
 
 use crate::error::Result;
 use crate::graph::{Graph, Storage, Tensor};
-use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, sides};
+use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs, sides};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
     RelativeBias, RelativeBuckets, Stack,
@@ -24,13 +24,13 @@ pub struct T5 {
     pub family: &'static str,
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
-    /// The width of hidden states.
+    /// Features of a hidden state.
     pub d_model: usize,
-    /// The width of a head.
+    /// Features of a head.
     pub head_dim: usize,
     /// Attention heads.
     pub heads: usize,
-    /// The width of the feed-forward networks.
+    /// Features inside a feed-forward network.
     pub d_ff: usize,
     /// Layers of the encoder.
     pub layers: usize,
@@ -50,7 +50,7 @@ pub struct T5 {
     pub dropout: f32,
     /// Whether the head is the embedding table.
     pub tied: bool,
-    /// Whether what goes into the head is divided by the root of its width.
+    /// Whether what goes into the head is divided by the root of `d_model`.
     pub scaled: bool,
     /// What fresh weights are multiplied by.
     pub factor: f64,
@@ -74,7 +74,7 @@ impl T5 {
             output: "o",
             linear: LinearConfig::out_in(false),
             output_linear: LinearConfig::out_in(false),
-            heads: Heads { query: self.heads, key_value: self.heads, width: self.head_dim },
+            heads: Heads { query: self.heads, key_value: self.heads, head_dim: self.head_dim },
             scale: Some(1.0),
             mask,
             rotary: None,
@@ -124,7 +124,7 @@ impl T5 {
             feed_forward: feed_forward.clone(),
             parallel: false,
             dropout: self.dropout,
-            inner_dropout: self.dropout,
+            activation_dropout: self.dropout,
         };
         Stack {
             blocks: (0..layers).map(block).collect(),
@@ -136,7 +136,7 @@ impl T5 {
     }
 
     /// The states of a side.
-    fn run(&self, g: &mut Graph, side: &'static str, inputs: &Inputs) -> Result<Hidden> {
+    fn run(&self, g: &mut Graph, side: &'static str, inputs: &TokenInputs) -> Result<Hidden> {
         g.set_storage(&self.storage);
         let (stack, table, seed) = (self.stack(side), [self.vocabulary, self.d_model], inputs.dropout_seed);
         g.scope(side, |g| {
@@ -157,7 +157,7 @@ impl Model for T5 {
     fn dimensions(&self) -> Dimensions {
         // Distances have no end; caches have.
         let layers = self.layers + self.decoder_layers;
-        Dimensions { vocabulary: self.vocabulary, positions: 1 << 16, width: self.d_model, layers }
+        Dimensions { vocabulary: self.vocabulary, max_position: 1 << 16, d_model: self.d_model, layers }
     }
 
     fn storage(&self) -> &Storage {
@@ -168,7 +168,7 @@ impl Model for T5 {
         self.storage = storage;
     }
 
-    fn fit(&mut self, has: &dyn Fn(&str) -> bool) {
+    fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.tied = !has("lm_head.weight");
     }
 
@@ -176,24 +176,24 @@ impl Model for T5 {
         sides::declare(self, self, g)
     }
 
-    fn drops(&self) -> bool {
+    fn has_dropout(&self) -> bool {
         self.dropout > 0.0
     }
 
     fn initial(&self, parameter: &str) -> Initial {
-        let inner = |width: usize| Initial::Normal(self.factor / (width as f64).sqrt());
+        let scaled = |features: usize| Initial::Normal(self.factor / (features as f64).sqrt());
         if parameter.ends_with("norm.weight") {
             Initial::Ones
         } else if parameter.ends_with(".q.weight") {
-            inner(self.d_model * self.head_dim)
+            scaled(self.d_model * self.head_dim)
         } else if parameter.ends_with(".o.weight") {
-            inner(self.heads * self.head_dim)
+            scaled(self.heads * self.head_dim)
         } else if parameter.ends_with(".wo.weight") {
-            inner(self.d_ff)
+            scaled(self.d_ff)
         } else if parameter == "shared.weight" || parameter == "lm_head.weight" {
             Initial::Normal(self.factor)
         } else {
-            inner(self.d_model)
+            scaled(self.d_model)
         }
     }
 
@@ -231,13 +231,13 @@ impl Encoder for T5 {
         EncoderHead::None
     }
 
-    fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+    fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         self.run(g, "encoder", inputs)
     }
 }
 
 impl Decoder for T5 {
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         let mut hidden = self.run(g, "decoder", inputs)?;
         if self.scaled {
             hidden.states = ops::scale(g, hidden.states, 1.0 / (self.d_model as f32).sqrt())?;
@@ -245,18 +245,18 @@ impl Decoder for T5 {
         Ok(hidden)
     }
 
-    fn head(&self, g: &mut Graph) -> Result<Head> {
+    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         g.set_storage(&self.storage);
         let name = if self.tied { "shared.weight" } else { "lm_head.weight" };
         let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
-        Ok(Head { weight, bias: None, layout: WeightLayout::OutIn })
+        Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
     }
 
-    fn start(&self) -> Option<u32> {
+    fn start_token(&self) -> Option<u32> {
         Some(self.start)
     }
 
-    fn keep_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
-        self.stack("decoder").keep_context(g, states, capacity)
+    fn cache_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
+        self.stack("decoder").cache_context(g, states, capacity)
     }
 }

@@ -6,8 +6,8 @@ use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::passed_on;
 use crate::models::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
-    shortest,
+    activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
+    rate_or,
 };
 use crate::nn::NormOrder;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
             config.refuse("share_encoder_decoder_embeddings", "is false; only one table for both sides is supported")
         );
     }
-    if count_if_any(config, "decoder_vocab_size")?.is_some_and(|other| other != vocabulary) {
+    if optional_count(config, "decoder_vocab_size")?.is_some_and(|other| other != vocabulary) {
         return Err(config.refuse(
             "decoder_vocab_size",
             format!("differs from vocab_size, {vocabulary}; only one vocabulary is supported"),
@@ -50,7 +50,7 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
     Ok(Transformer {
         family,
         vocabulary,
-        max_position: count_if_any(config, "max_position_embeddings")?.unwrap_or(1024),
+        max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(1024),
         d_model,
         encoder: side("encoder")?,
         decoder: side("decoder")?,
@@ -63,12 +63,12 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         epsilon: positive_number(config, "layer_norm_eps", 1e-5)?,
         dropout: rate_or(config, "dropout", 0.1)?,
         attention_dropout: rate(config, "attention_dropout")?,
-        inner_dropout: rate(config, "activation_dropout")?,
+        activation_dropout: rate(config, "activation_dropout")?,
         padding: Some(config.get_or("pad_token_id", padding)?),
         start: Some(config.get_or("decoder_start_token_id", start)?),
         logits_bias: true,
         tied: config.get_or("tie_word_embeddings", true)?,
-        deviation: config.get_or("init_std", 0.02)?,
+        init_std: config.get_or("init_std", 0.02)?,
         storage: Storage::default(),
         extra: passed_on(config),
     })
@@ -86,13 +86,13 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
         "max_position_embeddings": model.max_position,
         "activation_function": activation_name(model.activation),
         "scale_embedding": model.scale_embedding,
-        "dropout": shortest(model.dropout),
-        "attention_dropout": shortest(model.attention_dropout),
-        "activation_dropout": shortest(model.inner_dropout),
+        "dropout": json_f32(model.dropout),
+        "attention_dropout": json_f32(model.attention_dropout),
+        "activation_dropout": json_f32(model.activation_dropout),
         "pad_token_id": model.padding,
         "decoder_start_token_id": model.start,
         "tie_word_embeddings": model.tied,
-        "init_std": model.deviation,
+        "init_std": model.init_std,
         "dtype": "float32",
     });
     if marian {
@@ -106,7 +106,7 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
         ("add_final_layer_norm", true.into(), model.final_norm),
         ("normalize_embedding", model.embedding_norm.into(), model.embedding_norm == marian),
         ("static_position_embeddings", halves.into(), halves != marian),
-        ("layer_norm_eps", shortest(model.epsilon).into(), (model.epsilon - 1e-5).abs() > 1e-9),
+        ("layer_norm_eps", json_f32(model.epsilon).into(), (model.epsilon - 1e-5).abs() > 1e-9),
     ];
     for (name, side) in [("encoder", &model.encoder), ("decoder", &model.decoder)] {
         let Some(side) = side else { continue };

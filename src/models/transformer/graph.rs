@@ -4,7 +4,7 @@ use super::{Positions, Side, Transformer};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::models::{Head, Hidden, Inputs, sides};
+use crate::models::{Hidden, LmHead, TokenInputs, sides};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, QkvNames, Recursion, Stack,
 };
@@ -22,7 +22,7 @@ impl Transformer {
             output: "out_proj",
             linear: LinearConfig::out_in(true),
             output_linear: LinearConfig::out_in(true),
-            heads: Heads { query: heads, key_value: heads, width: self.d_model / heads },
+            heads: Heads { query: heads, key_value: heads, head_dim: self.d_model / heads },
             scale: None,
             mask,
             rotary: None,
@@ -64,7 +64,7 @@ impl Transformer {
             feed_forward: self.feed_forward(side, layer),
             parallel: false,
             dropout: self.dropout,
-            inner_dropout: self.inner_dropout,
+            activation_dropout: self.activation_dropout,
         };
         let stored = side.recursion.as_ref().map_or(side.layers, Recursion::stored);
         Stack {
@@ -77,21 +77,21 @@ impl Transformer {
     }
 
     /// Words and positions.
-    fn embeddings(&self, g: &mut Graph, name: &str, inputs: &Inputs, salt: u32) -> Result<Tensor> {
+    fn embeddings(&self, g: &mut Graph, name: &str, inputs: &TokenInputs, salt: u32) -> Result<Tensor> {
         let table = g.matrix("model.shared.weight", [self.vocabulary, self.d_model])?;
         let mut x = ops::embedding_with_padding(g, table, inputs.ids, self.padding)?;
         if self.scale_embedding {
             x = ops::scale(g, x, (self.d_model as f32).sqrt())?;
         }
-        let (count, width) = (self.max_position, self.d_model);
+        let (count, d_model) = (self.max_position, self.d_model);
         let positions = match self.positions {
             Positions::Learned { offset } => {
-                let table = g.matrix(&format!("model.{name}.embed_positions.weight"), [count + offset, width])?;
+                let table = g.matrix(&format!("model.{name}.embed_positions.weight"), [count + offset, d_model])?;
                 let ids = ops::shift_ids(g, inputs.positions, offset as u32)?;
                 ops::embedding(g, table, ids)?
             }
             Positions::Sinusoidal | Positions::SinusoidalHalves => {
-                let shape = [inputs.max_position, width];
+                let shape = [inputs.max_position, d_model];
                 let table = match self.positions {
                     Positions::Sinusoidal => ops::sinusoidal_table(shape[0], shape[1])?,
                     _ => ops::sinusoidal_table_halves(shape[0], shape[1])?,
@@ -108,7 +108,13 @@ impl Transformer {
     }
 
     /// The states of a side.
-    pub(super) fn run(&self, g: &mut Graph, side: Option<&Side>, decodes: bool, inputs: &Inputs) -> Result<Hidden> {
+    pub(super) fn run(
+        &self,
+        g: &mut Graph,
+        side: Option<&Side>,
+        decodes: bool,
+        inputs: &TokenInputs,
+    ) -> Result<Hidden> {
         let name = if decodes { "decoder" } else { "encoder" };
         let side = side.ok_or_else(|| Error::Graph(format!("this model has no {name}")))?;
         inputs.check(self.max_position, "max_position_embeddings")?;
@@ -126,7 +132,7 @@ impl Transformer {
         self.encoder.iter().map(|side| (side, false)).chain(self.decoder.iter().map(|side| (side, true)))
     }
 
-    pub(super) fn table_head(&self, g: &mut Graph) -> Result<Head> {
+    pub(super) fn table_head(&self, g: &mut Graph) -> Result<LmHead> {
         g.set_storage(&self.storage);
         let name = if self.tied { "model.shared.weight" } else { "lm_head.weight" };
         let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
@@ -138,6 +144,6 @@ impl Transformer {
             }
             false => None,
         };
-        Ok(Head { weight, bias, layout: WeightLayout::OutIn })
+        Ok(LmHead { weight, bias, layout: WeightLayout::OutIn })
     }
 }

@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Tensor};
 use crate::models::mixture::Mixture;
-use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Head, Hidden, Initial, Inputs, Model, sides};
+use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs, sides};
 use crate::nn::{self, NormOrder, Recursion};
 use crate::ops::Activation;
 use serde_json::Value;
@@ -47,7 +47,7 @@ pub struct Side {
     pub layers: usize,
     /// Attention heads.
     pub heads: usize,
-    /// The width of the feed-forward network.
+    /// Features inside a feed-forward network.
     pub d_ff: usize,
     /// Experts in place of the feed-forward networks.
     pub mixture: Option<Mixture>,
@@ -68,7 +68,7 @@ pub struct Transformer {
     pub vocabulary: usize,
     /// The longest sequence.
     pub max_position: usize,
-    /// The width of hidden states.
+    /// Features of a hidden state.
     pub d_model: usize,
     /// The side that reads a text as a whole.
     pub encoder: Option<Side>,
@@ -82,7 +82,7 @@ pub struct Transformer {
     pub final_norm: bool,
     /// Whether there is a norm behind the embeddings.
     pub embedding_norm: bool,
-    /// Whether embeddings are multiplied by the root of their width.
+    /// Whether embeddings are multiplied by the root of `d_model`.
     pub scale_embedding: bool,
     /// Where positions come from.
     pub positions: Positions,
@@ -93,7 +93,7 @@ pub struct Transformer {
     /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The rate of dropout inside feed-forward networks.
-    pub inner_dropout: f32,
+    pub activation_dropout: f32,
     /// The token of padding, whose embedding learns nothing from being looked up.
     pub padding: Option<u32>,
     /// The token that answers begin with.
@@ -103,7 +103,7 @@ pub struct Transformer {
     /// Whether the head is the embedding table.
     pub tied: bool,
     /// The standard deviation of fresh weights.
-    pub deviation: f64,
+    pub init_std: f64,
     /// How matrices lie in GPU memory.
     pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
@@ -124,7 +124,7 @@ impl Model for Transformer {
 
     fn dimensions(&self) -> Dimensions {
         let layers = self.sides().map(|(side, _)| side.layers).sum();
-        Dimensions { vocabulary: self.vocabulary, positions: self.max_position, width: self.d_model, layers }
+        Dimensions { vocabulary: self.vocabulary, max_position: self.max_position, d_model: self.d_model, layers }
     }
 
     fn storage(&self) -> &Storage {
@@ -135,7 +135,7 @@ impl Model for Transformer {
         self.storage = storage;
     }
 
-    fn fit(&mut self, has: &dyn Fn(&str) -> bool) {
+    fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.logits_bias = has("final_logits_bias");
     }
 
@@ -144,17 +144,17 @@ impl Model for Transformer {
             return sides::declare(self, self, g);
         }
         let ids = g.input("ids", [1, 1], DType::U32)?;
-        let inputs = Inputs::new(g, ids)?;
+        let inputs = TokenInputs::new(g, ids)?;
         match self.decoder {
-            Some(_) => self.hidden(g, &inputs)?,
+            Some(_) => self.decode(g, &inputs)?,
             None => self.encode(g, &inputs)?,
         };
         self.table_head(g).map(|_| ())
     }
 
-    fn drops(&self) -> bool {
+    fn has_dropout(&self) -> bool {
         let noisy = |(side, _): (&Side, bool)| side.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy);
-        [self.dropout, self.attention_dropout, self.inner_dropout].iter().any(|rate| *rate > 0.0)
+        [self.dropout, self.attention_dropout, self.activation_dropout].iter().any(|rate| *rate > 0.0)
             || self.sides().any(noisy)
     }
 
@@ -164,7 +164,7 @@ impl Model for Transformer {
         } else if parameter.ends_with("norm.weight") || parameter.ends_with("layernorm_embedding.weight") {
             Initial::Ones
         } else {
-            Initial::Normal(self.deviation)
+            Initial::Normal(self.init_std)
         }
     }
 
@@ -172,7 +172,7 @@ impl Model for Transformer {
         if self.logits_bias { vec!["final_logits_bias".into()] } else { Vec::new() }
     }
 
-    fn ways(&self, router: &str) -> usize {
+    fn num_choices(&self, router: &str) -> usize {
         let sides = || self.sides().map(|(side, _)| side);
         if let Some(recursion) = sides().find_map(|side| side.recursion.as_ref()).filter(|_| router == "depth") {
             return recursion.recursions * recursion.modules();
@@ -226,31 +226,31 @@ impl Encoder for Transformer {
         EncoderHead::MaskedLanguageModel
     }
 
-    fn encode(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+    fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         self.run(g, self.encoder.as_ref(), false, inputs)
     }
 
-    fn language_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, Head)> {
+    fn mlm_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, LmHead)> {
         Ok((states, self.table_head(g)?))
     }
 }
 
 impl Decoder for Transformer {
-    fn hidden(&self, g: &mut Graph, inputs: &Inputs) -> Result<Hidden> {
+    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         self.run(g, self.decoder.as_ref(), true, inputs)
     }
 
-    fn head(&self, g: &mut Graph) -> Result<Head> {
+    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         self.table_head(g)
     }
 
-    fn start(&self) -> Option<u32> {
+    fn start_token(&self) -> Option<u32> {
         self.start.filter(|_| self.encoder.is_some())
     }
 
-    fn keep_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
+    fn cache_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {
         match &self.decoder {
-            Some(side) => self.stack(side, true).keep_context(g, states, capacity),
+            Some(side) => self.stack(side, true).cache_context(g, states, capacity),
             None => Err(Error::Graph("this model has no decoder".into())),
         }
     }

@@ -7,8 +7,8 @@ use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::mixture::{Mixture, MixtureFamily};
 use crate::models::settings::{
-    activation, activation_name, count, count_if_any, layer_count, must_divide, positive_number, rate, rate_or,
-    shortest,
+    activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
+    rate_or,
 };
 use crate::models::{passed_on, recursive};
 use crate::nn::NormOrder;
@@ -51,7 +51,7 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
     Ok(Transformer {
         family: TransformerFamily::Plain,
         vocabulary: count(config, "vocab_size")?,
-        max_position: count_if_any(config, "max_position_embeddings")?.unwrap_or(1024),
+        max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(1024),
         d_model,
         encoder,
         decoder,
@@ -64,7 +64,7 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
         epsilon: positive_number(config, "layer_norm_eps", 1e-5)?,
         dropout: rate_or(config, "dropout", 0.1)?,
         attention_dropout: rate(config, "attention_dropout")?,
-        inner_dropout: rate(config, "activation_dropout")?,
+        activation_dropout: rate(config, "activation_dropout")?,
         padding: special("pad_token_id")?,
         start: match special("decoder_start_token_id")? {
             Some(start) => Some(start),
@@ -72,7 +72,7 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
         },
         logits_bias: false,
         tied: config.get_or("tie_word_embeddings", true)?,
-        deviation: config.get_or("initializer_range", 0.02)?,
+        init_std: config.get_or("initializer_range", 0.02)?,
         storage: Storage::default(),
         extra: passed_on(config),
     })
@@ -91,20 +91,20 @@ pub(super) fn write(model: &Transformer) -> Value {
         "hidden_act": activation_name(model.activation),
         "norm_first": model.order == NormOrder::Pre,
         "scale_embedding": model.scale_embedding,
-        "layer_norm_eps": shortest(model.epsilon),
-        "dropout": shortest(model.dropout),
-        "attention_dropout": shortest(model.attention_dropout),
-        "activation_dropout": shortest(model.inner_dropout),
+        "layer_norm_eps": json_f32(model.epsilon),
+        "dropout": json_f32(model.dropout),
+        "attention_dropout": json_f32(model.attention_dropout),
+        "activation_dropout": json_f32(model.activation_dropout),
         "pad_token_id": model.padding,
         "decoder_start_token_id": model.start,
         "tie_word_embeddings": model.tied,
-        "initializer_range": model.deviation,
+        "initializer_range": model.init_std,
         "is_encoder_decoder": model.encoder.is_some() && model.decoder.is_some(),
         "dtype": "float32",
     });
     if let Some(mixture) = side.and_then(|side| side.mixture.as_ref()) {
         mixture.write(&mut config);
-        config["expert_choice_factor"] = json!(side.and_then(|side| side.expert_choice).map(shortest));
+        config["expert_choice_factor"] = json!(side.and_then(|side| side.expert_choice).map(json_f32));
     }
     if let Some(recursion) = side.and_then(|side| side.recursion.as_ref()) {
         recursive::write(recursion, &mut config);

@@ -26,38 +26,38 @@ impl Attention {
             return Err(Error::Graph("cross-attention has projections of its own for queries".into()));
         };
         let lengths = LinearUse { activation: None, lengths: with.lengths };
-        let [q_width, _] = self.widths();
-        let q = linear_with(g, &format!("{module}.{q}"), x, q_width, self.linear, lengths)?;
+        let [q_features, _] = self.features();
+        let q = linear_with(g, &format!("{module}.{q}"), x, q_features, self.linear, lengths)?;
         let q = self.by_head(g, q, self.heads.query)?;
-        let (scale, soft_cap, dropout) = (self.scale, self.soft_cap, self.drop(with));
+        let (scale, soft_cap, dropout) = (self.scale, self.soft_cap, self.dropout(with));
         let mut options = AttentionOptions { scale, soft_cap, dropout, ..Default::default() };
         let [k, v] = match context {
             Context::States { states, key_mask } => {
                 options.key_mask = key_mask;
                 self.keys_and_values(g, &module, states)?
             }
-            Context::Kept { capacity, lengths } => {
+            Context::Cached { capacity, lengths } => {
                 options.lengths = Some(lengths);
                 let [batch, ..] = g.shape(q).expect::<4>("attention, q (B, T, H, D)")?;
-                self.kept(g, &module, batch, capacity)?
+                self.caches(g, &module, batch, capacity)?
             }
         };
         let out = ops::attention(g, q, k, v, &options)?;
         self.project_back(g, &module, x, out, lengths)
     }
 
-    /// Makes keys and values of an encoder's states, `(B, S, C)`, and keeps them for [`Context::Kept`].
+    /// Makes keys and values of an encoder's states, `(B, S, C)`, and keeps them for [`Context::Cached`].
     ///
     /// # Errors
     /// Those of the ops.
-    pub fn keep_context(&self, g: &mut Graph, prefix: &str, states: Tensor, capacity: usize) -> Result<()> {
+    pub fn cache_context(&self, g: &mut Graph, prefix: &str, states: Tensor, capacity: usize) -> Result<()> {
         let module = format!("{prefix}.{}", self.module);
         let [batch, time, _] = g.shape(states).expect("context")?;
         let kv = self.keys_and_values(g, &module, states)?;
-        let kept = self.kept(g, &module, batch, capacity)?;
+        let caches = self.caches(g, &module, batch, capacity)?;
         let positions = Array::from_fn([batch, time], |i| (i % time.max(1)) as f64);
         let positions = g.constant("positions", positions, DType::U32);
-        ops::cache_write(g, kept, kv, positions).map(|_| ())
+        ops::cache_write(g, caches, kv, positions).map(|_| ())
     }
 
     /// Keys and values of an encoder's states, by head.
@@ -65,9 +65,10 @@ impl Attention {
         let QkvNames::Separate([_, k, v]) = self.qkv else {
             return Err(Error::Graph("cross-attention has projections of its own for keys and values".into()));
         };
-        let [_, width] = self.widths();
+        let [_, features] = self.features();
         let mut project = |name: &str| {
-            let flat = linear_with(g, &format!("{module}.{name}"), states, width, self.linear, LinearUse::default())?;
+            let flat =
+                linear_with(g, &format!("{module}.{name}"), states, features, self.linear, LinearUse::default())?;
             self.by_head(g, flat, self.heads.key_value)
         };
         Ok([project(k)?, project(v)?])

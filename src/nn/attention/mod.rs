@@ -16,19 +16,19 @@ pub struct Heads {
     pub query: usize,
     /// Key and value heads; each serves `query / key_value` query heads.
     pub key_value: usize,
-    /// The width of a head.
-    pub width: usize,
+    /// Features of a head.
+    pub head_dim: usize,
 }
 
 /// Where self-attention finds its keys and values.
 #[derive(Clone, Copy, Debug)]
 pub enum KvSource {
     /// Whole sequences attend to themselves; keys whose mask `(B, T)` is 0 are padding.
-    Whole {
+    Uncached {
         /// 1 on real tokens; none: all are real.
         key_mask: Option<Tensor>,
     },
-    /// As `Whole`, from position 0 on, and keys and values are kept in caches of `capacity` positions.
+    /// As `Uncached`, from position 0 on, and keys and values are caches in caches of `capacity` positions.
     /// Rows may be padded on the right: no real token sees what stands behind it.
     Prefill {
         /// Positions of a cache.
@@ -36,7 +36,7 @@ pub enum KvSource {
         /// Real tokens of each row, `(B)`.
         lengths: Tensor,
     },
-    /// New tokens at their positions attend to all that the caches hold, and are kept there as well.
+    /// New tokens at their positions attend to all that the caches hold, and are caches there as well.
     Decode {
         /// Positions of a cache.
         capacity: usize,
@@ -44,11 +44,11 @@ pub enum KvSource {
         lengths: Tensor,
     },
     /// Some tokens of each row side by side, in the order of their positions: they attend to each other only.
-    Compact {
+    Packed {
         /// How many are in use, `(B)`; none: all.
         lengths: Option<Tensor>,
     },
-    /// As `Compact`, and keys and values are kept side by side as well, in caches that belong to one recursion of a layer that is
+    /// As `Packed`, and keys and values are caches side by side as well, in caches that belong to one recursion of a layer that is
     /// used several times.
     Slots {
         /// The recursion.
@@ -59,11 +59,11 @@ pub enum KvSource {
         slots: Tensor,
         /// Slots in use per row `(B)`, the new tokens included.
         lengths: Tensor,
-        /// Nothing has been kept before the new tokens.
-        fresh: bool,
+        /// Nothing has been caches before the new tokens.
+        cache_is_empty: bool,
     },
     /// Tokens attend to keys and values that are there already, those up to their own position.
-    Shared(KeyValues),
+    Reuse(KeyValues),
 }
 
 /// Keys and values that queries attended to.
@@ -110,11 +110,11 @@ pub struct Attention {
     pub output_linear: LinearConfig,
     /// The heads.
     pub heads: Heads,
-    /// What scores are multiplied by; none: one over the root of the head width.
+    /// What scores are multiplied by; none: one over the root of `head_dim`.
     pub scale: Option<f32>,
     /// Which keys a query sees.
     pub mask: Mask,
-    /// How queries and keys are turned by their positions, if they are.
+    /// How queries and keys are rotated by their positions, if they are.
     pub rotary: Option<RopeOptions>,
     /// What scores get by the distance of query and key, if they do. Not those of tokens to an encoder's.
     pub relative: Option<RelativeBias>,
@@ -132,7 +132,7 @@ pub struct Attention {
 pub struct RotaryTable {
     /// How they turn.
     pub options: RopeOptions,
-    /// The width of a head.
+    /// Features of a head.
     pub head_dim: usize,
     /// What [`ops::rope_table`] made of it.
     pub table: Tensor,
@@ -167,15 +167,15 @@ pub struct AttentionUse<'a> {
 }
 
 impl Attention {
-    /// The width of all query heads, and that of all key heads.
+    /// Features of all query heads, and of all key heads.
     #[must_use]
-    pub fn widths(&self) -> [usize; 2] {
-        let Heads { query, key_value, width } = self.heads;
+    pub fn features(&self) -> [usize; 2] {
+        let Heads { query, key_value, head_dim } = self.heads;
         // What no number holds is refused as the size of a weight.
-        [query.saturating_mul(width), key_value.saturating_mul(width)]
+        [query.saturating_mul(head_dim), key_value.saturating_mul(head_dim)]
     }
 
-    /// Attention of `x (B, T, C)` under `prefix`, and the keys and values that were attended to. With [`KvSource::Shared`] none
+    /// Attention of `x (B, T, C)` under `prefix`, and the keys and values that were attended to. With [`KvSource::Reuse`] none
     /// are projected.
     ///
     /// Rotary positions: Su et al., arXiv 2104.09864; grouped queries: Ainslie et al., arXiv 2305.13245.
@@ -186,12 +186,12 @@ impl Attention {
         let module = format!("{prefix}.{}", self.module);
         let lengths = LinearUse { activation: None, lengths: with.lengths };
         let (q, k, v) = self.project(g, &module, x, with, lengths)?;
-        let turned = |g: &mut Graph, x: Tensor| match self.table(&with.tables.rotary)? {
+        let rotated = |g: &mut Graph, x: Tensor| match self.table(&with.tables.rotary)? {
             Some(rotary) => ops::rope(g, x, with.positions, rotary.table, &rotary.options),
             None => Ok(x),
         };
-        let q = turned(g, q)?;
-        let k = if let KvSource::Shared(_) = with.kv { k } else { turned(g, k)? };
+        let q = rotated(g, q)?;
+        let k = if let KvSource::Reuse(_) = with.kv { k } else { rotated(g, k)? };
         let (out, kv) = self.attend(g, &module, [q, k, v], with)?;
         Ok((self.project_back(g, &module, x, out, lengths)?, kv))
     }
@@ -206,27 +206,27 @@ impl Attention {
         lengths: LinearUse,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { query, key_value, .. } = self.heads;
-        let [q_width, kv_width] = self.widths();
-        let separate = |g: &mut Graph, name: &str, width: usize, heads: usize| {
-            let flat = linear_with(g, &format!("{module}.{name}"), x, width, self.linear, lengths)?;
+        let [q_features, kv_features] = self.features();
+        let separate = |g: &mut Graph, name: &str, features: usize, heads: usize| {
+            let flat = linear_with(g, &format!("{module}.{name}"), x, features, self.linear, lengths)?;
             self.by_head(g, flat, heads)
         };
         match (self.qkv, with.kv) {
-            (QkvNames::Separate([q, ..]), KvSource::Shared(kv)) => {
-                Ok((separate(g, q, q_width, query)?, kv.keys, kv.values))
+            (QkvNames::Separate([q, ..]), KvSource::Reuse(kv)) => {
+                Ok((separate(g, q, q_features, query)?, kv.keys, kv.values))
             }
             (QkvNames::Separate([q, k, v]), _) => Ok((
-                separate(g, q, q_width, query)?,
-                separate(g, k, kv_width, key_value)?,
-                separate(g, v, kv_width, key_value)?,
+                separate(g, q, q_features, query)?,
+                separate(g, k, kv_features, key_value)?,
+                separate(g, v, kv_features, key_value)?,
             )),
             (QkvNames::Fused(name), kv) => {
-                let parts = [q_width, kv_width, kv_width];
+                let parts = [q_features, kv_features, kv_features];
                 let all = parts.iter().fold(0, |sum: usize, part| sum.saturating_add(*part));
                 let qkv = linear_with(g, &format!("{module}.{name}"), x, all, self.linear, lengths)?;
                 let split = ops::split(g, qkv, 2, &parts)?;
                 let q = self.by_head(g, split[0], query)?;
-                if let KvSource::Shared(kv) = kv {
+                if let KvSource::Reuse(kv) = kv {
                     return Ok((q, kv.keys, kv.values));
                 }
                 Ok((q, self.by_head(g, split[1], key_value)?, self.by_head(g, split[2], key_value)?))
@@ -237,7 +237,7 @@ impl Attention {
     /// This layer's table of rotary positions.
     fn table<'a>(&self, tables: &'a [RotaryTable]) -> Result<Option<&'a RotaryTable>> {
         let Some(options) = &self.rotary else { return Ok(None) };
-        let found = tables.iter().find(|table| table.head_dim == self.heads.width && alike(&table.options, options));
+        let found = tables.iter().find(|table| table.head_dim == self.heads.head_dim && alike(&table.options, options));
         let missing = || Error::Graph("there is no table of rotary positions for an attention layer".into());
         Ok(Some(found.ok_or_else(missing)?))
     }
@@ -251,20 +251,20 @@ impl Attention {
     }
 
     /// What of the probabilities is dropped.
-    fn drop(&self, with: &AttentionUse<'_>) -> Option<AttentionDropout> {
+    fn dropout(&self, with: &AttentionUse<'_>) -> Option<AttentionDropout> {
         let seed = with.seed.filter(|_| self.dropout > 0.0)?;
         Some(AttentionDropout { rate: self.dropout, seed, salt: with.salt })
     }
 
-    /// The projection behind attention of `out (B, T, H, D)`, to the width of `x`.
+    /// The projection behind attention of `out (B, T, H, D)`, to the last axis of `x`.
     fn project_back(&self, g: &mut Graph, module: &str, x: Tensor, out: Tensor, with: LinearUse) -> Result<Tensor> {
         let d_model = g.shape(x).last();
-        let [batch, time, heads, width] = g.shape(out).expect("attention")?;
-        let out = ops::reshape(g, out, [batch, time, heads * width])?;
+        let [batch, time, heads, head_dim] = g.shape(out).expect("attention")?;
+        let out = ops::reshape(g, out, [batch, time, heads * head_dim])?;
         linear_with(g, &format!("{module}.{}", self.output), out, d_model, self.output_linear, with)
     }
 
-    /// Attention of `q (B, T, H, D)` over `k, v (B, T, Hkv, D)` and what is kept under `module`.
+    /// Attention of `q (B, T, H, D)` over `k, v (B, T, Hkv, D)` and what is caches under `module`.
     fn attend(
         &self,
         g: &mut Graph,
@@ -272,11 +272,11 @@ impl Attention {
         [q, k, v]: [Tensor; 3],
         with: &AttentionUse<'_>,
     ) -> Result<(Tensor, KeyValues)> {
-        let (causal, dropout) = (self.mask == Mask::Causal, self.drop(with));
+        let (causal, dropout) = (self.mask == Mask::Causal, self.dropout(with));
         let (scale, window, soft_cap) = (self.scale, self.window, self.soft_cap);
         let mut options = AttentionOptions { causal, scale, window, soft_cap, dropout, ..Default::default() };
         let mut found = KeyValues { keys: k, values: v, lengths: None };
-        let whole = matches!(with.kv, KvSource::Whole { .. } | KvSource::Compact { .. });
+        let whole = matches!(with.kv, KvSource::Uncached { .. } | KvSource::Packed { .. });
         if !causal && !whole {
             let what = "tokens that see later ones have no caches: only whole sequences attend in both directions";
             return Err(Error::shape("attention", what));
@@ -288,26 +288,27 @@ impl Attention {
         options.structure = with.structure;
         options.bias = self.bias(with.tables)?;
         match with.kv {
-            KvSource::Whole { key_mask } => options.key_mask = key_mask,
+            KvSource::Uncached { key_mask } => options.key_mask = key_mask,
             KvSource::Prefill { capacity, .. } => {
-                self.keep(g, module, capacity, with.positions, [k, v])?;
+                self.write_caches(g, module, capacity, with.positions, [k, v])?;
             }
             KvSource::Decode { capacity, lengths } => {
-                (found.keys, found.values) = self.keep(g, module, capacity, with.positions, [k, v])?;
+                (found.keys, found.values) = self.write_caches(g, module, capacity, with.positions, [k, v])?;
                 found.lengths = Some(lengths);
                 options.query_positions = Some(with.positions);
             }
-            KvSource::Compact { lengths } => found.lengths = lengths,
-            KvSource::Slots { recursion, capacity, slots, lengths, fresh } => {
-                let module = if recursion == 0 { module.to_owned() } else { format!("{module}.turns.{recursion}") };
-                let kept = self.keep(g, &module, capacity, slots, [k, v])?;
+            KvSource::Packed { lengths } => found.lengths = lengths,
+            KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty } => {
+                let module =
+                    if recursion == 0 { module.to_owned() } else { format!("{module}.recursions.{recursion}") };
+                let caches = self.write_caches(g, &module, capacity, slots, [k, v])?;
                 found.lengths = Some(lengths);
-                if !fresh {
-                    (found.keys, found.values) = kept;
+                if !cache_is_empty {
+                    (found.keys, found.values) = caches;
                     options.query_positions = Some(slots);
                 }
             }
-            KvSource::Shared(kv) => {
+            KvSource::Reuse(kv) => {
                 found = kv;
                 options.query_positions = Some(with.positions);
             }
@@ -317,7 +318,7 @@ impl Attention {
     }
 
     /// Writes keys and values to the caches, at these positions, and gives the caches.
-    fn keep(
+    fn write_caches(
         &self,
         g: &mut Graph,
         module: &str,
@@ -326,13 +327,13 @@ impl Attention {
         [k, v]: [Tensor; 2],
     ) -> Result<(Tensor, Tensor)> {
         let [batch, ..] = g.shape(k).expect::<4>("attention, k (B, T, H, D)")?;
-        let kept = self.kept(g, module, batch, capacity)?;
-        ops::cache_write(g, kept, [k, v], positions)
+        let caches = self.caches(g, module, batch, capacity)?;
+        ops::cache_write(g, caches, [k, v], positions)
     }
 
     /// The caches of a module.
-    fn kept(&self, g: &mut Graph, module: &str, batch: usize, capacity: usize) -> Result<[Tensor; 2]> {
-        let shape = [batch, capacity, self.heads.key_value, self.heads.width];
+    fn caches(&self, g: &mut Graph, module: &str, batch: usize, capacity: usize) -> Result<[Tensor; 2]> {
+        let shape = [batch, capacity, self.heads.key_value, self.heads.head_dim];
         let keys = g.state(&format!("{module}.key_cache"), shape, DType::F32)?;
         let values = g.state(&format!("{module}.value_cache"), shape, DType::F32)?;
         Ok([keys, values])
@@ -341,7 +342,7 @@ impl Attention {
     /// `(B, T, heads · D)` as `(B, T, heads, D)`.
     fn by_head(&self, g: &mut Graph, x: Tensor, heads: usize) -> Result<Tensor> {
         let [batch, time, _] = g.shape(x).expect("attention")?;
-        ops::reshape(g, x, [batch, time, heads, self.heads.width])
+        ops::reshape(g, x, [batch, time, heads, self.heads.head_dim])
     }
 }
 
@@ -361,7 +362,7 @@ mod tests {
             output: "out",
             linear: LinearConfig::in_out(false),
             output_linear: LinearConfig::in_out(false),
-            heads: Heads { query, key_value: 1, width: 4 },
+            heads: Heads { query, key_value: 1, head_dim: 4 },
             scale: None,
             mask: Mask::Causal,
             rotary: None,
@@ -375,7 +376,7 @@ mod tests {
     static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new() };
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
-        let kv = KvSource::Whole { key_mask: None };
+        let kv = KvSource::Uncached { key_mask: None };
         AttentionUse { positions, kv, structure: None, lengths: None, seed: None, salt: 0, tables: &NONE }
     }
 
@@ -412,8 +413,8 @@ mod tests {
         let x = g.input("x", [1, 2, 8], DType::F32)?;
         let positions = g.input("positions", [1, 2], DType::U32)?;
         let layer = attention(QkvNames::Fused("qkv"), 2);
-        let turned = Attention { rotary: Some(RopeOptions::default()), ..layer };
-        let message = turned.run(&mut g, "layer", x, &whole(positions)).unwrap_err().to_string();
+        let rotated = Attention { rotary: Some(RopeOptions::default()), ..layer };
+        let message = rotated.run(&mut g, "layer", x, &whole(positions)).unwrap_err().to_string();
         assert!(message.contains("no table of rotary positions"), "{message}");
         Ok(())
     }

@@ -2,11 +2,11 @@
 
 use super::router::Router;
 use super::tokens::Tokens;
-use super::{CAPACITY_STEP, Pass, Recursed, RecursionUse};
+use super::{CAPACITY_STEP, Pass, RecursionOutput, RecursionUse};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
-use crate::nn::statistics::{Routed, RouterSums};
+use crate::nn::router_stats::{RouterDecision, RouterStats};
 use crate::ops::{self, Choice, SelectOptions, Selected, Sent};
 
 /// Recursions that choose their tokens: each takes a share of the text, out of what the one before took.
@@ -15,16 +15,16 @@ use crate::ops::{self, Choice, SelectOptions, Selected, Sent};
 /// tokens come one after the other, the logits of at least 0, which is what the auxiliary loss (binary cross-entropy of the
 /// logits against `S`) trains them for.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ExpertChoice {
+pub struct ExpertChoiceRouting {
     /// The router of each recursion, `PREFIXrouters.R`.
     pub router: Router,
     /// The share of the text that each recursion takes; none takes more than the one before.
     pub capacity: Vec<f64>,
     /// A second router on states without a gradient, `PREFIXaux_routers.R`, has the auxiliary loss and decides where tokens
     /// come one after the other.
-    pub second: bool,
+    pub aux_router: bool,
     /// Recursions after the first attend to keys and values of the first.
-    pub shared: bool,
+    pub kv_sharing: bool,
     /// Above 0, recursions take all tokens at first and their share after so many steps of training, down a half cosine;
     /// `PREFIXcapacity_step` counts the steps.
     pub warmup: usize,
@@ -35,7 +35,7 @@ pub struct ExpertChoice {
 struct Record {
     losses: Vec<Tensor>,
     routing: Vec<(String, Tensor)>,
-    routers: Vec<RouterSums>,
+    routers: Vec<RouterStats>,
 }
 
 /// How many tokens of each row a recursion takes.
@@ -53,7 +53,7 @@ struct Level {
     selected: Option<Selected>,
 }
 
-impl ExpertChoice {
+impl ExpertChoiceRouting {
     /// How many of `time` tokens recursion `recursion` takes.
     #[must_use]
     pub fn count(&self, recursion: usize, time: usize) -> usize {
@@ -80,7 +80,7 @@ impl ExpertChoice {
         tokens: Tokens,
         with: RecursionUse<'_>,
         mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
-    ) -> Result<Recursed> {
+    ) -> Result<RecursionOutput> {
         let [_, time, _] = g.shape(tokens.states).expect("states")?;
         let warm = self.warm(g, time, with)?;
         let (mut tokens, mut levels, mut record) = (tokens, Vec::new(), Record::default());
@@ -88,15 +88,15 @@ impl ExpertChoice {
             let scope = format!("recursions.{recursion}");
             let limit =
                 warm.map_or(Limit::Count(self.count(recursion, time)), |counts| Limit::Entry(counts, recursion));
-            let (level, kept, gates) =
+            let (level, taken, gates) =
                 g.scope(&scope, |g| self.choose(g, &tokens, with, recursion, limit, &mut record))?;
-            let pass = Pass { module: 0, recursion, tokens: kept, kv: kept.kv(g, with, recursion, self.shared)? };
+            let pass = Pass { module: 0, recursion, tokens: taken, kv: taken.kv(g, with, recursion, self.kv_sharing)? };
             let out = block(g, pass)?;
             tokens = g.scope(&scope, |g| {
-                let (rows, shape) = (kept.rows(g)?, g.shape(kept.states).clone());
-                let out = Tokens { states: out, ..kept }.rows(g)?;
+                let (rows, shape) = (taken.rows(g)?, g.shape(taken.states).clone());
+                let out = Tokens { states: out, ..taken }.rows(g)?;
                 let sum = ops::gated_add(g, rows, out, gates)?;
-                Ok(Tokens { states: ops::reshape(g, sum, shape)?, ..kept })
+                Ok(Tokens { states: ops::reshape(g, sum, shape)?, ..taken })
             })?;
             levels.push(level);
         }
@@ -112,7 +112,7 @@ impl ExpertChoice {
         let Record { losses, mut routing, routers } = record;
         let auxiliary = total(g, &losses)?;
         routing.push(("aux_loss".into(), auxiliary));
-        Ok(Recursed { states: ops::reshape(g, rows, dims)?, auxiliary, routing, routers })
+        Ok(RecursionOutput { states: ops::reshape(g, rows, dims)?, auxiliary, routing, routers })
     }
 
     /// How many tokens each recursion takes in a step of training while it warms up, `(R)` u32, and counts the step.
@@ -147,7 +147,7 @@ impl ExpertChoice {
         };
         let logits = logits_of(g, "routers", tokens.states)?;
         let (mut trained, mut decides) = (logits, logits);
-        if self.second {
+        if self.aux_router {
             let states = ops::detach(g, tokens.states)?;
             trained = logits_of(g, "aux_routers", states)?;
             decides = if with.one_by_one { trained } else { logits };
@@ -172,24 +172,24 @@ impl ExpertChoice {
         record.losses.push(ops::selection_loss(g, trained, inverse, tokens.lengths, self.router.loss)?);
         let rows = tokens.rows(g)?;
         let mut flat = ops::reshape(g, logits, [batch * count, 1])?;
-        let sums = RouterSums::new(g, Routed::Recursion, flat, Sent::On(inverse), tokens.lengths)?;
+        let sums = RouterStats::new(g, RouterDecision::Recursion, flat, Sent::On(inverse), tokens.lengths)?;
         record.routers.push(sums);
-        let kept = match &selected {
+        let taken = match &selected {
             Some(selected) => {
                 flat = ops::gather_unique(g, flat, selected.index, selected.inverse)?;
-                let kept = tokens.selected(g, rows, selected)?;
+                let taken = tokens.selected(g, rows, selected)?;
                 // The largest k of full rows are k in every row.
                 let all = !with.one_by_one && tokens.lengths.is_none() && matches!(limit, Limit::Count(_));
-                Tokens { lengths: kept.lengths.filter(|_| !all), ..kept }
+                Tokens { lengths: taken.lengths.filter(|_| !all), ..taken }
             }
             None => *tokens,
         };
         record.routing.push((format!("router_logits.{recursion}"), logits));
-        record.routing.push((format!("selected.{recursion}"), kept.positions));
-        record.routing.extend(kept.lengths.map(|lengths| (format!("taken.{recursion}"), lengths)));
+        record.routing.push((format!("selected.{recursion}"), taken.positions));
+        record.routing.extend(taken.lengths.map(|lengths| (format!("taken.{recursion}"), lengths)));
         let gates = self.router.gates(g, flat)?;
         let gates = ops::reshape(g, gates, [g.shape(flat).rows()])?;
-        Ok((Level { rows, selected }, kept, gates))
+        Ok((Level { rows, selected }, taken, gates))
     }
 }
 

@@ -11,14 +11,14 @@ mod sharing;
 mod token_choice;
 mod tokens;
 
-pub use expert_choice::ExpertChoice;
+pub use expert_choice::ExpertChoiceRouting;
 pub use router::{Router, RouterFunction, RouterKind};
 pub use sharing::{Recursion, RecursionRouting, Sharing};
-pub use token_choice::TokenChoice;
+pub use token_choice::TokenChoiceRouting;
 pub use tokens::Tokens;
 
 use super::attention::KvSource;
-use super::statistics::RouterSums;
+use super::router_stats::RouterStats;
 use crate::graph::Tensor;
 
 /// The end of the name of the parameter without a gradient that counts the steps of training of a stack whose capacities warm up,
@@ -53,7 +53,7 @@ pub struct Pass {
 
 /// What recursions give.
 #[derive(Clone, Debug)]
-pub struct Recursed {
+pub struct RecursionOutput {
     /// The states of all tokens, `(B, T, C)`.
     pub states: Tensor,
     /// The losses of the routers, each times its coefficient.
@@ -61,5 +61,5 @@ pub struct Recursed {
     /// What the routers did, by name.
     pub routing: Vec<(String, Tensor)>,
     /// What is reported of them.
-    pub routers: Vec<RouterSums>,
+    pub routers: Vec<RouterStats>,
 }

@@ -23,7 +23,7 @@ pub enum RouterFunction {
 pub enum RouterKind {
     /// One product.
     Linear,
-    /// Two, the width twice the model's between them, with a GELU.
+    /// Two, `2 d_model` features between them, with a GELU.
     Mlp,
 }
 
@@ -48,9 +48,9 @@ impl Router {
         match self.kind {
             RouterKind::Linear => linear(g, prefix, x, outputs, config),
             RouterKind::Mlp => {
-                let (width, act) = (g.shape(x).last(), Activation::GeluErf);
+                let (d_model, act) = (g.shape(x).last(), Activation::GeluErf);
                 let with = LinearUse { activation: Some(act), lengths: None };
-                let up = linear_with(g, &format!("{prefix}.up_proj"), x, 2 * width, config, with)?;
+                let up = linear_with(g, &format!("{prefix}.up_proj"), x, 2 * d_model, config, with)?;
                 linear(g, &format!("{prefix}.down_proj"), up, outputs, config)
             }
         }

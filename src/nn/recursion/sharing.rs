@@ -1,6 +1,6 @@
 //! Which layers share their weights, and who decides how often a token goes through them.
 
-use super::{ExpertChoice, TokenChoice};
+use super::{ExpertChoiceRouting, TokenChoiceRouting};
 
 /// Which layers share their weights. With `b` stored layers that recur and `R` recursions:
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub enum RecursionRouting {
     /// Nobody: all tokens go through it `R` times.
     None,
     /// Each recursion chooses its tokens.
-    ExpertChoice(ExpertChoice),
+    ExpertChoice(ExpertChoiceRouting),
     /// Each token chooses its depth.
-    TokenChoice(TokenChoice),
+    TokenChoice(TokenChoiceRouting),
 }
 
 /// The recursions of a stack: its middle is one block of layers, used several times, for each token as often as a router decides.
@@ -101,17 +101,17 @@ impl Recursion {
         if stored >= self.behind() {
             return vec![self.layers - 1];
         }
-        let place = (stored - first) % block;
+        let index = (stored - first) % block;
         let of = |recursion| match self.sharing.is_cycle() {
-            true => recursion * block + place,
-            false => place * self.recursions + recursion,
+            true => recursion * block + index,
+            false => index * self.recursions + recursion,
         };
         (0..self.recursions).map(|recursion| first + of(recursion)).collect()
     }
 
-    /// Where a stored layer of a block stands in it, and the first layer and the number of layers of the model without
+    /// The index of a stored layer within its block, and the first layer and the number of layers of the model without
     /// recursions that the block is used for; none of a layer that does not recur.
-    pub(crate) fn place_in_block(&self, stored: usize) -> Option<(usize, usize, usize)> {
+    pub(crate) fn index_in_block(&self, stored: usize) -> Option<(usize, usize, usize)> {
         let inside = (self.first()..self.behind()).contains(&stored);
         let (first, block) = (self.first(), self.block_layers());
         inside.then(|| ((stored - first) % block, first, block * self.recursions))

@@ -2,11 +2,11 @@
 
 use super::router::Router;
 use super::tokens::Tokens;
-use super::{Pass, Recursed, RecursionUse};
+use super::{Pass, RecursionOutput, RecursionUse};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::nn::statistics::{Routed, RouterSums};
+use crate::nn::router_stats::{RouterDecision, RouterStats};
 use crate::ops::{self, Choice, SelectOptions, Sent};
 
 /// Each token chooses how often the block is used for it, before the first time.
@@ -15,7 +15,7 @@ use crate::ops::{self, Choice, SelectOptions, Sent};
 /// uses. How many tokens a recursion has is known on the GPU only: kv is for all tokens, products skip those that are not
 /// there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenChoice {
+pub struct TokenChoiceRouting {
     /// The router of all recursions, `PREFIXrouter`.
     pub router: Router,
     /// The largest number of uses.
@@ -23,13 +23,13 @@ pub struct TokenChoice {
     /// Blocks to choose from; the router has an output for every module and depth.
     pub modules: usize,
     /// Recursions after the first attend to keys and values of the first.
-    pub shared: bool,
+    pub kv_sharing: bool,
     /// Above 0, `PREFIXrouter.bias` is added to `p` where the depth is chosen, and each step of training moves it by so much
     /// towards even loads (arXiv 2408.15664).
     pub bias_rate: f32,
 }
 
-impl TokenChoice {
+impl TokenChoiceRouting {
     /// Adds the recursions, `block` adds one use of a block and gives its states.
     ///
     /// # Errors
@@ -40,50 +40,49 @@ impl TokenChoice {
         tokens: Tokens,
         with: RecursionUse<'_>,
         mut block: impl FnMut(&mut Graph, Pass) -> Result<Tensor>,
-    ) -> Result<Recursed> {
+    ) -> Result<RecursionOutput> {
         let shape = g.shape(tokens.states).clone();
         let [batch, time, _] = shape.expect("states")?;
-        let ways = self.modules * self.recursions;
+        let num_choices = self.modules * self.recursions;
         let rows = tokens.rows(g)?;
-        let (logits, way, gates, auxiliary, sums) = g.scope("router", |g| {
-            let logits = self.router.logits(g, &format!("{}router", with.prefix), rows, ways)?;
+        let (logits, choice, gates, auxiliary, sums) = g.scope("router", |g| {
+            let logits = self.router.logits(g, &format!("{}router", with.prefix), rows, num_choices)?;
             let chances = self.router.gates(g, logits)?;
             let bias = match self.bias_rate > 0.0 {
-                true => Some(g.parameter(&format!("{}router.bias", with.prefix), [ways], DType::F32)?),
+                true => Some(g.parameter(&format!("{}router.bias", with.prefix), [num_choices], DType::F32)?),
                 false => None,
             };
-            let way = ops::argmax_rows(g, chances, bias)?;
+            let choice = ops::argmax_rows(g, chances, bias)?;
             let lengths = tokens.lengths;
-            let [loss, shares] = ops::balance_loss_and_shares(g, logits, chances, way, lengths, self.router.loss)?;
+            let [loss, shares] = ops::balance_loss_and_shares(g, logits, chances, choice, lengths, self.router.loss)?;
             if let Some(bias) = bias.filter(|_| with.training) {
                 ops::update_bias(g, bias, shares, self.bias_rate)?;
             }
-            let routed = Routed::Depth { recursions: self.recursions };
-            let sums = RouterSums::new(g, routed, chances, Sent::Ways(way), lengths)?;
-            Ok((logits, way, ops::pick(g, chances, way)?, loss, sums))
+            let decision = RouterDecision::Depth { recursions: self.recursions };
+            let sums = RouterStats::new(g, decision, chances, Sent::Ways(choice), lengths)?;
+            Ok((logits, choice, ops::pick(g, chances, choice)?, loss, sums))
         })?;
-        let ways_of_rows = ops::reshape(g, way, [batch, time])?;
+        let choice_of_rows = ops::reshape(g, choice, [batch, time])?;
         let mut states = rows;
         for (module, recursion) in
             (0..self.modules).flat_map(|module| (0..self.recursions).map(move |recursion| (module, recursion)))
         {
             let scope = format!("recursions.{}", module * self.recursions + recursion);
-            let (kept, selected) = g.scope(&scope, |g| {
+            let (taken, selected) = g.scope(&scope, |g| {
                 if self.modules == 1 && recursion == 0 {
                     return Ok((tokens, None));
                 }
                 let first = (module * self.recursions) as u32;
-                let choice =
-                    Choice::Between { low: first + recursion as u32, high: first + self.recursions as u32 - 1 };
+                let range = Choice::Between { low: first + recursion as u32, high: first + self.recursions as u32 - 1 };
                 let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions), most: None };
-                let selected = ops::select(g, ways_of_rows, choice, &options)?;
+                let selected = ops::select(g, choice_of_rows, range, &options)?;
                 Ok((tokens.selected(g, states, &selected)?, Some(selected)))
             })?;
             let caches = module * self.recursions + recursion;
-            let kv = kept.kv(g, with, caches, self.shared)?;
-            let out = block(g, Pass { module, recursion, tokens: kept, kv })?;
+            let kv = taken.kv(g, with, caches, self.kv_sharing)?;
+            let out = block(g, Pass { module, recursion, tokens: taken, kv })?;
             states = g.scope(&scope, |g| {
-                let out = Tokens { states: out, ..kept }.rows(g)?;
+                let out = Tokens { states: out, ..taken }.rows(g)?;
                 match selected {
                     Some(selected) => ops::place_rows(g, states, out, selected.index, selected.inverse),
                     None => Ok(out),
@@ -91,10 +90,10 @@ impl TokenChoice {
             })?;
         }
         let sum = ops::gated_add(g, rows, states, gates)?;
-        let logits = ops::reshape(g, logits, [batch, time, ways])?;
+        let logits = ops::reshape(g, logits, [batch, time, num_choices])?;
         let name = if self.modules == 1 { "depth" } else { "way" };
-        let routing = [("router_logits", logits), (name, ways_of_rows), ("aux_loss", auxiliary)];
+        let routing = [("router_logits", logits), (name, choice_of_rows), ("aux_loss", auxiliary)];
         let routing = routing.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        Ok(Recursed { states: ops::reshape(g, sum, shape)?, auxiliary, routing, routers: vec![sums] })
+        Ok(RecursionOutput { states: ops::reshape(g, sum, shape)?, auxiliary, routing, routers: vec![sums] })
     }
 }

@@ -19,14 +19,14 @@ pub struct Tokens {
     /// How many of a row are there, `(B)` u32; none: all.
     pub lengths: Option<Tensor>,
     /// Whether some tokens of the text may be missing among them.
-    pub compact: bool,
+    pub packed: bool,
 }
 
 impl Tokens {
     /// The states as a matrix.
     pub(super) fn rows(&self, g: &mut Graph) -> Result<Tensor> {
-        let (rows, width) = (g.shape(self.states).rows(), g.shape(self.states).last());
-        ops::reshape(g, self.states, [rows, width])
+        let (rows, d_model) = (g.shape(self.states).rows(), g.shape(self.states).last());
+        ops::reshape(g, self.states, [rows, d_model])
     }
 
     /// The tokens that were selected of these; their states are rows of `matrix`, which has a row for each of these.
@@ -44,7 +44,7 @@ impl Tokens {
             None => None,
         };
         let positions = selected.positions;
-        Ok(Self { states, positions, structure, lengths: Some(selected.counts), compact: true })
+        Ok(Self { states, positions, structure, lengths: Some(selected.counts), packed: true })
     }
 
     /// The lengths that products are told, so that rows that are not there cost nothing. Few rows of several texts are better
@@ -52,26 +52,38 @@ impl Tokens {
     #[must_use]
     pub fn ragged(&self, g: &Graph) -> Option<Tensor> {
         let worth = matches!(*g.shape(self.positions).dims(), [batch, count] if batch == 1 || count > 8);
-        self.lengths.filter(|_| self.compact && worth)
+        self.lengths.filter(|_| self.packed && worth)
     }
 
-    /// What attention is told of these tokens in recursion `recursion` of the block, given what it is told of all tokens. `shared`:
+    /// What attention is told of these tokens in recursion `recursion` of the block, given what it is told of all tokens. `kv_sharing`:
     /// later recursions keep nothing of their own.
-    pub(super) fn kv(&self, g: &mut Graph, with: RecursionUse<'_>, recursion: usize, shared: bool) -> Result<KvSource> {
-        let (capacity, lengths, fresh) = match with.kv {
+    pub(super) fn kv(
+        &self,
+        g: &mut Graph,
+        with: RecursionUse<'_>,
+        recursion: usize,
+        kv_sharing: bool,
+    ) -> Result<KvSource> {
+        let (capacity, lengths, cache_is_empty) = match with.kv {
             KvSource::Prefill { capacity, lengths } => (capacity, lengths, true),
             KvSource::Decode { capacity, lengths } => (capacity, lengths, false),
-            _ => return Ok(KvSource::Compact { lengths: self.lengths }),
+            _ => return Ok(KvSource::Packed { lengths: self.lengths }),
         };
-        match self.lengths.filter(|_| self.compact) {
-            _ if shared && recursion > 0 => Ok(KvSource::Compact { lengths: self.lengths }),
+        match self.lengths.filter(|_| self.packed) {
+            _ if kv_sharing && recursion > 0 => Ok(KvSource::Packed { lengths: self.lengths }),
             Some(counts) => {
-                let [batch, places] = g.shape(self.positions).expect("positions")?;
-                let used = g.state(&format!("{}turns.{recursion}.used", with.prefix), [batch], DType::U32)?;
-                let claimed = ops::claim_slots(g, used, counts, places, fresh)?;
-                Ok(KvSource::Slots { recursion, capacity, slots: claimed.slots, lengths: claimed.lengths, fresh })
+                let [batch, slots] = g.shape(self.positions).expect("positions")?;
+                let used = g.state(&format!("{}recursions.{recursion}.used", with.prefix), [batch], DType::U32)?;
+                let claimed = ops::claim_slots(g, used, counts, slots, cache_is_empty)?;
+                Ok(KvSource::Slots {
+                    recursion,
+                    capacity,
+                    slots: claimed.slots,
+                    lengths: claimed.lengths,
+                    cache_is_empty,
+                })
             }
-            None => Ok(KvSource::Slots { recursion, capacity, slots: self.positions, lengths, fresh }),
+            None => Ok(KvSource::Slots { recursion, capacity, slots: self.positions, lengths, cache_is_empty }),
         }
     }
 }
@@ -86,7 +98,7 @@ mod tests {
         let states = g.input("states", [1, 9, 4], DType::F32)?;
         let lengths = Some(g.input("lengths", [1], DType::U32)?);
         let [flat, positions] = [g.input("flat", Vec::new(), DType::U32)?, g.input("positions", [1, 9], DType::U32)?];
-        let tokens = Tokens { states, positions: flat, structure: None, lengths, compact: true };
+        let tokens = Tokens { states, positions: flat, structure: None, lengths, packed: true };
         assert_eq!(tokens.ragged(&g), None);
         assert_eq!(Tokens { positions, ..tokens }.ragged(&g), lengths);
         Ok(())

@@ -6,7 +6,7 @@ use crate::ops::{self, Sent};
 
 /// What a router decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routed {
+pub enum RouterDecision {
     /// Which experts take a token.
     Experts,
     /// Whether a recursion takes a token.
@@ -20,20 +20,26 @@ pub enum Routed {
 
 /// What one router did, as sums over the tokens of a pass.
 #[derive(Clone, Copy, Debug)]
-pub struct RouterSums {
+pub struct RouterStats {
     /// What it decides.
-    pub routed: Routed,
+    pub decision: RouterDecision,
     /// The load of each way, slots dropped, the sum of entropies, tokens: see [`ops::router_sums`].
     pub sums: Tensor,
 }
 
-impl RouterSums {
+impl RouterStats {
     /// The sums of a router with these scores (N, R), or logits (N, 1) if it says yes or no.
     ///
     /// # Errors
     /// Those of [`ops::router_sums`].
-    pub fn new(g: &mut Graph, routed: Routed, scores: Tensor, sent: Sent, lengths: Option<Tensor>) -> Result<Self> {
+    pub fn new(
+        g: &mut Graph,
+        decision: RouterDecision,
+        scores: Tensor,
+        sent: Sent,
+        lengths: Option<Tensor>,
+    ) -> Result<Self> {
         let sums = g.scope("statistics", |g| ops::router_sums(g, scores, sent, lengths))?;
-        Ok(Self { routed, sums })
+        Ok(Self { decision, sums })
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 /// Which trained layers a layer that recurs starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockFrom {
+pub enum LayerInit {
     /// Layers at even intervals, from the first of those that recur to the last.
     Stepwise,
     /// The mean of the layers that it takes the place of: [`Recursion::tied`].
@@ -23,18 +23,18 @@ pub enum BlockFrom {
     Lower,
 }
 
-impl BlockFrom {
+impl LayerInit {
     /// The trained layers whose mean a stored layer starts as.
     #[must_use]
     pub fn layers(self, recursion: &Recursion, stored: usize) -> Vec<usize> {
-        let Some((place, first, count)) = recursion.place_in_block(stored) else { return recursion.tied(stored) };
+        let Some((index, first, count)) = recursion.index_in_block(stored) else { return recursion.tied(stored) };
         match self {
             Self::Average => recursion.tied(stored),
-            Self::Lower => vec![first + place],
+            Self::Lower => vec![first + index],
             Self::Stepwise => {
                 let steps = recursion.block_layers().saturating_sub(1).max(1);
                 // To the nearest layer.
-                vec![first + (2 * place * (count - 1) + steps) / (2 * steps)]
+                vec![first + (2 * index * (count - 1) + steps) / (2 * steps)]
             }
         }
     }
@@ -48,11 +48,11 @@ impl BlockFrom {
 /// # Errors
 /// [`Error::Format`] if `config` is none of a mixture of recursions, the folder holds another family, or its layers, names or
 /// shapes do not fit; [`Error::NonFinite`]; [`Error::OutOfMemory`].
-pub fn recur(
+pub fn uptrain_from_llama(
     gpu: &Gpu,
     config: &Config,
     folder: &ModelFolder,
-    from: BlockFrom,
+    from: LayerInit,
     storage: DType,
     seed: u64,
 ) -> Result<(Llama, Weights)> {
@@ -108,13 +108,13 @@ pub fn recur(
     Ok((model, weights))
 }
 
-/// Whether a parameter has no place in a Llama: routers, and the count of steps.
+/// Whether a parameter is not in a Llama: routers, and the count of steps.
 fn is_new(name: &str) -> bool {
     ["model.router", "model.aux_routers."].iter().any(|new| name.starts_with(new)) || name.ends_with(CAPACITY_STEP)
 }
 
 /// The trained parameters whose mean a parameter starts as.
-fn sources(recursion: &Recursion, from: BlockFrom, name: &str) -> Vec<String> {
+fn sources(recursion: &Recursion, from: LayerInit, name: &str) -> Vec<String> {
     let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     match layer.and_then(|(number, rest)| Some((number.parse().ok()?, rest))) {
         Some((stored, rest)) => {
@@ -149,32 +149,32 @@ mod tests {
         Llama::from_config(&Config::new("config.json", config).unwrap()).unwrap().recursion.unwrap()
     }
 
-    fn layers(model: &Recursion, from: BlockFrom, stored: usize) -> Vec<Vec<usize>> {
+    fn layers(model: &Recursion, from: LayerInit, stored: usize) -> Vec<Vec<usize>> {
         (0..stored).map(|layer| from.layers(model, layer)).collect()
     }
 
     #[test]
     fn layers_that_are_tied_stand_where_they_are_used() {
         let ends = model(json!({}));
-        assert_eq!(layers(&ends, BlockFrom::Average, 4), [vec![0], vec![1, 3, 5], vec![2, 4, 6], vec![7]]);
+        assert_eq!(layers(&ends, LayerInit::Average, 4), [vec![0], vec![1, 3, 5], vec![2, 4, 6], vec![7]]);
         let rows = model(json!({"sharing": "middle_sequence", "routing": "none"}));
-        assert_eq!(layers(&rows, BlockFrom::Average, 4), [vec![0], vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
+        assert_eq!(layers(&rows, LayerInit::Average, 4), [vec![0], vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
         let cycle = json!({"sharing": "cycle", "num_hidden_layers": 6, "routing": "token_choice", "num_modules": 2});
         let cycle = model(cycle);
         let both = [vec![0, 2, 4], vec![1, 3, 5], vec![0, 2, 4], vec![1, 3, 5]];
-        assert_eq!(layers(&cycle, BlockFrom::Average, 4), both);
+        assert_eq!(layers(&cycle, LayerInit::Average, 4), both);
     }
 
     #[test]
     fn one_layer_is_the_first_or_at_an_even_interval() {
         let ends = model(json!({}));
-        assert_eq!(layers(&ends, BlockFrom::Lower, 4), [[0], [1], [2], [7]]);
-        assert_eq!(layers(&ends, BlockFrom::Stepwise, 4), [[0], [1], [6], [7]]);
+        assert_eq!(layers(&ends, LayerInit::Lower, 4), [[0], [1], [2], [7]]);
+        assert_eq!(layers(&ends, LayerInit::Stepwise, 4), [[0], [1], [6], [7]]);
         let three = model(json!({"sharing": "cycle", "num_hidden_layers": 9}));
-        assert_eq!(layers(&three, BlockFrom::Stepwise, 3), [[0], [4], [8]]);
+        assert_eq!(layers(&three, LayerInit::Stepwise, 3), [[0], [4], [8]]);
         let one = model(json!({"sharing": "cycle", "num_hidden_layers": 3}));
-        assert_eq!(layers(&one, BlockFrom::Stepwise, 1), [[0]]);
-        for from in [BlockFrom::Stepwise, BlockFrom::Average, BlockFrom::Lower] {
+        assert_eq!(layers(&one, LayerInit::Stepwise, 1), [[0]]);
+        for from in [LayerInit::Stepwise, LayerInit::Average, LayerInit::Lower] {
             let once = model(json!({"num_recursions": 1}));
             assert_eq!(layers(&once, from, 8), (0..8).map(|layer| vec![layer]).collect::<Vec<_>>());
         }
