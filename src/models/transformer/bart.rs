@@ -34,22 +34,18 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         }))
     };
     let vocabulary = count(config, "vocab_size")?;
-    if !config.get_or("share_encoder_decoder_embeddings", true)? {
-        return Err(
-            config.refuse("share_encoder_decoder_embeddings", "is false; only one table for both sides is supported")
-        );
-    }
-    if optional_count(config, "decoder_vocab_size")?.is_some_and(|other| other != vocabulary) {
-        return Err(config.refuse(
-            "decoder_vocab_size",
-            format!("differs from vocab_size, {vocabulary}; only one vocabulary is supported"),
-        ));
+    let decoder_vocabulary = optional_count(config, "decoder_vocab_size")?;
+    let shared = config.get_or("share_encoder_decoder_embeddings", true)?;
+    if shared && decoder_vocabulary.is_some_and(|other| other != vocabulary) {
+        let message = format!("differs from vocab_size, {vocabulary}, though share_encoder_decoder_embeddings is true");
+        return Err(config.refuse("decoder_vocab_size", message));
     }
     let static_positions = config.get_or("static_position_embeddings", marian)?;
     let (padding, start) = if marian { (58_100, 58_100) } else { (1, 2) };
     Ok(Transformer {
         family,
         vocabulary,
+        decoder_vocabulary: (!shared).then_some(decoder_vocabulary.unwrap_or(vocabulary)),
         max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(1024),
         d_model,
         encoder: side("encoder")?,
@@ -96,8 +92,8 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
         "dtype": "float32",
     });
     if marian {
-        config["decoder_vocab_size"] = model.vocabulary.into();
-        config["share_encoder_decoder_embeddings"] = true.into();
+        config["decoder_vocab_size"] = model.target_vocabulary().into();
+        config["share_encoder_decoder_embeddings"] = model.decoder_vocabulary.is_none().into();
     }
     // What transformers' classes do not ask for, where it is not theirs.
     let halves = model.positions == Positions::SinusoidalHalves;

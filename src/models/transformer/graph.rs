@@ -76,9 +76,25 @@ impl Transformer {
         }
     }
 
+    /// The table of words of a side.
+    fn table(&self, g: &mut Graph, side: &str) -> Result<Tensor> {
+        match self.decoder_vocabulary {
+            Some(own) => {
+                let tokens = if side == "decoder" { own } else { self.vocabulary };
+                g.matrix(&format!("model.{side}.embed_tokens.weight"), [tokens, self.d_model])
+            }
+            None => g.matrix("model.shared.weight", [self.vocabulary, self.d_model]),
+        }
+    }
+
+    /// Tokens that the head tells apart.
+    pub(super) fn target_vocabulary(&self) -> usize {
+        self.decoder_vocabulary.unwrap_or(self.vocabulary)
+    }
+
     /// Words and positions.
     fn embeddings(&self, g: &mut Graph, name: &str, inputs: &TokenInputs, salt: u32) -> Result<Tensor> {
-        let table = g.matrix("model.shared.weight", [self.vocabulary, self.d_model])?;
+        let table = self.table(g, name)?;
         let mut x = ops::embedding_with_padding(g, table, inputs.ids, self.padding)?;
         if self.scale_embedding {
             x = ops::scale(g, x, (self.d_model as f32).sqrt())?;
@@ -134,13 +150,16 @@ impl Transformer {
 
     pub(super) fn table_head(&self, g: &mut Graph) -> Result<LmHead> {
         g.set_storage(&self.storage);
-        let name = if self.tied { "model.shared.weight" } else { "lm_head.weight" };
-        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
+        let tokens = self.target_vocabulary();
+        let weight = match self.tied {
+            true => self.table(g, "decoder")?,
+            false => g.matrix("lm_head.weight", [tokens, self.d_model])?,
+        };
         let bias = match self.logits_bias {
             true => {
-                let bias = g.parameter("final_logits_bias", [1, self.vocabulary], DType::F32)?;
+                let bias = g.parameter("final_logits_bias", [1, tokens], DType::F32)?;
                 let bias = ops::detach(g, bias)?;
-                Some(ops::reshape(g, bias, [self.vocabulary])?)
+                Some(ops::reshape(g, bias, [tokens])?)
             }
             false => None,
         };

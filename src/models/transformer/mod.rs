@@ -57,7 +57,7 @@ pub struct Side {
     pub recursion: Option<Recursion>,
 }
 
-/// A transformer with an encoder, a decoder or both, which share one table of words.
+/// A transformer with an encoder, a decoder or both, which share one table of words or have one each.
 ///
 /// In training, dropout is applied to embeddings, the results of all parts, attention probabilities and inside feed-forward networks.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +66,8 @@ pub struct Transformer {
     pub family: TransformerFamily,
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
+    /// Tokens of the decoder's vocabulary, if it has a table of its own; none: both sides look up in one table.
+    pub decoder_vocabulary: Option<usize>,
     /// The longest sequence.
     pub max_position: usize,
     /// Features of a hidden state.
@@ -124,7 +126,7 @@ impl Model for Transformer {
 
     fn dimensions(&self) -> Dimensions {
         let layers = self.sides().map(|(side, _)| side.layers).sum();
-        Dimensions { vocabulary: self.vocabulary, max_position: self.max_position, d_model: self.d_model, layers }
+        Dimensions { vocabulary: self.target_vocabulary(), max_position: self.max_position, d_model: self.d_model, layers }
     }
 
     fn storage(&self) -> &Storage {
@@ -188,7 +190,7 @@ impl Model for Transformer {
         // Copies of the table, and tables that are computed.
         let sinusoids =
             tensor.ends_with("coder.embed_positions.weight") && !matches!(self.positions, Positions::Learned { .. });
-        tensor.ends_with("coder.embed_tokens.weight")
+        (self.decoder_vocabulary.is_none() && tensor.ends_with("coder.embed_tokens.weight"))
             || (self.tied && tensor == "lm_head.weight")
             || sinusoids
             || tensor.ends_with(nn::CAPACITY_STEP)
@@ -205,7 +207,7 @@ impl Model for Transformer {
             let uses = side.layers as u64;
             sides::flops(&stack, self.d_model, context) * uses / (stack.blocks.len() as u64).max(1)
         };
-        self.sides().map(side).sum::<u64>() + 2 * (self.vocabulary * self.d_model) as u64
+        self.sides().map(side).sum::<u64>() + 2 * (self.target_vocabulary() * self.d_model) as u64
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {
