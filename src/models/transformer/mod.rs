@@ -126,7 +126,12 @@ impl Model for Transformer {
 
     fn dimensions(&self) -> Dimensions {
         let layers = self.sides().map(|(side, _)| side.layers).sum();
-        Dimensions { vocabulary: self.target_vocabulary(), max_position: self.max_position, d_model: self.d_model, layers }
+        Dimensions {
+            vocabulary: self.target_vocabulary(),
+            max_position: self.max_position,
+            d_model: self.d_model,
+            layers,
+        }
     }
 
     fn storage(&self) -> &Storage {
