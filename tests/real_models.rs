@@ -93,7 +93,9 @@ fn molecules_are_rewritten_as_by_pytorch() {
 fn answers_of_the_command(folder: &Path, answers: &[(&str, &str)]) {
     let mut generate = Command::new(env!("CARGO_BIN_EXE_wgformer"));
     generate.arg("generate").arg(folder).args(["--greedy", "-n", "100", "--json"]);
-    answers.iter().for_each(|(molecule, _)| drop(generate.args(["-p", molecule])));
+    for (molecule, _) in answers {
+        generate.args(["-p", molecule]);
+    }
     let output = generate.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
