@@ -15,6 +15,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use std::sync::Arc;
 use std::time::Duration;
 use wgformer::gpu::GpuOptions;
+use wgformer::graph::Storage;
 use wgformer::io::Config;
 use wgformer::ops::CrossEntropyOptions;
 use wgformer::program::{Budget, Recording};
@@ -41,7 +42,7 @@ fn program(gpu: &Gpu) -> wgformer::Result<Program> {
     let objective = LanguageModel { model, rows: ROWS, length: LENGTH, options: CrossEntropyOptions::default() };
     let options = StepOptions::default();
     let scalars = options.scalars(1e-3).to_array();
-    let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
+    let step = TrainStep::new(&objective.parameters(&Storage::default())?, gpu.caps(), options)?;
     step.layout().gather(&weights)?;
     let graph = step.graph(Part::Whole, |g| objective.measured(g))?;
     // One submission, so that encoding is not mixed with waiting.

@@ -99,6 +99,6 @@ fn saved_as_it_was(gpu: &Gpu, path: &Path) -> Result<(), Failed> {
         }
     }
     // It opens as the same model.
-    let same = models::model_of(&ModelFolder::open(home.path())?, DType::F32)?.config() == model.config();
+    let same = models::model_of(&ModelFolder::open(home.path())?)?.config() == model.config();
     if same { Ok(()) } else { Err("the configuration changed".into()) }
 }

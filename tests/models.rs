@@ -8,7 +8,7 @@ mod small;
 use common::choice;
 use libtest_mimic::{Arguments, Failed};
 use serde_json::{Value, json};
-use small::{against_twin, decoder, gpt2, llama, merged, mor, token, upload, weights_of};
+use small::{against_twin, decoder, gpt2, llama, merged, mor, token, upload_in, weights_in};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
@@ -230,17 +230,16 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn run(&self, gpu: &Gpu) -> Result<(), Failed> {
-        let mut model = decoder(&self.config)?;
-        model.set_storage(self.storage.into());
-        let mut values = weights_of(model.as_ref())?;
-        let weights = upload(gpu, model.as_ref(), &values)?;
+        let model = decoder(&self.config)?;
+        let mut values = weights_in(model.as_ref(), &self.storage.into())?;
+        let weights = upload_in(gpu, model.as_ref(), &values, self.storage)?;
         let (g, wanted) = self.graph(model.as_ref(), &mut values)?;
         against_twin(gpu, &g, &weights, &values, &wanted, [1e-5, 2e-4])
     }
 
     /// The whole step, and the values of its inputs.
     fn graph(&self, model: &dyn Decoder, values: &mut Values) -> Result<(Graph, Vec<(String, Tensor)>)> {
-        let (mut g, shape) = (Graph::new(), [self.batch, self.time]);
+        let (mut g, shape) = (Graph::with_storage(&self.storage.into()), [self.batch, self.time]);
         let ids = g.input("ids", shape, DType::U32)?;
         values.insert("ids".into(), Array::from_fn(shape, |i| token(i) as f64));
         let labels = g.input("labels", shape, DType::I32)?;

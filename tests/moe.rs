@@ -6,6 +6,7 @@ mod common;
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use wgformer::graph::Storage;
 use wgformer::io::{Config, ModelFolder};
 use wgformer::kernel::Caps;
 use wgformer::models::{self, Decoder, TokenInputs};
@@ -49,7 +50,7 @@ fn objective(config: Value, rows: usize, length: usize) -> Result<LanguageModel>
 
 fn train_graph(objective: &LanguageModel, caps: &Caps) -> Result<Graph> {
     use wgformer::train::Objective;
-    let step = TrainStep::new(&objective.parameters()?, caps, StepOptions::default())?;
+    let step = TrainStep::new(&objective.parameters(&Storage::default())?, caps, StepOptions::default())?;
     step.graph(Part::Whole, |g| objective.loss(g, true))
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use wgformer::check::cases;
 use wgformer::gpu::{AdapterClass, Caps};
+use wgformer::graph::Storage;
 use wgformer::io::Config;
 use wgformer::kernel::{Access, Dispatch};
 use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions};
@@ -28,7 +29,7 @@ fn training_step(
     });
     let model: Arc<dyn models::Decoder> = models::decoder(&Config::new("test", config)?)?.into();
     let objective = LanguageModel { model, rows, length, options: CrossEntropyOptions::default() };
-    let step = TrainStep::new(&objective.parameters()?, &Caps::baseline(), StepOptions::default())?;
+    let step = TrainStep::new(&objective.parameters(&Storage::default())?, &Caps::baseline(), StepOptions::default())?;
     step.graph(Part::Whole, |g| objective.loss(g, true))
 }
 

@@ -6,7 +6,7 @@ mod common;
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use wgformer::graph::{Array, Values};
+use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::Config;
 use wgformer::models::{self, Initial, TokenInputs, initial_values};
 use wgformer::ops::CrossEntropyOptions;
@@ -83,7 +83,7 @@ fn objective(config: &Value) -> Result<LanguageModel> {
 /// Weights wide enough that routers differ from token to token, amid a warm-up if there is one.
 fn values_of(objective: &LanguageModel) -> Result<Values> {
     let mut values = Values::new();
-    for (name, ty) in objective.parameters()? {
+    for (name, ty) in objective.parameters(&Storage::default())? {
         let initial = match objective.model.initial(&name) {
             Initial::Normal(_) => Initial::Normal(0.3),
             other => other,
@@ -99,7 +99,7 @@ fn values_of(objective: &LanguageModel) -> Result<Values> {
 
 fn upload(gpu: &Gpu, objective: &LanguageModel, values: &Values) -> Result<Weights> {
     let weights = Weights::new(gpu);
-    for (name, ty) in objective.parameters()? {
+    for (name, ty) in objective.parameters(&Storage::default())? {
         weights.ensure(&name, &ty)?;
         weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
     }
@@ -278,8 +278,8 @@ impl Counts {
 struct Silent(LanguageModel);
 
 impl Objective for Silent {
-    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
-        self.0.parameters()
+    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
+        self.0.parameters(storage)
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
@@ -337,7 +337,8 @@ fn halves(gpu: &Gpu) -> std::result::Result<(), Failed> {
         let values = values_of(&objective)?;
         let report = |parts: &[Part]| -> Result<Vec<f32>> {
             let weights = upload(gpu, &objective, &values)?;
-            let mut step = TrainStep::new(&objective.parameters()?, gpu.caps(), StepOptions::default())?;
+            let mut step =
+                TrainStep::new(&objective.parameters(&Storage::default())?, gpu.caps(), StepOptions::default())?;
             step.layout().gather(&weights)?;
             let (mut data, mut read) = (batches()?, Vec::new());
             for part in parts {
@@ -383,7 +384,7 @@ fn dense() -> std::result::Result<(), Failed> {
     use wgformer::kernel::Caps;
     let (caps, dense) = (Caps::baseline(), objective(&llama(json!({})))?);
     let print = |graph: Graph| -> Result<String> { Ok(Recording::new(&graph, &caps)?.to_string()) };
-    let step = TrainStep::new(&dense.parameters()?, &caps, StepOptions::default())?;
+    let step = TrainStep::new(&dense.parameters(&Storage::default())?, &caps, StepOptions::default())?;
     let told = step.graph(Part::Whole, |g| {
         let measured = dense.measured(g)?;
         if RoutingLayout::new(g, &measured.routers).total() > 0 || !measured.routers.is_empty() {

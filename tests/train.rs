@@ -5,7 +5,7 @@ mod common;
 use libtest_mimic::Failed;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use wgformer::graph::{Array, Values};
+use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::Checkpoints;
 use wgformer::ops::{self, Activation};
 use wgformer::train::{
@@ -61,7 +61,7 @@ impl Regression {
 }
 
 impl Objective for Regression {
-    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
+    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
         Ok(vec![
             ("w".into(), TensorType::new([INPUTS, HIDDEN], self.storage)),
             ("b".into(), TensorType::f32([HIDDEN])),
@@ -142,7 +142,7 @@ impl BatchSource for Rows {
 /// Fresh weights, the same for every call.
 fn weights(gpu: &Gpu, objective: &Regression) -> Result<Weights> {
     let weights = Weights::new(gpu);
-    for (seed, (name, ty)) in objective.parameters()?.into_iter().enumerate() {
+    for (seed, (name, ty)) in objective.parameters(&Storage::default())?.into_iter().enumerate() {
         weights.ensure(&name, &ty)?;
         let values: Vec<f64> =
             (0..ty.shape.numel()).map(|i| f64::from(wave(seed as u64 + 7, i as u64)) * 0.5).collect();
@@ -385,7 +385,7 @@ fn halves_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
     losses(&mut whole, &mut data, 2)?;
     let mut data = Rows::new(33, 4);
     let store = weights(gpu, &objective)?;
-    let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options())?;
+    let step = TrainStep::new(&objective.parameters(&Storage::default())?, gpu.caps(), options())?;
     step.layout().gather(&store)?;
     let first = Program::new(gpu, &step.graph(Part::Gradients, |g| objective.loss(g, true))?, &store)?;
     let second = Program::new(gpu, &step.graph(Part::Update, |g| objective.loss(g, true))?, &store)?;
@@ -429,7 +429,7 @@ fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     let store = weights(gpu, &objective)?;
     // So small a limit that every parameter gets a shard of its own.
     let caps = wgformer::kernel::Caps { max_buffer_bytes: 128 * 4, ..gpu.caps().clone() };
-    let step = TrainStep::new(&objective.parameters()?, &caps, options())?;
+    let step = TrainStep::new(&objective.parameters(&Storage::default())?, &caps, options())?;
     ensure(step.layout().shards.len() > 1, "one shard")?;
     step.layout().gather(&store)?;
     let program = Program::new(gpu, &step.graph(Part::Whole, |g| objective.loss(g, true))?, &store)?;

@@ -5,6 +5,7 @@ mod common;
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use wgformer::graph::Storage;
 use wgformer::io::{Checkpoints, Config};
 use wgformer::kernel::Caps;
 use wgformer::models;
@@ -45,15 +46,14 @@ fn llama() -> Value {
            "max_position_embeddings": 64})
 }
 
-fn objective(config: &Value, storage: DType) -> Result<LanguageModel> {
-    let mut model = models::decoder(&Config::new("config.json", config.clone())?)?;
-    model.set_storage(storage.into());
+fn objective(config: &Value) -> Result<LanguageModel> {
+    let model = models::decoder(&Config::new("config.json", config.clone())?)?;
     let options = CrossEntropyOptions::default();
     Ok(LanguageModel { model: Arc::from(model), rows: ROWS, length: LENGTH, options })
 }
 
-fn trainer(gpu: &Gpu, objective: &LanguageModel, options: StepOptions) -> Result<Trainer> {
-    let weights = Weights::new(gpu);
+fn trainer(gpu: &Gpu, objective: &LanguageModel, storage: DType, options: StepOptions) -> Result<Trainer> {
+    let weights = Weights::stored_as(gpu, storage);
     objective.model.initialise(&weights, 1)?;
     let run = RunOptions { seed: 9, ..RunOptions::default() };
     Trainer::new(gpu, &weights, objective, options, run, Schedule::constant(0.01))
@@ -84,9 +84,9 @@ fn ensure(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
 }
 
 fn recomputed_blocks_give_the_same_bits(gpu: &Gpu) -> Result<(), Failed> {
-    let objective = objective(&gpt2(4), DType::F32)?;
+    let objective = objective(&gpt2(4))?;
     let run = |recompute: bool| -> Result<_> {
-        let mut trainer = trainer(gpu, &objective, StepOptions { recompute, ..StepOptions::default() })?;
+        let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions { recompute, ..StepOptions::default() })?;
         let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 3)?;
         let dispatches = trainer.program().recording().dispatches().len();
         Ok((losses, trainer.weights().download("flat.parameters")?, dispatches))
@@ -102,11 +102,11 @@ fn gpt2_fits_the_least_limits() -> Result<(), Failed> {
     let caps = Caps::baseline();
     let config = json!({"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_head": 12, "n_layer": 12,
                         "n_positions": 1024});
-    let small = objective(&config, DType::F32)?;
+    let small = objective(&config)?;
     let objective = LanguageModel { rows: 4, length: 512, ..small };
     let bytes = |recompute: bool| -> Result<u64> {
         let options = StepOptions { recompute, ..StepOptions::default() };
-        let step = TrainStep::new(&objective.parameters()?, &caps, options)?;
+        let step = TrainStep::new(&objective.parameters(&Storage::default())?, &caps, options)?;
         let graph = step.graph(Part::Whole, |g| objective.loss(g, true))?;
         Ok(Plan::new(&Recording::new(&graph, &caps)?, &caps)?.peak())
     };
@@ -115,16 +115,16 @@ fn gpt2_fits_the_least_limits() -> Result<(), Failed> {
 }
 
 fn half_precision_weights_learn(gpu: &Gpu) -> Result<(), Failed> {
-    let objective = objective(&gpt2(1), DType::F16)?;
+    let objective = objective(&gpt2(1))?;
     let options = StepOptions { loss_scaling: Some(LossScaling::default()), ..StepOptions::default() };
-    let mut trainer = trainer(gpu, &objective, options)?;
+    let mut trainer = trainer(gpu, &objective, DType::F16, options)?;
     let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 30)?;
     ensure(losses[29] < 0.6 * losses[0], format!("from {} to {}", losses[0], losses[29]))
 }
 
 fn a_resumed_run_is_the_same_run(gpu: &Gpu) -> Result<(), Failed> {
-    let objective = objective(&gpt2(2), DType::F32)?;
-    let new = || trainer(gpu, &objective, StepOptions::default());
+    let objective = objective(&gpt2(2))?;
+    let new = || trainer(gpu, &objective, DType::F32, StepOptions::default());
     let mut through = new()?;
     let whole = losses(&mut through, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 6)?;
     let folder = tempfile::tempdir()?;
@@ -147,8 +147,8 @@ fn a_resumed_run_is_the_same_run(gpu: &Gpu) -> Result<(), Failed> {
 }
 
 fn a_llama_learns_in_micro_batches(gpu: &Gpu) -> Result<(), Failed> {
-    let objective = objective(&llama(), DType::F32)?;
-    let mut trainer = trainer(gpu, &objective, StepOptions { accumulation: 2, ..StepOptions::default() })?;
+    let objective = objective(&llama())?;
+    let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions { accumulation: 2, ..StepOptions::default() })?;
     let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 20)?;
     ensure(losses[19] < 0.5 * losses[0], format!("from {} to {}", losses[0], losses[19]))
 }

@@ -321,7 +321,7 @@ fn causal(
     held_out: &[HeldOut],
 ) -> Result<Option<(f64, f64)>> {
     let shape = [lesson.rows, lesson.length];
-    let mut g = Graph::new();
+    let mut g = Graph::with_storage(weights.storage());
     let ids = g.input(IDS, shape, DType::U32)?;
     let labels = g.input(LABELS, shape, DType::I32)?;
     let lengths = g.input("lengths", [lesson.rows], DType::U32)?;
@@ -385,7 +385,7 @@ struct Questions {
 impl Questions {
     fn new(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, lesson: &Lesson, structured: bool) -> Result<Self> {
         let (rows, length) = (lesson.rows, lesson.length);
-        let mut g = Graph::new();
+        let mut g = Graph::with_storage(weights.storage());
         let ids = g.input(IDS, [rows, length], DType::U32)?;
         let mut inputs = TokenInputs::new(&mut g, ids)?;
         if structured {

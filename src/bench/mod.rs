@@ -26,7 +26,7 @@ pub use step::{Setup, Step, StepKind, StepSize, gpt, step_graph};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Caps, Gpu};
-use crate::graph::Graph;
+use crate::graph::{Graph, Storage};
 use crate::program::Profile;
 use probe::Probe;
 use web_time::{SystemTime, UNIX_EPOCH};
@@ -73,7 +73,7 @@ pub fn graphs(caps: &Caps) -> Result<Vec<(String, Graph)>> {
     }
     for quick in [true, false] {
         for row in steps::all(&Options { quick, ..Default::default() })? {
-            graphs.push((row.name, step_graph(row.kind, caps, &row.model, row.size)?));
+            graphs.push((row.name, step_graph(row.kind, caps, &row.model, &Storage::default(), row.size)?));
         }
     }
     Ok(graphs)
@@ -115,7 +115,7 @@ pub fn run(gpu: &Gpu, options: &Options, mut watch: impl FnMut(Progress<'_>)) ->
     };
     for steps::Timed { name, kind, size, model } in steps.iter().filter(|step| options.wants(&step.name)) {
         watch(Progress::Began(name));
-        let step = Step::prepare(gpu, *kind, model, *size)?;
+        let step = Step::prepare(gpu, *kind, model, &Storage::default(), *size)?;
         let (_, first_run) = step::timed(|| step.run())?;
         let (_, second_run) = step::timed(|| step.run())?;
         let row = measure::step(&probe, options, name, &step)?;

@@ -7,6 +7,7 @@ use super::step::{Step, StepKind, StepSize, gpt};
 use super::{Options, Progress};
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::graph::Storage;
 
 /// Layers of the models: enough that what lies between them counts.
 const LAYERS: usize = 2;
@@ -52,7 +53,7 @@ pub(super) fn points(options: &Options) -> usize {
 
 fn length_point(gpu: &Gpu, probe: &Probe, options: &Options, tokens: usize) -> Result<LengthPoint> {
     let model = gpt(LAYERS, WIDTH, WIDTH / 64, tokens, VOCABULARY)?;
-    let step = Step::prepare(gpu, StepKind::Train, &model, StepSize { batch: 1, length: tokens })?;
+    let step = Step::prepare(gpu, StepKind::Train, &model, &Storage::default(), StepSize { batch: 1, length: tokens })?;
     step.run()?;
     let samples = step_samples(probe, options, &step)?;
     let profile = step.program.profile()?;
@@ -70,7 +71,7 @@ fn length_point(gpu: &Gpu, probe: &Probe, options: &Options, tokens: usize) -> R
 
 fn width_point(gpu: &Gpu, probe: &Probe, options: &Options, width: usize) -> Result<WidthPoint> {
     let model = gpt(LAYERS, width, width / 64, LENGTH, VOCABULARY)?;
-    let step = Step::prepare(gpu, StepKind::Train, &model, StepSize { batch: 1, length: LENGTH })?;
+    let step = Step::prepare(gpu, StepKind::Train, &model, &Storage::default(), StepSize { batch: 1, length: LENGTH })?;
     step.run()?;
     let samples = step_samples(probe, options, &step)?;
     let (parameters, seconds) = (model.parameter_count()?, samples.median());

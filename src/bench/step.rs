@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateLimits, Generator};
 use crate::gpu::Gpu;
-use crate::graph::Graph;
+use crate::graph::{Graph, Storage};
 use crate::io::Config;
 use crate::kernel::Caps;
 use crate::models::{self, Decoder, TokenInputs};
@@ -83,14 +83,20 @@ pub fn gpt(layers: usize, width: usize, heads: usize, positions: usize, vocabula
 ///
 /// # Errors
 /// Those of the model and the ops.
-pub fn step_graph(kind: StepKind, caps: &Caps, model: &Arc<dyn Decoder>, size: StepSize) -> Result<Graph> {
+pub fn step_graph(
+    kind: StepKind,
+    caps: &Caps,
+    model: &Arc<dyn Decoder>,
+    storage: &Storage,
+    size: StepSize,
+) -> Result<Graph> {
     let StepSize { batch, length } = size;
     let limits = GenerateLimits { batch, max_tokens: length };
-    let mut g = Graph::new();
+    let mut g = Graph::with_storage(storage);
     match kind {
         StepKind::Train => {
             let objective = objective(model, size);
-            return training(model, caps)?.graph(Part::Whole, |g| objective.measured(g));
+            return training(model, storage, caps)?.graph(Part::Whole, |g| objective.measured(g));
         }
         StepKind::Evaluate => {
             let loss = objective(model, size).loss(&mut g, false)?;
@@ -103,8 +109,8 @@ pub fn step_graph(kind: StepKind, caps: &Caps, model: &Arc<dyn Decoder>, size: S
             let logits = model.logits(&mut g, hidden)?;
             g.output("logits", logits)?;
         }
-        StepKind::Prefill => return Generator::prefill_graph(model.as_ref(), limits, length),
-        StepKind::Decode => return Generator::decode_graph(model.as_ref(), limits),
+        StepKind::Prefill => return Generator::prefill_graph(model.as_ref(), storage, limits, length),
+        StepKind::Decode => return Generator::decode_graph(model.as_ref(), storage, limits),
     }
     Ok(g)
 }
@@ -114,22 +120,28 @@ fn objective(model: &Arc<dyn Decoder>, size: StepSize) -> LanguageModel {
     LanguageModel { model: model.clone(), rows: size.batch, length: size.length, options }
 }
 
-fn training(model: &Arc<dyn Decoder>, caps: &Caps) -> Result<TrainStep> {
-    TrainStep::new(&model.parameters()?, caps, StepOptions::default())
+fn training(model: &Arc<dyn Decoder>, storage: &Storage, caps: &Caps) -> Result<TrainStep> {
+    TrainStep::new(&model.parameters_in(storage)?, caps, StepOptions::default())
 }
 
 impl Step {
-    /// Makes a step ready, with fresh weights and random tokens.
+    /// Makes a step ready, with fresh weights, stored as said, and random tokens.
     ///
     /// # Errors
     /// Those of the model; [`Error::OutOfMemory`]; [`Error::Shader`].
-    pub fn prepare(gpu: &Gpu, kind: StepKind, model: &Arc<dyn Decoder>, size: StepSize) -> Result<Self> {
-        let weights = Weights::new(gpu);
+    pub fn prepare(
+        gpu: &Gpu,
+        kind: StepKind,
+        model: &Arc<dyn Decoder>,
+        storage: &Storage,
+        size: StepSize,
+    ) -> Result<Self> {
+        let weights = Weights::stored_as(gpu, storage.clone());
         model.initialise(&weights, 1)?;
         if kind == StepKind::Train {
-            training(model, gpu.caps())?.layout().gather(&weights)?;
+            training(model, storage, gpu.caps())?.layout().gather(&weights)?;
         }
-        let (recording, record) = timed(|| Program::record(gpu, &step_graph(kind, gpu.caps(), model, size)?))?;
+        let (recording, record) = timed(|| Program::record(gpu, &step_graph(kind, gpu.caps(), model, storage, size)?))?;
         let (_, plan) = timed(|| Plan::new(&recording, gpu.caps()))?;
         let (program, prepare) = timed(|| Program::prepare(gpu, recording, &weights))?;
         let reads = match kind {

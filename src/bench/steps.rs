@@ -111,7 +111,8 @@ mod tests {
             let flops = |part: &str| {
                 let timed = all.iter().find(|timed| timed.name.starts_with(part)).unwrap();
                 let caps = Caps::baseline();
-                let graph = step_graph(timed.kind, &caps, &timed.model, timed.size).unwrap();
+                let graph =
+                    step_graph(timed.kind, &caps, &timed.model, &crate::graph::Storage::default(), timed.size).unwrap();
                 Recording::new(&graph, &caps).unwrap().flops() as f64
             };
             let dense = flops(if quick { "train llama 2x64" } else { "train llama 4x256" });

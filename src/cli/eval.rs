@@ -36,7 +36,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
             format!("it must be 1 to {longest}, which the model was made for; got {context}"),
         ));
     }
-    let mut g = Graph::new();
+    let mut g = Graph::with_storage(weights.storage());
     let ids = g.input("ids", [options.batch, context], DType::U32)?;
     let labels = g.input("labels", [options.batch, context], DType::I32)?;
     let inputs = TokenInputs::new(&mut g, ids)?;

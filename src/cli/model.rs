@@ -3,9 +3,9 @@
 use super::args::{Family, ModelArgs, Sides, StepArgs, StepName};
 use super::sparse;
 use crate::bench::StepSize;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::graph::Storage;
 use crate::io::{Config, ModelFolder};
 use crate::models::{self, Decoder, Model};
 use crate::program::human_count;
@@ -16,8 +16,8 @@ use std::sync::Arc;
 /// The context of a new model, and of a step, where none is given.
 const CONTEXT: usize = 128;
 
-/// The model whose step is looked at.
-pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
+/// The model whose step is looked at, and how its matrices are stored.
+pub(super) fn decoder(options: &StepArgs) -> Result<(Arc<dyn Decoder>, Storage)> {
     let config = match &options.folder {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
@@ -26,7 +26,7 @@ pub(super) fn decoder(options: &StepArgs) -> Result<Arc<dyn Decoder>> {
     };
     let model = models::decoder(&config)?;
     continues_texts(model.as_ref())?;
-    Ok(model.into())
+    Ok((model.into(), Storage::default()))
 }
 
 /// Refuses models whose decoder answers what an encoder read.
@@ -56,9 +56,13 @@ fn new_config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Co
 }
 
 /// The decoder of a GGUF file: trained in f32, run as it is in the file.
-fn file_decoder(file: &ModelFolder, step: StepName) -> Result<Arc<dyn Decoder>> {
-    let storage = (step == StepName::Train).then_some(DType::F32);
-    models::decoder_of(file, storage).map(Into::into)
+fn file_decoder(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Decoder>, Storage)> {
+    let model = models::decoder_of(file)?;
+    let storage = match step {
+        StepName::Train => Storage::default(),
+        _ => models::storage_of(model.as_ref(), &file.tensors)?,
+    };
+    Ok((model.into(), storage))
 }
 
 /// The size of that step.

@@ -12,9 +12,9 @@ use std::process::ExitCode;
 pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
-    let model = model::decoder(&options.step)?;
+    let (model, storage) = model::decoder(&options.step)?;
     let size = model::step_size(&options.step, model.as_ref())?;
-    let step = Step::prepare(&gpu, options.step.step.into(), &model, size)?;
+    let step = Step::prepare(&gpu, options.step.step.into(), &model, &storage, size)?;
     let profile = step.program.profile_median(options.runs)?;
     let write_trace = || match &options.trace {
         Some(path) => crate::io::write_atomic(path, profile.trace().to_string().as_bytes()),

@@ -155,7 +155,7 @@ pub(super) fn run(options: &TrainArgs, mut given: Given) -> Result<ExitCode> {
     let folder = options.out.join(MODEL);
     let state = trainer.state();
     let tensors = models::named_tensors(model.as_ref(), trainer.weights())?;
-    belongings.contents(&models::stored_config(model.as_ref()), &tensors).save(&folder)?;
+    belongings.contents(&models::stored_config(model.as_ref(), trainer.weights()), &tensors).save(&folder)?;
     let history = history.into_inner();
     write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
     // A run that was stopped before its first step has nothing to draw.
@@ -267,8 +267,8 @@ impl Belongings {
 /// The model of a checkpoint, with a store for its weights.
 fn of_checkpoint(path: &Path, gpu: &Gpu, storage: DType) -> Result<Learner> {
     let folder = ModelFolder::open(path)?;
-    let model = models::model_of(&folder, storage)?;
-    Ok(Learner { model: model.into(), weights: Weights::new(gpu), belongings: Belongings::of(&folder)? })
+    let model = models::model_of(&folder)?;
+    Ok(Learner { model: model.into(), weights: Weights::stored_as(gpu, storage), belongings: Belongings::of(&folder)? })
 }
 
 /// The model of a new run: of a folder, or new.
@@ -294,9 +294,8 @@ fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
         return Ok(Learner { model: model.into(), weights, belongings });
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;
-    let mut model = model::new(&options.model, tokenizer.vocab_size(), options.dropout)?;
-    model.set_storage(DType::from(options.dtype).into());
-    let weights = Weights::new(gpu);
+    let model = model::new(&options.model, tokenizer.vocab_size(), options.dropout)?;
+    let weights = Weights::stored_as(gpu, DType::from(options.dtype));
     model.initialise(&weights, options.seed)?;
     Ok(Learner { model: model.into(), weights, belongings: Belongings::new(tokenizer) })
 }

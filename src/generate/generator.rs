@@ -5,7 +5,7 @@ use super::session::{Answer, Session, Token};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage, Tensor};
 use crate::io::TextOf;
 use crate::models::{Decoder, TokenInputs};
 use crate::nn::{Context, KvSource};
@@ -123,7 +123,7 @@ impl Generator {
     pub(super) fn encode(&mut self, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
         if !self.encode.contains_key(&bucket) {
-            let graph = Self::encode_graph(self.model.as_ref(), self.limits, bucket)?;
+            let graph = Self::encode_graph(self.model.as_ref(), self.weights.storage(), self.limits, bucket)?;
             self.encode.insert(bucket, Program::new(&self.gpu, &graph, &self.weights)?);
         }
         self.encode.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("encode"))
@@ -140,7 +140,7 @@ impl Generator {
         if !self.prefill.contains_key(&bucket) {
             let program = Program::new(
                 &self.gpu,
-                &Self::prefill_graph(self.model.as_ref(), self.limits, bucket)?,
+                &Self::prefill_graph(self.model.as_ref(), self.weights.storage(), self.limits, bucket)?,
                 &self.weights,
             )?;
             self.prefill.insert(bucket, program);
@@ -151,8 +151,11 @@ impl Generator {
     /// The program that adds a token to every row.
     pub(super) fn decode(&mut self) -> Result<&Program> {
         if self.decode.is_none() {
-            self.decode =
-                Some(Program::new(&self.gpu, &Self::decode_graph(self.model.as_ref(), self.limits)?, &self.weights)?);
+            self.decode = Some(Program::new(
+                &self.gpu,
+                &Self::decode_graph(self.model.as_ref(), self.weights.storage(), self.limits)?,
+                &self.weights,
+            )?);
         }
         self.decode.as_ref().ok_or_else(|| absent("decode"))
     }
@@ -162,10 +165,15 @@ impl Generator {
     ///
     /// # Errors
     /// Those of the model; [`Error::Graph`] if it has no encoder.
-    pub fn encode_graph(model: &dyn Decoder, limits: GenerateLimits, bucket: usize) -> Result<Graph> {
+    pub fn encode_graph(
+        model: &dyn Decoder,
+        storage: &Storage,
+        limits: GenerateLimits,
+        bucket: usize,
+    ) -> Result<Graph> {
         let GenerateLimits { batch, max_tokens } = limits;
         let encoder = model.encoder().ok_or_else(|| Error::Graph("this model has no encoder".into()))?;
-        let mut g = Graph::new();
+        let mut g = Graph::with_storage(storage);
         let ids = g.input("source_ids", [batch, bucket], DType::U32)?;
         let lengths = g.input("source_lengths", [batch], DType::U32)?;
         let kv = KvSource::Packed { lengths: Some(lengths) };
@@ -181,9 +189,14 @@ impl Generator {
     ///
     /// # Errors
     /// Those of the model.
-    pub fn prefill_graph(model: &dyn Decoder, limits: GenerateLimits, bucket: usize) -> Result<Graph> {
+    pub fn prefill_graph(
+        model: &dyn Decoder,
+        storage: &Storage,
+        limits: GenerateLimits,
+        bucket: usize,
+    ) -> Result<Graph> {
         let GenerateLimits { batch, max_tokens } = limits;
-        let mut g = Graph::new();
+        let mut g = Graph::with_storage(storage);
         let ids = g.input("ids", [batch, bucket], DType::U32)?;
         let last = g.input("last", [batch], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
@@ -201,9 +214,9 @@ impl Generator {
     ///
     /// # Errors
     /// Those of the model.
-    pub fn decode_graph(model: &dyn Decoder, limits: GenerateLimits) -> Result<Graph> {
+    pub fn decode_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits) -> Result<Graph> {
         let GenerateLimits { batch, max_tokens } = limits;
-        let mut g = Graph::new();
+        let mut g = Graph::with_storage(storage);
         let ids = g.input("ids", [batch, 1], DType::U32)?;
         let positions = g.input("positions", [batch, 1], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;

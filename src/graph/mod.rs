@@ -83,10 +83,16 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// An empty graph.
+    /// An empty graph, whose matrices are f32.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty graph whose matrices lie in GPU memory as `storage` says: that of the [`Weights`](crate::program::Weights) it is to run on.
+    #[must_use]
+    pub fn with_storage(storage: &Storage) -> Self {
+        Self { storage: storage.clone(), ..Self::default() }
     }
 
     /// A tensor that the caller writes before each run.
@@ -120,17 +126,6 @@ impl Graph {
     /// As [`Graph::parameter`].
     pub fn matrix(&mut self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         self.parameter(name, shape, self.storage.dtype)
-    }
-
-    /// How matrices lie in GPU memory.
-    #[must_use]
-    pub fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    /// Says how the matrices that are asked for from now on lie in GPU memory; f32 at first.
-    pub fn set_storage(&mut self, storage: &Storage) {
-        self.storage = storage.clone();
     }
 
     /// Memory that lives on from run to run, zero at first.

@@ -175,7 +175,7 @@ fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::graph::{Array, Graph, Tensor, Values};
+    use crate::graph::{Array, Graph, Storage, Tensor, Values};
     use crate::kernel::Caps;
     use crate::models::decoder;
     use crate::nn::{GateOutput, RouterDecision, RouterStats};
@@ -198,7 +198,7 @@ mod tests {
         let model = decoder(&Config::new("config.json", config.clone())?)?.into();
         let objective = LanguageModel { model, rows: 2, length: 6, options: CrossEntropyOptions::default() };
         let options = StepOptions { recompute, ..StepOptions::default() };
-        let step = TrainStep::new(&objective.parameters()?, &Caps::baseline(), options)?;
+        let step = TrainStep::new(&objective.parameters(&Storage::default())?, &Caps::baseline(), options)?;
         step.graph(Part::Whole, |g| objective.measured(g))
     }
 

@@ -37,7 +37,7 @@ pub use t5::T5;
 pub use transformer::{Positions, Side, Transformer, TransformerFamily};
 #[cfg(feature = "files")]
 pub use weights::save;
-pub use weights::{decoder_of, load, load_model, load_weights, model_of, named_tensors, stored_config};
+pub use weights::{decoder_of, load, load_model, load_weights, model_of, named_tensors, storage_of, stored_config};
 
 use crate::error::Result;
 use crate::io::Config;

@@ -64,12 +64,6 @@ pub trait Model: Debug + Send + Sync {
     /// The sizes.
     fn dimensions(&self) -> Dimensions;
 
-    /// How matrices lie in GPU memory.
-    fn storage(&self) -> &Storage;
-
-    /// Changes how matrices lie in GPU memory. Training needs f32.
-    fn set_storage(&mut self, storage: Storage);
-
     /// Asks a graph for every parameter.
     ///
     /// # Errors
@@ -131,12 +125,20 @@ pub trait Model: Debug + Send + Sync {
         None
     }
 
-    /// The parameters in the order of their first use: names as Hugging Face gives them, and types.
+    /// The parameters in the order of their first use: names as Hugging Face gives them, and types where all are f32.
     ///
     /// # Errors
     /// As [`Model::declare`].
     fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
-        let mut g = Graph::new();
+        self.parameters_in(&Storage::default())
+    }
+
+    /// [`Model::parameters`] with the types that they have in a store of that kind.
+    ///
+    /// # Errors
+    /// As [`Model::declare`].
+    fn parameters_in(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
+        let mut g = Graph::with_storage(storage);
         self.declare(&mut g)?;
         Ok(g.parameters().map(|(name, tensor)| (name.to_owned(), g.ty(tensor).clone())).collect())
     }
@@ -154,7 +156,7 @@ pub trait Model: Debug + Send + Sync {
     /// # Errors
     /// As [`Model::parameters`]; [`Error::OutOfMemory`].
     fn initialise(&self, weights: &Weights, seed: u64) -> Result<()> {
-        for (name, ty) in self.parameters()? {
+        for (name, ty) in self.parameters_in(weights.storage())? {
             weights.ensure(&name, &ty)?;
             weights.upload(&name, &initial_words(self.initial(&name), &ty, seed, &name))?;
         }

@@ -64,8 +64,7 @@ pub fn uptrain_from_llama(
             .refuse("model_type", format!("is \"{family}\"; recursions start from a llama{what}")));
     }
     let llama = Llama::from_config(&folder.config)?;
-    let mut model = Llama::from_config(config)?;
-    model.set_storage(storage.into());
+    let model = Llama::from_config(config)?;
     let Some(recursion) = model.recursion.clone() else {
         return Err(config.refuse("model_type", "is no mixture of recursions (mor)"));
     };
@@ -83,8 +82,8 @@ pub fn uptrain_from_llama(
     let found = matched(&llama, &names, &folder.tensors)?;
     let trained: HashMap<&str, &TensorRef<'_>> =
         names.iter().zip(&found).filter_map(|((name, _), parts)| Some((name.as_str(), parts.first()?))).collect();
-    let weights = Weights::new(gpu);
-    for (name, ty) in model.parameters()? {
+    let weights = Weights::stored_as(gpu, storage);
+    for (name, ty) in model.parameters_in(weights.storage())? {
         let sources: Vec<&TensorRef<'_>> = sources(&recursion, from, &name)
             .iter()
             .filter_map(|source| trained.get(source.as_str()).copied())

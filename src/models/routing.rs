@@ -47,7 +47,7 @@ pub fn token_routes(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, ids: &[u3
     if ids.is_empty() {
         return Err(Error::input("text", "it has no tokens: there is nothing to route"));
     }
-    let mut g = Graph::new();
+    let mut g = Graph::with_storage(weights.storage());
     let input = g.input("ids", [1, ids.len()], DType::U32)?;
     let inputs = TokenInputs::new(&mut g, input)?;
     let hidden = model.decode(&mut g, &inputs)?;

@@ -17,20 +17,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The model of a Hugging Face folder or a GGUF file. Matrices are stored as `storage`; without one, each as it is in the
-/// file, quantised blocks as well. Training needs f32. Matrices whose rows are no whole blocks of a quantised type are
-/// stored as f32 instead.
+/// The model of a Hugging Face folder or a GGUF file.
 ///
 /// # Errors
 /// Those of [`model`].
-pub fn model_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Model>> {
+pub fn model_of(folder: &ModelFolder) -> Result<Box<dyn Model>> {
     let mut model = model(&folder.config)?;
     model.adapt_to_tensors(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
-    let storage = match storage.into() {
-        Some(storage) => storage.into(),
-        None => as_stored(model.as_ref(), &folder.tensors)?,
-    };
-    model.set_storage(storage);
     Ok(model)
 }
 
@@ -38,15 +31,18 @@ pub fn model_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Resu
 ///
 /// # Errors
 /// Those of [`super::decoder`].
-pub fn decoder_of(folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<Box<dyn Decoder>> {
+pub fn decoder_of(folder: &ModelFolder) -> Result<Box<dyn Decoder>> {
     let family = model_type(&folder.config)?;
     let message = || format!("is \"{family}\", which reads texts and does not continue them");
     let refuse = || folder.config.refuse("model_type", message());
-    model_of(folder, storage)?.into_decoder().ok_or_else(refuse)
+    model_of(folder)?.into_decoder().ok_or_else(refuse)
 }
 
-/// The types that the matrices of a model have in a file. Types that the GPU does not know become f32.
-fn as_stored(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
+/// The types that the matrices of a model have in a file, quantised blocks as well. Types that the GPU does not know become f32.
+///
+/// # Errors
+/// As [`Model::declare`].
+pub fn storage_of(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
     let mut types = HashMap::new();
     let parameters = model.parameters()?;
     let names = Names::new(model, tensors, &parameters);
@@ -60,18 +56,18 @@ fn as_stored(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
     Ok(Storage { dtype: DType::F32, by_name: Arc::new(types) })
 }
 
-/// The decoder of [`decoder_of`] and its weights.
+/// The decoder of [`decoder_of`] and its weights. Matrices are stored as `storage`; without one, each as [`storage_of`] says. Training
+/// needs f32, f16 or bf16. Matrices whose rows are no whole blocks of a quantised type are stored as f32 instead.
 ///
 /// # Errors
 /// Those of [`super::decoder`] and [`load_weights`].
 pub fn load(gpu: &Gpu, folder: &ModelFolder, storage: impl Into<Option<DType>>) -> Result<(Box<dyn Decoder>, Weights)> {
-    let model = decoder_of(folder, storage)?;
-    let weights = Weights::new(gpu);
-    load_weights(model.as_ref(), &folder.tensors, &weights)?;
+    let model = decoder_of(folder)?;
+    let weights = stored(gpu, model.as_ref(), folder, storage.into())?;
     Ok((model, weights))
 }
 
-/// The model of [`model_of`] and its weights.
+/// The model of [`model_of`] and its weights, as [`load`] stores them.
 ///
 /// # Errors
 /// Those of [`model`] and [`load_weights`].
@@ -80,10 +76,16 @@ pub fn load_model(
     folder: &ModelFolder,
     storage: impl Into<Option<DType>>,
 ) -> Result<(Box<dyn Model>, Weights)> {
-    let model = model_of(folder, storage)?;
-    let weights = Weights::new(gpu);
-    load_weights(model.as_ref(), &folder.tensors, &weights)?;
+    let model = model_of(folder)?;
+    let weights = stored(gpu, model.as_ref(), folder, storage.into())?;
     Ok((model, weights))
+}
+
+fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DType>) -> Result<Weights> {
+    let storage = storage.map_or_else(|| storage_of(model, &folder.tensors), |dtype| Ok(dtype.into()))?;
+    let weights = Weights::stored_as(gpu, storage);
+    load_weights(model, &folder.tensors, &weights)?;
+    Ok(weights)
 }
 
 /// Copies the tensors of a file to the store. Nothing is copied unless all of the model's are there.
@@ -96,7 +98,7 @@ pub fn load_model(
 /// head differs from the embedding; [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::Input`] that
 /// names one with a number that the type in memory cannot hold; [`Error::OutOfMemory`].
 pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> Result<()> {
-    let parameters = model.parameters()?;
+    let parameters = model.parameters_in(weights.storage())?;
     let found = matched(model, &parameters, tensors)?;
     for ((name, ty), tensors) in parameters.iter().zip(found) {
         for tensor in &tensors {
@@ -138,7 +140,7 @@ pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -
 /// [`Error::Input`] if the store lacks one; [`Error::DeviceLost`].
 pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
     let mut tensors = Vec::new();
-    for (name, ty) in model.parameters()? {
+    for (name, ty) in model.parameters_in(weights.storage())? {
         let parts = stacked::file_tensors(&name, &ty);
         if weights.get(&name).is_none() {
             return Err(Error::input(name, "the store has no weight of this name"));
@@ -161,9 +163,9 @@ pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTe
 
 /// The model's `config.json`, with the type of the matrices that [`named_tensors`] gives.
 #[must_use]
-pub fn stored_config(model: &dyn Model) -> Value {
+pub fn stored_config(model: &dyn Model, weights: &Weights) -> Value {
     let mut config = model.config();
-    config["dtype"] = match model.storage().common() {
+    config["dtype"] = match weights.storage().common() {
         DType::F16 => "float16".into(),
         DType::BF16 => "bfloat16".into(),
         _ => "float32".into(),
@@ -178,7 +180,7 @@ pub fn stored_config(model: &dyn Model) -> Value {
 /// [`Error::File`] if it cannot be written; [`Error::DeviceLost`].
 #[cfg(feature = "files")]
 pub fn save(model: &dyn Model, weights: &Weights, origin: Option<&ModelFolder>, path: impl AsRef<Path>) -> Result<()> {
-    let config = stored_config(model);
+    let config = stored_config(model, weights);
     let companions = origin.map_or_else(|| Ok(Vec::new()), ModelFolder::companions)?;
     let contents = Contents {
         config: &config,

@@ -233,13 +233,14 @@ fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Optio
 
 /// The experts' weights, stacked.
 fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize) -> Result<ExpertWeights> {
-    let storage = g.storage().dtype;
-    if storage.is_quantised() {
-        let message = format!("is {storage}, and experts can't be quantised: hold this model in f16, bf16 or f32");
-        return Err(Error::input("dtype", message));
-    }
     let mut stack = |part: usize, shape: [usize; 3]| {
-        g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape)
+        let stack = g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape)?;
+        let dtype = g.dtype(stack);
+        if dtype.is_quantised() {
+            let message = format!("is {dtype}, and experts can't be quantised: hold this model in f16, bf16 or f32");
+            return Err(Error::input("dtype", message));
+        }
+        Ok(stack)
     };
     let (up, down) = ([experts.count, experts.d_ff, d_model], [experts.count, d_model, experts.d_ff]);
     Ok(ExpertWeights { gate: stack(0, up)?, up: stack(1, up)?, down: stack(2, down)? })

@@ -1,8 +1,9 @@
 //! The store of weights and states: name → GPU memory, shared by every program of a model.
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, TENSORS};
-use crate::graph::Graph;
+use crate::graph::{Graph, Storage};
 use crate::shape::TensorType;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,6 +16,7 @@ const ALIGNMENT: usize = 64;
 #[derive(Clone, Debug)]
 pub struct Weights {
     gpu: Gpu,
+    storage: Storage,
     entries: Arc<Mutex<HashMap<String, Entry>>>,
 }
 
@@ -39,10 +41,22 @@ impl Entry {
 }
 
 impl Weights {
-    /// An empty store.
+    /// An empty store of matrices in f32.
     #[must_use]
     pub fn new(gpu: &Gpu) -> Self {
-        Self { gpu: gpu.clone(), entries: Arc::default() }
+        Self::stored_as(gpu, DType::F32)
+    }
+
+    /// An empty store of matrices in these types. Graphs that run on it are made with them: [`Graph::with_storage`].
+    #[must_use]
+    pub fn stored_as(gpu: &Gpu, storage: impl Into<Storage>) -> Self {
+        Self { gpu: gpu.clone(), storage: storage.into(), entries: Arc::default() }
+    }
+
+    /// The types of its matrices.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// A store with the parameters of a graph, zero, in one flat range named `flat` (in elements of 4 bytes).
@@ -146,7 +160,7 @@ impl Weights {
     #[must_use]
     pub fn fork(&self) -> Self {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Self { gpu: self.gpu.clone(), entries: Arc::new(Mutex::new(entries)) }
+        Self { gpu: self.gpu.clone(), storage: self.storage.clone(), entries: Arc::new(Mutex::new(entries)) }
     }
 
     /// The entry of that name.

@@ -131,7 +131,7 @@ impl Embedder {
     /// Inputs `ids (B, T)`, `lengths (B)` and `shares (B, T)`, of each token in the mean; output `vectors (B, 1, C)`.
     fn graph(&self, time: usize) -> Result<Graph> {
         let (batch, d_model) = (self.batch, self.model.dimensions().d_model);
-        let mut g = Graph::new();
+        let mut g = Graph::with_storage(self.weights.storage());
         let ids = g.input("ids", [batch, time], DType::U32)?;
         let lengths = g.input("lengths", [batch], DType::U32)?;
         let shares = g.input("shares", [batch, 1, time], DType::F32)?;

@@ -3,7 +3,7 @@
 use super::sequence::moved;
 use super::{Task, task_of};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage, Tensor};
 use crate::models::{Decoder, Model};
 use crate::shape::{Shape, TensorType};
 use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, Measured, Objective, in_order};
@@ -60,8 +60,8 @@ impl TaskObjective {
 }
 
 impl Objective for TaskObjective {
-    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
-        self.model.parameters()
+    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
+        self.model.parameters_in(storage)
     }
 
     fn frozen(&self) -> Vec<String> {

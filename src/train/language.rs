@@ -6,7 +6,7 @@ use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::windows::in_order;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage, Tensor};
 use crate::models::{Decoder, TokenInputs};
 use crate::ops::CrossEntropyOptions;
 use crate::shape::TensorType;
@@ -34,8 +34,8 @@ pub struct LanguageModel {
 }
 
 impl Objective for LanguageModel {
-    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
-        self.model.parameters()
+    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
+        self.model.parameters_in(storage)
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
@@ -74,8 +74,8 @@ impl LanguageModel {
 pub struct StructuredLanguageModel(pub LanguageModel);
 
 impl Objective for StructuredLanguageModel {
-    fn parameters(&self) -> Result<Vec<(String, TensorType)>> {
-        self.0.parameters()
+    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
+        self.0.parameters(storage)
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {

@@ -2,11 +2,12 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result, human_bytes};
-use crate::graph::Array;
+use crate::graph::{Array, Storage};
 use crate::kernel::Caps;
 use crate::ops::BLOCK;
 use crate::program::Weights;
 use crate::shape::TensorType;
+use std::sync::Arc;
 
 /// One parameter's place in its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +151,13 @@ impl FlatLayout {
     /// The shape of a shard's [`FlatLayout::table`].
     pub(super) fn table_shape(shard: &Shard) -> [usize; 2] {
         [shard.total / BLOCK, 2]
+    }
+
+    /// The types of all parameters as the model reads them.
+    #[must_use]
+    pub fn storage(&self) -> Storage {
+        let types = self.parameters().map(|placed| (placed.name.clone(), placed.ty.dtype));
+        Storage { dtype: DType::F32, by_name: Arc::new(types.collect()) }
     }
 
     /// All parameters, shard by shard.

@@ -2,7 +2,7 @@
 
 use super::measured::Measured;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage, Tensor};
 use crate::shape::TensorType;
 
 /// The input that a model with dropout reads its seed from, `(2)` u32. The trainer writes it.
@@ -10,11 +10,11 @@ pub const DROPOUT_SEED: &str = "dropout_seed";
 
 /// A model with a loss that is to fall.
 pub trait Objective {
-    /// The parameters to train: names and types as the graph asks for them.
+    /// The parameters to train: names and types as a graph with that storage asks for them.
     ///
     /// # Errors
     /// Those of the model.
-    fn parameters(&self) -> Result<Vec<(String, TensorType)>>;
+    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>>;
 
     /// Those of the parameters that do not learn: what checkpoints keep, and no gradient reaches.
     fn frozen(&self) -> Vec<String> {

@@ -227,7 +227,7 @@ impl TrainStep {
     /// # Errors
     /// Those of `build`; [`Error::NotDifferentiable`]; [`Error::Graph`] if the loss does not depend on a parameter.
     pub fn graph<M: Into<Measured>>(&self, part: Part, build: impl FnOnce(&mut Graph) -> Result<M>) -> Result<Graph> {
-        let mut g = Graph::new();
+        let mut g = Graph::with_storage(&self.layout.storage());
         let mut forward = 0;
         let halfway = match part {
             Part::Update => self.halfway_states(&mut g)?,

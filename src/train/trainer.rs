@@ -128,7 +128,7 @@ impl Trainer {
         schedule.check()?;
         let mut options = options;
         options.rates.extend(objective.frozen().into_iter().map(|name| (name, 0.0)));
-        let step = TrainStep::new(&objective.parameters()?, gpu.caps(), options)?;
+        let step = TrainStep::new(&objective.parameters(weights.storage())?, gpu.caps(), options)?;
         step.layout().gather(weights)?;
         let mut routing = RoutingLayout::default();
         let mut labels = Vec::new();
@@ -146,7 +146,7 @@ impl Trainer {
                 Some(Program::new(gpu, &graph, weights)?)
             }
         };
-        let mut evaluation = Graph::new();
+        let mut evaluation = Graph::with_storage(weights.storage());
         let loss = objective.loss(&mut evaluation, false)?;
         evaluation.output("loss", loss)?;
         Ok(Self {

@@ -3,11 +3,11 @@
 
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use wgformer::graph::{Array, Values};
+use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::Config;
 use wgformer::models::{self, Decoder, Initial, Model, initial_values};
 use wgformer::program::pack;
-use wgformer::{Gpu, Graph, Program, Result, Tensor, Weights};
+use wgformer::{DType, Gpu, Graph, Program, Result, Tensor, Weights};
 
 pub(crate) fn gpt2(more: Value) -> Value {
     merged(
@@ -42,8 +42,13 @@ pub(crate) fn decoder(config: &Value) -> Result<Box<dyn Decoder>> {
 
 /// Weights wide enough that a missing bias, scale or gain shows.
 pub(crate) fn weights_of(model: &dyn Model) -> Result<Values> {
+    weights_in(model, &Storage::default())
+}
+
+/// The same, rounded to the types of a store.
+pub(crate) fn weights_in(model: &dyn Model, storage: &Storage) -> Result<Values> {
     let mut values = Values::new();
-    for (name, ty) in model.parameters()? {
+    for (name, ty) in model.parameters_in(storage)? {
         let (centre, deviation) = match model.initial(&name) {
             Initial::Ones => (1.0, 0.3),
             Initial::Zeros => (0.0, 0.3),
@@ -57,8 +62,12 @@ pub(crate) fn weights_of(model: &dyn Model) -> Result<Values> {
 }
 
 pub(crate) fn upload(gpu: &Gpu, model: &dyn Model, values: &Values) -> Result<Weights> {
-    let weights = Weights::new(gpu);
-    for (name, ty) in model.parameters()? {
+    upload_in(gpu, model, values, DType::F32)
+}
+
+pub(crate) fn upload_in(gpu: &Gpu, model: &dyn Model, values: &Values, dtype: DType) -> Result<Weights> {
+    let weights = Weights::stored_as(gpu, dtype);
+    for (name, ty) in model.parameters_in(weights.storage())? {
         weights.ensure(&name, &ty)?;
         weights.upload(&name, &pack(&values[&name].data, ty.dtype))?;
     }

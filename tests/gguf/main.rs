@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
-use wgformer::graph::{Array, Values};
+use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::{ModelFolder, gguf};
 use wgformer::models::{self, Decoder, TokenInputs};
 use wgformer::{DType, Error, Gpu, Graph, Program, Weights};
@@ -40,7 +40,7 @@ fn refusal(bytes: Vec<u8>) -> String {
 /// Why a file that opens has no tokenizer.
 fn no_tokenizer(bytes: Vec<u8>) -> String {
     let opened = gguf::from_bytes("some/model.gguf", bytes).unwrap();
-    models::decoder_of(&opened, None).unwrap();
+    models::decoder_of(&opened).unwrap();
     let message = opened.expect_tokenizer().unwrap_err().to_string();
     assert!(message.starts_with("some/model.gguf: "), "no path in: {message}");
     message
@@ -54,7 +54,7 @@ fn gpus() -> Vec<Gpu> {
 
 /// The logits of the last of some tokens.
 fn last_logits(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, tokens: &[u32]) -> Vec<f32> {
-    let (g, _) = logits_graph(model, tokens.len());
+    let (g, _) = logits_graph(model, weights.storage(), tokens.len());
     let program = Program::new(gpu, &g, weights).unwrap();
     program.write("ids", bytemuck::cast_slice(tokens)).unwrap();
     program.run().unwrap();
@@ -62,8 +62,8 @@ fn last_logits(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, tokens: &[u32]
     logits[(tokens.len() - 1) * model.dimensions().vocabulary..].to_vec()
 }
 
-fn logits_graph(model: &dyn Decoder, count: usize) -> (Graph, wgformer::Tensor) {
-    let mut g = Graph::new();
+fn logits_graph(model: &dyn Decoder, storage: &Storage, count: usize) -> (Graph, wgformer::Tensor) {
+    let mut g = Graph::with_storage(storage);
     let ids = g.input("ids", [1, count], DType::U32).unwrap();
     let inputs = TokenInputs::new(&mut g, ids).unwrap();
     let hidden = model.decode(&mut g, &inputs).unwrap().states;
@@ -76,9 +76,10 @@ fn logits_graph(model: &dyn Decoder, count: usize) -> (Graph, wgformer::Tensor) 
 fn a_file_computes_what_its_formulas_say_on_every_adapter() {
     let tensors = tensors();
     let opened = gguf::from_bytes("small.gguf", file(&metadata(), &tensors).0).unwrap();
-    let model = models::decoder_of(&opened, None).unwrap();
+    let model = models::decoder_of(&opened).unwrap();
+    let storage = models::storage_of(model.as_ref(), &opened.tensors).unwrap();
     let types: BTreeMap<String, DType> =
-        model.parameters().unwrap().into_iter().map(|(name, ty)| (name, ty.dtype)).collect();
+        model.parameters_in(&storage).unwrap().into_iter().map(|(name, ty)| (name, ty.dtype)).collect();
     let tokens: Vec<u32> = (0..19).map(|i| i * 13 % VOCABULARY as u32).collect();
     let mut values = Values::new();
     for made in &tensors {
@@ -96,7 +97,7 @@ fn a_file_computes_what_its_formulas_say_on_every_adapter() {
     }
     assert_eq!(types.len(), tensors.len());
     values.insert("ids".into(), Array::from_fn([1, tokens.len()], |i| f64::from(tokens[i])));
-    let (g, logits) = logits_graph(model.as_ref(), tokens.len());
+    let (g, logits) = logits_graph(model.as_ref(), &storage, tokens.len());
     let expected = g.evaluate(&values, &[logits]).unwrap().remove(0);
     let expected = expected.row(tokens.len() - 1);
     let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
@@ -264,8 +265,9 @@ fn scales_that_are_no_numbers_are_refused() {
 #[test]
 fn gradients_by_quantised_weights_are_an_error() {
     let opened = gguf::from_bytes("small.gguf", small()).unwrap();
-    let model = models::decoder_of(&opened, None).unwrap();
-    let (mut g, logits) = logits_graph(model.as_ref(), 4);
+    let model = models::decoder_of(&opened).unwrap();
+    let storage = models::storage_of(model.as_ref(), &opened.tensors).unwrap();
+    let (mut g, logits) = logits_graph(model.as_ref(), &storage, 4);
     let upstream = g.input("upstream", [1, 4, VOCABULARY], DType::F32).unwrap();
     let weight = g.find("model.layers.0.mlp.up_proj.weight").unwrap();
     let message = g.differentiate_from(&[(logits, upstream)], &[weight]).unwrap_err().to_string();
@@ -294,7 +296,8 @@ fn a_file_becomes_a_folder_whose_weights_are_rounded_while_they_are_loaded() {
         [(DType::F32, 0.0, 0.0), (DType::Q8_0, 1e-9, 1e-3), (DType::Q4_1, 1e-6, 0.1), (DType::Q4_0, 1e-6, 0.1)]
     {
         let (model, weights) = models::load(gpu, &folder, dtype).unwrap();
-        let matrices = model.parameters().unwrap().into_iter().filter(|(_, ty)| ty.shape.rank() == 2);
+        let matrices =
+            model.parameters_in(weights.storage()).unwrap().into_iter().filter(|(_, ty)| ty.shape.rank() == 2);
         assert!(matrices.into_iter().all(|(_, ty)| ty.dtype == dtype));
         let got = last_logits(gpu, model.as_ref(), &weights, &tokens);
         let error: f32 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();
@@ -363,7 +366,7 @@ proptest! {
             for tensor in opened.tensors.iter() {
                 let _ = (tensor.to_f32(), tensor.to_u32(), tensor.to_words(DType::Q8_0), tensor.to_words(DType::F16));
             }
-            let _ = models::decoder_of(&opened, None).map(|model| model.dimensions());
+            let _ = models::decoder_of(&opened).map(|model| model.dimensions());
         }
     }
 }

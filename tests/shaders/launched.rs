@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use wgformer::DType;
 use wgformer::bench::{self, StepKind, StepSize};
 use wgformer::check::cases;
+use wgformer::graph::Storage;
 use wgformer::io::Config;
 use wgformer::kernel::{AdapterClass, Caps, Dialect, Dispatch, assemble};
 use wgformer::models::{self, Decoder};
@@ -99,11 +100,10 @@ fn of_models(caps: &Caps) -> wgformer::Result<Vec<(String, Recording)>> {
     let mut all = Vec::new();
     for (name, config, types) in all_models() {
         for &dtype in types {
-            let mut model = models::decoder(&Config::new("config.json", config.clone())?)?;
-            model.set_storage(dtype.into());
-            let model: Arc<dyn Decoder> = model.into();
+            let model: Arc<dyn Decoder> = models::decoder(&Config::new("config.json", config.clone())?)?.into();
+            let storage = Storage::from(dtype);
             let step = |kind, batch, length| -> wgformer::Result<(String, Recording)> {
-                let graph = bench::step_graph(kind, caps, &model, StepSize { batch, length })?;
+                let graph = bench::step_graph(kind, caps, &model, &storage, StepSize { batch, length })?;
                 Ok((format!("{kind:?} of {name} in {dtype}, {batch} of {length}"), Recording::new(&graph, caps)?))
             };
             if dtype == DType::F32 {

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 use wgformer::bench::{Step, StepKind, StepSize, gpt};
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
+use wgformer::graph::Storage;
 use wgformer::ops::{self, AttentionOptions};
 use wgformer::program::Source;
 use wgformer::train::{IDS, LABELS};
@@ -69,7 +70,7 @@ fn graph(gpu: &Gpu, build: impl Fn(&mut Graph) -> wgformer::Result<Vec<Tensor>>)
 
 fn step(gpu: &Gpu, kind: StepKind) -> Result<Run, Box<dyn Error>> {
     let model = gpt(MODEL.layers, MODEL.width, MODEL.heads, MODEL.length, MODEL.vocabulary)?;
-    let step = Step::prepare(gpu, kind, &model, StepSize { batch: MODEL.batch, length: MODEL.length })?;
+    let step = Step::prepare(gpu, kind, &model, &Storage::default(), StepSize { batch: MODEL.batch, length: MODEL.length })?;
     let count = MODEL.batch * MODEL.length;
     let bytes = |seed| tokens(count, seed).iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
     step.program.write(IDS, &bytes(1))?;

@@ -2,7 +2,6 @@
 
 use super::Bert;
 use crate::error::Result;
-use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate_or,
@@ -62,7 +61,6 @@ impl Bert {
             head: heads::head(config, "Bert")?,
             pooler: true,
             init_std: config.get_or("initializer_range", 0.02)?,
-            storage: Storage::default(),
             extra: passed_on(config),
         })
     }

@@ -4,7 +4,7 @@ mod config;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Graph, Storage, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 use crate::models::{Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, LinearUse, Mask, NormKind, NormOrder, QkvNames,
@@ -55,8 +55,6 @@ pub struct Bert {
     pub pooler: bool,
     /// The standard deviation of fresh weights.
     pub init_std: f64,
-    /// How matrices lie in GPU memory.
-    pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
     pub extra: Vec<(String, Value)>,
 }
@@ -150,14 +148,6 @@ impl Model for Bert {
         }
     }
 
-    fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    fn set_storage(&mut self, storage: Storage) {
-        self.storage = storage;
-    }
-
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.pooler = has("pooler.dense.weight");
     }
@@ -229,7 +219,6 @@ impl Encoder for Bert {
 
     fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         inputs.check(self.max_position, "max_position_embeddings")?;
-        g.set_storage(&self.storage);
         let x = g.scope("embedding", |g| self.embeddings(g, inputs))?;
         let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
         Stack { blocks, recursion: None, final_norm: None, balance: Balance::default(), salt: 0 }.run(g, x, inputs)

@@ -2,7 +2,6 @@
 
 use super::Gpt2;
 use crate::error::Result;
-use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::passed_on;
 use crate::models::settings::{
@@ -55,7 +54,6 @@ impl Gpt2 {
             residual_dropout: rate(config, "resid_pdrop")?,
             attention_dropout: rate(config, "attn_pdrop")?,
             init_std: config.get_or("initializer_range", 0.02)?,
-            storage: Storage::default(),
             extra: passed_on(config),
         })
     }

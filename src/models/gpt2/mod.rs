@@ -3,7 +3,7 @@
 mod config;
 
 use crate::error::Result;
-use crate::graph::{Graph, Storage};
+use crate::graph::Graph;
 use crate::models::model::declare_decoder;
 use crate::models::{Decoder, Dimensions, Hidden, Initial, LmHead, Model, TokenInputs};
 use crate::nn::{
@@ -48,8 +48,6 @@ pub struct Gpt2 {
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
     pub init_std: f64,
-    /// How matrices lie in GPU memory.
-    pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
     pub extra: Vec<(String, Value)>,
 }
@@ -111,14 +109,6 @@ impl Model for Gpt2 {
         }
     }
 
-    fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    fn set_storage(&mut self, storage: Storage) {
-        self.storage = storage;
-    }
-
     fn declare(&self, g: &mut Graph) -> Result<()> {
         declare_decoder(self, g)
     }
@@ -172,7 +162,6 @@ impl Model for Gpt2 {
 impl Decoder for Gpt2 {
     fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         inputs.check(self.max_position, "n_positions")?;
-        g.set_storage(&self.storage);
         let x = g.scope("embedding", |g| {
             let (table, position_table) = ([self.vocabulary, self.d_model], [self.max_position, self.d_model]);
             let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table)?;
@@ -187,7 +176,6 @@ impl Decoder for Gpt2 {
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
-        g.set_storage(&self.storage);
         let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
         Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
     }

@@ -2,7 +2,6 @@
 
 use super::Llama;
 use crate::error::Result;
-use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::mixture::{Mixture, MixtureFamily};
 use crate::models::rope::{rope_config, rope_options};
@@ -122,7 +121,6 @@ impl Llama {
             init_std: config.get_or("initializer_range", 0.02)?,
             mixture,
             recursion,
-            storage: Storage::default(),
             extra: passed_on(config),
         })
     }

@@ -3,7 +3,7 @@
 mod config;
 
 use crate::error::Result;
-use crate::graph::{Graph, Storage};
+use crate::graph::Graph;
 use crate::models::mixture::Mixture;
 use crate::models::model::declare_decoder;
 use crate::models::recursive;
@@ -55,8 +55,6 @@ pub struct Llama {
     pub mixture: Option<Mixture>,
     /// Layers that are used several times.
     pub recursion: Option<Recursion>,
-    /// How matrices lie in GPU memory.
-    pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
     pub extra: Vec<(String, Value)>,
 }
@@ -140,14 +138,6 @@ impl Model for Llama {
         }
     }
 
-    fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    fn set_storage(&mut self, storage: Storage) {
-        self.storage = storage;
-    }
-
     fn declare(&self, g: &mut Graph) -> Result<()> {
         declare_decoder(self, g)
     }
@@ -212,7 +202,6 @@ impl Model for Llama {
 impl Decoder for Llama {
     fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         inputs.check(self.max_position, "max_position_embeddings")?;
-        g.set_storage(&self.storage);
         let table = [self.vocabulary, self.d_model];
         let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table))?;
         self.stack().run(g, x, inputs)
@@ -220,7 +209,6 @@ impl Decoder for Llama {
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        g.set_storage(&self.storage);
         let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
         Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
     }

@@ -2,7 +2,6 @@
 
 use super::T5;
 use crate::error::Result;
-use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::passed_on;
 use crate::models::settings::{
@@ -72,7 +71,6 @@ impl T5 {
             scaled: !multilingual && tied && config.get_or("scale_decoder_outputs", true)?,
             factor: config.get_or("initializer_factor", 1.0)?,
             start: config.get_or("decoder_start_token_id", config.get_or("pad_token_id", 0)?)?,
-            storage: Storage::default(),
             extra: passed_on(config),
         })
     }

@@ -4,7 +4,7 @@
 mod config;
 
 use crate::error::Result;
-use crate::graph::{Graph, Storage, Tensor};
+use crate::graph::{Graph, Tensor};
 use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs, sides};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
@@ -56,8 +56,6 @@ pub struct T5 {
     pub factor: f64,
     /// The token that answers begin with.
     pub start: u32,
-    /// How matrices lie in GPU memory.
-    pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
     pub extra: Vec<(String, Value)>,
 }
@@ -137,7 +135,6 @@ impl T5 {
 
     /// The states of a side.
     fn run(&self, g: &mut Graph, side: &'static str, inputs: &TokenInputs) -> Result<Hidden> {
-        g.set_storage(&self.storage);
         let (stack, table, seed) = (self.stack(side), [self.vocabulary, self.d_model], inputs.dropout_seed);
         g.scope(side, |g| {
             let x = g.scope("embedding", |g| nn::embedding(g, "shared", inputs.ids, table))?;
@@ -158,14 +155,6 @@ impl Model for T5 {
         // Distances have no end; caches have.
         let layers = self.layers + self.decoder_layers;
         Dimensions { vocabulary: self.vocabulary, max_position: 1 << 16, d_model: self.d_model, layers }
-    }
-
-    fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    fn set_storage(&mut self, storage: Storage) {
-        self.storage = storage;
     }
 
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
@@ -246,7 +235,6 @@ impl Decoder for T5 {
     }
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
-        g.set_storage(&self.storage);
         let name = if self.tied { "shared.weight" } else { "lm_head.weight" };
         let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
         Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })

@@ -2,7 +2,6 @@
 
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
-use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::passed_on;
 use crate::models::settings::{
@@ -65,7 +64,6 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         logits_bias: true,
         tied: config.get_or("tie_word_embeddings", true)?,
         init_std: config.get_or("init_std", 0.02)?,
-        storage: Storage::default(),
         extra: passed_on(config),
     })
 }

@@ -134,7 +134,6 @@ impl Transformer {
         let name = if decodes { "decoder" } else { "encoder" };
         let side = side.ok_or_else(|| Error::Graph(format!("this model has no {name}")))?;
         inputs.check(self.max_position, "max_position_embeddings")?;
-        g.set_storage(&self.storage);
         let stack = self.stack(side, decodes);
         let run = |g: &mut Graph| {
             let x = g.scope("embedding", |g| self.embeddings(g, name, inputs, stack.salt))?;
@@ -149,7 +148,6 @@ impl Transformer {
     }
 
     pub(super) fn table_head(&self, g: &mut Graph) -> Result<LmHead> {
-        g.set_storage(&self.storage);
         let tokens = self.target_vocabulary();
         let weight = match self.tied {
             true => self.table(g, "decoder")?,

@@ -7,7 +7,7 @@ pub(super) mod plain;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Storage, Tensor};
+use crate::graph::{Graph, Tensor};
 use crate::models::mixture::Mixture;
 use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs, sides};
 use crate::nn::{self, NormOrder, Recursion};
@@ -106,8 +106,6 @@ pub struct Transformer {
     pub tied: bool,
     /// The standard deviation of fresh weights.
     pub init_std: f64,
-    /// How matrices lie in GPU memory.
-    pub storage: Storage,
     /// Keys of a `config.json` that are passed on to a saved one.
     pub extra: Vec<(String, Value)>,
 }
@@ -132,14 +130,6 @@ impl Model for Transformer {
             d_model: self.d_model,
             layers,
         }
-    }
-
-    fn storage(&self) -> &Storage {
-        &self.storage
-    }
-
-    fn set_storage(&mut self, storage: Storage) {
-        self.storage = storage;
     }
 
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {

@@ -3,7 +3,6 @@
 
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
-use crate::graph::Storage;
 use crate::io::Config;
 use crate::models::mixture::{Mixture, MixtureFamily};
 use crate::models::settings::{
@@ -74,7 +73,6 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
         logits_bias: false,
         tied: config.get_or("tie_word_embeddings", true)?,
         init_std: config.get_or("initializer_range", 0.02)?,
-        storage: Storage::default(),
         extra: passed_on(config),
     })
 }
