@@ -61,7 +61,7 @@ impl Regression {
 }
 
 impl Objective for Regression {
-    fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
+    fn parameters(&self, _: &Storage) -> Result<Vec<(String, TensorType)>> {
         Ok(vec![
             ("w".into(), TensorType::new([INPUTS, HIDDEN], self.storage)),
             ("b".into(), TensorType::f32([HIDDEN])),
