@@ -50,3 +50,8 @@ pub use shape::{Shape, TensorType};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Those of the guide as well.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/models.md")]
+struct ModelsGuide;

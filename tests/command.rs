@@ -55,6 +55,23 @@ fn output_that_cannot_be_written_is_an_error_and_output_that_nobody_reads_is_non
 }
 
 #[test]
+fn help_names_the_families_of_models() {
+    use wgformer::models::{Family, FamilySides};
+    for name in ["train", "generate", "inspect"] {
+        let help = succeed(wgformer().args([name, "--help"]));
+        let words: Vec<&str> = help.split(|c: char| c.is_whitespace() || c == ',').collect();
+        for family in Family::all() {
+            let takes = match family.sides {
+                FamilySides::Encoder => name == "train",
+                FamilySides::Both => name != "inspect",
+                FamilySides::Decoder | FamilySides::Any => true,
+            };
+            assert!(!takes || words.contains(&family.name), "{name} --help: no {}:\n{help}", family.name);
+        }
+    }
+}
+
+#[test]
 fn a_tokenizer_of_another_model_and_weights_that_overflow_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let model = small_model(folder.path());

@@ -82,9 +82,9 @@ fn objective(config: &Value) -> Result<LanguageModel> {
 
 /// Weights wide enough that routers differ from token to token, amid a warm-up if there is one.
 fn values_of(objective: &LanguageModel) -> Result<Values> {
-    let mut values = Values::new();
+    let (mut values, initials) = (Values::new(), objective.model.initials()?);
     for (name, ty) in objective.parameters(&Storage::default())? {
-        let initial = match objective.model.initial(&name) {
+        let initial = match initials[&name] {
             Initial::Normal(_) => Initial::Normal(0.3),
             other => other,
         };

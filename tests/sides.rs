@@ -184,8 +184,9 @@ fn step(model: &dyn Model) -> Result<Step> {
         };
         values.insert(name.into(), Array::from_fn(shape, value));
     }
+    let initials = model.initials()?;
     for (name, ty) in model.parameters()? {
-        let centre = if model.initial(&name) == Initial::Ones { 1.0 } else { 0.0 };
+        let centre = if initials[&name] == Initial::Ones { 1.0 } else { 0.0 };
         let data = initial_values(Initial::Normal(0.3), ty.shape.numel(), 5, &name);
         let data = data.into_iter().map(|x| ty.dtype.round(centre + x)).collect();
         values.insert(name, Array::new(ty.shape, data)?);

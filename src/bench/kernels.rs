@@ -182,7 +182,7 @@ fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) ->
             names: ExpertNames::MIXTRAL,
         };
         let activation = Activation::Silu;
-        let mode = ExpertMode { activation, training: true, seed: None, lengths: None };
+        let mode = ExpertMode { activation, training: true, seed: None, lengths: None, std: [0.02; 2] };
         let out = nn::expert_feed_forward(g, "layer", x, &experts, mode)?.0;
         forward_and_backward(g, out)
     })
@@ -195,7 +195,7 @@ fn feed_forward(width: usize, inner: usize, tokens: usize) -> Kernel {
     Kernel::new(name, work, move |g| {
         let x = operand(g, "x", &[tokens, width])?;
         let config = LinearConfig::out_in(false);
-        let out = nn::gated_feed_forward(g, ["gate", "up", "down"], x, inner, Activation::Silu, config, None)?;
+        let out = nn::gated_feed_forward(g, ["gate", "up", "down"], x, inner, Activation::Silu, [config; 2], None)?;
         forward_and_backward(g, out)
     })
 }

@@ -7,7 +7,8 @@ use super::numbers::{
 use crate::DType;
 use crate::bench::StepKind;
 use crate::gpu::AdapterClass;
-use crate::models::LayerInit;
+use crate::models::FamilySides::{self, Any, Both, Decoder, Encoder};
+use crate::models::{self, LayerInit};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -28,7 +29,15 @@ pub(super) fn command() -> clap::Command {
         true => arg,
         false => arg.allow_negative_numbers(true),
     };
-    Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_value))
+    let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_value));
+    let read = |what: &str, sides: &[FamilySides]| format!("{what}: {}", models::Family::names(sides));
+    [
+        ("train", read("Families of models to go on from (--from)", &[Encoder, Decoder, Both, Any])),
+        ("generate", read("Families of models", &[Decoder, Both, Any])),
+        ("inspect", read("Families of models", &[Decoder, Any])),
+    ]
+    .into_iter()
+    .fold(command, |command, (name, families)| command.mut_subcommand(name, |of| of.after_help(families)))
 }
 
 #[derive(Debug, Subcommand)]

@@ -229,6 +229,7 @@ impl Generator {
             max_position: max_tokens,
             kv,
             structure: None,
+            prefix: None,
             dropout_seed: None,
             training: false,
         };

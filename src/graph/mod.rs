@@ -10,6 +10,7 @@ mod constant;
 mod differentiate;
 mod evaluate;
 mod fuse;
+mod initial;
 mod live;
 mod op;
 mod recompute;
@@ -20,6 +21,7 @@ pub use add::Add;
 pub use array::Array;
 pub use constant::Constant;
 pub use evaluate::{Values, finite_difference};
+pub use initial::Initial;
 pub use op::{Alias, Gradient, Op, Placement, Remake, RemakeInput};
 pub use storage::Storage;
 
@@ -80,6 +82,7 @@ pub struct Graph {
     outputs: Vec<(String, Tensor)>,
     scope: Vec<String>,
     storage: Storage,
+    initial: HashMap<String, Initial>,
 }
 
 impl Graph {
@@ -123,9 +126,33 @@ impl Graph {
     /// The weight of that name as a matrix of the model, or a stack of them, in the type that the graph's storage has for it.
     ///
     /// # Errors
-    /// As [`Graph::parameter`].
-    pub fn matrix(&mut self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
-        self.parameter(name, shape, self.storage.dtype)
+    /// As [`Graph::parameter`]; [`Error::Graph`] if it was to be filled with something else before.
+    pub fn matrix(&mut self, name: &str, shape: impl Into<Shape>, initial: Initial) -> Result<Tensor> {
+        self.initialised(name, shape, self.storage.dtype, initial)
+    }
+
+    /// The weight of that name in f32, whatever matrices are stored in: gains, biases, routers.
+    ///
+    /// # Errors
+    /// As [`Graph::matrix`].
+    pub fn full_precision(&mut self, name: &str, shape: impl Into<Shape>, initial: Initial) -> Result<Tensor> {
+        self.initialised(name, shape, DType::F32, initial)
+    }
+
+    fn initialised(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType, initial: Initial) -> Result<Tensor> {
+        let tensor = self.parameter(name, shape, dtype)?;
+        match self.initial.insert(name.into(), initial) {
+            Some(before) if before != initial => {
+                Err(Error::Graph(format!("fresh \"{name}\" is {before:?} already and can't also be {initial:?}")))
+            }
+            _ => Ok(tensor),
+        }
+    }
+
+    /// What a fresh weight of that name is filled with, if [`Graph::matrix`] or [`Graph::full_precision`] asked for it.
+    #[must_use]
+    pub fn initial(&self, name: &str) -> Option<Initial> {
+        self.initial.get(name).copied()
     }
 
     /// Memory that lives on from run to run, zero at first.

@@ -91,9 +91,23 @@ mod tests {
         let mut g = Graph::new();
         let mut x = g.input("x", [64, WIDTH], DType::F32).unwrap();
         let (d_ff, linear) = (32, LinearConfig::in_out(true));
+        let output_linear = linear;
         let feed_forward = match gated {
-            true => FeedForward::Gated { module: "mlp", names: GATED, d_ff, activation: Activation::Silu, linear },
-            false => FeedForward::Plain { names: ["up", "down"], d_ff, activation: Activation::GeluTanh, linear },
+            true => FeedForward::Gated {
+                module: "mlp",
+                names: GATED,
+                d_ff,
+                activation: Activation::Silu,
+                linear,
+                output_linear,
+            },
+            false => FeedForward::Plain {
+                names: ["up", "down"],
+                d_ff,
+                activation: Activation::GeluTanh,
+                linear,
+                output_linear,
+            },
         };
         for layer in 0..2 {
             let y = feed_forward.run(&mut g, &format!("l{layer}"), x, FeedForwardUse::default()).map(|(y, _)| y);

@@ -3,12 +3,28 @@
 use super::{Bert, Gpt2, Llama, Model, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
+use FamilySides::{Any, Both, Decoder, Encoder};
+
+/// The sides that the models of a family have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FamilySides {
+    /// They read a text as a whole.
+    Encoder,
+    /// They continue a text.
+    Decoder,
+    /// They read a text and answer it.
+    Both,
+    /// The `config.json` says which of these.
+    Any,
+}
 
 /// A family of models.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
     /// Its `model_type`.
     pub name: &'static str,
+    /// The sides of its models.
+    pub sides: FamilySides,
     /// What transformers' names of its classes begin with.
     pub class: &'static str,
     /// The model of a `config.json` of the family.
@@ -53,21 +69,28 @@ impl Family {
     pub fn all() -> &'static [Self] {
         FAMILIES
     }
+
+    /// The names of those whose models may have such sides, with commas between them.
+    #[must_use]
+    pub fn names(sides: &[FamilySides]) -> String {
+        let names = FAMILIES.iter().filter(|family| sides.contains(&family.sides)).map(|family| family.name);
+        names.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The families that are read.
 pub(super) const FAMILIES: &[Family] = &[
-    Family { name: "gpt2", class: "GPT2", open: gpt2 },
-    Family { name: "llama", class: "Llama", open: llama },
-    Family { name: "mixtral", class: "Mixtral", open: llama },
-    Family { name: "qwen2_moe", class: "Qwen2Moe", open: llama },
-    Family { name: "mor", class: "Mor", open: llama },
-    Family { name: "bert", class: "Bert", open: bert },
-    Family { name: "t5", class: "T5", open: t5 },
-    Family { name: "mt5", class: "MT5", open: mt5 },
-    Family { name: "bart", class: "Bart", open: bart },
-    Family { name: "marian", class: "Marian", open: marian },
-    Family { name: "transformer", class: "Transformer", open: transformer },
+    Family { name: "gpt2", sides: Decoder, class: "GPT2", open: gpt2 },
+    Family { name: "llama", sides: Decoder, class: "Llama", open: llama },
+    Family { name: "mixtral", sides: Decoder, class: "Mixtral", open: llama },
+    Family { name: "qwen2_moe", sides: Decoder, class: "Qwen2Moe", open: llama },
+    Family { name: "mor", sides: Decoder, class: "Mor", open: llama },
+    Family { name: "bert", sides: Encoder, class: "Bert", open: bert },
+    Family { name: "t5", sides: Both, class: "T5", open: t5 },
+    Family { name: "mt5", sides: Both, class: "MT5", open: mt5 },
+    Family { name: "bart", sides: Both, class: "Bart", open: bart },
+    Family { name: "marian", sides: Both, class: "Marian", open: marian },
+    Family { name: "transformer", sides: Any, class: "Transformer", open: transformer },
 ];
 
 /// What the names of classes end with behind the family's.
@@ -100,9 +123,9 @@ pub(super) fn model_type(config: &Config) -> Result<String> {
     family.map(|family| family.name.to_owned()).ok_or_else(refuse)
 }
 
-/// Their names.
+/// The names of all families.
 pub(super) fn families() -> String {
-    FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
+    Family::names(&[Encoder, Decoder, Both, Any])
 }
 
 /// Refuses weights that are quantised in a way that is not read.
@@ -130,6 +153,22 @@ mod tests {
                             "num_key_value_heads": 1, "num_hidden_layers": 1, "intermediate_size": 6, "num_local_experts": 2});
         let model = decoder(&Config::new("config.json", config).unwrap()).unwrap();
         assert!(model.parameters().unwrap().iter().any(|(name, _)| name.contains("block_sparse_moe")));
+    }
+
+    #[test]
+    fn the_guide_has_a_row_for_each_family() {
+        let guide = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/models.md"));
+        for Family { name, sides, .. } in Family::all() {
+            let row = guide.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+            let row = row.unwrap_or_else(|| panic!("docs/guide/models.md does not name {name}"));
+            let wanted = match sides {
+                Encoder => "| encoder |",
+                Decoder => "| decoder |",
+                Both => "| both |",
+                Any => "| encoder, decoder or both |",
+            };
+            assert!(row.contains(wanted), "{row}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Fresh weights.
 
+use crate::graph::Initial;
 use crate::program::pack;
 use crate::shape::TensorType;
 use rand::{Rng, SeedableRng};
@@ -7,17 +8,6 @@ use rand_chacha::ChaCha8Rng;
 
 /// Values that are packed at a time.
 const CHUNK: usize = 1 << 15;
-
-/// What a fresh parameter is filled with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Initial {
-    /// Zeros: biases.
-    Zeros,
-    /// Ones: the gains of norms.
-    Ones,
-    /// Normal numbers around zero with this standard deviation.
-    Normal(f64),
-}
 
 /// The values of the parameter `name`: they depend on the seed, the name and the count only.
 #[must_use]
@@ -69,6 +59,8 @@ fn hash(name: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::dtype::DType;
+    use crate::io::Config;
+    use serde_json::{Value, json};
 
     #[test]
     fn normal_values_have_the_deviation_asked_for_and_depend_on_seed_and_name() {
@@ -94,5 +86,68 @@ mod tests {
             let values = initial_values(normal, ty.shape.numel(), 3, "w");
             assert_eq!(initial_words(normal, &ty, 3, "w"), pack(&values, dtype));
         }
+    }
+
+    /// The standard deviation of each fresh matrix, by what the families' papers and files say of its name.
+    #[test]
+    fn fresh_weights_are_those_of_their_family() -> crate::Result<()> {
+        let of = |config: Value| crate::models::model(&Config::new("config.json", config)?);
+        let std = |initial: Initial| if let Initial::Normal(std) = initial { std } else { f64::NAN };
+        let near = |name: &str, found: Initial, wanted: f64| {
+            assert!((std(found) - wanted).abs() < 1e-12, "{name} is {found:?}, wanted {wanted}");
+        };
+        let gains = ["norm.weight", "LayerNorm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight"];
+        let gpt2 =
+            json!({"model_type": "gpt2", "vocab_size": 7, "n_embd": 4, "n_head": 2, "n_layer": 2, "n_positions": 3});
+        let llama = |more: Value| {
+            let mut config = json!({"vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_key_value_heads": 1,
+                                    "num_hidden_layers": 2, "intermediate_size": 6, "attention_bias": true});
+            more.as_object().into_iter().flatten().for_each(|(key, value)| config[key] = value.clone());
+            config
+        };
+        let experts =
+            json!({"model_type": "mixtral", "num_local_experts": 3, "router_noise": true, "router_bias_rate": 0.1});
+        let shared = json!({"model_type": "qwen2_moe", "num_experts": 5, "moe_intermediate_size": 3, "shared_expert_intermediate_size": 4});
+        let mor = json!({"model_type": "mor", "num_recursions": 2, "sharing": "cycle", "capacity_warmup_steps": 3});
+        let halved = 0.02 / 2.0;
+        for config in [gpt2, llama(json!({"model_type": "llama"})), llama(experts), llama(shared), llama(mor)] {
+            let last = ["c_proj.weight", "o_proj.weight", "down_proj.weight", "w2.weight"];
+            for (name, found) in of(config)?.initials()? {
+                match name.as_str() {
+                    name if name.ends_with("bias") || name.ends_with("capacity_step") => {
+                        assert_eq!(found, Initial::Zeros)
+                    }
+                    name if gains.iter().any(|end| name.ends_with(end)) => assert_eq!(found, Initial::Ones, "{name}"),
+                    name if last.iter().any(|end| name.ends_with(end)) => near(name, found, halved),
+                    name => near(name, found, 0.02),
+                }
+            }
+        }
+        let bert = json!({"model_type": "bert", "vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_hidden_layers": 1,
+                          "intermediate_size": 6, "architectures": ["BertForPreTraining"], "initializer_range": 0.3});
+        let transformer = json!({"model_type": "transformer", "vocab_size": 7, "hidden_size": 4, "num_attention_heads": 2, "num_encoder_layers": 1,
+                                 "num_decoder_layers": 1, "intermediate_size": 6, "num_local_experts": 3, "initializer_range": 0.3});
+        for config in [bert, transformer] {
+            for (name, found) in of(config)?.initials()? {
+                match name.as_str() {
+                    name if name.ends_with("bias") => assert_eq!(found, Initial::Zeros, "{name}"),
+                    name if gains.iter().any(|end| name.ends_with(end)) => assert_eq!(found, Initial::Ones, "{name}"),
+                    name => near(name, found, 0.3),
+                }
+            }
+        }
+        let t5 = json!({"model_type": "t5", "vocab_size": 7, "d_model": 9, "d_kv": 4, "num_heads": 3, "d_ff": 25, "num_layers": 1,
+                        "initializer_factor": 2.0});
+        for (name, found) in of(t5)?.initials()? {
+            match name.as_str() {
+                name if name.ends_with("norm.weight") => assert_eq!(found, Initial::Ones, "{name}"),
+                name if name.ends_with(".q.weight") => near(name, found, 2.0 / 6.0),
+                name if name.ends_with(".o.weight") => near(name, found, 2.0 / 12_f64.sqrt()),
+                name if name.ends_with(".wo.weight") => near(name, found, 2.0 / 5.0),
+                "shared.weight" => near("shared.weight", found, 2.0),
+                name => near(name, found, 2.0 / 3.0),
+            }
+        }
+        Ok(())
     }
 }

@@ -1,14 +1,16 @@
 //! What the rest of the engine knows of a model: [`Model`], and its sides, [`Encoder`] and [`Decoder`].
 
-use super::initialise::{Initial, initial_words};
+use super::initialise::initial_words;
+use super::naming::Naming;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Storage, Tensor};
-use crate::nn::{Hidden, TokenInputs};
+use crate::graph::{Graph, Initial, Storage, Tensor};
+use crate::nn::{Block, Context, FeedForward, Hidden, Stack, TokenInputs};
 use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 use crate::program::Weights;
 use crate::shape::TensorType;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::ops::Range;
 
@@ -37,6 +39,15 @@ pub struct LmHead {
 }
 
 impl LmHead {
+    /// A head without a bias whose weight, or table of words, of that name is `(V, C)`; fresh ones have a standard deviation of `std`.
+    ///
+    /// # Errors
+    /// Those of [`Graph::matrix`].
+    pub(super) fn new(g: &mut Graph, name: &str, table: [usize; 2], std: f64) -> Result<Self> {
+        let weight = g.matrix(name, table, Initial::Normal(std))?;
+        Ok(Self { weight, bias: None, layout: WeightLayout::OutIn })
+    }
+
     /// The logits, `(…, V)`, of hidden states `(…, C)`.
     ///
     /// # Errors
@@ -64,50 +75,24 @@ pub trait Model: Debug + Send + Sync {
     /// The sizes.
     fn dimensions(&self) -> Dimensions;
 
-    /// Asks a graph for every parameter.
-    ///
-    /// # Errors
-    /// Those of the ops: a configuration whose numbers do not fit together.
-    fn declare(&self, g: &mut Graph) -> Result<()>;
+    /// What files call its parameters.
+    fn naming(&self) -> Naming;
+
+    /// Its blocks, the encoder's first.
+    fn stacks(&self) -> Vec<Stack>;
 
     /// Takes up what a file's tensors say and its configuration does not; `has` tells whether one has a name with that end.
     fn adapt_to_tensors(&mut self, _has: &dyn Fn(&str) -> bool) {}
 
-    /// Whether training drops anything, so that it needs a seed.
-    fn has_dropout(&self) -> bool;
-
-    /// What a fresh parameter is filled with.
-    fn initial(&self, parameter: &str) -> Initial;
+    /// The rates of dropout beside those of its blocks.
+    fn dropout_rates(&self) -> Vec<f32> {
+        Vec::new()
+    }
 
     /// Parameters that do not learn.
     fn frozen(&self) -> Vec<String> {
         Vec::new()
     }
-
-    /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
-    fn num_choices(&self, _router: &str) -> usize {
-        1
-    }
-
-    /// What stands in front of the names of all parameters but the head's. Checkpoints may leave it out.
-    fn base_prefix(&self) -> &'static str;
-
-    /// Whether a tensor of a checkpoint is no parameter and can be left aside.
-    fn ignores(&self, tensor: &str) -> bool;
-
-    /// What older checkpoints call a parameter.
-    fn aliases(&self, _parameter: &str) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// The elements of a parameter that no output depends on, so that training makes noise of them: see [`crate::nn::Block::idle`].
-    fn idle(&self, _parameter: &str) -> Vec<Range<usize>> {
-        Vec::new()
-    }
-
-    /// Floating-point operations of the forward pass for one token that sees `context` keys; training takes three times
-    /// as many.
-    fn forward_flops(&self, context: usize) -> u64;
 
     /// The side that reads a text as a whole.
     fn encoder(&self) -> Option<&dyn Encoder> {
@@ -123,6 +108,60 @@ pub trait Model: Debug + Send + Sync {
     #[must_use]
     fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
         None
+    }
+
+    /// Asks a graph for every parameter, in the order of their first use.
+    ///
+    /// # Errors
+    /// Those of the ops: a configuration whose numbers do not fit together.
+    fn declare(&self, g: &mut Graph) -> Result<()> {
+        let ids = g.input("ids", [1, 1], DType::U32)?;
+        let mut inputs = TokenInputs::new(g, ids)?;
+        if let Some(encoder) = self.encoder() {
+            let states = encoder.encode(g, &inputs)?.states;
+            if self.decoder().is_none() {
+                return declare_head(encoder, g, states, &inputs);
+            }
+            inputs = inputs.with_context(Context::States { states, key_mask: None });
+        }
+        let Some(decoder) = self.decoder() else { return Ok(()) };
+        decoder.decode(g, &inputs)?;
+        decoder.lm_head(g).map(|_| ())
+    }
+
+    /// Whether training drops anything, so that it needs a seed.
+    fn has_dropout(&self) -> bool {
+        self.dropout_rates().iter().any(|rate| *rate > 0.0)
+            || self.stacks().iter().flat_map(|stack| &stack.blocks).any(Block::has_dropout)
+    }
+
+    /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
+    fn num_choices(&self, router: &str) -> usize {
+        let stacks = self.stacks();
+        let recursion = stacks.iter().find_map(|stack| stack.recursion.as_ref());
+        if let Some(recursion) = recursion.filter(|_| matches!(router, "depth" | "way")) {
+            return recursion.recursions * recursion.modules();
+        }
+        let experts = |block: &Block| match &block.feed_forward {
+            FeedForward::Experts { experts, .. } => Some(experts.count),
+            _ => None,
+        };
+        stacks.iter().flat_map(|stack| &stack.blocks).find_map(experts).unwrap_or(1)
+    }
+
+    /// The elements of a parameter that no output depends on, so that training makes noise of them: see [`Block::idle`].
+    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+        self.stacks().iter().flat_map(|stack| &stack.blocks).flat_map(|block| block.idle(parameter)).collect()
+    }
+
+    /// Floating-point operations of the forward pass for one token that sees `context` keys, of blocks and the head of a language
+    /// model; training takes three times as many.
+    fn forward_flops(&self, context: usize) -> u64 {
+        let Dimensions { vocabulary, d_model, .. } = self.dimensions();
+        let blocks: u64 = self.stacks().iter().map(|stack| stack.forward_flops(d_model, context)).sum();
+        let masked = |encoder: &dyn Encoder| encoder.head_kind().predicts_tokens();
+        let has_head = self.decoder().is_some() || self.encoder().is_some_and(masked);
+        blocks + if has_head { 2 * (vocabulary * d_model) as u64 } else { 0 }
     }
 
     /// The parameters in the order of their first use: names as Hugging Face gives them, and types where all are f32.
@@ -143,6 +182,18 @@ pub trait Model: Debug + Send + Sync {
         Ok(g.parameters().map(|(name, tensor)| (name.to_owned(), g.ty(tensor).clone())).collect())
     }
 
+    /// What each fresh parameter is filled with.
+    ///
+    /// # Errors
+    /// As [`Model::declare`]; [`Error::Graph`] that names a parameter whose layer does not say.
+    fn initials(&self) -> Result<HashMap<String, Initial>> {
+        let mut g = Graph::new();
+        self.declare(&mut g)?;
+        let unsaid = |name: &str| Error::Graph(format!("the layer of \"{name}\" does not say what a fresh one is"));
+        let of = |name: &str| Ok((name.to_owned(), g.initial(name).ok_or_else(|| unsaid(name))?));
+        g.parameters().map(|(name, _)| of(name)).collect()
+    }
+
     /// The number of trained values.
     ///
     /// # Errors
@@ -154,15 +205,33 @@ pub trait Model: Debug + Send + Sync {
     /// Fills the store with fresh weights. The same seed gives the same weights.
     ///
     /// # Errors
-    /// As [`Model::parameters`]; [`Error::OutOfMemory`].
+    /// As [`Model::initials`]; [`Error::OutOfMemory`].
     fn initialise(&self, weights: &Weights, seed: u64) -> Result<()> {
+        let initials = self.initials()?;
         for (name, ty) in self.parameters_in(weights.storage())? {
+            let Some(initial) = initials.get(&name) else { continue };
             weights.ensure(&name, &ty)?;
-            weights.upload(&name, &initial_words(self.initial(&name), &ty, seed, &name))?;
+            weights.upload(&name, &initial_words(*initial, &ty, seed, &name))?;
         }
         Ok(())
     }
 }
+
+/// Asks a graph for the parameters behind an encoder's blocks.
+fn declare_head(encoder: &dyn Encoder, g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<()> {
+    let kind = encoder.head_kind();
+    if kind.predicts_tokens() {
+        encoder.mlm_head(g, states)?;
+    }
+    match kind {
+        EncoderHead::None => encoder.pooled(g, states).map(|_| ()),
+        EncoderHead::MaskedLanguageModel => Ok(()),
+        _ => encoder.class_logits(g, states, inputs).map(|_| ()),
+    }
+}
+
+/// The number of a decoder's first block where something is dropped: an encoder's blocks come before.
+pub(super) const DECODER_SALT: u32 = 1 << 16;
 
 /// A decoder language model: what training and generation know of it.
 pub trait Decoder: Model {
@@ -210,14 +279,6 @@ pub trait Decoder: Model {
     }
 }
 
-/// [`Model::declare`] of a decoder.
-pub(super) fn declare_decoder(model: &dyn Decoder, g: &mut Graph) -> Result<()> {
-    let ids = g.input("ids", [1, 1], DType::U32)?;
-    let inputs = TokenInputs::new(g, ids)?;
-    model.decode(g, &inputs)?;
-    model.lm_head(g).map(|_| ())
-}
-
 /// What an encoder was made for: the layers behind its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderHead {
@@ -243,6 +304,14 @@ pub enum EncoderHead {
     QuestionAnswering,
     /// Which of several rows fits: a logit a row.
     MultipleChoice,
+}
+
+impl EncoderHead {
+    /// Whether it has the head of a language model.
+    #[must_use]
+    pub fn predicts_tokens(self) -> bool {
+        matches!(self, Self::MaskedLanguageModel | Self::PreTraining)
+    }
 }
 
 /// A model that reads a text as a whole.

@@ -82,7 +82,7 @@ pub fn uptrain_from_llama(
     let found = matched(&llama, &names, &folder.tensors)?;
     let trained: HashMap<&str, &TensorRef<'_>> =
         names.iter().zip(&found).filter_map(|((name, _), parts)| Some((name.as_str(), parts.first()?))).collect();
-    let weights = Weights::stored_as(gpu, storage);
+    let (weights, initials) = (Weights::stored_as(gpu, storage), model.initials()?);
     for (name, ty) in model.parameters_in(weights.storage())? {
         let sources: Vec<&TensorRef<'_>> = sources(&recursion, from, &name)
             .iter()
@@ -96,7 +96,9 @@ pub fn uptrain_from_llama(
             check_finite(source.name, storage, source)?;
         }
         let words = match sources.as_slice() {
-            [] if is_new(&name) => initial_words(model.initial(&name), &ty, seed, &name),
+            [] if is_new(&name) => {
+                initials.get(&name).map_or_else(Vec::new, |new| initial_words(*new, &ty, seed, &name))
+            }
             [] => return Err(Error::format(folder.tensors.path(), format!("has nothing for the new model's {name}"))),
             [only] => only.to_words(ty.dtype)?,
             several => pack(&mean(several)?, ty.dtype),

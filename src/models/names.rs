@@ -2,7 +2,6 @@
 
 use super::{Model, stacked};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
 use crate::io::{TensorRef, Tensors};
 use crate::shape::TensorType;
 use std::collections::{BTreeSet, HashSet};
@@ -52,7 +51,7 @@ impl<'m, 'a> Names<'m, 'a> {
     }
 
     fn bare<'b>(&self, name: &'b str) -> &'b str {
-        name.strip_prefix(self.model.base_prefix()).unwrap_or(name)
+        self.model.naming().bare(name)
     }
 
     /// The tensor of that name, which may lack the model's prefix.
@@ -62,7 +61,7 @@ impl<'m, 'a> Names<'m, 'a> {
             prefix => self.tensors.get(&format!("{prefix}{name}")),
         };
         let either = |name: &str| under(name).or_else(|| under(self.bare(name)));
-        either(name).or_else(|| self.model.aliases(name).iter().find_map(|alias| either(alias)))
+        either(name).or_else(|| self.model.naming().older(name).find_map(|older| either(&older)))
     }
 
     /// A tensor's name as the model would have it.
@@ -98,9 +97,9 @@ pub(super) fn matched<'a>(
             misfit.wrong.push((name, tensor.shape.to_string(), ty.shape.to_string()));
         }
     }
-    let base = model.base_prefix();
-    let ignored = |name: &str| model.ignores(name) || model.ignores(&format!("{base}{name}"));
-    for tensor in tensors.names().filter(|name| !used.contains(*name) && !ignored(names.own(name))) {
+    let naming = model.naming();
+    let base = naming.base;
+    for tensor in tensors.names().filter(|name| !used.contains(*name) && !naming.ignores(names.own(name))) {
         let own = names.own(tensor);
         let inside =
             block(own).is_some_and(|b| misfit.blocks.contains(b) || misfit.blocks.contains(&format!("{base}{b}")));
@@ -111,7 +110,7 @@ pub(super) fn matched<'a>(
     if !(misfit.missing.is_empty() && misfit.inside.is_empty() && misfit.wrong.is_empty()) {
         return Err(Error::format(tensors.path(), misfit.message(found.is_empty())));
     }
-    check_tied(&names)?;
+    check_tied(&names, parameters)?;
     let path = tensors.path().display();
     if !names.prefix().is_empty() {
         log::warn!("{path}: all names begin with {:?}, which is taken off", names.prefix());
@@ -235,19 +234,21 @@ fn is_table(name: &str) -> bool {
     name == HEAD || name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")
 }
 
-/// Refuses a head that is left aside, the model being tied, and is another one than the embedding.
-fn check_tied(names: &Names<'_, '_>) -> Result<()> {
-    let Some(head) = names.get(HEAD).filter(|_| names.model.ignores(HEAD)) else { return Ok(()) };
-    let mut g = Graph::new();
-    let Some(decoder) = names.model.decoder() else { return Ok(()) };
-    decoder.lm_head(&mut g)?;
-    let Some(embedding) = g.parameters().find_map(|(name, _)| names.get(name)) else { return Ok(()) };
-    if same(&head, &embedding)? {
-        return Ok(());
+/// Refuses copies of parameters that are left aside and are not the same.
+fn check_tied(names: &Names<'_, '_>, parameters: &[(String, TensorType)]) -> Result<()> {
+    let is_parameter = |name: &str| parameters.iter().any(|(known, _)| known == name);
+    for (copy, name) in names.model.naming().tied {
+        if is_parameter(copy) || !is_parameter(name) {
+            continue;
+        }
+        let (Some(found), Some(parameter)) = (names.get(copy), names.get(name)) else { continue };
+        if !same(&found, &parameter)? {
+            let hint = if *copy == HEAD { "; set tie_word_embeddings to false" } else { "" };
+            let message = format!("{copy} differs from {name} although the config ties them{hint}");
+            return Err(Error::format(names.tensors.path(), message));
+        }
     }
-    let message =
-        format!("{HEAD} differs from the embedding although the config ties them; set tie_word_embeddings to false");
-    Err(Error::format(names.tensors.path(), message))
+    Ok(())
 }
 
 fn same(a: &TensorRef<'_>, b: &TensorRef<'_>) -> Result<bool> {

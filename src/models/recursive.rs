@@ -48,7 +48,8 @@ pub(super) fn from_config(config: &Config, prefix: &str, layers: usize) -> Resul
         2 => RecursionRouting::TokenChoice(token_choice(config, recursions, modules, kv_sharing)?),
         _ => RecursionRouting::None,
     };
-    Ok(Recursion { prefix: prefix.into(), recursions, sharing, routing, kv_sharing, layers })
+    let std = config.get_or("initializer_range", 0.02)?;
+    Ok(Recursion { prefix: prefix.into(), recursions, sharing, routing, kv_sharing, layers, std })
 }
 
 /// Adds the keys to a config.
@@ -83,20 +84,6 @@ pub(super) fn write(recursion: &Recursion, config: &mut Value) {
 /// The name of one of several things.
 fn name_of<T: PartialEq>(all: &[(&'static str, T)], wanted: &T) -> Option<&'static str> {
     all.iter().find(|(_, value)| value == wanted).map(|(name, _)| *name)
-}
-
-/// The floating-point operations of a pass in which `layers(count, context)` takes those of so many layers: a recursion over a share
-/// of the tokens counts its share, and that squared for attention. Where tokens choose their depth, kernels run over all of them.
-pub(super) fn flops(recursion: &Recursion, context: usize, layers: impl Fn(usize, usize) -> u64) -> u64 {
-    let shares = match &recursion.routing {
-        RecursionRouting::ExpertChoice(choice) => choice.capacity.clone(),
-        _ => vec![1.0; recursion.recursions * recursion.modules()],
-    };
-    let block = |share: &f64| {
-        let seen = (context as f64 * share) as usize;
-        (share * layers(recursion.block_layers(), seen) as f64) as u64
-    };
-    layers(2 * recursion.first(), context) + shares.iter().map(block).sum::<u64>()
 }
 
 const FUNCTIONS: [(&str, RouterFunction); 4] = [
@@ -242,7 +229,8 @@ mod tests {
         assert!(modules.contains(&"model.layers.5.self_attn.k_proj.weight".to_owned()));
         let steps = |more: Value| {
             let model = model(more).unwrap();
-            assert_eq!(model.initial("model.capacity_step"), Initial::Zeros);
+            let initials = model.initials().unwrap();
+            assert!(initials.get("model.capacity_step").is_none_or(|initial| *initial == Initial::Zeros));
             model.parameters().unwrap().iter().filter(|(name, _)| name == "model.capacity_step").count()
         };
         assert_eq!((steps(json!({})), steps(json!({"capacity_warmup_steps": 9}))), (0, 1));

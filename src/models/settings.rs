@@ -142,7 +142,7 @@ pub fn must_divide(config: &Config, key: &str, number: usize, whole: usize, of: 
     Err(config.refuse(key, format!("is {number}; it must divide {of}, which is {whole}")))
 }
 
-/// An f32 as the json_f32 decimal number that reads back as the same f32, so that a config says 1e-5 and not
+/// An f32 as the shortest decimal number that reads back as the same f32, so that a config says 1e-5 and not
 /// 9.999999747378752e-6.
 #[must_use]
 pub fn json_f32(value: f32) -> f64 {

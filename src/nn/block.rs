@@ -81,6 +81,14 @@ pub struct BlockOutput {
 }
 
 impl Block {
+    /// Whether training drops anything in it, or makes noise.
+    #[must_use]
+    pub fn has_dropout(&self) -> bool {
+        let cross = self.cross.as_ref().map_or(0.0, |(_, attention)| attention.dropout);
+        let noisy = matches!(&self.feed_forward, FeedForward::Experts { experts, .. } if experts.noisy);
+        noisy || [self.dropout, self.activation_dropout, self.attention.dropout, cross].iter().any(|rate| *rate > 0.0)
+    }
+
     /// The block of states `x (B, T, C)`.
     ///
     /// # Errors

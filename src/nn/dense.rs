@@ -1,12 +1,14 @@
 //! Linear layers, embedding tables and dropout.
 
-use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Initial, Tensor};
 use crate::ops::{self, Activation, LinearOptions, WeightLayout};
 
-/// How linear layers are made. Biases are f32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The standard deviation of fresh weights where nothing else is said.
+const STD: f64 = 0.02;
+
+/// How linear layers are made. Biases are f32 always, and zero at first.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinearConfig {
     /// Which axis of a weight is the input's.
     pub layout: WeightLayout,
@@ -14,25 +16,33 @@ pub struct LinearConfig {
     pub bias: bool,
     /// The weight is f32 whatever the graph's other matrices are stored in: routers decide by small differences.
     pub full_precision: bool,
+    /// The standard deviation of fresh weights, 0.02 unless [`LinearConfig::with_std`] says otherwise.
+    pub std: f64,
 }
 
 impl LinearConfig {
     /// Weights `(out, in)`, as `torch.nn.Linear` has them.
     #[must_use]
     pub fn out_in(bias: bool) -> Self {
-        Self { layout: WeightLayout::OutIn, bias, full_precision: false }
+        Self { layout: WeightLayout::OutIn, bias, full_precision: false, std: STD }
     }
 
     /// Weights `(in, out)`, as GPT-2 has them.
     #[must_use]
     pub fn in_out(bias: bool) -> Self {
-        Self { layout: WeightLayout::InOut, bias, full_precision: false }
+        Self { layout: WeightLayout::InOut, bias, full_precision: false, std: STD }
     }
 
     /// Without a bias, in full precision.
     #[must_use]
     pub fn router() -> Self {
         Self { full_precision: true, ..Self::out_in(false) }
+    }
+
+    /// The same with another standard deviation of fresh weights.
+    #[must_use]
+    pub fn with_std(self, std: f64) -> Self {
+        Self { std, ..self }
     }
 }
 
@@ -71,23 +81,23 @@ pub fn linear_with(
         WeightLayout::OutIn => [out, features],
     };
     let weight = match config.full_precision {
-        true => g.parameter(&format!("{prefix}.weight"), shape, DType::F32)?,
-        false => g.matrix(&format!("{prefix}.weight"), shape)?,
+        true => g.full_precision(&format!("{prefix}.weight"), shape, Initial::Normal(config.std))?,
+        false => g.matrix(&format!("{prefix}.weight"), shape, Initial::Normal(config.std))?,
     };
     let bias = match config.bias {
-        true => Some(g.parameter(&format!("{prefix}.bias"), [out], DType::F32)?),
+        true => Some(g.full_precision(&format!("{prefix}.bias"), [out], Initial::Zeros)?),
         false => None,
     };
     let LinearUse { activation, lengths } = with;
     ops::linear_fused(g, x, weight, LinearOptions { bias, layout: config.layout, activation, residual: None, lengths })
 }
 
-/// The rows of `PREFIX.weight (rows, C)` that `ids (…)` name.
+/// The rows of `PREFIX.weight (rows, C)` that `ids (…)` name; fresh ones have a standard deviation of `std`.
 ///
 /// # Errors
 /// Those of [`ops::embedding`].
-pub fn embedding(g: &mut Graph, prefix: &str, ids: Tensor, table: [usize; 2]) -> Result<Tensor> {
-    let table = g.matrix(&format!("{prefix}.weight"), table)?;
+pub fn embedding(g: &mut Graph, prefix: &str, ids: Tensor, table: [usize; 2], std: f64) -> Result<Tensor> {
+    let table = g.matrix(&format!("{prefix}.weight"), table, Initial::Normal(std))?;
     ops::embedding(g, table, ids)
 }
 

@@ -3,9 +3,8 @@
 use super::dense::{LinearConfig, linear};
 use super::feed_forward::{GATED, gated_feed_forward};
 use super::router_stats::{RouterDecision, RouterStats};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Initial, Tensor};
 use crate::ops::{self, Activation, ExpertWeights, GateOptions, Routing, Sent};
 use crate::shape::Shape;
 
@@ -87,6 +86,8 @@ pub struct ExpertMode {
     /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32, or which ones, `(B, T)` u32, 0 on those that are not: they go
     /// to no expert and count for no loss. None: all are there.
     pub lengths: Option<Tensor>,
+    /// The standard deviation of fresh weights: of all but the down projections, and of these.
+    pub std: [f64; 2],
 }
 
 /// The network of experts of `x (…, C)` under `prefix`, and what its gate did.
@@ -100,14 +101,17 @@ pub fn expert_feed_forward(
     experts: &Experts,
     mode: ExpertMode,
 ) -> Result<(Tensor, GateOutput)> {
-    let ExpertMode { activation, training, seed, lengths } = mode;
+    let ExpertMode { activation, training, lengths, std, .. } = mode;
     let shape = g.shape(x).clone();
     let (rows, d_model) = (shape.rows(), shape.last());
     let x = ops::reshape(g, x, [rows, d_model])?;
     let module = format!("{prefix}.{}", experts.names.module);
-    let logits = logits(g, prefix, x, experts, seed)?;
+    let logits = logits(g, prefix, x, experts, mode)?;
     let bias = match experts.biased {
-        true => Some(g.parameter(&format!("{module}.gate.e_score_correction_bias"), [experts.count], DType::F32)?),
+        true => {
+            let name = format!("{module}.gate.e_score_correction_bias");
+            Some(g.full_precision(&name, [experts.count], Initial::Zeros)?)
+        }
         false => None,
     };
     let gate = ops::top_k_gate(g, logits, bias, &experts.gate)?;
@@ -145,10 +149,10 @@ pub fn expert_feed_forward(
         Sent::Slots { starts, kept },
         there.map(|t| t.lengths),
     )?;
-    let weights = stacks(g, &module, experts, d_model)?;
+    let weights = stacks(g, &module, experts, d_model, std)?;
     let mut y = ops::expert_feed_forward(g, x, weights, gate.weights, &routing, activation)?;
     if let Some(shared) = experts.shared {
-        y = with_shared(g, &module, (x, y), shared, activation)?;
+        y = with_shared(g, &module, (x, y), shared, mode)?;
     }
     let y = ops::reshape(g, y, shape)?;
     Ok((y, GateOutput { scores, lse, share, counts, chosen, bias, sums }))
@@ -175,12 +179,12 @@ pub fn expert_choice_feed_forward(
         let message = format!("is {factor}; it must be a positive number, 2 for two experts a token on average");
         return Err(Error::input("factor of experts that choose", message));
     }
-    let ExpertMode { activation, seed, lengths, .. } = mode;
+    let ExpertMode { activation, lengths, std, .. } = mode;
     let shape = g.shape(x).clone();
     let (rows, d_model) = (shape.rows(), shape.last());
     let module = format!("{prefix}.{}", experts.names.module);
     let flat = ops::reshape(g, x, [rows, d_model])?;
-    let logits = logits(g, prefix, flat, experts, seed)?;
+    let logits = logits(g, prefix, flat, experts, mode)?;
     let each = (f64::from(factor) * rows as f64 / experts.count as f64).ceil() as usize;
     let mut scores = ops::softmax(g, logits)?;
     if let Some(There { lengths, batch, time }) = there(g, &shape, lengths)? {
@@ -189,10 +193,10 @@ pub fn expert_choice_feed_forward(
         scores = ops::reshape(g, there, [rows, experts.count])?;
     }
     let choice = ops::expert_choice_by_scores(g, scores, each.clamp(1, rows))?;
-    let weights = stacks(g, &module, experts, d_model)?;
+    let weights = stacks(g, &module, experts, d_model, std)?;
     let mut y = ops::expert_choice_feed_forward(g, flat, weights, &choice, activation)?;
     if let Some(shared) = experts.shared {
-        y = with_shared(g, &module, (flat, y), shared, activation)?;
+        y = with_shared(g, &module, (flat, y), shared, mode)?;
     }
     Ok((ops::reshape(g, y, shape)?, choice))
 }
@@ -217,24 +221,25 @@ fn there(g: &mut Graph, shape: &Shape, lengths: Option<Tensor>) -> Result<Option
 }
 
 /// The router's logits (N, E), noisy if the experts want it and there is a seed.
-fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, seed: Option<Tensor>) -> Result<Tensor> {
+fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, mode: ExpertMode) -> Result<Tensor> {
     let module = format!("{prefix}.{}", experts.names.module);
-    let router = LinearConfig::router();
+    let router = LinearConfig::router().with_std(mode.std[0]);
     let logits = linear(g, &format!("{module}.gate"), x, experts.count, router)?;
     if !experts.noisy {
         return Ok(logits);
     }
     let raw = linear(g, &format!("{module}.noise"), x, experts.count, router)?;
-    match seed {
+    match mode.seed {
         Some(seed) => ops::noisy_logits(g, logits, raw, seed, salt(prefix)),
         None => Ok(logits),
     }
 }
 
 /// The experts' weights, stacked.
-fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize) -> Result<ExpertWeights> {
-    let mut stack = |part: usize, shape: [usize; 3]| {
-        let stack = g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape)?;
+fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize, std: [f64; 2]) -> Result<ExpertWeights> {
+    let mut stack = |part: usize, shape: [usize; 3], std: f64| {
+        let stack =
+            g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, Initial::Normal(std))?;
         let dtype = g.dtype(stack);
         if dtype.is_quantised() {
             let message = format!("is {dtype}, and experts can't be quantised: hold this model in f16, bf16 or f32");
@@ -243,7 +248,7 @@ fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize) -> Res
         Ok(stack)
     };
     let (up, down) = ([experts.count, experts.d_ff, d_model], [experts.count, d_model, experts.d_ff]);
-    Ok(ExpertWeights { gate: stack(0, up)?, up: stack(1, up)?, down: stack(2, down)? })
+    Ok(ExpertWeights { gate: stack(0, up, std[0])?, up: stack(1, up, std[0])?, down: stack(2, down, std[1])? })
 }
 
 /// The routing without the slots that are beyond the capacity of their expert, `⌈factor T K / E⌉`.
@@ -261,15 +266,16 @@ fn with_shared(
     module: &str,
     (x, y): (Tensor, Tensor),
     shared: SharedExpert,
-    activation: Activation,
+    mode: ExpertMode,
 ) -> Result<Tensor> {
     let names = GATED.map(|name| format!("{module}.shared_expert.{name}"));
     let names = [names[0].as_str(), &names[1], &names[2]];
-    let all = gated_feed_forward(g, names, x, shared.d_ff, activation, LinearConfig::out_in(false), None)?;
+    let configs = mode.std.map(|std| LinearConfig::out_in(false).with_std(std));
+    let all = gated_feed_forward(g, names, x, shared.d_ff, mode.activation, configs, None)?;
     if !shared.gated {
         return ops::add(g, y, all);
     }
-    let gate = linear(g, &format!("{module}.shared_expert_gate"), x, 1, LinearConfig::router())?;
+    let gate = linear(g, &format!("{module}.shared_expert_gate"), x, 1, LinearConfig::router().with_std(mode.std[0]))?;
     let gate = ops::activation(g, gate, Activation::Sigmoid)?;
     let rows = g.shape(x).rows();
     let gate = ops::reshape(g, gate, [rows])?;
@@ -284,6 +290,7 @@ fn salt(prefix: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
     use crate::graph::{Array, Values};
 
     const D_MODEL: usize = 3;
@@ -302,7 +309,7 @@ mod tests {
     }
 
     fn mode(lengths: Option<Tensor>) -> ExpertMode {
-        ExpertMode { activation: Activation::Silu, training: true, seed: None, lengths }
+        ExpertMode { activation: Activation::Silu, training: true, seed: None, lengths, std: [1.0; 2] }
     }
 
     /// What two rows of three tokens get from three experts, two experts a token on average.

@@ -20,8 +20,10 @@ pub enum FeedForward {
         d_ff: usize,
         /// The activation.
         activation: Activation,
-        /// How they are made.
+        /// How the first is made.
         linear: LinearConfig,
+        /// How the second is made.
+        output_linear: LinearConfig,
     },
     /// `(act(x · Wg) ⊙ (x · Wu)) · Wd`. Shazeer, "GLU variants improve transformer", 2020 (arXiv 2002.05202).
     Gated {
@@ -33,8 +35,10 @@ pub enum FeedForward {
         d_ff: usize,
         /// The activation of the gate.
         activation: Activation,
-        /// How the layers are made.
+        /// How gate and up projection are made.
         linear: LinearConfig,
+        /// How the down projection is made.
+        output_linear: LinearConfig,
     },
     /// Some of several gated networks for each token.
     Experts {
@@ -44,6 +48,8 @@ pub enum FeedForward {
         activation: Activation,
         /// Experts choose their tokens, so many for each on average: [`expert_choice_feed_forward`], for encoders. None: tokens choose.
         choice: Option<f32>,
+        /// The standard deviation of fresh weights: of all but the down projections, and of these.
+        std: [f64; 2],
     },
 }
 
@@ -78,24 +84,25 @@ impl FeedForward {
     ) -> Result<(Tensor, Option<GateOutput>)> {
         let FeedForwardUse { training, seed, lengths, .. } = with;
         match self {
-            Self::Plain { names, d_ff, activation, linear } => {
+            Self::Plain { names, d_ff, activation, linear, output_linear } => {
                 let [up, down] = names.map(|name| format!("{prefix}.{name}"));
                 let y = linear_with(g, &up, x, *d_ff, *linear, LinearUse { activation: Some(*activation), lengths })?;
                 let y = dropout(g, y, with.dropout, seed, with.dropout_salt)?;
                 let d_model = g.shape(x).last();
-                Ok((linear_with(g, &down, y, d_model, *linear, LinearUse { activation: None, lengths })?, None))
+                Ok((linear_with(g, &down, y, d_model, *output_linear, LinearUse { activation: None, lengths })?, None))
             }
-            Self::Gated { module, names, d_ff, activation, linear } => {
+            Self::Gated { module, names, d_ff, activation, linear, output_linear } => {
                 let [gate, up, down] = names.map(|name| format!("{prefix}.{module}.{name}"));
                 let plain = LinearUse { activation: None, lengths };
                 let gate = linear_with(g, &gate, x, *d_ff, *linear, plain)?;
                 let up = linear_with(g, &up, x, *d_ff, *linear, plain)?;
                 let y = ops::gated(g, gate, up, *activation)?;
                 let y = dropout(g, y, with.dropout, seed, with.dropout_salt)?;
-                Ok((linear_with(g, &down, y, g.shape(x).last(), *linear, plain)?, None))
+                Ok((linear_with(g, &down, y, g.shape(x).last(), *output_linear, plain)?, None))
             }
-            Self::Experts { experts, activation, choice } => {
-                let mode = ExpertMode { activation: *activation, training, seed, lengths: lengths.or(with.mask) };
+            Self::Experts { experts, activation, choice, std } => {
+                let mode =
+                    ExpertMode { activation: *activation, training, seed, lengths: lengths.or(with.mask), std: *std };
                 if let Some(factor) = choice {
                     return Ok((expert_choice_feed_forward(g, prefix, x, experts, *factor, mode)?.0, None));
                 }
@@ -119,7 +126,8 @@ impl FeedForward {
     }
 }
 
-/// `(act(x · Wg) ⊙ (x · Wu)) · Wd` with the linear layers `names` (gate, up, down), of the rows that `lengths` counts.
+/// `(act(x · Wg) ⊙ (x · Wu)) · Wd` with the linear layers `names` (gate, up, down), the first two made as `configs[0]` and the last as
+/// `configs[1]`, of the rows that `lengths` counts.
 ///
 /// # Errors
 /// Those of the ops.
@@ -129,13 +137,13 @@ pub fn gated_feed_forward(
     x: Tensor,
     d_ff: usize,
     activation: Activation,
-    config: LinearConfig,
+    configs: [LinearConfig; 2],
     lengths: Option<Tensor>,
 ) -> Result<Tensor> {
     let d_model = g.shape(x).last();
     let with = LinearUse { activation: None, lengths };
-    let gate = linear_with(g, names[0], x, d_ff, config, with)?;
-    let up = linear_with(g, names[1], x, d_ff, config, with)?;
+    let gate = linear_with(g, names[0], x, d_ff, configs[0], with)?;
+    let up = linear_with(g, names[1], x, d_ff, configs[0], with)?;
     let hidden = ops::gated(g, gate, up, activation)?;
-    linear_with(g, names[2], hidden, d_model, config, with)
+    linear_with(g, names[2], hidden, d_model, configs[1], with)
 }

@@ -27,6 +27,9 @@ pub struct TokenInputs {
     /// The spans of the tokens, `(B, T, 3)` u32, by which attention is limited as [`crate::ops::AttentionOptions`] says:
     /// only with whole sequences.
     pub structure: Option<Tensor>,
+    /// How many tokens of each row, from the first on, all tokens of the row see, `(B)` u32, with
+    /// [`Mask::Prefix`](super::Mask::Prefix): not more than are there.
+    pub prefix: Option<Tensor>,
     /// The seed of dropout and noise, `(2)` u32; none: nothing is dropped.
     pub dropout_seed: Option<Tensor>,
     /// Whether this is a step of training: experts have a capacity, and what balances them learns.
@@ -55,6 +58,7 @@ impl TokenInputs {
             max_position: time,
             kv,
             structure: None,
+            prefix: None,
             dropout_seed: None,
             training: false,
         })
@@ -88,6 +92,12 @@ impl TokenInputs {
     #[must_use]
     pub fn with_structure(self, structure: Tensor) -> Self {
         Self { structure: Some(structure), ..self }
+    }
+
+    /// The same with prefixes that all tokens of a row see, `(B)` u32.
+    #[must_use]
+    pub fn with_prefix(self, prefix: Tensor) -> Self {
+        Self { prefix: Some(prefix), ..self }
     }
 
     /// The same as a step of training.

@@ -6,6 +6,7 @@ mod block;
 mod dense;
 mod experts;
 mod feed_forward;
+mod flops;
 mod idle;
 mod inputs;
 mod norm;

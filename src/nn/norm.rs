@@ -1,8 +1,7 @@
 //! Normalisation layers as data.
 
-use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Initial, Tensor};
 use crate::ops;
 
 /// Which norm, and what is added under its root.
@@ -27,10 +26,10 @@ impl NormKind {
     /// Those of [`ops::layer_norm`] and [`ops::rms_norm`].
     pub fn apply(self, g: &mut Graph, prefix: &str, x: Tensor) -> Result<Tensor> {
         let d_model = g.shape(x).last();
-        let gain = g.parameter(&format!("{prefix}.weight"), [d_model], DType::F32)?;
+        let gain = g.full_precision(&format!("{prefix}.weight"), [d_model], Initial::Ones)?;
         match self {
             Self::Layer { eps } => {
-                let bias = g.parameter(&format!("{prefix}.bias"), [d_model], DType::F32)?;
+                let bias = g.full_precision(&format!("{prefix}.bias"), [d_model], Initial::Zeros)?;
                 ops::layer_norm(g, x, gain, Some(bias), eps)
             }
             Self::Rms { eps } => ops::rms_norm(g, x, gain, eps),

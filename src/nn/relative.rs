@@ -4,12 +4,12 @@ use super::attention::KvSource;
 use super::inputs::TokenInputs;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Graph, Tensor, check_size};
+use crate::graph::{Array, Graph, Initial, Tensor, check_size};
 use crate::ops;
 use crate::shape::{Shape, TensorType};
 
 /// What scores get by the distance of query and key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RelativeBias {
     /// What a table of parameters holds for the distance.
     Buckets(RelativeBuckets),
@@ -20,7 +20,7 @@ pub enum RelativeBias {
 
 /// `bias[h, q, k] = table[bucket(k − q), h]`: distances share buckets, the wider the larger they are. Raffel et al., "Exploring the
 /// limits of transfer learning with a unified text-to-text transformer", arXiv 1910.10683.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RelativeBuckets {
     /// The table's name, `(buckets, heads)`.
     pub name: String,
@@ -30,6 +30,8 @@ pub struct RelativeBuckets {
     pub max_distance: usize,
     /// Keys behind the query have buckets of their own; else all of them share that of distance 0.
     pub bidirectional: bool,
+    /// The standard deviation of a fresh table.
+    pub std: f64,
 }
 
 impl RelativeBuckets {
@@ -102,7 +104,10 @@ impl RelativeBias {
     /// The biases of each head, a row a bucket, or a distance below `distances`.
     fn table(&self, g: &mut Graph, heads: usize, distances: usize) -> Result<Tensor> {
         match self {
-            Self::Buckets(buckets) => g.parameter(&buckets.name, [buckets.buckets, heads], DType::F32),
+            Self::Buckets(buckets) => {
+                let initial = Initial::Normal(buckets.std);
+                g.full_precision(&buckets.name, [buckets.buckets, heads], initial)
+            }
             Self::Alibi => {
                 let shape = Shape::from([distances, heads]);
                 check_size("alibi", &TensorType::f32(shape.clone()))?;
@@ -135,8 +140,13 @@ mod tests {
 
     #[test]
     fn buckets_are_those_of_the_paper() {
-        let of =
-            |bidirectional| RelativeBuckets { name: "table".into(), buckets: 32, max_distance: 128, bidirectional };
+        let of = |bidirectional| RelativeBuckets {
+            name: "table".into(),
+            buckets: 32,
+            max_distance: 128,
+            bidirectional,
+            std: 1.0,
+        };
         let (both, past) = (of(true), of(false));
         assert_eq!(
             [0, -1, -7, -8, -16, -32, -64, -127, -500].map(|d| both.bucket(d)),

@@ -160,7 +160,8 @@ impl StackRun<'_> {
         for &BlockCall { block, number, kv, shared } in uses {
             let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kv| KvSource::Reuse(*kv));
             let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
-            let attention = AttentionUse { positions, kv, structure, lengths, seed, salt, tables };
+            let attention =
+                AttentionUse { positions, kv, structure, prefix: self.inputs.prefix, lengths, seed, salt, tables };
             let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training, mask };
             let out = g.scope(format!("blocks.{number}"), |g| self.blocks[block].run(g, x, &with))?;
             self.kv.entry(block).or_insert(out.kv);
@@ -236,7 +237,7 @@ impl StackRun<'_> {
         };
         let one_by_one = matches!(inputs.kv, KvSource::Prefill { .. } | KvSource::Decode { .. });
         let prefix = recursion.prefix.as_str();
-        let with = RecursionUse { prefix, kv: inputs.kv, one_by_one, training: inputs.training };
+        let with = RecursionUse { prefix, kv: inputs.kv, one_by_one, training: inputs.training, std: recursion.std };
         match &recursion.routing {
             RecursionRouting::ExpertChoice(choice) => choice.run(g, tokens, with, block),
             RecursionRouting::TokenChoice(choice) => choice.run(g, tokens, with, block),

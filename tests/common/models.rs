@@ -47,9 +47,9 @@ pub(crate) fn weights_of(model: &dyn Model) -> Result<Values> {
 
 /// The same, rounded to the types of a store.
 pub(crate) fn weights_in(model: &dyn Model, storage: &Storage) -> Result<Values> {
-    let mut values = Values::new();
+    let (mut values, initials) = (Values::new(), model.initials()?);
     for (name, ty) in model.parameters_in(storage)? {
-        let (centre, deviation) = match model.initial(&name) {
+        let (centre, deviation) = match initials[&name] {
             Initial::Ones => (1.0, 0.3),
             Initial::Zeros => (0.0, 0.3),
             Initial::Normal(_) => (0.0, 0.25),

@@ -30,8 +30,8 @@ pub(super) struct Part {
 /// What files may call a tensor of a model.
 pub(super) fn names(model: &dyn Model, name: &str) -> Vec<String> {
     let mut names = Vec::new();
-    for name in std::iter::once(name.to_owned()).chain(model.aliases(name)) {
-        names.extend(name.strip_prefix(model.base_prefix()).map(str::to_owned));
+    for name in std::iter::once(name.to_owned()).chain(model.naming().older(name)) {
+        names.extend(name.strip_prefix(model.naming().base).map(str::to_owned));
         names.push(name);
     }
     names
@@ -85,10 +85,9 @@ pub(super) fn rows(model: &dyn Model, parts: &[Part], file: &Tensors) -> Result<
         }
     }
     rows.extend(moments);
-    let base = model.base_prefix();
     for (kind, name) in file.names().filter_map(|name| Some((name, name.split_once('.')?))).filter_map(result) {
         // Tied weights may be there twice.
-        let ignored = kind == "final" && (model.ignores(name) || model.ignores(&format!("{base}{name}")));
+        let ignored = kind == "final" && model.naming().ignores(name);
         if !used.contains(&format!("{kind}.{name}")) && !ignored {
             rows.push(lacking(format!("{kind}.{name}, which the model lacks")));
         }

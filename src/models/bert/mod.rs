@@ -5,14 +5,13 @@ mod config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
-use crate::models::{Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs};
+use crate::models::{Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, LinearUse, Mask, NormKind, NormOrder, QkvNames,
     Stack,
 };
-use crate::ops::{self, Activation, WeightLayout};
+use crate::ops::{self, Activation};
 use serde_json::Value;
-use std::ops::Range;
 
 /// Where what is dropped behind the blocks begins to be counted.
 const HEAD_SALT: u32 = 1 << 24;
@@ -65,27 +64,31 @@ impl Bert {
         if self.head == EncoderHead::None { "" } else { "bert." }
     }
 
+    fn linear(&self) -> LinearConfig {
+        LinearConfig::out_in(true).with_std(self.init_std)
+    }
+
+    fn norm(&self) -> NormKind {
+        NormKind::Layer { eps: self.epsilon }
+    }
+
+    fn stack(&self) -> Stack {
+        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
+        Stack { blocks, recursion: None, final_norm: None, balance: Balance::default(), salt: 0 }
+    }
+
     fn block(&self, layer: usize) -> Block {
-        let (linear, head_dim) = (LinearConfig::out_in(true), self.d_model / self.heads);
+        let (linear, head_dim) = (self.linear(), self.d_model / self.heads);
+        let qkv = QkvNames::Separate(["self.query", "self.key", "self.value"]);
+        let heads = Heads { query: self.heads, key_value: self.heads, head_dim };
         Block {
             prefix: format!("{}encoder.layer.{layer}", self.base()),
-            norm: NormKind::Layer { eps: self.epsilon },
+            norm: self.norm(),
             order: NormOrder::Post,
             attention_norm: "attention.output.LayerNorm".into(),
             attention: Attention {
-                module: "attention",
-                qkv: QkvNames::Separate(["self.query", "self.key", "self.value"]),
-                output: "output.dense",
-                linear,
-                output_linear: linear,
-                heads: Heads { query: self.heads, key_value: self.heads, head_dim },
-                scale: None,
-                mask: Mask::Bidirectional,
-                rotary: None,
-                relative: None,
-                window: None,
-                soft_cap: None,
                 dropout: self.attention_dropout,
+                ..Attention::new(("attention", qkv, "output.dense"), linear, heads, Mask::Bidirectional)
             },
             cross: None,
             feed_forward_norm: "output.LayerNorm".into(),
@@ -94,6 +97,7 @@ impl Bert {
                 d_ff: self.d_ff,
                 activation: self.activation,
                 linear,
+                output_linear: linear,
             },
             parallel: false,
             dropout: self.dropout,
@@ -103,7 +107,9 @@ impl Bert {
 
     fn embeddings(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Tensor> {
         let name = |name: &str| format!("{}embeddings.{name}", self.base());
-        let words = g.matrix(&name("word_embeddings.weight"), [self.vocabulary, self.d_model])?;
+        let std = self.init_std;
+        let table = [self.vocabulary, self.d_model];
+        let words = g.matrix(&name("word_embeddings.weight"), table, Initial::Normal(std))?;
         let words = ops::embedding_with_padding(g, words, inputs.ids, self.padding)?;
         let types = match inputs.type_ids {
             Some(types) => types,
@@ -112,12 +118,12 @@ impl Bert {
                 g.constant("type_ids", Array::zeros(shape), DType::U32)
             }
         };
-        let types = nn::embedding(g, &name("token_type_embeddings"), types, [self.types, self.d_model])?;
+        let types = nn::embedding(g, &name("token_type_embeddings"), types, [self.types, self.d_model], std)?;
         let table = [self.max_position, self.d_model];
-        let positions = nn::embedding(g, &name("position_embeddings"), inputs.positions, table)?;
+        let positions = nn::embedding(g, &name("position_embeddings"), inputs.positions, table, std)?;
         let x = ops::add(g, words, types)?;
         let x = ops::add(g, x, positions)?;
-        let x = NormKind::Layer { eps: self.epsilon }.apply(g, &name("LayerNorm"), x)?;
+        let x = self.norm().apply(g, &name("LayerNorm"), x)?;
         nn::dropout(g, x, self.dropout, inputs.dropout_seed, 0)
     }
 
@@ -126,11 +132,7 @@ impl Bert {
         let first = nn::first_states(g, states)?;
         let with = LinearUse { activation: Some(Activation::Tanh), lengths: None };
         let name = format!("{}pooler.dense", self.base());
-        g.scope("pooler", |g| nn::linear_with(g, &name, first, self.d_model, LinearConfig::out_in(true), with))
-    }
-
-    fn has_language_head(&self) -> bool {
-        matches!(self.head, EncoderHead::MaskedLanguageModel | EncoderHead::PreTraining)
+        g.scope("pooler", |g| nn::linear_with(g, &name, first, self.d_model, self.linear(), with))
     }
 }
 
@@ -148,63 +150,29 @@ impl Model for Bert {
         }
     }
 
+    fn naming(&self) -> Naming {
+        Naming {
+            base: self.base(),
+            // Buffers of older versions.
+            ignored: &["embeddings.position_ids", "embeddings.token_type_ids"],
+            aliases: &[("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")],
+            tied: &[
+                ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+                ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+            ],
+        }
+    }
+
+    fn stacks(&self) -> Vec<Stack> {
+        vec![self.stack()]
+    }
+
+    fn dropout_rates(&self) -> Vec<f32> {
+        vec![self.dropout, self.classifier_dropout]
+    }
+
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.pooler = has("pooler.dense.weight");
-    }
-
-    fn declare(&self, g: &mut Graph) -> Result<()> {
-        let ids = g.input("ids", [1, 1], DType::U32)?;
-        let inputs = TokenInputs::new(g, ids)?;
-        let states = self.encode(g, &inputs)?.states;
-        if self.has_language_head() {
-            self.mlm_head(g, states)?;
-        }
-        match self.head {
-            EncoderHead::None if self.pooler => self.pooler(g, states).map(|_| ()),
-            EncoderHead::None | EncoderHead::MaskedLanguageModel => Ok(()),
-            _ => self.class_logits(g, states, &inputs).map(|_| ()),
-        }
-    }
-
-    fn has_dropout(&self) -> bool {
-        [self.dropout, self.attention_dropout, self.classifier_dropout].iter().any(|rate| *rate > 0.0)
-    }
-
-    fn initial(&self, parameter: &str) -> Initial {
-        if parameter.ends_with("bias") {
-            Initial::Zeros
-        } else if parameter.ends_with("LayerNorm.weight") {
-            Initial::Ones
-        } else {
-            Initial::Normal(self.init_std)
-        }
-    }
-
-    fn base_prefix(&self) -> &'static str {
-        self.base()
-    }
-
-    fn ignores(&self, tensor: &str) -> bool {
-        // Buffers of older versions, and the tied layer of the language model's head, which may be stored twice.
-        let tied = ["cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
-        tensor.ends_with("embeddings.position_ids")
-            || tensor.ends_with("embeddings.token_type_ids")
-            || tied.contains(&tensor)
-    }
-
-    fn aliases(&self, parameter: &str) -> Vec<String> {
-        let old = [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")];
-        old.iter().filter_map(|(new, old)| Some(format!("{}{old}", parameter.strip_suffix(new)?))).collect()
-    }
-
-    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
-        (0..self.layers).flat_map(|layer| self.block(layer).idle(parameter)).collect()
-    }
-
-    fn forward_flops(&self, context: usize) -> u64 {
-        let block = 4 * self.d_model * self.d_model + 2 * self.d_model * self.d_ff;
-        let head = if self.has_language_head() { (self.vocabulary + self.d_model) * self.d_model } else { 0 };
-        2 * (self.layers * block + head) as u64 + 4 * (self.layers * self.d_model * context) as u64
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {
@@ -220,8 +188,7 @@ impl Encoder for Bert {
     fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         inputs.check(self.max_position, "max_position_embeddings")?;
         let x = g.scope("embedding", |g| self.embeddings(g, inputs))?;
-        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
-        Stack { blocks, recursion: None, final_norm: None, balance: Balance::default(), salt: 0 }.run(g, x, inputs)
+        self.stack().run(g, x, inputs)
     }
 
     fn pooled(&self, g: &mut Graph, states: Tensor) -> Result<Option<Tensor>> {
@@ -230,19 +197,19 @@ impl Encoder for Bert {
     }
 
     fn mlm_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, LmHead)> {
-        if !self.has_language_head() {
+        if !self.head.predicts_tokens() {
             return Err(Error::Graph("this model has no head of a language model".into()));
         }
         let with = LinearUse { activation: Some(self.activation), lengths: None };
         let x = g.scope("transform", |g| {
             let name = "cls.predictions.transform";
-            let linear = LinearConfig::out_in(true);
-            let x = nn::linear_with(g, &format!("{name}.dense"), states, self.d_model, linear, with)?;
-            NormKind::Layer { eps: self.epsilon }.apply(g, &format!("{name}.LayerNorm"), x)
+            let x = nn::linear_with(g, &format!("{name}.dense"), states, self.d_model, self.linear(), with)?;
+            self.norm().apply(g, &format!("{name}.LayerNorm"), x)
         })?;
-        let weight = g.matrix("bert.embeddings.word_embeddings.weight", [self.vocabulary, self.d_model])?;
-        let bias = Some(g.parameter("cls.predictions.bias", [self.vocabulary], DType::F32)?);
-        Ok((x, LmHead { weight, bias, layout: WeightLayout::OutIn }))
+        let table = [self.vocabulary, self.d_model];
+        let head = LmHead::new(g, "bert.embeddings.word_embeddings.weight", table, self.init_std)?;
+        let bias = Some(g.full_precision("cls.predictions.bias", [self.vocabulary], Initial::Zeros)?);
+        Ok((x, LmHead { bias, ..head }))
     }
 
     fn class_logits(&self, g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
@@ -260,6 +227,6 @@ impl Encoder for Bert {
         if name == "classifier" {
             x = nn::dropout(g, x, self.classifier_dropout, inputs.dropout_seed, HEAD_SALT)?;
         }
-        g.scope("head", |g| nn::linear(g, name, x, labels, LinearConfig::out_in(true)))
+        g.scope("head", |g| nn::linear(g, name, x, labels, self.linear()))
     }
 }

@@ -4,14 +4,12 @@ mod config;
 
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::models::model::declare_decoder;
-use crate::models::{Decoder, Dimensions, Hidden, Initial, LmHead, Model, TokenInputs};
+use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
 };
-use crate::ops::{self, Activation, WeightLayout};
+use crate::ops::{self, Activation};
 use serde_json::Value;
-use std::ops::Range;
 
 /// A GPT-2 decoder: learned positions, layer norm in front of each half of a block, one projection for q, k and v.
 ///
@@ -53,32 +51,31 @@ pub struct Gpt2 {
 }
 
 impl Gpt2 {
+    fn stack(&self) -> Stack {
+        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "transformer.ln_f".into()));
+        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
+        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }
+    }
+
     fn block(&self, layer: usize) -> Block {
         let head_dim = self.d_model / self.heads;
         let mut scale = if self.scaled { 1.0 / (head_dim as f32).sqrt() } else { 1.0 };
         if self.scaled_by_layer {
             scale /= (layer + 1) as f32;
         }
-        let linear = LinearConfig::in_out(true);
+        let heads = Heads { query: self.heads, key_value: self.heads, head_dim };
+        let linear = LinearConfig::in_out(true).with_std(self.init_std);
+        let output_linear = linear.with_std(self.init_std / (2.0 * self.layers as f64).sqrt());
         Block {
             prefix: format!("transformer.h.{layer}"),
             norm: NormKind::Layer { eps: self.epsilon },
             order: NormOrder::Pre,
             attention_norm: "ln_1".into(),
             attention: Attention {
-                module: "attn",
-                qkv: QkvNames::Fused("c_attn"),
-                output: "c_proj",
-                linear,
-                output_linear: linear,
-                heads: Heads { query: self.heads, key_value: self.heads, head_dim },
+                output_linear,
                 scale: Some(scale),
-                mask: Mask::Causal,
-                rotary: None,
-                relative: None,
-                window: None,
-                soft_cap: None,
                 dropout: self.attention_dropout,
+                ..Attention::new(("attn", QkvNames::Fused("c_attn"), "c_proj"), linear, heads, Mask::Causal)
             },
             cross: None,
             feed_forward_norm: "ln_2".into(),
@@ -87,6 +84,7 @@ impl Gpt2 {
                 d_ff: self.d_ff,
                 activation: self.activation,
                 linear,
+                output_linear,
             },
             parallel: false,
             dropout: self.residual_dropout,
@@ -109,8 +107,22 @@ impl Model for Gpt2 {
         }
     }
 
-    fn declare(&self, g: &mut Graph) -> Result<()> {
-        declare_decoder(self, g)
+    fn naming(&self) -> Naming {
+        Naming {
+            base: "transformer.",
+            // The causal mask, which old checkpoints have.
+            ignored: &[".attn.bias", ".attn.masked_bias"],
+            tied: &[("lm_head.weight", "transformer.wte.weight")],
+            ..Naming::default()
+        }
+    }
+
+    fn stacks(&self) -> Vec<Stack> {
+        vec![self.stack()]
+    }
+
+    fn dropout_rates(&self) -> Vec<f32> {
+        vec![self.embedding_dropout]
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {
@@ -120,43 +132,6 @@ impl Model for Gpt2 {
     fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
         Some(self)
     }
-
-    fn has_dropout(&self) -> bool {
-        [self.embedding_dropout, self.residual_dropout, self.attention_dropout].iter().any(|rate| *rate > 0.0)
-    }
-
-    fn initial(&self, parameter: &str) -> Initial {
-        if parameter.ends_with(".bias") {
-            Initial::Zeros
-        } else if parameter.contains(".ln_") {
-            Initial::Ones
-        } else if parameter.ends_with("c_proj.weight") {
-            Initial::Normal(self.init_std / (2.0 * self.layers as f64).sqrt())
-        } else {
-            Initial::Normal(self.init_std)
-        }
-    }
-
-    fn base_prefix(&self) -> &'static str {
-        "transformer."
-    }
-
-    fn ignores(&self, tensor: &str) -> bool {
-        // Old checkpoints store the causal mask, and tied ones may store the table twice.
-        tensor.ends_with(".attn.bias")
-            || tensor.ends_with(".attn.masked_bias")
-            || (self.tied && tensor == "lm_head.weight")
-    }
-
-    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
-        (0..self.layers).flat_map(|layer| self.block(layer).idle(parameter)).collect()
-    }
-
-    fn forward_flops(&self, context: usize) -> u64 {
-        let block = 4 * self.d_model * self.d_model + 2 * self.d_model * self.d_ff;
-        let matrices = self.layers * block + self.vocabulary * self.d_model;
-        2 * matrices as u64 + 4 * (self.layers * self.d_model * context) as u64
-    }
 }
 
 impl Decoder for Gpt2 {
@@ -164,19 +139,16 @@ impl Decoder for Gpt2 {
         inputs.check(self.max_position, "n_positions")?;
         let x = g.scope("embedding", |g| {
             let (table, position_table) = ([self.vocabulary, self.d_model], [self.max_position, self.d_model]);
-            let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table)?;
-            let positions = nn::embedding(g, "transformer.wpe", inputs.positions, position_table)?;
+            let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table, self.init_std)?;
+            let positions = nn::embedding(g, "transformer.wpe", inputs.positions, position_table, self.init_std)?;
             let x = ops::add(g, tokens, positions)?;
             nn::dropout(g, x, self.embedding_dropout, inputs.dropout_seed, 0)
         })?;
-        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "transformer.ln_f".into()));
-        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
-        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }.run(g, x, inputs)
+        self.stack().run(g, x, inputs)
     }
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
-        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
-        Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
+        LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)
     }
 }

@@ -5,16 +5,13 @@ mod config;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::models::mixture::Mixture;
-use crate::models::model::declare_decoder;
-use crate::models::recursive;
-use crate::models::{Decoder, Dimensions, Hidden, Initial, LmHead, Model, TokenInputs};
+use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, GATED, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
     Recursion, Stack,
 };
-use crate::ops::{Activation, RopeOptions, WeightLayout};
+use crate::ops::{Activation, RopeOptions};
 use serde_json::Value;
-use std::ops::Range;
 
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
 ///
@@ -60,17 +57,19 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Layers that are stored.
-    fn stored_layers(&self) -> usize {
-        self.recursion.as_ref().map_or(self.layers, Recursion::stored)
+    /// The standard deviation of fresh projections back to the residual stream.
+    fn output_std(&self) -> f64 {
+        self.init_std / (2.0 * self.layers as f64).sqrt()
     }
 
     /// The blocks, as their weights are stored.
     fn stack(&self) -> Stack {
-        let blocks = (0..self.stored_layers()).map(|layer| self.block(layer)).collect();
+        let recursion = self.recursion.clone().map(|recursion| Recursion { std: self.init_std, ..recursion });
+        let stored = recursion.as_ref().map_or(self.layers, Recursion::stored);
+        let blocks = (0..stored).map(|layer| self.block(layer)).collect();
         let balance = self.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance);
         let final_norm = Some((NormKind::Rms { eps: self.epsilon }, "model.norm".into()));
-        Stack { blocks, recursion: self.recursion.clone(), final_norm, balance, salt: 0 }
+        Stack { blocks, recursion, final_norm, balance, salt: 0 }
     }
 
     fn block(&self, layer: usize) -> Block {
@@ -80,19 +79,15 @@ impl Llama {
             order: NormOrder::Pre,
             attention_norm: "input_layernorm".into(),
             attention: Attention {
-                module: "self_attn",
-                qkv: QkvNames::Separate(["q_proj", "k_proj", "v_proj"]),
-                output: "o_proj",
-                linear: LinearConfig::out_in(self.attention_bias),
-                output_linear: LinearConfig::out_in(self.output_bias),
-                heads: self.heads,
-                scale: None,
-                mask: Mask::Causal,
+                output_linear: LinearConfig::out_in(self.output_bias).with_std(self.output_std()),
                 rotary: Some(self.rope),
-                relative: None,
-                window: None,
-                soft_cap: None,
                 dropout: self.attention_dropout,
+                ..Attention::new(
+                    ("self_attn", QkvNames::Separate(["q_proj", "k_proj", "v_proj"]), "o_proj"),
+                    LinearConfig::out_in(self.attention_bias).with_std(self.init_std),
+                    self.heads,
+                    Mask::Causal,
+                )
             },
             cross: None,
             feed_forward_norm: "post_attention_layernorm".into(),
@@ -106,21 +101,19 @@ impl Llama {
     fn feed_forward(&self, layer: usize) -> FeedForward {
         let activation = self.activation;
         match self.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
-            Some(mixture) => FeedForward::Experts { experts: mixture.experts.clone(), activation, choice: None },
-            None => {
-                let (module, linear) = ("mlp", LinearConfig::out_in(self.mlp_bias));
-                FeedForward::Gated { module, names: GATED, d_ff: self.d_ff, activation, linear }
+            Some(mixture) => {
+                let experts = mixture.experts.clone();
+                FeedForward::Experts { experts, activation, choice: None, std: [self.init_std, self.output_std()] }
             }
+            None => FeedForward::Gated {
+                module: "mlp",
+                names: GATED,
+                d_ff: self.d_ff,
+                activation,
+                linear: LinearConfig::out_in(self.mlp_bias).with_std(self.init_std),
+                output_linear: LinearConfig::out_in(self.mlp_bias).with_std(self.output_std()),
+            },
         }
-    }
-
-    /// The floating-point operations of so many layers for one token that sees `context` keys.
-    fn layer_flops(&self, layers: usize, context: usize) -> u64 {
-        let (query, key_value) = (self.heads.query * self.heads.head_dim, self.heads.key_value * self.heads.head_dim);
-        let attention = layers * 2 * self.d_model * (query + key_value);
-        let feed_forward: usize =
-            (0..layers).map(|layer| self.feed_forward(layer).active_parameters(self.d_model)).sum();
-        2 * (attention + feed_forward) as u64 + 4 * (layers * query * context) as u64
     }
 }
 
@@ -138,8 +131,18 @@ impl Model for Llama {
         }
     }
 
-    fn declare(&self, g: &mut Graph) -> Result<()> {
-        declare_decoder(self, g)
+    fn naming(&self) -> Naming {
+        Naming {
+            base: "model.",
+            // Old checkpoints have rotary frequencies; a run without a warm-up of recursions may go on from one that had it.
+            ignored: &[".rotary_emb.inv_freq", nn::CAPACITY_STEP],
+            tied: &[("lm_head.weight", "model.embed_tokens.weight")],
+            ..Naming::default()
+        }
+    }
+
+    fn stacks(&self) -> Vec<Stack> {
+        vec![self.stack()]
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {
@@ -149,67 +152,18 @@ impl Model for Llama {
     fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
         Some(self)
     }
-
-    fn has_dropout(&self) -> bool {
-        self.attention_dropout > 0.0 || self.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy)
-    }
-
-    fn initial(&self, parameter: &str) -> Initial {
-        if parameter.ends_with("bias") || parameter.ends_with(nn::CAPACITY_STEP) {
-            Initial::Zeros
-        } else if parameter.ends_with("norm.weight") {
-            Initial::Ones
-        } else if ["o_proj.weight", "down_proj.weight", "w2.weight"].iter().any(|last| parameter.ends_with(last)) {
-            Initial::Normal(self.init_std / (2.0 * self.layers as f64).sqrt())
-        } else {
-            Initial::Normal(self.init_std)
-        }
-    }
-
-    fn num_choices(&self, router: &str) -> usize {
-        if let Some(recursion) = self.recursion.as_ref().filter(|_| router == "depth") {
-            return recursion.recursions * recursion.modules();
-        }
-        self.mixture.as_ref().map_or(1, |mixture| mixture.experts.count)
-    }
-
-    fn base_prefix(&self) -> &'static str {
-        "model."
-    }
-
-    fn ignores(&self, tensor: &str) -> bool {
-        // Old checkpoints store the rotary frequencies, and tied ones may store the table twice; a run without a warm-up of
-        // recursions may go on from one that had it.
-        tensor.ends_with(".rotary_emb.inv_freq")
-            || tensor.ends_with(nn::CAPACITY_STEP)
-            || (self.tied && tensor == "lm_head.weight")
-    }
-
-    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
-        (0..self.stored_layers()).flat_map(|layer| self.block(layer).idle(parameter)).collect()
-    }
-
-    fn forward_flops(&self, context: usize) -> u64 {
-        let layers = |layers: usize, context: usize| self.layer_flops(layers, context);
-        let head = 2 * (self.vocabulary * self.d_model) as u64;
-        head + match &self.recursion {
-            Some(recursion) => recursive::flops(recursion, context, layers),
-            None => layers(self.layers, context),
-        }
-    }
 }
 
 impl Decoder for Llama {
     fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         inputs.check(self.max_position, "max_position_embeddings")?;
         let table = [self.vocabulary, self.d_model];
-        let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table))?;
+        let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.init_std))?;
         self.stack().run(g, x, inputs)
     }
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
-        Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
+        LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)
     }
 }

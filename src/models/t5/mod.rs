@@ -5,13 +5,17 @@ mod config;
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs, sides};
+use crate::models::model::DECODER_SALT;
+use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
     RelativeBias, RelativeBuckets, Stack,
 };
-use crate::ops::{self, Activation, WeightLayout};
+use crate::ops::{self, Activation};
 use serde_json::Value;
+
+/// What tells dropout behind the last block of a side from other places.
+const LAST_SALT: u32 = 1 << 27;
 
 /// A T5 encoder-decoder: RMS norm in front of each part of a block, no biases, scores without a scale but with a bias by distance
 /// that all layers of a side share.
@@ -65,21 +69,26 @@ impl T5 {
         NormKind::Rms { eps: self.epsilon }
     }
 
+    /// The standard deviation of a fresh matrix that so many features go into.
+    fn std(&self, features: usize) -> f64 {
+        self.factor / (features as f64).sqrt()
+    }
+
+    /// A layer that so many features go into.
+    fn linear(&self, features: usize) -> LinearConfig {
+        LinearConfig::out_in(false).with_std(self.std(features))
+    }
+
     fn attention(&self, module: &'static str, mask: Mask, relative: Option<RelativeBias>) -> Attention {
+        let heads = Heads { query: self.heads, key_value: self.heads, head_dim: self.head_dim };
         Attention {
-            module,
-            qkv: QkvNames::Separate(["q", "k", "v"]),
-            output: "o",
-            linear: LinearConfig::out_in(false),
-            output_linear: LinearConfig::out_in(false),
-            heads: Heads { query: self.heads, key_value: self.heads, head_dim: self.head_dim },
+            // Scores have no scale: fresh queries do.
+            query_std: self.std(self.d_model * self.head_dim),
+            output_linear: self.linear(self.heads * self.head_dim),
             scale: Some(1.0),
-            mask,
-            rotary: None,
             relative,
-            window: None,
-            soft_cap: None,
             dropout: self.dropout,
+            ..Attention::new((module, QkvNames::Separate(["q", "k", "v"]), "o"), self.linear(self.d_model), heads, mask)
         }
     }
 
@@ -92,22 +101,28 @@ impl T5 {
             buckets: self.buckets,
             max_distance: self.max_distance,
             bidirectional: !decodes,
+            std: self.std(self.d_model),
         });
-        let (module, norm) = match decodes {
-            true => ("layer.2.DenseReluDense", "layer.2.layer_norm"),
-            false => ("layer.1.DenseReluDense", "layer.1.layer_norm"),
+        let (norm, module, plain) = match decodes {
+            true => (
+                "layer.2.layer_norm",
+                "layer.2.DenseReluDense",
+                ["layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"],
+            ),
+            false => (
+                "layer.1.layer_norm",
+                "layer.1.DenseReluDense",
+                ["layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"],
+            ),
         };
-        let (d_ff, activation, linear) = (self.d_ff, self.activation, LinearConfig::out_in(false));
-        let feed_forward = match (self.gated, decodes) {
-            (true, _) => FeedForward::Gated { module, names: ["wi_0", "wi_1", "wo"], d_ff, activation, linear },
-            (false, true) => {
-                let names = ["layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"];
-                FeedForward::Plain { names, d_ff, activation, linear }
+        let (d_ff, activation) = (self.d_ff, self.activation);
+        let (linear, output_linear) = (self.linear(self.d_model), self.linear(d_ff));
+        let feed_forward = match self.gated {
+            true => {
+                let names = ["wi_0", "wi_1", "wo"];
+                FeedForward::Gated { module, names, d_ff, activation, linear, output_linear }
             }
-            (false, false) => {
-                let names = ["layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"];
-                FeedForward::Plain { names, d_ff, activation, linear }
-            }
+            false => FeedForward::Plain { names: plain, d_ff, activation, linear, output_linear },
         };
         let cross =
             || ("layer.1.layer_norm".into(), self.attention("layer.1.EncDecAttention", Mask::Bidirectional, None));
@@ -129,7 +144,7 @@ impl T5 {
             recursion: None,
             final_norm: Some((self.norm(), format!("{side}.final_layer_norm"))),
             balance: Balance::default(),
-            salt: if decodes { sides::DECODER_SALT } else { 0 },
+            salt: if decodes { DECODER_SALT } else { 0 },
         }
     }
 
@@ -137,10 +152,10 @@ impl T5 {
     fn run(&self, g: &mut Graph, side: &'static str, inputs: &TokenInputs) -> Result<Hidden> {
         let (stack, table, seed) = (self.stack(side), [self.vocabulary, self.d_model], inputs.dropout_seed);
         g.scope(side, |g| {
-            let x = g.scope("embedding", |g| nn::embedding(g, "shared", inputs.ids, table))?;
+            let x = g.scope("embedding", |g| nn::embedding(g, "shared", inputs.ids, table, self.factor))?;
             let x = nn::dropout(g, x, self.dropout, seed, 2 * stack.salt)?;
             let mut hidden = stack.run(g, x, inputs)?;
-            hidden.states = nn::dropout(g, hidden.states, self.dropout, seed, sides::LAST_SALT + stack.salt)?;
+            hidden.states = nn::dropout(g, hidden.states, self.dropout, seed, LAST_SALT + stack.salt)?;
             Ok(hidden)
         })
     }
@@ -157,49 +172,21 @@ impl Model for T5 {
         Dimensions { vocabulary: self.vocabulary, max_position: 1 << 16, d_model: self.d_model, layers }
     }
 
-    fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
-        self.tied = !has("lm_head.weight");
-    }
-
-    fn declare(&self, g: &mut Graph) -> Result<()> {
-        sides::declare(self, self, g)
-    }
-
-    fn has_dropout(&self) -> bool {
-        self.dropout > 0.0
-    }
-
-    fn initial(&self, parameter: &str) -> Initial {
-        let scaled = |features: usize| Initial::Normal(self.factor / (features as f64).sqrt());
-        if parameter.ends_with("norm.weight") {
-            Initial::Ones
-        } else if parameter.ends_with(".q.weight") {
-            scaled(self.d_model * self.head_dim)
-        } else if parameter.ends_with(".o.weight") {
-            scaled(self.heads * self.head_dim)
-        } else if parameter.ends_with(".wo.weight") {
-            scaled(self.d_ff)
-        } else if parameter == "shared.weight" || parameter == "lm_head.weight" {
-            Initial::Normal(self.factor)
-        } else {
-            scaled(self.d_model)
+    fn naming(&self) -> Naming {
+        Naming {
+            // A bias that nothing reads.
+            ignored: &["EncDecAttention.relative_attention_bias.weight"],
+            tied: &[("encoder.embed_tokens.weight", "shared.weight"), ("decoder.embed_tokens.weight", "shared.weight")],
+            ..Naming::default()
         }
     }
 
-    fn base_prefix(&self) -> &'static str {
-        ""
+    fn stacks(&self) -> Vec<Stack> {
+        vec![self.stack("encoder"), self.stack("decoder")]
     }
 
-    fn ignores(&self, tensor: &str) -> bool {
-        // Copies of the table, and a bias that nothing reads.
-        tensor.ends_with("coder.embed_tokens.weight")
-            || tensor.ends_with("EncDecAttention.relative_attention_bias.weight")
-    }
-
-    fn forward_flops(&self, context: usize) -> u64 {
-        let (encoder, decoder) = (self.stack("encoder"), self.stack("decoder"));
-        let blocks = sides::flops(&encoder, self.d_model, context) + sides::flops(&decoder, self.d_model, context);
-        blocks + 2 * (self.vocabulary * self.d_model) as u64
+    fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
+        self.tied = !has("lm_head.weight");
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {
@@ -236,8 +223,7 @@ impl Decoder for T5 {
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "shared.weight" } else { "lm_head.weight" };
-        let weight = g.matrix(name, [self.vocabulary, self.d_model])?;
-        Ok(LmHead { weight, bias: None, layout: WeightLayout::OutIn })
+        LmHead::new(g, name, [self.vocabulary, self.d_model], self.factor)
     }
 
     fn start_token(&self) -> Option<u32> {

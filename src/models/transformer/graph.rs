@@ -3,8 +3,9 @@
 use super::{Positions, Side, Transformer};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
-use crate::models::{Hidden, LmHead, TokenInputs, sides};
+use crate::graph::{Graph, Initial, Tensor};
+use crate::models::model::DECODER_SALT;
+use crate::models::{Hidden, LmHead, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, QkvNames, Recursion, Stack,
 };
@@ -15,34 +16,32 @@ impl Transformer {
         NormKind::Layer { eps: self.epsilon }
     }
 
+    fn linear(&self) -> LinearConfig {
+        LinearConfig::out_in(true).with_std(self.init_std)
+    }
+
     fn attention(&self, module: &'static str, heads: usize, mask: Mask) -> Attention {
-        Attention {
-            module,
-            qkv: QkvNames::Separate(["q_proj", "k_proj", "v_proj"]),
-            output: "out_proj",
-            linear: LinearConfig::out_in(true),
-            output_linear: LinearConfig::out_in(true),
-            heads: Heads { query: heads, key_value: heads, head_dim: self.d_model / heads },
-            scale: None,
-            mask,
-            rotary: None,
-            relative: None,
-            window: None,
-            soft_cap: None,
-            dropout: self.attention_dropout,
-        }
+        let heads = Heads { query: heads, key_value: heads, head_dim: self.d_model / heads };
+        let names = (module, QkvNames::Separate(["q_proj", "k_proj", "v_proj"]), "out_proj");
+        Attention { dropout: self.attention_dropout, ..Attention::new(names, self.linear(), heads, mask) }
     }
 
     fn feed_forward(&self, side: &Side, layer: usize) -> FeedForward {
         let activation = self.activation;
         match side.mixture.as_ref().filter(|mixture| !mixture.dense_layers.contains(&layer)) {
-            Some(mixture) => {
-                FeedForward::Experts { experts: mixture.experts.clone(), activation, choice: side.expert_choice }
-            }
-            None => {
-                let linear = LinearConfig::out_in(true);
-                FeedForward::Plain { names: ["fc1", "fc2"], d_ff: side.d_ff, activation, linear }
-            }
+            Some(mixture) => FeedForward::Experts {
+                experts: mixture.experts.clone(),
+                activation,
+                choice: side.expert_choice,
+                std: [self.init_std; 2],
+            },
+            None => FeedForward::Plain {
+                names: ["fc1", "fc2"],
+                d_ff: side.d_ff,
+                activation,
+                linear: self.linear(),
+                output_linear: self.linear(),
+            },
         }
     }
 
@@ -69,21 +68,22 @@ impl Transformer {
         let stored = side.recursion.as_ref().map_or(side.layers, Recursion::stored);
         Stack {
             blocks: (0..stored).map(block).collect(),
-            recursion: side.recursion.clone(),
+            recursion: side.recursion.clone().map(|recursion| Recursion { std: self.init_std, ..recursion }),
             final_norm: self.final_norm.then(|| (self.norm(), format!("model.{name}.layer_norm"))),
             balance: side.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance),
-            salt: if decodes { sides::DECODER_SALT } else { 0 },
+            salt: if decodes { DECODER_SALT } else { 0 },
         }
     }
 
     /// The table of words of a side.
     fn table(&self, g: &mut Graph, side: &str) -> Result<Tensor> {
+        let words = Initial::Normal(self.init_std);
         match self.decoder_vocabulary {
             Some(own) => {
                 let tokens = if side == "decoder" { own } else { self.vocabulary };
-                g.matrix(&format!("model.{side}.embed_tokens.weight"), [tokens, self.d_model])
+                g.matrix(&format!("model.{side}.embed_tokens.weight"), [tokens, self.d_model], words)
             }
-            None => g.matrix("model.shared.weight", [self.vocabulary, self.d_model]),
+            None => g.matrix("model.shared.weight", [self.vocabulary, self.d_model], words),
         }
     }
 
@@ -102,7 +102,9 @@ impl Transformer {
         let (count, d_model) = (self.max_position, self.d_model);
         let positions = match self.positions {
             Positions::Learned { offset } => {
-                let table = g.matrix(&format!("model.{name}.embed_positions.weight"), [count + offset, d_model])?;
+                let rows = Initial::Normal(self.init_std);
+                let table =
+                    g.matrix(&format!("model.{name}.embed_positions.weight"), [count + offset, d_model], rows)?;
                 let ids = ops::shift_ids(g, inputs.positions, offset as u32)?;
                 ops::embedding(g, table, ids)?
             }
@@ -151,11 +153,11 @@ impl Transformer {
         let tokens = self.target_vocabulary();
         let weight = match self.tied {
             true => self.table(g, "decoder")?,
-            false => g.matrix("lm_head.weight", [tokens, self.d_model])?,
+            false => g.matrix("lm_head.weight", [tokens, self.d_model], Initial::Normal(self.init_std))?,
         };
         let bias = match self.logits_bias {
             true => {
-                let bias = g.parameter("final_logits_bias", [1, tokens], DType::F32)?;
+                let bias = g.full_precision("final_logits_bias", [1, tokens], Initial::Zeros)?;
                 let bias = ops::detach(g, bias)?;
                 Some(ops::reshape(g, bias, [tokens])?)
             }

@@ -5,15 +5,13 @@ pub(super) mod bart;
 mod graph;
 pub(super) mod plain;
 
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::models::mixture::Mixture;
-use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, TokenInputs, sides};
-use crate::nn::{self, NormOrder, Recursion};
+use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, LmHead, Model, Naming, TokenInputs};
+use crate::nn::{self, NormOrder, Recursion, Stack};
 use crate::ops::Activation;
 use serde_json::Value;
-use std::ops::Range;
 
 /// Whose keys and names a [`Transformer`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,77 +130,35 @@ impl Model for Transformer {
         }
     }
 
+    fn naming(&self) -> Naming {
+        Naming {
+            base: "model.",
+            // Tables of positions that are computed, where they are no parameters.
+            ignored: &["coder.embed_positions.weight", nn::CAPACITY_STEP],
+            aliases: &[],
+            tied: &[
+                ("model.encoder.embed_tokens.weight", "model.shared.weight"),
+                ("model.decoder.embed_tokens.weight", "model.shared.weight"),
+                ("lm_head.weight", "model.shared.weight"),
+                ("lm_head.weight", "model.decoder.embed_tokens.weight"),
+            ],
+        }
+    }
+
+    fn stacks(&self) -> Vec<Stack> {
+        self.sides().map(|(side, decodes)| self.stack(side, decodes)).collect()
+    }
+
+    fn dropout_rates(&self) -> Vec<f32> {
+        vec![self.dropout]
+    }
+
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.logits_bias = has("final_logits_bias");
     }
 
-    fn declare(&self, g: &mut Graph) -> Result<()> {
-        if self.encoder.is_some() && self.decoder.is_some() {
-            return sides::declare(self, self, g);
-        }
-        let ids = g.input("ids", [1, 1], DType::U32)?;
-        let inputs = TokenInputs::new(g, ids)?;
-        match self.decoder {
-            Some(_) => self.decode(g, &inputs)?,
-            None => self.encode(g, &inputs)?,
-        };
-        self.table_head(g).map(|_| ())
-    }
-
-    fn has_dropout(&self) -> bool {
-        let noisy = |(side, _): (&Side, bool)| side.mixture.as_ref().is_some_and(|mixture| mixture.experts.noisy);
-        [self.dropout, self.attention_dropout, self.activation_dropout].iter().any(|rate| *rate > 0.0)
-            || self.sides().any(noisy)
-    }
-
-    fn initial(&self, parameter: &str) -> Initial {
-        if parameter.ends_with("bias") || parameter.ends_with(nn::CAPACITY_STEP) {
-            Initial::Zeros
-        } else if parameter.ends_with("norm.weight") || parameter.ends_with("layernorm_embedding.weight") {
-            Initial::Ones
-        } else {
-            Initial::Normal(self.init_std)
-        }
-    }
-
     fn frozen(&self) -> Vec<String> {
         if self.logits_bias { vec!["final_logits_bias".into()] } else { Vec::new() }
-    }
-
-    fn num_choices(&self, router: &str) -> usize {
-        let sides = || self.sides().map(|(side, _)| side);
-        if let Some(recursion) = sides().find_map(|side| side.recursion.as_ref()).filter(|_| router == "depth") {
-            return recursion.recursions * recursion.modules();
-        }
-        sides().find_map(|side| side.mixture.as_ref()).map_or(1, |mixture| mixture.experts.count)
-    }
-
-    fn base_prefix(&self) -> &'static str {
-        "model."
-    }
-
-    fn ignores(&self, tensor: &str) -> bool {
-        // Copies of the table, and tables that are computed.
-        let sinusoids =
-            tensor.ends_with("coder.embed_positions.weight") && !matches!(self.positions, Positions::Learned { .. });
-        (self.decoder_vocabulary.is_none() && tensor.ends_with("coder.embed_tokens.weight"))
-            || (self.tied && tensor == "lm_head.weight")
-            || sinusoids
-            || tensor.ends_with(nn::CAPACITY_STEP)
-    }
-
-    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
-        let stacks = self.sides().map(|(side, decodes)| self.stack(side, decodes));
-        stacks.flat_map(|stack| stack.blocks).flat_map(|block| block.idle(parameter)).collect()
-    }
-
-    fn forward_flops(&self, context: usize) -> u64 {
-        let side = |(side, decodes): (&Side, bool)| {
-            let stack = self.stack(side, decodes);
-            let uses = side.layers as u64;
-            sides::flops(&stack, self.d_model, context) * uses / (stack.blocks.len() as u64).max(1)
-        };
-        self.sides().map(side).sum::<u64>() + 2 * (self.target_vocabulary() * self.d_model) as u64
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {

@@ -27,7 +27,8 @@ impl Attention {
         };
         let lengths = LinearUse { activation: None, lengths: with.lengths };
         let [q_features, _] = self.features();
-        let q = linear_with(g, &format!("{module}.{q}"), x, q_features, self.linear, lengths)?;
+        let config = self.linear.with_std(self.query_std);
+        let q = linear_with(g, &format!("{module}.{q}"), x, q_features, config, lengths)?;
         let q = self.by_head(g, q, self.heads.query)?;
         let (scale, soft_cap, dropout) = (self.scale, self.soft_cap, self.dropout(with));
         let mut options = AttentionOptions { scale, soft_cap, dropout, ..Default::default() };

@@ -1,13 +1,15 @@
 //! Attention as data: projections, positions, mask, and where keys and values are.
 
 mod cross;
+mod kv;
+
+pub use kv::{KeyValues, KvSource};
 
 use super::dense::{LinearConfig, LinearUse, linear_with};
 use super::relative::RelativeBias;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, AttentionDropout, AttentionOptions, RopeOptions};
+use crate::ops::{self, AttentionDropout, RopeOptions};
 
 /// The heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,63 +22,6 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-/// Where self-attention finds its keys and values.
-#[derive(Clone, Copy, Debug)]
-pub enum KvSource {
-    /// Whole sequences attend to themselves; keys whose mask `(B, T)` is 0 are padding.
-    Uncached {
-        /// 1 on real tokens; none: all are real.
-        key_mask: Option<Tensor>,
-    },
-    /// As `Uncached`, from position 0 on, and keys and values are caches in caches of `capacity` positions.
-    /// Rows may be padded on the right: no real token sees what stands behind it.
-    Prefill {
-        /// Positions of a cache.
-        capacity: usize,
-        /// Real tokens of each row, `(B)`.
-        lengths: Tensor,
-    },
-    /// New tokens at their positions attend to all that the caches hold, and are caches there as well.
-    Decode {
-        /// Positions of a cache.
-        capacity: usize,
-        /// Positions in use per row `(B)`, the new tokens included.
-        lengths: Tensor,
-    },
-    /// Some tokens of each row side by side, in the order of their positions: they attend to each other only.
-    Packed {
-        /// How many are in use, `(B)`; none: all.
-        lengths: Option<Tensor>,
-    },
-    /// As `Packed`, and keys and values are caches side by side as well, in caches that belong to one recursion of a layer that is
-    /// used several times.
-    Slots {
-        /// The recursion.
-        recursion: usize,
-        /// Slots of a cache.
-        capacity: usize,
-        /// The slot of each new token, `(B, T)`.
-        slots: Tensor,
-        /// Slots in use per row `(B)`, the new tokens included.
-        lengths: Tensor,
-        /// Nothing has been caches before the new tokens.
-        cache_is_empty: bool,
-    },
-    /// Tokens attend to keys and values that are there already, those up to their own position.
-    Reuse(KeyValues),
-}
-
-/// Keys and values that queries attended to.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyValues {
-    /// The keys, `(B, S, H, D)`.
-    pub keys: Tensor,
-    /// The values, of the same shape.
-    pub values: Tensor,
-    /// How many are in use, `(B)`; none: all.
-    pub lengths: Option<Tensor>,
-}
-
 /// Which keys a query sees, beside those that are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
@@ -84,6 +29,9 @@ pub enum Mask {
     Bidirectional,
     /// Those at or before its own position: decoders.
     Causal,
+    /// As `Causal`, and of each row so many from the first on, as [`TokenInputs::prefix`](crate::nn::TokenInputs::prefix) says: a text
+    /// that is read as a whole and then continued. Raffel et al., arXiv 1910.10683.
+    Prefix,
 }
 
 /// What the projections to queries, keys and values are called behind the module's name.
@@ -108,6 +56,8 @@ pub struct Attention {
     pub linear: LinearConfig,
     /// How the projection behind attention is made.
     pub output_linear: LinearConfig,
+    /// The standard deviation of fresh weights of a projection to queries alone.
+    pub query_std: f64,
     /// The heads.
     pub heads: Heads,
     /// What scores are multiplied by; none: one over the root of `head_dim`.
@@ -156,6 +106,8 @@ pub struct AttentionUse<'a> {
     pub kv: KvSource,
     /// The spans of the tokens, `(B, T, 3)`, for sequences that attend to themselves.
     pub structure: Option<Tensor>,
+    /// How many keys of each row [`Mask::Prefix`] lets all queries see, `(B)`.
+    pub prefix: Option<Tensor>,
     /// How many tokens of each row are there, `(B)`, where products should know. None: all.
     pub lengths: Option<Tensor>,
     /// The seed of dropout, `(2)` u32; none: nothing is dropped.
@@ -167,6 +119,33 @@ pub struct AttentionUse<'a> {
 }
 
 impl Attention {
+    /// A layer without positions, limits and dropout, whose four projections are made alike; `names` are its module, and in it the
+    /// projections to queries, keys and values and the one behind attention.
+    #[must_use]
+    pub fn new(
+        (module, qkv, output): (&'static str, QkvNames, &'static str),
+        linear: LinearConfig,
+        heads: Heads,
+        mask: Mask,
+    ) -> Self {
+        Self {
+            module,
+            qkv,
+            output,
+            linear,
+            output_linear: linear,
+            query_std: linear.std,
+            heads,
+            scale: None,
+            mask,
+            rotary: None,
+            relative: None,
+            window: None,
+            soft_cap: None,
+            dropout: 0.0,
+        }
+    }
+
     /// Features of all query heads, and of all key heads.
     #[must_use]
     pub fn features(&self) -> [usize; 2] {
@@ -207,18 +186,20 @@ impl Attention {
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { query, key_value, .. } = self.heads;
         let [q_features, kv_features] = self.features();
-        let separate = |g: &mut Graph, name: &str, features: usize, heads: usize| {
-            let flat = linear_with(g, &format!("{module}.{name}"), x, features, self.linear, lengths)?;
+        let separate = |g: &mut Graph, name: &str, features: usize, heads: usize, std: f64| {
+            let config = self.linear.with_std(std);
+            let flat = linear_with(g, &format!("{module}.{name}"), x, features, config, lengths)?;
             self.by_head(g, flat, heads)
         };
+        let [q_std, kv_std] = [self.query_std, self.linear.std];
         match (self.qkv, with.kv) {
             (QkvNames::Separate([q, ..]), KvSource::Reuse(kv)) => {
-                Ok((separate(g, q, q_features, query)?, kv.keys, kv.values))
+                Ok((separate(g, q, q_features, query, q_std)?, kv.keys, kv.values))
             }
             (QkvNames::Separate([q, k, v]), _) => Ok((
-                separate(g, q, q_features, query)?,
-                separate(g, k, kv_features, key_value)?,
-                separate(g, v, kv_features, key_value)?,
+                separate(g, q, q_features, query, q_std)?,
+                separate(g, k, kv_features, key_value, kv_std)?,
+                separate(g, v, kv_features, key_value, kv_std)?,
             )),
             (QkvNames::Fused(name), kv) => {
                 let parts = [q_features, kv_features, kv_features];
@@ -264,81 +245,6 @@ impl Attention {
         linear_with(g, &format!("{module}.{}", self.output), out, d_model, self.output_linear, with)
     }
 
-    /// Attention of `q (B, T, H, D)` over `k, v (B, T, Hkv, D)` and what is caches under `module`.
-    fn attend(
-        &self,
-        g: &mut Graph,
-        module: &str,
-        [q, k, v]: [Tensor; 3],
-        with: &AttentionUse<'_>,
-    ) -> Result<(Tensor, KeyValues)> {
-        let (causal, dropout) = (self.mask == Mask::Causal, self.dropout(with));
-        let (scale, window, soft_cap) = (self.scale, self.window, self.soft_cap);
-        let mut options = AttentionOptions { causal, scale, window, soft_cap, dropout, ..Default::default() };
-        let mut found = KeyValues { keys: k, values: v, lengths: None };
-        let whole = matches!(with.kv, KvSource::Uncached { .. } | KvSource::Packed { .. });
-        if !causal && !whole {
-            let what = "tokens that see later ones have no caches: only whole sequences attend in both directions";
-            return Err(Error::shape("attention", what));
-        }
-        if with.structure.is_some() && !whole {
-            let what = "a structure needs whole sequences: a token that is yet to come may head what is in the cache";
-            return Err(Error::shape("attention", what));
-        }
-        options.structure = with.structure;
-        options.bias = self.bias(with.tables)?;
-        match with.kv {
-            KvSource::Uncached { key_mask } => options.key_mask = key_mask,
-            KvSource::Prefill { capacity, .. } => {
-                self.write_caches(g, module, capacity, with.positions, [k, v])?;
-            }
-            KvSource::Decode { capacity, lengths } => {
-                (found.keys, found.values) = self.write_caches(g, module, capacity, with.positions, [k, v])?;
-                found.lengths = Some(lengths);
-                options.query_positions = Some(with.positions);
-            }
-            KvSource::Packed { lengths } => found.lengths = lengths,
-            KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty } => {
-                let module =
-                    if recursion == 0 { module.to_owned() } else { format!("{module}.recursions.{recursion}") };
-                let caches = self.write_caches(g, &module, capacity, slots, [k, v])?;
-                found.lengths = Some(lengths);
-                if !cache_is_empty {
-                    (found.keys, found.values) = caches;
-                    options.query_positions = Some(slots);
-                }
-            }
-            KvSource::Reuse(kv) => {
-                found = kv;
-                options.query_positions = Some(with.positions);
-            }
-        }
-        options.lengths = found.lengths;
-        Ok((ops::attention(g, q, found.keys, found.values, &options)?, found))
-    }
-
-    /// Writes keys and values to the caches, at these positions, and gives the caches.
-    fn write_caches(
-        &self,
-        g: &mut Graph,
-        module: &str,
-        capacity: usize,
-        positions: Tensor,
-        [k, v]: [Tensor; 2],
-    ) -> Result<(Tensor, Tensor)> {
-        let [batch, ..] = g.shape(k).expect::<4>("attention, k (B, T, H, D)")?;
-        let caches = self.caches(g, module, batch, capacity)?;
-        ops::cache_write(g, caches, [k, v], positions)
-    }
-
-    /// The caches of a module.
-    fn caches(&self, g: &mut Graph, module: &str, batch: usize, capacity: usize) -> Result<[Tensor; 2]> {
-        let shape = [batch, capacity, self.heads.key_value, self.heads.head_dim];
-        let keys = g.state(&format!("{module}.key_cache"), shape, DType::F32)?;
-        let values = g.state(&format!("{module}.value_cache"), shape, DType::F32)?;
-        Ok([keys, values])
-    }
-
     /// `(B, T, heads · D)` as `(B, T, heads, D)`.
     fn by_head(&self, g: &mut Graph, x: Tensor, heads: usize) -> Result<Tensor> {
         let [batch, time, _] = g.shape(x).expect("attention")?;
@@ -354,30 +260,18 @@ pub(super) fn alike(a: &RopeOptions, b: &RopeOptions) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::DType;
 
     fn attention(qkv: QkvNames, query: usize) -> Attention {
-        Attention {
-            module: "attn",
-            qkv,
-            output: "out",
-            linear: LinearConfig::in_out(false),
-            output_linear: LinearConfig::in_out(false),
-            heads: Heads { query, key_value: 1, head_dim: 4 },
-            scale: None,
-            mask: Mask::Causal,
-            rotary: None,
-            relative: None,
-            window: None,
-            soft_cap: None,
-            dropout: 0.0,
-        }
+        let heads = Heads { query, key_value: 1, head_dim: 4 };
+        Attention::new(("attn", qkv, "out"), LinearConfig::in_out(false), heads, Mask::Causal)
     }
 
     static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new() };
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
         let kv = KvSource::Uncached { key_mask: None };
-        AttentionUse { positions, kv, structure: None, lengths: None, seed: None, salt: 0, tables: &NONE }
+        AttentionUse { positions, kv, structure: None, prefix: None, lengths: None, seed: None, salt: 0, tables: &NONE }
     }
 
     #[test]
@@ -401,6 +295,12 @@ mod tests {
         let layer = attention(QkvNames::Fused("qkv"), 2);
         let message = layer.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
         assert!(message.contains("expected 4 axes, got shape []"), "{message}");
+        let prefixed = Attention { mask: Mask::Prefix, ..layer.clone() };
+        let message = prefixed.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
+        assert!(message.contains("the inputs do not say how long the prefix of a row is"), "{message}");
+        let packed = AttentionUse { kv: KvSource::Packed { lengths: None }, prefix: Some(lengths), ..with };
+        let message = prefixed.attend(&mut g, "layer", [scalar; 3], &packed).unwrap_err().to_string();
+        assert!(message.contains("tokens picked out of a sequence have no prefix"), "{message}");
         let both = Attention { mask: Mask::Bidirectional, ..layer };
         let message = both.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
         assert!(message.contains("only whole sequences attend in both directions"), "{message}");

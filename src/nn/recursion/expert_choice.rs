@@ -5,7 +5,7 @@ use super::tokens::Tokens;
 use super::{CAPACITY_STEP, Pass, RecursionOutput, RecursionUse};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Graph, Tensor};
+use crate::graph::{Array, Graph, Initial, Tensor};
 use crate::nn::router_stats::{RouterDecision, RouterStats};
 use crate::ops::{self, Choice, SelectOptions, Selected, Sent};
 
@@ -121,7 +121,7 @@ impl ExpertChoiceRouting {
             return Ok(None);
         }
         // Files have it, so every graph of the model does.
-        let step = g.parameter(&format!("{}{CAPACITY_STEP}", with.prefix), [1], DType::F32)?;
+        let step = g.full_precision(&format!("{}{CAPACITY_STEP}", with.prefix), [1], Initial::Zeros)?;
         if !with.training {
             return Ok(None);
         }
@@ -142,7 +142,7 @@ impl ExpertChoiceRouting {
     ) -> Result<(Level, Tokens, Tensor)> {
         let [batch, count] = g.shape(tokens.positions).expect("positions")?;
         let logits_of = |g: &mut Graph, prefix: &str, states: Tensor| {
-            let logits = self.router.logits(g, &format!("{}{prefix}.{recursion}", with.prefix), states, 1)?;
+            let logits = self.router.logits(g, &format!("{}{prefix}.{recursion}", with.prefix), states, 1, with.std)?;
             ops::reshape(g, logits, [batch, count])
         };
         let logits = logits_of(g, "routers", tokens.states)?;

@@ -36,6 +36,8 @@ pub struct RecursionUse<'a> {
     pub one_by_one: bool,
     /// Whether this is a step of training.
     pub training: bool,
+    /// The standard deviation of fresh routers.
+    pub std: f64,
 }
 
 /// One use of the block.

@@ -42,9 +42,9 @@ pub struct Router {
 
 impl Router {
     /// The logits `(…, outputs)` of states `(…, C)`: `PREFIX.weight`, or `PREFIX.up_proj.weight` and
-    /// `PREFIX.down_proj.weight`, f32 in any model.
-    pub(super) fn logits(&self, g: &mut Graph, prefix: &str, x: Tensor, outputs: usize) -> Result<Tensor> {
-        let config = LinearConfig::router();
+    /// `PREFIX.down_proj.weight`, f32 in any model; `std` is the standard deviation of fresh ones.
+    pub(super) fn logits(&self, g: &mut Graph, prefix: &str, x: Tensor, outputs: usize, std: f64) -> Result<Tensor> {
+        let config = LinearConfig::router().with_std(std);
         match self.kind {
             RouterKind::Linear => linear(g, prefix, x, outputs, config),
             RouterKind::Mlp => {

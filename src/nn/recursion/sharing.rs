@@ -57,6 +57,8 @@ pub struct Recursion {
     pub kv_sharing: bool,
     /// The uses of all layers by a token that goes all the way: the layers of the model without recursions.
     pub layers: usize,
+    /// The standard deviation of fresh routers.
+    pub std: f64,
 }
 
 impl Recursion {

@@ -3,9 +3,8 @@
 use super::router::Router;
 use super::tokens::Tokens;
 use super::{Pass, RecursionOutput, RecursionUse};
-use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Initial, Tensor};
 use crate::nn::router_stats::{RouterDecision, RouterStats};
 use crate::ops::{self, Choice, SelectOptions, Sent};
 
@@ -46,10 +45,12 @@ impl TokenChoiceRouting {
         let num_choices = self.modules * self.recursions;
         let rows = tokens.rows(g)?;
         let (logits, choice, gates, auxiliary, sums) = g.scope("router", |g| {
-            let logits = self.router.logits(g, &format!("{}router", with.prefix), rows, num_choices)?;
+            let logits = self.router.logits(g, &format!("{}router", with.prefix), rows, num_choices, with.std)?;
             let chances = self.router.gates(g, logits)?;
             let bias = match self.bias_rate > 0.0 {
-                true => Some(g.parameter(&format!("{}router.bias", with.prefix), [num_choices], DType::F32)?),
+                true => {
+                    Some(g.full_precision(&format!("{}router.bias", with.prefix), [num_choices], Initial::Zeros)?)
+                }
                 false => None,
             };
             let choice = ops::argmax_rows(g, chances, bias)?;

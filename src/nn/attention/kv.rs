@@ -1,0 +1,157 @@
+//! Where keys and values are: those of the tokens themselves, or in caches.
+
+use super::{Attention, AttentionUse, Mask};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Tensor};
+use crate::ops::{self, AttentionOptions};
+
+/// Where self-attention finds its keys and values.
+#[derive(Clone, Copy, Debug)]
+pub enum KvSource {
+    /// Whole sequences attend to themselves; keys whose mask `(B, T)` is 0 are padding.
+    Uncached {
+        /// 1 on real tokens; none: all are real.
+        key_mask: Option<Tensor>,
+    },
+    /// As `Uncached`, from position 0 on, and keys and values are kept in caches of `capacity` positions.
+    /// Rows may be padded on the right: no real token sees what stands behind it.
+    Prefill {
+        /// Positions of a cache.
+        capacity: usize,
+        /// Real tokens of each row, `(B)`.
+        lengths: Tensor,
+    },
+    /// New tokens at their positions attend to all that the caches hold, and are kept there as well.
+    Decode {
+        /// Positions of a cache.
+        capacity: usize,
+        /// Positions in use per row `(B)`, the new tokens included.
+        lengths: Tensor,
+    },
+    /// Some tokens of each row side by side, in the order of their positions: they attend to each other only.
+    Packed {
+        /// How many are in use, `(B)`; none: all.
+        lengths: Option<Tensor>,
+    },
+    /// As `Packed`, and keys and values are kept side by side as well, in caches that belong to one recursion of a layer that is
+    /// used several times.
+    Slots {
+        /// The recursion.
+        recursion: usize,
+        /// Slots of a cache.
+        capacity: usize,
+        /// The slot of each new token, `(B, T)`.
+        slots: Tensor,
+        /// Slots in use per row `(B)`, the new tokens included.
+        lengths: Tensor,
+        /// Nothing has been kept before the new tokens.
+        cache_is_empty: bool,
+    },
+    /// Tokens attend to keys and values that are there already, those up to their own position.
+    Reuse(KeyValues),
+}
+
+/// Keys and values that queries attended to.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyValues {
+    /// The keys, `(B, S, H, D)`.
+    pub keys: Tensor,
+    /// The values, of the same shape.
+    pub values: Tensor,
+    /// How many are in use, `(B)`; none: all.
+    pub lengths: Option<Tensor>,
+}
+
+impl Attention {
+    /// Attention of `q (B, T, H, D)` over `k, v (B, T, Hkv, D)` and what is kept under `module`.
+    pub(super) fn attend(
+        &self,
+        g: &mut Graph,
+        module: &str,
+        [q, k, v]: [Tensor; 3],
+        with: &AttentionUse<'_>,
+    ) -> Result<(Tensor, KeyValues)> {
+        let (causal, dropout) = (self.mask != Mask::Bidirectional, self.dropout(with));
+        let (scale, window, soft_cap) = (self.scale, self.window, self.soft_cap);
+        let mut options = AttentionOptions { causal, scale, window, soft_cap, dropout, ..Default::default() };
+        let mut found = KeyValues { keys: k, values: v, lengths: None };
+        let whole = matches!(with.kv, KvSource::Uncached { .. } | KvSource::Packed { .. });
+        if !causal && !whole {
+            let what = "tokens that see later ones have no caches: only whole sequences attend in both directions";
+            return Err(Error::shape("attention", what));
+        }
+        if with.structure.is_some() && !whole {
+            let what = "a structure needs whole sequences: a token that is yet to come may head what is in the cache";
+            return Err(Error::shape("attention", what));
+        }
+        if self.mask == Mask::Prefix {
+            options.prefix = prefix(with)?;
+        }
+        options.structure = with.structure;
+        options.bias = self.bias(with.tables)?;
+        match with.kv {
+            KvSource::Uncached { key_mask } => options.key_mask = key_mask,
+            KvSource::Prefill { capacity, .. } => {
+                self.write_caches(g, module, capacity, with.positions, [k, v])?;
+            }
+            KvSource::Decode { capacity, lengths } => {
+                (found.keys, found.values) = self.write_caches(g, module, capacity, with.positions, [k, v])?;
+                found.lengths = Some(lengths);
+                options.query_positions = Some(with.positions);
+            }
+            KvSource::Packed { lengths } => found.lengths = lengths,
+            KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty } => {
+                let module =
+                    if recursion == 0 { module.to_owned() } else { format!("{module}.recursions.{recursion}") };
+                let caches = self.write_caches(g, &module, capacity, slots, [k, v])?;
+                found.lengths = Some(lengths);
+                if !cache_is_empty {
+                    (found.keys, found.values) = caches;
+                    options.query_positions = Some(slots);
+                }
+            }
+            KvSource::Reuse(kv) => {
+                found = kv;
+                options.query_positions = Some(with.positions);
+            }
+        }
+        options.lengths = found.lengths;
+        Ok((ops::attention(g, q, found.keys, found.values, &options)?, found))
+    }
+
+    /// Writes keys and values to the caches, at these positions, and gives the caches.
+    fn write_caches(
+        &self,
+        g: &mut Graph,
+        module: &str,
+        capacity: usize,
+        positions: Tensor,
+        [k, v]: [Tensor; 2],
+    ) -> Result<(Tensor, Tensor)> {
+        let [batch, ..] = g.shape(k).expect::<4>("attention, k (B, T, H, D)")?;
+        let caches = self.caches(g, module, batch, capacity)?;
+        ops::cache_write(g, caches, [k, v], positions)
+    }
+
+    /// The caches of a module.
+    pub(super) fn caches(&self, g: &mut Graph, module: &str, batch: usize, capacity: usize) -> Result<[Tensor; 2]> {
+        let shape = [batch, capacity, self.heads.key_value, self.heads.head_dim];
+        let keys = g.state(&format!("{module}.key_cache"), shape, DType::F32)?;
+        let values = g.state(&format!("{module}.value_cache"), shape, DType::F32)?;
+        Ok([keys, values])
+    }
+}
+
+/// How many keys of each row all queries see.
+fn prefix(with: &AttentionUse<'_>) -> Result<Option<Tensor>> {
+    let refuse = |what: &str| Err(Error::shape("attention", what));
+    match (with.kv, with.prefix) {
+        (KvSource::Uncached { .. } | KvSource::Prefill { .. }, None) => {
+            refuse("the inputs do not say how long the prefix of a row is: TokenInputs::with_prefix")
+        }
+        // A new token stands behind the prefix, or else the inputs say how long it is.
+        (KvSource::Uncached { .. } | KvSource::Prefill { .. } | KvSource::Decode { .. }, prefix) => Ok(prefix),
+        _ => refuse("tokens picked out of a sequence have no prefix: Mask::Prefix needs all tokens"),
+    }
+}

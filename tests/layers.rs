@@ -1,0 +1,106 @@
+//! Stacks of blocks that no family has, against the f64 twin of their own graph, on every adapter of this machine.
+
+mod common;
+#[path = "common/models.rs"]
+mod small;
+
+use libtest_mimic::Failed;
+use small::against_twin;
+use wgformer::graph::{Array, Values};
+use wgformer::models::TokenInputs;
+use wgformer::nn;
+use wgformer::ops;
+use wgformer::program::pack;
+use wgformer::{DType, Gpu, Graph, Result, Tensor, Weights};
+
+fn main() {
+    let mut trials = Vec::new();
+    for (name, turn) in common::adapters(&mut trials) {
+        trials.push(turn.trial(format!("[{name}] a stack whose tokens see a prefix"), prefixes_are_seen));
+    }
+    common::run(trials);
+}
+
+/// A stack of blocks whose queries see the first tokens of their row and all before them, with dropout and a window that hides nothing, against
+/// its f64 twin. A token of the prefix changes the first state; one behind it does not.
+fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
+    const SHAPE: [usize; 3] = [2, 35, 20];
+    let [batch, time, d_model] = SHAPE;
+    let linear = nn::LinearConfig::out_in(true);
+    let heads = nn::Heads { query: 5, key_value: 1, head_dim: 4 };
+    let names = ("attention", nn::QkvNames::Separate(["q", "k", "v"]), "out");
+    let block = |layer: usize| nn::Block {
+        prefix: format!("layers.{layer}"),
+        norm: nn::NormKind::Rms { eps: 1e-5 },
+        order: nn::NormOrder::Pre,
+        attention_norm: "norm_1".into(),
+        attention: nn::Attention {
+            dropout: 0.2,
+            window: (layer == 1).then_some(time),
+            ..nn::Attention::new(names, linear, heads, nn::Mask::Prefix)
+        },
+        cross: None,
+        feed_forward_norm: "norm_2".into(),
+        feed_forward: nn::FeedForward::Plain {
+            names: ["up", "down"],
+            d_ff: 31,
+            activation: ops::Activation::Silu,
+            linear,
+            output_linear: linear,
+        },
+        parallel: false,
+        dropout: 0.0,
+        activation_dropout: 0.0,
+    };
+    let blocks = (0..2).map(block).collect();
+    let stack = nn::Stack { blocks, recursion: None, final_norm: None, balance: nn::Balance::default(), salt: 0 };
+    let mut g = Graph::new();
+    let (x, ids) = (g.input("x", SHAPE, DType::F32)?, g.input("ids", [batch, time], DType::U32)?);
+    let (prefix, seed) = (g.input("prefix", [batch], DType::U32)?, g.input("seed", [2], DType::U32)?);
+    let inputs = TokenInputs::new(&mut g, ids)?.with_prefix(prefix).with_dropout(seed);
+    let states = stack.run(&mut g, x, &inputs)?.states;
+    let upstream = g.input("upstream", SHAPE, DType::F32)?;
+    let loss = ops::mul(&mut g, states, upstream)?;
+    let loss = ops::mean(&mut g, loss)?;
+    let mut wanted = vec![("states".to_owned(), states)];
+    let parameters: Vec<(String, Tensor)> = g.parameters().map(|(n, t)| (n.to_owned(), t)).collect();
+    let wrt: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).chain([x]).collect();
+    for (tensor, gradient) in
+        parameters.iter().map(|(name, _)| name.as_str()).chain(["x"]).zip(g.differentiate(loss, &wrt)?)
+    {
+        wanted.push((format!("grad.{tensor}"), gradient.ok_or("no gradient")?));
+    }
+    for (name, tensor) in &wanted {
+        g.output(name, *tensor)?;
+    }
+    let mut values = Values::new();
+    let weights = Weights::new(gpu);
+    for (name, tensor) in g.parameters().chain(g.inputs()) {
+        let shape = g.shape(tensor).clone();
+        let phase = name.len() as f64;
+        let value = |i: usize| match name {
+            "prefix" => [20.0, 3.0][i],
+            "seed" => 77.0 + i as f64,
+            "ids" => 0.0,
+            _ => DType::F32.round(0.4 * (i as f64 * 0.7 + phase).sin()),
+        };
+        values.insert(name.to_owned(), Array::from_fn(shape, value));
+    }
+    for (name, tensor) in g.parameters() {
+        weights.ensure(name, g.ty(tensor))?;
+        weights.upload(name, &pack(&values[name].data, DType::F32))?;
+    }
+    against_twin(gpu, &g, &weights, &values, &wanted, [1e-5, 2e-4])?;
+    let first = |changed: usize| -> Result<Vec<f64>> {
+        let mut values = values.clone();
+        if let Some(x) = values.get_mut("x") {
+            x.data[changed * d_model] += 1.0;
+        }
+        Ok(g.evaluate(&values, &[states])?.remove(0).data[..d_model].to_vec())
+    };
+    let (none, within, behind) = (first(time)?, first(19)?, first(20)?);
+    if none == within || none != behind {
+        return Err("the first token sees what is behind its prefix, or not what is in it".into());
+    }
+    Ok(())
+}
