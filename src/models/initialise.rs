@@ -115,7 +115,7 @@ mod tests {
             for (name, found) in of(config)?.initials()? {
                 match name.as_str() {
                     name if name.ends_with("bias") || name.ends_with("capacity_step") => {
-                        assert_eq!(found, Initial::Zeros)
+                        assert_eq!(found, Initial::Zeros);
                     }
                     name if gains.iter().any(|end| name.ends_with(end)) => assert_eq!(found, Initial::Ones, "{name}"),
                     name if last.iter().any(|end| name.ends_with(end)) => near(name, found, halved),
