@@ -43,8 +43,8 @@ fn program(gpu: &Gpu) -> wgformer::Result<Program> {
     let options = StepOptions::default();
     let scalars = options.scalars(1e-3).to_array();
     let step = TrainStep::new(&objective.parameters(&Storage::default())?, gpu.caps(), options)?;
-    step.layout().gather(&weights)?;
-    let graph = step.graph(Part::Whole, |g| objective.measured(g))?;
+    step.layout().move_into_flat(&weights)?;
+    let graph = step.graph(Part::Whole, |g| objective.loss_and_stats(g))?;
     // One submission, so that encoding is not mixed with waiting.
     let program = Program::prepare_within(gpu, Recording::new(&graph, gpu.caps())?, &weights, Budget::of(1e15))?;
     let ids: Vec<u32> = (0..(ROWS * LENGTH) as u32).map(|i| i * 7 % 65).collect();

@@ -6,7 +6,7 @@
 mod custom_op;
 
 use std::sync::Arc;
-use wgformer::graph::{Alias, Array, Gradient, Kind, Op, Placement};
+use wgformer::graph::{Alias, Array, Gradient, Kind, Op, WriteInto};
 use wgformer::kernel::{Access, Binding, Caps, Dispatch, Kernel, Launch};
 use wgformer::{DType, Error, Gpu, Graph, Program, Recording, Result, Shape, Tensor, TensorType, Weights, ops};
 
@@ -111,7 +111,7 @@ fn what_reaches_beyond_its_tensors_harms_nothing() {
             weights.upload(name, bytemuck::cast_slice(&[value; COUNT])).unwrap();
         }
         let program = Program::new(&gpu, &g, &weights).unwrap();
-        let arena = |slot: usize| program.plan().places[slot].map(|place| place.arena);
+        let arena = |slot: usize| program.plan().allocations[slot].map(|place| place.arena);
         let slot = |name: &str| program.recording().outputs().iter().find(|(n, _)| n == name).unwrap().1.slot;
         let beside = (0..OTHERS).filter(|i| arena(slot(&format!("other {i}"))) == arena(slot("out"))).count();
         assert!(beside > 0, "{name}: nothing lies beside what is written");
@@ -169,7 +169,7 @@ struct Liar {
     alias: Option<Alias>,
     longer: usize,
     part: Option<(usize, usize)>,
-    placement: Option<Placement>,
+    placement: Option<WriteInto>,
     bound: Option<usize>,
 }
 
@@ -203,11 +203,11 @@ impl Op for Liar {
         self.alias
     }
 
-    fn part_of(&self, _index: usize, _inputs: &[TensorType]) -> Option<(usize, usize)> {
+    fn slice_of(&self, _index: usize, _inputs: &[TensorType]) -> Option<(usize, usize)> {
         self.part
     }
 
-    fn placements(&self) -> Vec<Placement> {
+    fn write_into(&self) -> Vec<WriteInto> {
         self.placement.into_iter().collect()
     }
 
@@ -233,22 +233,22 @@ fn tried(gpu: &Gpu, op: Liar) -> Result<Program> {
 
 /// Launches that must be refused, and a word of why.
 const LIES: [(&str, Lies); 15] = [
-    ("reaches beyond", |cx| {
+    ("is outside the op's", |cx| {
         let mut out = cx.output(0);
         out.shape = Shape::new([COUNT * 4]);
         cx.dispatch(copy(cx).write(out))
     }),
-    ("reaches beyond", |cx| {
+    ("is outside the op's", |cx| {
         let mut out = cx.output(0);
         out.start = usize::MAX - 3;
         cx.dispatch(copy(cx).write(out))
     }),
-    ("reaches beyond", |cx| {
+    ("is outside the op's", |cx| {
         let mut x = cx.input(0);
         (x.slot, x.dtype) = (0, DType::Q8_0);
         cx.dispatch(copy(cx).read(x))
     }),
-    ("reaches beyond", |cx| {
+    ("is outside the op's", |cx| {
         let mut out = cx.output(0);
         out.slot += 1;
         cx.dispatch(copy(cx).write(out))
@@ -266,9 +266,9 @@ const LIES: [(&str, Lies); 15] = [
         x.shape = Shape::new([0]);
         cx.dispatch(copy(cx).read(x))
     }),
-    ("nothing that writes", |cx| cx.dispatch(copy(cx).groups(0))),
-    ("nothing that writes", |_| Ok(())),
-    ("twice and writes it", |cx| cx.dispatch(copy(cx).write(cx.output(0)))),
+    ("writes its output", |cx| cx.dispatch(copy(cx).groups(0))),
+    ("writes its output", |_| Ok(())),
+    ("twice and writes to it", |cx| cx.dispatch(copy(cx).write(cx.output(0)))),
     ("more than 32 bits", |cx| cx.dispatch(copy(cx).param(usize::MAX))),
     ("workgroups", |cx| cx.dispatch(copy(cx).groups(u32::MAX as usize))),
     ("in one buffer", |cx| {
@@ -284,14 +284,14 @@ const LIES: [(&str, Lies); 15] = [
 
 #[test]
 fn what_an_op_says_wrong_is_an_error() {
-    let x0 = Placement { input: 0, into: 1, offset: 0 };
+    let x0 = WriteInto { input: 0, into: 1, offset: 0 };
     let says = [
         ("does not fit the memory", Liar { alias: Some(Alias::View(0)), longer: 2, ..HONEST }),
-        ("which is not there", Liar { alias: Some(Alias::InPlace(7)), ..HONEST }),
-        ("no such part", Liar { part: Some((0, usize::MAX)), ..HONEST }),
+        ("which does not exist", Liar { alias: Some(Alias::InPlace(7)), ..HONEST }),
+        ("another element size", Liar { part: Some((0, usize::MAX)), ..HONEST }),
         ("input 8", Liar { part: Some((8, 0)), ..HONEST }),
-        ("must fit a state", Liar { placement: Some(Placement { offset: 64, ..x0 }), ..HONEST }),
-        ("input 5", Liar { placement: Some(Placement { input: 5, ..x0 }), ..HONEST }),
+        ("must fit a state", Liar { placement: Some(WriteInto { offset: 64, ..x0 }), ..HONEST }),
+        ("input 5", Liar { placement: Some(WriteInto { input: 5, ..x0 }), ..HONEST }),
         ("input 6", Liar { bound: Some(6), ..HONEST }),
         ("copy", Liar { launch: |cx| cx.dispatch(Dispatch::new(&COPY).write(cx.output(0)).param(COUNT)), ..HONEST }),
         (

@@ -146,7 +146,7 @@ fn stop_texts_end_an_answer_that_streams() {
     let answer = in_json(&case("llama3_chat.gguf"), &options)["answers"][0].clone();
     assert_eq!(answer["finish"], "stop", "{answer}");
     let mixed = ["-p", "It", "--stop", "<|eot_id|> and"];
-    assert!(refusal(&mut generate(&case("llama3_chat.gguf"), &mixed)).contains("give that alone"));
+    assert!(refusal(&mut generate(&case("llama3_chat.gguf"), &mixed)).contains("give the token alone"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn settings_of_the_model_count_unless_options_say_otherwise() {
     let said = told(&mut generate(&model, &["-p", "It"])).1;
     let wanted =
         "generation_config.json: do_sample false (greedy), repetition_penalty 1.5, max_new_tokens 9 (options override)";
-    assert!(said.contains(wanted) && said.contains("not followed here: num_beams 4"), "{said}");
+    assert!(said.contains(wanted) && said.contains("not supported: num_beams 4"), "{said}");
     let said = told(&mut generate(&model, &["-p", "It", "-n", "2", "--greedy", "--repetition-penalty", "1"])).1;
     assert!(!said.contains("options override"), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("generation_config.json")).count(), 0, "{said}");
@@ -217,7 +217,7 @@ fn a_chat_template_is_applied_where_that_is_wanted_and_told_of_where_not() {
     assert_eq!(answer["tokens"], wanted["tokens"]);
     // A prompt as it stands is told of; one that has the template's tokens is not.
     let (_, said) = told(&mut generate(&model, &greedy(&["-p", "It is"])));
-    assert!(said.contains("the model has a chat template") && said.contains("--chat applies it"), "{said}");
+    assert!(said.contains("the model has a chat template") && said.contains("--chat applies the template"), "{said}");
     let (_, said) = told(&mut generate(&model, &greedy(&["-p", &by_hand])));
     assert!(!said.contains("chat template"), "{said}");
     // One in a file of its own counts more.
@@ -251,7 +251,7 @@ fn prompts_come_from_files_and_from_standard_input() {
     // What is given on the command line does not wait for standard input; two prompts are answered.
     let both = succeed(&mut greedy(&["-p", "- It", "--prompt-file", file]));
     assert!(both.starts_with("- It") && both.contains(&format!("{wanted}\n---\n")), "{both}");
-    assert!(refusal(&mut greedy(&["-p", "-", "--prompt-file", "-"])).contains("can be read once"));
+    assert!(refusal(&mut greedy(&["-p", "-", "--prompt-file", "-"])).contains("can be read only once"));
     assert!(refusal(&mut greedy(&["--prompt-file", "absent.txt"])).contains("absent.txt"));
 }
 
@@ -293,7 +293,7 @@ fn numbers_that_make_no_sense_are_refused_with_what_is_allowed() {
     for (command, option, values, wanted) in [
         ("generate", "--seed", &["-1", "x", "1.5"][..], "it must be a whole number, 0 to"),
         ("generate", "-n", &["-1", "0", "many"], "it must be a whole number, 1 to"),
-        ("generate", "--temperature", &["-1", "-0.5", "NaN", "inf", "warm"], "0 (the likeliest token) or more"),
+        ("generate", "--temperature", &["-1", "-0.5", "NaN", "inf", "warm"], "0 (the most likely token) or more"),
         ("generate", "--top-p", &["2", "0", "-1", "NaN"], "greater than 0, up to 1 (all)"),
         ("generate", "--top-k", &["-1", "2.5"], "it must be a whole number, 0 to"),
         ("generate", "--min-p", &["-1", "1.01", "NaN"], "from 0 (all) to 1"),
@@ -333,6 +333,6 @@ fn numbers_that_make_no_sense_are_refused_with_what_is_allowed() {
     let count = serde_json::from_slice::<Value>(&count.stdout).unwrap().as_array().unwrap().len();
     for number in [count.to_string(), "256".into(), "-1".into()] {
         let said = refusal(wgformer().args(["generate", model, "-p", "x", "--adapter", &number]));
-        assert!(said.contains("a place in this list, 0 to"), "--adapter {number}: {said}");
+        assert!(said.contains("an index in this list, 0 to"), "--adapter {number}: {said}");
     }
 }

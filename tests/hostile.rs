@@ -68,7 +68,7 @@ const CASES: [(&str, Build); 12] = [
     ("grouped_linear of forged lists", |g, x, _, ids| {
         let chosen = ops::reshape(g, ids, [COUNT, 1])?;
         let sorted = forged(g, ids)?;
-        let routing = ops::Routing { sorted, tokens: ids, rows: ids, ..ops::route(g, chosen, ROWS)? };
+        let routing = ops::ExpertDispatch { sorted, tokens: ids, rows: ids, ..ops::route(g, chosen, ROWS)? };
         let weight = g.parameter("weight", [ROWS, 5, WIDTH], DType::F32)?;
         let out = ops::grouped_linear(g, x, weight, &routing)?;
         let loss = ops::sum(g, out)?;

@@ -68,7 +68,7 @@ proptest! {
         let plan = Plan::new(&recording, &Caps::baseline()).unwrap();
         for a in 0..recording.slots().len() {
             for b in 0..a {
-                let (Some(x), Some(y)) = (plan.places[a], plan.places[b]) else { continue };
+                let (Some(x), Some(y)) = (plan.allocations[a], plan.allocations[b]) else { continue };
                 let (Some(s), Some(t)) = (span(&recording, a), span(&recording, b)) else { continue };
                 let together = s.0 <= t.1 && t.0 <= s.1;
                 let (size_a, size_b) = (recording.slots()[a].ty.bytes(), recording.slots()[b].ty.bytes());
@@ -82,7 +82,7 @@ proptest! {
     fn no_dispatch_reads_the_arena_it_writes(recording in recordings()) {
         let plan = Plan::new(&recording, &Caps::baseline()).unwrap();
         for dispatch in recording.dispatches() {
-            let arena = |b: &Binding| plan.places[b.view.slot].map(|p| p.arena);
+            let arena = |b: &Binding| plan.allocations[b.view.slot].map(|p| p.arena);
             let (reads, writes): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access == Access::Read);
             prop_assert!(reads.iter().all(|r| writes.iter().all(|w| arena(r) != arena(w))));
         }
@@ -92,7 +92,7 @@ proptest! {
     fn a_plan_fits_its_arenas_and_is_aligned(recording in recordings()) {
         let plan = Plan::new(&recording, &Caps::baseline()).unwrap();
         prop_assert!(plan.peak() >= plan.lower_bound);
-        for (slot, place) in plan.places.iter().enumerate() {
+        for (slot, place) in plan.allocations.iter().enumerate() {
             if let Some(place) = place {
                 prop_assert_eq!(place.offset % 256, 0);
                 prop_assert!(place.offset + recording.slots()[slot].ty.bytes() <= plan.arenas[place.arena]);

@@ -188,7 +188,7 @@ fn close(found: &RoutingReport, expected: &RoutingReport) -> std::result::Result
         same &= (&a.loads, a.dropped, a.tokens) == (&b.loads, b.dropped, b.tokens) && near(a.entropy, b.entropy);
     }
     if let (Some(a), Some(b)) = (&found.recursions, &expected.recursions) {
-        same &= (&a.taken, &a.ways, a.tokens) == (&b.taken, &b.ways, b.tokens);
+        same &= (&a.taken, &a.choices, a.tokens) == (&b.taken, &b.choices, b.tokens);
         same &= a.entropies.len() == b.entropies.len();
         same &= a.entropies.iter().zip(&b.entropies).all(|(a, b)| near(*a, *b));
     }
@@ -210,8 +210,8 @@ struct Counts {
     gates: Vec<Vec<f64>>,
     /// Tokens that each recursion took.
     taken: Vec<f64>,
-    /// Tokens on each way.
-    ways: Vec<f64>,
+    /// Tokens on each choice.
+    choices: Vec<f64>,
 }
 
 impl Counts {
@@ -237,8 +237,8 @@ impl Counts {
                         None => words(name)?.len() as f64,
                     };
                 }
-                "depth" | "way" => {
-                    words(name)?.into_iter().for_each(|way| count(&mut self.ways, way as usize));
+                "depth" | "choice" => {
+                    words(name)?.into_iter().for_each(|choice| count(&mut self.choices, choice as usize));
                 }
                 _ => (),
             }
@@ -258,16 +258,16 @@ impl Counts {
             }
         }
         if let Some(recursions) = &found.recursions {
-            let mut ways = self.ways.clone();
-            ways.resize(recursions.ways.len(), 0.0);
-            let taken = match ways.is_empty() {
+            let mut choices = self.choices.clone();
+            choices.resize(recursions.choices.len(), 0.0);
+            let taken = match choices.is_empty() {
                 true => self.taken.clone(),
-                false => {
-                    (0..3).map(|turn| (0..ways.len()).filter(|way| way % 3 >= turn).map(|w| ways[w]).sum()).collect()
-                }
+                false => (0..3)
+                    .map(|turn| (0..choices.len()).filter(|choice| choice % 3 >= turn).map(|w| choices[w]).sum())
+                    .collect(),
             };
-            if recursions.ways != ways || recursions.taken != taken {
-                return Err(format!("{recursions:?}, counted {ways:?} and {taken:?}").into());
+            if recursions.choices != choices || recursions.taken != taken {
+                return Err(format!("{recursions:?}, counted {choices:?} and {taken:?}").into());
             }
         }
         if found.gates.len() == self.gates.len() { Ok(()) } else { Err("gates are missing".into()) }
@@ -339,12 +339,12 @@ fn halves(gpu: &Gpu) -> std::result::Result<(), Failed> {
             let weights = upload(gpu, &objective, &values)?;
             let mut step =
                 TrainStep::new(&objective.parameters(&Storage::default())?, gpu.caps(), StepOptions::default())?;
-            step.layout().gather(&weights)?;
+            step.layout().move_into_flat(&weights)?;
             let (mut data, mut read) = (batches()?, Vec::new());
             for part in parts {
                 let mut routing = None;
                 let graph = step.graph(*part, |g| {
-                    let measured = objective.measured(g)?;
+                    let measured = objective.loss_and_stats(g)?;
                     routing = Some(RoutingLayout::new(g, &measured.routers));
                     Ok(measured)
                 })?;
@@ -386,7 +386,7 @@ fn dense() -> std::result::Result<(), Failed> {
     let print = |graph: Graph| -> Result<String> { Ok(Recording::new(&graph, &caps)?.to_string()) };
     let step = TrainStep::new(&dense.parameters(&Storage::default())?, &caps, StepOptions::default())?;
     let told = step.graph(Part::Whole, |g| {
-        let measured = dense.measured(g)?;
+        let measured = dense.loss_and_stats(g)?;
         if RoutingLayout::new(g, &measured.routers).total() > 0 || !measured.routers.is_empty() {
             return Err(wgformer::Error::Graph("a dense model has no routers".into()));
         }

@@ -166,7 +166,7 @@ fn step(model: &dyn Model) -> Result<Step> {
     };
     let (mut g, training) = (Graph::new(), model.has_dropout());
     let made = task.graph(&mut g, model, &shapes, training)?;
-    let loss = made.measured(&mut g, true)?.loss(&mut g)?;
+    let loss = made.loss_and_stats(&mut g, true)?.loss(&mut g)?;
     let mut values = Values::new();
     for (name, tensor) in g.inputs() {
         let shape = g.shape(tensor).clone();

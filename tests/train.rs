@@ -386,7 +386,7 @@ fn halves_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
     let mut data = Rows::new(33, 4);
     let store = weights(gpu, &objective)?;
     let step = TrainStep::new(&objective.parameters(&Storage::default())?, gpu.caps(), options())?;
-    step.layout().gather(&store)?;
+    step.layout().move_into_flat(&store)?;
     let first = Program::new(gpu, &step.graph(Part::Gradients, |g| objective.loss(g, true))?, &store)?;
     let second = Program::new(gpu, &step.graph(Part::Update, |g| objective.loss(g, true))?, &store)?;
     for index in 0..2 {
@@ -431,7 +431,7 @@ fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     let caps = wgformer::kernel::Caps { max_buffer_bytes: 128 * 4, ..gpu.caps().clone() };
     let step = TrainStep::new(&objective.parameters(&Storage::default())?, &caps, options())?;
     ensure(step.layout().shards.len() > 1, "one shard")?;
-    step.layout().gather(&store)?;
+    step.layout().move_into_flat(&store)?;
     let program = Program::new(gpu, &step.graph(Part::Whole, |g| objective.loss(g, true))?, &store)?;
     for (name, bytes) in Rows::new(33, 4).next_feeds()? {
         program.write(&name, &bytes)?;
@@ -455,7 +455,7 @@ fn windows_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
         let caps = wgformer::kernel::Caps { max_binding_bytes: binding, ..gpu.caps().clone() };
         let step = TrainStep::new(&parameters, &caps, options())?;
         let store = Weights::new(gpu);
-        step.layout().gather(&store)?;
+        step.layout().move_into_flat(&store)?;
         let values = |seed| (0..COUNT as u64).flat_map(move |i| wave(seed, i).to_le_bytes()).collect::<Vec<u8>>();
         store.upload("master.w", &values(1))?;
         let mut g = Graph::new();

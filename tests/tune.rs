@@ -4,7 +4,7 @@ mod common;
 
 use libtest_mimic::Failed;
 use std::time::{Duration, Instant};
-use wgformer::gpu::{Choices, Tuning};
+use wgformer::gpu::{TunedVariants, Tuning};
 use wgformer::io::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 use wgformer::ops::{self, AttentionOptions};
 use wgformer::{DType, Gpu, Graph, Program, Recording, Result, Weights};
@@ -75,7 +75,7 @@ fn choices_are_kept(gpu: &Gpu) -> Result<(), Failed> {
     ensure(!tuning_file(folder.path(), &gpu)?.exists(), "a file without a choice was written")?;
     gpu.tune(Tuning::Within(Duration::from_secs(12)));
     Program::new(&gpu, &graph, &weights(&gpu, &graph)?)?;
-    let choices = gpu.choices();
+    let choices = gpu.tuned_variants();
     let problems: Vec<&str> = choices.iter().map(|(problem, _)| problem).collect();
     let ours = |problem: &&str| problem.starts_with("matmul") || problem.starts_with("attention");
     ensure(!problems.is_empty() && problems.iter().all(ours), format!("{problems:?}"))?;
@@ -83,8 +83,8 @@ fn choices_are_kept(gpu: &Gpu) -> Result<(), Failed> {
 
     let other = fresh(&gpu)?;
     ensure(load_tuning(folder.path(), &other)? == choices.len(), "not all choices were read")?;
-    ensure(other.choices() == choices, "other choices were read")?;
-    let recording = Recording::with_choices(&graph, gpu.caps(), &choices)?;
+    ensure(other.tuned_variants() == choices, "other choices were read")?;
+    let recording = Recording::with_variants(&graph, gpu.caps(), &choices)?;
     let program = Program::new(&other, &graph, &weights(&other, &graph)?)?;
     ensure(program.recording().to_string() == recording.to_string(), "the choices are not followed")?;
 
@@ -148,7 +148,7 @@ fn a_tuned_program_computes_the_same(gpu: &Gpu) -> Result<(), Failed> {
     let default = Recording::new(&graph, gpu.caps())?.to_string();
     let mut different = 0;
     for [product, attention] in variants {
-        let mut forced = Choices::default();
+        let mut forced = TunedVariants::default();
         for form in ["Nn 1x65x64x64", "Nt 1x65x64x64", "Tn 1x64x64x65"] {
             forced.insert(format!("matmul {form} f32"), product);
         }
@@ -156,7 +156,7 @@ fn a_tuned_program_computes_the_same(gpu: &Gpu) -> Result<(), Failed> {
             forced.insert(format!("{op} 1x65x65 heads 4/4x16 causal"), attention);
         }
         let other = fresh(gpu)?;
-        other.choose_variants(forced);
+        other.use_variants(forced);
         different += usize::from(Program::record(&other, &graph)?.to_string() != default);
         for (got, wanted) in run(&other)?.iter().zip(&wanted) {
             let largest = wanted.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
@@ -171,10 +171,10 @@ fn a_tuned_program_computes_the_same(gpu: &Gpu) -> Result<(), Failed> {
 fn without_a_budget_nothing_is_chosen(gpu: &Gpu) -> Result<(), Failed> {
     let (gpu, graph) = (fresh(gpu)?, graph()?);
     Program::new(&gpu, &graph, &weights(&gpu, &graph)?)?;
-    ensure(gpu.choices().is_empty(), "chosen without tuning")?;
+    ensure(gpu.tuned_variants().is_empty(), "chosen without tuning")?;
     gpu.tune(Tuning::Within(Duration::ZERO));
     let start = Instant::now();
     Program::new(&gpu, &graph, &weights(&gpu, &graph)?)?;
-    ensure(gpu.choices().is_empty(), "chosen without time")?;
+    ensure(gpu.tuned_variants().is_empty(), "chosen without time")?;
     ensure(start.elapsed() < Duration::from_secs(60), "no budget, and yet it took long")
 }

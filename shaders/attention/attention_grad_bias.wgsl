@@ -2,7 +2,7 @@
 //
 //   dbias[h, i, j] = sum over the batch of P * (dout . v - delta)      P = exp(S - max) / sum
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   bias
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [key_limits]   bias
 // out       dbias (H, Tq, Tk) f32, or (B, H, Tq, Tk) without the sum
 // grid      one invocation for 4 queries and 4 keys of a head
 // needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, a cap, a drop, vector1 or vector4

@@ -3,11 +3,11 @@
 //   P = exp(S - max) / sum;   dS = P * (dout . v - delta)
 //   dk = scale * sum over queries of dS * q      dv = sum over queries of P * dout
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [key_limits]   [bias]
 // out       dk, dv (B, Tk, Hkv, D) f32
 // grid      one workgroup for 32 keys; it sums over the query heads that share the key head
 // needs     D a multiple of 4; constant WIDTH (vectors of a row); snippets attention, attention_tile, a mask, spans, a bias, a cap, a drop;
-//           8 KiB of workgroup memory; 7 storage bindings, 2 more for visible and bias
+//           8 KiB of workgroup memory; 7 storage bindings, 2 more for key_limits and bias
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 //

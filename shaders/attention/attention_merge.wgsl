@@ -2,7 +2,7 @@
 //
 //   m = max of m[i];   out = sum of exp(m[i] - m) * partial[i] / sum of exp(m[i] - m) * l[i]
 //
-// in        partials (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l   [visible]
+// in        partials (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l   [key_limits]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(m[i] - m) * l[i], or 0 for a row that sees no
 //           key, whose out is 0
 // grid      one invocation for a vector of a row

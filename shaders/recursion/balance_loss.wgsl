@@ -1,4 +1,4 @@
-// balance_loss: the loss of a router that gives each token one of R ways, and how much of the load each way has.
+// balance_loss: the loss of a router that gives each token one of R num_choices, and how much of the load each way has.
 //
 //   shares[r] = R #{n : way[n] = r} / tokens,  loss = aux Σ_r shares[r] (Σ_n p[n, r] / tokens) + z Σ_n lse(logits[n])² / tokens
 //   tokens = N, or Σ_b min(lengths[b], T); tokens past the length of their row are left out
@@ -11,7 +11,7 @@
 
 struct Params {
     base: u32, groups: u32,
-    tokens: u32, ways: u32, time: u32, has_lengths: u32, aux: f32, z: f32,
+    tokens: u32, num_choices: u32, time: u32, has_lengths: u32, aux: f32, z: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -29,10 +29,10 @@ fn inside(token: u32) -> bool {
 }
 
 fn log_sum(token: u32) -> f32 {
-    var top = logits[token * p.ways];
-    for (var r = 1u; r < p.ways; r++) { top = max(top, logits[token * p.ways + r]); }
+    var top = logits[token * p.num_choices];
+    for (var r = 1u; r < p.num_choices; r++) { top = max(top, logits[token * p.num_choices + r]); }
     var sum = 0.0;
-    for (var r = 0u; r < p.ways; r++) { sum += exp(max(logits[token * p.ways + r] - top, -100.0)); }
+    for (var r = 0u; r < p.num_choices; r++) { sum += exp(max(logits[token * p.num_choices + r] - top, -100.0)); }
     return top + log(sum);
 }
 
@@ -53,16 +53,16 @@ fn balance_loss(
     }
     let share = 1.0 / max(sum_over_workgroup(there, lane), 1.0);
     var all = p.z * sum_over_workgroup(squares, lane) * share;
-    for (var r = 0u; r < p.ways; r++) {
+    for (var r = 0u; r < p.num_choices; r++) {
         var chance = 0.0;
         var count = 0.0;
         for (var token = lane; token < p.tokens; token += LANES) {
             if (inside(token)) {
-                chance += chances[token * p.ways + r];
+                chance += chances[token * p.num_choices + r];
                 count += select(0.0, 1.0, way[token] == r);
             }
         }
-        let load = f32(p.ways) * sum_over_workgroup(count, lane) * share;
+        let load = f32(p.num_choices) * sum_over_workgroup(count, lane) * share;
         all += p.aux * load * sum_over_workgroup(chance, lane) * share;
         if (lane == 0u) { shares[r] = load; }
     }

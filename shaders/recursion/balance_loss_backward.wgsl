@@ -1,4 +1,4 @@
-// balance_loss_backward: the gradients of balance_loss by the logits and by the chances of the ways.
+// balance_loss_backward: the gradients of balance_loss by the logits and by the chances of the num_choices.
 //
 //   dlogits[n, r] = 2 z dloss lse(logits[n]) softmax(logits[n])[r] / tokens,  dp[n, r] = aux dloss shares[r] / tokens
 //   both 0 for tokens past the length of their row
@@ -10,7 +10,7 @@
 
 struct Params {
     base: u32, groups: u32,
-    tokens: u32, ways: u32, time: u32, has_lengths: u32, aux: f32, z: f32,
+    tokens: u32, num_choices: u32, time: u32, has_lengths: u32, aux: f32, z: f32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -32,13 +32,13 @@ fn balance_loss_backward(
     if (token >= p.tokens) { return; }
     var factor = dloss[0] * counted[0];
     if (p.has_lengths != 0u && token % p.time >= lengths[token / p.time]) { factor = 0.0; }
-    let first = token * p.ways;
+    let first = token * p.num_choices;
     var top = logits[first];
-    for (var r = 1u; r < p.ways; r++) { top = max(top, logits[first + r]); }
+    for (var r = 1u; r < p.num_choices; r++) { top = max(top, logits[first + r]); }
     var sum = 0.0;
-    for (var r = 0u; r < p.ways; r++) { sum += exp(max(logits[first + r] - top, -100.0)); }
+    for (var r = 0u; r < p.num_choices; r++) { sum += exp(max(logits[first + r] - top, -100.0)); }
     let slope = 2.0 * p.z * factor * (top + log(sum)) / sum;
-    for (var r = 0u; r < p.ways; r++) {
+    for (var r = 0u; r < p.num_choices; r++) {
         dlogits[first + r] = slope * exp(max(logits[first + r] - top, -100.0));
         dchances[first + r] = p.aux * factor * shares[r];
     }

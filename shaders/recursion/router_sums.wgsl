@@ -14,7 +14,7 @@
 
 struct Params {
     base: u32, groups: u32,
-    tokens: u32, ways: u32, time: u32, has_kept: u32, has_lengths: u32,
+    tokens: u32, num_choices: u32, time: u32, has_kept: u32, has_lengths: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -51,9 +51,9 @@ fn router_sums(
     entropy = sum_over_workgroup(entropy, lane);
     there = sum_over_workgroup(there, lane);
     if (SOURCE == 0u) {
-        for (var way = lane; way < p.ways; way += LANES) { out[way] = f32(source[way + 1u] - source[way]); }
+        for (var way = lane; way < p.num_choices; way += LANES) { out[way] = f32(source[way + 1u] - source[way]); }
     } else {
-        for (var way = 0u; way < p.ways; way++) {
+        for (var way = 0u; way < p.num_choices; way++) {
             var count = 0.0;
             for (var token = lane; token < p.tokens; token += LANES) {
                 if (inside(token)) { count += goes(token, way); }
@@ -64,9 +64,9 @@ fn router_sums(
     }
     if (lane == 0u) {
         var dropped = 0u;
-        if (p.has_kept != 0u) { dropped = source[p.ways] - kept[p.ways]; }
-        out[p.ways] = f32(dropped);
-        out[p.ways + 1u] = entropy;
-        out[p.ways + 2u] = there;
+        if (p.has_kept != 0u) { dropped = source[p.num_choices] - kept[p.num_choices]; }
+        out[p.num_choices] = f32(dropped);
+        out[p.num_choices + 1u] = entropy;
+        out[p.num_choices + 2u] = there;
     }
 }

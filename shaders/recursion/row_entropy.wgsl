@@ -10,7 +10,7 @@
 // needs     the constant BINARY
 // numerics  f32 sums in the order of the columns; the logarithm's of the adapter
 
-struct Params { base: u32, groups: u32, tokens: u32, ways: u32, time: u32, has_lengths: u32 }
+struct Params { base: u32, groups: u32, tokens: u32, num_choices: u32, time: u32, has_lengths: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;           // (N, R)
@@ -20,7 +20,7 @@ struct Params { base: u32, groups: u32, tokens: u32, ways: u32, time: u32, has_l
 fn of_scores(first: u32) -> f32 {
     var sum = 0.0;
     var terms = 0.0;
-    for (var r = 0u; r < p.ways; r++) {
+    for (var r = 0u; r < p.num_choices; r++) {
         let score = max(x[first + r], 0.0);
         sum += score;
         // The least normal number in the logarithm, so that it is finite where the product is 0 anyway.
@@ -49,5 +49,5 @@ fn row_entropy(
         out[token] = 0.0;
         return;
     }
-    if (BINARY) { out[token] = of_logit(x[token]); } else { out[token] = of_scores(token * p.ways); }
+    if (BINARY) { out[token] = of_logit(x[token]); } else { out[token] = of_scores(token * p.num_choices); }
 }

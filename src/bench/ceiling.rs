@@ -1,4 +1,4 @@
-//! The two ops that show what an adapter can do at best: arithmetic in registers, and copying.
+//! The two ops that measure an adapter's ceilings: arithmetic in registers, and copying.
 
 use crate::case::{Case, Feed};
 use crate::error::{Error, Result};
@@ -7,42 +7,42 @@ use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
 static MULTIPLY_ADD: Kernel = kernel!("bench/bench_multiply_add");
-static LINES: Kernel = kernel!("bench/bench_multiply_add_lines");
+static UNROLLED: Kernel = kernel!("bench/bench_multiply_add_unrolled");
 static COPY: Kernel = kernel!("bench/bench_copy");
 
-/// What every step of [`MultiplyAdd`] multiplies with: errors shrink, and no compiler knows it.
+/// The factor of every step of [`MultiplyAdd`]: errors shrink, and compilers can't simplify it.
 const FACTOR: f32 = 0.875;
-/// What every step of [`MultiplyAdd`] adds.
+/// The addend of every step of [`MultiplyAdd`].
 const TERM: f32 = 0.125;
 
 /// `a_0 = x + c`, `a_{s+1} = 0.875 a_s + 0.125`, `out = Σ_c a_S` over `chains` values of c; x, out (n) f32, n a multiple of 4.
 ///
-/// It takes `2 · chains` floating-point operations an element and step, and no memory but x and out.
+/// It takes `2 · chains` floating-point operations per element and step, and no memory except x and out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MultiplyAdd {
     /// Invocations of a workgroup.
     pub lanes: u32,
-    /// Sums of an invocation that do not wait for each other.
+    /// Independent sums of an invocation.
     pub chains: u32,
-    /// Steps between two looks at the counter.
+    /// Steps per iteration of the loop.
     pub unroll: u32,
-    /// How many times `unroll` steps are taken.
+    /// The number of iterations of the loop.
     pub rounds: u32,
-    /// The kernel that is written out, for 2 chains and 16 steps; else the one with loops.
-    pub lines: bool,
+    /// The unrolled kernel, for 2 chains and 16 steps; else the one with loops.
+    pub unrolled: bool,
 }
 
 impl MultiplyAdd {
-    /// The variants of which one reaches the ceiling of an adapter, with `rounds` of 1.
+    /// The candidate variants for an adapter's ceiling, with `rounds` of 1.
     #[must_use]
     pub fn variants(caps: &Caps) -> Vec<Self> {
         let most = caps.max_invocations.min(256);
-        let of = |lanes, chains, unroll| Self { lanes, chains, unroll, rounds: 1, lines: false };
-        let lines = |lanes| Self { lines: true, ..of(lanes, 2, 16) };
+        let of = |lanes, chains, unroll| Self { lanes, chains, unroll, rounds: 1, unrolled: false };
+        let lines = |lanes| Self { unrolled: true, ..of(lanes, 2, 16) };
         match caps.class {
             AdapterClass::Gpu => vec![lines(most), of(most, 4, 16), of(most, 8, 16)],
-            // Eight vector registers hide the latency of additions; with sixteen there are none left for the rest. The
-            // driver masks every register at each look at the counter.
+            // Eight vector registers hide the latency of additions; with sixteen none are left for the rest. The driver masks every register
+            // in each iteration.
             AdapterClass::Cpu => vec![lines(8), of(8, 2, 32), of(8, 4, 4)],
         }
     }
@@ -58,8 +58,8 @@ impl Op for MultiplyAdd {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        if self.lines && (self.chains, self.unroll) != (2, 16) {
-            return Err(Error::shape(self.name(), "the kernel that is written out has 2 chains and 16 steps"));
+        if self.unrolled && (self.chains, self.unroll) != (2, 16) {
+            return Err(Error::shape(self.name(), "the unrolled kernel has 2 chains and 16 steps"));
         }
         vectors(self.name(), inputs)
     }
@@ -75,8 +75,8 @@ impl Op for MultiplyAdd {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let count = cx.input(0).numel();
-        let dispatch = match self.lines {
-            true => Dispatch::new(&LINES).constant("LANES", self.lanes),
+        let dispatch = match self.unrolled {
+            true => Dispatch::new(&UNROLLED).constant("LANES", self.lanes),
             false => Dispatch::new(&MULTIPLY_ADD)
                 .constant("LANES", self.lanes)
                 .constant("CHAINS", self.chains)
@@ -101,12 +101,12 @@ impl Op for MultiplyAdd {
 pub struct Copy {
     /// Invocations of a workgroup.
     pub lanes: u32,
-    /// Groups of four elements that an invocation copies.
+    /// Groups of four elements per invocation.
     pub each: u32,
 }
 
 impl Copy {
-    /// The variants of which one reaches the ceiling of an adapter.
+    /// The candidate variants for an adapter's ceiling.
     #[must_use]
     pub fn variants(caps: &Caps) -> Vec<Self> {
         [1, 4].map(|each| Self { lanes: caps.max_invocations.min(256), each }).to_vec()
@@ -144,7 +144,7 @@ impl Op for Copy {
 fn vectors(op: &str, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
     match inputs {
         [x] if *x == TensorType::f32(x.shape.clone()) && x.shape.numel().is_multiple_of(4) => Ok(vec![x.clone()]),
-        _ => Err(Error::shape(op, "expected one tensor of f32, its elements a multiple of 4")),
+        _ => Err(Error::shape(op, "expected one f32 tensor with a multiple of 4 elements")),
     }
 }
 
@@ -179,9 +179,7 @@ mod tests {
         let (odd, whole) = (g.input("odd", [5], DType::F32).unwrap(), g.input("whole", [8], DType::I32).unwrap());
         let op = Copy { lanes: 64, each: 1 };
         for tensor in [odd, whole] {
-            assert!(
-                g.apply1(op, &[tensor]).unwrap_err().to_string().contains("bench_copy: expected one tensor of f32")
-            );
+            assert!(g.apply1(op, &[tensor]).unwrap_err().to_string().contains("bench_copy: expected one f32 tensor"));
         }
     }
 }

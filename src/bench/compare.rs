@@ -1,8 +1,8 @@
-//! Two reports side by side.
+//! Compares two reports.
 
 use super::report::{Report, Row};
 
-/// A row that two reports have.
+/// A row that both reports have.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Change {
     /// The row's name.
@@ -15,28 +15,27 @@ pub struct Change {
     pub old_share: f64,
     /// Share of the ceiling in the newer one.
     pub new_share: f64,
-    /// How many times as long it takes now, measured by what the machine could do in the same moments.
+    /// The ratio of times, each relative to the ceilings measured at the same time.
     pub ratio: f64,
     /// Whether the ratio is above the threshold.
     pub slower: bool,
-    /// Whether the middle halves of the old and new shares lie apart; if not, a repetition may say otherwise.
+    /// Whether the middle halves of the old and new shares do not overlap; if they do, the result may be noise.
     pub clear: bool,
 }
 
-/// What two reports have in common, and what only one of them has.
+/// The common rows of two reports, and the rows that only one of them has.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Comparison {
     /// Rows of both.
     pub changes: Vec<Change>,
-    /// Names of rows that only the older one has.
+    /// Names of rows only in the older report.
     pub gone: Vec<String>,
-    /// Names of rows that only the newer one has.
+    /// Names of rows only in the newer report.
     pub added: Vec<String>,
 }
 
 impl Comparison {
-    /// Compares by the share of the ceiling that was measured beside each run, so that a slower machine, or a busy one, does
-    /// not count as slower code.
+    /// Compares shares of the ceiling, measured next to each run, so that a slower or busier machine does not look like slower code.
     #[must_use]
     pub fn new(old: &Report, new: &Report, threshold: f64) -> Self {
         let change = |row: &Row| old.row(&row.name).map(|before| Change::new(before, row, threshold));
@@ -67,7 +66,7 @@ impl Change {
             old_share: old.share,
             new_share: new.share,
             ratio,
-            // A ratio that is no number must not pass.
+            // A ratio of NaN must not pass.
             slower: !(ratio <= threshold),
             clear: (old.share - new.share).abs() > noise,
         }

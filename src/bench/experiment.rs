@@ -1,4 +1,4 @@
-//! Experiments: models that learn the same thing, compared by what it costs them.
+//! Experiments: models on the same task, compared by cost.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -22,23 +22,23 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use web_time::Instant;
 
-/// Tokens that are decoded to measure how fast.
+/// Tokens that are decoded to measure the speed.
 const DECODED: usize = 48;
-/// Batches that a held-out loss is taken of.
+/// The number of batches of a held-out loss.
 const HELD_OUT: usize = 8;
 
-/// One of the models that are compared.
+/// A model of a comparison.
 #[derive(Clone, Debug)]
 pub struct Contender {
-    /// What it is called in pictures and tables.
+    /// Its name in charts and tables.
     pub name: String,
-    /// Its `config.json`, but for the vocabulary.
+    /// Its `config.json` without the vocabulary.
     pub config: Value,
-    /// Whether attention is limited by the structure of the text, where it has one.
+    /// Whether attention uses the tree mask of the text, if it has one.
     pub structured: bool,
 }
 
-/// How all of them learn.
+/// The training of all contenders.
 #[derive(Clone, Copy, Debug)]
 pub struct Lesson {
     /// Sequences of a batch.
@@ -62,30 +62,30 @@ pub struct Point {
     pub flops: f64,
     /// Seconds of training so far.
     pub seconds: f64,
-    /// The loss on held-out text, in nats a token.
+    /// The loss on held-out text, in nats per token.
     pub loss: f64,
 }
 
-/// How one contender learned from one seed.
+/// The result of one contender with one seed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Learned {
     /// The contender.
     pub name: String,
     /// The seed.
     pub seed: u64,
-    /// Trained values.
+    /// The number of trained parameters.
     pub parameters: usize,
     /// Operations of the forward pass for one token.
     pub forward_flops: u64,
-    /// The held-out loss on the way.
+    /// The held-out loss over training.
     pub curve: Vec<Point>,
-    /// The held-out loss where decisions may not depend on later tokens, as in decoding.
+    /// The held-out loss with routing decisions that do not depend on later tokens, as in decoding.
     pub causal_loss: f64,
-    /// Recursions that a token goes through on average in decoding, of models that recur.
+    /// The mean number of recursions of a token in decoding, for recursive models.
     pub depth: Option<f64>,
-    /// Tokens decoded a second, one sequence at a time.
+    /// Decoded tokens per second, one sequence at a time.
     pub decoded_per_second: f64,
-    /// Shares of right answers by depth of nesting, where there are answers.
+    /// Shares of correct answers by depth of nesting, for tasks with answers.
     pub accuracy: Vec<(usize, f64)>,
 }
 
@@ -99,7 +99,7 @@ pub fn llama(layers: usize, width: usize, inner: usize, length: usize) -> Value 
     })
 }
 
-/// A `config.json` with other keys besides, or instead.
+/// A `config.json` with keys added or replaced.
 #[must_use]
 pub fn with(mut config: Value, keys: Value) -> Value {
     if let (Value::Object(config), Value::Object(keys)) = (&mut config, keys) {
@@ -108,7 +108,7 @@ pub fn with(mut config: Value, keys: Value) -> Value {
     config
 }
 
-/// Experts instead of a dense network, at equal operations and at equal parameters.
+/// Mixtures of experts against dense networks with equal operations and with equal parameters.
 #[must_use]
 pub fn expert_contenders(length: usize) -> Vec<Contender> {
     let experts = |count: usize, k: usize| {
@@ -124,7 +124,7 @@ pub fn expert_contenders(length: usize) -> Vec<Contender> {
     ])
 }
 
-/// Recursion with and without routers, and the model whose layers are all its own.
+/// Recursion with and without routers, and the model with unshared layers.
 #[must_use]
 pub fn recursion_contenders(length: usize) -> Vec<Contender> {
     let recursive = |recursions: usize, routing: &str| {
@@ -145,7 +145,7 @@ pub fn recursion_contenders(length: usize) -> Vec<Contender> {
     ])
 }
 
-/// Recursion on nested expressions, against dense models of equal parameters and of equal operations.
+/// Recursion on nested expressions, against dense models with equal parameters and with equal operations.
 #[must_use]
 pub fn nesting_contenders(length: usize) -> Vec<Contender> {
     let mor = with(
@@ -153,7 +153,7 @@ pub fn nesting_contenders(length: usize) -> Vec<Contender> {
         json!({"model_type": "mor", "num_recursions": 3, "sharing": "middle_cycle", "routing": "expert_choice",
                "capacity": [1.0, 1.0, 1.0]}),
     );
-    // What a short training is too short for: gates that begin at a twentieth.
+    // Gates that begin at a twentieth need longer training.
     let routed = with(mor.clone(), json!({"capacity": [1.0, 0.75, 0.5], "router_alpha": 1.0}));
     let mut all = contenders([
         ("dense, equal parameters", llama(4, 64, 176, length)),
@@ -174,7 +174,7 @@ fn contenders<const N: usize>(all: [(&str, Value); N]) -> Vec<Contender> {
     all.map(|(name, config)| Contender { name: name.into(), config, structured: false }).into()
 }
 
-/// One contender learns a text.
+/// Trains one contender on a text.
 ///
 /// # Errors
 /// Those of the model and of training.
@@ -208,7 +208,7 @@ pub fn learn_text(
     })
 }
 
-/// One contender learns to evaluate nested expressions of depths up to `trained`, and is asked for others, deeper ones too.
+/// Trains one contender to evaluate nested expressions of depths up to `trained`, and tests it on other ones, also deeper.
 ///
 /// # Errors
 /// Those of the model and of training.
@@ -267,7 +267,7 @@ fn language(model: &Arc<dyn Decoder>, lesson: &Lesson) -> LanguageModel {
     }
 }
 
-/// Trains, and measures on the way.
+/// Trains, with evaluations in between.
 fn learn(
     gpu: &Gpu,
     model: &Arc<dyn Decoder>,
@@ -290,12 +290,12 @@ fn learn(
     let mut trainer = Trainer::new(gpu, &weights, objective, StepOptions::default(), run, schedule)?;
     let tokens = (lesson.rows * lesson.length) as f64;
     let step_flops = 3.0 * model.forward_flops(lesson.length / 2) as f64 * tokens;
-    // The time of evaluations is not that of training.
+    // Evaluations are not training time.
     let (mut curve, mut seconds, mut last) = (Vec::new(), 0.0, Instant::now());
     let mut progress = |event: &Event| {
         match event {
             Event::Step(step) => {
-                // The first step makes the pipelines.
+                // The first step compiles the pipelines.
                 if step.step > 1 {
                     seconds += last.elapsed().as_secs_f64();
                 }
@@ -312,7 +312,7 @@ fn learn(
     Ok((weights, curve))
 }
 
-/// The held-out loss with decisions as in decoding, and the recursions of a token; none without decisions.
+/// The held-out loss with routing decisions as in decoding, and the mean recursions of a token; `None` without routers.
 fn causal(
     gpu: &Gpu,
     model: &dyn Decoder,
@@ -328,7 +328,7 @@ fn causal(
     let kv = KvSource::Prefill { capacity: lesson.length, lengths };
     let inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
     let hidden = model.decode(&mut g, &inputs)?;
-    // What each recursion took, or the deepest recursion of each token; a recursion that takes all says nothing.
+    // The tokens of each recursion, or the deepest recursion of each token; a recursion of all tokens has no output.
     let depths = |name: &str| name.starts_with("taken.") || name == "depth";
     let routed: Vec<_> = hidden.routing.iter().filter(|(name, _)| depths(name)).cloned().collect();
     let Some((first, _)) = routed.first() else { return Ok(None) };
@@ -337,7 +337,7 @@ fn causal(
     }
     let loss = model.loss_of(&mut g, hidden.states, labels, &CrossEntropyOptions::default())?;
     g.output("loss", loss)?;
-    let store = weights.fork();
+    let store = weights.share();
     let program = Program::new(gpu, &g, &store)?;
     let whole = vec![lesson.length as u32; lesson.rows];
     let (mut sum, mut count, mut turns) = (0.0, 0.0, 0.0);
@@ -359,7 +359,7 @@ fn causal(
     Ok(Some((sum / count, turns / tokens + f64::from(u8::from(first == "depth")))))
 }
 
-/// Tokens that one sequence gains a second, caches and all.
+/// Decoded tokens per second of one sequence, with caches.
 fn decoding(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, lesson: &Lesson, text: &[u32]) -> Result<f64> {
     let prompt = text[..text.len().min(lesson.length / 2)].to_vec();
     let limits = GenerateLimits { batch: 1, max_tokens: (prompt.len() + DECODED).min(model.dimensions().max_position) };
@@ -369,14 +369,14 @@ fn decoding(gpu: &Gpu, model: &Arc<dyn Decoder>, weights: &Weights, lesson: &Les
         times.push(Instant::now());
         ControlFlow::Continue(())
     })?;
-    // The first token waits for the prompt, the second for the pipelines of decoding.
+    // The first token includes the prompt, the second the compilation of decoding.
     match times.as_slice() {
         [_, from, .., to] => Ok((times.len() - 2) as f64 / to.duration_since(*from).as_secs_f64()),
-        _ => Err(Error::input("decoding", "too few tokens were made to measure their speed")),
+        _ => Err(Error::input("decoding", "too few tokens were decoded to measure the speed")),
     }
 }
 
-/// A model that is asked for the values of expressions.
+/// A program that evaluates expressions.
 struct Questions {
     program: Program,
     vocabulary: usize,
@@ -397,7 +397,7 @@ impl Questions {
         Ok(Self { program: Program::new(gpu, &g, weights)?, vocabulary: model.dimensions().vocabulary })
     }
 
-    /// The share of right answers.
+    /// The share of correct answers.
     fn right(&self, batches: &[HeldOut]) -> Result<f64> {
         let (mut right, mut asked) = (0, 0);
         for batch in batches {

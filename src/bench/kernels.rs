@@ -1,4 +1,4 @@
-//! The ops that are timed one by one, as small graphs of their own.
+//! The ops that are timed one by one, each as a small graph.
 
 use crate::dtype::DType;
 use crate::error::Result;
@@ -16,16 +16,16 @@ type Build = Box<dyn Fn(&mut Graph) -> Result<Vec<Tensor>>>;
 pub(super) struct Kernel {
     /// The row's name.
     pub(super) name: String,
-    /// Operations, and bytes that must move at least: operands once, results once.
+    /// Operations, and the least bytes that must move: operands once, results once.
     pub(super) work: [f64; 2],
-    /// Whether the quick benchmark has it.
+    /// Whether it is part of the quick benchmark.
     pub(super) quick: bool,
-    /// Integers among the operands are below this.
+    /// The exclusive upper bound of integer operands.
     below: u32,
     build: Build,
 }
 
-/// Values that operands are filled with, again and again.
+/// The number of distinct values of operands, which repeat.
 const VALUES: usize = 1 << 14;
 
 impl Kernel {
@@ -33,7 +33,7 @@ impl Kernel {
         Self { name, work, quick: false, below: 1, build: Box::new(build) }
     }
 
-    /// With integers among its operands.
+    /// With integer operands.
     fn below(self, below: usize) -> Self {
         Self { below: below as u32, ..self }
     }
@@ -51,7 +51,7 @@ impl Kernel {
         Ok(g)
     }
 
-    /// The program, its operands random.
+    /// The program with random operands.
     pub(super) fn prepare(&self, gpu: &Gpu) -> Result<Program> {
         let weights = Weights::new(gpu);
         let program = Program::new(gpu, &self.graph()?, &weights)?;
@@ -105,7 +105,7 @@ pub(super) fn all(caps: &Caps) -> Vec<Kernel> {
         experts(8, 2, 384, 1536, 1024),
         feed_forward(384, 1536, 2048),
     ];
-    // What fits a small GPU takes a driver on the CPU seconds.
+    // Sizes for a small GPU take a CPU driver seconds.
     let roomy = caps.class == AdapterClass::Gpu && caps.max_binding_bytes >= 1 << 28;
     all.push(cross_entropy(1024, if roomy { 50257 } else { 8192 }).quick());
     all.push(embedding(1024, 768, if roomy { 50257 } else { 8192 }).quick());
@@ -163,8 +163,8 @@ fn attention(tokens: usize, backward: bool) -> Kernel {
     })
 }
 
-/// A gate and its experts, where its logits send random tokens. The backward pass has two products for each of the forward
-/// pass; of the gate's own neither counts.
+/// A gate with random logits and its experts. The backward pass has two products for each of the forward pass; the gate's own products do not
+/// count.
 fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) -> Kernel {
     let flops = 18.0 * (tokens * k * width * inner) as f64;
     let work = [flops, bytes(3 * tokens * width + 6 * count * width * inner)];
@@ -188,7 +188,7 @@ fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) ->
     })
 }
 
-/// A dense network as wide as an expert.
+/// A dense network with the d_ff of an expert.
 fn feed_forward(width: usize, inner: usize, tokens: usize) -> Kernel {
     let work = [18.0 * (tokens * width * inner) as f64, bytes(3 * tokens * width + 6 * width * inner)];
     let name = format!("dense feed-forward forward+backward d{width} ff{inner} {tokens} tokens");
@@ -274,7 +274,7 @@ mod tests {
                 assert!(!recording.dispatches.is_empty() && kernel.work[1] > 0.0, "{}", kernel.name);
                 // The least that must move is not more than what is bound.
                 assert!(kernel.work[1] <= recording.bytes() as f64, "{} {}", kernel.name, recording.bytes());
-                assert!(names.insert(kernel.name.clone()), "{} is there twice", kernel.name);
+                assert!(names.insert(kernel.name.clone()), "{} occurs twice", kernel.name);
             }
         }
     }

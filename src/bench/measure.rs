@@ -1,4 +1,4 @@
-//! Repeated runs and what is made of them: medians, spreads, shares of the ceilings measured beside each run.
+//! Repeated runs, and their medians, spreads, and shares of the ceilings measured next to each run.
 
 use super::Options;
 use super::probe::Probe;
@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::program::{Program, Recording};
 use web_time::Instant;
 
-/// Runs of a row at most.
+/// The most runs of a row.
 const RUNS: usize = 20;
-/// Runs of a row at least, however long they take.
+/// The fewest runs of a row, however long they take.
 const LEAST: usize = 3;
-/// The part of a run's time for which each ceiling is measured beside it: a busy system gives full speed for moments only, so
-/// that a ceiling of a moment and a run of seconds would not compare.
+/// The share of a run's time for which each ceiling is measured next to it: a busy system has full speed only for moments, so a ceiling of a
+/// moment and a run of seconds are not comparable.
 const BESIDE: f64 = 0.2;
-/// Seconds for which a ceiling is measured at most.
+/// The most seconds of measuring a ceiling.
 const LONGEST: f64 = 0.5;
 
 /// The runs of a row.
@@ -26,7 +26,7 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Runs until the budget of time is used up, with the ceilings measured before and behind each run.
+    /// Runs until the time budget is used up, with the ceilings measured before and after each run.
     pub(super) fn take(
         probe: &Probe,
         options: &Options,
@@ -109,7 +109,7 @@ pub(super) fn parts(recording: &Recording) -> Vec<[f64; 2]> {
     recording.dispatches.iter().map(|d| [d.flops as f64, d.bytes() as f64]).collect()
 }
 
-/// The value below which a share of the values lie, between neighbours in proportion; NaN of none.
+/// A quantile, interpolated between neighbours; NaN without values.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
-//! How fast the engine is on an adapter, measured against what the adapter can do at best.
+//! The benchmark: the speed of the engine on an adapter, relative to the adapter's ceilings.
 //!
 //! Machines are shared, throttle and vary by factors of two within seconds. So the adapter's ceilings (arithmetic in
-//! registers, copying) are measured right before and behind every single run, and what is reported first is the share: the
-//! time that the ceilings of that moment would allow, divided by the time that it took. Figures are medians.
+//! registers, copying) are measured right before and after every run, and the main result is the share: the time at the ceilings of that
+//! moment, divided by the time taken. Figures are medians.
 
 mod ceiling;
 mod compare;
@@ -31,14 +31,14 @@ use crate::program::Profile;
 use probe::Probe;
 use web_time::{SystemTime, UNIX_EPOCH};
 
-/// What is measured.
+/// The options of a benchmark.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Few rows, few runs, small models: less than half a minute on a driver for the CPU.
+    /// Few rows, few runs, small models: less than half a minute on a CPU driver.
     pub quick: bool,
-    /// Only rows whose name contains this, in any case of letters.
+    /// Only rows whose name contains this, case-insensitive.
     pub only: Option<String>,
-    /// Growth with length and width as well, which takes minutes.
+    /// Also measure growth with length and d_model, which takes minutes.
     pub scaling: bool,
 }
 
@@ -48,21 +48,21 @@ impl Options {
     }
 }
 
-/// What a benchmark tells while it runs.
+/// Progress events of a benchmark.
 #[derive(Clone, Copy, Debug)]
 pub enum Progress<'a> {
-    /// How many things will be measured.
+    /// The number of measurements.
     Total(usize),
-    /// One of them begins.
+    /// A measurement begins.
     Began(&'a str),
-    /// A row is there.
+    /// A row is measured.
     Measured(&'a Row),
 }
 
 /// The vocabulary of the models whose steps are timed: characters.
 const VOCABULARY: usize = 65;
 
-/// The graphs of all rows, quick or not, on an adapter with these abilities, by their names.
+/// The graphs of all rows, quick or not, on an adapter with these capabilities, by name.
 ///
 /// # Errors
 /// Those of the models and the ops.
@@ -82,7 +82,7 @@ pub fn graphs(caps: &Caps) -> Result<Vec<(String, Graph)>> {
 /// Runs the benchmark on an adapter.
 ///
 /// # Errors
-/// [`Error::Input`] if `only` fits no row; [`Error::OutOfMemory`], [`Error::DeviceLost`].
+/// [`Error::Input`] if `only` matches no row; [`Error::OutOfMemory`], [`Error::DeviceLost`].
 pub fn run(gpu: &Gpu, options: &Options, mut watch: impl FnMut(Progress<'_>)) -> Result<Report> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let steps = steps::all(options)?;
@@ -94,7 +94,7 @@ pub fn run(gpu: &Gpu, options: &Options, mut watch: impl FnMut(Progress<'_>)) ->
         let only = options.only.as_deref().unwrap_or_default();
         return Err(Error::input(
             "only",
-            format!("no row's name contains \"{only}\"; there are: {}", names.join(", ")),
+            format!("no row's name contains \"{only}\"; the rows are: {}", names.join(", ")),
         ));
     }
     watch(Progress::Total(1 + wanted + if options.scaling { scaling::points(options) } else { 0 }));
@@ -121,7 +121,7 @@ pub fn run(gpu: &Gpu, options: &Options, mut watch: impl FnMut(Progress<'_>)) ->
         let row = measure::step(&probe, options, name, &step)?;
         watch(Progress::Measured(&row));
         report.rows.push(row);
-        // Of the first one only: the others find pipelines that it has compiled.
+        // Only of the first step: later ones find its compiled pipelines.
         if *kind == StepKind::Train && report.first_step.is_none() {
             report.first_step = Some(FirstStep { setup: step.setup, first_run, second_run });
             report.kernels = kernel_shares(&step.program.profile()?);

@@ -1,4 +1,4 @@
-//! The ceilings of an adapter: found once, and measured again beside everything else that is measured.
+//! The ceilings of an adapter: searched once, and measured again next to every other measurement.
 
 use super::ceiling::{Copy, MultiplyAdd};
 use super::report::{Ceiling, Ceilings};
@@ -8,25 +8,25 @@ use crate::gpu::{AdapterClass, Gpu, Timestamps};
 use crate::graph::{Graph, Op};
 use crate::program::{Program, Weights};
 
-/// Seconds that a sample of a ceiling or kernel should last: long beside the start of a dispatch, short beside the rest.
+/// The seconds of a sample of a ceiling or kernel: long compared with the start of a dispatch.
 const SECONDS_GPU: f64 = 4e-3;
-/// The same for drivers that compute on the CPU: long beside the slices in which a busy system hands out its cores.
+/// The same for CPU drivers: long compared with the time slices of a busy system.
 const SECONDS_CPU: f64 = 10e-3;
-/// Elements that the arithmetic runs over: enough invocations for every core of any adapter.
+/// Elements of the arithmetic ceiling: enough invocations for every core of any adapter.
 const ELEMENTS_GPU: usize = 1 << 20;
-/// The same for drivers that compute on the CPU.
+/// The same for CPU drivers.
 const ELEMENTS_CPU: usize = 1 << 14;
-/// Copies of this many MiB are tried; caches that hold both sides count, since they serve kernels as well.
+/// Copies of this many MiB are tried; caches that hold both sides count, since they serve kernels, too.
 const COPIES: [usize; 3] = [4, 16, 64];
-/// Runs of each variant when ceilings are looked for.
+/// Runs of each variant in the search for ceilings.
 const TRIES: usize = 5;
-/// Runs in one submission at most.
+/// The most runs in one submission.
 const REPEATS: f64 = 64.0;
 
-/// What times a program: the GPU's clock where it has one.
+/// The clock of programs: the GPU's timestamps if it has them.
 pub(super) struct Stopwatch {
     timestamps: Option<Timestamps>,
-    /// Seconds that a sample should last.
+    /// The seconds of a sample.
     sample: f64,
 }
 
@@ -41,7 +41,7 @@ impl Stopwatch {
         program.time(self.timestamps.as_ref(), repeats)
     }
 
-    /// How many runs in one submission last long enough. The program is compiled, warm and fed after that.
+    /// The number of runs in one submission that last long enough. Afterwards the program is compiled and warm.
     pub(super) fn warm_up(&self, program: &Program) -> Result<u32> {
         program.run()?;
         program.gpu().wait(None)?;
@@ -54,7 +54,7 @@ impl Stopwatch {
     }
 }
 
-/// A prepared ceiling and how often it is run in one submission.
+/// A prepared ceiling and its number of runs in one submission.
 struct Prepared {
     program: Program,
     repeats: u32,
@@ -73,7 +73,7 @@ impl Prepared {
         Ok(Self { program, repeats, work })
     }
 
-    /// Operations, or bytes, a second, over at least `seconds`.
+    /// Operations or bytes per second, over at least `seconds`.
     fn rate(&self, watch: &Stopwatch, seconds: f64) -> Result<f64> {
         let (mut runs, mut taken) = (0.0, 0.0);
         while runs == 0.0 || taken < seconds {
@@ -89,7 +89,7 @@ impl Prepared {
     }
 }
 
-/// Operations and bytes a second at one moment.
+/// Operations and bytes per second at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peak {
     pub(super) flops: f64,
@@ -97,7 +97,7 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    /// The seconds that parts of work, as operations and bytes, would take at this peak.
+    /// The seconds of parts of work (operations and bytes) at this peak.
     pub(super) fn seconds(&self, parts: &[[f64; 2]]) -> f64 {
         parts.iter().map(|[flops, bytes]| (flops / self.flops).max(bytes / self.bytes)).sum()
     }
@@ -122,7 +122,7 @@ impl Probe {
         Ok(Self { arithmetic, copy, ceilings, watch })
     }
 
-    /// The ceilings as they were found first.
+    /// The ceilings of the search.
     pub(super) fn ceilings(&self) -> &Ceilings {
         &self.ceilings
     }
@@ -148,12 +148,12 @@ fn arithmetic(gpu: &Gpu, watch: &Stopwatch) -> Result<(Prepared, Ceiling)> {
         let rounds = (8.0 * watch.sample / seconds.max(1e-9)).clamp(8.0, 1e6) as u32;
         let op = MultiplyAdd { rounds, ..op };
         let prepared = Prepared::new(gpu, watch, op, elements, flops(op))?;
-        let how = if op.lines { "written out" } else { "unrolled" };
+        let how = if op.unrolled { "fully unrolled" } else { "unrolled" };
         let variant = format!("{} chains of 4, {how} {} times, {} lanes", op.chains, op.unroll, op.lanes);
         let rate = prepared.best_rate(watch)?;
         keep_better(&mut best, prepared, Ceiling { per_second: rate, variant });
     }
-    best.ok_or_else(|| Error::Graph("there is no variant of the arithmetic ceiling".into()))
+    best.ok_or_else(|| Error::Graph("no variant of the arithmetic ceiling could run".into()))
 }
 
 fn copy(gpu: &Gpu, watch: &Stopwatch, sizes: &[usize]) -> Result<(Prepared, Ceiling)> {
@@ -167,7 +167,7 @@ fn copy(gpu: &Gpu, watch: &Stopwatch, sizes: &[usize]) -> Result<(Prepared, Ceil
             keep_better(&mut best, prepared, Ceiling { per_second: rate, variant });
         }
     }
-    best.ok_or_else(|| Error::Graph("there is no variant of the copying ceiling".into()))
+    best.ok_or_else(|| Error::Graph("no variant of the copying ceiling could run".into()))
 }
 
 fn keep_better(best: &mut Option<(Prepared, Ceiling)>, prepared: Prepared, ceiling: Ceiling) {

@@ -1,4 +1,4 @@
-//! What a benchmark found, as plain data that is kept as JSON.
+//! The report of a benchmark, as plain data that is saved as JSON.
 
 use super::step::Setup;
 #[cfg(feature = "files")]
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// The version of the JSON; another one is not compared.
+/// The version of the JSON format; other versions are not compared.
 pub const FORMAT: u32 = 1;
 
-/// What a benchmark found.
+/// The report of a benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`FORMAT`].
@@ -20,25 +20,25 @@ pub struct Report {
     pub version: String,
     /// Whether the code was compiled without optimisation, which slows recording and encoding.
     pub debug_build: bool,
-    /// Seconds since 1970, when it began.
+    /// The start in seconds since 1970.
     pub time: u64,
     /// The adapter.
     pub adapter: Adapter,
-    /// What the adapter can do at best.
+    /// The ceilings of the adapter.
     pub ceilings: Ceilings,
-    /// Whose clock kernels were timed with: `gpu` (timestamps) or `cpu` (submitting to the end of waiting).
+    /// The clock of kernels: `gpu` (timestamps) or `cpu` (from submission to the end of the wait).
     pub kernel_clock: String,
     /// Kernels, then whole steps.
     pub rows: Vec<Row>,
-    /// How long the first training step takes, if it was measured.
+    /// The times of the first training step, if measured.
     pub first_step: Option<FirstStep>,
-    /// Where the time of the training step goes, if it was measured: the longest kernel first.
+    /// The time of the training step by kernel, if measured, the longest first.
     pub kernels: Vec<KernelShare>,
-    /// Time by length and by width, if asked for.
+    /// Time by length and by d_model, if requested.
     pub scaling: Option<Scaling>,
 }
 
-/// The adapter, in words.
+/// The description of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adapter {
     /// Its name.
@@ -51,23 +51,23 @@ pub struct Adapter {
     pub class: AdapterClass,
 }
 
-/// What an adapter can do at best.
+/// The ceilings of an adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Floating-point operations a second, multiplications and additions in registers.
+    /// Floating-point operations per second, multiplications and additions in registers.
     pub arithmetic: Ceiling,
-    /// Bytes a second, read and written.
+    /// Bytes per second, read and written.
     pub memory: Ceiling,
 }
 
 impl Ceilings {
-    /// The seconds that parts of work, as operations and bytes, would take.
+    /// The seconds of parts of work (operations and bytes) at the ceilings.
     pub(super) fn seconds(&self, parts: &[[f64; 2]]) -> f64 {
         let by = |[flops, bytes]: &[f64; 2]| (flops / self.arithmetic.per_second).max(bytes / self.memory.per_second);
         parts.iter().map(by).sum()
     }
 
-    /// The ceiling that parts of work, as operations and bytes, run into for most of their time.
+    /// The ceiling that bounds parts of work (operations and bytes) for most of their time.
     pub(super) fn bound(&self, parts: &[[f64; 2]]) -> Bound {
         let (mut arithmetic, mut memory) = (0.0, 0.0);
         for [flops, bytes] in parts {
@@ -81,13 +81,13 @@ impl Ceilings {
 /// One ceiling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// Operations or bytes a second: the best run of the best variant.
+    /// Operations or bytes per second: the best run of the best variant.
     pub per_second: f64,
     /// The variant.
     pub variant: String,
 }
 
-/// What kind of row it is.
+/// The kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -97,7 +97,7 @@ pub enum Kind {
     Step,
 }
 
-/// Which ceiling a row runs into.
+/// The ceiling that bounds a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
@@ -107,44 +107,43 @@ pub enum Bound {
     Memory,
 }
 
-/// One measured thing.
+/// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What it is, sizes included; rows of two reports are compared by it.
+    /// The name with sizes, by which rows of two reports are compared.
     pub name: String,
     /// Op or step.
     pub kind: Kind,
     /// The median of all runs, in seconds.
     pub seconds: f64,
-    /// The quickest run, in seconds.
+    /// The fastest run, in seconds.
     pub fastest: f64,
-    /// The range that holds the middle half of the runs, divided by the median.
+    /// The range of the middle half of the runs, divided by the median.
     pub spread: f64,
-    /// How many runs.
+    /// The number of runs.
     pub runs: usize,
     /// Floating-point operations of a run.
     pub flops: f64,
-    /// Bytes that a run must move at least.
+    /// The least bytes that a run must move.
     pub bytes: f64,
     /// Tokens of a run, if it is a step.
     pub tokens: Option<usize>,
-    /// The ceiling that it runs into.
+    /// The ceiling that bounds it.
     pub bound: Bound,
-    /// Operations (of arithmetic-bound kernels), bytes (of memory-bound ones) or tokens (of steps) a second, from the median.
+    /// Operations (of arithmetic-bound kernels), bytes (of memory-bound ones) or tokens (of steps) per second, from the median.
     pub rate: f64,
-    /// What `rate` counts: `flop/s`, `B/s`, `token/s`.
+    /// The unit of `rate`: `flop/s`, `B/s`, `token/s`.
     pub unit: String,
-    /// The time that the ceilings, measured right beside each run, would allow, divided by the time that it took: the
-    /// median over the runs.
+    /// The time at the ceilings, measured next to each run, divided by the time taken: the median over the runs.
     pub share: f64,
-    /// The range that holds the middle half of the shares, divided by their median.
+    /// The range of the middle half of the shares, divided by their median.
     pub share_spread: f64,
 }
 
-/// The seconds until a training step runs for the first time, and how long that takes.
+/// The seconds of preparing and running the first training step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FirstStep {
-    /// Making it ready.
+    /// The preparation.
     #[serde(flatten)]
     pub setup: Setup,
     /// The first run, in which drivers compile.
@@ -169,9 +168,9 @@ pub struct KernelShare {
 /// How a training step grows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scaling {
-    /// With the length of the sequence, one sequence a batch.
+    /// With the length of the sequence, one sequence per batch.
     pub lengths: Vec<LengthPoint>,
-    /// With the width of the model.
+    /// With d_model.
     pub widths: Vec<WidthPoint>,
 }
 
@@ -180,46 +179,43 @@ pub struct Scaling {
 pub struct LengthPoint {
     /// Tokens of the sequence.
     pub tokens: usize,
-    /// Seconds a token of the attention kernels, forward and backward: they grow with the length.
+    /// Seconds per token of the attention kernels, forward and backward, which grow with the length.
     pub attention: f64,
-    /// Seconds a token of everything else.
+    /// Seconds per token of everything else.
     pub rest: f64,
-    /// The time that the ceilings would allow, divided by the time that it took.
+    /// The time at the ceilings divided by the time taken.
     pub share: f64,
-    /// The seconds a token that the ceilings at the head of the report would allow: divided by `share`, it is what a token would
-    /// take if the machine had always been as it was then.
+    /// Seconds per token at the ceilings at the top of the report; divided by `share`, the time of a token at the machine's speed then.
     pub ideal: f64,
 }
 
 impl LengthPoint {
-    /// What [`LengthPoint::attention`] and [`LengthPoint::rest`] are to be multiplied with, so that the state of the machine at
-    /// the moment does not count.
+    /// The factor for [`LengthPoint::attention`] and [`LengthPoint::rest`] that removes the load of the machine at the moment.
     #[must_use]
     pub fn steady(&self) -> f64 {
         self.ideal / self.share / (self.attention + self.rest)
     }
 }
 
-/// The time of a training step at one width.
+/// The time of a training step at one d_model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WidthPoint {
-    /// The width of hidden states.
+    /// d_model.
     pub width: usize,
     /// Parameters of the model.
     pub parameters: usize,
     /// Seconds of a step.
     pub seconds: f64,
-    /// Seconds of a step, a parameter.
+    /// Seconds of a step per parameter.
     pub per_parameter: f64,
-    /// The time that the ceilings would allow, divided by the time that it took.
+    /// The time at the ceilings divided by the time taken.
     pub share: f64,
-    /// The seconds a parameter that the ceilings at the head of the report would allow.
+    /// Seconds per parameter at the ceilings at the top of the report.
     pub ideal: f64,
 }
 
 impl WidthPoint {
-    /// What [`WidthPoint::per_parameter`] is to be multiplied with, so that the state of the machine at the moment does not
-    /// count.
+    /// The factor for [`WidthPoint::per_parameter`] that removes the load of the machine at the moment.
     #[must_use]
     pub fn steady(&self) -> f64 {
         self.ideal / self.share / self.per_parameter
@@ -230,14 +226,14 @@ impl Report {
     /// Reads a report that was written as JSON.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Format`] if it is no report, or one of another version.
+    /// [`Error::File`]; [`Error::Format`] if it is not a report, or one of another version.
     #[cfg(feature = "files")]
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let value = crate::io::read_json(path)?;
         let format = value.get("format").and_then(serde_json::Value::as_u64);
         if format != Some(u64::from(FORMAT)) {
-            let message = format!("it is no report of this version (format {FORMAT}) of `wgformer bench --json`");
+            let message = format!("it is not a report of this version of `wgformer bench --json` (format {FORMAT})");
             return Err(Error::format(path, message));
         }
         serde_json::from_value(value).map_err(|e| Error::format(path, e.to_string()))

@@ -1,4 +1,4 @@
-//! How a training step grows with the length of the sequence and with the width of the model.
+//! The growth of a training step with the length of the sequence and with d_model.
 
 use super::measure::{parts, step_samples};
 use super::probe::Probe;
@@ -9,15 +9,15 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::graph::Storage;
 
-/// Layers of the models: enough that what lies between them counts.
+/// Layers of the models: enough that the work between them counts.
 const LAYERS: usize = 2;
-/// The vocabulary of the models: small, so that the blocks are what grows.
+/// The vocabulary of the models: small, so that blocks dominate.
 const VOCABULARY: usize = 256;
-/// The width of the model whose sequence grows; heads are 64 wide.
+/// The d_model of the model whose sequence grows; head_dim is 64.
 const WIDTH: usize = 256;
-/// Tokens of a sequence of the models that grow in width.
+/// Tokens of a sequence of the models whose d_model grows.
 const LENGTH: usize = 128;
-/// The shortest sequence and the narrowest model.
+/// The shortest sequence and the smallest d_model.
 const SMALLEST: usize = 128;
 
 /// Powers of two from [`SMALLEST`] on.
@@ -45,7 +45,7 @@ pub(super) fn scaling(
     Ok(Scaling { lengths, widths })
 }
 
-/// How many points there are, for progress.
+/// The number of points, for progress.
 pub(super) fn points(options: &Options) -> usize {
     let (longest, widest) = if options.quick { (256, 256) } else { (4096, 1024) };
     doubling(longest).count() + doubling(widest).count()

@@ -1,4 +1,4 @@
-//! Whole steps of a decoder, made ready to run on random tokens: what the benchmark and the profiler time.
+//! Whole steps of a decoder on random tokens, for the benchmark and the profiler.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -28,29 +28,29 @@ pub enum StepKind {
     Evaluate,
     /// Forward up to the logits of every token.
     Forward,
-    /// A prompt read into the caches, up to the logits of its last token.
+    /// Reading a prompt into the caches, up to the logits of its last token.
     Prefill,
-    /// One token behind a half-filled cache, up to its logits.
+    /// One token after a half-filled cache, up to its logits.
     Decode,
 }
 
-/// How much a step works on.
+/// The size of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepSize {
     /// Sequences in a batch.
     pub batch: usize,
-    /// Tokens of a sequence; of a decoding step the room of its cache.
+    /// Tokens of a sequence; for decoding the size of its cache.
     pub length: usize,
 }
 
-/// The seconds that it took to make a step ready.
+/// The seconds of preparing a step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Setup {
     /// Building the graph, differentiating it, and recording.
     pub record: f64,
-    /// Planning its memory, by itself.
+    /// Planning its memory.
     pub plan: f64,
-    /// From the recording to the program, planning included: pipelines, buffers, bind groups.
+    /// From the recording to the program, including planning: pipelines, buffers, bind groups.
     pub prepare: f64,
 }
 
@@ -59,9 +59,9 @@ pub struct Setup {
 pub struct Step {
     /// The program.
     pub program: Program,
-    /// The tokens that a run takes in.
+    /// The tokens of a run.
     pub tokens: usize,
-    /// How long it took to get here.
+    /// The times of the preparation.
     pub setup: Setup,
     reads: Option<&'static str>,
 }
@@ -96,7 +96,7 @@ pub fn step_graph(
     match kind {
         StepKind::Train => {
             let objective = objective(model, size);
-            return training(model, storage, caps)?.graph(Part::Whole, |g| objective.measured(g));
+            return training(model, storage, caps)?.graph(Part::Whole, |g| objective.loss_and_stats(g));
         }
         StepKind::Evaluate => {
             let loss = objective(model, size).loss(&mut g, false)?;
@@ -125,7 +125,7 @@ fn training(model: &Arc<dyn Decoder>, storage: &Storage, caps: &Caps) -> Result<
 }
 
 impl Step {
-    /// Makes a step ready, with fresh weights, stored as said, and random tokens.
+    /// Prepares a step, with new weights of the given storage types and random tokens.
     ///
     /// # Errors
     /// Those of the model; [`Error::OutOfMemory`]; [`Error::Shader`].
@@ -139,7 +139,7 @@ impl Step {
         let weights = Weights::stored_as(gpu, storage.clone());
         model.initialise(&weights, 1)?;
         if kind == StepKind::Train {
-            training(model, storage, gpu.caps())?.layout().gather(&weights)?;
+            training(model, storage, gpu.caps())?.layout().move_into_flat(&weights)?;
         }
         let (recording, record) = timed(|| Program::record(gpu, &step_graph(kind, gpu.caps(), model, storage, size)?))?;
         let (_, plan) = timed(|| Plan::new(&recording, gpu.caps()))?;
@@ -156,8 +156,7 @@ impl Step {
         Ok(step)
     }
 
-    /// Writes the inputs that the recording has: random tokens, positions halfway through the cache, the optimiser's
-    /// numbers.
+    /// Writes the inputs of the recording: random tokens, positions in the middle of the cache, the optimiser's scalars.
     fn feed(&self, vocabulary: usize, size: StepSize) -> Result<()> {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let half = (size.length / 2) as u32;
@@ -178,7 +177,7 @@ impl Step {
         Ok(())
     }
 
-    /// Runs once and waits for what a caller would read: the report of a training step, the logits of generation.
+    /// Runs once and waits for the result of a caller: the report of a training step, the logits of generation.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -191,7 +190,7 @@ impl Step {
     }
 }
 
-/// What `work` gives, and the seconds it took.
+/// The result of `work`, and its seconds.
 pub(super) fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     let start = Instant::now();
     Ok((work()?, start.elapsed().as_secs_f64()))

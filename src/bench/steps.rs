@@ -1,4 +1,4 @@
-//! The models whose steps are timed, and at which sizes.
+//! The models and sizes of timed steps.
 
 use super::experiment::{llama, with};
 use super::step::{StepKind, StepSize, gpt};
@@ -9,19 +9,19 @@ use crate::models::{self, Decoder};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// A step of a model that has a row.
+/// A step of a model with a row.
 pub(super) struct Timed {
     /// The row's name.
     pub(super) name: String,
     /// The kind of step.
     pub(super) kind: StepKind,
-    /// How much it works on.
+    /// Its size.
     pub(super) size: StepSize,
     /// The model.
     pub(super) model: Arc<dyn Decoder>,
 }
 
-/// The steps of a GPT and how their rows begin. Training comes first: it finds no pipeline compiled for anything else.
+/// The steps of a GPT and the prefixes of their rows. Training comes first, when no pipeline is compiled yet.
 const STEPS: [(StepKind, &str); 4] = [
     (StepKind::Train, "train"),
     (StepKind::Forward, "forward"),
@@ -29,7 +29,7 @@ const STEPS: [(StepKind, &str); 4] = [
     (StepKind::Decode, "decode"),
 ];
 
-/// The sizes of a model: layers, width, heads, tokens of a sequence, sequences in a batch.
+/// The sizes of a model: layers, d_model, heads, tokens of a sequence, sequences in a batch.
 #[derive(Clone, Copy)]
 struct ModelSize {
     layers: usize,
@@ -52,7 +52,7 @@ impl ModelSize {
     }
 }
 
-/// All steps: those of a GPT, then training of small models whose layers route beside a dense one.
+/// All steps: those of a GPT, then training of a small dense model and its sparse siblings.
 pub(super) fn all(options: &Options) -> Result<Vec<Timed>> {
     let size = match options.quick {
         true => ModelSize { layers: 2, width: 128, heads: 4, length: 64, batch: 2 },
@@ -79,8 +79,7 @@ pub(super) fn all(options: &Options) -> Result<Vec<Timed>> {
     Ok(all)
 }
 
-/// A dense Llama; one with experts in which a token goes through as much; one whose second half is its first half again, for
-/// a third of the tokens.
+/// A dense Llama; one with experts and equal operations per token; one whose second half repeats the first half for a third of the tokens.
 fn siblings(size: ModelSize) -> [(&'static str, Value); 3] {
     let inner = (size.width * 8 / 3).next_multiple_of(16);
     let of = |inner: usize| llama(size.layers, size.width, inner, size.length);

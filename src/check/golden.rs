@@ -114,7 +114,7 @@ fn check_step(gpu: &Gpu, model: &dyn Model, weights: &Weights, golden: &Tensors)
     let mut g = Graph::new();
     let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
     let made = task.graph(&mut g, model, &shapes, false)?;
-    let loss = made.measured(&mut g, true)?.loss(&mut g)?;
+    let loss = made.loss_and_stats(&mut g, true)?.loss(&mut g)?;
     let TaskGraph { outputs, routing, .. } = made;
     // What the file has of it.
     let wanted = |(name, _): &(String, Tensor)| golden.get(name).is_some();

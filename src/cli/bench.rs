@@ -1,16 +1,16 @@
-//! `wgformer bench`: the adapter's ceilings, and how close kernels and steps come.
+//! `wgformer bench`: the adapter's ceilings, and kernels and steps as a share of them.
 
 use super::args::BenchArgs;
 use super::device::Device;
 use super::progress::{Progress as Shown, SOON};
-use super::{page, print_json, say, table};
+use super::{outln, page, print_json, table};
 use crate::bench::{self, Bound, Comparison, FirstStep, Options, Progress, Report, Row, Scaling};
 use crate::error::Result;
 use serde_json::json;
 use std::process::ExitCode;
 
 pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
-    // An old report that cannot be read should not cost minutes first.
+    // Read the old report first, so that an error does not come after minutes.
     let old = options.compare.as_ref().map(Report::read).transpose()?;
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
@@ -31,11 +31,11 @@ pub(super) fn run(options: &BenchArgs) -> Result<ExitCode> {
             print_comparison(comparison, old, &report, options.threshold)?;
         }
     }
-    // Last: what was measured is told, whether it can be written or not.
+    // Last, so that the results are printed even if the page can't be written.
     if let Some(path) = &options.html {
         crate::io::write_atomic(path, page::page(&report)?.as_bytes())?;
         if !options.common.json {
-            say!("page written to {}", path.display())?;
+            outln!("page written to {}", path.display())?;
         }
     }
     let slower = comparison.is_some_and(|(comparison, _)| comparison.slower());
@@ -54,29 +54,29 @@ fn show(bar: &Shown, progress: Progress<'_>) {
 
 fn print(report: &Report) -> Result<()> {
     let adapter = &report.adapter;
-    say!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver)?;
+    outln!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver)?;
     let ceilings = [(&report.ceilings.arithmetic, "flop/s"), (&report.ceilings.memory, "B/s")];
     for (ceiling, unit) in ceilings {
-        say!("ceiling {:>14}  ({})", rate(ceiling.per_second, unit), ceiling.variant)?;
+        outln!("ceiling {:>14}  ({})", rate(ceiling.per_second, unit), ceiling.variant)?;
     }
     let mut table = table(&["", "median", "spread", "rate", "bound", "share of ceiling", "spread", "runs"]);
     for row in &report.rows {
         table.add_row(cells(row));
     }
-    say!("{table}")?;
-    say!(
-        "Kernels by the {} clock, steps by the caller's. Spread: the middle half of the runs, divided by the median. Share: the \
-         time that the ceilings, measured beside each run, would allow, divided by the time taken.",
+    outln!("{table}")?;
+    outln!(
+        "Kernels by the {} clock, steps by the caller's. Spread: the range of the middle half of the runs, divided by the median. Share: the \
+         time at the ceilings, measured next to each run, divided by the time taken.",
         report.kernel_clock.to_uppercase()
     )?;
     if let Some(first) = &report.first_step {
-        say!("{}", first_step(first))?;
+        outln!("{}", first_step(first))?;
     }
     if let Some(scaling) = &report.scaling {
         print_scaling(scaling)?;
     }
     if report.debug_build {
-        say!("This is a debug build: the CPU's part of every step is many times slower than in a release build.")?;
+        outln!("This is a debug build: the CPU part of every step is many times slower than in a release build.")?;
     }
     Ok(())
 }
@@ -113,13 +113,13 @@ pub(super) fn first_step(first: &FirstStep) -> String {
 }
 
 fn print_scaling(scaling: &Scaling) -> Result<()> {
-    let mut lengths = table(&["tokens", "a token", "attention", "the rest", "share of ceiling"]);
+    let mut lengths = table(&["tokens", "per token", "attention", "the rest", "share of ceiling"]);
     for point in &scaling.lengths {
         let total = point.attention + point.rest;
         let times = [total, point.attention, point.rest].map(seconds);
         lengths.add_row([&[point.tokens.to_string()], &times[..], &[percent(point.share)]].concat());
     }
-    let mut widths = table(&["width", "parameters", "step", "a parameter", "share of ceiling"]);
+    let mut widths = table(&["d_model", "parameters", "step", "per parameter", "share of ceiling"]);
     for point in &scaling.widths {
         widths.add_row([
             point.width.to_string(),
@@ -129,12 +129,12 @@ fn print_scaling(scaling: &Scaling) -> Result<()> {
             percent(point.share),
         ]);
     }
-    say!("Training step by length, one sequence\n{lengths}\nTraining step by width, 128 tokens\n{widths}")
+    outln!("Training step by length, one sequence\n{lengths}\nTraining step by d_model, 128 tokens\n{widths}")
 }
 
 fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, threshold: f64) -> Result<()> {
     if old.adapter != new.adapter {
-        say!("The older report is of another adapter or driver: {} ({})", old.adapter.name, old.adapter.driver)?;
+        outln!("The older report is from another adapter or driver: {} ({})", old.adapter.name, old.adapter.driver)?;
     }
     let mut table = table(&["", "old", "new", "old share", "new share", "ratio", ""]);
     for change in &comparison.changes {
@@ -153,20 +153,20 @@ fn print_comparison(comparison: &Comparison, old: &Report, new: &Report, thresho
             .into(),
         ]);
     }
-    say!("{table}")?;
-    say!(
-        "Ratio: old share by new share of the ceilings measured in the same run, so that a slower or busier machine does not count \
-         as slower code. More than {threshold} is slower; where the spreads overlap, measure again with --only before believing it."
+    outln!("{table}")?;
+    outln!(
+        "Ratio: old share divided by new share of the ceilings measured in the same run, so that a slower or busier machine does not look \
+         like slower code. Above {threshold} counts as slower; where the spreads overlap, measure again with --only."
     )?;
-    for (what, names) in [("no longer there", &comparison.gone), ("new", &comparison.added)] {
+    for (what, names) in [("removed", &comparison.gone), ("new", &comparison.added)] {
         if !names.is_empty() {
-            say!("{what}: {}", names.join(", "))?;
+            outln!("{what}: {}", names.join(", "))?;
         }
     }
     Ok(())
 }
 
-/// A time as people read it.
+/// A time with a unit.
 pub(super) fn seconds(value: f64) -> String {
     let (scaled, unit) = match value.abs() {
         v if v >= 1.0 => (value, "s"),
@@ -177,7 +177,7 @@ pub(super) fn seconds(value: f64) -> String {
     format!("{} {unit}", three_digits(scaled))
 }
 
-/// A rate as people read it.
+/// A rate with a unit.
 pub(super) fn rate(value: f64, unit: &str) -> String {
     let unit = unit.replace("flop", "FLOP").replace("token", "tokens");
     let (scaled, prefix) = match value {
@@ -189,7 +189,7 @@ pub(super) fn rate(value: f64, unit: &str) -> String {
     format!("{} {prefix}{unit}", three_digits(scaled))
 }
 
-/// A share as people read it.
+/// A share in percent.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }

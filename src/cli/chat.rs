@@ -1,16 +1,16 @@
 //! Prompts of chat models.
 
 use super::args::GenerateArgs;
-use super::say;
+use super::output;
 use crate::error::{Error, Result};
 use crate::io::{Clock, Conversation, Tokenizer};
 use chrono::Local;
 use chrono::format::StrftimeItems;
 use std::sync::Arc;
 
-/// The tokens of prompts: within the model's chat template if that is wanted, else as they stand.
+/// The tokens of prompts: in the model's chat template with `--chat`, else unchanged.
 ///
-/// `whole`: an encoder reads them, with the special tokens that end a text.
+/// `whole`: an encoder reads them, with the special tokens at the end of a text.
 pub(super) fn encode(
     options: &GenerateArgs,
     tokenizer: &Tokenizer,
@@ -27,8 +27,8 @@ pub(super) fn encode(
             !own.iter().any(|&id| tokenizer.is_special(id))
         };
         if tokenizer.has_chat_template() && ids.iter().any(plain) {
-            say::tell(format_args!(
-                "[the model has a chat template, and the prompt is given as it stands; --chat applies it]"
+            output::note(format_args!(
+                "[the model has a chat template, but the prompt is used as it is; --chat applies the template]"
             ));
         }
         return Ok(ids);
@@ -40,16 +40,15 @@ pub(super) fn encode(
         )
     })?;
     let text = |prompt: &String| template.render(&Conversation::of_user(prompt, options.system.as_deref()));
-    // The template writes all special tokens itself.
+    // The template contains all special tokens.
     prompts.iter().map(|prompt| tokenizer.encode(&text(prompt)?)).collect()
 }
 
-/// The time of this machine.
+/// The local time of this machine.
 fn clock() -> Clock {
     Arc::new(|format| {
-        let items = StrftimeItems::new(format)
-            .parse()
-            .map_err(|_| format!("strftime_now: {format:?} is no format of a time"))?;
+        let items =
+            StrftimeItems::new(format).parse().map_err(|_| format!("strftime_now: {format:?} is not a time format"))?;
         Ok(Local::now().format_with_items(items.iter()).to_string())
     })
 }
@@ -59,9 +58,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clock_tells_the_time_or_that_the_format_is_none() {
+    fn the_clock_formats_the_time_or_refuses_the_format() {
         let year: u32 = clock()("%Y").unwrap().parse().unwrap();
         assert!(year > 2000);
-        assert!(clock()("%Q").unwrap_err().contains("no format of a time"));
+        assert!(clock()("%Q").unwrap_err().contains("not a time format"));
     }
 }

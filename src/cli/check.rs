@@ -1,8 +1,8 @@
-//! `wgformer check`: models, and how they train, against what PyTorch computed from them.
+//! `wgformer check`: compares models and training runs with results of PyTorch.
 
 use super::args::CheckArgs;
 use super::device::Device;
-use super::{print_json, say, table};
+use super::{outln, output, print_json, table};
 use crate::check::{GoldenReport, TrajectoryReport, check_golden, check_trajectory};
 use crate::error::Result;
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
     Ok(if reports.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was compared so far.
+/// The reports so far.
 struct Reports {
     text: bool,
     passed: bool,
@@ -36,7 +36,7 @@ struct Reports {
 }
 
 impl Reports {
-    /// One that cannot be compared counts as missed, and the others are still looked at.
+    /// Adds a report. A comparison that fails with an error counts as missed; the others still run.
     fn add<R: Serialize>(
         &mut self,
         folder: &Path,
@@ -54,7 +54,7 @@ impl Reports {
             }
             Err(error) => {
                 self.passed = false;
-                say::tell(format_args!("error: {}: {error}", folder.display()));
+                output::note(format_args!("error: {}: {error}", folder.display()));
                 self.all.push(json!({ "folder": folder, "error": error.to_string() }));
             }
         }
@@ -67,38 +67,38 @@ fn verdict(passed: bool) -> String {
 }
 
 fn print_golden(report: &GoldenReport) -> Result<()> {
-    say!("{} ({}) on {}", report.folder, report.model, report.adapter)?;
+    outln!("{} ({}) on {}", report.folder, report.model, report.adapter)?;
     let mut table = table(&["compared", "largest relative error", "limit", ""]);
     for row in &report.rows {
         let numbers = [format!("{:.2e}", row.error), format!("{:.0e}", row.limit)];
         table.add_row([row.what.clone(), numbers[0].clone(), numbers[1].clone(), verdict(row.passed)]);
     }
-    say!("{table}")?;
+    outln!("{table}")?;
     let missed = report.rows.iter().filter(|row| !row.passed).count();
-    say!("{} compared, {missed} missed\n", report.rows.len())?;
+    outln!("{} compared, {missed} missed\n", report.rows.len())?;
     Ok(())
 }
 
 fn print_trajectory(report: &TrajectoryReport) -> Result<()> {
     let TrajectoryReport { folder, model, task, adapter, steps, .. } = report;
-    say!("{folder} ({model}, {task}, {steps} steps) on {adapter}")?;
+    outln!("{folder} ({model}, {task}, {steps} steps) on {adapter}")?;
     let mut rows = table(&["compared", "largest relative error", "limit", "over movement", ""]);
     for row in &report.rows {
         let moved = row.over_movement.map_or_else(String::new, |error| format!("{error:.2e}"));
         let numbers = [format!("{:.2e}", row.error), format!("{:.0e}", row.limit)];
         rows.add_row([row.what.clone(), numbers[0].clone(), numbers[1].clone(), moved, verdict(row.passed)]);
     }
-    say!("{rows}")?;
+    outln!("{rows}")?;
     let mut figures = table(&["largest of all", "error", "PyTorch in f32"]);
     for figure in &report.figures {
         let pytorch = figure.pytorch_f32.map_or_else(String::new, |error| format!("{error:.2e}"));
         figures.add_row([figure.what.to_owned(), format!("{:.2e}", figure.error), pytorch]);
     }
-    say!("{figures}")?;
+    outln!("{figures}")?;
     if !report.left_out.is_empty() {
-        say!("biases of keys, which no output depends on, are left out: {}", report.left_out.join(", "))?;
+        outln!("biases of keys are not compared, since no output depends on them: {}", report.left_out.join(", "))?;
     }
     let missed = report.rows.iter().filter(|row| !row.passed).count();
-    say!("{} compared, {missed} missed\n", report.rows.len())?;
+    outln!("{} compared, {missed} missed\n", report.rows.len())?;
     Ok(())
 }

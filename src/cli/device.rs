@@ -1,4 +1,4 @@
-//! The device of a command, and what is kept of it between commands.
+//! The device of a command, and its caches between commands.
 
 use super::args::{Common, Tune};
 use crate::error::Result;
@@ -6,10 +6,10 @@ use crate::gpu::{Gpu, GpuOptions, Tuning};
 use crate::io::{load_pipelines, load_tuning, save_pipelines, save_tuning};
 use std::path::PathBuf;
 
-/// Names the folder for what is kept; the default is `wgformer` in the user's folder for caches.
+/// The environment variable for the cache folder; the default is `wgformer` in the user's cache folder.
 const VARIABLE: &str = "WGFORMER_CACHE";
 
-/// A device. When it goes, compiled pipelines and the tuner's choices are kept.
+/// A device. Dropping it saves compiled pipelines and tuned variants.
 pub(super) struct Device {
     pub(super) gpu: Gpu,
     folder: Option<PathBuf>,
@@ -25,7 +25,7 @@ impl Device {
         let folder = folder.or_else(|| dirs::cache_dir().map(|cache| cache.join("wgformer")));
         if let Some(folder) = &folder {
             load_pipelines(folder, &gpu)?;
-            // Without tuning the defaults run, whatever was chosen before: the same on every run.
+            // Without tuning the defaults run, whatever was tuned before: the same on every run.
             if options.tune != Tune::Off {
                 load_tuning(folder, &gpu)?;
             }
@@ -38,17 +38,17 @@ impl Device {
         Ok(Self { gpu, folder })
     }
 
-    /// Keeps what was compiled and chosen so far. That it cannot be kept costs only time, and is a warning.
-    pub(super) fn keep(&self) {
+    /// Saves compiled pipelines and tuned variants. A failure only costs time, so it is a warning.
+    pub(super) fn save_caches(&self) {
         let Some(folder) = &self.folder else { return };
         if let Err(error) = save_pipelines(folder, &self.gpu).and_then(|()| save_tuning(folder, &self.gpu)) {
-            log::warn!("what was compiled and tuned is not kept for the next command: {error}");
+            log::warn!("compiled pipelines and tuned variants are not saved for the next command: {error}");
         }
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.keep();
+        self.save_caches();
     }
 }

@@ -1,7 +1,7 @@
-//! `wgformer devices`: the adapters of this machine.
+//! `wgformer devices`: lists the adapters of this machine.
 
 use super::args::DevicesArgs;
-use super::{print_json, say, table};
+use super::{outln, print_json, table};
 use crate::error::{Result, human_bytes};
 use crate::gpu::{AdapterChoice, AdapterSummary, Gpu};
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub(super) fn run(options: &DevicesArgs) -> Result<ExitCode> {
         None => AdapterChoice::from_env(),
     };
     if options.json {
-        // A machine without adapters is an empty list; a wish that none fits is an error, as everywhere.
+        // A machine without adapters gives an empty list; a choice that matches none is an error.
         let chosen = if adapters.is_empty() { None } else { Some(wanted.pick(&adapters)?) };
         let listed = adapters.iter().map(|adapter| Listed { adapter, chosen: chosen == Some(adapter.index) });
         print_json(&listed.collect::<Vec<_>>())?;
@@ -48,7 +48,7 @@ pub(super) fn run(options: &DevicesArgs) -> Result<ExitCode> {
             format!("{} {}", adapter.driver, adapter.driver_info),
         ]);
     }
-    say!("{table}")?;
-    say!("* is used unless --adapter or WGFORMER_ADAPTER names another: by number, backend or part of the name")?;
+    outln!("{table}")?;
+    outln!("* is used unless --adapter or WGFORMER_ADAPTER names another one: by number, backend or part of the name")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,10 @@
-//! `wgformer eval`: loss and perplexity on text.
+//! `wgformer eval`: measures loss and perplexity on text.
 
 use super::args::{Bos, EvalArgs};
 use super::device::Device;
 use super::model::continues_texts;
 use super::progress::{EVERY, Progress};
-use super::{print_json, read_texts, say};
+use super::{outln, print_json, read_texts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -31,10 +31,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let longest = model.dimensions().max_position;
     let context = options.context.unwrap_or(longest.min(1024));
     if context == 0 || context > longest {
-        return Err(Error::input(
-            "context",
-            format!("it must be 1 to {longest}, which the model was made for; got {context}"),
-        ));
+        return Err(Error::input("context", format!("it must be 1 to {longest} (the model's maximum), got {context}")));
     }
     let mut g = Graph::with_storage(weights.storage());
     let ids = g.input("ids", [options.batch, context], DType::U32)?;
@@ -65,8 +62,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     }
     let (loss, seconds) = (sum / counted as f64, start.elapsed().as_secs_f64());
     if !loss.is_finite() {
-        let message =
-            format!("it is {loss}: the weights are damaged, or too large for what they are held in (--dtype)");
+        let message = format!("it is {loss}: the weights are damaged, or too large for their storage type (--dtype)");
         return Err(Error::NonFinite { what: "the loss".into(), message });
     }
     let rate = counted as f64 / seconds;
@@ -76,26 +72,28 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
             "loss": loss, "perplexity": loss.exp(), "tokens": counted, "tokens_per_second": rate, "prefix": prefix,
         }))?;
     } else {
-        say!("loss {loss:.4} nats a token, perplexity {:.2}, over {counted} tokens ({rate:.0} tokens/s)", loss.exp())?;
+        outln!(
+            "loss {loss:.4} nats per token, perplexity {:.2}, over {counted} tokens ({rate:.0} tokens/s)",
+            loss.exp()
+        )?;
         let prefix: String = prefix.iter().filter_map(|&id| tokenizer.token(id)).collect();
         if !prefix.is_empty() {
-            say!(
-                "each window of {context} tokens begins with {prefix}; without (--bos never) is how training measures"
-            )?;
+            outln!("each window of {context} tokens begins with {prefix}; training measures without it (--bos never)")?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What each window begins with.
+/// The special tokens at the beginning of each window.
 fn prefix(bos: Bos, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let usual = tokenizer.prefix().to_vec();
     match bos {
         Bos::Never => Ok(Vec::new()),
         Bos::Auto => Ok(usual),
         Bos::Always if !usual.is_empty() => Ok(usual),
-        Bos::Always => tokenizer.bos().map(|bos| vec![bos]).ok_or_else(|| {
-            Error::input("bos", "the tokenizer has no token that begins a text: leave out --bos always")
-        }),
+        Bos::Always => tokenizer
+            .bos()
+            .map(|bos| vec![bos])
+            .ok_or_else(|| Error::input("bos", "the tokenizer has no BOS token: leave out --bos always")),
     }
 }

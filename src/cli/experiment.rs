@@ -1,9 +1,9 @@
-//! `wgformer experiment`: models that learn the same thing, as a table, pictures and JSON.
+//! `wgformer experiment`: compares models on the same task, as a table, charts and JSON.
 
 use super::args::{ExperimentArgs, Subject};
 use super::device::Device;
 use super::progress::{Progress, SOON};
-use super::{picture, print_json, read_texts, say, table};
+use super::{outln, picture, print_json, read_texts, table};
 use crate::bench::experiment::{
     self, Contender, Learned, Lesson, expert_contenders, nesting_contenders, recursion_contenders,
 };
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 /// The share of a text that is held out.
 const HELD_OUT: f64 = 0.1;
-/// Depths of nesting that are learned, and up to which is asked.
+/// The maximum depth of nesting in training, and in the test.
 const DEPTHS: (usize, usize) = (3, 5);
 
 pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
@@ -30,11 +30,11 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
     };
     let text = match options.subject {
         Subject::Nesting if !options.data.is_empty() => {
-            return Err(Error::input("data", "nested expressions are made, not read: leave it out"));
+            return Err(Error::input("data", "nested expressions are generated: leave it out"));
         }
         Subject::Nesting => None,
         _ if options.data.is_empty() => {
-            return Err(Error::input("data", "a text to learn from is needed: give --data FILE"));
+            return Err(Error::input("data", "a text to train on is needed: give --data FILE"));
         }
         _ => Some(read_texts(&options.data)?),
     };
@@ -52,7 +52,7 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
         SOON,
     );
     let mut all: Vec<Learned> = Vec::new();
-    // All contenders from one seed after the other, so that a machine that changes its speed does so for all.
+    // All contenders for one seed, then the next seed, so that changes of the machine's speed affect all of them.
     for seed in 0..options.seeds {
         for contender in &contenders {
             let lesson = Lesson { rows: options.batch, length, steps: options.steps, rate: options.lr, seed };
@@ -65,8 +65,8 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
                 None => experiment::learn_nesting(&gpu, contender, DEPTHS, &lesson, &mut watch)?,
             };
             all.push(learned);
-            // What is there is kept, should the next one fail.
-            keep(options, &contenders, &all)?;
+            // Save the results so far, in case the next run fails.
+            save(options, &contenders, &all)?;
         }
     }
     bar.finish();
@@ -74,13 +74,13 @@ pub(super) fn run(options: &ExperimentArgs) -> Result<ExitCode> {
         print_json(&all)?;
     } else {
         print(&contenders, &all)?;
-        say!("results and pictures  {}", options.out.display())?;
+        outln!("results and charts  {}", options.out.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes results and pictures.
-fn keep(options: &ExperimentArgs, contenders: &[Contender], all: &[Learned]) -> Result<()> {
+/// Writes results and charts.
+fn save(options: &ExperimentArgs, contenders: &[Contender], all: &[Learned]) -> Result<()> {
     let subject = options.subject.name();
     let json = serde_json::to_vec_pretty(all).map_err(|e| Error::input("results", e.to_string()))?;
     write_atomic(options.out.join(format!("{subject}.json")), &json)?;
@@ -94,7 +94,7 @@ fn keep(options: &ExperimentArgs, contenders: &[Contender], all: &[Learned]) -> 
             .map(|contender| (contender.name.clone(), mean_curve(&runs(contender, all), of)))
             .filter(|(_, points)| !points.is_empty())
             .collect();
-        let picture = picture::curves(label, "held-out loss (nats a token)", &curves)?;
+        let picture = picture::curves(label, "held-out loss (nats per token)", &curves)?;
         write_atomic(options.out.join(format!("{subject}-{name}.svg")), picture.as_bytes())?;
     }
     let last: Vec<(String, Vec<(f64, f64)>)> = contenders
@@ -105,7 +105,7 @@ fn keep(options: &ExperimentArgs, contenders: &[Contender], all: &[Learned]) -> 
             Some((contender.name.clone(), vec![(parameters, mean(&runs, final_loss).0)]))
         })
         .collect();
-    let picture = picture::curves("parameters", "held-out loss (nats a token)", &last)?;
+    let picture = picture::curves("parameters", "held-out loss (nats per token)", &last)?;
     write_atomic(options.out.join(format!("{subject}-parameters.svg")), picture.as_bytes())?;
     write_atomic(options.out.join(format!("{subject}.md")), markdown(contenders, all).as_bytes())
 }
@@ -135,13 +135,13 @@ fn mean(runs: &[&Learned], of: impl Fn(&Learned) -> f64) -> (f64, f64) {
     (values.iter().sum::<f64>() / values.len().max(1) as f64, (high - low) / 2.0)
 }
 
-/// Heads and cells of the results: what both the terminal and the document show.
+/// Headings and cells of the results, for the terminal and the document.
 fn cells(contenders: &[Contender], all: &[Learned]) -> (Vec<String>, Vec<Vec<String>>) {
     let depths: Vec<usize> =
         all.first().map_or(Vec::new(), |run| run.accuracy.iter().map(|(depth, _)| *depth).collect());
     let text = depths.is_empty();
     let mut head: Vec<String> =
-        ["model", "parameters", "forward flop a token", "held-out loss", "training, s"].map(str::to_owned).into();
+        ["model", "parameters", "forward flop per token", "held-out loss", "training, s"].map(str::to_owned).into();
     if text {
         head.extend(["loss, causal decisions", "mean depth in decoding", "decoded tokens/s"].map(str::to_owned));
     }
@@ -182,7 +182,7 @@ fn print(contenders: &[Contender], all: &[Learned]) -> Result<()> {
     rows.into_iter().for_each(|row| {
         table.add_row(row);
     });
-    say!("{table}")
+    outln!("{table}")
 }
 
 fn markdown(contenders: &[Contender], all: &[Learned]) -> String {

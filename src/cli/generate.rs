@@ -1,9 +1,9 @@
-//! `wgformer generate`: continue prompts.
+//! `wgformer generate`: continues prompts.
 
 use super::args::GenerateArgs;
 use super::device::Device;
 use super::progress::Lines;
-use super::{chat, print_json, prompts, say};
+use super::{chat, output, print_json, prompts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::generate::{Answer, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions};
@@ -14,11 +14,11 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Tokens of an answer, where neither the options nor the model say how many.
+/// The most tokens of an answer if neither the options nor the model set it.
 const TOKENS: usize = 200;
-/// Randomness, where neither the options nor the model say how much.
+/// The temperature if neither the options nor the model set it.
 const TEMPERATURE: f32 = 0.8;
-/// How long prompts may be read without a word.
+/// The time after which reading prompts prints a note.
 const QUIET: Duration = Duration::from_secs(5);
 
 pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
@@ -34,10 +34,10 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let (mut sampling, from_file) = sampling(options, &settings);
     add_stops(&mut sampling, &tokenizer, options, &settings)?;
     if !from_file.is_empty() {
-        say::tell(format_args!("generation_config.json: {} (options override)", from_file.join(", ")));
+        output::note(format_args!("generation_config.json: {} (options override)", from_file.join(", ")));
     }
     if !settings.ignored.is_empty() {
-        log::warn!("generation_config.json has what is not followed here: {}", settings.ignored.join(", "));
+        log::warn!("generation_config.json has settings that are not supported: {}", settings.ignored.join(", "));
     }
 
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
@@ -56,7 +56,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let start = Instant::now();
     let mut read = None;
     let stream_text = prompts.len() == 1 && !options.common.json;
-    // The prompt goes in front of its first token, when nothing is wrong with it.
+    // The prompt is printed with the first token, when the model has accepted it.
     let continues = !options.chat && !answers_alone;
     let mut prompt = prompts.first().filter(|_| stream_text && continues).map(String::as_str);
     let mut failed = None;
@@ -67,7 +67,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
         if !stream_text || prompt.is_empty() && token.text.is_empty() {
             return ControlFlow::Continue(());
         }
-        match say::print(format_args!("{prompt}{}", token.text)) {
+        match output::print(format_args!("{prompt}{}", token.text)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 failed = Some(error);
@@ -97,25 +97,25 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
         for (prompt, answer) in prompts.iter().zip(&answers) {
             let between = if continues { "" } else { "\n" };
             let text = answer.text.as_deref().unwrap_or_default();
-            say::print(format_args!("{prompt}{between}{text}\n---\n"))?;
+            output::print(format_args!("{prompt}{between}{text}\n---\n"))?;
         }
     }
-    say::tell(format_args!("\n[{times}, on {}]", gpu.info().name));
+    output::note(format_args!("\n[{times}, on {}]", gpu.info().name));
     let cut = answers.iter().filter(|answer| answer.finish == Finish::Context).count();
     if cut > 0 {
         let which = if answers.len() == 1 { "the answer ends".into() } else { format!("{cut} answers end") };
-        say::tell(format_args!("[the context of {room} tokens is full: {which} with it]"));
+        output::note(format_args!("[the context of {room} tokens is full: {which} there]"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// How tokens are chosen: as the options say, else as the model's file does; and what the file says, in words.
+/// The sampling options: from the command line, else from the model's file; and the settings taken from the file, as text.
 fn sampling(options: &GenerateArgs, file: &GenerationSettings) -> (SamplingOptions, Vec<String>) {
     let mut words = Vec::new();
-    // Whoever says how to draw wants to draw.
-    let drawn =
+    // An option of sampling implies sampling.
+    let sampled =
         options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();
-    let greedy_by_file = !options.greedy && !drawn && file.do_sample == Some(false);
+    let greedy_by_file = !options.greedy && !sampled && file.do_sample == Some(false);
     if greedy_by_file {
         words.push("do_sample false (greedy)".to_owned());
     }
@@ -158,41 +158,42 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings) -> (SamplingOptio
     (sampling, words)
 }
 
-/// Stop texts: a special token, which is no text, is looked for among tokens.
+/// Adds stop texts. A special token is matched as a token, since it has no text.
 fn add_stops(
     sampling: &mut SamplingOptions,
     tokenizer: &Tokenizer,
     options: &GenerateArgs,
     file: &GenerationSettings,
 ) -> Result<()> {
-    for (stop, given) in options.stop.iter().map(|stop| (stop, true)).chain(file.stop.iter().map(|stop| (stop, false)))
+    for (stop, explicit) in
+        options.stop.iter().map(|stop| (stop, true)).chain(file.stop.iter().map(|stop| (stop, false)))
     {
         if let Some(id) = tokenizer.id(stop).filter(|&id| tokenizer.is_special(id)) {
             sampling.stop_tokens.push(id);
             continue;
         }
-        // A character without a token never comes, and is no mistake here.
+        // A character without a token can't be generated; that is not an error.
         let special = tokenizer.encode(stop).unwrap_or_default().into_iter().find(|&id| tokenizer.is_special(id));
         match special.and_then(|id| tokenizer.token(id)) {
             None => sampling.stop.push(stop.clone()),
-            Some(token) if given => {
-                let message = format!("{stop:?} holds the special token {token}, which is no text: give that alone");
+            Some(token) if explicit => {
+                let message = format!("{stop:?} contains the special token {token}: give the token alone");
                 return Err(Error::input("stop", message));
             }
             Some(_) => log::warn!(
-                "generation_config.json: the stop text {stop:?} mixes text and special tokens and is left out"
+                "generation_config.json: the stop text {stop:?} mixes text and special tokens and is ignored"
             ),
         }
     }
     Ok(())
 }
 
-/// How long prompts and answers took.
+/// The times of prompts and answers.
 struct Times {
     prompt_tokens: usize,
     prompt_seconds: f64,
     answer_tokens: usize,
-    /// Without the first token of each answer, which comes of reading the prompt.
+    /// Tokens without the first of each answer, which comes from reading the prompt.
     further_tokens: usize,
     further_seconds: f64,
 }

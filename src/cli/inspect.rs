@@ -1,8 +1,8 @@
-//! `wgformer inspect`: what a step of a model does.
+//! `wgformer inspect`: shows the recording of a step of a model.
 
 use super::args::InspectArgs;
 use super::device::Device;
-use super::{model, print_json, routing, say, table};
+use super::{model, outln, print_json, routing, table};
 use crate::bench::step_graph;
 use crate::error::{Result, human_bytes};
 use crate::kernel::Dispatch;
@@ -39,12 +39,12 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
         print_json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
-    say!("{}", model::headline(&options.step, model.as_ref(), gpu)?)?;
+    outln!("{}", model::headline(&options.step, model.as_ref(), gpu)?)?;
     if options.list {
-        say!("{recording}")?;
+        outln!("{recording}")?;
     }
     print_kernels(&recording)?;
-    say!("{memory}")?;
+    outln!("{memory}")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -71,5 +71,5 @@ fn print_kernels(recording: &Recording) -> Result<()> {
         [recording.dispatches.len().to_string(), human_count(recording.flops()), human_bytes(recording.bytes())];
     let [count, flops, bytes] = total;
     table.add_row(["total".to_owned(), count, flops, bytes]);
-    say!("{table}")
+    outln!("{table}")
 }

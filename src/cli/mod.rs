@@ -1,4 +1,4 @@
-//! The `wgformer` command: what it takes, and one file a subcommand.
+//! The `wgformer` command: its arguments, and one file per subcommand.
 
 mod args;
 mod bench;
@@ -8,11 +8,13 @@ mod device;
 mod devices;
 mod eval;
 mod experiment;
+mod explicit_args;
 mod generate;
-mod given;
 mod inspect;
 mod model;
+mod moe_mor_args;
 mod numbers;
+mod output;
 mod page;
 mod picture;
 mod plot;
@@ -20,22 +22,20 @@ mod profile;
 mod progress;
 mod prompts;
 mod routing;
-mod say;
-mod sparse;
 mod train;
 
 use crate::error::{Error, Result};
 use crate::io::read_text;
 use args::{Cli, Command};
 use clap::FromArgMatches;
-use given::Given;
-use say::say;
+use explicit_args::ExplicitArgs;
+use output::outln;
 use std::process::ExitCode;
 
-/// The exit code where nobody reads standard output any more: what a shell makes of a program that SIGPIPE ended.
+/// The exit code when standard output is closed: a shell reports it for a program that SIGPIPE ended.
 const BROKEN_PIPE: u8 = 141;
 
-/// Runs the command line of this process. Errors go to standard error in one sentence; the exit code is then 1.
+/// Runs the command line of this process. An error is printed to standard error as one sentence, and the exit code is 1.
 #[must_use]
 pub fn main() -> ExitCode {
     let filter = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=off");
@@ -45,21 +45,21 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.format(&mut args::command()).exit(),
     };
-    let given = matches.subcommand().map(|(_, matches)| Given::of(matches)).unwrap_or_default();
-    match run(&cli, given) {
+    let explicit = matches.subcommand().map(|(_, matches)| ExplicitArgs::of(matches)).unwrap_or_default();
+    match run(&cli, explicit) {
         Ok(code) => code,
-        Err(error) if say::nobody_reads(&error) => ExitCode::from(BROKEN_PIPE),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
-            say::tell(format_args!("error: {error}"));
+            output::note(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: &Cli, given: Given) -> Result<ExitCode> {
+fn run(cli: &Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
     match &cli.command {
         Command::Devices(options) => devices::run(options),
-        Command::Train(options) => train::run(options, given),
+        Command::Train(options) => train::run(options, explicit),
         Command::Generate(options) => generate::run(options),
         Command::Eval(options) => eval::run(options),
         Command::Inspect(options) => inspect::run(options),
@@ -73,10 +73,10 @@ fn run(cli: &Cli, given: Given) -> Result<ExitCode> {
 /// Prints a value as one JSON document.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::input("output", e.to_string()))?;
-    say!("{text}")
+    outln!("{text}")
 }
 
-/// The texts of files, one behind the other.
+/// The texts of files, concatenated.
 fn read_texts(files: &[std::path::PathBuf]) -> Result<String> {
     let mut text = String::new();
     for file in files {
@@ -85,8 +85,7 @@ fn read_texts(files: &[std::path::PathBuf]) -> Result<String> {
             text = more;
             continue;
         }
-        text.try_reserve(more.len())
-            .map_err(|_| Error::format(file, "is more text than there is memory for; split it"))?;
+        text.try_reserve(more.len()).map_err(|_| Error::format(file, "the text does not fit the memory: split it"))?;
         text.push_str(&more);
     }
     Ok(text)

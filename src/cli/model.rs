@@ -1,7 +1,7 @@
-//! The model that a command line names: a folder, or a new one of the sizes given.
+//! The model of a command line: a folder, or a new model of the given size.
 
 use super::args::{Family, ModelArgs, Sides, StepArgs, StepName};
-use super::sparse;
+use super::moe_mor_args;
 use crate::bench::StepSize;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -13,10 +13,10 @@ use clap::ValueEnum;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The context of a new model, and of a step, where none is given.
+/// The default context of a new model and of a step.
 const CONTEXT: usize = 128;
 
-/// The model whose step is looked at, and how its matrices are stored.
+/// The model of a step, and the storage types of its matrices.
 pub(super) fn decoder(options: &StepArgs) -> Result<(Arc<dyn Decoder>, Storage)> {
     let config = match &options.folder {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
@@ -29,20 +29,21 @@ pub(super) fn decoder(options: &StepArgs) -> Result<(Arc<dyn Decoder>, Storage)>
     Ok((model.into(), Storage::default()))
 }
 
-/// Refuses models whose decoder answers what an encoder read.
+/// Refuses encoder-decoder models.
 ///
 /// # Errors
 /// [`Error::Input`] for them.
 pub(super) fn continues_texts(model: &dyn Decoder) -> Result<()> {
     match model.encoder() {
         None => Ok(()),
-        Some(_) => {
-            Err(Error::input("model", "it answers texts that its encoder reads; one that continues texts is needed"))
-        }
+        Some(_) => Err(Error::input(
+            "model",
+            "it is an encoder-decoder model; a decoder-only model is needed to continue a text",
+        )),
     }
 }
 
-/// A new model of the sizes given.
+/// A new model of the given size.
 pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Box<dyn Model>> {
     models::model(&new_config(options, vocabulary, dropout)?)
 }
@@ -50,12 +51,12 @@ pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Resul
 fn new_config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
     let config = config(options, vocabulary, dropout)?;
     models::model(&config)?;
-    sparse::check_keys("moe", options.moe.as_deref(), config.value())?;
-    sparse::check_keys("mor", options.mor.as_deref(), config.value())?;
+    moe_mor_args::check_keys("moe", options.moe.as_deref(), config.value())?;
+    moe_mor_args::check_keys("mor", options.mor.as_deref(), config.value())?;
     Ok(config)
 }
 
-/// The decoder of a GGUF file: trained in f32, run as it is in the file.
+/// The decoder of a GGUF file: f32 for training, else stored as in the file.
 fn file_decoder(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Decoder>, Storage)> {
     let model = models::decoder_of(file)?;
     let storage = match step {
@@ -65,23 +66,23 @@ fn file_decoder(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Decoder>,
     Ok((model.into(), storage))
 }
 
-/// The size of that step.
+/// The size of the step.
 ///
 /// # Errors
-/// [`Error::Input`] if the model was not made for the context.
+/// [`Error::Input`] if the context exceeds the model's maximum.
 pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> Result<StepSize> {
     let length = context(options.model.context, model.dimensions().max_position)?;
     Ok(StepSize { batch: options.batch, length })
 }
 
-/// The context given, which a model must have been made for, or one that it was made for.
+/// The given context, or the default within the model's maximum.
 ///
 /// # Errors
-/// [`Error::Input`] if it was not.
+/// [`Error::Input`] if it exceeds the model's maximum.
 pub(super) fn context(given: Option<usize>, positions: usize) -> Result<usize> {
     match given {
         Some(context) if context > positions => {
-            let message = format!("it must be 1 to {positions}, which the model was made for; got {context}");
+            let message = format!("it must be 1 to {positions} (the model's maximum), got {context}");
             Err(Error::input("context", message))
         }
         Some(context) => Ok(context),
@@ -89,7 +90,7 @@ pub(super) fn context(given: Option<usize>, positions: usize) -> Result<usize> {
     }
 }
 
-/// The step in a line.
+/// A line that describes the step.
 pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Result<String> {
     let StepSize { batch, length } = step_size(options, model)?;
     let (parameters, adapter) = (human_count(model.parameter_count()? as u64), &gpu.info().name);
@@ -100,31 +101,28 @@ pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Re
 /// The `config.json` of a new model.
 fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
     let context = options.context.unwrap_or(CONTEXT);
-    let sparse = options.moe.is_some() || options.mor.is_some();
+    let moe_or_mor = options.moe.is_some() || options.mor.is_some();
     let family = options.model.unwrap_or(match options.sides {
         Some(_) => Family::Transformer,
-        None if sparse => Family::Llama,
+        None if moe_or_mor => Family::Llama,
         None => Family::Gpt2,
     });
     let refused = |option: &str, message: &str| Err(Error::input(option, message));
     match family {
         Family::Gpt2 | Family::Llama if options.sides.is_some() => {
-            return refused("sides", "only a transformer has them to choose from: --model transformer");
+            return refused("sides", "only a transformer has this option: --model transformer");
         }
         Family::Transformer if options.kv_heads.is_some() => {
-            return refused("kv-heads", "a transformer has as many as heads: leave it out, or make it a llama");
+            return refused("kv-heads", "a transformer has one per head: leave it out, or use --model llama");
         }
-        Family::Gpt2 if sparse => {
-            return refused("model", "a gpt2 takes no --moe and no --mor: leave out --model, or make it llama");
+        Family::Gpt2 if moe_or_mor => {
+            return refused("model", "a gpt2 takes neither --moe nor --mor: leave out --model, or use --model llama");
         }
         Family::Gpt2 if options.kv_heads.is_some() => {
-            return refused(
-                "kv-heads",
-                "a gpt2 has as many as heads: leave it out, or make it a llama (--model llama)",
-            );
+            return refused("kv-heads", "a gpt2 has one per head: leave it out, or use --model llama");
         }
         Family::Llama if !options.width.is_multiple_of(options.heads) => {
-            let message = format!("is {}, and must be a multiple of the {} heads", options.width, options.heads);
+            let message = format!("it is {}, but must be a multiple of the {} heads", options.width, options.heads);
             return Err(Error::input("width", message));
         }
         _ => (),
@@ -144,7 +142,7 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
             "resid_pdrop": dropout,
             "attn_pdrop": dropout,
             "tie_word_embeddings": true,
-            // Other readers would take GPT-2's own, which lie outside a small vocabulary.
+            // Without them other readers assume GPT-2's ids, which are outside a small vocabulary.
             "bos_token_id": null,
             "eos_token_id": null,
         }),
@@ -172,7 +170,7 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
         Family::Transformer => {
             let mut value = json!({
                 "model_type": "transformer",
-                // Two more: what stands for a mask, and what answers begin with.
+                // Two more: the mask token, and the token that answers begin with.
                 "vocab_size": vocabulary + 2,
                 "pad_token_id": vocabulary + 1,
                 "mask_token_id": vocabulary,
@@ -194,10 +192,10 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
         }
     };
     if let Some(spec) = &options.mor {
-        sparse::with_recursions(&mut value, spec)?;
+        moe_mor_args::with_recursions(&mut value, spec)?;
     }
     if let Some(spec) = &options.moe {
-        sparse::with_experts(&mut value, spec)?;
+        moe_mor_args::with_experts(&mut value, spec)?;
     }
     Config::new("the new model", value)
 }

@@ -1,6 +1,6 @@
-//! Values of options: what they are, or what is allowed.
+//! Parses values of options; errors say what is allowed.
 
-/// A whole number in a range, or what is allowed.
+/// Parses an integer in a range.
 fn whole<T: std::str::FromStr + PartialOrd + std::fmt::Display>(text: &str, least: T, most: T) -> Result<T, String> {
     match text.parse() {
         Ok(value) if value >= least && value <= most => Ok(value),
@@ -8,7 +8,7 @@ fn whole<T: std::str::FromStr + PartialOrd + std::fmt::Display>(text: &str, leas
     }
 }
 
-/// A number of which a condition holds, or what is allowed.
+/// Parses a number that fulfils a condition.
 fn number<T: std::str::FromStr + Copy>(text: &str, fits: impl Fn(T) -> bool, allowed: &str) -> Result<T, String> {
     text.parse().ok().filter(|&value| fits(value)).ok_or_else(|| format!("it must be {allowed}"))
 }
@@ -32,7 +32,7 @@ pub(super) fn small_count_from_1(text: &str) -> Result<u32, String> {
 
 /// Probabilities of dropping.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    number(text, |rate: f64| (0.0..1.0).contains(&rate), "a number between 0 and 1, and may be 0")
+    number(text, |rate: f64| (0.0..1.0).contains(&rate), "a number from 0 (inclusive) to 1 (exclusive)")
 }
 
 pub(super) fn share(text: &str) -> Result<f64, String> {
@@ -58,11 +58,11 @@ pub(super) fn ratio(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn temperature(text: &str) -> Result<f32, String> {
-    number(text, |value: f32| value >= 0.0 && value.is_finite(), "a number: 0 (the likeliest token) or more")
+    number(text, |value: f32| value >= 0.0 && value.is_finite(), "a number: 0 (the most likely token) or more")
 }
 
 pub(super) fn top_k(text: &str) -> Result<usize, String> {
-    whole(text, 0, 1 << 40).map_err(|e| format!("{e}; 0 is all"))
+    whole(text, 0, 1 << 40).map_err(|e| format!("{e} (0: all)"))
 }
 
 pub(super) fn top_p(text: &str) -> Result<f32, String> {
@@ -78,5 +78,5 @@ pub(super) fn penalty(text: &str) -> Result<f32, String> {
 }
 
 pub(super) fn stop(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("it is empty: give the text in front of which to stop".into()) } else { Ok(text.into()) }
+    if text.is_empty() { Err("it is empty: give the text to stop at".into()) } else { Ok(text.into()) }
 }

@@ -1,4 +1,4 @@
-//! A benchmark as one page of HTML that needs nothing from elsewhere.
+//! A benchmark as a self-contained HTML page.
 
 use super::bench::{first_step, percent, rate, seconds};
 use super::picture;
@@ -33,7 +33,7 @@ th:first-child, td:first-child { text-align: left; }
 /// The page of a report.
 pub(super) fn page(report: &Report) -> Result<String> {
     let adapter = &report.adapter;
-    let class = if adapter.class == AdapterClass::Cpu { ", computing on the CPU" } else { "" };
+    let class = if adapter.class == AdapterClass::Cpu { ", CPU driver" } else { "" };
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>wgformer on {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>wgformer on {name}</h1>\n\
@@ -47,12 +47,12 @@ pub(super) fn page(report: &Report) -> Result<String> {
     );
     page += &figures(report);
     if let Some(picture) = picture::roofline(report)? {
-        let text = "The grey line is the most that the adapter can do at so many operations a byte. A point is drawn at its share \
-                    of that, measured in the same moments, so that a busy machine does not move it.";
+        let text = "The grey line is the adapter's ceiling by operations per byte. A point is drawn at its share of the ceiling, measured at \
+                    the same time, so that a busy machine does not move it.";
         section(&mut page, "Roofline", text, &picture);
     }
-    let key = "Time that the ceilings, measured beside each run, would allow, divided by the time taken; the median of the runs. \
-               <span class=\"key\"><i class=\"arithmetic\"></i>bound by arithmetic</span> <span class=\"key\"><i class=\"memory\"></i>bound by memory</span>";
+    let key = "Time at the ceilings, measured next to each run, divided by the time taken; the median of the runs. \
+                <span class=\"key\"><i class=\"arithmetic\"></i>bound by arithmetic</span> <span class=\"key\"><i class=\"memory\"></i>bound by memory</span>";
     for (kind, title) in
         [(Kind::Kernel, "Kernels: share of the ceiling"), (Kind::Step, "Whole steps: share of the ceiling")]
     {
@@ -62,15 +62,15 @@ pub(super) fn page(report: &Report) -> Result<String> {
         }
     }
     if !report.kernels.is_empty() {
-        let text = "Launches × kernel, the longest first; the share is of the time on the GPU.";
-        section(&mut page, "Where a training step's time goes", text, &picture::kernels(&report.kernels)?);
+        let text = "Launches × kernel, the longest first; shares of the time on the GPU.";
+        section(&mut page, "Time of a training step by kernel", text, &picture::kernels(&report.kernels)?);
     }
     if let Some(scaling) = &report.scaling {
-        let text = "Training step of 2 layers, width 256, one sequence. Attention grows with the length, the rest does not. \
-                    Times are scaled to the ceilings at the head of the page, so that a busy machine does not bend the lines.";
-        section(&mut page, "Time a token by length", text, &picture::lengths(scaling)?);
+        let text = "Training step of 2 layers, d_model 256, one sequence. Attention grows with the length, the rest does not. \
+                    Times are scaled to the ceilings at the top of the page, so that a busy machine does not bend the lines.";
+        section(&mut page, "Time per token by length", text, &picture::lengths(scaling)?);
         let text = "Training step of 2 layers over 128 tokens, divided by the number of parameters; scaled likewise.";
-        section(&mut page, "Time a parameter by width", text, &picture::widths(scaling)?);
+        section(&mut page, "Time per parameter by d_model", text, &picture::widths(scaling)?);
     }
     if let Some(first) = &report.first_step {
         section(&mut page, "The first step", &first_step(first), "");
@@ -85,14 +85,14 @@ fn section(page: &mut String, title: &str, text: &str, content: &str) {
     let _ = write!(page, "<section>\n<h2>{title}</h2>\n<p>{text}</p>\n{content}\n</section>\n");
 }
 
-/// The ceilings, and tokens a second of the steps.
+/// The ceilings, and the tokens per second of the steps.
 fn figures(report: &Report) -> String {
     let mut text = String::from("<div class=\"figures\">\n");
     let mut figure = |value: String, what: &str| {
         let _ = writeln!(text, "<div><b>{}</b><span>{}</span></div>", escape(&value), escape(what));
     };
-    figure(rate(report.ceilings.arithmetic.per_second, "flop/s"), "ceiling of arithmetic, in registers");
-    figure(rate(report.ceilings.memory.per_second, "B/s"), "ceiling of memory, read and written");
+    figure(rate(report.ceilings.arithmetic.per_second, "flop/s"), "arithmetic ceiling, in registers");
+    figure(rate(report.ceilings.memory.per_second, "B/s"), "memory ceiling, read and write");
     for row in report.rows.iter().filter(|row| row.kind == Kind::Step) {
         figure(rate(row.rate, &row.unit), &row.name);
     }
@@ -112,7 +112,7 @@ fn method(report: &Report) -> String {
 
 fn table(rows: &[Row]) -> String {
     let mut text = String::from("<div class=\"scroll\"><table>\n<tr>");
-    for head in ["", "median", "quickest", "spread", "rate", "bound", "share", "spread", "runs"] {
+    for head in ["", "median", "fastest", "spread", "rate", "bound", "share", "spread", "runs"] {
         let _ = write!(text, "<th>{head}</th>");
     }
     text += "</tr>\n";
@@ -138,9 +138,9 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The day of a time since 1970, in UTC.
+/// The UTC date of seconds since 1970.
 fn date(seconds: u64) -> String {
-    // Years begin in March here, so that a leap day is a year's last.
+    // Years begin in March here, so that a leap day is the last day of a year.
     let days = seconds / 86400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1460 + day / 36524 - day / 146_096) / 365;

@@ -1,4 +1,4 @@
-//! The pictures of a benchmark's page, as SVG.
+//! The charts of a benchmark's page, as SVG.
 
 use super::bench::{percent, rate, seconds};
 use crate::bench::{Bound, Ceilings, KernelShare, Kind, Report, Row, Scaling};
@@ -9,13 +9,13 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ops::Range;
 
-/// Width of every picture in pixels.
+/// Width of every chart in pixels.
 const WIDTH: u32 = 960;
 /// Height of a bar with its gap.
 const BAR: i32 = 26;
-/// Where bars begin: the names stand left of it.
+/// The left end of bars; names are left of it.
 const LEFT: i32 = 270;
-/// Where the longest bars end: figures stand right of it.
+/// The right end of the longest bars; figures are right of it.
 const RIGHT: i32 = 790;
 const BLUE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
 const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x02);
@@ -23,7 +23,7 @@ const GREEN: RGBColor = RGBColor(0x1b, 0x8a, 0x6b);
 const INK: RGBColor = RGBColor(0x26, 0x2b, 0x33);
 const GREY: RGBColor = RGBColor(0x6b, 0x72, 0x80);
 const LIGHT: RGBColor = RGBColor(0xe5, 0xe7, 0xeb);
-/// Colours of curves that are compared.
+/// Colours of curves.
 const SERIES: [RGBColor; 6] = [INK, BLUE, ORANGE, GREEN, RGBColor(0x8e, 0x44, 0xad), RGBColor(0xb0, 0x3a, 0x48)];
 const FONT: &str = "sans-serif";
 
@@ -62,7 +62,7 @@ fn style(size: i32, colour: RGBColor, across: HPos, down: VPos) -> TextStyle<'st
     (FONT, size).into_font().color(&colour).pos(Pos::new(across, down))
 }
 
-/// The colour of what runs into a ceiling.
+/// The colour of a bound.
 pub(super) fn colour(bound: Bound) -> RGBColor {
     match bound {
         Bound::Arithmetic => BLUE,
@@ -70,7 +70,7 @@ pub(super) fn colour(bound: Bound) -> RGBColor {
     }
 }
 
-/// Bars with a name, a length between 0 and 1, a colour, and a figure behind them.
+/// A bar with a name, a length between 0 and 1, a colour, and a figure after it.
 struct Bar {
     name: String,
     length: f64,
@@ -94,7 +94,7 @@ fn bars(bars: &[Bar], marks: bool) -> Result<String> {
         for (index, bar) in bars.iter().enumerate() {
             let y = top + BAR * index as i32;
             let middle = y + BAR / 2;
-            // A bar of no length is still to be seen.
+            // A bar of length zero is still visible.
             let end = at(bar.length).max(LEFT + 1);
             area.draw(&Rectangle::new([(LEFT, y + 4), (end, y + BAR - 4)], bar.colour.filled()))?;
             let name = style(14, INK, HPos::Right, VPos::Center);
@@ -129,8 +129,8 @@ pub(super) fn kernels(kernels: &[KernelShare]) -> Result<String> {
     bars(&kernels.iter().take(16).map(bar).collect::<Vec<_>>(), false)
 }
 
-/// Operations a second by operations a byte: the ceilings as a roof, and the kernels below it. A kernel's height is its share of
-/// the roof, so that the state of the machine at the moment does not move it.
+/// The roofline: operations per second by operations per byte, with the ceilings as the roof and kernels below it. A kernel's height is its
+/// share of the roof, so that the load of the machine does not move it.
 pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
     let shown: Vec<(&Row, f64, f64)> = report
         .rows
@@ -150,7 +150,7 @@ pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
             .x_label_area_size(46)
             .y_label_area_size(96)
             .build_cartesian_2d(axis(intensities.clone(), ticks(&intensities)), axis(rates.clone(), ticks(&rates)))?;
-        mesh!(chart, "operations a byte moved", "operations a second", &|v| plain(*v), &|v| rate(*v, "flop/s"));
+        mesh!(chart, "operations per byte", "operations per second", &|v| plain(*v), &|v| rate(*v, "flop/s"));
         let ridge = report.ceilings.arithmetic.per_second / report.ceilings.memory.per_second;
         let xs = [intensities.start, ridge.clamp(intensities.start, intensities.end), intensities.end];
         chart.draw_series(LineSeries::new(xs.map(|x| (x, roof(x))), GREY.stroke_width(3)))?;
@@ -170,7 +170,7 @@ pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
     Ok(Some(picture))
 }
 
-/// A row with its operations a byte, and the operations a second at which it is drawn.
+/// A row with its operations per byte, and the operations per second at which it is drawn.
 fn place<'a>(report: &Report, row: &'a Row) -> (&'a Row, f64, f64) {
     let intensity = row.flops / row.bytes;
     (row, intensity, row.share * roof(&report.ceilings, intensity))
@@ -183,8 +183,7 @@ fn roof(ceilings: &Ceilings, intensity: f64) -> f64 {
 /// Size of the labels of points.
 const LABEL: i32 = 12;
 
-/// Where the label of each point goes, and which end of it is there: beside the point, on the side and at the height where it
-/// covers no point and no label before it.
+/// The position and anchor of each point's label: next to the point, where it covers no point and no earlier label.
 fn labels(names: &[&str], points: &[(i32, i32)]) -> Vec<((i32, i32), HPos)> {
     let mut taken: Vec<[i32; 4]> = points.iter().map(|&(x, y)| [x - 6, y - 6, x + 6, y + 6]).collect();
     let mut found = Vec::with_capacity(points.len());
@@ -211,7 +210,7 @@ fn labels(names: &[&str], points: &[(i32, i32)]) -> Vec<((i32, i32), HPos)> {
     found
 }
 
-/// Seconds a token by length: in all, of attention, of the rest; as if the machine had always been as it was at first.
+/// Seconds per token by length: total, attention, the rest; scaled to the machine's speed at the first measurement.
 pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
     let points = &scaling.lengths;
     let series = |of: fn(&crate::bench::LengthPoint) -> f64| -> Vec<(f64, f64)> {
@@ -220,27 +219,27 @@ pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
     let marks = points.iter().map(|p| p.tokens as f64).collect();
     lines(
         &Axis::new("tokens of the sequence", marks, plain),
-        &Axis::new("time a token", Vec::new(), seconds),
+        &Axis::new("time per token", Vec::new(), seconds),
         &[
-            ("in all", INK, series(|p| p.attention + p.rest)),
+            ("total", INK, series(|p| p.attention + p.rest)),
             ("attention", BLUE, series(|p| p.attention)),
             ("the rest", GREEN, series(|p| p.rest)),
         ],
     )
 }
 
-/// Seconds a parameter by width, likewise.
+/// Seconds per parameter by d_model, scaled likewise.
 pub(super) fn widths(scaling: &Scaling) -> Result<String> {
     let points = scaling.widths.iter().map(|p| (p.width as f64, p.steady() * p.per_parameter)).collect();
     let marks = scaling.widths.iter().map(|p| p.width as f64).collect();
-    let across = Axis::new("width of the model", marks, plain);
-    lines(&across, &Axis::new("time a parameter", Vec::new(), seconds), &[("a step", BLUE, points)])
+    let across = Axis::new("d_model", marks, plain);
+    lines(&across, &Axis::new("time per parameter", Vec::new(), seconds), &[("a step", BLUE, points)])
 }
 
 /// An axis of curves.
 struct Axis<'a> {
     label: &'a str,
-    /// Where values stand; powers of ten and what lies between them if not given.
+    /// The values of marks; powers of ten and values between them if empty.
     marks: Vec<f64>,
     write: fn(f64) -> String,
 }
@@ -250,7 +249,7 @@ impl<'a> Axis<'a> {
         Self { label, marks, write }
     }
 
-    /// The factor of room above and below: little where marks are close.
+    /// The factor of space above and below: small if marks are close.
     fn room(&self) -> f64 {
         if self.marks.is_empty() { 1.6 } else { 1.03 }
     }
@@ -289,7 +288,7 @@ fn lines(across: &Axis<'_>, up: &Axis<'_>, series: &[(&str, RGBColor, Vec<(f64, 
     })
 }
 
-/// Curves of several things on logarithmic axes, each with its name at its end.
+/// Several curves on logarithmic axes, each with its name at its end.
 pub(super) fn curves(across: &str, up: &str, all: &[(String, Vec<(f64, f64)>)]) -> Result<String> {
     let series: Vec<(&str, RGBColor, Vec<(f64, f64)>)> = all
         .iter()
@@ -312,7 +311,7 @@ fn axis(range: Range<f64>, marks: Vec<f64>) -> WithKeyPoints<LogCoord<f64>> {
     LogCoord::from(range.log_scale()).with_key_points(marks)
 }
 
-/// Values for marks within a range: powers of ten, with their double and fivefold if it is short.
+/// Values of marks in a range: powers of ten, also times 2 and 5 if the range is short.
 fn ticks(range: &Range<f64>) -> Vec<f64> {
     let factors: &[f64] = if range.end / range.start > 1e3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
     let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
@@ -329,7 +328,7 @@ fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
     low..high
 }
 
-/// A range of positive numbers with room on both sides, by a factor.
+/// A range of positive numbers, extended on both sides by a factor.
 fn wider(range: Range<f64>, factor: f64) -> Range<f64> {
     let low = if range.start.is_finite() && range.start > 0.0 { range.start } else { 1.0 };
     let high = if range.end.is_finite() && range.end >= low { range.end } else { low };

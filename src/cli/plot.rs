@@ -1,4 +1,4 @@
-//! The loss of a training run over its steps, as an SVG picture.
+//! The loss curve of a training run, as an SVG chart.
 
 use crate::error::{Error, Result};
 use crate::io::write_atomic;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (960, 540);
-/// Points of the training loss that are drawn at most; more of them are averaged.
+/// The most points of the training loss; more points are averaged.
 const POINTS: usize = 960;
 const PALE: RGBColor = RGBColor(0xb9, 0xcd, 0xe6);
 const BLUE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
@@ -16,10 +16,10 @@ const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x02);
 const GREY: RGBColor = RGBColor(0x55, 0x55, 0x55);
 const LIGHT: RGBColor = RGBColor(0xe6, 0xe6, 0xe6);
 
-/// What is drawn: (step, loss in nats a token) in the order of steps. Values that are not finite leave a gap.
+/// The data: (step, loss in nats per token) in the order of steps. Values that are not finite leave a gap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Curve<'a> {
-    /// What stands above the picture.
+    /// The title of the chart.
     pub(crate) title: &'a str,
     /// The loss of each batch.
     pub(crate) train: &'a [(u64, f64)],
@@ -57,7 +57,7 @@ fn draw(text: &mut String, curve: &Curve<'_>) -> Result<()> {
         chart
             .configure_mesh()
             .x_desc("step")
-            .y_desc("loss (nats a token)")
+            .y_desc("loss (nats per token)")
             .axis_desc_style(("sans-serif", 15))
             .label_style(("sans-serif", 13))
             .bold_line_style(LIGHT)
@@ -97,15 +97,15 @@ fn finite(points: &[(u64, f64)]) -> Vec<(f64, f64)> {
     points.iter().filter(|p| p.1.is_finite()).map(|&(step, loss)| (step as f64, loss)).collect()
 }
 
-/// Neighbours averaged, so that not more than [`POINTS`] are left.
+/// Averages neighbours, so that at most [`POINTS`] are left.
 fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let group = points.len().div_ceil(POINTS).max(1);
     let mean = |c: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| c.iter().map(of).sum::<f64>() / c.len() as f64;
     points.chunks(group).map(|c| (mean(c, |p| p.0), mean(c, |p| p.1))).collect()
 }
 
-/// Each point averaged with its neighbours, as many on either side (so that the curve does not lag): a fiftieth of all, fewer
-/// at the ends.
+/// Averages each point with its neighbours, the same number on both sides (so that the curve does not lag): a fiftieth of all, fewer at the
+/// ends.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 100;
     (0..points.len())
@@ -124,7 +124,7 @@ fn range(a: &[(f64, f64)], b: &[(f64, f64)], of: fn(&(f64, f64)) -> f64) -> Opti
     Some(low..high)
 }
 
-/// A range with room below and above, never empty.
+/// A range extended below and above, never empty.
 fn padded(range: Range<f64>, below: f64, above: f64) -> Range<f64> {
     let width = (range.end - range.start).max(range.end.abs() * 1e-3).max(1e-3);
     range.start - below * width..range.end + above * width
@@ -151,7 +151,7 @@ mod tests {
         loss_curve(&path, &Curve { title, train: &train, held_out: &held_out }).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let best = held_out.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-        for part in ["<svg", "</svg>", "step", "loss (nats a token)", "training, smoothed", "&lt;persuasion"] {
+        for part in ["<svg", "</svg>", "step", "loss (nats per token)", "training, smoothed", "&lt;persuasion"] {
             assert!(text.contains(part), "no {part}");
         }
         assert!(text.contains(&format!("held out, best {:.3} at step {}", best.1, best.0)));

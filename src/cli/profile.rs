@@ -1,8 +1,8 @@
-//! `wgformer profile`: where the time of a step goes.
+//! `wgformer profile`: the time of a step by kernel and part.
 
 use super::args::ProfileArgs;
 use super::device::Device;
-use super::{model, print_json, say, table};
+use super::{model, outln, print_json, table};
 use crate::bench::Step;
 use crate::error::Result;
 use crate::program::Profile;
@@ -37,15 +37,15 @@ pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
         write_trace()?;
         return Ok(ExitCode::SUCCESS);
     }
-    say!("{}", model::headline(&options.step, model.as_ref(), &gpu)?)?;
+    outln!("{}", model::headline(&options.step, model.as_ref(), &gpu)?)?;
     if !gpu.caps().timestamps {
-        say!("the adapter has no timestamps: launches are timed one by one, and each counts its own submission")?;
+        outln!("the adapter has no timestamps: launches are timed one by one, including the submission of each")?;
     }
     print_parts(&profile)?;
-    say!("{profile}")?;
+    outln!("{profile}")?;
     write_trace()?;
     if let Some(path) = &options.trace {
-        say!("trace written to {}; open it in https://ui.perfetto.dev", path.display())?;
+        outln!("trace written to {}; open it in https://ui.perfetto.dev", path.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,5 +62,5 @@ fn print_parts(profile: &Profile) -> Result<()> {
         let [forward, backward, both] = [time.forward, time.backward, time.total()].map(milliseconds);
         table.add_row([part, time.launches.to_string(), forward, backward, both, share]);
     }
-    say!("{table}")
+    outln!("{table}")
 }

@@ -1,18 +1,18 @@
-//! How far something is, on standard error: a bar where there is a terminal, else a line now and then.
+//! Progress on standard error: a bar on a terminal, else a line now and then.
 
-use super::say;
+use super::output;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Until the first line about what takes minutes, which says that there is more to come.
+/// The time to the first line about work that takes minutes.
 pub(super) const SOON: Duration = Duration::from_millis(500);
-/// Between two lines.
+/// The time between two lines.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 
-/// Says something now and then, from another thread, until it is dropped.
+/// Prints a line now and then, from another thread, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lines {
     done: Arc<(Mutex<bool>, Condvar)>,
@@ -20,7 +20,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Says what `describe` makes of the time so far, first after `first`.
+    /// Prints `describe(elapsed)`, for the first time after `first`.
     pub(super) fn start(first: Duration, describe: impl Fn(Duration) -> String + Send + 'static) -> Self {
         let done = Arc::new((Mutex::new(false), Condvar::new()));
         let flag = done.clone();
@@ -31,7 +31,7 @@ impl Lines {
             let mut next = began + first;
             while !*done {
                 if woken.wait_until(&mut done, next).timed_out() && !*done {
-                    say::tell(format_args!("{}", describe(began.elapsed())));
+                    output::note(format_args!("{}", describe(began.elapsed())));
                     next = Instant::now() + EVERY;
                 }
             }
@@ -45,7 +45,7 @@ impl Drop for Lines {
         *self.done.0.lock() = true;
         self.done.1.notify_all();
         if let Some(thread) = self.thread.take() {
-            // What it says is not worth an error.
+            // A failure to print is not an error.
             let _ = thread.join();
         }
     }
@@ -58,17 +58,17 @@ struct State {
     total: u64,
 }
 
-/// A number of things that are done one after the other.
+/// The progress of a number of items that are done one after the other.
 #[derive(Debug)]
 pub(super) struct Progress {
     bar: ProgressBar,
     state: Arc<Mutex<State>>,
-    /// Where there is no terminal.
+    /// Without a terminal.
     lines: Option<Lines>,
 }
 
 impl Progress {
-    /// `total` things of a kind, `steps` or `rows`. Where there is no terminal, the first line comes after `first`.
+    /// `total` items of a kind, such as `steps` or `rows`. Without a terminal the first line comes after `first`.
     pub(super) fn new(total: u64, kind: &'static str, first: Duration) -> Self {
         let template = format!("{{bar:30}} {{pos}}/{{len}} {kind}  {{elapsed}}, {{eta}} left  {{msg}}");
         let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -85,14 +85,14 @@ impl Progress {
         self.state.lock().total = total;
     }
 
-    /// Something else runs now.
+    /// Sets the name of the current item.
     pub(super) fn set_message(&self, what: impl Into<String>) {
         let what = what.into();
         self.bar.set_message(what.clone());
         self.state.lock().what = what;
     }
 
-    /// The next one begins, and the one before it is done.
+    /// Begins the next item and ends the previous one.
     pub(super) fn begin(&self, what: &str) {
         if !self.state.lock().what.is_empty() {
             self.inc();
@@ -100,13 +100,13 @@ impl Progress {
         self.set_message(what);
     }
 
-    /// One more is done.
+    /// Counts one more item as done.
     pub(super) fn inc(&self) {
         self.bar.inc(1);
         self.state.lock().done += 1;
     }
 
-    /// Says a line for good where there is a bar, above it.
+    /// Prints a permanent line above the bar, if there is one.
     pub(super) fn println(&self, text: &str) {
         self.bar.println(text);
     }

@@ -1,4 +1,4 @@
-//! Where prompts come from: the command line, files, standard input.
+//! Reads prompts from the command line, files and standard input.
 
 use super::args::GenerateArgs;
 use super::progress::Lines;
@@ -8,27 +8,27 @@ use crate::io::read_text;
 use std::path::Path;
 use std::time::Duration;
 
-/// What stands for standard input.
+/// The name of standard input in options.
 const STDIN: &str = "-";
-/// What [`Error::File`] names where it cannot be read.
+/// The path in [`Error::File`] for standard input.
 const INPUT: &str = "standard input";
-/// The prompt where there is none.
+/// The default prompt.
 const NONE: &str = "\n";
 /// The largest prompt.
 const LIMIT: u64 = 1 << 30;
-/// How long standard input may say nothing without a word to who waits.
+/// The time after which waiting for standard input prints a note.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// The prompts of a command: those given, those in files, else what is piped in.
+/// The prompts of a command: from options and files, else piped input.
 pub(super) fn read(options: &GenerateArgs) -> Result<Vec<String>> {
     let mut prompts = Vec::new();
-    let (given, files) = (&options.prompt, &options.prompt_file);
-    let stdin = given.iter().filter(|text| *text == STDIN).count()
+    let (texts, files) = (&options.prompt, &options.prompt_file);
+    let stdin = texts.iter().filter(|text| *text == STDIN).count()
         + files.iter().filter(|path| path.as_os_str() == STDIN).count();
     if stdin > 1 {
-        return Err(Error::input("prompt", "standard input (-) can be read once"));
+        return Err(Error::input("prompt", "standard input (-) can be read only once"));
     }
-    for text in given {
+    for text in texts {
         prompts.push(if text == STDIN { standard_input()? } else { text.clone() });
     }
     for path in files {
@@ -43,12 +43,13 @@ pub(super) fn read(options: &GenerateArgs) -> Result<Vec<String>> {
 }
 
 fn standard_input() -> Result<String> {
-    let _waiting = Lines::start(QUIET, |_| "[waiting for a prompt on standard input; -p TEXT gives one here]".into());
+    let _waiting =
+        Lines::start(QUIET, |_| "[waiting for a prompt on standard input; -p TEXT sets it on the command line]".into());
     let text = read_pipe(Path::new(INPUT), std::io::stdin().lock(), LIMIT)?;
     Ok(without_line_end(text))
 }
 
-/// A text without the line's end that editors and `echo` put behind it.
+/// A text without the final line break of editors and `echo`.
 fn without_line_end(mut text: String) -> String {
     if text.ends_with('\n') {
         text.pop();
@@ -59,7 +60,7 @@ fn without_line_end(mut text: String) -> String {
     text
 }
 
-/// Whether somebody pipes something in: neither a terminal nor, on Unix, a device such as `/dev/null`, or a socket.
+/// Whether input is piped in: not a terminal and, on Unix, not a device such as `/dev/null` or a socket.
 fn is_piped() -> bool {
     #[cfg(unix)]
     {

@@ -1,9 +1,9 @@
-//! `wgformer inspect --routing`: which expert or depth each token of a text took, as a table and as a page.
+//! `wgformer inspect --routing`: the expert or recursion depth of each token of a text, as a table and an HTML page.
 
 use super::args::InspectArgs;
 use super::device::Device;
 use super::page::escape;
-use super::{print_json, say, table};
+use super::{outln, print_json, table};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::{ModelFolder, Tokenizer, read_text, write_atomic};
@@ -12,12 +12,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Tokens in the table for people; the page and JSON have all.
+/// Tokens in the table; the page and JSON have all of them.
 const ROWS: usize = 64;
 
 pub(super) fn run(options: &InspectArgs, text: &str) -> Result<ExitCode> {
     let Some(path) = &options.step.folder else {
-        return Err(Error::input("routing", "it needs a trained model: name its folder"));
+        return Err(Error::input("routing", "a trained model is needed: give its folder"));
     };
     let device = Device::open(&options.common)?;
     let folder = ModelFolder::open(path)?;
@@ -27,7 +27,7 @@ pub(super) fn run(options: &InspectArgs, text: &str) -> Result<ExitCode> {
     let mut ids = tokenizer.encode(&text)?;
     let positions = model.dimensions().max_position;
     if ids.len() > positions {
-        log::warn!("the text has {} tokens; the first {positions} are routed, as many as the model takes", ids.len());
+        log::warn!("the text has {} tokens; only the first {positions} (the model's maximum) are routed", ids.len());
         ids.truncate(positions);
     }
     let routes = models::token_routes(&device.gpu, model.as_ref(), &weights, &ids)?;
@@ -41,7 +41,7 @@ pub(super) fn run(options: &InspectArgs, text: &str) -> Result<ExitCode> {
     }
     print(&tokens, &routes)?;
     if let Some(page) = &options.html {
-        say!("page  {}", page.display())?;
+        outln!("page  {}", page.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,13 +62,13 @@ fn print(tokens: &[String], routes: &[TokenRoutes]) -> Result<()> {
         let cells = [index.to_string(), format!("{token:?}")];
         rows.add_row(cells.into_iter().chain(routes.iter().map(choice)));
     }
-    say!("{rows}")?;
+    outln!("{rows}")?;
     if tokens.len() > ROWS {
-        say!("and {} more tokens; --html or --json has all of them", tokens.len() - ROWS)?;
+        outln!("and {} more tokens; --html and --json show all of them", tokens.len() - ROWS)?;
     }
     for route in routes {
         let loads: Vec<String> = route.loads().iter().map(usize::to_string).collect();
-        say!("{}: tokens by {}: {}", route.router, kind(route), loads.join(" "))?;
+        outln!("{}: tokens by {}: {}", route.router, kind(route), loads.join(" "))?;
     }
     Ok(())
 }
@@ -86,12 +86,12 @@ section { background: #fff; border: 1px solid #e5e7eb; border-radius: 10px; padd
 .key span { display: inline-block; border-radius: 3px; padding: 1px 8px; margin: 0 6px 6px 0; font-size: 14px; }
 ";
 
-/// One page that needs nothing from elsewhere: the text once for each router, its tokens coloured by where they went.
+/// A self-contained page: the text once for each router, with tokens coloured by expert or depth.
 fn html(model: &str, tokens: &[String], routes: &[TokenRoutes]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>Routing of {name}</title>\n\
          <style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>Routing of {name}</h1>\n<p>{count} tokens. A token has the colour of \
-         the expert that weighs most for it, or of the number of recursions it went through; point at one to see all.</p>\n",
+         its expert with the largest weight, or of its number of recursions; hover over a token to see all its experts.</p>\n",
         name = escape(model),
         count = tokens.len(),
     );
@@ -115,7 +115,7 @@ fn html(model: &str, tokens: &[String], routes: &[TokenRoutes]) -> String {
     page + "</main>\n</body>\n</html>\n"
 }
 
-/// Depths are shades of one colour, experts colours around the circle; a slot that was dropped is grey.
+/// Depths are shades of one colour, experts are different hues; dropped slots are grey.
 fn colour(route: &TokenRoutes, choice: u32) -> String {
     let share = f64::from(choice) / route.of.max(1) as f64;
     match route.is_depth() {

@@ -1,4 +1,4 @@
-//! A decoder made ready to generate: a program that reads prompts and one that adds a token.
+//! A decoder prepared for generation: programs that read prompts, and one that adds a token.
 
 use super::sampling::SamplingOptions;
 use super::session::{Answer, Session, Token};
@@ -20,22 +20,22 @@ use std::sync::Arc;
 /// Prompts are padded to a power of two of at least this many tokens, so that few programs serve all lengths.
 const SMALLEST_BUCKET: usize = 16;
 
-/// How much a generator is made for.
+/// The limits of a generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerateLimits {
-    /// Prompts that are answered at a time.
+    /// The most prompts at a time.
     pub batch: usize,
-    /// Tokens of a prompt and its answer together; where an encoder reads the prompt, of each.
+    /// The most tokens of a prompt and its answer together; with an encoder, of each.
     pub max_tokens: usize,
 }
 
 /// A decoder with its caches on one device.
 ///
-/// Keys and values of all layers are kept, `(batch, max_tokens, key heads, head width)` each. A prompt is read by one
-/// run whose logits are those of each row's last token only; every further token takes one run over the batch.
+/// Keys and values of all layers are cached, `(batch, max_tokens, kv_heads, head_dim)` each. One run reads the prompts and computes the logits
+/// of each row's last token; every further token takes one run over the batch.
 ///
-/// A model with an encoder reads prompts with it, in one run that also makes and keeps the keys and values of all cross-attention;
-/// answers begin with the model's token for that ([`Decoder::start_token`]), which is no part of them.
+/// An encoder-decoder model reads prompts with its encoder, in one run that also computes and caches the keys and values of cross-attention.
+/// Answers begin with the model's start token ([`Decoder::start_token`]), which is not part of them.
 pub struct Generator {
     pub(super) gpu: Gpu,
     pub(super) model: Arc<dyn Decoder>,
@@ -54,17 +54,17 @@ impl fmt::Debug for Generator {
 }
 
 impl Generator {
-    /// Makes a decoder ready. The caches belong to this generator; the weights stay shared with the store.
+    /// Prepares a decoder. The caches belong to this generator; the weights are shared with the store.
     ///
     /// # Errors
-    /// [`Error::Input`] if the limits are not the model's or the store lacks a weight.
+    /// [`Error::Input`] if the limits exceed the model's or the store lacks a weight.
     pub fn new(gpu: &Gpu, model: Arc<dyn Decoder>, weights: &Weights, limits: GenerateLimits) -> Result<Self> {
         let positions = model.dimensions().max_position;
         if limits.batch == 0 {
-            return Err(Error::input("batch", "0 is given; at least 1 is needed"));
+            return Err(Error::input("batch", "it is 0, but must be at least 1"));
         }
         if limits.max_tokens < 2 || limits.max_tokens > positions {
-            let message = format!("{} is given; the model allows 2 up to {positions}", limits.max_tokens);
+            let message = format!("it is {}, but the model allows 2 to {positions}", limits.max_tokens);
             return Err(Error::input("max_tokens", message));
         }
         for (name, _) in model.parameters()? {
@@ -77,14 +77,14 @@ impl Generator {
             model,
             limits,
             text: None,
-            weights: weights.fork(),
+            weights: weights.share(),
             encode: BTreeMap::new(),
             prefill: BTreeMap::new(),
             decode: None,
         })
     }
 
-    /// Gives the generator a way to turn tokens into text, for stop texts, [`Token::text`] and [`Answer::text`].
+    /// Sets the decoding of tokens to text, for stop texts, [`Token::text`] and [`Answer::text`].
     #[must_use]
     pub fn with_text(mut self, text: TextOf) -> Self {
         self.text = Some(text);
@@ -97,7 +97,7 @@ impl Generator {
         self.limits
     }
 
-    /// Makes the programs for prompts of up to `longest` tokens now, which the first answer would otherwise wait for.
+    /// Prepares the programs for prompts of up to `longest` tokens now, so that the first answer does not wait for them.
     ///
     /// # Errors
     /// Those of the model; [`Error::OutOfMemory`].
@@ -119,7 +119,7 @@ impl Generator {
         self.model.start_token().filter(|_| self.model.encoder().is_some())
     }
 
-    /// The program whose encoder reads prompts of up to `length` tokens, and the length they are padded to.
+    /// The encoder program for prompts of up to `length` tokens, and the padded length.
     pub(super) fn encode(&mut self, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
         if !self.encode.contains_key(&bucket) {
@@ -129,12 +129,12 @@ impl Generator {
         self.encode.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("encode"))
     }
 
-    /// The length that so many tokens are padded to.
+    /// The padded length.
     fn bucket(&self, length: usize) -> usize {
         length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens)
     }
 
-    /// The program that reads prompts of up to `length` tokens, and the length they are padded to.
+    /// The program that reads prompts of up to `length` tokens, and the padded length.
     pub(super) fn prefill(&mut self, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
         if !self.prefill.contains_key(&bucket) {
@@ -160,8 +160,8 @@ impl Generator {
         self.decode.as_ref().ok_or_else(|| absent("decode"))
     }
 
-    /// The graph whose encoder reads prompts of `bucket` tokens, and keeps what cross-attention needs of them. Inputs
-    /// `source_ids (B, bucket)` and `source_lengths (B)`.
+    /// The graph whose encoder reads prompts of `bucket` tokens and caches keys and values of cross-attention. Inputs `source_ids (B, bucket)` and
+    /// `source_lengths (B)`.
     ///
     /// # Errors
     /// Those of the model; [`Error::Graph`] if it has no encoder.
@@ -183,9 +183,9 @@ impl Generator {
         Ok(g)
     }
 
-    /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)`, `last (B)`, the index among all
-    /// `B · bucket` tokens of each row's last one, and `lengths (B)`, which only models with recursions read. With an encoder also
-    /// `source_lengths (B)`, the tokens that it read.
+    /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)`; `last (B)`, the index of each row's last token among all
+    /// `B · bucket` tokens; and `lengths (B)`, which only models with recursions read. With an encoder also `source_lengths (B)`, the number
+    /// of tokens that it read.
     ///
     /// # Errors
     /// Those of the model.
@@ -209,8 +209,7 @@ impl Generator {
         with_logits(model, g, rows)
     }
 
-    /// The graph that adds a token to every row. Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which count
-    /// the new token. With an encoder also `source_lengths (B)`.
+    /// The graph that adds a token to every row. Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which includes the new token. With an encoder also `source_lengths (B)`.
     ///
     /// # Errors
     /// Those of the model.
@@ -238,11 +237,11 @@ impl Generator {
         with_logits(model, g, rows)
     }
 
-    /// Answers prompts, any number of them, `batch` at a time. Each token is shown to `watch` as it comes, with the text that
-    /// it makes certain; `watch` can break off. It waits for the GPU: within an async executor use [`Generator::stream`].
+    /// Answers any number of prompts, `batch` at a time. `watch` receives each token as it comes, with the text that is certain by then, and can
+    /// break off. It blocks on the GPU: within an async executor use [`Generator::stream`].
     ///
     /// # Errors
-    /// [`Error::Input`] if a prompt is empty, too long or has unknown tokens, or an option makes no sense;
+    /// [`Error::Input`] if a prompt is empty, too long or has unknown tokens, or an option is out of range;
     /// [`Error::NonFinite`] if the logits are not finite; [`Error::DeviceLost`]; [`Error::OutOfMemory`].
     pub fn generate(
         &mut self,
@@ -270,7 +269,7 @@ impl Generator {
         Ok(answers)
     }
 
-    /// Answers up to `batch` prompts as a stream of tokens, which any executor can poll. Dropping it stops the work.
+    /// Answers up to `batch` prompts as a stream of tokens for any executor. Dropping it stops the work.
     ///
     /// # Errors
     /// As [`Generator::generate`]; [`Error::Input`] if there are more prompts than `batch`.
@@ -292,7 +291,7 @@ impl Generator {
     }
 }
 
-/// What cross-attention reads in a model with an encoder: what [`Generator::encode_graph`] keeps.
+/// The cached keys and values of cross-attention from [`Generator::encode_graph`], for encoder-decoder models.
 fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits) -> Result<Option<Context>> {
     if model.encoder().is_none() {
         return Ok(None);
@@ -313,5 +312,5 @@ fn with_logits(model: &dyn Decoder, mut g: Graph, rows: Tensor) -> Result<Graph>
 }
 
 fn absent(what: &str) -> Error {
-    Error::Graph(format!("the {what} program was not kept"))
+    Error::Graph(format!("the {what} program is missing"))
 }

@@ -1,37 +1,37 @@
-//! From logits to a token, on the CPU.
+//! Samples a token from logits, on the CPU.
 
 use crate::error::{Error, Result};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
 
-/// How tokens are chosen and when to stop.
+/// The sampling of tokens, and the end of answers.
 ///
 /// The order is that of Hugging Face: repetition penalty, temperature, top-k, top-p, min-p.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
-    /// The most tokens to make for a prompt.
+    /// The most tokens of an answer.
     pub max_new_tokens: usize,
-    /// What logits are divided by. 0 is greedy: the likeliest token, the lowest id winning a tie.
+    /// The divisor of logits. 0 is greedy: the most likely token, with ties to the lower id.
     pub temperature: f32,
-    /// Only the `top_k` likeliest tokens are drawn from; 0: all.
+    /// Sample from the `top_k` most likely tokens; 0: all.
     pub top_k: usize,
-    /// Only the fewest likeliest tokens that reach this probability together are drawn from; 1: all.
+    /// Sample from the smallest set of most likely tokens with this total probability; 1: all.
     /// Holtzman et al., arXiv 1904.09751.
     pub top_p: f32,
-    /// Only tokens with at least this share of the likeliest one's probability are drawn from; 0: all.
+    /// Sample from tokens with at least this share of the highest probability; 0: all.
     /// Nguyen et al., arXiv 2407.01082.
     pub min_p: f32,
-    /// What the logits of tokens that occurred before are divided by if positive, multiplied by if negative; 1: nothing.
+    /// Logits of tokens that occurred before are divided by this if positive and multiplied by it if negative; 1: no penalty.
     /// Keskar et al., arXiv 1909.05858.
     pub repetition_penalty: f32,
     /// The same seed gives the same tokens.
     pub seed: u64,
     /// Tokens that end an answer.
     pub end: Vec<u32>,
-    /// Texts that end an answer; they need a generator that was given a decoder of tokens.
+    /// Texts that end an answer; they need a generator with [`super::Generator::with_text`].
     pub stop: Vec<String>,
-    /// Tokens that end an answer as a stop text does: special ones, which are no text.
+    /// Special tokens that end an answer like a stop text.
     pub stop_tokens: Vec<u32>,
 }
 
@@ -53,32 +53,27 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// The likeliest token every time.
+    /// Greedy decoding.
     #[must_use]
     pub fn greedy(max_new_tokens: usize) -> Self {
         Self { max_new_tokens, temperature: 0.0, ..Self::default() }
     }
 
-    /// Whether the numbers make sense.
+    /// Checks the ranges of all options.
     ///
     /// # Errors
-    /// [`Error::Input`] that names the option.
+    /// [`Error::Input`] with the option that is out of range.
     pub fn validate(&self) -> Result<()> {
         let check = |name: &str, fits: bool, value: f32, wanted: &str| match fits {
             true => Ok(()),
-            false => Err(Error::input(name, format!("{value} is given; {wanted}"))),
+            false => Err(Error::input(name, format!("it is {value}, but must be {wanted}"))),
         };
         let temperature = self.temperature;
-        check(
-            "temperature",
-            temperature >= 0.0 && temperature.is_finite(),
-            temperature,
-            "0 (greedy) or more is needed",
-        )?;
-        check("top_p", self.top_p > 0.0 && self.top_p <= 1.0, self.top_p, "more than 0, up to 1 (off), is needed")?;
-        check("min_p", (0.0..=1.0).contains(&self.min_p), self.min_p, "0 (off) up to 1 is needed")?;
+        check("temperature", temperature >= 0.0 && temperature.is_finite(), temperature, "0 (greedy) or more")?;
+        check("top_p", self.top_p > 0.0 && self.top_p <= 1.0, self.top_p, "in (0, 1] (1 is off)")?;
+        check("min_p", (0.0..=1.0).contains(&self.min_p), self.min_p, "in [0, 1] (0 is off)")?;
         let penalty = self.repetition_penalty;
-        check("repetition_penalty", penalty > 0.0 && penalty.is_finite(), penalty, "more than 0 is needed; 1 is off")?;
+        check("repetition_penalty", penalty > 0.0 && penalty.is_finite(), penalty, "more than 0 (1 is off)")?;
         match self.stop.iter().any(String::is_empty) {
             true => Err(Error::input("stop", "a stop text is empty")),
             false => Ok(()),
@@ -104,19 +99,19 @@ pub fn sample(logits: &[f32], history: &[u32], options: &SamplingOptions, rng: &
         return Ok(scores.iter().copied().min_by(likelier).map_or(0, |(id, _)| id));
     }
     scores.iter_mut().for_each(|(_, x)| *x /= f64::from(options.temperature));
-    let kept = keep(scores, options);
-    let total: f64 = kept.iter().map(|(_, p)| p).sum();
+    let candidates = candidates(scores, options);
+    let total: f64 = candidates.iter().map(|(_, p)| p).sum();
     let mut left = rng.random::<f64>() * total;
-    for &(id, p) in &kept {
+    for &(id, p) in &candidates {
         left -= p;
         if left < 0.0 {
             return Ok(id);
         }
     }
-    Ok(kept[kept.len() - 1].0)
+    Ok(candidates[candidates.len() - 1].0)
 }
 
-/// The likelier first; of equals the lower id.
+/// Orders by falling probability, ties by id.
 fn likelier(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
@@ -136,8 +131,8 @@ fn penalise(scores: &mut [(u32, f64)], history: &[u32], penalty: f64) {
     }
 }
 
-/// The tokens that may be drawn, with weights relative to the likeliest one's.
-fn keep(mut scores: Vec<(u32, f64)>, options: &SamplingOptions) -> Vec<(u32, f64)> {
+/// The tokens to sample from, with weights relative to the most likely one's.
+fn candidates(mut scores: Vec<(u32, f64)>, options: &SamplingOptions) -> Vec<(u32, f64)> {
     if options.top_k > 0 && options.top_k < scores.len() {
         scores.select_nth_unstable_by(options.top_k - 1, likelier);
         scores.truncate(options.top_k);
@@ -234,11 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn options_out_of_range_are_refused() {
         let refused = |options: SamplingOptions| options.validate().unwrap_err().to_string();
         let default = SamplingOptions::default;
         assert!(default().validate().is_ok());
-        assert!(refused(SamplingOptions { temperature: -1.0, ..default() }).starts_with("temperature: -1 is given"));
+        assert!(
+            refused(SamplingOptions { temperature: -1.0, ..default() })
+                .starts_with("temperature: it is -1, but must be")
+        );
         assert!(refused(SamplingOptions { temperature: f32::NAN, ..default() }).starts_with("temperature"));
         assert!(refused(SamplingOptions { top_p: 0.0, ..default() }).starts_with("top_p"));
         assert!(refused(SamplingOptions { min_p: 1.5, ..default() }).starts_with("min_p"));

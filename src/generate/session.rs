@@ -1,4 +1,4 @@
-//! One batch of prompts being answered.
+//! The generation of answers for one batch of prompts.
 
 use super::generator::Generator;
 use super::sampling::{SamplingOptions, sample};
@@ -12,20 +12,20 @@ use rand_chacha::ChaCha8Rng;
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// By an end token, which is the answer's last.
+    /// An end token, the answer's last token.
     End,
-    /// By a stop text, or a token given as one.
+    /// A stop text or stop token.
     Stop,
-    /// By the number of tokens asked for.
+    /// The maximum number of tokens.
     Length,
-    /// By the room of the caches ([`super::GenerateLimits::max_tokens`]): prompt and answer fill it.
+    /// The size of the caches ([`super::GenerateLimits::max_tokens`]), which prompt and answer fill.
     Context,
-    /// By the caller, before its time.
+    /// The caller broke off.
     BrokenOff,
 }
 
 impl Finish {
-    /// In a word, as programs read it: `end`, `stop`, `length`, `context`, `broken_off`.
+    /// A word for programs: `end`, `stop`, `length`, `context`, `broken_off`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,15 +38,15 @@ impl Finish {
     }
 }
 
-/// A token as it is made.
+/// A generated token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// The prompt it answers.
     pub prompt: usize,
     /// The token.
     pub id: u32,
-    /// The text that became certain with it, if the generator can make text: nothing while a character is incomplete or a stop
-    /// text may have begun. All of them together are [`Answer::text`].
+    /// The text that became certain with it, if the generator decodes text: empty while a character is incomplete or a stop text may have begun.
+    /// All of them concatenated are [`Answer::text`].
     pub text: String,
     /// Set on the last token of an answer.
     pub finish: Option<Finish>,
@@ -55,10 +55,10 @@ pub struct Token {
 /// A finished answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The new tokens; an end token is among them.
+    /// The new tokens, including an end token.
     pub tokens: Vec<u32>,
-    /// The text, if the generator can make text: what decoding prompt and answer together gives behind the prompt, without an end
-    /// token, and up to a stop text.
+    /// The text, if the generator decodes text: the part after the prompt of the decoded prompt and answer, without an end token, up to a stop
+    /// text.
     pub text: Option<String>,
     /// Why it ended.
     pub finish: Finish,
@@ -66,9 +66,9 @@ pub struct Answer {
 
 #[derive(Debug)]
 struct Row {
-    /// What an encoder reads.
+    /// The tokens for the encoder.
     source: Vec<u32>,
-    /// Prompt, or the token that answers begin with, and answer.
+    /// The prompt (or the start token) and the answer.
     tokens: Vec<u32>,
     prompt: usize,
     rng: ChaCha8Rng,
@@ -81,7 +81,7 @@ impl Row {
         &self.tokens[self.prompt..]
     }
 
-    /// Why the answer ends with this token, its last one now, if it does, and the text that can be shown.
+    /// Adds a token; returns why the answer ends with it (if it does), and the text that can be shown.
     fn take(&mut self, id: u32, options: &SamplingOptions, room: usize) -> Result<(Option<Finish>, String)> {
         let stops = &options.stop;
         let mut finish = if options.stop_tokens.contains(&id) {
@@ -91,7 +91,7 @@ impl Row {
         } else {
             None
         };
-        // A token that ends an answer is no part of its text.
+        // A token that ends an answer is not part of its text.
         let mut stopped = false;
         if let (None, Some(text)) = (finish, &mut self.text) {
             stopped = text.push(id, stops)?;
@@ -110,7 +110,7 @@ impl Row {
     }
 }
 
-/// The rows of a batch and how far they are.
+/// The rows of a batch.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     generator: &'a mut Generator,
@@ -130,11 +130,12 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         options.validate()?;
         if !options.stop.is_empty() && generator.text.is_none() {
-            return Err(Error::input("stop", "stop texts need a generator that was given a tokenizer (with_text)"));
+            return Err(Error::input("stop", "stop texts need a generator that decodes text (with_text)"));
         }
         let limits = generator.limits();
         if prompts.len() > limits.batch {
-            let message = format!("{} are given; the generator was made for {} at a time", prompts.len(), limits.batch);
+            let message =
+                format!("there are {}, but the generator takes at most {} at a time", prompts.len(), limits.batch);
             return Err(Error::input("prompts", message));
         }
         let mut rows = Vec::with_capacity(prompts.len());
@@ -147,7 +148,7 @@ impl<'a> Session<'a> {
                 Some(start) => (prompt.clone(), vec![start]),
                 None => (Vec::new(), prompt.clone()),
             };
-            // An answer to what an encoder read stands by itself.
+            // The answer of an encoder-decoder model does not continue its prompt.
             let before = if source.is_empty() { &tokens[..] } else { &[] };
             let text = generator.text.clone().map(|text_of| AnswerText::after(text_of, before)).transpose()?;
             rows.push(Row { source, prompt: tokens.len(), tokens, rng, finish, text });
@@ -159,8 +160,7 @@ impl<'a> Session<'a> {
         self.rows.iter().all(|row| row.finish.is_some())
     }
 
-    /// Submits the run that makes one more token of every answer that is not finished; none when all are. What is read
-    /// back is for [`Session::accept`].
+    /// Submits the run for one more token of every unfinished answer; `None` when all are finished. The readback is for [`Session::accept`].
     pub(super) fn submit(&mut self) -> Result<Option<Readback>> {
         if self.finished() {
             return Ok(None);
@@ -171,10 +171,10 @@ impl<'a> Session<'a> {
         let program = if self.started { self.decode()? } else { self.prefill()? };
         let logits = program.run_reading(&["logits"])?.pop();
         self.started = true;
-        logits.map(Some).ok_or_else(|| Error::Graph("the run gave no logits to read".into()))
+        logits.map(Some).ok_or_else(|| Error::Graph("the run returned no logits".into()))
     }
 
-    /// Chooses the tokens from logits `(B, V)`.
+    /// Samples the tokens from logits `(B, V)`.
     pub(super) fn accept(&mut self, logits: &[u8]) -> Result<Vec<Token>> {
         let logits: Vec<f32> = bytemuck::pod_collect_to_vec(logits);
         let vocabulary = self.generator.model.dimensions().vocabulary;
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
         Ok(tokens)
     }
 
-    /// The program whose encoder reads the prompts, fed.
+    /// The encoder program, with its inputs written.
     fn encode(&mut self) -> Result<&Program> {
         let longest = self.rows.iter().map(|row| row.source.len()).max().unwrap_or(1);
         let (batch, lengths) = (self.generator.limits().batch, self.source_lengths());
@@ -207,20 +207,20 @@ impl<'a> Session<'a> {
         Ok(program)
     }
 
-    /// How many tokens the encoder reads of each row; one of rows without a prompt.
+    /// The number of tokens of each row for the encoder; one for rows without a prompt.
     fn source_lengths(&self) -> Vec<u32> {
         let mut lengths = vec![1; self.generator.limits().batch];
         lengths.iter_mut().zip(&self.rows).for_each(|(length, row)| *length = row.source.len().max(1) as u32);
         lengths
     }
 
-    /// The program that reads the prompts, fed.
+    /// The program that reads the prompts, with its inputs written.
     fn prefill(&mut self) -> Result<&Program> {
         let longest = self.rows.iter().map(|row| row.tokens.len()).max().unwrap_or(1);
         let (batch, source_lengths) = (self.generator.limits().batch, self.source_lengths());
         let (program, bucket) = self.generator.prefill(longest)?;
         let mut ids = vec![0_u32; batch * bucket];
-        // Rows without a prompt are read at their first token, and nobody looks at the result.
+        // Rows without a prompt read their first token, and the result is ignored.
         let mut last: Vec<u32> = (0..batch).map(|row| (row * bucket) as u32).collect();
         for (index, row) in self.rows.iter().enumerate() {
             ids[index * bucket..][..row.tokens.len()].copy_from_slice(&row.tokens);
@@ -238,7 +238,7 @@ impl<'a> Session<'a> {
         Ok(program)
     }
 
-    /// The program that adds a token to every row, fed.
+    /// The program that adds a token to every row, with its inputs written.
     fn decode(&mut self) -> Result<&Program> {
         let batch = self.generator.limits().batch;
         let (mut ids, mut positions, mut lengths) = (vec![0_u32; batch], vec![0_u32; batch], vec![1_u32; batch]);
@@ -279,19 +279,19 @@ fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<
     let vocabulary = generator.model.dimensions().vocabulary;
     let (limit, positions) = (generator.limits().max_tokens, generator.model.dimensions().max_position);
     if prompt.is_empty() {
-        return refuse("it is empty; at least one token is needed".into());
+        return refuse("it is empty, but at least one token is needed".into());
     }
     if generator.start().is_some() && prompt.len() <= limit {
-        // The answer has room of its own.
+        // With an encoder the answer has its own room.
     } else if prompt.len() >= limit {
-        let given = prompt.len();
+        let tokens = prompt.len();
         return refuse(format!(
-            "it has {given} tokens, and an answer needs room; the generator was made for {limit} tokens of prompt and \
+            "it has {tokens} tokens and leaves no room for an answer; the generator takes {limit} tokens of prompt and \
              answer (max_tokens), the model allows {positions}"
         ));
     }
     match prompt.iter().find(|&&id| id as usize >= vocabulary) {
-        Some(id) => refuse(format!("token {id} is not among the {vocabulary} of the vocabulary")),
+        Some(id) => refuse(format!("token {id} is out of range: the vocabulary has {vocabulary} tokens")),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! What the files of a model say of how it is generated with.
+//! The generation settings in a model's files.
 
 use super::sampling::SamplingOptions;
 use crate::error::{Error, Result};
@@ -9,10 +9,10 @@ use crate::models;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The settings in a model's `generation_config.json`, as far as they are known here, and the tokens that end its answers.
+/// The supported settings of a model's `generation_config.json`, and the tokens that end its answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationSettings {
-    /// Whether tokens are drawn; `false`: the likeliest is taken each time.
+    /// Whether tokens are sampled; `false`: greedy decoding.
     pub do_sample: Option<bool>,
     /// [`SamplingOptions::temperature`].
     pub temperature: Option<f32>,
@@ -28,13 +28,13 @@ pub struct GenerationSettings {
     pub max_new_tokens: Option<usize>,
     /// [`SamplingOptions::stop`].
     pub stop: Vec<String>,
-    /// Tokens that end an answer: all that `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer name.
+    /// Tokens that end an answer: those of `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer.
     pub end: Vec<u32>,
-    /// Settings that change what is generated and that are not followed here: keys with their values.
+    /// Settings that would change the generation but are not supported: keys with their values.
     pub ignored: Vec<String>,
 }
 
-/// Keys that change what is generated where their values are not these.
+/// Unsupported keys, with the values that have no effect.
 const OTHERS: [(&str, f64); 15] = [
     ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
@@ -53,7 +53,7 @@ const OTHERS: [(&str, f64); 15] = [
     ("guidance_scale", 1.0),
 ];
 
-/// Keys that change what is generated where they have a value.
+/// Unsupported keys that have an effect with any value.
 const LISTS: [&str; 11] = [
     "bad_words_ids",
     "force_words_ids",
@@ -69,10 +69,10 @@ const LISTS: [&str; 11] = [
 ];
 
 impl GenerationSettings {
-    /// Those of a model that was opened, with a vocabulary of that size.
+    /// The settings of an open model with a vocabulary of that size.
     ///
     /// # Errors
-    /// [`Error::Format`] that names the file and the key whose value makes no sense.
+    /// [`Error::Format`] that names the file and the key whose value is invalid.
     pub fn of(folder: &ModelFolder, vocabulary: usize) -> Result<Self> {
         let mut settings = match &folder.generation {
             Some(config) => Self::read(config)?,
@@ -93,10 +93,10 @@ impl GenerationSettings {
     /// # Errors
     /// As [`GenerationSettings::of`].
     pub fn read(config: &Config) -> Result<Self> {
-        // Some files say "all" with -1.
+        // Some files use -1 for "all".
         let top_k = config.optional::<i64>("top_k")?.map(|k| if k == -1 { 0 } else { k });
         let top_k = top_k.map(|k| {
-            usize::try_from(k).map_err(|_| config.refuse("top_k", format!("is {k}; 0 (all) or more is needed")))
+            usize::try_from(k).map_err(|_| config.refuse("top_k", format!("it is {k}, but must be 0 (all) or more")))
         });
         let stop = match config.value().get("stop_strings") {
             Some(Value::String(one)) => vec![one.clone()],
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_and_those_that_are_not_followed_are_named() {
+    fn settings_are_read_and_unsupported_ones_are_named() {
         let settings = read(json!({
             "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "stop_strings": "END",
             "num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, 2], "bad_words_ids": null,
@@ -177,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told_with_the_file() {
+    fn invalid_settings_are_refused_with_the_file() {
         for (value, wanted) in [
-            (json!({"temperature": -1.0}), "temperature: -1 is given"),
+            (json!({"temperature": -1.0}), "temperature: it is -1, but must be"),
             (json!({"temperature": "hot"}), "\"temperature\" is not usable"),
-            (json!({"top_p": 2}), "top_p: 2 is given"),
-            (json!({"top_k": -5}), "\"top_k\" is -5; 0 (all) or more"),
+            (json!({"top_p": 2}), "top_p: it is 2, but must be"),
+            (json!({"top_k": -5}), "it is -5, but must be 0 (all) or more"),
             (json!({"repetition_penalty": 0}), "repetition_penalty"),
             (json!({"stop_strings": [""]}), "stop text is empty"),
         ] {

@@ -1,30 +1,30 @@
-//! The text of an answer as it grows.
+//! The growing text of an answer.
 
 use crate::error::Result;
 use crate::io::{TextOf, TextStream};
 
-/// An answer's text. What may be the beginning of a stop text is held back until more is known.
+/// An answer's text. The possible beginning of a stop text is held back.
 #[derive(Debug)]
 pub(super) struct AnswerText {
     stream: TextStream,
     whole: String,
-    /// Bytes that were given out.
+    /// The number of bytes already shown.
     shown: usize,
 }
 
 impl AnswerText {
-    /// The text behind a prompt.
+    /// The text after a prompt.
     pub(super) fn after(text_of: TextOf, prompt: &[u32]) -> Result<Self> {
         Ok(Self { stream: TextStream::after(text_of, prompt)?, whole: String::new(), shown: 0 })
     }
 
-    /// Takes a token; whether a stop text came with it, in front of which the answer then ends.
+    /// Adds a token; returns whether a stop text was found, before which the answer then ends.
     pub(super) fn push(&mut self, id: u32, stops: &[String]) -> Result<bool> {
         let new = self.stream.push(id)?;
         Ok(self.add(new, stops))
     }
 
-    /// Takes what an answer that ends has left: an incomplete character.
+    /// Adds the rest of an answer that ends: an incomplete character.
     pub(super) fn finish(&mut self, stops: &[String]) -> Result<()> {
         let rest = self.stream.finish()?;
         self.add(rest, stops);
@@ -33,13 +33,13 @@ impl AnswerText {
 
     fn add(&mut self, new: Option<String>, stops: &[String]) -> bool {
         self.whole.push_str(&new.unwrap_or_default());
-        // What was shown is no part of a stop text: it would have been held back.
+        // Shown text can't be part of a stop text, since it would have been held back.
         let unshown = &self.whole[self.shown..];
         let found = stops.iter().filter_map(|stop| unshown.find(stop.as_str())).min();
         found.inspect(|at| self.whole.truncate(self.shown + at)).is_some()
     }
 
-    /// What can be shown now and was not yet: all of it, if the answer has ended.
+    /// The new text that can be shown; all of it if the answer has ended.
     pub(super) fn take(&mut self, stops: &[String], ended: bool) -> String {
         let unshown = &self.whole[self.shown..];
         let held = if ended { 0 } else { stops.iter().map(|stop| begun(unshown, stop)).max().unwrap_or(0) };
@@ -48,13 +48,13 @@ impl AnswerText {
         new
     }
 
-    /// All of it.
+    /// The whole text.
     pub(super) fn into_whole(self) -> String {
         self.whole
     }
 }
 
-/// How many bytes at the end of a text may be the beginning of a stop text.
+/// The number of bytes at the end of a text that may begin a stop text.
 fn begun(text: &str, stop: &str) -> usize {
     let beginnings = stop.char_indices().map(|(at, _)| at).rev();
     beginnings.into_iter().find(|&at| text.ends_with(&stop[..at])).unwrap_or(0)
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::io::Tokenizer;
 
-    /// The pieces that an answer of these bytes gives, and whether it was stopped.
+    /// The pieces of an answer of these bytes, and whether it was stopped.
     fn pieces(answer: &str, stops: &[&str]) -> (Vec<String>, String, bool) {
         let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
         let mut text =
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_become_a_stop_text_is_held_back_until_it_is_known() {
+    fn the_possible_beginning_of_a_stop_text_is_held_back() {
         let (shown, whole, stopped) = pieces("ab\nUser:x", &["\nUser:", "zz"]);
         assert!(stopped && whole == "ab", "{whole:?}");
         assert_eq!(shown, ["a", "b", "", "", "", "", "", ""]);

@@ -1,4 +1,4 @@
-//! Which adapters there are, and which one the user means.
+//! Lists adapters and picks the one that the user asks for.
 
 use super::{AdapterClass, Caps, Gpu, GpuOptions};
 use crate::error::{Error, Result};
@@ -7,15 +7,15 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// The environment variable that chooses an adapter, in the form that [`AdapterChoice`] reads.
+/// The environment variable that chooses an adapter, in the syntax of [`AdapterChoice`].
 pub const ADAPTER_VARIABLE: &str = "WGFORMER_ADAPTER";
 
-/// What is known of an adapter before it is opened: plain data, for lists, reports and the choice itself.
+/// A description of an adapter before it is opened: plain data for lists, reports and the choice.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AdapterSummary {
-    /// Its place in the list of [`Gpu::adapters`].
+    /// Its index in [`Gpu::adapters`].
     pub index: usize,
-    /// The name that the driver gives it.
+    /// The driver's name for it.
     pub name: String,
     /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
     pub backend: String,
@@ -25,16 +25,17 @@ pub struct AdapterSummary {
     pub driver: String,
     /// The driver's version; may be empty.
     pub driver_info: String,
-    /// The vendor's number, mostly of the PCI registry.
+    /// The vendor id, usually from the PCI registry.
     pub vendor: u32,
-    /// The device's number.
+    /// The device id.
     pub device: u32,
-    /// What it can do when it is opened with all it has. Whether textures lie in the memory of buffers is known of an open device only.
+    /// Its capabilities when it is opened with all limits and features. Whether textures can share the memory of buffers is known only of an
+    /// open device.
     pub caps: Caps,
 }
 
 impl AdapterSummary {
-    /// Describes the adapter at place `index` of a list.
+    /// Describes the adapter at `index` of a list.
     #[must_use]
     pub fn new(index: usize, adapter: &wgpu::Adapter) -> Self {
         let info = adapter.get_info();
@@ -59,8 +60,8 @@ impl AdapterSummary {
         }
     }
 
-    /// Orders adapters from best to worst: real GPUs first, then the backend with fewer layers, then wider vectors (of
-    /// two drivers that compute on the CPU the faster one), then the list's order.
+    /// Orders adapters from best to worst: real GPUs first, then backends other than OpenGL, then wider subgroups (of two CPU drivers the
+    /// faster one), then the order of the list.
     fn rank(&self) -> (usize, usize, Reverse<u32>, usize) {
         const TYPES: [&str; 5] = ["discrete", "integrated", "virtual", "other", "cpu"];
         let device_type = TYPES.iter().position(|t| *t == self.device_type).unwrap_or(TYPES.len());
@@ -76,12 +77,12 @@ impl fmt::Display for AdapterSummary {
     }
 }
 
-/// Which adapter is wanted. Read from a string:
+/// Which adapter to open. Parsed from a string:
 ///
-/// * empty: the best there is;
-/// * a number, `1`: the place in the list, and nothing else;
-/// * a backend, `vulkan`, `metal`, `dx12`, `gl` or `webgpu`: the best one of it;
-/// * a part of the name, `swiftshader`, in any case of letters;
+/// * empty: the best adapter;
+/// * a number, `1`: the index in the list, and nothing else;
+/// * a backend, `vulkan`, `metal`, `dx12`, `gl` or `webgpu`: the best adapter of that backend;
+/// * a part of the name, `swiftshader`, case-insensitive;
 /// * both, `gl:llvmpipe`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AdapterChoice {
@@ -91,7 +92,7 @@ pub struct AdapterChoice {
 }
 
 impl AdapterChoice {
-    /// The choice in the environment variable [`ADAPTER_VARIABLE`]; the best adapter if it is not set.
+    /// The choice in the environment variable [`ADAPTER_VARIABLE`]; the best adapter if the variable is not set.
     #[must_use]
     pub fn from_env() -> Self {
         Self::parse(&std::env::var(ADAPTER_VARIABLE).unwrap_or_default())
@@ -107,10 +108,10 @@ impl AdapterChoice {
         Self { text: text.into(), backend, name: name.to_lowercase() }
     }
 
-    /// The place of the chosen adapter.
+    /// The index of the chosen adapter.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`], which lists what is there and says what to do.
+    /// [`Error::NoAdapter`], which lists the adapters found and says what to do.
     pub fn pick(&self, adapters: &[AdapterSummary]) -> Result<usize> {
         let by_index = is_number(&self.text).then(|| self.text.parse::<usize>().ok());
         let fits = |a: &&AdapterSummary| match by_index {
@@ -134,7 +135,7 @@ impl AdapterChoice {
         }
         let found: Vec<String> = adapters.iter().map(ToString::to_string).collect();
         let hint = if is_number(&self.text) || is_number(&self.name) {
-            format!("A number is a place in this list, 0 to {}, and stands alone", adapters.len() - 1)
+            format!("A number is an index in this list, 0 to {}, without a backend", adapters.len() - 1)
         } else {
             format!("Choose by number, backend or a part of the name, e.g. {ADAPTER_VARIABLE}=0 or \"vulkan\"")
         };
@@ -156,7 +157,7 @@ impl fmt::Display for AdapterChoice {
     }
 }
 
-/// Whether a text is a whole number, in the list or not.
+/// Whether a text is an integer, in range or not.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
@@ -175,14 +176,14 @@ fn backend(name: &str) -> Option<&'static str> {
 }
 
 impl Gpu {
-    /// All adapters of all backends on this machine. In a browser, which does not wait, [`Gpu::adapters_async`] lists them.
+    /// All adapters of all backends on this machine. In a browser use [`Gpu::adapters_async`].
     #[cfg(not(target_arch = "wasm32"))]
     #[must_use]
     pub fn adapters() -> Vec<wgpu::Adapter> {
         pollster::block_on(Self::adapters_async(&GpuOptions::default()))
     }
 
-    /// All adapters of all backends on this machine, of an instance with these options.
+    /// All adapters of all backends on this machine, from an instance with these options.
     pub async fn adapters_async(options: &GpuOptions) -> Vec<wgpu::Adapter> {
         let mut flags = wgpu::InstanceFlags::default() - wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL;
         if let Some(on) = options.validation {
@@ -199,18 +200,18 @@ impl Gpu {
         instance.enumerate_adapters(wgpu::Backends::all()).await
     }
 
-    /// What is known of each adapter on this machine.
+    /// A description of each adapter on this machine.
     #[cfg(not(target_arch = "wasm32"))]
     #[must_use]
     pub fn summaries() -> Vec<AdapterSummary> {
         summaries(&Self::adapters())
     }
 
-    /// Opens the adapter that `wanted` names in the form of [`AdapterChoice`]; with `None`, the one that the environment
-    /// variable [`ADAPTER_VARIABLE`] names; otherwise the best.
+    /// Opens the adapter that `wanted` names in the syntax of [`AdapterChoice`]; with `None`, the one in the environment variable
+    /// [`ADAPTER_VARIABLE`], or the best if it is not set.
     ///
     /// # Errors
-    /// Those of [`Gpu::choose_async`].
+    /// As [`Gpu::choose_async`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn choose(wanted: Option<&str>) -> Result<Self> {
         pollster::block_on(Self::choose_async(wanted, &GpuOptions::default()))
@@ -228,7 +229,7 @@ impl Gpu {
     /// The async form of `Gpu::choose_with`.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] with what is there and what to do; those of [`Gpu::open_async`].
+    /// [`Error::NoAdapter`], with the adapters found and what to do; the errors of [`Gpu::open_async`].
     pub async fn choose_async(wanted: Option<&str>, options: &GpuOptions) -> Result<Self> {
         let choice = wanted.map_or_else(AdapterChoice::from_env, AdapterChoice::parse);
         let adapters = Self::adapters_async(options).await;
@@ -296,21 +297,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_told_with_what_is() {
-        let told = |text: &str, adapters: &[AdapterSummary]| {
+    fn an_unknown_adapter_is_an_error_that_lists_the_known_ones() {
+        let message_for = |text: &str, adapters: &[AdapterSummary]| {
             AdapterChoice::parse(text).pick(adapters).unwrap_err().to_string()
         };
-        let message = told("metal", &machine());
+        let message = message_for("metal", &machine());
         assert!(message.contains("no GPU adapter fits \"metal\""), "{message}");
         assert!(message.contains("[5] NVIDIA GeForce RTX 3060 (dx12, discrete)"), "{message}");
         assert!(message.contains("WGFORMER_ADAPTER"), "{message}");
-        let message = told("", &[]);
+        let message = message_for("", &[]);
         assert!(message.contains("no GPU adapter is there. Found: none. Install"), "{message}");
-        // A number that is not in the list is no part of a name: 3060 might be meant, and 2 might be llvmpipe's "256 bits".
+        // A number outside the list does not match a name: 3060 might be meant, but 2 would match llvmpipe's "256 bits".
         for number in ["9", "7", "3060", "-1", "99999999999999999999999999", "vulkan:0", "gl:3060"] {
-            let message = told(number, &machine());
+            let message = message_for(number, &machine());
             assert!(message.contains(&format!("fits \"{number}\"")), "{message}");
-            assert!(message.contains("a place in this list, 0 to 6"), "{message}");
+            assert!(message.contains("an index in this list, 0 to 6"), "{message}");
         }
     }
 }

@@ -1,20 +1,19 @@
-//! What a device can do, as plain data.
+//! The capabilities of a device, as plain data.
 
 use crate::software::{Driver, Quirks};
 
-/// The kind of adapter, as far as the choice of kernels goes.
+/// The kind of adapter, for the choice of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterClass {
     /// A graphics processor.
     Gpu,
-    /// A driver that is known to run shaders on the CPU: Mesa's llvmpipe and lavapipe, and SwiftShader.
+    /// A CPU driver: Mesa's llvmpipe and lavapipe, and SwiftShader run shaders on the CPU.
     Cpu,
 }
 
 impl AdapterClass {
-    /// What an adapter is taken for unless [`super::GpuOptions::class`] says otherwise: a GPU, if its driver is not known, by name, to
-    /// compute on the CPU.
+    /// The class of an adapter unless [`super::GpuOptions::class`] sets one: a GPU, unless its driver is a CPU driver known by name.
     #[must_use]
     pub fn of(info: &wgpu::AdapterInfo) -> Self {
         let software = cfg!(feature = "software-drivers") && Driver::of(info).is_some();
@@ -22,14 +21,14 @@ impl AdapterClass {
     }
 }
 
-/// What an adapter can do: plain data, so that a step can be recorded for an adapter that is not there.
+/// The capabilities of an adapter: plain data, so that a step can be recorded for an adapter that is not on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Caps {
     /// The adapter's name.
     pub name: String,
     /// GPU or CPU.
     pub class: AdapterClass,
-    /// The subgroup size, if subgroup functions are there and the size is the same everywhere.
+    /// The subgroup size, if subgroup functions exist and the size is fixed.
     pub subgroup: Option<u32>,
     /// 16-bit float arithmetic in shaders.
     pub f16: bool,
@@ -38,28 +37,28 @@ pub struct Caps {
     pub int64: bool,
     /// Timestamps inside a pass.
     pub timestamps: bool,
-    /// Invocations of a workgroup.
+    /// The most invocations of a workgroup.
     pub max_invocations: u32,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
-    /// Storage buffers of a shader.
+    /// The most storage buffers of a shader.
     pub storage_bindings: u32,
-    /// Bytes of one storage binding.
+    /// The most bytes of one storage binding.
     pub max_binding_bytes: u64,
-    /// Bytes of one buffer.
+    /// The most bytes of one buffer.
     pub max_buffer_bytes: u64,
     /// Alignment of binding offsets in bytes.
     pub offset_alignment: u64,
-    /// Workgroups in one dimension of a dispatch.
+    /// The most workgroups in one dimension of a dispatch.
     pub max_groups: u32,
-    /// What a driver that computes on the CPU wants to have done differently.
+    /// Adaptations for a CPU driver.
     #[doc(hidden)]
     #[serde(default)]
     pub quirks: Quirks,
 }
 
 impl Caps {
-    /// The least that any WebGPU adapter offers: the portable variants of all kernels fit.
+    /// The minimum of every WebGPU adapter: the portable variants of all kernels fit it.
     #[must_use]
     pub fn baseline() -> Self {
         Self {
@@ -82,12 +81,12 @@ impl Caps {
 }
 
 impl Caps {
-    /// The most turns that the loops of one invocation may take in all.
-    pub(crate) fn most_turns(&self) -> usize {
-        self.quirks.most_turns.map_or(usize::MAX, |turns| turns as usize)
+    /// The most iterations of all loops of one invocation together.
+    pub(crate) fn max_loop_iterations(&self) -> usize {
+        self.quirks.max_loop_iterations.map_or(usize::MAX, |most| most as usize)
     }
 
-    /// What a device, or an adapter, with these limits and features can do, if it is taken for one of that class.
+    /// The capabilities of a device or adapter with these limits and features, treated as one of that class.
     pub(super) fn of(
         limits: &wgpu::Limits,
         features: wgpu::Features,
@@ -109,7 +108,7 @@ impl Caps {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             storage_bindings: limits.max_storage_buffers_per_shader_stage,
-            // Some drivers say 2 GiB less one byte; whole words are what can be used, and kernels count them in 32 bits.
+            // Some drivers report 2 GiB less one byte. Only whole words are usable, and kernels count them in 32 bits.
             max_binding_bytes: limits.max_storage_buffer_binding_size.min(u32::MAX.into()) / 4 * 4,
             max_buffer_bytes: limits.max_buffer_size / 4 * 4,
             offset_alignment: u64::from(limits.min_storage_buffer_offset_alignment),

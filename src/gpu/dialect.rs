@@ -1,18 +1,18 @@
-//! Which compiler takes a device's shader texts.
+//! The WGSL dialect of the compiler behind a device.
 
 use super::Gpu;
 
-/// Who compiles a shader text, which decides what stands in front of it.
+/// The compiler of a shader text, which decides the directives in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// naga, the compiler within wgpu: it knows subgroup functions, and refuses the line that asks for them.
+    /// naga, the compiler of wgpu: it has subgroup functions and refuses `enable subgroups;`.
     Naga,
-    /// A browser's compiler: what goes beyond plain WGSL is asked for in front (`enable subgroups;`).
+    /// A browser's compiler: it demands a directive for every extension (`enable subgroups;`).
     Browser,
 }
 
 impl Gpu {
-    /// Who compiles this device's shader texts.
+    /// The compiler of this device's shader texts.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self.info().backend {

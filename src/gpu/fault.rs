@@ -1,12 +1,12 @@
-//! What can go wrong on a device, and how it becomes an [`Error`] instead of a panic.
+//! Turns errors of a device into [`Error`]s instead of panics.
 //!
-//! wgpu reports errors in four ways, and all of them end here:
+//! wgpu reports errors in four ways:
 //!
 //! * Validation and memory errors go to the innermost error scope of the thread: [`Gpu::scoped`] opens one around every
 //!   call that can fail, so that an adopted device's own handler sees none of the engine's errors.
-//! * What no scope caught goes to the device's handler. Devices that the engine opened have one that keeps the first
-//!   error for [`Gpu::check`]; the handler of an adopted device belongs to the application and stays.
-//! * A lost device reports nothing: every call on it silently does nothing. [`Gpu::check`] asks for it.
+//! * Errors outside any scope go to the device's handler. On devices that the engine opened it keeps the first error for [`Gpu::check`];
+//!   the handler of an adopted device belongs to the application and is not replaced.
+//! * A lost device reports nothing: every call on it silently does nothing. [`Gpu::check`] finds the loss.
 //! * `Device::poll` panics when it is the first to notice the loss; see the module `wait`.
 
 use super::Gpu;
@@ -18,32 +18,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What a device reported on its own account, and the speed that it has shown.
+/// Errors that a device reported outside of calls, its measured speed and the lock of polls.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) speed: Speed,
     /// Held by the thread that polls the device.
-    pub(super) turn: parking_lot::Mutex<()>,
+    pub(super) poll_lock: parking_lot::Mutex<()>,
     lost: Mutex<Option<String>>,
     pending: Mutex<Option<Error>>,
 }
 
 impl Faults {
-    /// Notes that the device is lost; the first reason stays.
+    /// Records that the device is lost; the first reason is kept.
     pub(super) fn lose(&self, reason: &str) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = if reason.is_empty() { "destroyed, or reset by its driver" } else { reason };
+        let reason = if reason.is_empty() { "the device was destroyed, or reset by its driver" } else { reason };
         lost.get_or_insert_with(|| reason.into());
     }
 
-    /// Keeps an error that no scope caught, unless one waits already.
+    /// Keeps an error outside any scope, unless one is pending already.
     pub(super) fn keep(&self, error: wgpu::Error) {
         let error = translate("a call outside any error scope", error);
         log::error!("{error}");
         self.pending.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
-    /// The loss, if it is known.
+    /// An error if the device is known to be lost.
     pub(super) fn known(&self) -> Result<()> {
         match &*self.lost.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
@@ -56,7 +56,7 @@ impl Faults {
     }
 }
 
-/// wgpu's error in the engine's words.
+/// Converts an error of wgpu.
 fn translate(what: &str, error: wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { source } => Error::OutOfMemory {
@@ -71,18 +71,18 @@ fn translate(what: &str, error: wgpu::Error) -> Error {
     }
 }
 
-/// The words of the innermost cause.
+/// The message of the innermost cause.
 fn root(error: &(dyn std::error::Error + 'static)) -> String {
     error.source().map_or_else(|| error.to_string(), root)
 }
 
 impl Gpu {
-    /// The device's state: `Ok` if it is there and no error waits to be told.
+    /// The state of the device: `Ok` if it answers and no error is pending.
     ///
-    /// A loss is told every time, another error once. Costs a few microseconds.
+    /// A loss is reported every time, another error once. Costs a few microseconds.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; or the [`Error::Validation`] or [`Error::OutOfMemory`] that no call could be blamed for.
+    /// [`Error::DeviceLost`]; the pending [`Error::Validation`] or [`Error::OutOfMemory`].
     pub fn check(&self) -> Result<()> {
         let faults = &self.inner.faults;
         faults.known()?;
@@ -90,7 +90,7 @@ impl Gpu {
         self.there()
     }
 
-    /// Whether the device is lost.
+    /// An error if the device is lost.
     pub(super) fn there(&self) -> Result<()> {
         let faults = &self.inner.faults;
         faults.known()?;
@@ -100,8 +100,8 @@ impl Gpu {
         faults.known()
     }
 
-    /// Whether the device still answers. A lost one swallows all calls without a word, but for one: who asks it for the mapping of
-    /// a buffer is refused at once. So a small buffer is asked for, and the request taken back before anything is mapped.
+    /// Whether the device still answers. A lost device ignores all calls silently, except that it refuses to map a buffer at once. So this
+    /// requests the mapping of a small buffer and cancels the request before anything is mapped.
     #[cfg(not(target_arch = "wasm32"))]
     fn alive(&self) -> bool {
         let mut pulse = self.inner.pulse.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,22 +109,22 @@ impl Gpu {
             Some(buffer) => (buffer, false),
             None => match self.caught(|| self.pulse()) {
                 (buffer, None) => (buffer, true),
-                // No memory for it says nothing of the device.
+                // Too little memory for it does not mean that the device is lost.
                 (_, Some(_)) => return true,
             },
         };
         let refused = Arc::new(AtomicBool::new(false));
-        let told = refused.clone();
+        let callback = refused.clone();
         let ((), error) = self.caught(|| {
-            buffer.map_async(wgpu::MapMode::Read, .., move |result| told.store(result.is_err(), Ordering::Relaxed));
+            buffer.map_async(wgpu::MapMode::Read, .., move |result| callback.store(result.is_err(), Ordering::Relaxed));
         });
         if refused.load(Ordering::Relaxed) {
-            // A lost device says nothing more, but that a buffer that it made is invalid. An error on an older one says that a poll of
-            // another thread ended the mapping of an earlier request only after that was taken back, so that the buffer still counts
-            // as mapped: another one is made next time.
+            // On a lost device the mapping of a valid buffer fails silently; an error means that the buffer itself is invalid. A new buffer is
+            // invalid if the device was lost when it was made. An older one may still count as mapped, because a poll of another thread
+            // finished an earlier request after it was cancelled: then another buffer is made next time.
             return error.is_some() && !new;
         }
-        // This tells the callback of an error, too: too late to count.
+        // This also calls the callback with an error, too late to count.
         self.caught(|| buffer.unmap());
         *pulse = Some(buffer);
         true
@@ -133,41 +133,41 @@ impl Gpu {
     #[cfg(not(target_arch = "wasm32"))]
     fn pulse(&self) -> wgpu::Buffer {
         self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("is the device there?"),
+            label: Some("liveness check"),
             size: 8,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         })
     }
 
-    /// A browser tells of a loss through the callback only.
+    /// A browser reports a loss only through the callback.
     #[cfg(target_arch = "wasm32")]
     fn alive(&self) -> bool {
         true
     }
 
-    /// Runs calls to wgpu and returns the first error they caused, as one of `what`.
+    /// Runs calls to wgpu and returns the first error that they caused, described by `what`.
     ///
-    /// In a browser errors arrive later, so there the call returns at once and [`Gpu::check`] tells of them.
+    /// In a browser errors arrive later: the call returns at once, and [`Gpu::check`] reports them.
     ///
     /// # Errors
-    /// [`Error::Validation`], [`Error::OutOfMemory`]; [`Error::DeviceLost`] if that is behind them.
+    /// [`Error::Validation`], [`Error::OutOfMemory`]; [`Error::DeviceLost`] if that is the cause.
     pub fn scoped<T>(&self, what: &str, calls: impl FnOnce() -> T) -> Result<T> {
         match self.caught(calls) {
             (value, None) => Ok(value),
-            // What a lost device made without a word is invalid, as its use tells.
+            // Objects that a lost device made silently are invalid, and their use is an error.
             (_, Some(error)) => self.there().and(Err(translate(what, error))),
         }
     }
 
-    /// Runs calls that cannot fail in the caller's eyes; [`Gpu::check`] tells of an error.
+    /// Runs calls whose errors [`Gpu::check`] reports later.
     pub(super) fn noted<T>(&self, calls: impl FnOnce() -> T) -> T {
         let (value, error) = self.caught(calls);
         error.into_iter().for_each(|error| self.inner.faults.keep(error));
         value
     }
 
-    /// Runs calls to wgpu; gives the first error they caused, too.
+    /// Runs calls to wgpu and also returns the first error that they caused.
     pub(super) fn caught<T>(&self, calls: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
         if cfg!(target_arch = "wasm32") {
             return (calls(), None);

@@ -1,7 +1,7 @@
-//! The time of the engine's passes by the device's own timestamps, from which its speed is learnt.
+//! Measures the time of the engine's passes by the device's timestamps, to estimate the device's speed.
 //!
-//! Two timestamps, where the passes begin and end, go the way of a readback that nobody waits for: they are looked at when the next
-//! run begins. One measurement is under way at a time, with buffers that are made once.
+//! Two timestamps, at the beginning and the end of the passes, are read back without waiting: the next run collects them. One measurement
+//! is in flight at a time, with buffers that are created once.
 
 use super::{AdapterClass, Gpu};
 use crate::error::Result;
@@ -9,21 +9,21 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use web_time::Instant;
 
-/// Measurements that follow one another at once, until the speed is known well.
+/// The first measurements follow one another without a pause.
 const EAGER: u32 = 8;
-/// The time between those that come later.
+/// The pause between later measurements.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Bytes of two timestamps.
 const SIZE: u64 = 16;
 
-/// What measures on one device.
+/// The resources of measurements on one device.
 #[derive(Debug)]
 pub(super) struct Meter {
     class: AdapterClass,
     queries: wgpu::QuerySet,
     resolved: wgpu::Buffer,
     staging: wgpu::Buffer,
-    /// Nanoseconds of a tick.
+    /// Nanoseconds per tick.
     period: f64,
     state: Mutex<State>,
 }
@@ -32,69 +32,68 @@ pub(super) struct Meter {
 struct State {
     measured: u32,
     last: Option<Instant>,
-    flying: Option<Flying>,
+    pending: Option<Pending>,
 }
 
-/// A measurement that was begun.
+/// A measurement in flight.
 #[derive(Debug)]
-struct Flying {
+struct Pending {
     begun: Instant,
-    arrived: Arc<OnceLock<Arrived>>,
+    outcome: Arc<OnceLock<Outcome>>,
 }
 
-/// When the timestamps were there, and the operations between them; nothing if they will never be.
-type Arrived = Option<(Instant, f64)>;
+/// The time of the readback and the operations between the timestamps; `None` if the readback will never come.
+type Outcome = Option<(Instant, f64)>;
 
-/// Where a measurement ends: in wgpu's callback, or nowhere.
+/// Settles a measurement from wgpu's callback, or as failed when the callback is dropped.
 #[derive(Debug)]
-struct Note(Arc<OnceLock<Arrived>>);
+struct MeterGuard(Arc<OnceLock<Outcome>>);
 
-impl Drop for Note {
+impl Drop for MeterGuard {
     fn drop(&mut self) {
         let _ = self.0.set(None);
     }
 }
 
-/// The passes that are measured: the first has [`Stopwatch::begin`], the last [`Stopwatch::end`], and behind them comes
-/// [`Stopwatch::stop`].
+/// One measurement of passes: [`Stopwatch::of_pass`] for each pass, then [`Stopwatch::stop`].
 #[derive(Debug)]
 pub(crate) struct Stopwatch<'a> {
     meter: &'a Meter,
-    note: Note,
+    note: MeterGuard,
     /// The number of the measurement.
     pub(crate) number: u32,
 }
 
 impl Gpu {
-    /// Makes what is needed to measure, so that no run has to.
+    /// Creates the resources of measurements, so that no run has to.
     pub(crate) fn prepare_meter(&self) {
         let _ = self.meter();
     }
 
     fn meter(&self) -> Option<&Meter> {
-        // What cannot be made, for want of memory, is done without.
+        // Without memory for them the device is not measured.
         self.inner.meter.get_or_init(|| Meter::new(self).ok().flatten()).as_ref()
     }
 
-    /// A measurement of what is encoded next, if the device has timestamps and it is time for one.
+    /// A measurement of the passes encoded next, if the device has timestamps and a measurement is due.
     pub(crate) fn stopwatch(&self) -> Option<Stopwatch<'_>> {
         let meter = self.inner.meter.get()?.as_ref()?;
         let mut state = meter.state.try_lock().ok()?;
         meter.collect(self, &mut state);
         let due = state.measured < EAGER || state.last.is_none_or(|last| last.elapsed() >= PAUSE);
-        if state.flying.is_some() || !due {
+        if state.pending.is_some() || !due {
             return None;
         }
-        let arrived = Arc::default();
-        let note = Note(Arc::clone(&arrived));
+        let outcome = Arc::default();
+        let note = MeterGuard(Arc::clone(&outcome));
         let begun = Instant::now();
-        state.flying = Some(Flying { begun, arrived });
+        state.pending = Some(Pending { begun, outcome });
         let number = state.measured;
         (state.measured, state.last) = (number.saturating_add(1), Some(begun));
         Some(Stopwatch { meter, note, number })
     }
 
-    /// Learns from a measurement that has arrived.
+    /// Updates the speed from a measurement that has arrived.
     pub(super) fn collect_times(&self) {
         if let Some(meter) = self.inner.meter.get().and_then(Option::as_ref)
             && let Ok(mut state) = meter.state.try_lock()
@@ -125,11 +124,11 @@ impl Meter {
     }
 
     fn collect(&self, gpu: &Gpu, state: &mut State) {
-        let Some((begun, arrived)) = state.flying.as_ref().and_then(|f| Some((f.begun, *f.arrived.get()?))) else {
+        let Some((begun, outcome)) = state.pending.as_ref().and_then(|f| Some((f.begun, *f.outcome.get()?))) else {
             return;
         };
-        state.flying = None;
-        let Some((end, cost)) = arrived else { return };
+        state.pending = None;
+        let Some((end, cost)) = outcome else { return };
         let stamps =
             self.staging.slice(..).get_mapped_range().map(|view| bytemuck::pod_read_unaligned::<[u64; 2]>(&view));
         let unmapped = gpu.scoped("unmapping timestamps", || self.staging.unmap());
@@ -140,13 +139,13 @@ impl Meter {
     }
 }
 
-/// The seconds between two timestamps: what ran backwards is negative, and a counter may pass its end.
+/// The seconds between two timestamps. The counter may wrap; a negative result means that it ran backwards.
 fn seconds(first: u64, last: u64, period: f64) -> f64 {
     last.wrapping_sub(first) as i64 as f64 * period / 1e9
 }
 
 impl Stopwatch<'_> {
-    /// The timestamps of a pass that is the first, the last, both or neither.
+    /// The timestamps of a pass: at its beginning if it is the first, at its end if it is the last.
     pub(crate) fn of_pass(&self, first: bool, last: bool) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
         (first || last).then_some(wgpu::ComputePassTimestampWrites {
             query_set: &self.meter.queries,
@@ -155,7 +154,7 @@ impl Stopwatch<'_> {
         })
     }
 
-    /// Encodes what brings the timestamps home, behind passes that cost so many operations.
+    /// Encodes the readback of the timestamps after passes of `cost` operations.
     pub(crate) fn stop(self, encoder: &mut wgpu::CommandEncoder, cost: f64) {
         let Self { meter, note, .. } = self;
         encoder.resolve_query_set(&meter.queries, 0..2, &meter.resolved, 0);
@@ -173,7 +172,7 @@ mod tests {
     #[test]
     fn ticks_are_seconds() {
         assert_eq!(seconds(5, 5, 1.0), 0.0);
-        assert_eq!(seconds(u64::MAX - 1, 499_999_998, 2.0), 1.0, "past its end");
+        assert_eq!(seconds(u64::MAX - 1, 499_999_998, 2.0), 1.0, "wraps");
         assert!(seconds(9, 5, 1.0) < 0.0, "backwards");
         assert_eq!(seconds(0, 1 << 40, 0.0), 0.0, "no period");
     }

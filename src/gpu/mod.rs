@@ -1,8 +1,7 @@
-//! Adapters, devices, buffers, uploads and readbacks: everything the engine asks of wgpu before there is a graph.
+//! Adapters, devices, buffers, uploads and readbacks: the engine's use of wgpu below the graph.
 
 mod adapter;
 mod caps;
-mod choices;
 mod dialect;
 mod fault;
 mod meter;
@@ -13,20 +12,21 @@ mod readback;
 mod signal;
 mod speed;
 mod timestamps;
+mod tuning;
 mod upload;
 mod wait;
 
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps};
-pub use choices::{Choices, Tuning};
 pub use dialect::Dialect;
 pub(crate) use meter::Stopwatch;
 pub use open::{GpuOptions, Polling};
-pub(crate) use pipeline::Bound;
+pub(crate) use pipeline::BindingKind;
 pub use readback::Readback;
 use speed::bounded;
 pub(crate) use speed::{Work, usual};
 pub use timestamps::Timestamps;
+pub use tuning::{TunedVariants, Tuning};
 pub use upload::Uploads;
 
 use crate::error::{Error, Result, human_bytes};
@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use upload::Ring;
 
-/// What buffers of tensors are used for.
+/// The usage of buffers of tensors.
 pub(crate) const TENSORS: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
@@ -56,13 +56,13 @@ struct Inner {
     info: wgpu::AdapterInfo,
     caps: Caps,
     faults: Arc<Faults>,
-    /// A buffer that is asked for to see whether the device answers.
+    /// A buffer for the check whether the device answers.
     #[cfg(not(target_arch = "wasm32"))]
     pulse: Mutex<Option<wgpu::Buffer>>,
-    /// Where buffers come from on a driver that computes on the CPU, if textures can lie in them.
+    /// Allocates buffers on a CPU driver, if textures can share their memory.
     shared: Option<SharedMemory>,
     pool: Pool,
-    /// As many as threads have written at once.
+    /// Idle rings: as many as threads have written at the same time.
     rings: Mutex<Vec<Ring>>,
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser calls back by itself"))]
     watcher: OnceLock<Watcher>,
@@ -72,7 +72,7 @@ struct Inner {
     pipelines: pipeline::Pipelines,
     checked: bool,
     polling: Polling,
-    choices: RwLock<Choices>,
+    tuned: RwLock<TunedVariants>,
     tuning: RwLock<Tuning>,
     meter: OnceLock<Option<Meter>>,
 }
@@ -105,7 +105,7 @@ impl Inner {
             pipelines: Default::default(),
             checked: options.checked,
             polling: options.polling,
-            choices: RwLock::default(),
+            tuned: RwLock::default(),
             tuning: RwLock::default(),
             meter: OnceLock::new(),
         }
@@ -125,19 +125,19 @@ impl Gpu {
         &self.inner.queue
     }
 
-    /// What wgpu says of the adapter.
+    /// wgpu's description of the adapter.
     #[must_use]
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.inner.info
     }
 
-    /// What the device can do, as plain data.
+    /// The capabilities of the device, as plain data.
     #[must_use]
     pub fn caps(&self) -> &Caps {
         &self.inner.caps
     }
 
-    /// Where buffers come from, if not from wgpu.
+    /// The allocator of buffers, if it is not wgpu.
     pub(crate) fn shared_memory(&self) -> Option<&SharedMemory> {
         self.inner.shared.as_ref()
     }
@@ -148,67 +148,67 @@ impl Gpu {
         self.inner.checked
     }
 
-    /// Floating-point operations per second that programs have reached on this device; `None` before the first work that was long enough
-    /// to tell. It comes from the device's timestamps; where it has none, from the time in which the engine waited for its own work, and
-    /// on an application's device ([`Gpu::adopt`]) from nothing.
+    /// The measured speed of this device in floating-point operations per second; `None` before the first work that was long enough to
+    /// measure. It is measured by the device's timestamps; without them, by the time in which the engine waits for its own work. On an
+    /// application's device ([`Gpu::adopt`]) without timestamps it is not measured.
     #[must_use]
     pub fn speed(&self) -> Option<f64> {
         self.collect_times();
         self.inner.faults.speed.known()
     }
 
-    /// Takes the device to reach so many floating-point operations per second, as [`Gpu::speed`] gave them in an earlier process, until
-    /// it shows otherwise. What is no speed, or none that a device has, is brought to the nearest that is.
+    /// Assumes a speed in floating-point operations per second, such as [`Gpu::speed`] returned in an earlier process, until measurements
+    /// change it. NaN and values that no device has are replaced by the nearest plausible speed.
     pub fn assume_speed(&self, flops_per_second: f64) {
         self.inner.faults.speed.assume(bounded(self.caps().class, flops_per_second));
     }
 
-    /// A run that is handed to the device from now on, if the clock is to tell the device's speed.
+    /// Marks the beginning of a run, if the device's speed is measured by the clock.
     pub(crate) fn work(&self) -> Option<Work> {
         Work::begin(&self.inner.faults)
     }
 
-    /// Notes that the application submits work itself, so that the clock does not tell for a while.
+    /// Records that the application submits work itself, so that the clock measures nothing until the queue is empty.
     pub(crate) fn application_submits(&self) {
         self.inner.faults.speed.others();
     }
 
-    /// The variants that were chosen for this device, by the tuner or by [`Gpu::choose_variants`].
+    /// The variants of this device from the tuner or [`Gpu::use_variants`].
     #[must_use]
-    pub fn choices(&self) -> Choices {
-        self.inner.choices.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn tuned_variants(&self) -> TunedVariants {
+        self.inner.tuned.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds choices, which win over those that are there. Programs that are prepared from now on follow them.
-    pub fn choose_variants(&self, choices: Choices) {
-        self.inner.choices.write().unwrap_or_else(PoisonError::into_inner).extend(choices);
+    /// Adds variants, which override existing ones, for programs that are prepared from now on.
+    pub fn use_variants(&self, variants: TunedVariants) {
+        self.inner.tuned.write().unwrap_or_else(PoisonError::into_inner).extend(variants);
     }
 
-    /// Has every program that is prepared from now on first time the variants of its kernels. Tuned programs may differ in
-    /// rounding from others, so who must repeat a run bit by bit keeps its [`Gpu::choices`].
+    /// Times the variants of kernels for each program that is prepared from now on. Variants may differ in rounding: to repeat a run bit for
+    /// bit, keep its [`Gpu::tuned_variants`].
     pub fn tune(&self, tuning: Tuning) {
         *self.inner.tuning.write().unwrap_or_else(PoisonError::into_inner) = tuning;
     }
 
-    /// What [`Gpu::tune`] was told.
+    /// The setting of [`Gpu::tune`].
     #[must_use]
     pub fn tuning(&self) -> Tuning {
         *self.inner.tuning.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many times work was submitted through this device so far.
+    /// The number of submissions through this `Gpu` so far.
     #[must_use]
     pub fn submissions(&self) -> u64 {
         self.inner.submissions.load(Ordering::Relaxed)
     }
 
-    /// How many times something was read back from this device so far.
+    /// The number of readbacks through this `Gpu` so far.
     #[must_use]
     pub fn readbacks(&self) -> u64 {
         self.inner.readbacks.load(Ordering::Relaxed)
     }
 
-    /// How many buffers were created through this device so far; stands still in steady state.
+    /// The number of buffers created through this `Gpu` so far; constant in steady state.
     #[must_use]
     pub fn buffers_created(&self) -> u64 {
         self.inner.buffers_created.load(Ordering::Relaxed)
@@ -217,18 +217,17 @@ impl Gpu {
     /// Creates a buffer, zero-filled, its size rounded up to 4 bytes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if it is larger than the device allows or the memory is not there;
-    /// [`Error::DeviceLost`].
+    /// [`Error::OutOfMemory`] if it is larger than the device allows or there is not enough memory; [`Error::DeviceLost`].
     pub fn buffer(&self, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         self.create(label, size, usage, false)
     }
 
-    /// Creates a buffer for uploads that is mapped from the start.
+    /// Creates a buffer for uploads, mapped at creation.
     fn mapped_buffer(&self, label: &str, size: u64) -> Result<wgpu::Buffer> {
         self.create(label, size, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC, true)
     }
 
-    /// Creates a buffer that holds these bytes, whole words, without submitting anything.
+    /// Creates a buffer with these bytes (whole words) without a submission.
     pub(crate) fn filled_buffer(&self, label: &str, usage: wgpu::BufferUsages, bytes: &[u8]) -> Result<wgpu::Buffer> {
         let buffer = self.create(label, bytes.len() as u64, usage, true)?;
         let what = format!("filling buffer \"{label}\"");

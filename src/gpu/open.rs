@@ -1,4 +1,4 @@
-//! Opening a device of the engine's own, or adopting the application's.
+//! Opens a device, or adopts the application's.
 
 use super::fault::Faults;
 use super::{AdapterClass, Caps, Gpu, Inner, probe};
@@ -6,50 +6,50 @@ use crate::error::{Error, Result};
 use crate::software::{self, SharedMemory};
 use std::sync::Arc;
 
-/// How a device is opened. The default takes all that the adapter has.
+/// Options for opening a device. The default uses all limits and features of the adapter.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Use no more than these limits; for tests of weaker adapters than the one that is there.
+    /// Use at most these limits; for tests of weaker adapters.
     pub limits: Option<wgpu::Limits>,
-    /// Use no other optional features than these.
+    /// Use at most these optional features.
     pub features: Option<wgpu::Features>,
     /// Compile shaders with the driver's bounds checks.
     pub checked: bool,
-    /// The driver's validation layers; `None` is on in debug builds. Holds where the engine makes the list of adapters.
+    /// Enables the driver's validation layers; `None` enables them in debug builds. Applies where the engine lists the adapters.
     pub validation: Option<bool>,
-    /// Refuse new buffers when this share of the memory budget, which the driver names, is used. Holds where the engine
-    /// makes the list of adapters, and on drivers that know a budget.
+    /// Refuse new buffers when this share of the driver's memory budget is used. Applies where the engine lists the adapters, on drivers
+    /// that report a budget.
     pub memory_budget_percent: Option<u8>,
-    /// What the adapter is taken for when kernels are chosen; `None` is what it is ([`AdapterClass::of`]). With [`AdapterClass::Gpu`] a driver
-    /// that computes on the CPU runs what a GPU runs: slower, but with the same results as far as rounding goes.
+    /// The class for the choice of kernels; `None` detects it ([`AdapterClass::of`]). With [`AdapterClass::Gpu`] a CPU driver runs the kernels
+    /// of a GPU: slower, with the same results up to rounding.
     pub class: Option<AdapterClass>,
-    /// Who polls the device while something is awaited.
+    /// Who polls the device while a future waits.
     pub polling: Polling,
     #[doc(hidden)]
     pub software: software::Options,
 }
 
-/// Who polls the device, so that callbacks come and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`])
-/// complete. It is not about calls that wait themselves ([`Gpu::wait`], [`super::Readback::wait`], [`Gpu::read`]): they poll.
+/// Who polls the device, so that callbacks run and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`]) complete. Blocking
+/// calls ([`Gpu::wait`], [`super::Readback::wait`], [`Gpu::read`]) always poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Polling {
-    /// The engine: the first future that has to wait starts a thread, which polls while any future waits and sleeps otherwise.
+    /// The engine: the first future that waits starts a thread, which polls while any future waits and sleeps otherwise.
     #[default]
     Engine,
     /// The application, with [`wgpu::Device::poll`] or [`Gpu::poll`], in its own loop: futures start no thread and poll nothing. They
-    /// wake when the application polls or submits; if it never does, they wait for ever.
+    /// wake when the application polls or submits; if it never does, they never complete.
     Application,
 }
 
 impl GpuOptions {
-    /// The least that WebGPU promises: no subgroups, no f16, no timestamps, the default limits.
+    /// The minimum of WebGPU: no subgroups, no f16, no timestamps, the default limits.
     #[must_use]
     pub fn portable() -> Self {
         Self { limits: Some(wgpu::Limits::default()), features: Some(wgpu::Features::empty()), ..Self::default() }
     }
 }
 
-/// Optional features that the engine makes use of.
+/// Optional features that the engine uses.
 const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SHADER_INT64)
@@ -66,12 +66,11 @@ impl Gpu {
         WANTED
     }
 
-    /// Opens an adapter's device with the limits that the adapter really has and the features that the engine uses. In a browser, which
-    /// does not wait, [`Gpu::open_async`] does.
+    /// Opens an adapter's device with the adapter's own limits and the features that the engine uses. In a browser use [`Gpu::open_async`].
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the adapter lacks what all kernels need; [`Error::Validation`] with the driver's words
-    /// if it refuses.
+    /// [`Error::Unsupported`] if the adapter is below the minimum of the kernels; [`Error::Validation`] with the driver's message if it
+    /// refuses.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(adapter: &wgpu::Adapter) -> Result<Self> {
         pollster::block_on(Self::open_async(adapter, &GpuOptions::default()))
@@ -89,8 +88,8 @@ impl Gpu {
     /// The async form of [`Gpu::open_with`].
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the adapter lacks what all kernels need; [`Error::Validation`] with the driver's words
-    /// if it refuses.
+    /// [`Error::Unsupported`] if the adapter is below the minimum of the kernels; [`Error::Validation`] with the driver's message if it
+    /// refuses.
     pub async fn open_async(adapter: &wgpu::Adapter, options: &GpuOptions) -> Result<Self> {
         let limits = match &options.limits {
             Some(most) => adapter.limits().or_worse_values_from(most),
@@ -103,7 +102,7 @@ impl Gpu {
             label: Some("wgformer"),
             required_features: adapter.features() & WANTED & options.features.unwrap_or(WANTED),
             required_limits: limits,
-            // The engine asks for a few large buffers: blocks that hold many would stay half empty.
+            // The engine allocates a few large buffers: memory blocks for many buffers would stay half empty.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
@@ -111,10 +110,10 @@ impl Gpu {
         let what = || format!("opening adapter \"{}\" ({})", info.name, info.backend);
         let (device, queue) = opened.map_err(|error| Error::Validation { what: what(), message: error.to_string() })?;
         let faults = Arc::new(Faults::default());
-        let kept = faults.clone();
-        device.on_uncaptured_error(Arc::new(move |error| kept.keep(error)));
-        let told = faults.clone();
-        device.set_device_lost_callback(move |_, reason| told.lose(&reason));
+        let pending = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error| pending.keep(error)));
+        let lost = faults.clone();
+        device.set_device_lost_callback(move |_, reason| lost.lose(&reason));
         let gpu = Self::new(device, queue, faults, options);
         if !gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             gpu.inner.faults.speed.by_clock(gpu.caps().class);
@@ -122,27 +121,26 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Takes a device and queue that the application already owns, with the limits and features that they were opened
-    /// with. The application's handlers of errors and of loss stay as they are; the engine catches its own errors.
+    /// Adopts a device and queue of the application, with the limits and features that they were opened with. The application's handlers of
+    /// errors and of loss are not replaced; the engine catches its own errors.
     ///
-    /// The length of launches follows the speed that the device shows by its timestamps, so it should be opened with
-    /// [`wgpu::Features::TIMESTAMP_QUERY`] where the adapter has it. Without, the engine cannot tell its own work from the application's,
-    /// and keeps to a cautious speed, or to what [`Gpu::assume_speed`] says.
+    /// The length of launches follows the speed measured by the device's timestamps, so open it with [`wgpu::Features::TIMESTAMP_QUERY`]
+    /// where the adapter has it. Without timestamps the engine cannot tell its own work from the application's, and uses a cautious speed or
+    /// that of [`Gpu::assume_speed`].
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if the device was opened with less than all kernels need, and what to request;
-    /// [`Error::DeviceLost`].
+    /// [`Error::Unsupported`], with the limit to request, if the device was opened below the minimum of the kernels; [`Error::DeviceLost`].
     pub fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         Self::adopt_with(device, queue, &GpuOptions::default())
     }
 
-    /// As [`Gpu::adopt`]; of the options, [`GpuOptions::checked`], [`GpuOptions::class`] and [`GpuOptions::polling`] are heeded.
+    /// As [`Gpu::adopt`] with the options [`GpuOptions::checked`], [`GpuOptions::class`] and [`GpuOptions::polling`]; others have no effect.
     ///
     /// # Errors
     /// As [`Gpu::adopt`].
     pub fn adopt_with(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Self> {
         let hint = "Open the device with `required_limits: adapter.limits()`, or at least this limit at this value";
-        let name = format!("{}, as its device was opened,", device.adapter_info().name);
+        let name = format!("{} (with its device's limits)", device.adapter_info().name);
         sufficient(&device.limits(), &name, hint)?;
         let gpu = Self::new(device, queue, Arc::default(), options);
         gpu.check()?;
@@ -167,13 +165,13 @@ impl Gpu {
         if !used && proven == *gpu.caps() {
             return gpu;
         }
-        // Anew, so that its counters and caches know nothing of it.
+        // Opened again, so that counters and caches do not include the probes.
         let shared = if proven.quirks.shared_textures { SharedMemory::new(&device, &proven) } else { None };
         open(proven, shared)
     }
 }
 
-/// Whether the portable variant of every kernel fits within the limits.
+/// An error unless the portable variant of every kernel fits the limits.
 fn sufficient(limits: &wgpu::Limits, adapter: &str, hint: &str) -> Result<()> {
     let least = Caps::baseline();
     let needs = [
@@ -187,7 +185,7 @@ fn sufficient(limits: &wgpu::Limits, adapter: &str, hint: &str) -> Result<()> {
         None => Ok(()),
         Some((limit, has, needed)) => Err(Error::Unsupported {
             what: "the engine".into(),
-            needs: format!("{limit} of {needed} (not {has})"),
+            needs: format!("{limit} of at least {needed} (it is {has})"),
             adapter: adapter.into(),
             hint: hint.into(),
         }),

@@ -1,4 +1,4 @@
-//! Compute pipelines, compiled once for each text and kept as long as the device.
+//! Compute pipelines: each text is compiled once and kept as long as the device.
 
 use super::Gpu;
 use crate::software::texture_binding;
@@ -8,30 +8,30 @@ use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
-    /// By shader text, by what its bindings are, and by whether it is checked.
-    known: Mutex<HashMap<(String, Vec<Bound>, bool), wgpu::ComputePipeline>>,
+    /// By shader text, kinds of bindings, and whether it is checked.
+    known: Mutex<HashMap<(String, Vec<BindingKind>, bool), wgpu::ComputePipeline>>,
     layouts: Mutex<HashMap<Vec<Slot>, wgpu::PipelineLayout>>,
-    /// The driver's own, which outlives the process if its data is kept.
+    /// The driver's pipeline cache, whose data can be saved between processes.
     cache: Mutex<Option<wgpu::PipelineCache>>,
 }
 
-/// What a binding from 1 on is.
+/// The kind of a binding from 1 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Bound {
+pub(crate) enum BindingKind {
     /// A storage buffer.
     Storage {
-        /// Whether it stays as it is.
+        /// Whether it is only read.
         read_only: bool,
     },
-    /// A texture, on a driver that computes on the CPU.
+    /// A texture, on a CPU driver.
     Texture,
 }
 
-/// A binding, and the least that it must hold, if that is known.
-type Slot = (Bound, Option<NonZeroU64>);
+/// A binding and its minimum size, if that is known.
+type Slot = (BindingKind, Option<NonZeroU64>);
 
-/// The size of one element of each storage binding from 1 on, as the text declares it. wgpu checks sizes that a layout does
-/// not name at every dispatch, which takes a sixth of the time that encoding one costs.
+/// The size of one element of each storage binding from 1 on, as the text declares it. Without a minimum size in the layout, wgpu checks
+/// sizes at every dispatch, which takes a sixth of the time of encoding it.
 fn least_sizes(text: &str, bindings: usize) -> Vec<Option<NonZeroU64>> {
     let mut sizes = vec![None; bindings];
     let declared =
@@ -47,7 +47,7 @@ fn least_sizes(text: &str, bindings: usize) -> Vec<Option<NonZeroU64>> {
     sizes
 }
 
-/// The size of a type by its name, or by what it is an alias of; none of types that are not told here.
+/// The size of a type by its name or by its alias; `None` for types that are not listed here.
 fn size_of_element(text: &str, name: &str) -> Option<NonZeroU64> {
     let alias = text.lines().find_map(|line| line.strip_prefix("alias ")?.strip_prefix(name)?.strip_prefix(" = "));
     let size = match alias.map_or(name, |rest| rest.trim_end_matches(';')) {
@@ -62,23 +62,23 @@ fn size_of_element(text: &str, name: &str) -> Option<NonZeroU64> {
 
 /// Why a text did not become a pipeline.
 #[derive(Debug)]
-pub(crate) struct Refused {
-    /// The line of the text, from 1, if the compiler named one.
+pub(crate) struct CompileError {
+    /// The line of the text, from 1, if the compiler reported one.
     pub(crate) line: Option<usize>,
-    /// The compiler's words.
+    /// The compiler's message.
     pub(crate) message: String,
 }
 
 impl Gpu {
-    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then these. Without wgpu's checks if the text is trusted
-    /// and the device was not opened to check everything.
+    /// The pipeline of a text with entry point `entry`: a uniform at binding 0, then `bound`. Compiled without wgpu's checks if the text is
+    /// trusted and the device was not opened with checks.
     pub(crate) fn pipeline(
         &self,
         entry: &str,
         text: &str,
-        bound: &[Bound],
+        bound: &[BindingKind],
         trusted: bool,
-    ) -> Result<wgpu::ComputePipeline, Refused> {
+    ) -> Result<wgpu::ComputePipeline, CompileError> {
         let checked = !trusted || self.checked();
         let key = (text.to_owned(), bound.to_vec(), checked);
         let mut known = self.inner.pipelines.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,8 +90,8 @@ impl Gpu {
         Ok(pipeline)
     }
 
-    /// Has the driver compile into a cache, which begins with what [`Gpu::pipeline_data`] gave an earlier process; false if
-    /// the device has no such caches. Data of another driver is not used.
+    /// Enables the driver's pipeline cache, initialised with the data of [`Gpu::pipeline_data`] from an earlier process; false if the device
+    /// has no pipeline caches. The data of another driver is ignored.
     #[cfg(feature = "files")]
     pub(crate) fn cache_pipelines(&self, data: Option<&[u8]>) -> crate::error::Result<bool> {
         if !self.device().features().contains(wgpu::Features::PIPELINE_CACHE) {
@@ -100,21 +100,21 @@ impl Gpu {
         let descriptor = wgpu::PipelineCacheDescriptor { label: Some("wgformer"), data, fallback: true };
         #[allow(unsafe_code, reason = "the only way to a pipeline cache")]
         let cache = self.scoped("a pipeline cache", || {
-            // SAFETY: the caller has checked that the bytes are those that `pipeline_data` gave for the same driver.
+            // SAFETY: the caller has checked that the bytes come from `pipeline_data` with the same driver.
             unsafe { self.device().create_pipeline_cache(&descriptor) }
         })?;
         *self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(cache);
         Ok(true)
     }
 
-    /// What the driver has compiled since [`Gpu::cache_pipelines`], and before.
+    /// The data of the driver's pipeline cache.
     #[cfg(feature = "files")]
     pub(crate) fn pipeline_data(&self) -> Option<Vec<u8>> {
         let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.as_ref().and_then(wgpu::PipelineCache::get_data)
     }
 
-    /// The bindings of a launch.
+    /// Creates the bind group of a launch.
     pub(crate) fn bind_group(
         &self,
         label: &str,
@@ -127,8 +127,7 @@ impl Gpu {
         })
     }
 
-    /// The layout of these bindings: one for all pipelines that have it, so that a pass that changes from one to another has
-    /// less to compare.
+    /// The layout of these bindings, shared by all pipelines that have it, so that switching pipelines in a pass costs less.
     fn layout(&self, slots: &[Slot]) -> Result<wgpu::PipelineLayout, wgpu::Error> {
         let mut known = self.inner.pipelines.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(layout) = known.get(slots) {
@@ -147,8 +146,8 @@ impl Gpu {
         let uniform = buffer(wgpu::BufferBindingType::Uniform, None);
         let entries: Vec<wgpu::BindGroupLayoutEntry> = std::iter::once(uniform)
             .chain(slots.iter().map(|&(bound, least)| match bound {
-                Bound::Storage { read_only } => buffer(wgpu::BufferBindingType::Storage { read_only }, least),
-                Bound::Texture => texture_binding(&self.caps().quirks),
+                BindingKind::Storage { read_only } => buffer(wgpu::BufferBindingType::Storage { read_only }, least),
+                BindingKind::Texture => texture_binding(&self.caps().quirks),
             }))
             .enumerate()
             .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
@@ -171,9 +170,9 @@ impl Gpu {
         &self,
         entry: &str,
         text: &str,
-        bound: &[Bound],
+        bound: &[BindingKind],
         checked: bool,
-    ) -> Result<wgpu::ComputePipeline, Refused> {
+    ) -> Result<wgpu::ComputePipeline, CompileError> {
         let device = self.device();
         let source = wgpu::ShaderSource::Wgsl(text.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(entry), source };
@@ -182,16 +181,16 @@ impl Gpu {
             if checked {
                 device.create_shader_module(descriptor)
             } else {
-                // SAFETY: the text's authors have answered for it (`Kernel::trusted`, `kernel!`).
+                // SAFETY: the author of the text vouches for it (`Kernel::trusted`, `kernel!`).
                 unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
             }
         });
         if let Some(error) = error {
             let info = pollster::block_on(module.get_compilation_info());
             let line = info.messages.iter().find_map(|m| m.location).map(|l| l.line_number as usize);
-            return Err(Refused { line, message: error.to_string() });
+            return Err(CompileError { line, message: error.to_string() });
         }
-        let refused = |error: wgpu::Error| Refused { line: None, message: error.to_string() };
+        let refused = |error: wgpu::Error| CompileError { line: None, message: error.to_string() };
         let slots: Vec<Slot> = bound.iter().copied().zip(least_sizes(text, bound.len())).collect();
         let layout = self.layout(&slots).map_err(refused)?;
         let cache = self.inner.pipelines.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_size_is_that_of_an_element_where_the_text_tells_it() {
+    fn the_minimum_size_is_that_of_a_declared_element() {
         let text = "alias Element = vec4f;\n\
                     @group(0) @binding(0) var<uniform> p: Params;\n\
                     @group(0) @binding(1) var<storage, read> a: array<Element>;\n\

@@ -1,20 +1,20 @@
-//! What the engine relies on beyond WebGPU's promises, tried out when a device is opened; what is not right is not used.
+//! Tests, when a device is opened, the features that the engine relies on beyond WebGPU's guarantees. A feature with wrong results is not used.
 //!
-//! WebGPU does not say that the lanes of a subgroup lie in the order of invocations, and some drivers name a size with which their
-//! functions are wrong. Drivers that compute on the CPU have more to prove (the room `software`). What was found is remembered by
-//! adapter and driver as long as the process runs. A device that computes nothing at all proves nothing, and is taken at its word.
+//! WebGPU does not guarantee that the lanes of a subgroup are in the order of invocations, and some drivers report a subgroup size with
+//! which their functions are wrong. CPU drivers have more to prove (the room `software`). Results are remembered by adapter and driver
+//! while the process runs. A device that computes nothing at all is not tested, and its claims are used.
 
-use super::{Bound, Caps, Gpu, TENSORS};
+use super::{BindingKind, Caps, Gpu, TENSORS};
 use crate::error::{Error, Result};
 use crate::software;
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const SUBGROUP: &str = include_str!("probe_subgroup.wgsl");
-/// Workgroups of it.
+/// Workgroups of the subgroup probe.
 const GROUPS: u32 = 4;
 
-/// What a device claims, and of which driver it is.
+/// The claimed capabilities of a device, and its driver.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Claim {
     caps: Caps,
@@ -23,16 +23,16 @@ struct Claim {
     driver_info: String,
 }
 
-/// What is left of each claim.
+/// The proven capabilities for each claim.
 fn known() -> &'static Mutex<HashMap<Claim, Caps>> {
     static KNOWN: OnceLock<Mutex<HashMap<Claim, Caps>>> = OnceLock::new();
     KNOWN.get_or_init(Mutex::default)
 }
 
-/// What a device can do of what it claims, and whether it was used to find that out.
+/// The proven capabilities of a device, and whether probes ran on it.
 pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     let (caps, info) = (gpu.caps(), gpu.info());
-    // A browser answers later, and vouches for what it has.
+    // A browser answers later, and checks its drivers itself.
     if cfg!(target_arch = "wasm32") || (caps.subgroup.is_none() && !software::has_to_prove(gpu)) {
         return (caps.clone(), false);
     }
@@ -42,7 +42,7 @@ pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     if let Some(proven) = known().get(&claim) {
         return (proven.clone(), false);
     }
-    // A lost device has nothing to prove: whoever opened it will be told.
+    // A lost device is not tested: the caller gets the loss as an error.
     if gpu.there().is_err() {
         return (caps.clone(), false);
     }
@@ -61,18 +61,18 @@ pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     (proven, true)
 }
 
-/// Whether a driver was found wrong, which the log tells. What a lost device said does not count: every call will tell.
+/// Whether a probe found wrong results; they are logged. Results of a lost device do not count.
 pub(crate) fn refuted(gpu: &Gpu, what: &str, verdict: Result<Verdict>) -> bool {
     let info = gpu.info();
     let name = format!("{} ({}, {} {})", info.name, info.backend, info.driver, info.driver_info);
     match verdict {
         Ok(Verdict::Right) => false,
         Ok(Verdict::Silent) => {
-            log::warn!("{name} computed nothing when {what} were tried out");
+            log::warn!("{name} computed nothing in the test of {what}");
             false
         }
         Ok(Verdict::Wrong(count)) => {
-            log::warn!("{name} gets {what} wrong, in {count} places: they are not used");
+            log::warn!("{name} computes {what} wrong, at {count} elements: they are not used");
             true
         }
         Err(Error::DeviceLost { .. }) => false,
@@ -83,19 +83,19 @@ pub(crate) fn refuted(gpu: &Gpu, what: &str, verdict: Result<Verdict>) -> bool {
     }
 }
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// All is right.
+    /// All elements are right.
     Right,
-    /// So many places are not.
+    /// This many elements are wrong.
     Wrong(usize),
     /// Nothing was written at all.
     Silent,
 }
 
 impl Verdict {
-    /// That of words that are 1 where all is right.
+    /// The verdict of words that are 1 where the result is right.
     pub(crate) fn of(words: &[u32]) -> Self {
         match words.iter().filter(|word| **word != 1).count() {
             0 => Self::Right,
@@ -110,26 +110,26 @@ fn subgroup(gpu: &Gpu, lanes: u32) -> Result<Verdict> {
     let size = u64::from(4 * GROUPS * lanes);
     let verdict = gpu.buffer("probe", size, TENSORS)?;
     let mut encoder = gpu.encoder("probe");
-    let bound = [(Bound::Storage { read_only: false }, verdict.as_entire_binding())];
+    let bound = [(BindingKind::Storage { read_only: false }, verdict.as_entire_binding())];
     gpu.probe(&mut encoder, "probe_subgroup", &text, &bound, GROUPS)?;
     Ok(Verdict::of(&gpu.probed(encoder, &verdict, size)?))
 }
 
 impl Gpu {
-    /// Encodes a launch of a probe in a pass of its own.
+    /// Encodes a launch of a probe in its own pass.
     pub(crate) fn probe(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         entry: &str,
         text: &str,
-        bound: &[(Bound, wgpu::BindingResource<'_>)],
+        bound: &[(BindingKind, wgpu::BindingResource<'_>)],
         groups: u32,
     ) -> Result<()> {
-        let kinds: Vec<Bound> = bound.iter().map(|(bound, _)| *bound).collect();
+        let kinds: Vec<BindingKind> = bound.iter().map(|(bound, _)| *bound).collect();
         let pipeline = self
             .pipeline(entry, text, &kinds, true)
             .map_err(|refused| Error::Shader { place: format!("{entry}.wgsl"), message: refused.message })?;
-        // Pipelines have a uniform in front, which probes do not read.
+        // Pipelines have a uniform at binding 0, which probes do not read.
         let uniform = self.buffer("probe", 16, wgpu::BufferUsages::UNIFORM)?;
         let resources = std::iter::once(uniform.as_entire_binding()).chain(bound.iter().map(|(_, r)| r.clone()));
         let entries: Vec<_> =
@@ -142,7 +142,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Submits probes and reads what they found.
+    /// Submits probes and reads their results.
     pub(crate) fn probed(&self, encoder: wgpu::CommandEncoder, found: &wgpu::Buffer, size: u64) -> Result<Vec<u32>> {
         self.submit("a probe", [encoder])?;
         Ok(bytemuck::pod_collect_to_vec(&self.read(found, 0, size)?))

@@ -1,4 +1,4 @@
-//! Waiting for a callback of wgpu, with a waker and without a busy loop.
+//! Futures for callbacks of wgpu, with a waker and without a busy loop.
 
 use super::{Gpu, Polling};
 use std::future::Future;
@@ -9,18 +9,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use web_time::Instant;
 
-/// How it ended.
+/// How a wait for a callback ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The callback came, with success.
+    /// The callback came with success.
     Done,
     /// The callback came with an error, or the device was lost.
     Failed,
-    /// The callback will never come: what it belongs to was never submitted, or nobody waits any more.
+    /// The callback will never come: its encoder was never submitted, or nobody waits any more.
     Abandoned,
 }
 
-/// Where a callback leaves its word for the waiting side.
+/// The outcome of a callback, shared with the waiting side.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     state: Mutex<(Option<Outcome>, Option<Waker>)>,
@@ -31,7 +31,7 @@ impl Signal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Notes an outcome, unless there is one, and wakes who waits.
+    /// Sets the outcome, unless there is one, and wakes the waiting task.
     pub(super) fn settle(&self, outcome: Outcome) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0.get_or_insert(outcome);
@@ -42,7 +42,7 @@ impl Signal {
         }
     }
 
-    /// Registers a waker; the outcome, if there is one already.
+    /// Registers a waker; returns the outcome if there is one already.
     fn arm(&self, waker: &Waker) -> Option<Outcome> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.1 = Some(waker.clone());
@@ -50,65 +50,65 @@ impl Signal {
     }
 }
 
-/// Lives in wgpu's callback; if that is dropped uncalled, it will never come.
-pub(super) struct Landing(Arc<Signal>);
+/// Lives in wgpu's callback. If the callback is dropped uncalled, the signal is abandoned.
+pub(super) struct CallbackGuard(Arc<Signal>);
 
-impl Landing {
+impl CallbackGuard {
     pub(super) fn new(signal: &Arc<Signal>) -> Self {
         Self(signal.clone())
     }
 
-    pub(super) fn landed(&self, success: bool) {
+    pub(super) fn complete(&self, success: bool) {
         self.0.settle(if success { Outcome::Done } else { Outcome::Failed });
     }
 }
 
-impl Drop for Landing {
+impl Drop for CallbackGuard {
     fn drop(&mut self) {
         self.0.settle(Outcome::Abandoned);
     }
 }
 
-/// The future of a signal. Somebody must poll the device for callbacks to come: the application, if it said so, else a thread of the
-/// `Gpu`, which does it while it waits for signals, and sleeps otherwise.
+/// The future of a signal. The device must be polled for callbacks to run: by the application if the options say so, else by a thread of
+/// the `Gpu`, which polls while signals are pending and sleeps otherwise.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct SignalFuture {
     gpu: Gpu,
     signal: Arc<Signal>,
     watched: bool,
 }
 
-impl Arrival {
+impl SignalFuture {
     pub(super) fn new(gpu: &Gpu, signal: &Arc<Signal>) -> Self {
         Self { gpu: gpu.clone(), signal: signal.clone(), watched: false }
     }
 }
 
-impl Future for Arrival {
+impl Future for SignalFuture {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let theirs = self.gpu.inner.polling == Polling::Application;
-        let poll = || if theirs { self.gpu.inner.faults.known() } else { self.gpu.poll().map(drop) };
+        let by_application = self.gpu.inner.polling == Polling::Application;
+        let poll = || if by_application { self.gpu.inner.faults.known() } else { self.gpu.poll().map(drop) };
         if self.signal.outcome().is_none() && poll().is_err() {
             self.signal.settle(Outcome::Failed);
         }
         if let Some(outcome) = self.signal.arm(context.waker()) {
             return Poll::Ready(outcome);
         }
-        if theirs {
+        if by_application {
             return Poll::Pending;
         }
         self.watched = self.watched || self.gpu.watch(&self.signal);
         if !self.watched {
-            // No thread to be had: the executor comes back at once, and every visit polls.
+            // No thread could be started: wake the executor at once, so that it polls again.
             context.waker().wake_by_ref();
         }
         Poll::Pending
     }
 }
 
-/// The thread that polls for futures, and the way to it.
+/// The thread that polls for futures, and its channel.
 #[derive(Debug)]
 pub(super) struct Watcher {
     sender: Option<mpsc::Sender<Arc<Signal>>>,
@@ -116,8 +116,8 @@ pub(super) struct Watcher {
 }
 
 impl Drop for Watcher {
-    /// Lets the thread end, and waits for that: a driver must not be taken down by it while the process exits. Not for long, should it
-    /// be stuck, and not in the thread itself.
+    /// Ends the thread and waits for it, so that it is not in the driver while the process exits. The wait is bounded in case the thread is
+    /// stuck, and skipped in the thread itself.
     fn drop(&mut self) {
         self.sender = None;
         let start = Instant::now();
@@ -129,7 +129,7 @@ impl Drop for Watcher {
     }
 }
 
-/// A browser calls back by itself.
+/// A browser runs callbacks by itself.
 #[cfg(target_arch = "wasm32")]
 impl Gpu {
     fn watch(&self, _signal: &Arc<Signal>) -> bool {
@@ -146,18 +146,18 @@ mod watcher {
     use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
-    /// One wait of the watching thread: short, because it keeps others from freeing resources.
+    /// One wait of the watching thread: short, because it keeps other threads from freeing resources.
     const SLICE: Duration = Duration::from_millis(1);
 
     impl Gpu {
-        /// Has the watching thread poll until the signal is settled; false if there is no such thread.
+        /// Has the watching thread poll until the signal is settled; false if there is no thread.
         pub(super) fn watch(&self, signal: &Arc<Signal>) -> bool {
             let watcher = self.inner.watcher.get_or_init(|| {
                 let (sender, receiver) = mpsc::channel();
                 let (device, faults) = (self.device().clone(), self.inner.faults.clone());
                 let quirks = self.caps().quirks.clone();
                 let builder = std::thread::Builder::new().name("wgformer signals".into());
-                // If no thread can be had, the receiver is dropped, and the send below fails.
+                // If no thread can be started, the receiver is dropped and the send below fails.
                 let thread = builder.spawn(move || watch(&device, &faults, &quirks, &receiver)).ok();
                 Watcher { sender: Some(sender), thread }
             });

@@ -1,7 +1,7 @@
-//! How fast a device gets through work, as it has shown.
+//! The measured speed of a device.
 //!
-//! Two things tell: the device's own timestamps around the engine's passes ([`super::meter`]), and, where there are none, the clock, in
-//! times that the engine waited through.
+//! It is measured by the device's timestamps around the engine's passes ([`super::meter`]), or, without timestamps, by the clock while the
+//! engine waits.
 
 use super::AdapterClass;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use web_time::Instant;
 
-/// How far below, and above, what it is taken for at first the speed of a device may be.
+/// The range of plausible speeds: the usual speed divided by `SLOWEST` to the usual speed times `FASTEST`.
 const SLOWEST: f64 = 50.0;
 const FASTEST: f64 = 1e4;
-/// How many times faster than known one lesson may make a device: a wrong one does no harm, and a few right ones are soon there.
-const LEAP: f64 = 4.0;
-/// The shortest work by timestamps that says anything, in seconds.
+/// The most that one measurement may raise the speed: a wrong measurement does little harm, and a few right ones suffice.
+const MAX_RAISE: f64 = 4.0;
+/// The shortest work that counts as a measurement by timestamps, in seconds.
 const SHORT: f64 = 2e-4;
-/// The share of a time that the engine must have waited through.
+/// The share of a span that the engine must have waited through.
 const WATCHED: f64 = 0.75;
 
-/// Operations a second that a device of that class is taken for until it has shown its speed: a tenth of what is usual.
+/// The assumed operations per second of a device of that class before a measurement: a tenth of the usual speed.
 pub(crate) fn usual(class: AdapterClass) -> f64 {
     match class {
         AdapterClass::Gpu => 1e11,
@@ -27,7 +27,7 @@ pub(crate) fn usual(class: AdapterClass) -> f64 {
     }
 }
 
-/// Seconds of the clock below which work was mostly waiting.
+/// The shortest work that counts as a measurement by the clock, in seconds: shorter work is mostly latency.
 fn by_clock(class: AdapterClass) -> f64 {
     match class {
         AdapterClass::Gpu => 5e-3,
@@ -35,16 +35,16 @@ fn by_clock(class: AdapterClass) -> f64 {
     }
 }
 
-/// The speed, if a device of that class may have it, else the nearest that it may.
+/// The speed, clamped to the plausible range of the class.
 pub(crate) fn bounded(class: AdapterClass, speed: f64) -> f64 {
     let usual = usual(class);
     if speed.is_nan() { usual } else { speed.clamp(usual / SLOWEST, usual * FASTEST) }
 }
 
-/// What the speed of a device is taken for after work of that cost took so many seconds; what is shorter than `least` says nothing.
+/// The speed estimate after work of `cost` operations took `seconds`. Work shorter than `least` does not count.
 ///
-/// An average over a few lessons, because kernels differ in speed by factors; what is too slow counts for more than what is too fast,
-/// because work that is too long is worse than work that is too short.
+/// An average over a few measurements, because kernels differ in speed by factors. A slower measurement weighs more than a faster one,
+/// because too long work is worse than too short work.
 fn after(class: AdapterClass, known: Option<f64>, cost: f64, seconds: f64, least: f64) -> Option<f64> {
     if !(cost > 0.0 && cost.is_finite() && seconds >= least && seconds.is_finite()) {
         return known;
@@ -52,7 +52,7 @@ fn after(class: AdapterClass, known: Option<f64>, cost: f64, seconds: f64, least
     let speed = bounded(class, cost / seconds);
     let now = known.unwrap_or_else(|| usual(class));
     Some(match known {
-        _ if speed > LEAP * now => LEAP * now,
+        _ if speed > MAX_RAISE * now => MAX_RAISE * now,
         None => speed,
         Some(known) if speed < known => 0.5 * known + 0.5 * speed,
         Some(known) => 0.75 * known + 0.25 * speed,
@@ -62,23 +62,23 @@ fn after(class: AdapterClass, known: Option<f64>, cost: f64, seconds: f64, least
 /// The speed of a device.
 #[derive(Debug, Default)]
 pub(super) struct Speed {
-    /// Floating-point operations per second, as the bits of an f64; 0 before the first lesson.
+    /// Floating-point operations per second, as the bits of an f64; 0 before the first measurement.
     known: AtomicU64,
-    /// There if the clock is to tell.
+    /// Set if the clock measures.
     clock: OnceLock<AdapterClass>,
     span: Mutex<Span>,
 }
 
-/// A time in which the device was busy with the engine's work, beginning when the queue was empty or when something was done.
+/// A span of time in which the device was busy with the engine's work. It begins when the queue was empty or when work was done.
 #[derive(Debug, Default)]
 struct Span {
     in_flight: usize,
     since: Option<Instant>,
     done: f64,
-    /// The part that the engine waited through, up to `seen`.
+    /// The time that the engine waited through, up to `seen`.
     watched: Duration,
     seen: Option<Instant>,
-    /// Whether something else may be in the queue.
+    /// Whether other work may be in the queue.
     others: bool,
 }
 
@@ -91,11 +91,11 @@ impl Speed {
         self.known.store(flops_per_second.to_bits(), Ordering::Relaxed);
     }
 
-    /// Learns from work that took so many seconds of the device's own time, if both can be true.
+    /// Updates the speed from work that took `seconds` by the device's timestamps, if that is consistent with the clock.
     ///
-    /// `most` is the time by the clock, into which the device's must fit.
+    /// `most` is the time by the clock, an upper bound.
     pub(super) fn timed(&self, class: AdapterClass, cost: f64, seconds: f64, most: f64) {
-        // A hundredth, because two clocks are never quite alike.
+        // One percent tolerance, because two clocks differ slightly.
         if seconds > 1.01 * most {
             return log::debug!("timestamps say {seconds} s, the clock {most} s");
         }
@@ -104,7 +104,7 @@ impl Speed {
         }
     }
 
-    /// Has the clock tell, for a device without timestamps whose queue is the engine's alone.
+    /// Measures by the clock, for a device without timestamps that only the engine uses.
     pub(super) fn by_clock(&self, class: AdapterClass) {
         let _ = self.clock.set(class);
     }
@@ -113,20 +113,20 @@ impl Speed {
         self.span.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that something else than a program's run is submitted.
+    /// Records that work other than a program's run is submitted.
     pub(super) fn others(&self) {
         if self.clock.get().is_some() {
             self.span().others();
         }
     }
 
-    /// Notes that the engine was in the driver, and whether that ended because something was done, or because nothing is in flight.
+    /// Records a time in the driver, and whether it ended because work was done or because nothing is in flight.
     pub(super) fn waited(&self, start: Instant, done: bool, idle: bool) {
         let Some(class) = self.clock.get() else { return };
-        // A thread that stays awake lets the driver's threads run between two polls.
+        // A spinning thread lets the driver's threads run between two polls.
         let gap = Duration::from_secs_f64(by_clock(*class) / 4.0);
-        let lesson = self.span().waited(start, Instant::now(), gap, done, idle);
-        if let Some((cost, seconds)) = lesson
+        let measurement = self.span().waited(start, Instant::now(), gap, done, idle);
+        if let Some((cost, seconds)) = measurement
             && let Some(speed) = after(*class, self.known(), cost, seconds, by_clock(*class))
         {
             self.assume(speed);
@@ -146,8 +146,7 @@ impl Span {
         (self.others, self.since) = (true, None);
     }
 
-    /// What was done, and in how many seconds, if something was and the engine waited through most of it; pauses of up to `gap` are part
-    /// of a wait.
+    /// The cost and the seconds of finished work, if the engine waited through most of the time. Pauses of up to `gap` count as waiting.
     fn waited(&mut self, start: Instant, end: Instant, gap: Duration, done: bool, idle: bool) -> Option<(f64, f64)> {
         self.others &= !idle;
         let since = self.since?;
@@ -160,25 +159,25 @@ impl Span {
         }
         let (cost, seconds) = (self.done, end.saturating_duration_since(since).as_secs_f64());
         let watched = self.watched.as_secs_f64() >= WATCHED * seconds;
-        // The next one begins where something was done.
+        // The next span begins where work was done.
         (self.since, self.done, self.watched) = (Some(end), 0.0, Duration::ZERO);
         watched.then_some((cost, seconds))
     }
 }
 
-/// A run in flight, for a device whose speed the clock tells; it ends when this is dropped.
+/// A run in flight on a device whose speed the clock measures; dropping it ends the run.
 #[derive(Debug)]
 pub(crate) struct Work(Arc<super::fault::Faults>);
 
 impl Work {
-    /// To be called before the run is handed to the device; nothing where timestamps tell.
+    /// Called before a run is submitted; `None` where timestamps measure.
     pub(super) fn begin(faults: &Arc<super::fault::Faults>) -> Option<Self> {
         faults.speed.clock.get()?;
         faults.speed.span().begin(Instant::now());
         Some(Self(faults.clone()))
     }
 
-    /// Notes that work of this many operations is done.
+    /// Records that work of this many operations is done.
     pub(crate) fn done(self, cost: f64) {
         self.0.speed.span().done += cost;
     }
@@ -197,7 +196,7 @@ mod tests {
     const GPU: AdapterClass = AdapterClass::Gpu;
 
     #[test]
-    fn speed_is_learnt_from_work_and_not_from_waiting() {
+    fn speed_is_measured_from_work_and_not_from_latency() {
         let learn = |known, cost, seconds| after(GPU, known, cost, seconds, 5e-3);
         // A few numbers, over as soon as they can be, before and after real work.
         assert_eq!((learn(None, 1e3, 1e-4), learn(Some(1e13), 1e3, 1e-4)), (None, Some(1e13)));
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lessons_are_of_little_effect() {
+    fn wrong_measurements_have_little_effect() {
         let learn = |known, cost, seconds| after(GPU, known, cost, seconds, SHORT);
         for nothing in [(1e9, 0.0), (1e9, -1.0), (1e9, f64::NAN), (1e9, f64::INFINITY), (0.0, 1.0), (f64::NAN, 1.0)] {
             assert_eq!(learn(Some(1e12), nothing.0, nothing.1), Some(1e12), "{nothing:?}");
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_devices_time_fits_into_the_clocks() {
+    fn the_devices_time_is_within_the_clocks() {
         let speed = Speed::default();
         speed.timed(GPU, 1e10, 0.2, 0.1);
         assert_eq!(speed.known(), None, "longer than since it was submitted");

@@ -1,4 +1,4 @@
-//! Times of single dispatches, measured by the GPU itself.
+//! Times of single dispatches, measured by the GPU.
 
 use super::{Gpu, Readback};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ pub struct Timestamps {
 }
 
 impl Timestamps {
-    /// A row of `count` timestamps; `None` where the device cannot take them inside a pass.
+    /// A row of `count` timestamps; `None` if the device cannot write them inside a pass.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
@@ -54,14 +54,13 @@ impl Timestamps {
         }
     }
 
-    /// Encodes the readback of the first `used` timestamps, all of which must have been written by now: drivers wait
-    /// for those that were not.
+    /// Encodes the readback of the first `used` timestamps, which must all have been written: drivers wait for those that were not.
     ///
     /// # Errors
     /// [`Error::Input`] if there are not as many; [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn resolve(&self, encoder: &mut wgpu::CommandEncoder, used: u32) -> Result<Readback> {
         if used > self.count {
-            return Err(Error::input("timestamps", format!("there are {}, not {used}", self.count)));
+            return Err(Error::input("timestamps", format!("{used} are wanted, but there are only {}", self.count)));
         }
         for (set, first) in self.sets.iter().zip((0..used).step_by(SET as usize)) {
             encoder.resolve_query_set(set, 0..(used - first).min(SET), &self.resolved, u64::from(first) * 8);
@@ -74,7 +73,7 @@ impl Timestamps {
     pub fn nanoseconds(&self, bytes: &[u8]) -> Vec<f64> {
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes[..bytes.len() / 8 * 8]);
         let first = ticks.first().copied().unwrap_or(0);
-        // Wrapping: a counter may pass its end between two stamps.
+        // The counter may wrap between two timestamps.
         ticks.iter().map(|tick| tick.wrapping_sub(first) as i64 as f64 * self.period).collect()
     }
 }

@@ -1,9 +1,9 @@
-//! Writing inputs without creating GPU objects in steady state: a ring of mapped buffers.
+//! Writes inputs through a ring of mapped buffers, without creating GPU objects in steady state.
 //!
 //! wgpu's own `StagingBelt` panics on a lost device and grows without bound when the CPU runs ahead; `Queue::write_buffer`
-//! creates a staging buffer a call. [`Uploads`] writes into mapped chunks, encodes the copies, and has the chunks
-//! mapped again when the submission is done. When all chunks are in flight it waits for the oldest work, for seconds, so
-//! that the CPU does not run far ahead.
+//! creates a staging buffer per call. [`Uploads`] writes into mapped chunks, encodes the copies, and maps the chunks again when the
+//! submission is done. When all chunks are in flight it waits for the oldest one, up to some seconds, so that the CPU does not run far
+//! ahead.
 
 use super::Gpu;
 use super::readback::check_range;
@@ -15,10 +15,10 @@ use std::time::Duration;
 const CHUNK: u64 = 1 << 20;
 /// Chunks of a ring before it waits.
 const CHUNKS: usize = 4;
-/// Between two looks whether a chunk came home; a wait in the driver would be one for the latest work.
-const NAP: Duration = Duration::from_micros(100);
-/// Naps after which another chunk is made: some 15 seconds.
-const MOST_NAPS: u32 = 100_000;
+/// The pause between two polls for a free chunk; a wait in the driver would wait for the latest work.
+const POLL_PAUSE: Duration = Duration::from_micros(100);
+/// Polls after which another chunk is created: some 15 seconds.
+const MAX_POLLS: u32 = 100_000;
 /// Bytes that [`Gpu::write`] puts into one submission.
 const BATCH: usize = 2 << 20;
 
@@ -32,18 +32,16 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// A ring with chunks of this many bytes: best a little more than what one step writes. Chunks are created when
-    /// they are first needed.
+    /// A ring with chunks of this many bytes, ideally a little more than one step writes. Chunks are created on first use.
     #[must_use]
     pub fn new(gpu: &Gpu, chunk_bytes: u64) -> Self {
         Self { gpu: gpu.clone(), ring: Ring::new(chunk_bytes) }
     }
 
-    /// Encodes a copy of `bytes` into a buffer. The bytes are taken now; they arrive when the encoder is submitted, in
-    /// the order of its commands.
+    /// Encodes a copy of `bytes` into a buffer. The bytes are taken now; the copy runs in the order of the encoder's commands.
     ///
     /// # Errors
-    /// [`Error::Input`] if the range is not in the buffer or not aligned to 4 bytes, or the buffer is no `COPY_DST`;
+    /// [`Error::Input`] if the range is outside the buffer or not aligned to 4 bytes, or the buffer lacks `COPY_DST`;
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn write(
         &mut self,
@@ -55,13 +53,12 @@ impl Uploads {
         self.ring.write(&self.gpu, encoder, buffer, offset, bytes)
     }
 
-    /// Gets a chunk ready, so that the next write of up to its size need not wait for one.
+    /// Gets a chunk ready, so that the next write of up to its size does not wait.
     pub(crate) fn reserve(&mut self) -> Result<()> {
         self.ring.room(&self.gpu).map(drop)
     }
 
-    /// Closes what was written for this encoder; to be called before it is submitted. The chunks come back by
-    /// themselves.
+    /// Ends the writes for this encoder; call it before the encoder is submitted. The chunks return to the ring by themselves.
     ///
     /// # Errors
     /// [`Error::Validation`].
@@ -72,20 +69,19 @@ impl Uploads {
 
 impl Drop for Uploads {
     fn drop(&mut self) {
-        // An encoder that was written for and is submitted later must not find its chunks mapped.
+        // If the encoder is submitted later, its chunks must not be mapped.
         let _ = self.ring.close(&self.gpu);
     }
 }
 
 impl Gpu {
-    /// Writes bytes to a buffer, in order with what is submitted; large ones in pieces, so that staging memory stays
-    /// bounded.
+    /// Writes bytes to a buffer, in order with submissions; large writes in pieces, so that staging memory stays bounded.
     ///
     /// # Errors
     /// As [`Uploads::write`].
     pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
         let rings = || self.inner.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        // No lock is held meanwhile: wgpu's callbacks, which may write as well, run while this waits and submits.
+        // No lock is held meanwhile: wgpu's callbacks may also write while this waits and submits.
         let mut ring = rings().pop().unwrap_or_default();
         let mut at = offset;
         let written = bytes.chunks(BATCH).try_for_each(|batch| {
@@ -100,45 +96,46 @@ impl Gpu {
     }
 }
 
-/// The ring itself, which knows no [`Gpu`], so that a `Gpu` can own one.
+/// The ring without a [`Gpu`], so that a `Gpu` can own it.
 #[derive(Debug)]
 pub(super) struct Ring {
     chunk_bytes: u64,
     active: Vec<Chunk>,
-    home: Arc<Mutex<Home>>,
+    pool: Arc<Mutex<StagingPool>>,
 }
 
-/// A mapped buffer and how much of it is written.
+/// A mapped buffer and its number of written bytes.
 #[derive(Debug)]
 struct Chunk {
     buffer: wgpu::Buffer,
     used: u64,
 }
 
-/// Where chunks return to.
+/// Free chunks, and the number of chunks in flight.
 #[derive(Debug, Default)]
-struct Home {
+struct StagingPool {
     free: Vec<wgpu::Buffer>,
-    flying: usize,
+    in_flight: usize,
 }
 
-/// Lives in wgpu's callback and brings a chunk home; dropped uncalled (the encoder was never submitted), the chunk goes.
-struct Return {
+/// Lives in wgpu's callback and returns a chunk to the pool. If the callback is dropped uncalled (the encoder was never submitted), the
+/// chunk is dropped.
+struct ChunkGuard {
     buffer: Option<wgpu::Buffer>,
-    home: Arc<Mutex<Home>>,
+    pool: Arc<Mutex<StagingPool>>,
 }
 
-impl Return {
+impl ChunkGuard {
     fn mapped(mut self, result: Result<(), wgpu::BufferAsyncError>) {
         if let (Ok(()), Some(buffer)) = (result, self.buffer.take()) {
-            self.home.lock().unwrap_or_else(PoisonError::into_inner).free.push(buffer);
+            self.pool.lock().unwrap_or_else(PoisonError::into_inner).free.push(buffer);
         }
     }
 }
 
-impl Drop for Return {
+impl Drop for ChunkGuard {
     fn drop(&mut self) {
-        self.home.lock().unwrap_or_else(PoisonError::into_inner).flying -= 1;
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
     }
 }
 
@@ -151,7 +148,7 @@ impl Default for Ring {
 impl Ring {
     fn new(chunk_bytes: u64) -> Self {
         let chunk_bytes = chunk_bytes.clamp(256, 1 << 30).next_multiple_of(wgpu::MAP_ALIGNMENT);
-        Self { chunk_bytes, active: Vec::new(), home: Arc::default() }
+        Self { chunk_bytes, active: Vec::new(), pool: Arc::default() }
     }
 
     fn write(
@@ -183,7 +180,7 @@ impl Ring {
         Ok(())
     }
 
-    /// The chunk that is written next, with room left.
+    /// The chunk to write next, with room left.
     fn room(&mut self, gpu: &Gpu) -> Result<&mut Chunk> {
         if self.active.last().is_none_or(|chunk| chunk.used >= chunk.buffer.size()) {
             let buffer = match self.free(gpu)? {
@@ -196,31 +193,31 @@ impl Ring {
         Ok(&mut self.active[last])
     }
 
-    /// A chunk that came home; waits for one if too many are in flight.
+    /// A free chunk; waits for one if too many are in flight.
     fn free(&self, gpu: &Gpu) -> Result<Option<wgpu::Buffer>> {
-        let mut naps = 0;
+        let mut polls = 0;
         loop {
             let idle = gpu.poll()?;
-            let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(buffer) = home.free.pop() {
+            let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(buffer) = pool.free.pop() {
                 return Ok(Some(buffer));
             }
-            // Once the queue is idle, what is not home was never submitted. A browser cannot be waited for. And who would bring a chunk
-            // home may itself wait for this thread, in a callback that runs the same program.
-            if idle || home.flying < CHUNKS || naps == MOST_NAPS || cfg!(target_arch = "wasm32") {
+            // When the queue is idle, missing chunks were never submitted. A browser cannot block. And the thread that would return a chunk may
+            // wait for this thread, in a callback that runs the same program.
+            if idle || pool.in_flight < CHUNKS || polls == MAX_POLLS || cfg!(target_arch = "wasm32") {
                 return Ok(None);
             }
-            drop(home);
-            naps += 1;
-            std::thread::sleep(NAP);
+            drop(pool);
+            polls += 1;
+            std::thread::sleep(POLL_PAUSE);
         }
     }
 
     fn finish(&mut self, gpu: &Gpu, encoder: &wgpu::CommandEncoder) -> Result<()> {
         for buffer in self.close(gpu)? {
-            self.home.lock().unwrap_or_else(PoisonError::into_inner).flying += 1;
-            let home = Return { buffer: Some(buffer.clone()), home: self.home.clone() };
-            encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Write, .., move |result| home.mapped(result));
+            self.pool.lock().unwrap_or_else(PoisonError::into_inner).in_flight += 1;
+            let guard = ChunkGuard { buffer: Some(buffer.clone()), pool: self.pool.clone() };
+            encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Write, .., move |result| guard.mapped(result));
         }
         Ok(())
     }

@@ -1,48 +1,47 @@
-//! Submitting work and waiting for it, in slices, so that no lock of the driver is held for long and a lost device is
-//! noticed.
+//! Submits work and waits for it in slices, so that no lock of the driver is held for long and a lost device is noticed.
 
 use super::Gpu;
 use super::fault::Faults;
-use super::signal::{Arrival, Landing, Signal};
+use super::signal::{CallbackGuard, Signal, SignalFuture};
 use crate::error::{Error, Result};
-use crate::software::{Awake, Quirks, patience};
+use crate::software::{Quirks, Spin, poll_lock_timeout};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use web_time::Instant;
 
-/// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that want it
-/// give up (with a panic of wgpu's) after one to six seconds.
+/// The longest single wait inside the driver. OpenGL holds its context for that time, and other threads that need it panic in wgpu after
+/// one to six seconds.
 pub(super) const SLICE: Duration = Duration::from_millis(50);
 
-/// What a poll found.
+/// The result of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Polled {
     /// Nothing is in flight.
     Idle,
-    /// What was waited for is done.
+    /// The awaited work is done.
     Done,
-    /// Not yet.
+    /// The awaited work is not done yet.
     Busy,
 }
 
-/// Polls, turning the panic by which wgpu says "lost" into an error.
+/// Polls, and turns wgpu's panic on a lost device into an error.
 ///
-/// Threads do it in turns: of two that poll at once, wgpu 30 finds in one that the queue is empty though the fence it read
-/// a moment ago was not that far, and panics. A callback that polls (its own thread has the turn) goes ahead after a slice.
+/// One thread polls at a time: when two poll, wgpu 30 may find in one that the queue is empty although the fence it read a moment ago was
+/// not that far, and panics. A callback that polls (its own thread holds the lock) goes ahead after a slice.
 pub(super) fn poll(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> Result<Polled> {
     let start = Instant::now();
-    let polled = poll_in_turn(device, faults, how)?;
+    let polled = poll_locked(device, faults, how)?;
     faults.speed.waited(start, polled != Polled::Busy, polled == Polled::Idle);
     Ok(polled)
 }
 
-fn poll_in_turn(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> Result<Polled> {
+fn poll_locked(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> Result<Polled> {
     let waits = matches!(how, wgpu::PollType::Wait { .. });
-    let turn = if waits { faults.turn.try_lock_for(SLICE) } else { faults.turn.try_lock() };
-    if turn.is_none() && !waits {
-        // Who has the turn does what is due.
+    let lock = if waits { faults.poll_lock.try_lock_for(SLICE) } else { faults.poll_lock.try_lock() };
+    if lock.is_none() && !waits {
+        // The thread that holds the lock runs the callbacks.
         return Ok(Polled::Busy);
     }
     match catch_unwind(AssertUnwindSafe(|| device.poll(how))) {
@@ -55,33 +54,33 @@ fn poll_in_turn(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> 
         }
         Err(panic) => {
             let fixed = panic.downcast_ref::<&str>().copied();
-            let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or_default();
-            if words.starts_with("If the queue is empty") {
+            let message = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or_default();
+            if message.starts_with("If the queue is empty") {
                 // The application polls the same device: see above.
                 return Ok(Polled::Idle);
             }
-            if !words.starts_with("Error in Device::poll") {
-                // Not wgpu's: a callback of the application. It is theirs to see.
+            if !message.starts_with("Error in Device::poll") {
+                // Not wgpu's panic but one of an application's callback, which the application must see.
                 resume_unwind(panic);
             }
-            faults.lose(words.lines().next_back().map_or("", str::trim));
+            faults.lose(message.lines().next_back().map_or("", str::trim));
             faults.known().map(|()| Polled::Busy)
         }
     }
 }
 
-/// A wait in slices: awake at first where that pays, then asleep.
+/// A wait in slices: spinning at first where that pays, then sleeping.
 pub(super) struct Wait {
-    awake: Option<Awake>,
+    spin: Option<Spin>,
     slice: Duration,
 }
 
 impl Wait {
     pub(super) fn new(quirks: &Quirks, slice: Duration) -> Self {
-        Self { awake: Awake::new(quirks), slice }
+        Self { spin: Spin::new(quirks), slice }
     }
 
-    /// Waits for a submission, or for all of them, for a slice at most.
+    /// Waits at most a slice for a submission, or for all of them.
     pub(super) fn slice(
         &self,
         device: &wgpu::Device,
@@ -89,12 +88,12 @@ impl Wait {
         submission: Option<&wgpu::SubmissionIndex>,
     ) -> Result<Polled> {
         faults.known()?;
-        let awake = self.awake.as_ref().and_then(|awake| Some((awake, awake.timeout()?)));
-        let timeout = awake.map_or(self.slice, |(_, timeout)| timeout);
+        let spin = self.spin.as_ref().and_then(|spin| Some((spin, spin.timeout()?)));
+        let timeout = spin.map_or(self.slice, |(_, timeout)| timeout);
         let how = wgpu::PollType::Wait { submission_index: submission.cloned(), timeout: Some(timeout) };
         let polled = poll(device, faults, how)?;
-        if let Some((awake, _)) = awake {
-            awake.asked(polled == Polled::Busy);
+        if let Some((spin, _)) = spin {
+            spin.polled(polled == Polled::Busy);
         }
         Ok(polled)
     }
@@ -104,7 +103,7 @@ impl Gpu {
     /// Finishes encoders and submits them, in order, as one submission.
     ///
     /// # Errors
-    /// [`Error::Validation`] if wgpu refuses one of them, and then none of their work happens; [`Error::OutOfMemory`];
+    /// [`Error::Validation`] if wgpu refuses one of them (then none of them runs); [`Error::OutOfMemory`];
     /// [`Error::DeviceLost`].
     pub fn submit(
         &self,
@@ -115,7 +114,7 @@ impl Gpu {
         self.submit_run(what, encoders)
     }
 
-    /// As [`Gpu::submit`], for what belongs to a run that [`Gpu::work`] knows of.
+    /// As [`Gpu::submit`], for submissions of a run that [`Gpu::work`] began.
     pub(crate) fn submit_run(
         &self,
         what: &str,
@@ -123,24 +122,24 @@ impl Gpu {
     ) -> Result<wgpu::SubmissionIndex> {
         let start = Instant::now();
         // wgpu polls at the end of a submission: see `poll`.
-        let turn = self.inner.faults.turn.try_lock_for(patience(&self.caps().quirks));
+        let lock = self.inner.faults.poll_lock.try_lock_for(poll_lock_timeout(&self.caps().quirks));
         let index =
             self.scoped(what, || self.queue().submit(encoders.into_iter().map(wgpu::CommandEncoder::finish)))?;
-        drop(turn);
-        // Drivers that compute on the CPU may do so here.
+        drop(lock);
+        // CPU drivers may compute during the submission.
         self.inner.faults.speed.waited(start, false, false);
         self.check()?;
         self.inner.submissions.fetch_add(1, Ordering::Relaxed);
         Ok(index)
     }
 
-    /// An encoder. If the device cannot give one, [`Gpu::submit`] and [`Gpu::check`] say so.
+    /// A command encoder. If the device cannot create one, [`Gpu::submit`] and [`Gpu::check`] return the error.
     #[must_use]
     pub fn encoder(&self, label: &str) -> wgpu::CommandEncoder {
         self.noted(|| self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(label) }))
     }
 
-    /// Does what is due (callbacks, freeing of memory) without waiting; true if nothing is in flight.
+    /// Runs due callbacks and frees memory, without waiting; true if nothing is in flight.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -149,30 +148,30 @@ impl Gpu {
         Ok(poll(self.device(), &self.inner.faults, wgpu::PollType::Poll)? == Polled::Idle)
     }
 
-    /// Waits until all that was submitted so far is done; the async form of [`Gpu::wait`].
+    /// Waits until all work submitted so far is done; the async form of [`Gpu::wait`].
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
     pub async fn wait_async(&self) -> Result<()> {
         self.inner.faults.known()?;
         let signal = Arc::new(Signal::default());
-        let landing = Landing::new(&signal);
-        self.queue().on_submitted_work_done(move || landing.landed(true));
-        // Whatever the outcome, the device's word counts.
-        Arrival::new(self, &signal).await;
+        let guard = CallbackGuard::new(&signal);
+        self.queue().on_submitted_work_done(move || guard.complete(true));
+        // Whatever the outcome, the state of the device decides.
+        SignalFuture::new(self, &signal).await;
         self.check()
     }
 
-    /// Waits for a submission, or for all of them. A browser does not wait: there [`Gpu::wait_async`] does.
+    /// Waits for a submission, or for all of them. In a browser use [`Gpu::wait_async`].
     ///
-    /// The thread sleeps; for a driver that computes on the CPU it yields its core instead for the first 20 ms, because a core that
-    /// sleeps would take longer to wake than a small launch to run.
+    /// The thread sleeps. On a CPU driver it spins and yields for the first 20 ms, because waking a sleeping core takes longer than a small
+    /// launch.
     ///
     /// # Errors
     /// [`Error::DeviceLost`]; in a browser [`Error::Input`].
     pub fn wait(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
         if cfg!(target_arch = "wasm32") {
-            return Err(Error::input("wait", "a browser cannot be waited for: await `wait_async`"));
+            return Err(Error::input("wait", "a browser cannot block: await `wait_async`"));
         }
         let wait = Wait::new(&self.caps().quirks, SLICE);
         while wait.slice(self.device(), &self.inner.faults, submission)? == Polled::Busy {}

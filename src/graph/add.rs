@@ -1,4 +1,4 @@
-//! The sum of two tensors: the one op that differentiation itself needs.
+//! The sum of two tensors, the only op that differentiation itself needs.
 
 use super::{Array, Gradient, Op, Tensor};
 use crate::dtype::DType;
@@ -8,7 +8,7 @@ use crate::shape::TensorType;
 
 static ADD: Kernel = kernel!("arithmetic/add");
 
-/// `out = a + b`, element by element, f32 of one shape.
+/// `out = a + b`, elementwise, f32 of the same shape.
 ///
 /// Gradients: `da = dout`, `db = dout`.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Op for Add {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (a, b, out) = (cx.input(0), cx.input(1), cx.output(0));
         let width = width(out.numel());
-        // The gradients of a large vocabulary meet here. Windows are multiples of every width.
+        // Sums of gradients of a large vocabulary can exceed one binding. Windows are multiples of every vector width.
         for range in cx.windows(out.numel()) {
             let count = range.len();
             let part = |view: &View| if view.numel() == count { view.clone() } else { view.window(&range) };

@@ -1,4 +1,4 @@
-//! Tensors on the CPU in f64: what references compute with.
+//! Tensors on the CPU in f64, for references.
 
 use crate::error::{Error, Result};
 use crate::shape::Shape;
@@ -16,7 +16,7 @@ impl Array {
     /// An array from its parts.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of elements is not what the shape says.
+    /// [`Error::Shape`] if the number of elements does not fit the shape.
     pub fn new(shape: impl Into<Shape>, data: Vec<f64>) -> Result<Self> {
         let shape = shape.into();
         if shape.numel() != data.len() {
@@ -54,20 +54,20 @@ impl Array {
         Self::new(shape, self.data.clone())
     }
 
-    /// Every element through `f`.
+    /// Applies `f` to every element.
     #[must_use]
     pub fn map(&self, f: impl Fn(f64) -> f64) -> Self {
         Self { shape: self.shape.clone(), data: self.data.iter().map(|&x| f(x)).collect() }
     }
 
-    /// Element by element with another array of the same size.
+    /// Combines two arrays of the same size element by element.
     #[must_use]
     pub fn zip(&self, other: &Self, f: impl Fn(f64, f64) -> f64) -> Self {
         let data = self.data.iter().zip(&other.data).map(|(&a, &b)| f(a, b)).collect();
         Self { shape: self.shape.clone(), data }
     }
 
-    /// Row `index`, a row being the last axis.
+    /// Row `index`; a row is the last axis.
     #[must_use]
     pub fn row(&self, index: usize) -> &[f64] {
         let width = self.shape.last();

@@ -1,12 +1,12 @@
-//! What is known of whole numbers that kernels follow without a look at them.
+//! Upper bounds of integer tensors that kernels use as indices without checks.
 
 use super::{Alias, Graph, Kind, Op, Tensor};
 use crate::dtype::DType;
 use crate::shape::TensorType;
 
 impl Graph {
-    /// Whether all lists that an op relies on ([`Op::relies_on`]) are known to stay below their bounds.
-    pub(super) fn lists_hold(&self, op: &dyn Op, inputs: &[Tensor], types: &[TensorType]) -> bool {
+    /// Whether all lists that an op relies on ([`Op::relies_on`]) are known to be within their bounds.
+    pub(super) fn lists_are_bounded(&self, op: &dyn Op, inputs: &[Tensor], types: &[TensorType]) -> bool {
         let holds = |(input, bound): (usize, usize)| {
             let below = inputs.get(input).and_then(|tensor| self.below(*tensor));
             below.is_some_and(|below| below <= bound)
@@ -14,7 +14,7 @@ impl Graph {
         op.relies_on(types).into_iter().all(holds)
     }
 
-    /// What the values of a tensor of whole numbers are below, if that is known.
+    /// The exclusive upper bound of an integer tensor's values, if it is known.
     fn below(&self, tensor: Tensor) -> Option<usize> {
         let node = self.nodes.get(tensor.node as usize)?;
         let output = tensor.output as usize;

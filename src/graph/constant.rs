@@ -1,31 +1,31 @@
-//! Values that are known when a graph is built.
+//! Constants of a graph.
 
 use super::Array;
 use crate::shape::Shape;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The value of a constant, or how it is made: a table that only the device reads is not kept beside the graph.
+/// The value of a constant, or a function that computes it, so that a table that only the device reads is not kept in memory.
 pub struct Constant {
     shape: Shape,
     value: Value,
 }
 
 enum Value {
-    Given(Array),
-    Made(Box<dyn Fn() -> Array + Send + Sync>),
+    Stored(Array),
+    Computed(Box<dyn Fn() -> Array + Send + Sync>),
 }
 
 impl Constant {
-    /// A value that is there.
+    /// A stored value.
     #[must_use]
-    pub fn given(value: Array) -> Self {
-        Self { shape: value.shape.clone(), value: Value::Given(value) }
+    pub fn stored(value: Array) -> Self {
+        Self { shape: value.shape.clone(), value: Value::Stored(value) }
     }
 
-    /// A value of that shape which is made when it is asked for, the same each time.
-    pub fn made(shape: impl Into<Shape>, make: impl Fn() -> Array + Send + Sync + 'static) -> Self {
-        Self { shape: shape.into(), value: Value::Made(Box::new(make)) }
+    /// A value of that shape that is computed on each request, always the same.
+    pub fn computed(shape: impl Into<Shape>, make: impl Fn() -> Array + Send + Sync + 'static) -> Self {
+        Self { shape: shape.into(), value: Value::Computed(Box::new(make)) }
     }
 
     /// The shape.
@@ -38,8 +38,8 @@ impl Constant {
     #[must_use]
     pub fn value(&self) -> Cow<'_, Array> {
         match &self.value {
-            Value::Given(value) => Cow::Borrowed(value),
-            Value::Made(make) => Cow::Owned(make()),
+            Value::Stored(value) => Cow::Borrowed(value),
+            Value::Computed(make) => Cow::Owned(make()),
         }
     }
 }

@@ -6,17 +6,18 @@ use crate::error::{Error, Result};
 use crate::shape::TensorType;
 
 impl Graph {
-    /// The gradients of the scalar `loss` by each tensor of `wrt`; `None` where the loss does not depend on it.
+    /// The gradients of the scalar `loss` with respect to the tensors `wrt`; `None` where the loss does not depend on a tensor.
     ///
-    /// Gradients that meet are summed in a fixed order, so results are the same on every run.
+    /// Gradients of a tensor with several uses are summed in a fixed order, so results are the same on every run.
     ///
     /// # Errors
-    /// [`Error::Graph`] if `loss` is no scalar or a tensor of `wrt` is quantised, [`Error::NotDifferentiable`] if an op on the way has no gradient.
+    /// [`Error::Graph`] if `loss` is not a scalar or a tensor of `wrt` is quantised, [`Error::NotDifferentiable`] if an op in between has no
+    /// gradient.
     pub fn differentiate(&mut self, loss: Tensor, wrt: &[Tensor]) -> Result<Vec<Option<Tensor>>> {
-        // In front of the constant below, which would give a stranger's number to a tensor of this graph.
+        // Before the constant below, which could take the node number of a tensor of another graph.
         wrt.iter().chain([&loss]).try_for_each(|tensor| self.check_handle(*tensor))?;
         if self.shape(loss).numel() != 1 {
-            return Err(Error::Graph(format!("the loss has shape {}, it must be a scalar", self.shape(loss))));
+            return Err(Error::Graph(format!("the loss has shape {}, but it must be a scalar", self.shape(loss))));
         }
         let one = self.constant("one", Array::from_fn(self.shape(loss).clone(), |_| 1.0), DType::F32);
         self.differentiate_from(&[(loss, one)], wrt)
@@ -35,8 +36,10 @@ impl Graph {
         let mut grads: Vec<Vec<Option<Tensor>>> = self.nodes.iter().map(|n| vec![None; n.outputs.len()]).collect();
         for &(tensor, upstream) in from {
             if *self.ty(upstream) != TensorType::f32(self.shape(tensor).clone()) {
-                let (given, of) = (self.ty(upstream), self.ty(tensor));
-                let what = format!("the upstream gradient is {given}, its tensor {of}: f32 of that shape is needed");
+                let (found, of) = (self.ty(upstream), self.ty(tensor));
+                let what = format!(
+                    "the upstream gradient is {found} and its tensor {of}: the gradient must be f32 of the tensor's shape"
+                );
                 return Err(Error::shape("differentiate", what));
             }
             if (tensor.node as usize) < count {
@@ -68,7 +71,7 @@ impl Graph {
             })?;
             if found.len() != inputs.len() {
                 return Err(Error::Graph(format!(
-                    "{} gave {} gradients for {} inputs",
+                    "{} returned {} gradients for {} inputs",
                     op.name(),
                     found.len(),
                     inputs.len()
@@ -78,11 +81,14 @@ impl Graph {
                 if let (Some(gradient), true) = (gradient, needed) {
                     self.check_handle(gradient)?;
                     if self.dtype(gradient) != DType::F32 {
-                        return Err(Error::shape(op.name(), format!("its gradient is {}, not f32", self.ty(gradient))));
+                        return Err(Error::shape(
+                            op.name(),
+                            format!("its gradient is {}, but must be f32", self.ty(gradient)),
+                        ));
                     }
                     if self.shape(gradient) != self.shape(*input) {
                         let what = format!(
-                            "its gradient has shape {}, the input {}",
+                            "its gradient has shape {}, but its input {}",
                             self.shape(gradient),
                             self.shape(*input)
                         );
@@ -95,7 +101,7 @@ impl Graph {
         Ok(wrt.iter().map(|t| grads.get(t.node as usize).and_then(|g| g[t.output as usize])).collect())
     }
 
-    /// Refuses gradients by weights that are quantised.
+    /// Refuses gradients with respect to quantised weights.
     fn check_differentiable(&self, wrt: &[Tensor]) -> Result<()> {
         let Some(tensor) = wrt.iter().find(|t| self.dtype(**t).is_quantised()) else { return Ok(()) };
         let (label, ty) = (&self.nodes[tensor.node as usize].label, self.ty(*tensor));
@@ -103,7 +109,7 @@ impl Graph {
         Err(Error::Graph(format!("{label} is {ty}: {what}")))
     }
 
-    /// Which of the first `count` nodes lie on a way from a tensor of `wrt`.
+    /// Which of the first `count` nodes depend on a tensor of `wrt`.
     fn needs_gradient(&self, wrt: &[Tensor], count: usize) -> Vec<bool> {
         let mut needs = vec![false; count];
         for tensor in wrt {
@@ -157,7 +163,8 @@ mod tests {
         let y = ops::softmax(&mut g, x).unwrap();
         let whole = g.input("whole", [3], DType::U32).unwrap();
         let error = g.differentiate_from(&[(y, whole)], &[x]).unwrap_err().to_string();
-        let what = "the upstream gradient is u32[3], its tensor f32[3]: f32 of that shape is needed";
+        let what =
+            "the upstream gradient is u32[3] and its tensor f32[3]: the gradient must be f32 of the tensor's shape";
         assert_eq!(error, format!("differentiate: {what}"));
     }
 }

@@ -1,4 +1,4 @@
-//! Evaluation of a whole graph on the CPU in f64, and finite differences on that.
+//! Evaluates a graph on the CPU in f64, and computes finite differences of it.
 
 use super::{Array, Graph, Kind, Tensor};
 use crate::error::{Error, Result};
@@ -8,13 +8,12 @@ use std::collections::HashMap;
 pub type Values = HashMap<String, Array>;
 
 impl Graph {
-    /// Computes `wanted` from the values of the inputs, parameters and states. States that are not given are zero.
+    /// Computes `wanted` from the values of inputs, parameters and states. States without a value are zero.
     ///
-    /// Values are not rounded to the graph's element types: the result is what exact arithmetic would give, as far as
-    /// f64 goes.
+    /// Values are not rounded to the graph's element types: the result is exact up to f64.
     ///
     /// # Errors
-    /// [`Error::Input`] if a value is missing, has another shape or not as many elements as its shape says;
+    /// [`Error::Input`] if a value is missing, or its shape or number of elements is wrong;
     /// [`Error::Graph`] if a tensor is of another graph; the errors of the ops' references.
     pub fn evaluate(&self, values: &Values, wanted: &[Tensor]) -> Result<Vec<Array>> {
         wanted.iter().try_for_each(|tensor| self.check_handle(*tensor))?;
@@ -38,7 +37,7 @@ impl Graph {
             let outputs = match &node.kind {
                 Kind::Input(name) | Kind::Parameter(name) => {
                     let value = values.get(name);
-                    vec![value.cloned().ok_or_else(|| Error::input(name, "no value was given for this input"))?]
+                    vec![value.cloned().ok_or_else(|| Error::input(name, "this input has no value"))?]
                 }
                 Kind::State(name) => {
                     let zeros = || Array::zeros(node.outputs[0].shape.clone());
@@ -53,11 +52,11 @@ impl Graph {
             };
             for (value, ty) in outputs.iter().zip(&node.outputs) {
                 if value.shape != ty.shape {
-                    let message = format!("the value has shape {}, the graph says {}", value.shape, ty.shape);
+                    let message = format!("the value has shape {}, but the graph expects {}", value.shape, ty.shape);
                     return Err(Error::input(&node.label, message));
                 }
                 if value.data.len() != ty.shape.numel() {
-                    let message = format!("the value has {} elements, its shape is {}", value.data.len(), ty.shape);
+                    let message = format!("the value has {} elements, but its shape is {}", value.data.len(), ty.shape);
                     return Err(Error::input(&node.label, message));
                 }
             }
@@ -67,7 +66,7 @@ impl Graph {
     }
 }
 
-/// The derivative of the scalar `loss` by element `index` of the value `name`, by central differences of step `step`.
+/// The derivative of the scalar `loss` with respect to element `index` of the value `name`, by central differences of step `step`.
 ///
 /// # Errors
 /// [`Error::Input`] if there is no such value or element; those of [`Graph::evaluate`].
@@ -83,7 +82,7 @@ pub fn finite_difference(
     let mut at = |delta: f64| -> Result<f64> {
         let (value, element) = (moved.get_mut(name), values.get(name).and_then(|value| value.data.get(index)));
         let (Some(value), Some(element)) = (value, element) else {
-            return Err(Error::input(name, format!("there is no value of this name with an element {index}")));
+            return Err(Error::input(name, format!("no value of this name has an element {index}")));
         };
         value.data[index] = element + delta;
         Ok(graph.evaluate(&moved, &[loss])?[0].data[0])
@@ -114,7 +113,7 @@ mod tests {
         let y = ops::softmax(&mut g, x)?;
         let values = Values::from([("x".to_owned(), Array { shape: [2, 3].into(), data: vec![0.0; 5] })]);
         let error = g.evaluate(&values, &[y]).unwrap_err().to_string();
-        assert_eq!(error, "x: the value has 5 elements, its shape is [2, 3]");
+        assert_eq!(error, "x: the value has 5 elements, but its shape is [2, 3]");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Fusion: an op that another one's kernel can do while it reads its operand or stores its result is done there.
+//! Fusion: moves an op into the kernel that reads its result or that computes its operand.
 
 use super::{Alias, Graph, Kind, Node, Op, Tensor, aliases};
 use crate::shape::TensorType;
@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Graph {
-    /// The same graph with ops fused: into the first one that reads their result, where [`Op::prologue`] offers it (a residual sum
-    /// into the norm behind it), then into the ones whose results they work on, where [`Op::epilogue`] offers it and nothing
-    /// else reads the result in between. Handles stay valid, but for those results.
+    /// The same graph with fused ops: an op goes into the first reader of its result where [`Op::prologue`] offers it (a residual sum into the
+    /// next norm), or into the producer of its operand where [`Op::epilogue`] offers it and nothing else reads that operand. Handles stay
+    /// valid, except those of operands that are no longer computed.
     #[must_use]
     pub fn fused(&self) -> Self {
         let mut graph = self.clone();
@@ -34,7 +34,7 @@ impl Graph {
         graph
     }
 
-    /// Fuses ops into the first node that reads their result; what reads it later reads the fused node's.
+    /// Fuses ops into the first node that reads their result; later readers read the fused node's output.
     fn fuse_prologues(&mut self) {
         let live = self.live();
         let mut first_reader: HashMap<Tensor, usize> = HashMap::new();
@@ -58,7 +58,7 @@ impl Graph {
         }
     }
 
-    /// An input that node `index` is the first to read and can compute itself, and the node that does.
+    /// An input that node `index` reads first and can compute itself, and the fused node.
     fn prologue(&self, index: usize, first: impl Fn(&Tensor) -> bool) -> Option<(Tensor, Node)> {
         let node = &self.nodes[index];
         let Kind::Op(consumer) = &node.kind else { return None };
@@ -89,7 +89,7 @@ impl Graph {
         uses
     }
 
-    /// The producer of an input of node `index` that can do the node's work, the latest first, and the fused op.
+    /// The latest producer of an input of node `index` that can do the node's work, and the fused op.
     fn fusion(&self, index: usize, uses: &HashMap<Tensor, usize>) -> Option<(usize, usize, Arc<dyn Op>)> {
         let node = &self.nodes[index];
         let Kind::Op(consumer) = &node.kind else { return None };
@@ -98,15 +98,15 @@ impl Graph {
         inputs.into_iter().find_map(|(position, tensor)| {
             let producer = tensor.node as usize;
             let Kind::Op(op) = &self.nodes[producer].kind else { return None };
-            let alone = self.nodes[producer].outputs.len() == 1 && uses.get(&tensor) == Some(&1);
-            if !alone || self.overwritten_between(producer, index) {
+            let sole_reader = self.nodes[producer].outputs.len() == 1 && uses.get(&tensor) == Some(&1);
+            if !sole_reader || self.overwritten_between(producer, index) {
                 return None;
             }
             Some((producer, position, op.epilogue(consumer.as_ref(), position)?))
         })
     }
 
-    /// Whether something that node `producer` reads is updated in place before node `index`.
+    /// Whether an input of node `producer` is updated in place before node `index`.
     fn overwritten_between(&self, producer: usize, index: usize) -> bool {
         let read: Vec<Tensor> = self.nodes[producer].inputs.iter().map(|t| self.root(*t)).collect();
         (producer + 1..index).any(|between| {
@@ -118,7 +118,7 @@ impl Graph {
     }
 }
 
-/// A label with another op's name behind its scope.
+/// A label with another op's name after its scope.
 fn relabelled(label: &str, name: &str) -> String {
     label.rsplit_once('.').map_or_else(|| name.to_owned(), |(scope, _)| format!("{scope}.{name}"))
 }
@@ -127,7 +127,7 @@ fn relabelled(label: &str, name: &str) -> String {
 mod tests {
     use crate::dtype::DType;
     use crate::error::Result;
-    use crate::graph::recompute::tests::results;
+    use crate::graph::checkpoint::tests::results;
     use crate::graph::{Graph, Tensor};
     use crate::ops;
 
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(counts(&plain)[2..], [0, 0]);
         assert_eq!(counts(&fused), [0, 2, 1, 1], "{fused}");
         let [before, after] = [&plain, &fused].map(|g| g.live().into_iter().filter(|live| *live).count());
-        // Two sums, and where the gradients of each block's stream meet.
+        // Two sums, and the sums of the gradients of each block's residual stream.
         assert_eq!(before - after, 5, "{fused}");
         assert_eq!(results(&plain), results(&fused));
         Ok(())

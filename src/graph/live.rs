@@ -1,4 +1,4 @@
-//! Which nodes matter: those that an output, or an update of a state or parameter, depends on.
+//! Live nodes: those that an output, or an update of a state or parameter, depends on.
 
 use super::{Alias, Graph, Kind, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -30,7 +30,7 @@ impl Graph {
         self.nodes[index].aliases.get(output).copied().flatten()
     }
 
-    /// The tensor whose memory a tensor lies in.
+    /// The tensor that owns the memory of a tensor.
     pub(crate) fn root(&self, tensor: Tensor) -> Tensor {
         match self.alias(tensor.node as usize, tensor.output as usize) {
             Some(Alias::View(input) | Alias::InPlace(input)) => {
@@ -40,7 +40,7 @@ impl Graph {
         }
     }
 
-    /// Whether an op of the graph updates a tensor where it lies.
+    /// Whether an op of the graph updates a tensor in place.
     pub(crate) fn updates_in_place(&self, tensor: Tensor) -> bool {
         self.nodes.iter().enumerate().any(|(index, node)| {
             let changes =
@@ -49,13 +49,12 @@ impl Graph {
         })
     }
 
-    /// The tensors in whose memory an op updates something where it lies.
+    /// The tensors whose memory an op updates in place.
     pub(crate) fn updated_roots(&self) -> HashSet<Tensor> {
         self.last_updates(self.nodes.len()).into_keys().collect()
     }
 
-    /// The tensors in whose memory one of the first `count` nodes updates something where it lies, each with the last node
-    /// that does.
+    /// The tensors whose memory one of the first `count` nodes updates in place, each with the last such node.
     pub(super) fn last_updates(&self, count: usize) -> HashMap<Tensor, usize> {
         let mut last = HashMap::new();
         for (index, node) in self.nodes.iter().enumerate().take(count) {
@@ -68,7 +67,7 @@ impl Graph {
         last
     }
 
-    /// Whether a tensor lies in the memory of a state or parameter.
+    /// Whether a tensor is in the memory of a state or parameter.
     fn is_persistent(&self, tensor: Tensor) -> bool {
         matches!(self.nodes[self.root(tensor).node as usize].kind, Kind::Parameter(_) | Kind::State(_))
     }

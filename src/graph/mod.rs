@@ -6,6 +6,7 @@
 mod add;
 mod array;
 mod bounds;
+mod checkpoint;
 mod constant;
 mod differentiate;
 mod evaluate;
@@ -13,8 +14,7 @@ mod fuse;
 mod initial;
 mod live;
 mod op;
-mod recompute;
-mod remake;
+mod rematerialize;
 mod storage;
 
 pub use add::Add;
@@ -22,7 +22,7 @@ pub use array::Array;
 pub use constant::Constant;
 pub use evaluate::{Values, finite_difference};
 pub use initial::Initial;
-pub use op::{Alias, Gradient, Op, Placement, Remake, RemakeInput};
+pub use op::{Alias, Gradient, Op, Rematerialization, RematerializeInput, WriteInto};
 pub use storage::Storage;
 
 use crate::dtype::DType;
@@ -32,7 +32,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-/// The most elements of a tensor: four terabytes in f32, and where addresses have 32 bits a gigabyte.
+/// The most elements of a tensor: four terabytes of f32, or a gigabyte on 32-bit machines.
 const MOST_ELEMENTS: usize = 1 << if usize::BITS > 32 { 40 } else { 28 };
 
 /// A handle to one output of a node of a [`Graph`].
@@ -49,7 +49,7 @@ pub enum Kind {
     Input(String),
     /// A trained weight, found by name in the weights store.
     Parameter(String),
-    /// Memory that lives on from run to run: optimiser moments, caches, counters. Zero at first.
+    /// Memory that persists between runs: optimiser moments, caches, counters. Initially zero.
     State(String),
     /// A value that is known when the graph is built.
     Constant(Arc<Constant>),
@@ -64,11 +64,11 @@ pub struct Node {
     pub kind: Kind,
     /// The tensors the op reads.
     pub inputs: Vec<Tensor>,
-    /// The types of what it gives.
+    /// The types of its outputs.
     pub outputs: Vec<TensorType>,
     /// A dotted path for people: `blocks.3.attention.scores`.
     pub label: String,
-    /// Whether the op is the crate's, and was added by the crate.
+    /// Whether the op belongs to the crate and was added by the crate.
     pub(crate) own: bool,
     /// How each output shares memory with an input.
     pub(crate) aliases: Vec<Option<Alias>>,
@@ -109,13 +109,13 @@ impl Graph {
         self.leaf(Kind::Input(name.into()), name, TensorType::new(shape, dtype))
     }
 
-    /// The weight of that name. Asking again gives the same tensor, so that tied weights are one.
+    /// The weight of that name. Repeated calls return the same tensor, so tied weights are one tensor.
     ///
-    /// Its type is `dtype` unless the graph's storage names another one; f32 where a quantised type cannot hold its rows,
-    /// which are no whole blocks then.
+    /// Its type is `dtype` unless the graph's storage has another one for the name; f32 if a quantised type cannot hold its rows because they
+    /// are not whole blocks.
     ///
     /// # Errors
-    /// [`Error::Graph`] if the name is taken by something else or the type differs.
+    /// [`Error::Graph`] if the name is taken by another kind of node or the type differs.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
         let wanted = self.storage.by_name.get(name).copied().unwrap_or(dtype);
@@ -155,21 +155,21 @@ impl Graph {
         self.initial.get(name).copied()
     }
 
-    /// Memory that lives on from run to run, zero at first.
+    /// Memory that persists between runs, initially zero.
     ///
     /// # Errors
-    /// [`Error::Graph`] if the name is taken by something else or the type differs.
+    /// [`Error::Graph`] if the name is taken by another kind of node or the type differs.
     pub fn state(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         self.leaf(Kind::State(name.into()), name, TensorType::new(shape, dtype))
     }
 
-    /// A value that is known now.
+    /// A constant.
     pub fn constant(&mut self, label: &str, value: Array, dtype: DType) -> Tensor {
-        self.leaf_constant(label, Constant::given(value), dtype)
+        self.leaf_constant(label, Constant::stored(value), dtype)
     }
 
-    /// A value that is made when a program is prepared, and each time that the graph is evaluated: for tables that are large, and that the
-    /// graph itself does not need. `make` gives an array of this shape.
+    /// A constant that is computed when a program is prepared and each time the graph is evaluated, for large tables. `make` returns an array
+    /// of this shape.
     pub fn constant_with(
         &mut self,
         label: &str,
@@ -177,7 +177,7 @@ impl Graph {
         dtype: DType,
         make: impl Fn() -> Array + Send + Sync + 'static,
     ) -> Tensor {
-        self.leaf_constant(label, Constant::made(shape, make), dtype)
+        self.leaf_constant(label, Constant::computed(shape, make), dtype)
     }
 
     fn leaf_constant(&mut self, label: &str, value: Constant, dtype: DType) -> Tensor {
@@ -191,7 +191,7 @@ impl Graph {
             let node = &self.nodes[tensor.node as usize];
             let same_kind = std::mem::discriminant(&node.kind) == std::mem::discriminant(&kind);
             if !same_kind || node.outputs[0] != ty {
-                return Err(Error::Graph(format!("\"{name}\" is {} already and can't also be {ty}", node.outputs[0])));
+                return Err(Error::Graph(format!("\"{name}\" is already {} and can't also be {ty}", node.outputs[0])));
             }
             return Ok(tensor);
         }
@@ -207,18 +207,18 @@ impl Graph {
         Tensor { node, output: 0 }
     }
 
-    /// Adds an op and gives all its outputs.
+    /// Adds an op and returns all its outputs.
     ///
     /// # Errors
-    /// What the op's shape rule says of the inputs.
+    /// Those of the op's shape rule.
     pub fn apply(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         self.add_op(Arc::new(op), inputs, false)
     }
 
-    /// Adds an op with a single output (the first of several is given).
+    /// Adds an op and returns its first output.
     ///
     /// # Errors
-    /// What the op's shape rule says of the inputs; [`Error::Graph`] if it has no output.
+    /// Those of the op's shape rule; [`Error::Graph`] if the op has no output.
     pub fn apply1(&mut self, op: impl Op, inputs: &[Tensor]) -> Result<Tensor> {
         let name = op.name();
         first(name, self.apply(op, inputs)?)
@@ -235,7 +235,7 @@ impl Graph {
         first(name, self.put(op, inputs)?)
     }
 
-    /// Adds a node's op on other inputs, of the same types, whose values are known to do no harm: nothing but zeros, say.
+    /// Adds a node's op on other inputs of the same types, whose values are known to be valid indices (for example zeros).
     pub(crate) fn add_again(&mut self, node: &Node, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let Kind::Op(op) = &node.kind else { return Ok(Vec::new()) };
         let outputs = self.add_op(op.clone(), inputs, node.own)?;
@@ -251,13 +251,13 @@ impl Graph {
             self.check_handle(*input)?;
         }
         let types: Vec<TensorType> = inputs.iter().map(|&t| self.ty(t).clone()).collect();
-        // Constants come in without a check, and shape rules multiply and add extents.
+        // Constants are not checked before, and shape rules multiply and add extents.
         types.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let outputs = op.infer(&types).map_err(|error| self.in_scope(error))?;
         outputs.iter().try_for_each(|ty| check_size(&self.scoped(op.name()), ty))?;
         let count = outputs.len() as u32;
         let label = self.scoped(op.name());
-        let own = own && self.lists_hold(op.as_ref(), inputs, &types);
+        let own = own && self.lists_are_bounded(op.as_ref(), inputs, &types);
         let aliases = aliases(op.as_ref(), &types, &outputs)?;
         let first = self.push(Kind::Op(op), inputs.to_vec(), outputs, label);
         let node = &mut self.nodes[first.node as usize];
@@ -267,7 +267,7 @@ impl Graph {
 
     fn check_handle(&self, tensor: Tensor) -> Result<()> {
         let fits = self.nodes.get(tensor.node as usize).is_some_and(|n| (tensor.output as usize) < n.outputs.len());
-        if fits { Ok(()) } else { Err(Error::Graph("a tensor of another graph was handed in".into())) }
+        if fits { Ok(()) } else { Err(Error::Graph("the tensor belongs to another graph".into())) }
     }
 
     fn in_scope(&self, error: Error) -> Error {
@@ -303,7 +303,7 @@ impl Graph {
     pub fn output(&mut self, name: &str, tensor: Tensor) -> Result<()> {
         self.check_handle(tensor)?;
         if self.outputs.iter().any(|(n, _)| n == name) {
-            return Err(Error::Graph(format!("there is an output \"{name}\" already")));
+            return Err(Error::Graph(format!("there is already an output \"{name}\"")));
         }
         self.outputs.push((name.into(), tensor));
         Ok(())
@@ -321,12 +321,12 @@ impl Graph {
         self.named.get(name).copied()
     }
 
-    /// The type of a tensor. One of another graph has no type here; it counts as one number until an op refuses it.
+    /// The type of a tensor. A tensor of another graph has no type here; it counts as f32\\[1\\] until an op refuses it.
     #[must_use]
     pub fn ty(&self, tensor: Tensor) -> &TensorType {
-        static STRANGER: LazyLock<TensorType> = LazyLock::new(|| TensorType::new([1], DType::F32));
+        static FOREIGN: LazyLock<TensorType> = LazyLock::new(|| TensorType::new([1], DType::F32));
         let found = self.nodes.get(tensor.node as usize).and_then(|node| node.outputs.get(tensor.output as usize));
-        found.unwrap_or(&STRANGER)
+        found.unwrap_or(&FOREIGN)
     }
 
     /// The shape of a tensor.
@@ -347,7 +347,7 @@ impl Graph {
         &self.nodes
     }
 
-    /// The parameters in the order in which they were first asked for: name and tensor.
+    /// The parameters in the order in which they were added: name and tensor.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, Tensor)> {
         self.leaves(|kind| match kind {
             Kind::Parameter(name) => Some(name.as_str()),
@@ -381,7 +381,7 @@ impl Graph {
     }
 }
 
-/// How each output of an op shares memory with an input: no more of it than there is.
+/// How each output of an op shares memory with an input; an error if the output is larger than the input.
 fn aliases(op: &dyn Op, inputs: &[TensorType], outputs: &[TensorType]) -> Result<Vec<Option<Alias>>> {
     let alias = |(index, output): (usize, &TensorType)| {
         let alias = op.alias(index);
@@ -389,12 +389,13 @@ fn aliases(op: &dyn Op, inputs: &[TensorType], outputs: &[TensorType]) -> Result
         match inputs.get(input) {
             Some(whole) if output.bytes() <= whole.bytes() => Ok(alias),
             Some(whole) => {
-                let message = format!("output {index}, {output}, does not fit the memory of input {input}, {whole}");
+                let message = format!("output {index} ({output}) does not fit the memory of input {input} ({whole})");
                 Err(Error::Graph(format!("{}: {message}", op.name())))
             }
-            None => {
-                Err(Error::Graph(format!("{}: output {index} lies in input {input}, which is not there", op.name())))
-            }
+            None => Err(Error::Graph(format!(
+                "{}: output {index} shares the memory of input {input}, which does not exist",
+                op.name()
+            ))),
         }
     };
     outputs.iter().enumerate().map(alias).collect()
@@ -404,7 +405,7 @@ fn first(op: &str, outputs: Vec<Tensor>) -> Result<Tensor> {
     outputs.first().copied().ok_or_else(|| Error::Graph(format!("{op} has no output")))
 }
 
-/// Refuses what no device holds, while its size can still be counted. Extents count beside an empty axis as well.
+/// Refuses tensors that no device can hold, before sizes overflow. Extents next to an empty axis count, too.
 pub(crate) fn check_size(what: &str, ty: &TensorType) -> Result<()> {
     let extents: Vec<usize> = ty.shape.dims().iter().copied().filter(|extent| *extent > 0).collect();
     if product(&extents) <= MOST_ELEMENTS {
@@ -463,14 +464,14 @@ mod tests {
     }
 
     #[test]
-    fn work_that_no_number_holds_is_counted_up_to_a_bound() -> Result<()> {
+    fn the_work_of_huge_shapes_saturates() -> Result<()> {
         const MANY: usize = 1 << 36;
         for causal in [false, true] {
             let mut g = Graph::new();
             let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, [1, MANY, 1, 1], DType::F32));
             let options = AttentionOptions { causal, ..AttentionOptions::default() };
-            let mixed = ops::attention(&mut g, q?, k?, v?, &options)?;
-            g.output("mixed", mixed)?;
+            let out = ops::attention(&mut g, q?, k?, v?, &options)?;
+            g.output("out", out)?;
             assert!(Recording::new(&g, &Caps::baseline())?.flops() >= 1 << 50);
         }
         let mut g = Graph::new();

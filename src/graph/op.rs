@@ -1,4 +1,4 @@
-//! The `Op` trait: what an operation must say of itself.
+//! The `Op` trait: the interface of an operation.
 
 use super::{Array, Graph, Tensor};
 use crate::error::{Error, Result};
@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 /// An operation of the graph: shape rule, gradient, f64 reference and kernels, in one place.
 ///
-/// Embedders implement it for ops of their own and add them with [`Graph::apply`] (`examples/custom_op.rs`). Whatever such an op says or
-/// launches in safe code, it reads its inputs and writes its outputs and no more: other views, lengths and accesses are
-/// [`Error::Graph`] when the graph is built or recorded, and kernels are compiled with wgpu's checks
-/// ([`Kernel::new`](crate::kernel::Kernel::new)).
+/// Applications implement it for their own ops and add them with [`Graph::apply`] (`examples/custom_op.rs`). In safe code such an op can only
+/// read its inputs and write its outputs: other views, lengths and accesses are [`Error::Graph`] when the graph is built or recorded, and
+/// kernels are compiled with wgpu's checks ([`Kernel::new`](crate::kernel::Kernel::new)).
 pub trait Op: Any + Debug + Send + Sync {
-    /// The name that prints, errors and traces use: lower case with underscores.
+    /// The name in tables, errors and traces: lower case with underscores.
     fn name(&self) -> &'static str;
 
-    /// The types of the outputs, or why the inputs do not fit.
+    /// The shape rule: the types of the outputs, or why the inputs do not fit.
     ///
     /// # Errors
     /// [`Error::Shape`] that names the offending operand.
@@ -35,7 +34,7 @@ pub trait Op: Any + Debug + Send + Sync {
     /// The same arithmetic on the CPU in f64: the oracle of every test.
     ///
     /// # Errors
-    /// Whatever makes the values (not the shapes) unusable, such as an index out of range.
+    /// An invalid value (not shape), such as an index out of range.
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>>;
 
     /// Records the dispatches that compute the outputs.
@@ -44,89 +43,87 @@ pub trait Op: Any + Debug + Send + Sync {
     /// [`Error::Unsupported`] if no variant is legal on the adapter.
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()>;
 
-    /// Whether output `index` lies in the memory of an input, and how.
+    /// Whether and how output `index` shares the memory of an input.
     fn alias(&self, _index: usize) -> Option<Alias> {
         None
     }
 
-    /// The input that output `index` is a part of, in one piece, and the part's first element. Where the adapter can bind memory from
-    /// there on and neither changes in place, nothing is copied; `launch` sees it by the output's slot.
-    fn part_of(&self, _index: usize, _inputs: &[TensorType]) -> Option<(usize, usize)> {
+    /// The input of which output `index` is a contiguous slice, and the slice's first element. Nothing is copied if the adapter can bind memory
+    /// at that offset and neither tensor is updated in place; `launch` sees it by the output's slot.
+    fn slice_of(&self, _index: usize, _inputs: &[TensorType]) -> Option<(usize, usize)> {
         None
     }
 
-    /// Inputs that the op would like to find inside another input: the recorder has their producers write there, so
-    /// that nothing is left to copy. `launch` sees that it happened by the input's slot.
-    fn placements(&self) -> Vec<Placement> {
+    /// Inputs that the op wants their producers to write into another input, so that nothing has to be copied. The recorder does so where it
+    /// can; `launch` sees it by the input's slot.
+    fn write_into(&self) -> Vec<WriteInto> {
         Vec::new()
     }
 
-    /// The op that computes `consumer`'s output at once, where this op's only output is `consumer`'s input `index` and
-    /// nothing else reads it. Its inputs are this op's, then `consumer`'s others in their order.
+    /// The fused op that computes `consumer`'s output, where this op's only output is `consumer`'s input `index` and nothing else reads it. Its
+    /// inputs are this op's, then `consumer`'s others in order.
     fn epilogue(&self, _consumer: &dyn Op, _index: usize) -> Option<Arc<dyn Op>> {
         None
     }
 
-    /// The op that does `producer`'s work as well, where input `index` of this op is `producer`'s only output and no other op reads it
-    /// before this one. Its inputs are `producer`'s, then this op's others in their order; its outputs are this op's, then `producer`'s.
+    /// The fused op that also does `producer`'s work, where input `index` of this op is `producer`'s only output and no op reads it before this
+    /// one. Its inputs are `producer`'s, then this op's others in order; its outputs are this op's, then `producer`'s.
     fn prologue(&self, _producer: &dyn Op, _index: usize) -> Option<Arc<dyn Op>> {
         None
     }
 
-    /// Inputs of whole numbers that must be below a bound, with it: ids of a table's rows, labels of classes. Where the caller
-    /// writes such an input, [`Program::write`](crate::Program::write) refuses others; kernels must not crash on them, since
-    /// passes of an application may write them as well.
+    /// Integer inputs with their exclusive upper bounds: ids of a table's rows, labels of classes. [`Program::write`](crate::Program::write)
+    /// refuses values out of range; kernels must still guard against them, since passes of an application may write them.
     fn bounds(&self, _inputs: &[TensorType]) -> Vec<(usize, usize)> {
         Vec::new()
     }
 
-    /// As [`Op::bounds`], for lists that the kernels follow without a look at their values: orders of rows, and where groups begin. Where
-    /// the graph cannot tell that they stay below, because an application made them, kernels of the crate are compiled with checks.
+    /// As [`Op::bounds`], for lists that kernels use as indices without checks: orders of rows, and beginnings of groups. If the graph cannot
+    /// prove the bound, because an application made the list, the crate's kernels are compiled with checks.
     fn relies_on(&self, _inputs: &[TensorType]) -> Vec<(usize, usize)> {
         Vec::new()
     }
 
-    /// What the values of output `index`, whole numbers, are below, whatever the inputs hold; believed of ops of the crate.
+    /// The exclusive upper bound of integer output `index`, whatever the inputs hold. Trusted only for ops of the crate.
     fn below(&self, _index: usize, _inputs: &[TensorType]) -> Option<usize> {
         None
     }
 
-    /// How output `index` is made again from the op's inputs and other outputs at less cost than keeping it from the forward to the
-    /// backward pass.
-    fn remake(&self, _index: usize) -> Option<Remake> {
+    /// How to compute output `index` again from the op's inputs and other outputs, if that costs less than keeping it for the backward pass.
+    fn rematerialize(&self, _index: usize) -> Option<Rematerialization> {
         None
     }
 
-    /// Whether output `index` may lie inside a larger tensor: not if other dispatches of the op read it.
-    fn placeable(&self, _index: usize) -> bool {
+    /// Whether output `index` may be written into a larger tensor: false if other dispatches of the op read it.
+    fn may_write_into(&self, _index: usize) -> bool {
         true
     }
 }
 
-/// A way to make an output again: [`Op::remake`].
+/// How to compute an output again: [`Op::rematerialize`].
 #[derive(Clone, Debug)]
-pub struct Remake {
-    /// The op, whose first output is the one that is made.
+pub struct Rematerialization {
+    /// The op whose first output is the output.
     pub op: Arc<dyn Op>,
-    /// What it takes.
-    pub from: Vec<RemakeInput>,
+    /// Its inputs.
+    pub from: Vec<RematerializeInput>,
 }
 
-/// What [`Remake::op`] takes, as the op that is made again has it.
+/// An input of [`Rematerialization::op`], in terms of the original op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemakeInput {
+pub enum RematerializeInput {
     /// An input.
     Input(usize),
     /// Another output.
     Output(usize),
 }
 
-/// A wish of [`Op::placements`].
+/// A request of [`Op::write_into`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// The input to be placed.
+pub struct WriteInto {
+    /// The input to write.
     pub input: usize,
-    /// The input inside which it should lie: a state.
+    /// The input to write it into: a state.
     pub into: usize,
     /// The offset in elements, a multiple of 64.
     pub offset: usize,
@@ -137,28 +134,28 @@ pub struct Placement {
 pub enum Alias {
     /// The output is the same bytes under another shape; nothing is launched.
     View(usize),
-    /// The op updates the input where it lies. Nothing may read the input's old value afterwards.
+    /// The op updates the input in place. Nothing may read the input's old value afterwards.
     InPlace(usize),
 }
 
-/// What an op sees when it is differentiated.
+/// The arguments of [`Op::gradient`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Gradient<'a> {
-    /// The graph that the gradient's nodes go into.
+    /// The graph that receives the gradient's nodes.
     pub graph: &'a mut Graph,
     /// The node's inputs.
     pub inputs: &'a [Tensor],
-    /// The node's outputs, for gradients in terms of results.
+    /// The node's outputs, for gradients that use the results.
     pub outputs: &'a [Tensor],
-    /// The gradient of the loss by each output; `None` where the loss does not depend on it.
+    /// The gradient of the loss with respect to each output; `None` where the loss does not depend on it.
     pub upstream: &'a [Option<Tensor>],
-    /// Which inputs need a gradient at all.
+    /// Which inputs need a gradient.
     pub needed: &'a [bool],
 }
 
 impl Gradient<'_> {
-    /// The gradient of the loss by output `index`.
+    /// The gradient of the loss with respect to output `index`.
     ///
     /// # Errors
     /// [`Error::Graph`] if the loss does not depend on that output.

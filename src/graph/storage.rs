@@ -1,15 +1,15 @@
-//! How the matrices of a model lie in GPU memory.
+//! The storage types of a model's matrices in GPU memory.
 
 use crate::dtype::DType;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The types of a model's matrices: one for all, but for those that are named. Biases and gains are f32 always.
+/// The types of a model's matrices: one default, and exceptions by name. Biases and gains are always f32.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Storage {
-    /// The type of what is not named. Training needs f32.
+    /// The default type. Training needs f32.
     pub dtype: DType,
-    /// Types by the parameters' names: files may mix them.
+    /// Exceptions by parameter name: files may mix types.
     pub by_name: Arc<HashMap<String, DType>>,
 }
 
@@ -20,7 +20,7 @@ impl Storage {
         self.by_name.get(name).copied().unwrap_or(self.dtype)
     }
 
-    /// The type of all matrices; f32 if there are several.
+    /// The common type of all matrices; f32 if they differ.
     #[must_use]
     pub fn common(&self) -> DType {
         let mut types = self.by_name.values().copied();

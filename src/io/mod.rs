@@ -13,14 +13,14 @@ mod chat_template;
 pub mod checkpoint;
 mod config;
 mod convert;
+#[cfg(feature = "files")]
+mod device_cache;
 #[cfg(feature = "tokenizers")]
 mod facts;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod folder;
 pub mod gguf;
-#[cfg(feature = "files")]
-mod kept;
 #[cfg(feature = "tokenizers")]
 mod ordered;
 #[cfg(feature = "tokenizers")]
@@ -45,12 +45,12 @@ pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
 pub use convert::FileType;
 #[cfg(feature = "files")]
+pub use device_cache::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
+#[cfg(feature = "files")]
 pub use file::{read_json, read_text, write_atomic};
 #[cfg(feature = "files")]
 pub use folder::Contents;
 pub use folder::ModelFolder;
-#[cfg(feature = "files")]
-pub use kept::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use structure::Span;
 pub use text_stream::{TextOf, TextStream};

@@ -1,4 +1,4 @@
-//! One shader text from constants, snippets and a kernel, and the way back from a line of it to a file.
+//! Assembles one shader text from constants, snippets and a kernel, and maps a line of it back to its file.
 
 use super::{Dialect, Dispatch};
 use crate::software::adapt_text;
@@ -11,7 +11,7 @@ pub struct ShaderText {
     pub text: String,
     /// The entry point.
     pub entry: &'static str,
-    /// Where each part begins: its first line in the text and its file.
+    /// The first line of each part in the text, and its file.
     parts: Vec<(usize, &'static str)>,
 }
 
@@ -29,7 +29,7 @@ impl ShaderText {
 
 /// The text of a dispatch's shader for one compiler: what it must enable, constants, snippets, the kernel.
 ///
-/// As the dispatch was adapted to a driver; two dispatches with the same text share a pipeline.
+/// Includes the driver's adaptations of the dispatch. Dispatches with the same text share a pipeline.
 #[must_use]
 pub fn assemble(dispatch: &Dispatch, dialect: Dialect) -> ShaderText {
     let mut text = String::new();
@@ -48,12 +48,12 @@ pub fn assemble(dispatch: &Dispatch, dialect: Dialect) -> ShaderText {
         }
     }
     let mut text = adapt_text(dispatch, text);
-    // Without a line break, so that lines keep their numbers.
+    // No line break, so that lines keep their numbers.
     text.insert_str(0, &enables(&text, dialect));
     ShaderText { text, entry: dispatch.kernel.name, parts }
 }
 
-/// What a text has to enable before anything else: `f16` wherever it is used, subgroups where the compiler wants to be asked.
+/// The `enable` directives of a text: `f16` where it is used, subgroups where the compiler demands the directive.
 fn enables(text: &str, dialect: Dialect) -> String {
     let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     let words = || code.clone().flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));

@@ -3,15 +3,15 @@
 use super::{Constant, Kernel, Snippet};
 use crate::dtype::{BLOCK, DType};
 use crate::shape::Shape;
-use crate::software::crowded;
+use crate::software::page_strided;
 use std::ops::Range;
 
-/// A tensor as a dispatch sees it: which slot of memory, and what lies there.
+/// A tensor as a dispatch binds it: a range of a slot, a shape and an element type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// The slot, a number that the planner turns into a buffer and an offset.
+    /// The slot: a number that the planner maps to a buffer and an offset.
     pub slot: usize,
-    /// Elements in front of the view within the slot.
+    /// The offset of the view in its slot, in elements.
     pub start: usize,
     /// The extents.
     pub shape: Shape,
@@ -32,7 +32,7 @@ impl View {
         self.dtype.bytes(self.numel())
     }
 
-    /// The bytes of its slot that the view spans; the whole slot for a quantised one, whose parts lie apart.
+    /// The byte range of the slot that the view spans; the whole slot if it is quantised, since quants and scales are stored apart.
     #[must_use]
     pub(crate) fn span(&self) -> Range<u64> {
         if self.dtype.is_quantised() {
@@ -53,7 +53,7 @@ impl View {
         [words(first * per_block, count * per_block), words(first_scale, count * scales)]
     }
 
-    /// Some of the elements, as one axis.
+    /// A range of the elements, as one axis.
     #[must_use]
     pub fn window(&self, range: &Range<usize>) -> Self {
         Self { slot: self.slot, start: self.start + range.start, shape: Shape::new([range.len()]), dtype: self.dtype }
@@ -65,22 +65,22 @@ impl View {
 pub enum Access {
     /// `var<storage, read>`
     Read,
-    /// `var<storage, read>` of the kernel's text, which a driver that computes on the CPU reads through a texture of four words a texel.
+    /// `var<storage, read>` in the kernel's text; a CPU driver reads it through a texture of four words a texel.
     #[doc(hidden)]
     Texture {
         /// A storage texture, not a sampled one.
         storage: bool,
-        /// It lies in the tensor's own memory; if not, the program copies the tensor first.
+        /// The texture is a view of the tensor's own memory; otherwise the program copies the tensor first.
         shared: bool,
     },
-    /// `var<storage, read_write>`, every element of which is written before it is read.
+    /// `var<storage, read_write>`; every element is written before it is read.
     Write,
-    /// `var<storage, read_write>`, whose old content matters.
+    /// `var<storage, read_write>`; the old content is read.
     Update,
 }
 
 impl Access {
-    /// Whether the tensor stays as it is.
+    /// Whether the dispatch leaves the tensor unchanged.
     #[must_use]
     pub fn only_reads(self) -> bool {
         matches!(self, Self::Read | Self::Texture { .. })
@@ -98,18 +98,18 @@ impl Access {
 pub struct Binding {
     /// The tensor.
     pub view: View,
-    /// What is done with it.
+    /// How the dispatch accesses it.
     pub access: Access,
-    /// Its rows begin in few sets of a cache, and a kernel goes over many of them side by side: where it reads through textures, a copy
-    /// with padding behind rows is worth its time.
-    pub(crate) crowded: bool,
+    /// The row stride is a multiple of a page and the kernel reads many rows together, so rows compete for few cache sets: where it reads
+    /// through textures, a copy with padded rows pays.
+    pub(crate) page_strided: bool,
 }
 
 impl Binding {
-    /// A tensor and what is done with it.
+    /// A tensor and how it is accessed.
     #[must_use]
     pub fn new(view: View, access: Access) -> Self {
-        Self { view, access, crowded: false }
+        Self { view, access, page_strided: false }
     }
 }
 
@@ -118,11 +118,11 @@ impl Binding {
 pub struct Dispatch {
     /// The kernel.
     pub kernel: &'static Kernel,
-    /// A path for people; the recorder puts the node's label here.
+    /// A dotted path for people: the node's label, set by the recorder.
     pub label: String,
     /// Constants of this variant, in the order of their declaration.
     pub constants: Vec<(&'static str, Constant)>,
-    /// Shared texts that go in front of the kernel.
+    /// Shared texts in front of the kernel.
     pub snippets: Vec<&'static Snippet>,
     /// The words of `Params` after `base` and `groups`.
     pub params: Vec<u32>,
@@ -130,14 +130,14 @@ pub struct Dispatch {
     pub bindings: Vec<Binding>,
     /// Workgroups.
     pub groups: u32,
-    /// Floating-point operations, a multiply-add counting two.
+    /// Floating-point operations; a multiply-add counts as two.
     pub flops: u64,
     /// Whether the kernel copies its parameters to registers before anything else.
     #[doc(hidden)]
     pub params_first: bool,
-    /// Whether one of the crate's ops made the launch of tensors that its shape rule has seen. The recorder says so.
+    /// Whether an op of the crate made the launch from tensors that passed its shape rule. Set by the recorder.
     pub(crate) own: bool,
-    /// Whether a parameter or the number of workgroups did not fit 32 bits.
+    /// Whether a parameter or the number of workgroups exceeds 32 bits.
     pub(crate) too_large: bool,
 }
 
@@ -167,7 +167,7 @@ impl Dispatch {
         self
     }
 
-    /// Puts a shared text in front of the kernel; twice is once.
+    /// Puts a shared text in front of the kernel; a repeated one is added once.
     #[must_use]
     pub fn snippet(mut self, snippet: &'static Snippet) -> Self {
         if !self.snippets.contains(&snippet) {
@@ -176,7 +176,7 @@ impl Dispatch {
         self
     }
 
-    /// Appends an unsigned word to `Params`; one that does not fit 32 bits is refused when memory is planned.
+    /// Appends an unsigned word to `Params`. A value beyond 32 bits is refused when memory is planned.
     #[must_use]
     pub fn param(mut self, value: usize) -> Self {
         self.params.push(u32::try_from(value).unwrap_or(u32::MAX));
@@ -197,10 +197,10 @@ impl Dispatch {
         self.bind(view, Access::Read)
     }
 
-    /// Binds a tensor that is read `uses` times, many rows side by side that begin `row` bytes apart.
+    /// Binds a tensor of which the kernel reads many rows together, `row` bytes apart, each element `uses` times.
     #[must_use]
-    pub(crate) fn read_rows(mut self, view: View, row: u64, uses: usize) -> Self {
-        self.bindings.push(Binding { crowded: crowded(row, uses), ..Binding::new(view, Access::Read) });
+    pub(crate) fn read_strided(mut self, view: View, row: u64, uses: usize) -> Self {
+        self.bindings.push(Binding { page_strided: page_strided(row, uses), ..Binding::new(view, Access::Read) });
         self
     }
 
@@ -221,7 +221,7 @@ impl Dispatch {
         self
     }
 
-    /// Sets the number of workgroups, which must fit 32 bits as well. A launch of none is left out.
+    /// Sets the number of workgroups, which must fit 32 bits. A launch of none is left out.
     #[must_use]
     pub fn groups(mut self, groups: usize) -> Self {
         self.groups = u32::try_from(groups).unwrap_or(u32::MAX);
@@ -229,27 +229,27 @@ impl Dispatch {
         self
     }
 
-    /// Sets as many workgroups of `size` invocations as `invocations` need.
+    /// Sets the number of workgroups of `size` that cover `invocations`.
     #[must_use]
     pub fn groups_for(self, invocations: usize, size: usize) -> Self {
         self.groups(invocations.div_ceil(size))
     }
 
-    /// Says how many floating-point operations the launch takes.
+    /// Sets the number of floating-point operations.
     #[must_use]
     pub fn flops(mut self, flops: u64) -> Self {
         self.flops = flops;
         self
     }
 
-    /// Whether the text goes without wgpu's checks: all its parts are trusted ([`Kernel::trusted`]), the crate's own only where one of the
-    /// crate's ops made the launch.
+    /// Whether the text is compiled without wgpu's checks: all its parts are trusted ([`Kernel::trusted`]). The crate's own parts are trusted
+    /// only in launches of the crate's ops.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         self.snippets.iter().chain([&self.kernel]).all(|part| part.is_trusted(self.own))
     }
 
-    /// Bytes of all bindings, an update counting twice: the least that must move.
+    /// Bytes of all bindings, updates counted twice: a lower bound of the traffic.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let once = |b: &Binding| b.view.bytes() * if b.access == Access::Update { 2 } else { 1 };

@@ -1,28 +1,28 @@
-//! What an op sees when it is recorded: its tensors, the adapter's abilities, and where its dispatches go.
+//! What an op gets when it is recorded: its tensors, the adapter's capabilities, and where to put its dispatches.
 
 use super::{Dispatch, View};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::gpu::{Caps, Choices};
+use crate::gpu::{Caps, TunedVariants};
 use crate::shape::Shape;
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// A problem that more than one variant of a kernel can solve on the adapter: what a tuner can ask the clock.
+/// A problem that more than one variant of a kernel can solve on the adapter, so that a tuner can time them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The problem: kernel and sizes.
-    pub problem: String,
-    /// The variants that are legal, the default first.
+pub struct TuningProblem {
+    /// The problem by name: kernel and sizes.
+    pub key: String,
+    /// The legal variants, the default first.
     pub variants: Vec<String>,
 }
 
-/// What an op sees when it is recorded.
+/// What an op gets when it is recorded.
 #[derive(Debug)]
 pub struct Launch<'a> {
     caps: &'a Caps,
-    choices: Option<&'a Choices>,
-    questions: Vec<Question>,
+    tuned: Option<&'a TunedVariants>,
+    problems: Vec<TuningProblem>,
     inputs: &'a [View],
     outputs: &'a [View],
     used: Vec<bool>,
@@ -38,8 +38,8 @@ impl<'a> Launch<'a> {
         let used = vec![true; outputs.len()];
         Self {
             caps,
-            choices: None,
-            questions: Vec::new(),
+            tuned: None,
+            problems: Vec::new(),
             inputs,
             outputs,
             used,
@@ -49,60 +49,60 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// Says which variants were chosen; the defaults, unless said.
+    /// Sets the tuned variants; without them the defaults run.
     #[must_use]
-    pub fn with_choices(mut self, choices: &'a Choices) -> Self {
-        self.choices = Some(choices);
+    pub fn with_variants(mut self, tuned: &'a TunedVariants) -> Self {
+        self.tuned = Some(tuned);
         self
     }
 
-    /// Says which outputs anything reads; all of them, unless said.
+    /// Sets which outputs are read; without it all of them count as read.
     #[must_use]
     pub fn with_used(mut self, used: Vec<bool>) -> Self {
         self.used = used;
         self
     }
 
-    /// The adapter's abilities.
+    /// The adapter's capabilities.
     #[must_use]
     pub fn caps(&self) -> &'a Caps {
         self.caps
     }
 
-    /// Which of the legal variants solves a problem: the one that was chosen for it, else the default. A `problem` names
-    /// kernel and sizes, and variants are known by what `{:?}` prints of them.
+    /// The variant that solves a problem: the tuned one if there is one and it is legal, else the default. `problem` names
+    /// kernel and sizes; a variant's name is its `{:?}`.
     pub fn choose<V: Copy + Debug>(&mut self, problem: String, default: V, legal: &[V]) -> V {
         let name = |variant: &V| format!("{variant:?}");
-        let chosen = self.choices.and_then(|choices| choices.get(&problem));
+        let chosen = self.tuned.and_then(|tuned| tuned.get(&problem));
         let chosen = chosen.and_then(|chosen| legal.iter().find(|v| name(v) == chosen).copied());
         let first = name(&default);
         let others = legal.iter().map(name).filter(|other| *other != first);
         let variants: Vec<String> = std::iter::once(first.clone()).chain(others).collect();
-        if variants.len() > 1 && self.questions.iter().all(|known| known.problem != problem) {
-            self.questions.push(Question { problem, variants });
+        if variants.len() > 1 && self.problems.iter().all(|known| known.key != problem) {
+            self.problems.push(TuningProblem { key: problem, variants });
         }
         chosen.unwrap_or(default)
     }
 
-    /// The problems that [`Launch::choose`] was asked.
+    /// Takes the problems for which [`Launch::choose`] had several variants.
     #[must_use]
-    pub fn take_questions(&mut self) -> Vec<Question> {
-        std::mem::take(&mut self.questions)
+    pub fn take_problems(&mut self) -> Vec<TuningProblem> {
+        std::mem::take(&mut self.problems)
     }
 
-    /// Input `index`. One that the op does not have is an empty view of no slot, which the recorder refuses.
+    /// Input `index`. If the op has no such input, an empty view of no slot, which the recorder refuses.
     #[must_use]
     pub fn input(&self, index: usize) -> View {
-        self.inputs.get(index).cloned().unwrap_or_else(nothing)
+        self.inputs.get(index).cloned().unwrap_or_else(no_view)
     }
 
     /// Output `index`; as [`Launch::input`] if there is none.
     #[must_use]
     pub fn output(&self, index: usize) -> View {
-        self.outputs.get(index).cloned().unwrap_or_else(nothing)
+        self.outputs.get(index).cloned().unwrap_or_else(no_view)
     }
 
-    /// Whether anything reads output `index`. One that nothing reads need not be computed, and then has no memory.
+    /// Whether anything reads output `index`. An output that no_view reads need not be computed; it then has no memory.
     #[must_use]
     pub fn output_used(&self, index: usize) -> bool {
         self.used.get(index).copied().unwrap_or(true)
@@ -114,8 +114,8 @@ impl<'a> Launch<'a> {
         self.inputs.len()
     }
 
-    /// Cuts `count` elements of 4 bytes into windows that one binding can hold, for ops that go over a tensor element by
-    /// element. Windows begin at multiples of 4096, which keeps the offsets of whatever goes along aligned.
+    /// Cuts `count` elements of 4 bytes into windows that one binding can hold, for elementwise ops. Windows begin at multiples of 4096,
+    /// which keeps the offsets of all operands aligned.
     #[must_use]
     pub fn windows(&self, count: usize) -> Vec<Range<usize>> {
         const GRAIN: usize = 4096;
@@ -131,10 +131,10 @@ impl<'a> Launch<'a> {
         view
     }
 
-    /// Records a dispatch; one of no workgroups is left out.
+    /// Records a dispatch; a dispatch of no workgroups is left out.
     ///
     /// # Errors
-    /// None today: what it binds is checked when the op has ended, the limits of the adapter when memory is planned.
+    /// None today: its bindings are checked when the op has been recorded, the adapter's limits when memory is planned.
     pub fn dispatch(&mut self, dispatch: Dispatch) -> Result<()> {
         if dispatch.groups > 0 {
             self.dispatches.push(dispatch);
@@ -149,7 +149,7 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// What an op sees in place of a tensor that it does not have.
-fn nothing() -> View {
+/// The view in place of a tensor that the op does not have.
+fn no_view() -> View {
     View { slot: usize::MAX, start: 0, shape: Shape::new([0]), dtype: DType::F32 }
 }

@@ -1,28 +1,28 @@
-//! Kernels and snippets as texts, and whose indices are trusted.
+//! Kernels and snippets as texts, and which of them are trusted.
 
 use std::fmt;
 
 /// A kernel: one WGSL file with one entry point of the same name.
 ///
-/// wgpu compiles it with checks: an index that leaves its binding reads or writes something else *within* that binding, or nothing, and a
-/// workgroup's memory is zero at first. [`Kernel::trusted`] leaves them out.
+/// wgpu compiles it with checks: an index outside its binding accesses another element *of* that binding, or nothing, and workgroup memory
+/// starts as zero. [`Kernel::trusted`] leaves the checks out.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
-    /// What the entry point is called, and the file without its folder and ending.
+    /// The name of the entry point and of the file, without folder and extension.
     pub name: &'static str,
-    /// The file, without its ending: for the crate's own, its place below `shaders/`.
+    /// The file without its extension; for the crate's own, its path below `shaders/`.
     pub(super) file: &'static str,
     /// The file's text.
     pub source: &'static str,
     trust: Trust,
 }
 
-/// Who answers for a text that is compiled without checks.
+/// Who vouches for a text that is compiled without checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Trust {
     /// Nobody.
     Checked,
-    /// The crate, for launches that its own ops make of shapes that they have checked.
+    /// The crate, in launches that its own ops make from shapes that they have checked.
     Own,
     /// The author, for every launch.
     Author,
@@ -35,20 +35,19 @@ impl Kernel {
         Self { name, file: name, source, trust: Trust::Checked }
     }
 
-    /// A kernel that is compiled without checks, for the speed of it (a few percent on most GPUs; more where loads are few).
+    /// A kernel that is compiled without checks, for speed (a few percent on most GPUs; more where loads are few).
     ///
-    /// A dispatch goes unchecked only if its kernel and all its snippets are trusted.
+    /// A dispatch is unchecked only if its kernel and all its snippets are trusted.
     ///
     /// # Safety
-    /// In every dispatch that can be made of the text, with any parameters, constants, bindings and number of workgroups, and whatever
-    /// the bindings hold:
+    /// In every dispatch of the text, with any parameters, constants, bindings, number of workgroups and contents of bindings:
     ///
     /// * each index into a binding is below the `arrayLength` of that binding, and each index into an array, vector or matrix is below
     ///   its length;
     /// * each variable of a workgroup's memory is written before it is read;
     /// * each loop ends.
     #[must_use]
-    #[allow(unsafe_code, reason = "what is said of a text cannot be checked")]
+    #[allow(unsafe_code, reason = "the promise about the text cannot be checked")]
     pub const unsafe fn trusted(name: &'static str, source: &'static str) -> Self {
         Self { name, file: name, source, trust: Trust::Author }
     }
@@ -56,14 +55,13 @@ impl Kernel {
     /// One of the crate's own: see [`kernel!`].
     ///
     /// # Safety
-    /// In every dispatch that an op of the crate makes of inputs that its shape rule let through, whatever the inputs hold, the same as
-    /// for [`Kernel::trusted`].
-    #[allow(unsafe_code, reason = "what is said of a text cannot be checked")]
+    /// The conditions of [`Kernel::trusted`], in every dispatch that an op of the crate makes from inputs that passed its shape rule.
+    #[allow(unsafe_code, reason = "the promise about the text cannot be checked")]
     pub(crate) const unsafe fn own(file: &'static str, source: &'static str) -> Self {
         Self { name: stem(file), file, source, trust: Trust::Own }
     }
 
-    /// Whether it goes unchecked in a launch that an op of the crate (`own`), or another one, made.
+    /// Whether it is compiled without checks in a launch of an op of the crate (`own`) or of another op.
     pub(super) fn is_trusted(&self, own: bool) -> bool {
         match self.trust {
             Trust::Checked => false,
@@ -73,7 +71,7 @@ impl Kernel {
     }
 }
 
-/// What stands behind the last slash.
+/// The part behind the last slash.
 const fn stem(file: &'static str) -> &'static str {
     let mut at = file.len();
     while at > 0 && file.as_bytes()[at - 1] != b'/' {
@@ -82,13 +80,13 @@ const fn stem(file: &'static str) -> &'static str {
     file.split_at(at).1
 }
 
-/// The kernel or snippet in a file of `shaders/`, by its folder and name there without the ending (`kernel!("norm/norm_threads")`): the one
-/// place where the crate trusts its own texts.
+/// The kernel or snippet in a file of `shaders/`, by its path without extension (`kernel!("norm/norm_threads")`): the only place where the
+/// crate trusts its own texts.
 macro_rules! kernel {
     ($file:expr) => {{
         #[allow(unsafe_code, reason = "the crate's own texts are trusted here, and nowhere else")]
-        // SAFETY: the kernels guard their indices by sizes that the ops' shape rules have checked, and those that come out of buffers by
-        // themselves; the conformance suite runs them with checks as well and finds the same, and hostile indices are a test.
+// SAFETY: the ops' shape rules check the sizes that bound the kernels' indices, and kernels guard indices that come out of buffers.
+        // The conformance suite also runs them with checks and compares, and a test feeds hostile indices.
         const KERNEL: $crate::kernel::Kernel = unsafe {
             $crate::kernel::Kernel::own($file, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file, ".wgsl")))
         };
@@ -97,8 +95,7 @@ macro_rules! kernel {
 }
 pub(crate) use kernel;
 
-/// A shared piece of WGSL: functions and aliases that kernels build on, without an entry point of its own. A binding in
-/// it has its number from a constant.
+/// A shared piece of WGSL: functions and aliases for kernels, without an entry point. A constant gives the number of a binding in it.
 pub type Snippet = Kernel;
 
 /// A constant that goes in front of a kernel's text.

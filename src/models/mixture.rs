@@ -199,7 +199,7 @@ mod tests {
         let objective = LanguageModel { model, rows: 2, length: 6, options: CrossEntropyOptions::default() };
         let options = StepOptions { recompute, ..StepOptions::default() };
         let step = TrainStep::new(&objective.parameters(&Storage::default())?, &Caps::baseline(), options)?;
-        step.graph(Part::Whole, |g| objective.measured(g))
+        step.graph(Part::Whole, |g| objective.loss_and_stats(g))
     }
 
     fn report(g: &Graph) -> Result<Array> {

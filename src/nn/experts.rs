@@ -5,7 +5,7 @@ use super::feed_forward::{GATED, gated_feed_forward};
 use super::router_stats::{RouterDecision, RouterStats};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Initial, Tensor};
-use crate::ops::{self, Activation, ExpertWeights, GateOptions, Routing, Sent};
+use crate::ops::{self, Activation, Assignment, ExpertDispatch, ExpertWeights, GateOptions};
 use crate::shape::Shape;
 
 /// How a network of experts is made.
@@ -146,7 +146,7 @@ pub fn expert_feed_forward(
         g,
         RouterDecision::Experts,
         gate.scores,
-        Sent::Slots { starts, kept },
+        Assignment::Slots { starts, kept },
         there.map(|t| t.lengths),
     )?;
     let weights = stacks(g, &module, experts, d_model, std)?;
@@ -174,7 +174,7 @@ pub fn expert_choice_feed_forward(
     experts: &Experts,
     factor: f32,
     mode: ExpertMode,
-) -> Result<(Tensor, ops::ExpertChoice)> {
+) -> Result<(Tensor, ops::ExpertSelection)> {
     if !(factor > 0.0 && factor.is_finite()) {
         let message = format!("is {factor}; it must be a positive number, 2 for two experts a token on average");
         return Err(Error::input("factor of experts that choose", message));
@@ -252,7 +252,7 @@ fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize, std: [
 }
 
 /// The routing without the slots that are beyond the capacity of their expert, `⌈factor T K / E⌉`.
-fn limited(g: &mut Graph, routing: &Routing, factor: f32) -> Result<(Tensor, Routing)> {
+fn limited(g: &mut Graph, routing: &ExpertDispatch, factor: f32) -> Result<(Tensor, ExpertDispatch)> {
     let even = routing.slots() as f32 / routing.sorted.rows as f32;
     let capacity = (factor * even).ceil().max(1.0) as usize;
     let kept = ops::limit_capacity(g, routing.sorted, capacity)?;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, Sent};
+use crate::ops::{self, Assignment};
 
 /// What a router decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl RouterStats {
         g: &mut Graph,
         decision: RouterDecision,
         scores: Tensor,
-        sent: Sent,
+        sent: Assignment,
         lengths: Option<Tensor>,
     ) -> Result<Self> {
         let sums = g.scope("statistics", |g| ops::router_sums(g, scores, sent, lengths))?;

@@ -10,7 +10,7 @@ use super::recursion::{Pass, Recursion, RecursionOutput, RecursionRouting, Recur
 use super::relative::RelativeBias;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, Choice, RopeOptions, SelectOptions};
+use crate::ops::{self, RopeOptions, SelectOptions, SelectRule};
 use std::collections::HashMap;
 
 /// The blocks of a model.
@@ -214,7 +214,7 @@ impl StackRun<'_> {
         let inputs = self.inputs;
         let lengths = match inputs.kv {
             KvSource::Uncached { key_mask: Some(mask) } => {
-                let real = Choice::Between { low: 1, high: u32::MAX };
+                let real = SelectRule::Between { low: 1, high: u32::MAX };
                 Some(ops::select(g, mask, real, &SelectOptions::default())?.counts)
             }
             KvSource::Prefill { lengths, .. } => Some(lengths),

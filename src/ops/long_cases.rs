@@ -1,4 +1,4 @@
-//! Loops that are longer than what drivers on the CPU let an invocation run: the kernels chosen by default must cut them up.
+//! Loops beyond the iteration limit of CPU drivers: the default kernels must split them.
 
 use crate::DType;
 use crate::case::{Case, Feed, Tolerance};
@@ -6,11 +6,11 @@ use crate::ops::{self, CrossEntropyOptions, Matmul, WeightLayout, matmul::Form};
 
 /// As many classes as GPT-2 has tokens: an odd number.
 const VOCABULARY: usize = 50_257;
-/// Rows that are enough for an invocation each.
+/// Enough rows for one invocation each.
 const ROWS: usize = 9;
-/// Products go through four elements a turn, so this is 2,000 turns more than there may be.
+/// Products use four elements per iteration, so this exceeds the limit by 2,000 iterations.
 const DEEP: usize = 270_001;
-/// Differences of so many small gradients are less exact than others.
+/// Differences of this many small gradients are less exact than others.
 const BACKWARD: Tolerance = Tolerance { nmse: 1e-8, worst: 2e-4 };
 const FORWARD: Tolerance = Tolerance { nmse: 1e-11, worst: 5e-6 };
 

@@ -1,8 +1,7 @@
-//! The ops, in folders; their kernels lie in folders of the same names.
+//! The ops, in folders; their kernels are in folders of the same names.
 //!
-//! An op is one file: formula, shape rule, gradient, f64 reference, launch, and the conformance cases that check them, in a file beside it
-//! where they are long. The list of a folder, its `mod.rs`, is the one place that names the op: as a module, with what it gives to users,
-//! and with its cases.
+//! An op is one file: formula, shape rule, gradient, f64 reference, launch, and the conformance cases that check them (in a separate file if
+//! they are long). Only the `mod.rs` of its folder names the op: its module, its exports and its cases.
 
 mod arithmetic;
 mod attention;

@@ -5,11 +5,11 @@
 /// Two random words from a key and a counter; `shaders/common/random.wgsl` computes the same.
 #[must_use]
 pub(crate) fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
-    const TURNS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
+    const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
     let keys = [key[0], key[1], key[0] ^ key[1] ^ 0x1bd1_1bda];
     let [mut a, mut b] = [counter[0].wrapping_add(key[0]), counter[1].wrapping_add(key[1])];
     for block in 0..5_usize {
-        for turn in TURNS[block % 2] {
+        for turn in ROTATIONS[block % 2] {
             a = a.wrapping_add(b);
             b = b.rotate_left(turn) ^ a;
         }

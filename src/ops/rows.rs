@@ -1,4 +1,4 @@
-//! What kernels over elements and rows share: the width of their loads, how rows are cut up, shape rules.
+//! What elementwise and row kernels share: the width of loads, the division of rows, shape rules.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ static REDUCE_SUBGROUP: Snippet = kernel!("common/reduce_subgroup");
 static COLUMN_SUM: Kernel = kernel!("arithmetic/column_sum");
 static ROW_SUM: [Kernel; 2] = [kernel!("arithmetic/row_sum_threads"), kernel!("arithmetic/row_sum_workgroup")];
 
-/// The rule of ops on `count` f32 tensors of one type, which is the output's too.
+/// The shape rule of ops on `count` f32 tensors of the same type, which is also the output's.
 pub(super) fn same_f32(op: &str, inputs: &[TensorType], count: usize) -> Result<Vec<TensorType>> {
     if inputs.len() != count {
         return Err(Error::shape(op, format!("expected {count} tensors, got {}", inputs.len())));
@@ -28,7 +28,7 @@ pub(super) fn same_f32(op: &str, inputs: &[TensorType], count: usize) -> Result<
     Ok(vec![inputs[0].clone()])
 }
 
-/// The rule that a tensor has a last axis with something in it.
+/// The rule that a tensor has a last axis that is not empty.
 pub(super) fn has_rows(op: &str, x: &TensorType) -> Result<()> {
     if x.shape.rank() == 0 || x.shape.last() == 0 {
         return Err(Error::shape(op, format!("{x} has no last axis to work along")));
@@ -41,13 +41,13 @@ pub(super) fn workgroup_reduction() -> &'static Snippet {
     &REDUCE_WORKGROUP
 }
 
-/// The snippet of reductions over a workgroup, or over one that is a subgroup.
+/// The snippet of reductions over a workgroup or a subgroup.
 pub(super) fn reduction(variant: RowVariant) -> &'static Snippet {
     if variant == RowVariant::Subgroup { &REDUCE_SUBGROUP } else { &REDUCE_WORKGROUP }
 }
 
-/// Records a kernel that reads every input and writes every output, one `Element` an invocation in workgroups of 64. Its
-/// first parameter is the number of `Element`s.
+/// Records a kernel that reads every input and writes every output, one `Element` per invocation in workgroups of 64. Its first parameter is
+/// the number of `Element`s.
 pub(super) fn elementwise(cx: &mut Launch<'_>, outputs: usize, dispatch: Dispatch) -> Result<()> {
     let count = cx.output(0).numel();
     let width = width(count);
@@ -61,15 +61,15 @@ pub(super) fn elementwise(cx: &mut Launch<'_>, outputs: usize, dispatch: Dispatc
     cx.dispatch(dispatch.groups_for(count / width, 64).flops(count as u64))
 }
 
-/// How a kernel that reduces rows shares out the work.
+/// How a kernel divides the reduction of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowVariant {
-    /// One invocation a row: for drivers on the CPU, where memory shared by a workgroup is slow, and for very short rows.
+    /// One invocation per row: for CPU drivers, where workgroup memory is slow, and for very short rows.
     Threads,
-    /// One workgroup a row: for GPUs.
+    /// One workgroup per row: for GPUs.
     Workgroup,
-    /// One subgroup a row, where subgroups have a fixed size: for GPUs if rows are not too long for one, for drivers on the CPU if
-    /// there are fewer rows than lanes, as in decoding.
+    /// One subgroup per row, where subgroups have a fixed size: for GPUs if rows are short enough, for CPU drivers if there are fewer rows than
+    /// lanes, as in decoding.
     Subgroup,
 }
 
@@ -77,12 +77,11 @@ impl RowVariant {
     /// All, for tests.
     pub(crate) const ALL: [Self; 3] = [Self::Threads, Self::Workgroup, Self::Subgroup];
 
-    /// The forced variant (a workgroup a row if it wants subgroups that are not there), or the one that fits the adapter and
-    /// the rows.
+    /// The forced variant (`Workgroup` if subgroups are missing), or the default for the adapter and the rows.
     pub(super) fn choose(forced: Option<Self>, caps: &Caps, rows: usize, columns: usize) -> Self {
         let elements = columns / width(columns);
-        // A row is gone through three times, and a few turns more are not for its elements.
-        let too_long = |lanes: usize| 4 * elements.div_ceil(lanes) > caps.most_turns();
+        // A row is read three times, and a few more iterations are not for its elements.
+        let too_long = |lanes: usize| 4 * elements.div_ceil(lanes) > caps.max_loop_iterations();
         match (forced, caps.class, caps.subgroup) {
             (Some(Self::Subgroup), _, None) => Self::Workgroup,
             (Some(variant), _, _) => variant,
@@ -96,8 +95,8 @@ impl RowVariant {
         }
     }
 
-    /// A dispatch over `rows` rows of `columns` elements: its grid, its snippets, and its first parameters, which are the
-    /// number of rows (for [`RowVariant::Threads`] only: the others' grid says it) and the columns in `Element`s.
+    /// A dispatch over `rows` rows of `columns` elements: its grid, its snippets, and its first parameters, the number of rows (only for
+    /// [`RowVariant::Threads`]) and the columns in `Element`s.
     pub(super) fn over_rows(self, caps: &Caps, kernels: &'static [Kernel; 2], rows: usize, columns: usize) -> Dispatch {
         let width = width(columns);
         let columns = columns / width;
@@ -107,7 +106,7 @@ impl RowVariant {
         };
         match (self, caps.subgroup) {
             (Self::Threads, _) => {
-                // As wide as the vectors of the processor, so that few rows still fill all its cores.
+                // As wide as the processor's vectors, so that few rows still use all cores.
                 let dispatch = Dispatch::new(&kernels[0]).constant("LANES", 8u32).snippet(elements(width));
                 dispatch.param(rows).param(columns).groups_for(rows, 8)
             }
@@ -117,8 +116,8 @@ impl RowVariant {
     }
 }
 
-/// How many rows go into a partial sum over `rows` rows, and how many such blocks there are: the same on every machine, so
-/// that results are. Few rows make one block.
+/// The rows of a partial sum over `rows` rows, and the number of such blocks: the same on every machine, so that results are the same. Few
+/// rows make one block.
 pub(super) fn blocks(rows: usize) -> (usize, usize) {
     let block = rows.div_ceil(128).max(32);
     if rows <= 2 * block { (rows, 1) } else { (block, rows.div_ceil(block)) }
@@ -142,7 +141,7 @@ pub(super) fn sum_blocks(cx: &mut Launch<'_>, partial: View, out: View) -> Resul
     cx.dispatch(column_sum_stage(partial, out, count, columns, count / columns.max(1), 1.0))
 }
 
-/// One stage: every `block` rows of `x`, of which `count` elements are there, become a row of `out`.
+/// One stage: every `block` rows of `x` (`count` elements) become a row of `out`.
 fn column_sum_stage(x: View, out: View, count: usize, columns: usize, block: usize, factor: f32) -> Dispatch {
     let width = width(count).min(width(columns));
     let blocks = out.numel() / columns.max(1);
@@ -151,9 +150,9 @@ fn column_sum_stage(x: View, out: View, count: usize, columns: usize, block: usi
     dispatch.read(x).write(out).groups(blocks * (columns / width).div_ceil(64)).flops(count as u64)
 }
 
-/// Records `out = factor · Σ x` over all elements, `out` being a single one.
+/// Records `out = factor · Σ x` over all elements; `out` has one element.
 pub(super) fn total_sum(cx: &mut Launch<'_>, x: View, out: View, factor: f32) -> Result<()> {
-    // So many sums side by side that a GPU is busy, and few enough for one workgroup to finish.
+    // Enough parallel sums to keep a GPU busy, and few enough for one workgroup to finish.
     let count = x.numel();
     let lanes = 8192 * width(count);
     if count <= 2 * lanes {
@@ -183,7 +182,7 @@ mod tests {
     use crate::software::Quirks;
 
     #[test]
-    fn no_invocation_goes_through_more_of_a_row_than_drivers_let_it() {
+    fn no_invocation_exceeds_the_iteration_limit() {
         let bare = Caps { class: AdapterClass::Cpu, quirks: Quirks::of_results(), ..Caps::baseline() };
         let lanes = Caps { subgroup: Some(8), ..bare.clone() };
         let choose = |caps: &Caps, columns| RowVariant::choose(None, caps, 1000, columns);

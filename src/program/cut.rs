@@ -1,4 +1,4 @@
-//! Cutting long work, so that no driver's watchdog kills it: submissions and dispatches by a budget of estimated time.
+//! Cuts long work into submissions and ranges of dispatches by a budget of estimated time, so that no driver's watchdog kills it.
 
 use crate::gpu::{Gpu, usual};
 use crate::kernel::{AdapterClass, Caps, Dispatch};
@@ -14,15 +14,15 @@ pub struct Budget {
     pub dispatch: f64,
 }
 
-/// Operations that the movement of one byte counts for: between a GPU's and a CPU's ratio of speed to bandwidth.
+/// Operations that one moved byte counts as: between a GPU's and a CPU's ratio of speed to bandwidth.
 const FLOPS_PER_BYTE: f64 = 4.0;
-/// Seconds of work in one submission of a GPU that no watchdog minds (the shortest, on Windows, bites at 2 s).
+/// Seconds of work in one submission to a GPU: well below the shortest watchdog, 2 s on Windows.
 const SECONDS_GPU: f64 = 0.25;
-/// The same of a driver that computes on the CPU: it has no watchdog, but submitting behind a busy queue blocks.
+/// The same for a CPU driver: it has no watchdog, but submitting to a busy queue blocks.
 const SECONDS_CPU: f64 = 4.0;
 
-/// What is cut is cut anew for a budget so many times as large or small.
-pub(super) const FEWER: f64 = 1.5;
+/// Launches are cut again when the budget changes by this factor.
+pub(super) const RECUT_RATIO: f64 = 1.5;
 
 /// Seconds that a submission may take.
 fn most(class: AdapterClass) -> f64 {
@@ -33,26 +33,24 @@ fn most(class: AdapterClass) -> f64 {
 }
 
 impl Budget {
-    /// The budget at the speed that the device has shown; before the first measurement a cautious one, for a tenth of
-    /// what is usual.
+    /// The budget at the measured speed of the device; before the first measurement, at a tenth of the usual speed.
     #[must_use]
     pub fn new(caps: &Caps, flops_per_second: Option<f64>) -> Self {
         Self::of(flops_per_second.unwrap_or_else(|| usual(caps.class)) * most(caps.class))
     }
 
-    /// The budget at the speed that a device has shown by now.
+    /// The budget at the device's current measured speed.
     pub(super) fn now(gpu: &Gpu) -> Self {
         Self::new(gpu.caps(), gpu.speed())
     }
 
-    /// Whether a dispatch may be much longer, or shorter, than within the other budget.
+    /// Whether the length of a dispatch differs from the other budget's by more than [`RECUT_RATIO`].
     pub(super) fn differs(self, other: Self) -> bool {
         let ratio = self.dispatch / other.dispatch;
-        !(1.0 / FEWER..=FEWER).contains(&ratio)
+        !(1.0 / RECUT_RATIO..=RECUT_RATIO).contains(&ratio)
     }
 
-    /// What the device gets done in so much time, at the speed that it has shown ([`Gpu::speed`]); before the first measurement, at a
-    /// cautious one.
+    /// The work of the device in `time` at its measured speed ([`Gpu::speed`]); before the first measurement, at a tenth of the usual speed.
     #[must_use]
     pub fn lasting(gpu: &Gpu, time: Duration) -> Self {
         Self::of(gpu.speed().unwrap_or_else(|| usual(gpu.caps().class)) * time.as_secs_f64())
@@ -65,7 +63,7 @@ impl Budget {
     }
 }
 
-/// What a dispatch costs, in floating-point operations or what its bytes amount to.
+/// The cost of a dispatch: its floating-point operations, or those that its bytes count as, whichever is more.
 #[must_use]
 pub fn cost(dispatch: &Dispatch) -> f64 {
     (dispatch.flops as f64).max(dispatch.bytes() as f64 * FLOPS_PER_BYTE)
@@ -74,7 +72,7 @@ pub fn cost(dispatch: &Dispatch) -> f64 {
 /// The ranges of workgroups that a dispatch is cut into.
 #[must_use]
 pub fn cut(dispatch: &Dispatch, budget: Budget) -> Vec<Range<u32>> {
-    // A budget that is no number cuts nothing.
+    // A budget of NaN cuts nothing.
     let pieces = (cost(dispatch) / budget.dispatch).ceil().max(1.0).min(f64::from(dispatch.groups.max(1))) as u32;
     let size = dispatch.groups.div_ceil(pieces);
     (0..pieces)

@@ -1,4 +1,4 @@
-//! The inputs of a program: one buffer, a copy of it on the CPU, and what of it has to be sent.
+//! The inputs of a program: one buffer, its copy on the CPU, and the ranges that have to be sent.
 
 use super::{Recording, Source};
 use crate::dtype::DType;
@@ -7,52 +7,52 @@ use crate::shape::TensorType;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Offsets inside the buffer: what every adapter accepts as a binding offset.
+/// Alignment in the buffer: a binding offset that every adapter accepts.
 const ALIGNMENT: usize = 256;
 
-/// Where the inputs lie, and what was written to them since the last run.
+/// The slots of the inputs, their values, and the ranges written since the last run.
 #[derive(Debug, Default)]
-pub(super) struct Inputs {
-    places: HashMap<String, Place>,
+pub(super) struct InputBuffer {
+    slots: HashMap<String, InputSlot>,
     bytes: Vec<u8>,
     written: Vec<Range<usize>>,
 }
 
-/// Where an input lies, and what may be written there.
+/// The offset of an input, its type and its bound.
 #[derive(Debug)]
-struct Place {
+struct InputSlot {
     offset: usize,
     ty: TensorType,
-    /// Whole numbers must be below.
+    /// The exclusive upper bound of integer values.
     below: Option<usize>,
 }
 
-impl Place {
-    /// Refuses ids and labels that name nothing.
+impl InputSlot {
+    /// Refuses ids and labels that are out of range.
     fn check(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let Some(below) = self.below else { return Ok(()) };
         let number = |word: &[u8]| i64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let numbers = bytes.chunks_exact(4).map(number);
-        // Negative labels are those that do not count.
+        // Negative labels are ignored by losses.
         let numbers = numbers.map(|n| if self.ty.dtype == DType::I32 { i64::from(n as i32) } else { n });
         let Some((at, found)) = numbers.enumerate().find(|(_, number)| *number >= below as i64) else { return Ok(()) };
         let message = format!(
-            "element {at} is {found}, and what it chooses from has {below} entries. Do the data, the tokenizer and the model \
+            "element {at} is {found}, which is out of range: it must be below {below}. Do the data, the tokenizer and the model \
              belong together?"
         );
         Err(Error::input(name, message))
     }
 }
 
-impl Inputs {
-    /// Lays out the inputs of a recording; gives the offset of each slot that is one.
+impl InputBuffer {
+    /// Lays out the inputs of a recording; returns the offset of each input's slot.
     pub(super) fn new(recording: &Recording) -> (Self, HashMap<usize, u64>) {
         let mut inputs = Self::default();
         let mut offsets = HashMap::new();
         for (index, slot) in recording.slots.iter().enumerate() {
             if let Source::Input(name) = &slot.source {
                 let offset = inputs.bytes.len();
-                inputs.places.insert(name.clone(), Place { offset, ty: slot.ty.clone(), below: slot.below });
+                inputs.slots.insert(name.clone(), InputSlot { offset, ty: slot.ty.clone(), below: slot.below });
                 inputs.bytes.resize(offset + (slot.ty.bytes() as usize).next_multiple_of(ALIGNMENT), 0);
                 offsets.insert(index, offset as u64);
             }
@@ -66,27 +66,27 @@ impl Inputs {
     }
 
     /// The offset and size of an input in bytes.
-    pub(super) fn place(&self, name: &str) -> Result<(u64, u64)> {
-        self.find(name).map(|place| (place.offset as u64, place.ty.bytes()))
+    pub(super) fn range(&self, name: &str) -> Result<(u64, u64)> {
+        self.find(name).map(|slot| (slot.offset as u64, slot.ty.bytes()))
     }
 
-    fn find(&self, name: &str) -> Result<&Place> {
-        self.places.get(name).ok_or_else(|| {
-            let mut names: Vec<&str> = self.places.keys().map(String::as_str).collect();
+    fn find(&self, name: &str) -> Result<&InputSlot> {
+        self.slots.get(name).ok_or_else(|| {
+            let mut names: Vec<&str> = self.slots.keys().map(String::as_str).collect();
             names.sort_unstable();
             Error::input(name, format!("the program has no input of this name; it has: {}", names.join(", ")))
         })
     }
 
-    /// Takes the new value of an input.
+    /// Stores the new value of an input.
     pub(super) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let place = self.find(name)?;
-        let ty = &place.ty;
+        let slot = self.find(name)?;
+        let ty = &slot.ty;
         if bytes.len() as u64 != ty.bytes() {
             return Err(Error::input(name, format!("{ty} takes {} bytes, got {}", ty.bytes(), bytes.len())));
         }
-        place.check(name, bytes)?;
-        let range = place.offset..place.offset + bytes.len();
+        slot.check(name, bytes)?;
+        let range = slot.offset..slot.offset + bytes.len();
         self.bytes[range.clone()].copy_from_slice(bytes);
         if !self.written.contains(&range) {
             self.written.push(range);
@@ -94,13 +94,12 @@ impl Inputs {
         Ok(())
     }
 
-    /// Whether anything was written since it was sent.
+    /// Whether anything was written since the last send.
     pub(super) fn written(&self) -> bool {
         !self.written.is_empty()
     }
 
-    /// Hands out what was written since the last call, joined where it touches, and gives it back as ranges. After an error it still
-    /// has to be sent.
+    /// Passes the ranges written since the last call to `each`, neighbours joined, and returns them. After an error they remain to be sent.
     pub(super) fn send(&mut self, mut each: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<Vec<Range<usize>>> {
         self.written.sort_unstable_by_key(|r| r.start);
         let mut joined: Vec<Range<usize>> = Vec::with_capacity(self.written.len());
@@ -117,7 +116,7 @@ impl Inputs {
         Ok(joined)
     }
 
-    /// Takes note that what [`Inputs::send`] gave did not arrive.
+    /// Marks the ranges of [`InputBuffer::send`] as not sent.
     pub(super) fn take_back(&mut self, sent: Vec<Range<usize>>) {
         self.written.extend(sent);
     }
@@ -131,7 +130,7 @@ mod tests {
     use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 
     #[test]
-    fn ids_and_labels_that_name_nothing_are_refused() -> Result<()> {
+    fn ids_and_labels_out_of_range_are_refused() -> Result<()> {
         let mut g = Graph::new();
         let ids = g.input("ids", [2, 2], DType::U32)?;
         let labels = g.input("labels", [2, 2], DType::I32)?;
@@ -143,15 +142,15 @@ mod tests {
         let options = CrossEntropyOptions::default();
         let loss = ops::linear_cross_entropy(&mut g, x, head, None, WeightLayout::OutIn, labels, &options)?;
         g.output("loss", loss)?;
-        let (mut inputs, _) = Inputs::new(&Recording::new(&g, &Caps::baseline())?);
-        let mut said = |name: &str, values: [i32; 4]| {
+        let (mut inputs, _) = InputBuffer::new(&Recording::new(&g, &Caps::baseline())?);
+        let mut error_of = |name: &str, values: [i32; 4]| {
             inputs.write(name, bytemuck::cast_slice(&values)).err().map(|error| error.to_string()).unwrap_or_default()
         };
-        assert_eq!((said("ids", [0, 6, 3, 1]), said("labels", [4, -100, 0, -1])), Default::default());
-        let message = said("ids", [0, 1, 7, 8]);
-        assert!(message.starts_with("ids: element 2 is 7, and what it chooses from has 7 entries"), "{message}");
-        assert!(said("ids", [-1, 0, 0, 0]).contains("element 0 is 4294967295"));
-        assert!(said("labels", [0, 5, 0, 0]).contains("element 1 is 5, and what it chooses from has 5"));
+        assert_eq!((error_of("ids", [0, 6, 3, 1]), error_of("labels", [4, -100, 0, -1])), Default::default());
+        let message = error_of("ids", [0, 1, 7, 8]);
+        assert!(message.starts_with("ids: element 2 is 7, which is out of range: it must be below 7"), "{message}");
+        assert!(error_of("ids", [-1, 0, 0, 0]).contains("element 0 is 4294967295"));
+        assert!(error_of("labels", [0, 5, 0, 0]).contains("element 1 is 5, which is out of range: it must be below 5"));
         Ok(())
     }
 }

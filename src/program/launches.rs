@@ -1,16 +1,16 @@
-//! The launches of a program: its dispatches, those over the budget cut into ranges of workgroups.
+//! The launches of a program: its dispatches, cut into ranges of workgroups where they exceed the budget.
 
 use super::Recording;
-use super::cut::{Budget, FEWER, cost, cut, submissions};
+use super::cut::{Budget, RECUT_RATIO, cost, cut, submissions};
 use crate::error::{Error, Result};
-use crate::gpu::{Bound, Gpu, Stopwatch};
+use crate::gpu::{BindingKind, Gpu, Stopwatch};
 use crate::kernel::{Binding, Dispatch, View, assemble};
 use crate::software::{Copy, Operands};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Offsets of parameter blocks: what every adapter accepts as a binding offset.
+/// Alignment of parameter blocks: a binding offset that every adapter accepts.
 const ALIGNMENT: u64 = 256;
 
 /// All launches of a run, in order.
@@ -30,43 +30,43 @@ pub(super) struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: [u32; 2],
-    /// What has to be copied into textures first.
+    /// Copies into textures that go first.
     copies: Vec<Copy>,
 }
 
-/// Where everything lies that launches bind.
+/// The memory that launches bind.
 #[derive(Debug)]
-pub(super) struct Places {
-    memory: Vec<Option<(wgpu::Buffer, u64)>>,
+pub(super) struct SlotMemory {
+    slots: Vec<Option<(wgpu::Buffer, u64)>>,
     operands: Operands,
 }
 
-impl Places {
-    /// `memory` has a buffer and an offset in bytes for each slot.
-    pub(super) fn new(gpu: &Gpu, recording: &Recording, memory: Vec<Option<(wgpu::Buffer, u64)>>) -> Result<Self> {
-        let operands = Operands::new(gpu, recording, |dispatch, view| place(dispatch, view, &memory))?;
-        Ok(Self { memory, operands })
+impl SlotMemory {
+    /// `slots` has a buffer and an offset in bytes for each slot.
+    pub(super) fn new(gpu: &Gpu, recording: &Recording, slots: Vec<Option<(wgpu::Buffer, u64)>>) -> Result<Self> {
+        let operands = Operands::new(gpu, recording, |dispatch, view| place(dispatch, view, &slots))?;
+        Ok(Self { slots, operands })
     }
 
-    /// Where a slot lies.
+    /// The buffer and offset of a slot.
     pub(super) fn slot(&self, slot: usize) -> Option<&(wgpu::Buffer, u64)> {
-        self.memory[slot].as_ref()
+        self.slots[slot].as_ref()
     }
 }
 
-/// Where a view of a dispatch lies: buffer and offset in bytes.
+/// The memory of a view of a dispatch: buffer and offset in bytes.
 fn place<'a>(
     dispatch: &Dispatch,
     view: &View,
-    memory: &'a [Option<(wgpu::Buffer, u64)>],
+    slots: &'a [Option<(wgpu::Buffer, u64)>],
 ) -> Result<(&'a wgpu::Buffer, u64)> {
-    let place = memory[view.slot].as_ref();
+    let place = slots[view.slot].as_ref();
     let (buffer, base) =
         place.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
     Ok((buffer, base + view.dtype.bytes(view.start)))
 }
 
-/// A launch that is to be made.
+/// A launch to be made.
 struct Wanted<'a> {
     index: usize,
     range: Range<u32>,
@@ -75,17 +75,17 @@ struct Wanted<'a> {
 }
 
 impl Launches {
-    /// Makes the launches of a recording within a budget. Of `known` ones, made for another budget, those are kept that need not
-    /// change.
+    /// Makes the launches of a recording within a budget. Of the `known` launches, made for another budget, the ones that stay the same are
+    /// reused.
     pub(super) fn new(
         gpu: &Gpu,
         recording: &Recording,
-        places: &Places,
+        memory: &SlotMemory,
         budget: Budget,
         known: Option<&Self>,
     ) -> Result<Self> {
         let mut known = known.map_or(&[][..], |known| &known.steps);
-        // Kept ones, and gaps for those that are made below.
+        // Reused launches, and gaps for those that are made below.
         let mut steps: Vec<Option<Arc<Step>>> = Vec::with_capacity(recording.dispatches.len());
         let mut wanted = Vec::new();
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
@@ -108,16 +108,18 @@ impl Launches {
         let (params, blocks) = params(gpu, &wanted)?;
         let mut made = wanted.into_iter().zip(blocks).map(|(wanted, (offset, size))| {
             let uniform = wgpu::BufferBinding { buffer: &params, offset, size: NonZeroU64::new(size) };
-            Step::new(gpu, recording, places, wanted, uniform).map(Arc::new)
+            Step::new(gpu, recording, memory, wanted, uniform).map(Arc::new)
         });
-        let steps =
-            steps.into_iter().filter_map(|kept| kept.map(Ok).or_else(|| made.next())).collect::<Result<Vec<_>>>()?;
+        let steps = steps
+            .into_iter()
+            .filter_map(|reused| reused.map(Ok).or_else(|| made.next()))
+            .collect::<Result<Vec<_>>>()?;
         let costs = steps.iter().map(|step| cost(&recording.dispatches[step.dispatch]) * step.share).collect();
         Ok(Self { steps, costs, budget })
     }
 
-    /// Encodes the launches of kernels that are not trusted, and drops them: what wgpu sees only then (bindings too small for what the
-    /// text declares) is told before the first run.
+    /// Encodes the launches of kernels that are not trusted, and drops them: errors that wgpu finds only there (bindings smaller than the
+    /// text declares) are reported before the first run.
     pub(super) fn rehearse(&self, gpu: &Gpu, recording: &Recording) -> Result<()> {
         for step in self.steps.iter().filter(|step| !recording.dispatches[step.dispatch].is_trusted()) {
             let dispatch = &recording.dispatches[step.dispatch];
@@ -130,11 +132,10 @@ impl Launches {
         Ok(())
     }
 
-    /// Whether other launches are better within another budget: any that are over it are cut, and those that are many without need
-    /// are made fewer.
+    /// Whether the launches must be made again for a budget: some exceed it, or there are far more than it needs.
     pub(super) fn outdated(&self, recording: &Recording, budget: Budget) -> bool {
         let count = recording.dispatches.iter().map(|dispatch| cut(dispatch, budget).len()).sum::<usize>();
-        count > self.steps.len() || count as f64 * FEWER <= self.steps.len() as f64
+        count > self.steps.len() || count as f64 * RECUT_RATIO <= self.steps.len() as f64
     }
 
     /// The operations of all launches.
@@ -147,7 +148,7 @@ impl Launches {
         submissions(&self.costs, budget)
     }
 
-    /// The launches from `first` on that go into one piece: one, and more while they are within the budget.
+    /// The launches from `first` on that go into one piece: at least one, and more while they fit the budget.
     pub(super) fn piece(&self, first: usize, budget: Budget) -> Range<usize> {
         let mut sum = 0.0;
         let within = self.costs[first..].iter().take_while(|cost| {
@@ -157,12 +158,12 @@ impl Launches {
         first..(first + within.count().max(1)).min(self.steps.len())
     }
 
-    /// The budget for which the launches were made.
+    /// The budget of the launches.
     pub(super) fn budget(&self) -> Budget {
         self.budget
     }
 
-    /// Encodes launches, and the copies that they need between passes; with a stopwatch, their time will be known.
+    /// Encodes launches, with the copies that they need between passes; a stopwatch measures their time.
     pub(super) fn encode(
         &self,
         encoder: &mut wgpu::CommandEncoder,
@@ -175,13 +176,13 @@ impl Launches {
         }
     }
 
-    /// As [`Launches::encode`]; `behind` is called behind each launch with its number.
+    /// As [`Launches::encode`]; `after_launch` is called after each launch with its number.
     pub(super) fn encode_with(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         range: Range<usize>,
         stopwatch: Option<&Stopwatch<'_>>,
-        mut behind: impl FnMut(&mut wgpu::ComputePass<'_>, usize),
+        mut after_launch: impl FnMut(&mut wgpu::ComputePass<'_>, usize),
     ) {
         let mut first = range.start;
         while first < range.end {
@@ -195,7 +196,7 @@ impl Launches {
             for (index, step) in self.steps[first..next].iter().enumerate() {
                 step.encode(&mut pass, before);
                 before = Some(&**step);
-                behind(&mut pass, first + index);
+                after_launch(&mut pass, first + index);
             }
             first = next;
         }
@@ -206,14 +207,14 @@ impl Step {
     fn new(
         gpu: &Gpu,
         recording: &Recording,
-        places: &Places,
+        memory: &SlotMemory,
         wanted: Wanted<'_>,
         uniform: wgpu::BufferBinding<'_>,
     ) -> Result<Self> {
         let Wanted { index, range, pipeline, .. } = wanted;
         let dispatch = &recording.dispatches[index];
-        let place = |dispatch: &Dispatch, view: &View| place(dispatch, view, &places.memory);
-        let textures = places.operands.views(index, dispatch, place)?;
+        let place = |dispatch: &Dispatch, view: &View| place(dispatch, view, &memory.slots);
+        let textures = memory.operands.views(index, dispatch, place)?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
         for (number, (binding, texture)) in dispatch.bindings.iter().zip(&textures).enumerate() {
             if let Some(view) = texture {
@@ -235,8 +236,8 @@ impl Step {
             entries.push(wgpu::BindGroupEntry { binding: number as u32 + 1, resource });
         }
         let bind_group = gpu.bind_group(&dispatch.label, &pipeline, &entries)?;
-        // The other ranges of a dispatch that was cut find what the first one copied.
-        let copies = if range.start == 0 { places.operands.copies(index, dispatch, place)? } else { Vec::new() };
+        // The first range of a cut dispatch copies for the others, too.
+        let copies = if range.start == 0 { memory.operands.copies(index, dispatch, place)? } else { Vec::new() };
         let groups = range.len() as u32;
         let width = groups.min(gpu.caps().max_groups).max(1);
         let share = f64::from(groups) / f64::from(dispatch.groups.max(1));
@@ -244,7 +245,7 @@ impl Step {
         Ok(Self { dispatch: index, share, pipeline, bind_group, grid, copies })
     }
 
-    /// Encodes the launch behind another one of the same pass.
+    /// Encodes the launch after another one of the same pass.
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, before: Option<&Self>) {
         if before.is_none_or(|before| before.pipeline != self.pipeline) {
             pass.set_pipeline(&self.pipeline);
@@ -257,17 +258,17 @@ impl Step {
 fn pipeline(gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
     let shader = assemble(dispatch, gpu.dialect());
     let bound = |b: &Binding| match b.access {
-        access if access.is_buffer() => Bound::Storage { read_only: access.only_reads() },
-        _ => Bound::Texture,
+        access if access.is_buffer() => BindingKind::Storage { read_only: access.only_reads() },
+        _ => BindingKind::Texture,
     };
-    let bound: Vec<Bound> = dispatch.bindings.iter().map(bound).collect();
+    let bound: Vec<BindingKind> = dispatch.bindings.iter().map(bound).collect();
     gpu.pipeline(shader.entry, &shader.text, &bound, dispatch.is_trusted()).map_err(|refused| Error::Shader {
         place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
         message: refused.message,
     })
 }
 
-/// The uniform blocks of launches in one buffer, and where each lies: offset and size.
+/// The uniform blocks of launches in one buffer, with offset and size of each.
 fn params(gpu: &Gpu, launches: &[Wanted<'_>]) -> Result<(wgpu::Buffer, Vec<(u64, u64)>)> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut blocks = Vec::with_capacity(launches.len());

@@ -1,10 +1,10 @@
-//! Numbers as they lie in GPU memory, and back.
+//! Packs numbers into the bytes of GPU memory, and unpacks them.
 
 use crate::dtype::DType;
 use crate::quantised;
 use half::{bf16, f16};
 
-/// Values as they lie in GPU memory: little-endian, 16-bit types in pairs, padded to whole words, quantised types in blocks.
+/// The bytes of values in GPU memory: little-endian, 16-bit types in pairs, padded to whole words, quantised types in blocks.
 #[must_use]
 pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
     let mut bytes: Vec<u8> = match dtype {
@@ -22,7 +22,7 @@ pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
     bytes
 }
 
-/// The first `count` numbers of what lies in GPU memory; of a quantised type they are the whole tensor.
+/// The first `count` numbers of bytes of GPU memory; for a quantised type `count` must be the whole tensor.
 #[must_use]
 pub fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
     let words = bytes.chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]);

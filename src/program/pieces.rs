@@ -1,4 +1,4 @@
-//! A run in pieces, for applications that have other things to do on the device meanwhile.
+//! A run in pieces, for applications that do other work on the device meanwhile.
 
 use super::launches::Launches;
 use super::program::uploads_of;
@@ -15,20 +15,20 @@ pub struct Pieces<'a> {
     launches: Arc<Launches>,
     budget: Budget,
     next: usize,
-    /// The number of the run, once it has begun.
+    /// The number of the run, after it began.
     run: Option<u64>,
 }
 
-/// What a program keeps of the run that began last.
+/// State of the run that began last.
 #[derive(Debug, Default)]
 pub(super) struct Begun {
     number: u64,
-    /// The inputs that the first piece sent, until the last one is encoded.
+    /// The inputs that the first piece sent, until the last piece is encoded.
     sent: Vec<Range<usize>>,
 }
 
 impl Begun {
-    /// Begins another run; gives its number, and the inputs that have to be sent again because a run in pieces was left half way.
+    /// Begins another run; returns its number, and the inputs to send again because a run in pieces was left unfinished.
     pub(super) fn begin(&mut self) -> (u64, Vec<Range<usize>>) {
         self.number += 1;
         (self.number, std::mem::take(&mut self.sent))
@@ -36,11 +36,11 @@ impl Begun {
 }
 
 impl Program {
-    /// One run in pieces of up to that much work each: for an application that draws frames, and encodes a piece a frame into its own
-    /// encoder, so that its frames are not late. How much may be in one is best said in time, by [`Budget::lasting`].
+    /// One run in pieces of up to `budget` each, for an application that draws frames and encodes one piece a frame into its own encoder.
+    /// [`Budget::lasting`] gives the budget of a time.
     ///
-    /// Dispatches that are longer are cut for it, when pieces are first asked for and when the budget changes by half; else this, and
-    /// encoding the pieces, creates nothing. The values are those of [`Program::run`], to the bit.
+    /// Longer dispatches are cut on the first call and when the budget changes by half; otherwise this call and encoding the pieces create
+    /// nothing. The results are bit-identical to [`Program::run`].
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::DeviceLost`].
@@ -51,18 +51,18 @@ impl Program {
 }
 
 impl Pieces<'_> {
-    /// Encodes the next piece, of at least one launch; true as long as there is another. The encoders must be submitted in this order;
-    /// before, between and behind the pieces they may hold whatever the application likes.
+    /// Encodes the next piece, of at least one launch; returns whether another remains. The encoders must be submitted in this order;
+    /// they may hold any other commands before, between and after the pieces.
     ///
-    /// The first piece begins the run and takes the inputs' values; what [`Program::write`] is given later is for the next run. Outputs
-    /// and states are those of the run when the last piece was submitted, and before that neither the old ones nor the new.
+    /// The first piece begins the run and takes the inputs' values; a later [`Program::write`] is for the next run. Outputs and states are
+    /// valid when the last piece was submitted; before that they are undefined.
     ///
-    /// The pieces may be dropped half way: then the outputs stay undefined until the next run, which sends the inputs again, and states
-    /// that the program updates may be updated in part.
+    /// The pieces may be dropped unfinished: then the outputs stay undefined until the next run, which sends the inputs again, and states
+    /// may be updated in part.
     ///
     /// # Errors
-    /// [`Error::Graph`] if another run of the program began since the first piece, which ends this one, or if there is no piece left;
-    /// those of [`Program::encode`].
+    /// [`Error::Graph`] if another run of the program began since the first piece (which ends this run), or if no piece is left; the errors of
+    /// [`Program::encode`].
     pub fn encode(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<bool> {
         let program = self.program;
         if self.is_done() {
@@ -78,8 +78,8 @@ impl Pieces<'_> {
                 self.run = Some(number);
             }
             Some(number) if program.begun().number != number => {
-                let message = "another run of the program began between the pieces of this one, and has overwritten its values; begin \
-                               again with `Program::pieces`";
+                let message = "another run of the program began between the pieces of this one and overwrote its values: begin again \
+                               with `Program::pieces`";
                 return Err(Error::Graph(message.into()));
             }
             Some(_) => {}
@@ -100,7 +100,7 @@ impl Pieces<'_> {
         self.run.is_some() && self.next == self.launches.steps.len()
     }
 
-    /// The share of the run's operations that is encoded, from 0 to 1.
+    /// The share of the run's operations that are encoded, from 0 to 1.
     #[must_use]
     pub fn progress(&self) -> f64 {
         let whole = self.launches.cost(0..self.launches.steps.len());

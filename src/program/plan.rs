@@ -1,35 +1,35 @@
-//! The memory plan: where each temporary lies, so that little memory serves the whole step.
+//! The memory plan: an offset in an arena for each temporary, such that temporaries share memory over the step.
 //!
-//! Temporaries are placed greedily by size into the best-fitting gap among those that live at the same time
+//! Temporaries are placed greedily by size into the best-fitting gap among those that are alive at the same time
 //! (Pisarchyk and Lee 2020, arXiv:2001.03288). WebGPU forbids that one dispatch reads and writes one buffer, so the
-//! temporaries are spread over a few arenas such that no dispatch reads from an arena that it writes to; a texture in the
-//! memory of an arena is no buffer.
+//! temporaries are spread over a few arenas such that no dispatch reads from an arena that it writes to. Reads through a texture in the
+//! memory of an arena do not count.
 
 use super::{Recording, Source};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{Binding, Caps, View};
 use std::collections::HashSet;
 
-/// Offsets of tensors inside arenas, in bytes: what every adapter accepts as a binding offset.
+/// Alignment of tensors in arenas, in bytes: a binding offset that every adapter accepts.
 const ALIGNMENT: u64 = 256;
 
-/// Where a temporary lies.
+/// The memory of a temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Allocation {
     /// The arena.
     pub arena: usize,
     /// The offset in bytes.
     pub offset: u64,
 }
 
-/// Where every temporary of a recording lies.
+/// The memory of all temporaries of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The place of each slot; `None` for slots that are no temporaries, or that no dispatch touches.
-    pub places: Vec<Option<Place>>,
+    /// The allocation of each slot; `None` for slots that are not temporaries or that no dispatch touches.
+    pub allocations: Vec<Option<Allocation>>,
     /// The size of each arena in bytes.
     pub arenas: Vec<u64>,
-    /// The most bytes that are alive at one time: no plan can do with less.
+    /// The most bytes that are alive at the same time: a lower bound for any plan.
     pub lower_bound: u64,
 }
 
@@ -45,22 +45,22 @@ impl Plan {
     /// Plans the temporaries of a recording.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if a tensor is larger than the device binds at once; [`Error::Unsupported`] if a dispatch
-    /// has more bindings than the adapter allows; [`Error::Graph`] if a dispatch reads and writes one tensor, or binds what is not there.
+    /// [`Error::OutOfMemory`] if a tensor is larger than one binding of the device; [`Error::Unsupported`] if a dispatch has more bindings
+    /// than the adapter allows; [`Error::Graph`] if a dispatch reads and writes one tensor, or binds memory that does not exist.
     pub fn new(recording: &Recording, caps: &Caps) -> Result<Self> {
         check_limits(recording, caps)?;
         let items = lifetimes(recording);
-        let rivals = rivals(recording);
+        let conflicts = conflicts(recording);
         let lower_bound = lower_bound(&items, recording.dispatches.len());
         let orders: [fn(&Item) -> (u64, u64); 3] = [
             |i| (u64::MAX - i.size, i.first as u64),
             |i| (u64::MAX - (i.last - i.first + 1) as u64, u64::MAX - i.size),
             |i| (u64::MAX - i.size.saturating_mul((i.last - i.first + 1) as u64), i.first as u64),
         ];
-        let plans = orders.iter().map(|order| place(&items, *order, &rivals, recording.slots.len(), caps));
+        let plans = orders.iter().map(|order| place(&items, *order, &conflicts, recording.slots.len(), caps));
         let best = plans.min_by_key(|(_, arenas)| arenas.iter().copied().fold(0, u64::saturating_add));
-        let (places, arenas) = best.unwrap_or_default();
-        Ok(Self { places, arenas, lower_bound })
+        let (allocations, arenas) = best.unwrap_or_default();
+        Ok(Self { allocations, arenas, lower_bound })
     }
 
     /// Bytes of all arenas.
@@ -83,7 +83,7 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
         if count > caps.storage_bindings as usize {
             return Err(Error::Unsupported {
                 what: format!("{} ({})", dispatch.label, dispatch.kernel.name),
-                needs: format!("{count} storage buffers in one shader, of which there are {}", caps.storage_bindings),
+                needs: format!("{count} storage buffers in one shader (the limit is {})", caps.storage_bindings),
                 adapter: caps.name.clone(),
                 hint: "Request a higher max_storage_buffers_per_shader_stage when opening the device".into(),
             });
@@ -113,7 +113,7 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
             });
             if twice {
                 let what = format!(
-                    "{} binds {} twice and writes it",
+                    "{} binds {} twice and writes to it",
                     dispatch.label, recording.slots[binding.view.slot].label
                 );
                 return Err(Error::Graph(what));
@@ -142,13 +142,13 @@ fn check_limits(recording: &Recording, caps: &Caps) -> Result<()> {
     Ok(())
 }
 
-/// Refuses views of memory that is not there.
+/// Refuses views outside their slot's memory.
 fn within(recording: &Recording, view: &View) -> std::result::Result<(), String> {
-    let Some(slot) = recording.slots.get(view.slot) else { return Err("binds memory that is not there".into()) };
+    let Some(slot) = recording.slots.get(view.slot) else { return Err("binds memory that does not exist".into()) };
     let (span, bytes) = (view.span(), slot.ty.bytes());
     match span.end <= bytes || (view.dtype.is_quantised() && view.bytes() <= bytes) {
         true => Ok(()),
-        false => Err(format!("binds bytes {} to {} of {}, which has {bytes}", span.start, span.end, slot.label)),
+        false => Err(format!("binds bytes {} to {} of {}, which has only {bytes}", span.start, span.end, slot.label)),
     }
 }
 
@@ -157,7 +157,7 @@ fn overlaps(a: &View, b: &View) -> bool {
     a.slot == b.slot && a_span.start < b_span.end && b_span.start < a_span.end
 }
 
-/// The temporaries with the dispatches that touch them first and last; outputs live to the end.
+/// The temporaries with the first and the last dispatch that touches them; outputs live to the end.
 fn lifetimes(recording: &Recording) -> Vec<Item> {
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; recording.slots.len()];
     for (index, dispatch) in recording.dispatches.iter().enumerate() {
@@ -178,20 +178,20 @@ fn lifetimes(recording: &Recording) -> Vec<Item> {
     spans.iter().enumerate().filter_map(item).collect()
 }
 
-/// For each slot, the slots that some dispatch reads, as buffers, while it writes this one, or the reverse.
-fn rivals(recording: &Recording) -> Vec<HashSet<usize>> {
-    let mut rivals = vec![HashSet::new(); recording.slots.len()];
+/// For each slot, the slots that must be in another buffer: some dispatch reads one of the two and writes the other.
+fn conflicts(recording: &Recording) -> Vec<HashSet<usize>> {
+    let mut conflicts = vec![HashSet::new(); recording.slots.len()];
     for dispatch in &recording.dispatches {
         let buffers = dispatch.bindings.iter().filter(|b| b.access.is_buffer());
         let (read, written): (Vec<_>, Vec<_>) = buffers.partition(|b| b.access.only_reads());
         for a in &read {
             for b in &written {
-                rivals[a.view.slot].insert(b.view.slot);
-                rivals[b.view.slot].insert(a.view.slot);
+                conflicts[a.view.slot].insert(b.view.slot);
+                conflicts[b.view.slot].insert(a.view.slot);
             }
         }
     }
-    rivals
+    conflicts
 }
 
 fn lower_bound(items: &[Item], dispatches: usize) -> u64 {
@@ -210,22 +210,22 @@ fn lower_bound(items: &[Item], dispatches: usize) -> u64 {
 
 type Arena<'a> = (u64, Vec<(u64, &'a Item)>);
 
-/// Places items in the given order, each where the arenas grow least.
+/// Places items in the given order, each where its arena grows least.
 fn place<K: Ord>(
     items: &[Item],
     order: impl Fn(&Item) -> K,
-    rivals: &[HashSet<usize>],
+    conflicts: &[HashSet<usize>],
     slots: usize,
     caps: &Caps,
-) -> (Vec<Option<Place>>, Vec<u64>) {
+) -> (Vec<Option<Allocation>>, Vec<u64>) {
     let mut sorted: Vec<&Item> = items.iter().collect();
     sorted.sort_by_key(|item| (order(item), item.slot));
     let mut arenas: Vec<Arena<'_>> = Vec::new();
-    let mut places: Vec<Option<Place>> = vec![None; slots];
+    let mut allocations: Vec<Option<Allocation>> = vec![None; slots];
     for item in sorted {
         let mut best: Option<(u64, usize, u64)> = None;
         for (index, (size, placed)) in arenas.iter().enumerate() {
-            if placed.iter().any(|(_, other)| rivals[item.slot].contains(&other.slot)) {
+            if placed.iter().any(|(_, other)| conflicts[item.slot].contains(&other.slot)) {
                 continue;
             }
             let offset = best_gap(item, placed);
@@ -242,12 +242,12 @@ fn place<K: Ord>(
         *size += growth;
         let at = placed.partition_point(|(other, _)| *other <= offset);
         placed.insert(at, (offset, item));
-        places[item.slot] = Some(Place { arena: index, offset });
+        allocations[item.slot] = Some(Allocation { arena: index, offset });
     }
-    (places, arenas.iter().map(|(size, _)| *size).collect())
+    (allocations, arenas.iter().map(|(size, _)| *size).collect())
 }
 
-/// The smallest gap, among the items that live at the same time, that takes the item; the end if there is none.
+/// The smallest gap that fits the item among items alive at the same time; the end if there is none.
 fn best_gap(item: &Item, placed: &[(u64, &Item)]) -> u64 {
     let mut end = 0;
     let mut best: Option<(u64, u64)> = None;

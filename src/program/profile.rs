@@ -1,4 +1,4 @@
-//! Where the time of a run goes, dispatch by dispatch, and as a trace that Perfetto opens.
+//! Profiles: the time of each dispatch of a run, also as a trace for Perfetto.
 
 use super::launches::{Launches, Step};
 use super::{Program, Recording, human_count};
@@ -19,8 +19,8 @@ impl Program {
         self.profile_median(1)
     }
 
-    /// Runs a few times and gives each launch its median time: by the GPU's timestamps, or, where it has none, by the clock,
-    /// one launch at a time (which adds the cost of a submission to each).
+    /// Runs several times and takes the median time of each launch: by the GPU's timestamps, or, without them, by the clock, one launch at a
+    /// time (which adds the cost of a submission to each).
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
@@ -48,10 +48,10 @@ impl Program {
         Ok(Profile::new(self.recording(), &launches, &durations, median(encodes) as u64))
     }
 
-    /// Runs `repeats` times as one submission, with the inputs that were sent last, and gives the seconds of one run: by the
-    /// GPU's own clock if `timestamps` (at least two) are given, else from submitting to the end of waiting.
+    /// Runs `repeats` times in one submission, with the inputs that were sent last, and returns the seconds of one run: by the GPU's clock if
+    /// `timestamps` (at least two) are given, else from the submission to the end of the wait.
     ///
-    /// It heeds no budget of time: a run must be shorter than what the driver's watchdog allows, divided by `repeats`.
+    /// No budget applies: a run must be shorter than the time limit of the driver's watchdog divided by `repeats`.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::DeviceLost`](crate::Error::DeviceLost).
@@ -78,12 +78,12 @@ impl Program {
             (Some(timestamps), Some(readback)) => timestamps.nanoseconds(&readback.after(&submission).wait()?),
             _ => Vec::new(),
         };
-        // A counter too coarse for the run says 0; one that jumped says more than the clock.
+        // A counter too coarse for the run reads 0; a counter that jumped reads more than the clock.
         let by_gpu = stamps.get(1).map(|end| end / 1e9).filter(|s| *s > 0.0 && *s <= by_clock);
         Ok(by_gpu.unwrap_or(by_clock) / f64::from(repeats.max(1)))
     }
 
-    /// The nanoseconds at which each launch ended, from the start of the run, by the GPU.
+    /// The end of each launch in nanoseconds from the start of the run, by the GPU.
     fn timed_by_gpu(&self, launches: &Launches, timestamps: &Timestamps) -> Result<Vec<f64>> {
         let mut encoder = self.gpu().encoder("profile");
         timestamps.write(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()), 0);
@@ -113,7 +113,7 @@ impl Program {
     }
 }
 
-/// The middle value; the lower one of two, 0 of none.
+/// The median; the lower one of two middle values, 0 without values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
@@ -163,7 +163,7 @@ pub struct KernelTime {
 pub struct PartTime {
     /// How many launches.
     pub launches: u64,
-    /// Nanoseconds of the forward pass, or of what is neither.
+    /// Nanoseconds of the forward pass and of launches of neither pass.
     pub forward: u64,
     /// Nanoseconds of the backward pass.
     pub backward: u64,
@@ -220,8 +220,8 @@ impl Profile {
         sums
     }
 
-    /// The sums by part of the model, in the order in which they first run: the label without `grad.` in front and without
-    /// the op's name at the end, such as `blocks.0.attention`; forward and backward pass apart.
+    /// The sums by part of the model, in the order of their first launch. A part is the label without `grad.` in front and the op's name at
+    /// the end, such as `blocks.0.attention`. Forward and backward pass are separate.
     #[must_use]
     pub fn by_part(&self) -> Vec<(String, PartTime)> {
         let mut parts: Vec<(String, PartTime)> = Vec::new();
@@ -242,7 +242,7 @@ impl Profile {
         parts
     }
 
-    /// The run in the trace event format that Perfetto and Chromium open.
+    /// The run in the trace event format of Perfetto and Chromium.
     #[must_use]
     pub fn trace(&self) -> Value {
         let event = |l: &LaunchTime| {

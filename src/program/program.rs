@@ -1,7 +1,7 @@
-//! A recording made ready for one device, and run.
+//! A recording that is prepared for one device and run.
 
-use super::inputs::Inputs;
-use super::launches::{Launches, Places};
+use super::inputs::InputBuffer;
+use super::launches::{Launches, SlotMemory};
 use super::pieces::Begun;
 use super::recut::{Cutting, locked};
 use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, pack, tune};
@@ -21,25 +21,25 @@ const ALIGNMENT: u64 = 256;
 
 /// A recording with its buffers, pipelines and bind groups on one device.
 ///
-/// Everything that can be decided before a step has been decided: a run encodes and submits, and creates nothing. Only when the device
-/// shows another speed than it was taken for, the run that follows cuts long dispatches anew.
+/// Everything that can be decided before a step is decided: a run encodes and submits, and creates nothing. Only when the measured speed
+/// of the device changes does the next run cut long dispatches again.
 #[derive(Debug)]
 pub struct Program {
     pub(super) gpu: Gpu,
     pub(super) recording: Recording,
     plan: Plan,
-    pub(super) places: Places,
+    pub(super) memory: SlotMemory,
     arenas: Vec<wgpu::Buffer>,
     input_buffer: wgpu::Buffer,
-    inputs: Mutex<Inputs>,
-    /// Held while a run is encoded, and until its last submission if it has several; the thread that has it may come again, from
-    /// one of wgpu's callbacks.
+    inputs: Mutex<InputBuffer>,
+    /// Held while a run is encoded, and until its last submission if it has several. The holding thread may lock it again from a
+    /// callback of wgpu.
     pub(super) running: ReentrantMutex<RefCell<Uploads>>,
     begun: Mutex<Begun>,
     pub(super) cutting: Mutex<Cutting>,
-    /// As they are cut for [`Program::pieces`].
+    /// The launches as cut for [`Program::pieces`].
     pub(super) pieces: Mutex<Cutting>,
-    /// Whether the budget follows the speed of the device.
+    /// Whether the budget follows the measured speed of the device.
     pub(super) follows: bool,
 }
 
@@ -52,17 +52,16 @@ impl Program {
         Self::prepare(gpu, Self::record(gpu, graph)?, weights)
     }
 
-    /// What [`Program::new`] records: the graph in the variants that were chosen for the device, after tuning, if
-    /// [`Gpu::tune`] says so.
+    /// The recording that [`Program::new`] prepares: the graph in the device's tuned variants, after tuning if [`Gpu::tune`] enabled it.
     ///
     /// # Errors
     /// Those of recording; [`Error::DeviceLost`].
     pub fn record(gpu: &Gpu, graph: &Graph) -> Result<Recording> {
         tune(gpu, graph)?;
-        Recording::with_choices(graph, gpu.caps(), &gpu.choices())
+        Recording::with_variants(graph, gpu.caps(), &gpu.tuned_variants())
     }
 
-    /// Prepares a recording for the device, in launches and submissions whose length follows the speed that the device shows.
+    /// Prepares a recording for the device; the length of launches and submissions follows the device's measured speed.
     ///
     /// # Errors
     /// As [`Program::new`].
@@ -70,7 +69,7 @@ impl Program {
         Self::build(gpu, recording, weights, None)
     }
 
-    /// Prepares a recording with a given budget for the length of launches and submissions, whatever the speed.
+    /// Prepares a recording with a fixed budget for the length of launches and submissions.
     ///
     /// # Errors
     /// As [`Program::new`].
@@ -84,7 +83,7 @@ impl Program {
         let arenas = (plan.arenas.iter().enumerate())
             .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, TENSORS))
             .collect::<Result<Vec<_>>>()?;
-        let (inputs, input_offsets) = Inputs::new(&recording);
+        let (inputs, input_offsets) = InputBuffer::new(&recording);
         let input_buffer = gpu.buffer("inputs", inputs.size(), TENSORS)?;
         let (constants, constant_offsets) = constants(gpu, &recording)?;
         let mut memory = Vec::with_capacity(recording.slots.len());
@@ -96,13 +95,13 @@ impl Program {
                 }
                 Source::Constant(..) => Some((constants.clone(), constant_offsets[&index])),
                 Source::Input(_) => Some((input_buffer.clone(), input_offsets[&index])),
-                Source::Temporary => plan.places[index].map(|p| (arenas[p.arena].clone(), p.offset)),
+                Source::Temporary => plan.allocations[index].map(|p| (arenas[p.arena].clone(), p.offset)),
             });
         }
-        let places = Places::new(gpu, &recording, memory)?;
+        let memory = SlotMemory::new(gpu, &recording, memory)?;
         gpu.prepare_meter();
         let considered = budget.unwrap_or_else(|| Budget::now(gpu));
-        let launches = Arc::new(Launches::new(gpu, &recording, &places, considered, None)?);
+        let launches = Arc::new(Launches::new(gpu, &recording, &memory, considered, None)?);
         launches.rehearse(gpu, &recording)?;
         let cutting = Cutting { launches, considered };
         let (pieces, cutting, follows) = (Mutex::new(cutting.clone()), Mutex::new(cutting), budget.is_none());
@@ -115,7 +114,7 @@ impl Program {
             gpu,
             recording,
             plan,
-            places,
+            memory,
             arenas,
             input_buffer,
             inputs,
@@ -139,7 +138,7 @@ impl Program {
         &self.plan
     }
 
-    /// The memory in numbers.
+    /// The sizes of the memory by kind.
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
         MemoryReport::new(&self.recording, &self.plan)
@@ -151,21 +150,21 @@ impl Program {
         &self.gpu
     }
 
-    /// Whether the program reads an input of this name: one that nothing depends on is left out.
+    /// Whether the program has an input of this name. Inputs that no output depends on are left out.
     #[must_use]
     pub fn has_input(&self, name: &str) -> bool {
-        self.inputs().place(name).is_ok()
+        self.inputs().range(name).is_ok()
     }
 
-    /// Writes an input, as the bytes that lie in GPU memory. It is sent with the next run.
+    /// Writes an input, as the bytes of GPU memory. The next run sends it.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such input, the size differs, or an id or label names nothing that is there.
+    /// [`Error::Input`] if there is no such input, the size differs, or an id or label is out of range.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.inputs().write(name, bytes)
     }
 
-    fn inputs(&self) -> MutexGuard<'_, Inputs> {
+    fn inputs(&self) -> MutexGuard<'_, InputBuffer> {
         locked(&self.inputs)
     }
 
@@ -173,23 +172,23 @@ impl Program {
         locked(&self.begun)
     }
 
-    /// Begins a run, which ends one in pieces that is under way; gives its number.
+    /// Begins a run and returns its number. An unfinished run in pieces ends.
     pub(super) fn begin(&self) -> u64 {
         let (number, left) = self.begun().begin();
         self.inputs().take_back(left);
         number
     }
 
-    /// Encodes and submits one run. It does not wait. Runs by several threads follow one another.
+    /// Encodes and submits one run without waiting. Runs of several threads are serialised.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; [`Error::Graph`] in a callback of wgpu that is called in the middle of another run of the program.
+    /// [`Error::DeviceLost`]; [`Error::Graph`] in a callback of wgpu that is called during another run of the program.
     pub fn run(&self) -> Result<()> {
         self.run_reading(&[]).map(drop)
     }
 
-    /// Encodes and submits one run, and the readback of outputs with it: their values of this run arrive in the returned
-    /// handles, whatever is submitted meanwhile. After an error the next run sends the inputs again.
+    /// Encodes and submits one run with the readback of outputs. The returned handles receive the values of this run, whatever is submitted
+    /// meanwhile. After an error the next run sends the inputs again.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`]; those of [`Program::run`].
@@ -205,7 +204,7 @@ impl Program {
         submitted.inspect_err(|_| self.inputs().take_back(sent))
     }
 
-    /// Submits a run in as many pieces as the budget wants; the uploads are kept from others until none can come in between.
+    /// Submits a run in as many submissions as the budget needs; the uploads stay borrowed until no other run can come in between.
     fn submit_all(
         &self,
         launches: &Launches,
@@ -214,10 +213,10 @@ impl Program {
         uploads: RefMut<'_, Uploads>,
     ) -> Result<Vec<Readback>> {
         let mut ranges = self.submissions(launches);
-        // One submission is measured now and then, each in its turn.
+        // Now and then one submission is measured, a different one each time.
         let mut stopwatch = if ranges.is_empty() { None } else { self.gpu.stopwatch() };
         let measured = stopwatch.as_ref().map_or(0, |stopwatch| stopwatch.number as usize % ranges.len());
-        // Outputs may be read of a program that computes nothing.
+        // A program that computes nothing may still have outputs to read.
         let last = ranges.pop().unwrap_or(0..0);
         let work = self.gpu.work();
         for (index, range) in ranges.iter().enumerate() {
@@ -240,7 +239,7 @@ impl Program {
 
     /// Encodes one run into the caller's encoder, between the caller's own commands. The inputs' values are taken now.
     ///
-    /// All of it goes there, however long it takes: an application that draws frames encodes it in [`Program::pieces`].
+    /// The whole run goes into this encoder, however long it takes. An application that draws frames encodes [`Program::pieces`] instead.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`]; [`Error::Graph`] as [`Program::run`].
@@ -255,7 +254,7 @@ impl Program {
         Ok(())
     }
 
-    /// Encodes the readback of an output into the caller's encoder, behind what was encoded so far.
+    /// Encodes the readback of an output at the end of the caller's encoder.
     ///
     /// # Errors
     /// As [`Program::run_reading`].
@@ -264,7 +263,7 @@ impl Program {
         self.gpu.readback(encoder, buffer, offset, size)
     }
 
-    /// Sends what was written since the last run; gives what that was.
+    /// Sends the inputs that were written since the last run, and returns their ranges.
     pub(super) fn send_inputs(
         &self,
         uploads: &mut Uploads,
@@ -280,13 +279,13 @@ impl Program {
         Ok(sent)
     }
 
-    /// Where an input lies: buffer, offset and size in bytes, for applications that fill it with passes of their own. What
-    /// [`Program::write`] was given since the last run would be sent over it.
+    /// The memory of an input: buffer, offset and size in bytes, for applications that fill it with their own passes. A pending
+    /// [`Program::write`] of the input would overwrite it.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such input.
     pub fn input_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
-        let (offset, size) = self.inputs().place(name)?;
+        let (offset, size) = self.inputs().range(name)?;
         Ok((&self.input_buffer, offset, size))
     }
 
@@ -298,18 +297,18 @@ impl Program {
         })
     }
 
-    /// Where an output lies: buffer, offset and size in bytes. The content is that of the last run until the next.
+    /// The memory of an output: buffer, offset and size in bytes. It holds the value of the last run until the next.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such output.
     pub fn output_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
         let view = self.output(name)?;
-        let place = self.places.slot(view.slot);
+        let place = self.memory.slot(view.slot);
         let (buffer, offset) = place.ok_or_else(|| Error::input(name, "the output has no memory"))?;
         Ok((buffer, offset + view.dtype.bytes(view.start), view.bytes()))
     }
 
-    /// Reads an output back as it lies in GPU memory, waiting for the work submitted so far.
+    /// Waits for the work submitted so far and reads an output back, as the bytes of GPU memory.
     ///
     /// # Errors
     /// [`Error::Input`] if there is no such output; [`Error::DeviceLost`].
@@ -326,7 +325,7 @@ impl Program {
         Ok(bytemuck::pod_collect_to_vec(&self.read(name)?))
     }
 
-    /// Fills all planned memory with a pattern; tests use NaN, so that what is not written shows.
+    /// Fills all planned memory with a pattern. Tests use NaN to find elements that are never written.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
@@ -339,17 +338,17 @@ impl Program {
     }
 }
 
-/// The uploads of a program, unless its own thread is in the middle of a run.
+/// The uploads of a program; an error if this thread is already in a run of it.
 pub(super) fn uploads_of<'a>(running: &'a ReentrantMutexGuard<'_, RefCell<Uploads>>) -> Result<RefMut<'a, Uploads>> {
     running.try_borrow_mut().map_err(|_| {
         Error::Graph(
-            "a callback of wgpu runs a program in the middle of a run of the same; start it where the callback ends"
+"a callback of wgpu started a run of the program during another run of it: start the run after the callback returns"
                 .into(),
         )
     })
 }
 
-/// All constants of a recording side by side in one buffer, and where each slot's lies. Equal ones are stored once.
+/// All constants of a recording in one buffer, and the offset of each slot's. A shared constant is stored once.
 fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<usize, u64>)> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut offsets = HashMap::new();

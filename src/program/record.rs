@@ -1,17 +1,17 @@
-//! Recording: a graph becomes a list of dispatches over slots of memory. Plain data; no GPU.
+//! Records a graph as a list of dispatches over slots of memory: plain data, no GPU.
 
-use super::reach::Given;
+use super::reach::NodeMemory;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Constant, Graph, Kind, Node, Op, Tensor};
-use crate::kernel::{Access, Caps, Choices, Dispatch, Launch, Question, View};
+use crate::kernel::{Access, Caps, Dispatch, Launch, TunedVariants, TuningProblem, View};
 use crate::shape::TensorType;
 use crate::software::adapt;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What the offsets of [`Op::placements`] are multiples of.
-const PLACEMENT: usize = 64;
+/// Alignment of the offsets of [`Op::write_into`], in elements.
+const WRITE_ALIGNMENT: usize = 64;
 
 /// Where the memory of a slot comes from.
 #[derive(Clone, Debug)]
@@ -35,9 +35,9 @@ pub struct Slot {
     pub label: String,
     /// Where the memory comes from.
     pub source: Source,
-    /// What lies there.
+    /// The type of its content.
     pub ty: TensorType,
-    /// What whole numbers that the caller writes there must be below, if anything ([`Op::bounds`]).
+    /// The exclusive upper bound of integers that the caller writes there, if there is one ([`Op::bounds`]).
     pub below: Option<usize>,
 }
 
@@ -52,8 +52,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// A recording from its parts. All its kernels are compiled with wgpu's checks, but for those that are trusted whatever is done with
-    /// them ([`Kernel::trusted`](crate::kernel::Kernel::trusted)).
+    /// A recording from its parts. All kernels are compiled with wgpu's checks, except those of
+    /// [`Kernel::trusted`](crate::kernel::Kernel::trusted).
     #[must_use]
     pub fn from_parts(slots: Vec<Slot>, dispatches: Vec<Dispatch>, outputs: Vec<(String, View)>) -> Self {
         let dispatches = dispatches.into_iter().map(|dispatch| Dispatch { own: false, ..dispatch }).collect();
@@ -78,34 +78,34 @@ impl Recording {
         &self.outputs
     }
 
-    /// Records what the graph's outputs, and its updates of states and parameters, need, after [`Graph::fused`].
+    /// Records the nodes that the graph's outputs and its updates of states and parameters depend on, after [`Graph::fused`].
     ///
     /// # Errors
-    /// Those of the ops: a shape out of range, a kernel without a variant for the adapter; [`Error::Graph`] if a value
-    /// is read after it was overwritten in place.
+    /// The errors of the ops: a shape out of range, a kernel without a variant for the adapter; [`Error::Graph`] if a value is read after it
+    /// was overwritten in place.
     pub fn new(graph: &Graph, caps: &Caps) -> Result<Self> {
-        Self::with_choices(graph, caps, &Choices::default())
+        Self::with_variants(graph, caps, &TunedVariants::default())
     }
 
-    /// The same with variants of kernels that were chosen for this adapter instead of its defaults.
+    /// As [`Recording::new`], with tuned variants of kernels instead of the adapter's defaults.
     ///
     /// # Errors
     /// As [`Recording::new`].
-    pub fn with_choices(graph: &Graph, caps: &Caps, choices: &Choices) -> Result<Self> {
-        Ok(Self::and_questions(&graph.fused(), caps, choices)?.0)
+    pub fn with_variants(graph: &Graph, caps: &Caps, tuned: &TunedVariants) -> Result<Self> {
+        Ok(Self::with_problems(&graph.fused(), caps, tuned)?.0)
     }
 
-    /// Records a graph as it is, and gives the problems that have several variants, with their nodes.
-    pub(super) fn and_questions(
+    /// Records a graph without fusing it; also returns the problems with several variants, with their nodes.
+    pub(super) fn with_problems(
         graph: &Graph,
         caps: &Caps,
-        choices: &Choices,
-    ) -> Result<(Self, Vec<(usize, Question)>)> {
+        tuned: &TunedVariants,
+    ) -> Result<(Self, Vec<(usize, TuningProblem)>)> {
         let mut recorder = Recorder {
             graph,
             caps,
-            choices,
-            questions: Vec::new(),
+            tuned,
+            problems: Vec::new(),
             live: graph.live(),
             read: HashSet::new(),
             views: vec![Vec::new(); graph.nodes().len()],
@@ -126,15 +126,15 @@ impl Recording {
         let outputs = graph.outputs().iter().map(|(name, t)| (name.clone(), recorder.view(*t))).collect();
         let (slots, dispatches) = (recorder.slots, recorder.dispatches);
         let recording = Self { slots, dispatches, outputs, subgroup: caps.subgroup };
-        Ok((recording, recorder.questions))
+        Ok((recording, recorder.problems))
     }
 
-    /// The recording as a device runs it: kernels of the crate count on subgroups of the size that they were recorded for, and texts that
-    /// are not trusted are taken as they are, from buffers that end where their tensors end.
+    /// The recording as this device runs it: the crate's kernels are trusted only if the subgroup size is the one they were recorded for, and
+    /// kernels that are not trusted are not adapted and read buffers that end where their tensors end.
     pub(super) fn trusted_on(mut self, caps: &Caps) -> Self {
-        let strange = self.subgroup.is_some_and(|size| caps.subgroup != Some(size));
+        let other_size = self.subgroup.is_some_and(|size| caps.subgroup != Some(size));
         for dispatch in &mut self.dispatches {
-            dispatch.own &= !strange;
+            dispatch.own &= !other_size;
             if dispatch.is_trusted() {
                 continue;
             }
@@ -154,7 +154,7 @@ impl Recording {
         self.dispatches.iter().map(|d| d.flops).sum()
     }
 
-    /// Bytes that all dispatches bind: the least that moves.
+    /// Bytes that all dispatches bind: a lower bound of the traffic.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.dispatches.iter().map(Dispatch::bytes).sum()
@@ -164,15 +164,15 @@ impl Recording {
 struct Recorder<'a> {
     graph: &'a Graph,
     caps: &'a Caps,
-    choices: &'a Choices,
-    questions: Vec<(usize, Question)>,
+    tuned: &'a TunedVariants,
+    problems: Vec<(usize, TuningProblem)>,
     live: Vec<bool>,
     /// Tensors that a live node or the caller reads.
     read: HashSet<Tensor>,
     views: Vec<Vec<View>>,
-    /// How often a slot was updated in place, and the count that each tensor stands for.
+    /// How many times each slot was updated in place so far.
     versions: HashMap<usize, u32>,
-    /// Tensors that are computed right where a pack wants them.
+    /// Tensors that their producers write into another tensor ([`Op::write_into`]).
     placed: HashMap<Tensor, View>,
     /// Tensors that ops change in place.
     updated: HashSet<Tensor>,
@@ -190,7 +190,7 @@ impl Recorder<'_> {
         self.views[tensor.node as usize][tensor.output as usize].clone()
     }
 
-    /// Slots for everything that is there before the first dispatch.
+    /// Slots for everything that exists before the first dispatch.
     fn leaves(&mut self) {
         for (index, node) in self.graph.nodes().iter().enumerate() {
             let source = match &node.kind {
@@ -207,7 +207,7 @@ impl Recorder<'_> {
         }
     }
 
-    /// Finds the tensors that can be computed right where an op wants them (see [`Op::placements`]).
+    /// Finds the tensors that their producers can write into another tensor ([`Op::write_into`]).
     fn place(&mut self) -> Result<()> {
         let nodes = self.graph.nodes();
         for (index, node) in nodes.iter().enumerate() {
@@ -215,23 +215,27 @@ impl Recorder<'_> {
             if !self.live[index] {
                 continue;
             }
-            for placement in op.placements() {
+            for request in op.write_into() {
                 let input = |index: usize| {
-                    node.inputs.get(index).copied().ok_or_else(|| no_input(node, "asks to place", index))
+                    node.inputs.get(index).copied().ok_or_else(|| no_input(node, "wants to write", index))
                 };
-                let (part, whole) = (input(placement.input)?, input(placement.into)?);
+                let (part, whole) = (input(request.input)?, input(request.into)?);
                 let Some(root) = self.views[whole.node as usize].first().cloned() else { continue };
                 if self.can_be_placed(part) && !self.placed.contains_key(&part) {
                     let ty = self.graph.ty(part);
-                    let fits = placement.offset.saturating_add(ty.shape.numel()) <= root.numel();
+                    let fits = request.offset.saturating_add(ty.shape.numel()) <= root.numel();
                     let memory = matches!(self.slots[root.slot].source, Source::State(_) | Source::Parameter(_));
-                    let aligned = placement.offset.is_multiple_of(PLACEMENT);
+                    let aligned = request.offset.is_multiple_of(WRITE_ALIGNMENT);
                     if !fits || !memory || !aligned || ty.dtype.is_quantised() || ty.dtype != root.dtype {
-                        let what =
-                            format!("{} asks to place {ty} at {} of {}", node.label, placement.offset, root.shape);
-                        return Err(Error::Graph(format!("{what}: it must fit a state, at a multiple of {PLACEMENT}")));
+                        let what = format!(
+                            "{} wants {ty} written at element {} of {}",
+                            node.label, request.offset, root.shape
+                        );
+                        return Err(Error::Graph(format!(
+                            "{what}: it must fit a state, at a multiple of {WRITE_ALIGNMENT} elements"
+                        )));
                     }
-                    let start = root.start + placement.offset;
+                    let start = root.start + request.offset;
                     self.placed.insert(part, View { start, shape: ty.shape.clone(), dtype: ty.dtype, ..root });
                 }
             }
@@ -239,13 +243,13 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// A tensor can be placed if its op writes it afresh, in memory of its own, and does not read what is placed too.
+    /// Whether a tensor can be written into another one: its op writes it in full, in memory of its own, and reads no tensor that is.
     fn can_be_placed(&self, tensor: Tensor) -> bool {
         let node = &self.graph.nodes()[tensor.node as usize];
         match &node.kind {
             Kind::Op(op) => {
                 node.aliases[tensor.output as usize].is_none()
-                    && op.placeable(tensor.output as usize)
+                    && op.may_write_into(tensor.output as usize)
                     && !node.inputs.iter().any(|input| self.placed.contains_key(input))
                     && !self.read_with_placed_output(tensor)
             }
@@ -253,7 +257,7 @@ impl Recorder<'_> {
         }
     }
 
-    /// Whether an op that reads the tensor writes a placed one.
+    /// Whether an op that reads the tensor also writes a placed one.
     fn read_with_placed_output(&self, tensor: Tensor) -> bool {
         self.placed.keys().any(|placed| self.graph.nodes()[placed.node as usize].inputs.contains(&tensor))
     }
@@ -268,7 +272,7 @@ impl Recorder<'_> {
             slot.below = Some(slot.below.map_or(below, |least| least.min(below)));
         }
         let mut outputs = Vec::with_capacity(node.outputs.len());
-        let mut parts = vec![false; node.outputs.len()];
+        let mut slices = vec![false; node.outputs.len()];
         for (output, ty) in node.outputs.iter().enumerate() {
             let tensor = Tensor { node: index as u32, output: output as u32 };
             outputs.push(match node.aliases[output] {
@@ -277,9 +281,9 @@ impl Recorder<'_> {
                 }
                 None => match self.placed.get(&tensor) {
                     Some(view) => view.clone(),
-                    None => match self.part(tensor, node, op, &types, &inputs)? {
+                    None => match self.slice(tensor, node, op, &types, &inputs)? {
                         Some((slot, start)) => {
-                            parts[output] = true;
+                            slices[output] = true;
                             View { slot, start, shape: ty.shape.clone(), dtype: ty.dtype }
                         }
                         None => self.fresh(Source::Temporary, ty, node.label.clone()),
@@ -290,19 +294,20 @@ impl Recorder<'_> {
         let read = |output| self.read.contains(&Tensor { node: index as u32, output });
         let used: Vec<bool> = (0..outputs.len() as u32).map(read).collect();
         let mut launch = Launch::new(self.caps, &inputs, &outputs, self.slots.len());
-        launch = launch.with_used(used.clone()).with_choices(self.choices);
+        launch = launch.with_used(used.clone()).with_variants(self.tuned);
         op.launch(&mut launch)?;
-        self.questions.extend(launch.take_questions().into_iter().map(|question| (index, question)));
+        self.problems.extend(launch.take_problems().into_iter().map(|problem| (index, problem)));
         let (launched, scratch) = launch.finish();
-        let given = Given { node, inputs: &inputs, outputs: &outputs, scratch: &scratch, used: &used, parts: &parts };
-        given.check(&launched)?;
+        let memory =
+            NodeMemory { node, inputs: &inputs, outputs: &outputs, scratch: &scratch, used: &used, slices: &slices };
+        memory.check(&launched)?;
         for view in scratch {
             let ty = TensorType::new(view.shape, view.dtype);
             let label = format!("{}.scratch", node.label);
             self.slots.push(Slot { label, source: Source::Temporary, ty, below: None });
         }
         let launched = launched.into_iter().map(|d| Dispatch { label: node.label.clone(), own: node.own, ..d });
-        // Texts are made over where their authors keep to the conventions, and textures are larger than what they hold.
+        // Only trusted texts are adapted: they keep the conventions, and textures are larger than their tensors.
         self.dispatches.extend(launched.map(|d| match d.is_trusted() {
             true => adapt(self.caps, d),
             false => d,
@@ -311,8 +316,8 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// The slot and first element of an output that can stay a part of an input.
-    fn part(
+    /// The slot and first element of an output that can be a slice of an input.
+    fn slice(
         &self,
         output: Tensor,
         node: &Node,
@@ -320,26 +325,26 @@ impl Recorder<'_> {
         types: &[TensorType],
         inputs: &[View],
     ) -> Result<Option<(usize, usize)>> {
-        let Some((input, first)) = op.part_of(output.output as usize, types) else { return Ok(None) };
-        let view = inputs.get(input).ok_or_else(|| no_input(node, "gives a part of", input))?;
+        let Some((input, first)) = op.slice_of(output.output as usize, types) else { return Ok(None) };
+        let view = inputs.get(input).ok_or_else(|| no_input(node, "returns a slice of", input))?;
         let ty = &node.outputs[output.output as usize];
         if first.saturating_add(ty.shape.numel()) > view.numel() || ty.dtype.bytes(1) != view.dtype.bytes(1) {
-            let what = format!("{} gives {ty} as a part of {}, from {first} on", node.label, view.shape);
-            return Err(Error::Graph(format!("{what}, which has no such part")));
+            let what = format!("{} returns {ty} as a slice of {} from element {first} on", node.label, view.shape);
+            return Err(Error::Graph(format!("{what}, which is too small or has another element size")));
         }
         let root = self.graph.root(node.inputs[input]);
         let start = view.start + first;
         let computed = matches!(self.graph.nodes()[root.node as usize].kind, Kind::Op(_));
-        let keeps = !self.placed.contains_key(&root) && ![root, output].iter().any(|t| self.updated.contains(t));
+        let unchanged = !self.placed.contains_key(&root) && ![root, output].iter().any(|t| self.updated.contains(t));
         let aligned = view.dtype.bytes(start) % self.caps.offset_alignment == 0;
-        Ok((computed && keeps && aligned).then_some((view.slot, start)))
+        Ok((computed && unchanged && aligned).then_some((view.slot, start)))
     }
 
-    /// Refuses a read of a value that an earlier node has overwritten in place, and counts this node's updates.
+    /// Refuses to read a value that an earlier node overwrote in place, and counts this node's updates.
     fn check_versions(&mut self, node: &Node, inputs: &[View]) -> Result<()> {
         for (tensor, view) in node.inputs.iter().zip(inputs) {
-            let stands_for = self.version_of(*tensor);
-            if self.versions.get(&view.slot).is_some_and(|now| *now != stands_for) {
+            let version = self.version_of(*tensor);
+            if self.versions.get(&view.slot).is_some_and(|now| *now != version) {
                 let what =
                     format!("{} reads {} after it was overwritten in place", node.label, self.slots[view.slot].label);
                 return Err(Error::Graph(what));
@@ -357,7 +362,7 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// How many updates of its memory a tensor has seen.
+    /// How many updates of its memory a tensor includes.
     fn version_of(&self, tensor: Tensor) -> u32 {
         let node = &self.graph.nodes()[tensor.node as usize];
         match node.aliases[tensor.output as usize] {
@@ -368,12 +373,12 @@ impl Recorder<'_> {
     }
 }
 
-/// An op that speaks of an input which it does not have.
+/// The error of an op that names an input it does not have.
 fn no_input(node: &Node, does: &str, index: usize) -> Error {
-    Error::Graph(format!("{} {does} input {index}, and has {}", node.label, node.inputs.len()))
+    Error::Graph(format!("{} {does} input {index}, but has only {} inputs", node.label, node.inputs.len()))
 }
 
-/// What live nodes and the caller read.
+/// The tensors that live nodes and the caller read.
 fn read_tensors(graph: &Graph, live: &[bool]) -> HashSet<Tensor> {
     let nodes = graph.nodes().iter().zip(live).filter(|(_, live)| **live);
     let inputs = nodes.flat_map(|(node, _)| node.inputs.iter().copied());

@@ -1,4 +1,4 @@
-//! Cutting the launches of a program anew, between runs, when the speed of its device asks for it.
+//! Cuts the launches of a program again, between runs, when the measured speed of the device changed.
 
 use super::launches::Launches;
 use super::{Budget, Program};
@@ -6,11 +6,11 @@ use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The launches as they are cut now.
+/// The current launches.
 #[derive(Clone, Debug)]
 pub(super) struct Cutting {
     pub(super) launches: Arc<Launches>,
-    /// The budget for which it was last considered whether to cut anew.
+    /// The budget at the last check.
     pub(super) considered: Budget,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Program {
-    /// How many launches a run is made of now: the dispatches of the recording, with each range of those that are cut.
+    /// The number of launches of a run now: the dispatches of the recording, each range of a cut one counted.
     #[must_use]
     pub fn launches(&self) -> usize {
         self.cut_now().steps.len()
@@ -29,20 +29,20 @@ impl Program {
         locked(&self.cutting).launches.clone()
     }
 
-    /// The launches for the next run, cut anew if the speed of the device asks for it. Runs in flight keep theirs.
+    /// The launches for the next run, cut again if the speed of the device changed. Runs in flight keep theirs.
     pub(super) fn cut_next(&self) -> Result<Arc<Launches>> {
         let budget = self.budget(&self.cut_now());
         self.cut_within(&self.cutting, budget)
     }
 
     pub(super) fn cut_within(&self, cutting: &Mutex<Cutting>, budget: Budget) -> Result<Arc<Launches>> {
-        // wgpu's callbacks, which may run the program, find no lock held.
+        // No lock is held meanwhile, since wgpu's callbacks may run the program.
         let Cutting { mut launches, considered } = locked(cutting).clone();
         if !budget.differs(considered) {
             return Ok(launches);
         }
         if launches.outdated(&self.recording, budget) {
-            match Launches::new(&self.gpu, &self.recording, &self.places, budget, Some(&launches)) {
+            match Launches::new(&self.gpu, &self.recording, &self.memory, budget, Some(&launches)) {
                 Ok(made) => launches = Arc::new(made),
                 Err(error @ Error::DeviceLost { .. }) => return Err(error),
                 Err(error) => log::warn!("long launches stay as they are: {error}"),
@@ -52,7 +52,7 @@ impl Program {
         Ok(launches)
     }
 
-    /// What may go into a submission now.
+    /// The budget of a submission now.
     fn budget(&self, launches: &Launches) -> Budget {
         if self.follows { Budget::now(&self.gpu) } else { launches.budget() }
     }

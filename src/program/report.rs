@@ -1,4 +1,4 @@
-//! A recording as a table, and its memory in numbers.
+//! Prints a recording as a table, and sums its memory by kind.
 
 use super::{Plan, Recording, Source};
 use crate::error::human_bytes;
@@ -35,7 +35,7 @@ impl fmt::Display for Recording {
         }
         writeln!(
             f,
-            "{} dispatches, {}flop, {} moved at least",
+            "{} dispatches, {}flop, at least {} moved",
             self.dispatches.len(),
             human_count(self.flops()),
             human_bytes(self.bytes())
@@ -43,7 +43,7 @@ impl fmt::Display for Recording {
     }
 }
 
-/// A count as people read it: `12.3G`.
+/// A count with a unit prefix: `12.3G`.
 #[must_use]
 pub fn human_count(count: u64) -> String {
     const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
@@ -61,11 +61,11 @@ pub fn human_count(count: u64) -> String {
 pub struct MemoryReport {
     /// Arenas for temporaries.
     pub temporaries: u64,
-    /// The most bytes of temporaries that are alive at one time.
+    /// The most bytes of temporaries that are alive at the same time.
     pub lower_bound: u64,
     /// The number of arenas.
     pub arenas: usize,
-    /// Weights that the program reads, as the store holds them. In training they are a part of the states.
+    /// Weights that the program reads, as stored. In training they are part of the states.
     pub parameters: u64,
     /// States.
     pub states: u64,

@@ -2,60 +2,60 @@
 
 use super::{Program, Recording, Weights};
 use crate::error::Result;
-use crate::gpu::{Choices, Gpu};
+use crate::gpu::{Gpu, TunedVariants};
 use crate::graph::{Graph, Node};
-use crate::kernel::Question;
+use crate::kernel::TuningProblem;
 use std::collections::HashMap;
 use web_time::Instant;
 
-/// What a variant must save to be taken instead of the default: less may be chance.
-const WORTH: f64 = 0.93;
-/// Runs of each variant, at the most. The fastest counts, since whatever disturbs a run makes it slower.
+/// The share of its time that a variant must save to replace the default: less may be noise.
+const MIN_GAIN: f64 = 0.07;
+/// The most runs of each variant. The fastest run counts, since every disturbance makes a run slower.
 const RUNS: usize = 7;
-/// Runs without which nothing is known.
-const FEWEST: usize = 2;
+/// The fewest runs of a variant that count.
+const MIN_RUNS: usize = 2;
 /// A variant that takes this many times as long as the fastest is not run again.
-const HOPELESS: f64 = 2.0;
+const PRUNE_RATIO: f64 = 2.0;
 
-/// Times the problems of a graph that have several variants and no choice yet, the dearest first, until the budget of
-/// [`Gpu::tune`] is used up. What is not reached keeps its default.
+/// Times the problems of a graph that have several variants and no tuned one yet, the most expensive first, until the budget of
+/// [`Gpu::tune`] is used up. Problems that are not reached keep their default.
 ///
-/// Nodes are timed alone, on zeros. That is fair to all kernels whose work does not depend on values; the ops ask no
-/// question where it does.
+/// Each node is timed alone, on zeros. That is fair to kernels whose work does not depend on values; ops do not offer other
+/// kernels for tuning.
 pub(super) fn tune(gpu: &Gpu, graph: &Graph) -> Result<()> {
     let Some(budget) = gpu.tuning().budget() else { return Ok(()) };
-    // A budget beyond what the clock can tell is none.
+    // A budget beyond the clock's range is unlimited.
     let end = Instant::now().checked_add(budget);
     let candidates = gpu.tuning().candidates();
     let graph = graph.fused();
-    let known = gpu.choices();
-    let (recording, questions) = Recording::and_questions(&graph, gpu.caps(), &known)?;
+    let known = gpu.tuned_variants();
+    let (recording, found) = Recording::with_problems(&graph, gpu.caps(), &known)?;
     let mut costs: HashMap<&str, f64> = HashMap::new();
     for dispatch in &recording.dispatches {
         *costs.entry(&dispatch.label).or_default() += super::cost(dispatch);
     }
-    // Equal problems are one, and weigh as much as all of them.
-    let mut problems: Vec<(f64, usize, Question)> = Vec::new();
-    for (node, question) in questions.into_iter().filter(|(_, q)| known.get(&q.problem).is_none()) {
+    // Equal problems are timed once and weigh as much as all of them together.
+    let mut problems: Vec<(f64, usize, TuningProblem)> = Vec::new();
+    for (node, problem) in found.into_iter().filter(|(_, p)| known.get(&p.key).is_none()) {
         let cost = costs.get(graph.nodes()[node].label.as_str()).copied().unwrap_or_default();
-        match problems.iter_mut().find(|(_, _, known)| *known == question) {
+        match problems.iter_mut().find(|(_, _, known)| *known == problem) {
             Some((sum, ..)) => *sum += cost,
-            None => problems.push((cost, node, question)),
+            None => problems.push((cost, node, problem)),
         }
     }
     problems.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut choices = Choices::default();
-    for (_, node, mut question) in problems {
-        question.variants.truncate(candidates);
+    let mut tuned = TunedVariants::default();
+    for (_, node, mut problem) in problems {
+        problem.variants.truncate(candidates);
         if over(end) {
             break;
         }
-        if let Some(variant) = race(gpu, &graph, node, &question, end)? {
-            log::info!("{}: {variant} (of {})", question.problem, question.variants.join(", "));
-            choices.insert(question.problem, variant);
+        if let Some(variant) = time_variants(gpu, &graph, node, &problem, end)? {
+            log::info!("{}: {variant} (of {})", problem.key, problem.variants.join(", "));
+            tuned.insert(problem.key, variant);
         }
     }
-    gpu.choose_variants(choices);
+    gpu.use_variants(tuned);
     Ok(())
 }
 
@@ -63,14 +63,14 @@ fn over(end: Option<Instant>) -> bool {
     end.is_some_and(|end| Instant::now() >= end)
 }
 
-/// A variant in a race.
-struct Runner {
+/// A variant that is timed.
+struct Candidate {
     variant: String,
     program: Program,
     times: Vec<f64>,
 }
 
-impl Runner {
+impl Candidate {
     fn best(&self) -> f64 {
         self.times.iter().copied().fold(f64::INFINITY, f64::min)
     }
@@ -83,64 +83,70 @@ impl Runner {
     }
 }
 
-/// The variant that solves a problem fastest, or none if there was no time to find out.
-fn race(gpu: &Gpu, graph: &Graph, node: usize, question: &Question, end: Option<Instant>) -> Result<Option<String>> {
-    let alone = alone(graph, &graph.nodes()[node])?;
+/// The fastest variant of a problem; `None` if the time ran out.
+fn time_variants(
+    gpu: &Gpu,
+    graph: &Graph,
+    node: usize,
+    problem: &TuningProblem,
+    end: Option<Instant>,
+) -> Result<Option<String>> {
+    let isolated = isolate(graph, &graph.nodes()[node])?;
     let weights = Weights::new(gpu);
-    let mut runners = Vec::new();
-    for variant in &question.variants {
+    let mut candidates = Vec::new();
+    for variant in &problem.variants {
         if over(end) {
             return Ok(None);
         }
-        let mut choices = Choices::default();
-        choices.insert(&question.problem, variant);
-        let recording = Recording::with_choices(&alone, gpu.caps(), &choices)?;
-        // A problem that does not fit a second time beside the model, or a variant that the driver refuses, is not tuned.
+        let mut tuned = TunedVariants::default();
+        tuned.insert(&problem.key, variant);
+        let recording = Recording::with_variants(&isolated, gpu.caps(), &tuned)?;
+        // A problem that does not fit a second time beside the model, and a variant that the driver refuses, are not tuned.
         let Ok(program) = Program::prepare(gpu, recording, &weights) else { continue };
-        let runner = Runner { variant: variant.clone(), program, times: Vec::new() };
-        // The first run may compile, and is not timed.
-        runner.run(gpu)?;
-        runners.push(runner);
+        let candidate = Candidate { variant: variant.clone(), program, times: Vec::new() };
+        // The first run may compile, so it is not timed.
+        candidate.run(gpu)?;
+        candidates.push(candidate);
     }
     for _ in 0..RUNS {
-        let best = runners.iter().map(Runner::best).fold(f64::INFINITY, f64::min);
-        for runner in runners.iter_mut().filter(|r| r.times.len() < FEWEST || r.best() <= HOPELESS * best) {
+        let best = candidates.iter().map(Candidate::best).fold(f64::INFINITY, f64::min);
+        for candidate in candidates.iter_mut().filter(|r| r.times.len() < MIN_RUNS || r.best() <= PRUNE_RATIO * best) {
             if over(end) {
                 break;
             }
-            let time = runner.run(gpu)?;
-            runner.times.push(time);
+            let time = candidate.run(gpu)?;
+            candidate.times.push(time);
         }
     }
-    Ok(winner(&question.variants[0], &runners.iter().map(|r| (r.variant.as_str(), &r.times[..])).collect::<Vec<_>>()))
+    Ok(winner(&problem.variants[0], &candidates.iter().map(|r| (r.variant.as_str(), &r.times[..])).collect::<Vec<_>>()))
 }
 
-/// The fastest, if it is worth leaving the default; none if one of them was not run often enough to say.
+/// The fastest variant if it saves enough, else the default; `None` if the default or another variant ran too few times.
 fn winner(default: &str, times: &[(&str, &[f64])]) -> Option<String> {
     let best = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
-    let (_, of_default) = times.iter().find(|(variant, _)| *variant == default)?;
-    if of_default.len() < FEWEST || times.iter().any(|(_, times)| times.is_empty()) {
+    let (_, default_times) = times.iter().find(|(variant, _)| *variant == default)?;
+    if default_times.len() < MIN_RUNS || times.iter().any(|(_, times)| times.is_empty()) {
         return None;
     }
-    let eligible = times.iter().filter(|(_, times)| times.len() >= FEWEST);
-    let (fastest, of_fastest) = eligible.min_by(|a, b| best(a.1).total_cmp(&best(b.1)))?;
-    let worth = best(of_fastest) <= WORTH * best(of_default);
-    Some(if worth { (*fastest).to_owned() } else { default.to_owned() })
+    let eligible = times.iter().filter(|(_, times)| times.len() >= MIN_RUNS);
+    let (fastest, fastest_times) = eligible.min_by(|a, b| best(a.1).total_cmp(&best(b.1)))?;
+    let faster = best(fastest_times) <= (1.0 - MIN_GAIN) * best(default_times);
+    Some(if faster { (*fastest).to_owned() } else { default.to_owned() })
 }
 
-/// A graph of one node, its inputs weights of its own.
-fn alone(graph: &Graph, node: &Node) -> Result<Graph> {
-    let mut alone = Graph::new();
+/// A graph of one node whose inputs are weights of the graph's own.
+fn isolate(graph: &Graph, node: &Node) -> Result<Graph> {
+    let mut isolated = Graph::new();
     let mut inputs = Vec::with_capacity(node.inputs.len());
     for (index, input) in node.inputs.iter().enumerate() {
         let ty = graph.ty(*input);
-        inputs.push(alone.parameter(&format!("input {index}"), ty.shape.clone(), ty.dtype)?);
+        inputs.push(isolated.parameter(&format!("input {index}"), ty.shape.clone(), ty.dtype)?);
     }
-    let outputs = alone.add_again(node, &inputs)?;
+    let outputs = isolated.add_again(node, &inputs)?;
     for (index, output) in outputs.into_iter().enumerate() {
-        alone.output(&format!("output {index}"), output)?;
+        isolated.output(&format!("output {index}"), output)?;
     }
-    Ok(alone)
+    Ok(isolated)
 }
 
 #[cfg(test)]
@@ -149,12 +155,12 @@ mod tests {
 
     #[test]
     fn the_default_stays_unless_another_is_clearly_faster() {
-        let race = |default: &[f64], other: &[f64]| winner("a", &[("a", default), ("b", other)]);
-        assert_eq!(race(&[1.0, 1.1], &[0.5, 0.9]).as_deref(), Some("b"));
-        assert_eq!(race(&[1.0, 1.1], &[0.95, 0.99]).as_deref(), Some("a"), "within chance");
-        assert_eq!(race(&[1.0, 1.1], &[0.1]).as_deref(), Some("a"), "one run says nothing");
-        assert_eq!(race(&[1.0, 1.1], &[]), None);
-        assert_eq!(race(&[1.0], &[0.1, 0.1]), None);
-        assert_eq!(race(&[1.0, f64::NAN], &[0.5, f64::NAN]).as_deref(), Some("b"));
+        let pick = |default: &[f64], other: &[f64]| winner("a", &[("a", default), ("b", other)]);
+        assert_eq!(pick(&[1.0, 1.1], &[0.5, 0.9]).as_deref(), Some("b"));
+        assert_eq!(pick(&[1.0, 1.1], &[0.95, 0.99]).as_deref(), Some("a"), "within chance");
+        assert_eq!(pick(&[1.0, 1.1], &[0.1]).as_deref(), Some("a"), "one run does not count");
+        assert_eq!(pick(&[1.0, 1.1], &[]), None);
+        assert_eq!(pick(&[1.0], &[0.1, 0.1]), None);
+        assert_eq!(pick(&[1.0, f64::NAN], &[0.5, f64::NAN]).as_deref(), Some("b"));
     }
 }

@@ -1,4 +1,4 @@
-//! The store of weights and states: name → GPU memory, shared by every program of a model.
+//! The store of weights and states: name → GPU memory, shared by all programs of a model.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Elements that weights in one flat range are aligned to: 256 bytes of f32, the largest offset alignment there is.
+/// Alignment of weights in a flat range, in elements: 256 bytes of f32, the largest offset alignment of WebGPU.
 const ALIGNMENT: usize = 64;
 
 /// Weights and states by name. Cloning shares the memory.
@@ -17,13 +17,13 @@ const ALIGNMENT: usize = 64;
 pub struct Weights {
     gpu: Gpu,
     storage: Storage,
-    entries: Arc<Mutex<HashMap<String, Entry>>>,
+    entries: Arc<Mutex<HashMap<String, WeightBuffer>>>,
 }
 
-/// Where a weight or state lies.
+/// The memory of a weight or state.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// What lies there.
+pub struct WeightBuffer {
+    /// The type of its content.
     pub ty: TensorType,
     /// The buffer.
     pub buffer: wgpu::Buffer,
@@ -31,12 +31,12 @@ pub struct Entry {
     pub offset: u64,
 }
 
-impl Entry {
+impl WeightBuffer {
     fn of_type(self, name: &str, ty: &TensorType) -> Result<Self> {
         if self.ty == *ty {
             return Ok(self);
         }
-        Err(Error::shape(name, format!("the store holds {}, the graph wants {ty}", self.ty)))
+        Err(Error::shape(name, format!("the store holds {}, but the graph wants {ty}", self.ty)))
     }
 }
 
@@ -96,76 +96,79 @@ impl Weights {
         let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
         let mut map = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for ((name, ty), offset) in entries.iter().zip(offsets) {
-            map.insert(name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset: offset as u64 * 4 });
+            map.insert(
+                name.clone(),
+                WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset: offset as u64 * 4 },
+            );
         }
-        map.insert(flat.into(), Entry { ty: whole, buffer, offset: 0 });
+        map.insert(flat.into(), WeightBuffer { ty: whole, buffer, offset: 0 });
         Ok(())
     }
 
-    /// Moves tensors into one buffer, each to its offset in elements; `flat` names the whole. Values that the store has
-    /// already come along, others are zero. Programs that were prepared before keep using the old memory.
+    /// Moves tensors into one buffer named `flat`, each to its offset in elements. Existing values are copied, the others are zero. Programs
+    /// that were prepared before keep using the old memory.
     ///
     /// # Errors
     /// [`Error::Shape`] if the store has a tensor with another type; [`Error::OutOfMemory`].
-    pub fn gather(&self, flat: &str, whole: &TensorType, places: &[(String, TensorType, usize)]) -> Result<()> {
+    pub fn move_into_flat(&self, flat: &str, whole: &TensorType, layout: &[(String, TensorType, usize)]) -> Result<()> {
         let map = || self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let held = map().clone();
         if let Some((name, held, ty)) =
-            places.iter().find_map(|(n, ty, _)| held.get(n).filter(|e| e.ty != *ty).map(|e| (n, e.ty.clone(), ty)))
+            layout.iter().find_map(|(n, ty, _)| held.get(n).filter(|e| e.ty != *ty).map(|e| (n, e.ty.clone(), ty)))
         {
-            return Err(Error::shape(name, format!("the store holds {held}, training wants {ty}")));
+            return Err(Error::shape(name, format!("the store holds {held}, but training wants {ty}")));
         }
-        let in_place = |entry: &Entry| {
-            places.iter().all(|(name, ty, offset)| {
+        let already_there = |entry: &WeightBuffer| {
+            layout.iter().all(|(name, ty, offset)| {
                 held.get(name).is_some_and(|e| e.buffer == entry.buffer && e.offset == ty.dtype.bytes(*offset))
             })
         };
-        if held.get(flat).is_some_and(|entry| entry.ty == *whole && in_place(entry)) {
+        if held.get(flat).is_some_and(|entry| entry.ty == *whole && already_there(entry)) {
             return Ok(());
         }
         let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
-        let mut encoder = self.gpu.encoder("gather");
-        let mut moved = Vec::with_capacity(places.len() + 1);
-        for (name, ty, offset) in places {
+        let mut encoder = self.gpu.encoder("move weights");
+        let mut moved = Vec::with_capacity(layout.len() + 1);
+        for (name, ty, offset) in layout {
             let offset = ty.dtype.bytes(*offset);
             if let Some(old) = held.get(name) {
                 encoder.copy_buffer_to_buffer(&old.buffer, old.offset, &buffer, offset, ty.bytes());
             }
-            moved.push((name.clone(), Entry { ty: ty.clone(), buffer: buffer.clone(), offset }));
+            moved.push((name.clone(), WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset }));
         }
-        moved.push((flat.to_owned(), Entry { ty: whole.clone(), buffer, offset: 0 }));
-        self.gpu.submit("gathering weights", [encoder])?;
+        moved.push((flat.to_owned(), WeightBuffer { ty: whole.clone(), buffer, offset: 0 }));
+        self.gpu.submit("moving weights into a flat range", [encoder])?;
         map().extend(moved);
         Ok(())
     }
 
-    /// The entry of that name, created and zero if it is not there.
+    /// The weight or state of that name, created as zero if it is missing.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it is there with another type; [`Error::OutOfMemory`].
-    pub fn ensure(&self, name: &str, ty: &TensorType) -> Result<Entry> {
+    /// [`Error::Shape`] if it exists with another type; [`Error::OutOfMemory`].
+    pub fn ensure(&self, name: &str, ty: &TensorType) -> Result<WeightBuffer> {
         if let Some(entry) = self.get(name) {
             return entry.of_type(name, ty);
         }
         // Whole texels, for kernels that read through textures.
         let buffer = self.gpu.buffer(name, ty.bytes().next_multiple_of(16), TENSORS)?;
-        let entry = Entry { ty: ty.clone(), buffer, offset: 0 };
-        // Another thread may have been faster.
+        let entry = WeightBuffer { ty: ty.clone(), buffer, offset: 0 };
+        // Another thread may have added it meanwhile.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(name.into()).or_insert(entry).clone();
         entry.of_type(name, ty)
     }
 
-    /// A store of its own with the memory of what is here now: what is added to one is not seen by the other.
+    /// A new store that shares the memory of the current weights. Weights added later to one store are not in the other.
     #[must_use]
-    pub fn fork(&self) -> Self {
+    pub fn share(&self) -> Self {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Self { gpu: self.gpu.clone(), storage: self.storage.clone(), entries: Arc::new(Mutex::new(entries)) }
     }
 
-    /// The entry of that name.
+    /// The weight or state of that name.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<Entry> {
+    pub fn get(&self, name: &str) -> Option<WeightBuffer> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
@@ -178,8 +181,8 @@ impl Weights {
         names
     }
 
-    fn expect(&self, name: &str) -> Result<Entry> {
-        self.get(name).ok_or_else(|| Error::input(name, "there is no weight or state of this name"))
+    fn expect(&self, name: &str) -> Result<WeightBuffer> {
+        self.get(name).ok_or_else(|| Error::input(name, "the store has no weight or state of this name"))
     }
 
     /// Writes raw words to a weight or state; they must be as many bytes as it has.
@@ -195,14 +198,17 @@ impl Weights {
         self.gpu.write(&entry.buffer, entry.offset, bytes)
     }
 
-    /// Reads a stretch of a weight or state back, from byte to byte; both are multiples of 4.
+    /// Reads a byte range of a weight or state back; both ends are multiples of 4.
     ///
     /// # Errors
-    /// [`Error::Input`] if the name is unknown or the stretch does not lie in it; [`Error::DeviceLost`].
+    /// [`Error::Input`] if the name is unknown or the range is outside; [`Error::DeviceLost`].
     pub fn download_part(&self, name: &str, part: Range<u64>) -> Result<Vec<u8>> {
         let entry = self.expect(name)?;
         if part.start > part.end || part.end > entry.ty.bytes() {
-            return Err(Error::input(name, format!("bytes {part:?} are wanted of {}", entry.ty)));
+            return Err(Error::input(
+                name,
+                format!("bytes {part:?} are outside {}, which has {} bytes", entry.ty, entry.ty.bytes()),
+            ));
         }
         self.gpu.read(&entry.buffer, entry.offset + part.start, part.end - part.start)
     }

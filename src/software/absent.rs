@@ -1,5 +1,5 @@
-//! In place of all else in this room where the feature `software-drivers` is off: no launch is adapted, and no tensor is read through
-//! a texture.
+//! Replaces the rest of this room where the feature `software-drivers` is off: launches are not adapted and tensors are not read through
+//! textures.
 
 use super::Quirks;
 use crate::error::Result;
@@ -16,11 +16,11 @@ pub(crate) fn adapt_text(_: &Dispatch, text: String) -> String {
     text
 }
 
-pub(crate) fn crowded(_row: u64, _uses: usize) -> bool {
+pub(crate) fn page_strided(_row: u64, _uses: usize) -> bool {
     false
 }
 
-pub(crate) fn patience(_: &Quirks) -> Duration {
+pub(crate) fn poll_lock_timeout(_: &Quirks) -> Duration {
     Duration::ZERO
 }
 
@@ -36,10 +36,10 @@ pub(crate) fn texture_bytes(_: &Recording) -> u64 {
     0
 }
 
-/// What does not exist here.
-pub(crate) enum Awake {}
+/// Never exists here.
+pub(crate) enum Spin {}
 
-impl Awake {
+impl Spin {
     pub(crate) fn new(_: &Quirks) -> Option<Self> {
         None
     }
@@ -48,12 +48,12 @@ impl Awake {
         match *self {}
     }
 
-    pub(crate) fn asked(&self, _busy: bool) {
+    pub(crate) fn polled(&self, _busy: bool) {
         match *self {}
     }
 }
 
-/// What does not exist here.
+/// Never exists here.
 #[derive(Debug)]
 pub(crate) enum SharedMemory {}
 
@@ -71,7 +71,7 @@ impl SharedMemory {
 #[derive(Debug)]
 pub(crate) struct Operands;
 
-/// What does not exist here.
+/// Never exists here.
 #[derive(Debug)]
 pub(crate) enum Copy {}
 

@@ -1,12 +1,11 @@
-//! Textures that lie in the memory of buffers, on Vulkan drivers that compute on the CPU: kernels read a tensor through one
-//! and nothing is copied.
+//! Textures in the memory of buffers, on Vulkan CPU drivers: kernels read a tensor through a texture without a copy.
 //!
-//! WebGPU has no way to say this, so buffers and images are made with Vulkan's own calls and handed to wgpu, which tracks and
-//! frees them as its own. An image of linear tiling has its texels in the order of memory (Vulkan 1.3, 12.5, "Image subresource
-//! layout"), row by row at a pitch that the driver names; where that is the pitch of the tensor, both show the same bytes.
+//! WebGPU has no such feature, so buffers and images are created by Vulkan calls and passed to wgpu, which tracks and frees them. An image
+//! with linear tiling has its texels in memory order (Vulkan 1.3, 12.5, "Image subresource layout"), row by row at a pitch that the driver
+//! reports; where that is the pitch of the tensor, both have the same bytes.
 //!
-//! wgpu does not know that a texture changes when a kernel writes the buffer, and sets no barrier between the two. Drivers on the
-//! CPU need none: a dispatch has ended before the next one begins, and all of them see one memory. No other driver gets here.
+//! wgpu does not know that a texture changes when a kernel writes the buffer, and sets no barrier between the two. CPU drivers need none:
+//! a dispatch ends before the next one begins, and all of them see one memory. Unreachable for other drivers: see [`SharedMemory::new`].
 
 #![allow(unsafe_code, reason = "Vulkan's calls are unsafe")]
 
@@ -19,10 +18,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use wgpu::hal::api::Vulkan;
 
-/// Bytes behind a buffer: an image has whole rows, and drivers round their number up to four.
+/// Bytes after a buffer: an image has whole rows, and drivers round the number of rows up to four.
 const SLACK: u64 = 4 * TEXTURE_ROW;
 
-/// The maker of buffers and of textures in their memory, for a device that can have them.
+/// Creates buffers and textures in their memory, for a device that supports them.
 pub(crate) struct SharedMemory {
     device: Arc<ash::Device>,
     memory_type: u32,
@@ -30,7 +29,7 @@ pub(crate) struct SharedMemory {
     regions: Mutex<HashMap<vk::Buffer, Weak<Region>>>,
 }
 
-/// The memory of a buffer. It lives as long as the buffer or a texture in it.
+/// The memory of a buffer. It lives as long as the buffer and the textures in it.
 struct Region {
     device: Arc<ash::Device>,
     memory: vk::DeviceMemory,
@@ -40,7 +39,7 @@ struct Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: made by this device; whoever used them held the region.
+        // SAFETY: created by this device; every user of them held the region.
         unsafe {
             self.device.destroy_buffer(self.buffer, None);
             self.device.free_memory(self.memory, None);
@@ -56,7 +55,7 @@ struct Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // SAFETY: made by this device; wgpu lets go of it when no view of it is left and no work uses it.
+        // SAFETY: created by this device; wgpu drops it when no view of it is left and no work uses it.
         unsafe { self.region.device.destroy_image(self.raw, None) };
     }
 }
@@ -68,7 +67,7 @@ impl std::fmt::Debug for SharedMemory {
 }
 
 impl SharedMemory {
-    /// For a device whose textures can lie in the memory of buffers.
+    /// For a device with textures in the memory of buffers; `None` for others, all GPUs included.
     pub(crate) fn new(device: &wgpu::Device, caps: &Caps) -> Option<Self> {
         let usage = match caps.quirks.textures {
             Textures::None => return None,
@@ -92,20 +91,20 @@ impl SharedMemory {
         let memory_type = memory.memory_types_as_slice().iter().position(|ty| ty.property_flags.contains(wanted))?;
         let shared =
             Self { device: Arc::new(raw.clone()), memory_type: memory_type as u32, usage, regions: Mutex::default() };
-        // Whether the driver agrees, at an offset that tensors have.
+        // Try it at an offset that tensors can have.
         let region = Arc::new(shared.region(caps.offset_alignment + 1).ok()?);
         shared.image(&region, caps.offset_alignment, rows(1))?;
         Some(shared)
     }
 
-    /// A buffer, zero-filled, in whose memory textures can lie; or why the driver refuses.
+    /// A zero-filled buffer whose memory textures can share; or the driver's error.
     pub(crate) fn buffer(&self, device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer, String> {
         let region = Arc::new(self.region(size).map_err(|error| error.to_string())?);
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         regions.retain(|_, region| region.strong_count() > 0);
         regions.insert(region.buffer, Arc::downgrade(&region));
         let buffer = region.buffer;
-        // SAFETY: the buffer is of this device, of this size, zero-filled, and lives until the callback lets go of it.
+        // SAFETY: the buffer belongs to this device, has this size, is zero-filled, and lives until the callback drops it.
         unsafe {
             let buffer = wgpu::hal::vulkan::Buffer::from_raw_externally_owned(buffer, Box::new(move || drop(region)));
             let descriptor =
@@ -114,8 +113,8 @@ impl SharedMemory {
         }
     }
 
-    /// A texture of what lies in a buffer from an offset on; `None` if the buffer is not of [`SharedMemory::buffer`], the offset
-    /// is not aligned or the driver refuses.
+    /// A texture of a buffer's bytes from an offset on; `None` if the buffer is not from [`SharedMemory::buffer`], the offset is not aligned
+    /// or the driver refuses.
     pub(super) fn texture(
         &self,
         device: &wgpu::Device,
@@ -142,8 +141,8 @@ impl SharedMemory {
             view_formats: Vec::new(),
         };
         let released = Box::new(move || drop(image));
-        // SAFETY: the image is of this device, made as described, and lives until the callback lets go of it. Before it is
-        // used first wgpu gives it a layout, which Vulkan lets change what lies there; a driver on the CPU has nothing to change.
+        // SAFETY: the image belongs to this device, is created as described, and lives until the callback drops it. Before its first use wgpu
+        // gives it a layout, and Vulkan allows that to change its content; a CPU driver changes nothing.
         unsafe {
             let texture =
                 hal.texture_from_raw(raw, &hal_descriptor, Some(released), wgpu::hal::vulkan::TextureMemory::External);
@@ -164,11 +163,11 @@ impl SharedMemory {
             | vk::BufferUsageFlags::TRANSFER_DST;
         let info = vk::BufferCreateInfo::default().size(bytes).usage(usage);
         let allocation = vk::MemoryAllocateInfo::default().allocation_size(size).memory_type_index(self.memory_type);
-        // SAFETY: plain calls; what was made is freed when a later one fails.
+        // SAFETY: plain calls; created objects are freed when a later call fails.
         unsafe {
             let memory = self.device.allocate_memory(&allocation, None)?;
-            let made = self.device.create_buffer(&info, None);
-            let buffer = made.inspect_err(|_| self.device.free_memory(memory, None))?;
+            let created = self.device.create_buffer(&info, None);
+            let buffer = created.inspect_err(|_| self.device.free_memory(memory, None))?;
             let region = Region { device: self.device.clone(), memory, buffer, size };
             let needs = self.device.get_buffer_memory_requirements(buffer);
             if needs.size > size || needs.memory_type_bits >> self.memory_type & 1 == 0 {
@@ -182,7 +181,7 @@ impl SharedMemory {
         }
     }
 
-    /// An image of the bytes of a region from an offset on, in rows as the textures for copies have them.
+    /// An image of the bytes of a region from an offset on, with the rows of the textures for copies.
     fn image(&self, region: &Arc<Region>, offset: u64, rows: u32) -> Option<Image> {
         let info = vk::ImageCreateInfo::default()
             .image_type(vk::ImageType::TYPE_2D)
@@ -194,7 +193,7 @@ impl SharedMemory {
             .tiling(vk::ImageTiling::LINEAR)
             .usage(self.usage.0);
         let texels = vk::ImageSubresource::default().aspect_mask(vk::ImageAspectFlags::COLOR);
-        // SAFETY: plain calls; the image is destroyed with its owner when a later one fails.
+        // SAFETY: plain calls; the image is destroyed with its owner when a later call fails.
         unsafe {
             let image = Image { raw: self.device.create_image(&info, None).ok()?, region: region.clone() };
             let needs = self.device.get_image_memory_requirements(image.raw);

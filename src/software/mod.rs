@@ -1,9 +1,9 @@
-//! What exists only for drivers that compute on the CPU, which are known by their names: tensors that are read through textures,
-//! parameters that are copied first, waits that stay awake.
+//! Code for CPU drivers, which are recognised by name: tensors that are read through textures, parameters that are copied first, waits
+//! that spin.
 //!
-//! Other rooms meet it in a few places: [`Quirks`] stand in `Caps`; `gpu` asks for memory, waits and a binding's type, `kernel` has a
-//! text adapted, `program` has launches adapted and textures prepared. Without the feature `software-drivers` nothing of it is compiled
-//! but the quirks that results depend on, and such a driver is taken for a slow GPU.
+//! Other rooms use it in a few lines: [`Quirks`] are part of `Caps`; `gpu` gets memory, waits and the type of a binding, `kernel` adapted
+//! texts, `program` adapted launches and prepared textures. Without the feature `software-drivers` only the quirks that results depend on
+//! are compiled, and such a driver is treated as a slow GPU.
 
 mod probe;
 mod quirks;
@@ -13,8 +13,6 @@ pub use quirks::{Driver, Options, Quirks, Textures};
 
 #[cfg(not(feature = "software-drivers"))]
 mod absent;
-#[cfg(feature = "software-drivers")]
-mod awake;
 #[cfg(all(feature = "software-drivers", not(any(target_arch = "wasm32", target_vendor = "apple"))))]
 mod memory;
 #[cfg(all(feature = "software-drivers", any(target_arch = "wasm32", target_vendor = "apple")))]
@@ -24,6 +22,8 @@ mod memory;
 mod operands;
 #[cfg(feature = "software-drivers")]
 mod params;
+#[cfg(feature = "software-drivers")]
+mod spin;
 #[cfg(feature = "software-drivers")]
 mod stage;
 #[cfg(feature = "software-drivers")]
@@ -35,15 +35,16 @@ mod texture_probe;
 
 #[cfg(not(feature = "software-drivers"))]
 pub(crate) use absent::{
-    Awake, Copy, Operands, SharedMemory, adapt, adapt_text, crowded, patience, texture_binding, texture_bytes,
+    Copy, Operands, SharedMemory, Spin, adapt, adapt_text, page_strided, poll_lock_timeout, texture_binding,
+    texture_bytes,
 };
 #[cfg(feature = "software-drivers")]
 pub use stage::{Stage, Staging};
 #[cfg(feature = "software-drivers")]
 pub(crate) use {
-    awake::{Awake, patience},
     memory::SharedMemory,
     operands::{Copy, Operands, texture_bytes},
-    text::{adapt, adapt_text, crowded},
+    spin::{Spin, poll_lock_timeout},
+    text::{adapt, adapt_text, page_strided},
     texture::texture_binding,
 };

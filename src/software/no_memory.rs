@@ -1,8 +1,8 @@
-//! In place of `memory.rs` where there is no Vulkan: no device has textures in the memory of buffers.
+//! Replaces `memory.rs` where there is no Vulkan: no device has textures in the memory of buffers.
 
 use crate::gpu::Caps;
 
-/// What does not exist here.
+/// Never exists here.
 #[derive(Debug)]
 pub(crate) enum SharedMemory {}
 

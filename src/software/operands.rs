@@ -1,4 +1,4 @@
-//! The textures through which the launches of a program read, and the copies into them.
+//! The textures through which a program's launches read tensors, and the copies into them.
 
 use super::texture::{fill_texture, operand_texture, shared_texture};
 use super::{Stage, Staging};
@@ -8,7 +8,7 @@ use crate::kernel::{Access, Dispatch, View};
 use crate::program::Recording;
 use std::collections::HashMap;
 
-/// Bytes of the textures that a recording needs for copies.
+/// Bytes of the textures for copies of a recording.
 pub(crate) fn texture_bytes(recording: &Recording) -> u64 {
     Staging::new(recording).bytes()
 }
@@ -18,7 +18,7 @@ pub(crate) fn texture_bytes(recording: &Recording) -> u64 {
 pub(crate) struct Operands {
     staging: Staging,
     copied: Vec<wgpu::Texture>,
-    /// Those in the memory of buffers, by buffer and offset.
+    /// The textures in the memory of buffers, by buffer and offset.
     shared: HashMap<(wgpu::Buffer, u64), wgpu::TextureView>,
 }
 
@@ -39,7 +39,7 @@ impl Copy {
 }
 
 impl Operands {
-    /// The textures of a recording; `place` says where a view of a dispatch lies.
+    /// The textures of a recording; `place` returns the buffer and offset of a view.
     #[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
     pub(crate) fn new<'a>(
         gpu: &Gpu,
@@ -52,7 +52,7 @@ impl Operands {
         Ok(Self { staging, copied, shared })
     }
 
-    /// A texture for each binding of dispatch `index` that is read through one.
+    /// The texture of each binding of dispatch `index`, if it is read through one.
     pub(crate) fn views<'a>(
         &self,
         index: usize,
@@ -72,7 +72,7 @@ impl Operands {
         Ok(views)
     }
 
-    /// What has to be copied in front of dispatch `index`.
+    /// The copies before dispatch `index`.
     pub(crate) fn copies<'a>(
         &self,
         index: usize,
@@ -89,8 +89,8 @@ impl Operands {
     }
 }
 
-/// Textures in the memory of buffers. Tensors that begin at one place share one, as large as the largest: a submission costs the CPU
-/// time for each.
+/// Textures in the memory of buffers. Tensors that begin at the same offset share one, as large as the largest: each texture costs CPU time
+/// in a submission.
 #[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
 fn shared_views<'a>(
     gpu: &Gpu,

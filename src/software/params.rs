@@ -1,22 +1,21 @@
-//! Parameters that a kernel reads once, in front of everything else, on drivers that compute on the CPU.
+//! Copies a kernel's parameters to private variables first, on CPU drivers.
 //!
-//! Such drivers load a member of a uniform buffer within a loop again in each round, lane by lane, as they load from any
-//! buffer. A private copy lies in registers. Kernels do not know of it: they read `p` in either case. Not in browsers, whose
-//! compilers take whatever comes from a private variable for something that differs between invocations.
+//! These drivers load a member of a uniform buffer in every iteration of a loop again, lane by lane. A private copy stays in registers.
+//! Kernels read `p` in either case. Browsers are excluded: their compilers treat values of private variables as non-uniform.
 
 use super::Quirks;
 use crate::kernel::Dispatch;
 
-/// How kernels declare their parameters.
+/// The declaration of parameters in kernels.
 const UNIFORM: &str = "var<uniform> p: Params;";
 
-/// Has a dispatch copy its parameters first where the adapter is faster for it.
+/// Has a dispatch copy its parameters first where that is faster.
 pub(super) fn params_first(quirks: &Quirks, dispatch: Dispatch) -> Dispatch {
     let native = !cfg!(target_arch = "wasm32");
     Dispatch { params_first: native && quirks.params_first, ..dispatch }
 }
 
-/// The text with its parameters copied to a private variable at the beginning of the entry point. Lines keep their numbers.
+/// The text with its parameters copied to a private variable at the beginning of the entry point. Line numbers stay the same.
 pub(super) fn copy_params(text: &str, entry: &str) -> String {
     let private = "var<uniform> params: Params; var<private> p: Params;";
     let text = text.replacen(UNIFORM, private, 1);

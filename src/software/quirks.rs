@@ -1,13 +1,13 @@
-//! What is to know of a driver that computes on the CPU, as plain data.
+//! Properties of CPU drivers, as plain data.
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a row of a texture: 1024 texels of four words.
+/// Bytes of a texture row: 1024 texels of four words.
 pub(super) const TEXTURE_ROW: u64 = 1024 * 16;
-/// What [`Quirks::texture_work`] is where textures are copies.
+/// [`Quirks::texture_work`] where textures are copies.
 pub(super) const TEXTURE_WORK: u64 = 1 << 17;
 
-/// A driver that computes on the CPU.
+/// A CPU driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// Mesa's: lavapipe for Vulkan, llvmpipe for OpenGL.
@@ -17,7 +17,7 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// The driver of an adapter, if it is one of these. Others that compute on the CPU (that of Windows, for one) are none.
+    /// The CPU driver of an adapter, if it is one of these. Other software drivers (for example that of Windows) are not included.
     #[must_use]
     pub fn of(info: &wgpu::AdapterInfo) -> Option<Self> {
         if info.backend == wgpu::Backend::BrowserWebGpu {
@@ -35,7 +35,7 @@ impl Driver {
 
 /// The kind of texture through which kernels read tensors.
 ///
-/// GPUs load from buffers at least as fast; drivers that compute on the CPU load from textures with vectors and from buffers lane by lane.
+/// GPUs load from buffers at least as fast. CPU drivers load from textures with vector instructions and from buffers lane by lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Textures {
@@ -48,35 +48,37 @@ pub enum Textures {
     Sampled,
 }
 
-/// What a driver that computes on the CPU wants to have done differently; the default is a GPU, which wants nothing.
+/// Adaptations for a CPU driver. The default is a GPU, without adaptations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Quirks {
-    /// Through which textures kernels may read tensors.
+    /// The kind of textures through which kernels may read tensors.
     pub textures: Textures,
-    /// Whether they lie in the memory of the buffers, so that nothing is copied; known of an open device only.
+    /// Whether textures share the memory of buffers, so that nothing is copied; known only of an open device.
     pub shared_textures: bool,
-    /// Bytes that one of them holds.
+    /// The most bytes of one texture.
     pub max_texture_bytes: u64,
-    /// How many of them one shader may have.
+    /// The most textures of one shader.
     pub max_textures: u32,
-    /// Elements that a dispatch must write, or operations that it must do, for the copies into textures to pay.
+    /// The least work (operations, or elements written) of a dispatch for which copies into textures pay.
     pub texture_work: u64,
     /// Whether kernels copy their parameters to registers before anything else.
     pub params_first: bool,
-    /// Whether a thread that waits stays awake for a while.
-    pub awake: bool,
-    /// The most turns that the loops of one invocation may take in all: Mesa leaves them behind 65,535, and says nothing.
-    pub most_turns: Option<u32>,
+    /// Whether a waiting thread spins for a while.
+    #[serde(rename = "awake")]
+    pub spin: bool,
+    /// The most iterations of all loops of one invocation together: Mesa silently leaves loops after 65,535.
+    #[serde(rename = "most_turns")]
+    pub max_loop_iterations: Option<u32>,
 }
 
 impl Quirks {
-    /// Those of a driver, on an adapter or device with these limits.
+    /// The quirks of a driver on an adapter or device with these limits.
     #[must_use]
     pub fn of(driver: Driver, backend: wgpu::Backend, limits: &wgpu::Limits) -> Self {
         if cfg!(not(feature = "software-drivers")) {
             return Self::of_results();
         }
-        // Mesa reads storage textures faster; with OpenGL wgpu refuses them in a layout, and SwiftShader likes the others.
+        // Mesa reads storage textures faster, but wgpu refuses them in a layout with OpenGL. SwiftShader reads sampled textures faster.
         let textures = match driver {
             Driver::Mesa if backend == wgpu::Backend::Vulkan => Textures::Storage,
             Driver::Mesa | Driver::SwiftShader => Textures::Sampled,
@@ -90,26 +92,26 @@ impl Quirks {
             },
             texture_work: TEXTURE_WORK,
             params_first: true,
-            awake: true,
+            spin: true,
             ..Self::of_results()
         }
     }
 
-    /// Those without which results are wrong, whatever a driver is taken for.
+    /// The quirks that results depend on, whatever the class of the adapter.
     #[must_use]
     pub fn of_results() -> Self {
-        Self { most_turns: Some(65_535), ..Self::default() }
+        Self { max_loop_iterations: Some(65_535), ..Self::default() }
     }
 
-    /// What tests want instead, on a device whose textures lie in the memory of buffers or don't.
+    /// The quirks with the options of tests, on a device with or without textures in the memory of buffers.
     #[must_use]
     pub(crate) fn with(self, shared_textures: bool, options: Options) -> Self {
         let work = if shared_textures { 0 } else { self.texture_work };
         Self { shared_textures, texture_work: options.texture_work.unwrap_or(work), ..self }
     }
 
-    /// The most bytes of a piece of a tensor that is gone over element by element, of those that one binding can hold: of textures that
-    /// take memory of their own 4 MiB.
+    /// The most bytes of a window of an elementwise op: those of one binding or shared texture, and 4 MiB for textures with memory of their
+    /// own.
     pub(crate) fn window(&self, binding: u64) -> u64 {
         const TEXTURE: u64 = 4 << 20;
         match self.textures {
@@ -120,13 +122,13 @@ impl Quirks {
     }
 }
 
-/// What tests want to have done otherwise than is best.
+/// Options for tests, which override the best choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The least work (operations, or elements written) for which kernels read through textures: 0 is always, [`u64::MAX`] never.
+    /// The least work (operations, or elements written) for which kernels read through textures: 0 always, [`u64::MAX`] never.
     pub texture_work: Option<u64>,
-    /// Copy into textures even where they could lie in the memory of buffers.
+    /// Copy into textures even where they could share the memory of buffers.
     pub copied_textures: bool,
-    /// The size of subgroups that a device is taken to have, right or wrong.
+    /// The assumed size of subgroups, right or wrong.
     pub claimed_subgroup: Option<u32>,
 }

@@ -1,30 +1,30 @@
-//! Tensors that kernels read through textures, on drivers that compute on the CPU: which, and the text for it.
+//! Reads of tensors through textures on CPU drivers: which bindings, and the text for them.
 //!
-//! Such drivers load from a buffer lane by lane, at some tens of cycles an element, and from a texture with vectors. Kernels do
-//! not know of it: their texts read arrays, and [`read_through_textures`] makes texture loads of these reads.
+//! These drivers load from a buffer lane by lane, at some tens of cycles an element, and from a texture with vector instructions. The
+//! kernels' texts read arrays, and [`read_through_textures`] turns these reads into texture loads.
 
 use super::Textures;
 use super::params::{copy_params, params_first};
 use crate::kernel::{Access, Caps, Dispatch};
 use std::fmt::Write;
 
-/// Rows that begin a multiple of this many bytes apart share few sets of the caches of a processor.
+/// Rows at a stride that is a multiple of this many bytes compete for few sets of a cache.
 const PAGE: u64 = 4096;
-/// How often each element of a tensor is used at least for a copy of it to be a small part of the work.
-const CROWDED_USES: usize = 256;
+/// The uses of each element of a tensor from which on a copy is a small part of the work.
+const STRIDED_USES: usize = 256;
 
-/// Whether the rows of a tensor, which begin `row` bytes apart, share few sets of a cache, and its elements are used so often that a copy
-/// with padding behind rows is worth its time.
-pub(crate) fn crowded(row: u64, uses: usize) -> bool {
-    row.is_multiple_of(PAGE) && uses >= CROWDED_USES
+/// Whether the rows of a tensor, `row` bytes apart, compete for few sets of a cache, and its elements are used so often that a copy with
+/// padded rows pays.
+pub(crate) fn page_strided(row: u64, uses: usize) -> bool {
+    row.is_multiple_of(PAGE) && uses >= STRIDED_USES
 }
 
-/// A launch as the adapter is fastest with it.
+/// A launch adapted to the adapter.
 pub(crate) fn adapt(caps: &Caps, dispatch: Dispatch) -> Dispatch {
     params_first(&caps.quirks, through_textures(caps, dispatch))
 }
 
-/// The text of a launch with its textures, and with its parameters copied first, if that is how it was adapted.
+/// The text of an adapted launch: with textures, and with its parameters copied first.
 pub(crate) fn adapt_text(dispatch: &Dispatch, mut text: String) -> String {
     let textures: Vec<(u32, bool)> = (1..)
         .zip(&dispatch.bindings)
@@ -40,16 +40,16 @@ pub(crate) fn adapt_text(dispatch: &Dispatch, mut text: String) -> String {
     if dispatch.params_first { copy_params(&text, dispatch.kernel.name) } else { text }
 }
 
-/// How a text declares a storage binding that is only read.
+/// A declaration of a read-only storage binding.
 struct Declared<'a> {
     name: &'a str,
     /// `f32`, `u32`, `i32`, `vec2f`, `vec2u`, `vec4f` or `vec4u`.
     element: &'a str,
 }
 
-/// Has a dispatch read tensors through textures where the adapter is faster for it.
+/// Has a dispatch read tensors through textures where that is faster.
 ///
-/// A tensor is copied as a whole, so kernels that look up little of it (rows of a table) go on reading the buffer.
+/// A tensor is copied as a whole, so kernels that read little of it (rows of a table) keep reading the buffer.
 fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
     let quirks = &caps.quirks;
     if quirks.textures == Textures::None {
@@ -73,7 +73,8 @@ fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
         let declared = lines().find_map(|line| declaration(line, number as u32 + 1, &constants));
         let declared = declared.filter(|d| !texts().any(|text| takes_address(text, d.name)));
         if fits && left > 0 && declared.is_some_and(|d| plain(d.element, lines).is_some()) {
-            let (storage, shared) = (quirks.textures == Textures::Storage, quirks.shared_textures && !binding.crowded);
+            let (storage, shared) =
+                (quirks.textures == Textures::Storage, quirks.shared_textures && !binding.page_strided);
             dispatch.bindings[number].access = Access::Texture { storage, shared };
             left -= 1;
         }
@@ -81,10 +82,10 @@ fn through_textures(caps: &Caps, mut dispatch: Dispatch) -> Dispatch {
     dispatch
 }
 
-/// Whether a text asks for the address of an array, be it for its length: a texture has none.
+/// Whether a text takes the address of an array, also for its length: a texture has none.
 fn takes_address(text: &str, name: &str) -> bool {
     text.match_indices('&').any(|(at, _)| {
-        // With an operand in front it is an "and".
+        // After an operand, `&` is an "and".
         let prefix = text[..at].trim_end().ends_with(['(', ',', '=']);
         let rest = text[at + 1..].trim_start().strip_prefix(name);
         prefix
@@ -92,7 +93,7 @@ fn takes_address(text: &str, name: &str) -> bool {
     })
 }
 
-/// The declaration in a line, if it is that of a read-only binding of this number.
+/// The declaration of the read-only binding of this number, if the line is that.
 fn declaration<'a>(line: &'a str, number: u32, constants: &[(&str, String)]) -> Option<Declared<'a>> {
     let (binding, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(") var<storage, read> ")?;
     let constant = || constants.iter().find(|(name, _)| *name == binding).map(|(_, value)| value.as_str());
@@ -102,7 +103,7 @@ fn declaration<'a>(line: &'a str, number: u32, constants: &[(&str, String)]) -> 
     (found == number).then_some(Declared { name, element })
 }
 
-/// The plain type that a name stands for, if a texel can hold it.
+/// The plain type of a name, if a texel can hold it.
 fn plain<'a, L: Iterator<Item = &'a str>>(name: &'a str, lines: impl Fn() -> L) -> Option<&'a str> {
     const PLAIN: [&str; 7] = ["f32", "u32", "i32", "vec2f", "vec2u", "vec4f", "vec4u"];
     let alias = lines().find_map(|line| line.strip_prefix("alias ")?.strip_prefix(name)?.strip_prefix(" = "));
@@ -110,8 +111,8 @@ fn plain<'a, L: Iterator<Item = &'a str>>(name: &'a str, lines: impl Fn() -> L) 
     PLAIN.into_iter().find(|p| *p == plain)
 }
 
-/// The text with some of its read-only arrays (by binding, and whether it is a storage texture) declared as textures, and reads of
-/// their elements as loads of texels. Lines keep their numbers.
+/// The text with some read-only arrays (binding, and whether it is a storage texture) declared as textures, and reads of their elements as
+/// texel loads. Line numbers stay the same.
 pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bindings: &[(u32, bool)]) -> String {
     let mut out = String::with_capacity(text.len() + 256 * bindings.len());
     let mut names = Vec::new();
@@ -135,7 +136,7 @@ pub(super) fn read_through_textures(text: &str, constants: &[(&str, String)], bi
     reads_as_calls(&out, &names)
 }
 
-/// The declaration of a texture in place of an array, and the function that gives an element of it.
+/// The declaration of a texture in place of an array, and of the function that returns an element.
 fn texture(declared: &Declared<'_>, element: &str, storage: bool) -> String {
     let Declared { name, element: written } = declared;
     let (ty, level) = if storage { ("texture_storage_2d<rgba32uint, read>", "") } else { ("texture_2d<u32>", ", 0") };
@@ -158,12 +159,12 @@ fn texture(declared: &Declared<'_>, element: &str, storage: bool) -> String {
 fn reads_as_calls(text: &str, names: &[&str]) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
-    // Brackets that are open, by whether they were turned into parentheses. An index may be signed.
+    // Open brackets, and whether each was turned into parentheses. An index may be signed.
     let mut brackets: Vec<bool> = Vec::new();
     let (mut depth, mut at) = (0_usize, 0_usize);
-    // Names that mean something else, and the depth of the block that they end with.
+    // Shadowed names, and the depth of the block in which they end.
     let mut shadows: Vec<(&str, usize)> = Vec::new();
-    // The last word before the current one, and whether the parameters of a function are being declared.
+    // The word before the current one, and whether a function's parameters are being declared.
     let (mut before, mut parameters) = ("", false);
     while at < bytes.len() {
         let rest = &text[at..];

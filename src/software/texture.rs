@@ -1,4 +1,4 @@
-//! Textures that hold a tensor in the order of its memory, for kernels that read it through them.
+//! Textures that hold a tensor in memory order, for kernels that read it through them.
 
 use super::quirks::TEXTURE_ROW;
 use super::{Quirks, Textures};
@@ -7,12 +7,12 @@ use crate::gpu::Gpu;
 
 /// Texels of a row.
 pub(super) const WIDTH: u32 = 1024;
-/// Texels behind each row, a cache line, that nothing reads: rows of a matrix would lie a power of two apart, and share few
-/// lines of the cache.
+/// Unused texels after each row, a cache line: otherwise rows of a matrix would be a power of two apart and compete for few lines of the
+/// cache.
 const PADDING: u32 = 4;
 /// Bytes of a texel: four words.
 const TEXEL: u64 = 16;
-/// Words, whatever they mean: kernels cast them.
+/// Untyped words, which kernels cast.
 pub(super) const TEXEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Uint;
 
 /// A texture for copies of tensors of up to `bytes`, of four words a texel.
@@ -26,7 +26,7 @@ pub(super) fn operand_texture(gpu: &Gpu, bytes: u64) -> Result<wgpu::Texture> {
     gpu.scoped("a texture for operands", || gpu.device().create_texture(&descriptor))
 }
 
-/// A texture of `bytes` of a buffer from an offset on, with nothing copied; for [`super::Quirks::shared_textures`].
+/// A texture of `bytes` of a buffer from an offset on, without a copy; for [`super::Quirks::shared_textures`].
 pub(super) fn shared_texture(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<wgpu::Texture> {
     let what = "a texture in the memory of a buffer";
     let shared = gpu.shared_memory();
@@ -37,7 +37,7 @@ pub(super) fn shared_texture(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, byte
     })
 }
 
-/// The type of a binding that is a texture.
+/// The type of a texture binding.
 pub(crate) fn texture_binding(quirks: &Quirks) -> wgpu::BindingType {
     let view_dimension = wgpu::TextureViewDimension::D2;
     match quirks.textures {
@@ -54,7 +54,7 @@ pub(crate) fn texture_binding(quirks: &Quirks) -> wgpu::BindingType {
     }
 }
 
-/// Rows of a texture for a tensor. A kernel may look at the texel behind the last element.
+/// The rows of a texture for a tensor. A kernel may load the texel after the last element.
 pub(super) fn rows(bytes: u64) -> u32 {
     (bytes / TEXTURE_ROW + 1) as u32
 }
@@ -72,8 +72,8 @@ pub(super) fn descriptor(width: u32, height: u32, usage: wgpu::TextureUsages) ->
     }
 }
 
-/// Encodes the copy of `bytes` of a buffer from `offset` (a multiple of 16) on to the beginning of a texture, and up to 12
-/// more, so that the last texel is whole.
+/// Encodes the copy of `bytes` of a buffer from `offset` (a multiple of 16) to the beginning of a texture, and of up to 12 more bytes to
+/// fill the last texel.
 pub(super) fn fill_texture(
     encoder: &mut wgpu::CommandEncoder,
     buffer: &wgpu::Buffer,

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::models::Model;
 use crate::ops::{self, CrossEntropyOptions};
-use crate::train::Measured;
+use crate::train::LossAndStats;
 
 /// Where an answer begins and ends: `start_logits`, `end_logits (B, T)`, `start_positions`, `end_positions (B)`. A position beyond
 /// the text does not count. The loss is the mean of both cross-entropies.
@@ -39,7 +39,7 @@ impl Task for SpanAnswering {
         };
         let [start_logits, start_loss] = part(g, 0, start)?;
         let [end_logits, end_loss] = part(g, 1, end)?;
-        let loss = Measured::over(start_loss, "start_positions", time).and(end_loss, "end_positions", time);
+        let loss = LossAndStats::over(start_loss, "start_positions", time).and(end_loss, "end_positions", time);
         let outputs = vec![("start_logits".into(), start_logits), ("end_logits".into(), end_logits)];
         Ok(TaskGraph::new(outputs, loss, hidden))
     }

@@ -7,7 +7,7 @@ use crate::graph::Graph;
 use crate::models::Model;
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
-use crate::train::Measured;
+use crate::train::LossAndStats;
 
 /// A class of each row: `logits (B, labels)`, `labels (B)`.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Task for MultipleChoice {
         let logits = encoder.class_logits(g, hidden.states, &inputs)?;
         let logits = ops::reshape(g, logits, [batch, choices])?;
         let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
-        let loss = Measured::over(loss, "labels", choices);
+        let loss = LossAndStats::over(loss, "labels", choices);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 }
@@ -102,6 +102,6 @@ fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool)
     let hidden = encoder.encode(g, &inputs)?;
     let logits = encoder.class_logits(g, hidden.states, &inputs)?;
     let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
-    let loss = Measured::over(loss, "labels", g.shape(logits).last());
+    let loss = LossAndStats::over(loss, "labels", g.shape(logits).last());
     Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
 }

@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Array, Graph};
 use crate::models::{Dimensions, Model, TokenInputs};
 use crate::nn::KvSource;
-use crate::ops::{self, Choice, SelectOptions};
+use crate::ops::{self, SelectOptions, SelectRule};
 use crate::program::{Program, Weights};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +40,8 @@ impl Task for Embedding {
         }
         let mut real = states;
         if let KvSource::Uncached { key_mask: Some(mask) } = inputs.kv {
-            let counts = ops::select(g, mask, Choice::Between { low: 1, high: u32::MAX }, &SelectOptions::default())?;
+            let counts =
+                ops::select(g, mask, SelectRule::Between { low: 1, high: u32::MAX }, &SelectOptions::default())?;
             real = ops::mask_rows(g, states, counts.counts)?;
         }
         let squares = ops::mul(g, real, real)?;
@@ -76,7 +77,7 @@ impl Embedder {
         if batch == 0 {
             return Err(Error::input("batch", "0 is given; at least 1 is needed"));
         }
-        Ok(Self { gpu: gpu.clone(), model, weights: weights.fork(), batch, programs: BTreeMap::new() })
+        Ok(Self { gpu: gpu.clone(), model, weights: weights.share(), batch, programs: BTreeMap::new() })
     }
 
     /// The vectors of texts, given as their tokens with the special ones that the model was trained with

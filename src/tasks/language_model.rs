@@ -7,7 +7,7 @@ use crate::graph::Graph;
 use crate::models::Model;
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
-use crate::train::Measured;
+use crate::train::LossAndStats;
 
 /// The next token, by a decoder.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Task for LanguageModelling {
         let head = decoder.lm_head(g)?;
         let logits = head.logits(g, hidden.states)?;
         let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
-        let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
+        let loss = LossAndStats::over(loss, "labels", model.dimensions().vocabulary);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 
@@ -69,7 +69,7 @@ impl Task for MaskedLanguageModelling {
         let (states, head) = encoder.mlm_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
         let loss = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
-        let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
+        let loss = LossAndStats::over(loss, "labels", model.dimensions().vocabulary);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
 }
@@ -98,7 +98,7 @@ impl Task for PreTraining {
         let words = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
         let follows = encoder.class_logits(g, hidden.states, &inputs)?;
         let sentences = ops::cross_entropy(g, follows, next, &CrossEntropyOptions::default())?;
-        let loss = Measured::over(words, "labels", model.dimensions().vocabulary);
+        let loss = LossAndStats::over(words, "labels", model.dimensions().vocabulary);
         let loss = loss.and(sentences, "next_sentence_label", g.shape(follows).last());
         let outputs = vec![("prediction_logits".into(), logits), ("seq_relationship_logits".into(), follows)];
         Ok(TaskGraph::new(outputs, loss, hidden))

@@ -19,7 +19,7 @@ use crate::models::{Encoder, EncoderHead, Hidden, Model, TokenInputs};
 use crate::nn::RouterStats;
 use crate::ops;
 use crate::shape::Shape;
-use crate::train::{DROPOUT_SEED, Measured};
+use crate::train::{DROPOUT_SEED, LossAndStats};
 use std::fmt::Debug;
 
 /// The shape of an input, if it is there: names are those that transformers gives them.
@@ -33,7 +33,7 @@ pub struct TaskGraph {
     /// What else may be looked at: what routers did, and a text's vector, by name.
     pub routing: Vec<(String, Tensor)>,
     /// The loss by its parts.
-    pub loss: Measured,
+    pub loss: LossAndStats,
     /// The losses of routers, which training adds to it.
     pub auxiliary: Option<Tensor>,
     /// What is reported of routers.
@@ -42,7 +42,7 @@ pub struct TaskGraph {
 
 impl TaskGraph {
     /// Outputs and loss of a model that had these states.
-    fn new(outputs: Vec<(String, Tensor)>, loss: Measured, hidden: Hidden) -> Self {
+    fn new(outputs: Vec<(String, Tensor)>, loss: LossAndStats, hidden: Hidden) -> Self {
         let Hidden { auxiliary, routing, routers, .. } = hidden;
         Self { outputs, routing, loss, auxiliary, routers }
     }
@@ -51,12 +51,12 @@ impl TaskGraph {
     ///
     /// # Errors
     /// Those of [`ops::add`].
-    pub fn measured(&self, g: &mut Graph, training: bool) -> Result<Measured> {
+    pub fn loss_and_stats(&self, g: &mut Graph, training: bool) -> Result<LossAndStats> {
         let even = match (self.loss.even, self.auxiliary.filter(|_| training)) {
             (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
             (a, b) => a.or(b),
         };
-        Ok(Measured { even, routers: self.routers.clone(), ..self.loss.clone() })
+        Ok(LossAndStats { even, routers: self.routers.clone(), ..self.loss.clone() })
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Tensor};
 use crate::models::{Decoder, Model};
 use crate::shape::{Shape, TensorType};
-use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, Measured, Objective, in_order};
+use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, LossAndStats, Objective, in_order};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -52,10 +52,10 @@ impl TaskObjective {
         Ok(Self { model, task, shapes })
     }
 
-    fn measure(&self, g: &mut Graph, training: bool) -> Result<Measured> {
+    fn measure(&self, g: &mut Graph, training: bool) -> Result<LossAndStats> {
         let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
         let made = self.task.graph(g, self.model.as_ref(), &shapes, training)?;
-        made.measured(g, training)
+        made.loss_and_stats(g, training)
     }
 }
 
@@ -72,7 +72,7 @@ impl Objective for TaskObjective {
         self.measure(g, training)?.loss(g)
     }
 
-    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+    fn loss_and_stats(&self, g: &mut Graph) -> Result<LossAndStats> {
         self.measure(g, true)
     }
 }

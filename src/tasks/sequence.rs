@@ -8,7 +8,7 @@ use crate::models::{Model, TokenInputs};
 use crate::nn::{Context, KvSource};
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
-use crate::train::Measured;
+use crate::train::LossAndStats;
 
 /// An answer, `labels (B, T)`, to a text, `input_ids (B, S)`. The decoder reads `decoder_input_ids (B, T)`, which are the labels moved by
 /// one behind the token that answers begin with.
@@ -39,7 +39,7 @@ impl Task for SequenceToSequence {
         let head = decoder.lm_head(g)?;
         let logits = head.logits(g, hidden.states)?;
         let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
-        let loss = Measured::over(loss, "labels", model.dimensions().vocabulary);
+        let loss = LossAndStats::over(loss, "labels", model.dimensions().vocabulary);
         hidden.auxiliary = match (encoded.auxiliary, hidden.auxiliary) {
             (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
             (a, b) => a.or(b),

@@ -1,10 +1,10 @@
-//! A trainer to disk and back: the rest of a resumed run is the same, bit by bit, as if it had never ended.
+//! Saves and resumes a trainer. A resumed run is bit-identical to one that was never interrupted.
 //!
-//! Tensors are stored by name, in f32, whatever the layout in memory: `model.safetensors` has the weights as any tool
-//! reads them (the masters, if the model reads half-precision copies; each expert by itself), `optimizer.safetensors` the moments.
+//! Tensors are stored by name, in f32, whatever the layout in memory: `model.safetensors` has the weights in the usual format (the f32
+//! masters, if the model reads half-precision copies; each expert separately), `optimizer.safetensors` the moments.
 
 use super::Schedule;
-use super::layout::{Placed, Range};
+use super::layout::{ParameterSlot, Range};
 use super::step::{STATE, StepOptions};
 use super::trainer::{RunState, Trainer};
 use crate::dtype::DType;
@@ -19,18 +19,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// The ranges that hold a number for each parameter, and what stands in front of the names.
+/// The ranges of moments, and the prefix of their names.
 const MOMENTS: [(Range, &str); 2] = [(Range::FirstMoment, "first_moment."), (Range::SecondMoment, "second_moment.")];
 
-/// What `state.json` holds of a trainer.
+/// The content of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     run: RunState,
     options: StepOptions,
-    /// The schedule of the learning rate. The first checkpoints lack it and the seed.
+    /// The schedule of the learning rate. Checkpoints of the first versions lack it and the seed.
     #[serde(default)]
     schedule: Option<Schedule>,
-    /// What dropout is seeded with: with the step, all that is random in a run besides the data's order.
+    /// The seed of dropout: with the step, the only randomness of a run besides the order of the data.
     #[serde(default)]
     seed: Option<u64>,
     /// The position of the data.
@@ -38,8 +38,8 @@ struct Saved {
 }
 
 impl Trainer {
-    /// Saves everything that a resumed run needs, with the data's position and small files of the caller. All reports
-    /// should have been handed out, so that nothing is saved that was not finite.
+    /// Saves everything that a resumed run needs, with the data's position and small files of the caller. Take all reports first, so that only
+    /// finite values are saved.
     ///
     /// # Errors
     /// Those of [`Checkpoints::save`]; [`Error::DeviceLost`].
@@ -61,19 +61,19 @@ impl Trainer {
         checkpoints.save(&Checkpoint { step, model: &model, optimizer: &optimizer, state: &state, files })
     }
 
-    /// Goes on from a checkpoint, with its seed; gives the data's position. Options and schedule are the trainer's: that they are
-    /// others than those of the checkpoint, so that the run is another, is a warning in the log.
+    /// Continues from a checkpoint with its seed; returns the data's position. Options and schedule are the trainer's; a difference from the
+    /// checkpoint's, which changes the run, is logged as a warning.
     ///
     /// # Errors
-    /// [`Error::Format`] if the checkpoint is of another model; [`Error::NonFinite`] if a weight in it is not finite.
+    /// [`Error::Format`] if the checkpoint belongs to another model; [`Error::NonFinite`] if a weight in it is not finite.
     pub fn resume(&mut self, loaded: &Loaded) -> Result<Value> {
         let saved: Saved = serde_json::from_value(loaded.state.clone())
-            .map_err(|e| Error::format(&loaded.path, format!("state.json is not that of a training run: {e}")))?;
+            .map_err(|e| Error::format(&loaded.path, format!("state.json is not from a training run: {e}")))?;
         if saved.options != *self.step.options() {
-            log::warn!("the run goes on with other options than it had: {:?} before", saved.options);
+            log::warn!("the run continues with options other than before: {:?}", saved.options);
         }
         if let Some(before) = saved.schedule.filter(|before| *before != self.schedule) {
-            log::warn!("the run goes on with another schedule than it had: {before:?} before, {:?} now", self.schedule);
+            log::warn!("the run continues with another schedule: {before:?} before, {:?} now", self.schedule);
         }
         self.upload(Range::Parameters, &loaded.model, "")?;
         for (range, prefix) in MOMENTS {
@@ -82,7 +82,7 @@ impl Trainer {
         let shape = TensorType::f32([OptimizerControl::STATE]);
         let mut state = loaded.optimizer.expect_shape(STATE, &shape.shape)?.to_words(DType::F32)?;
         if saved.options.loss_scaling.is_some() != self.step.options().loss_scaling.is_some() {
-            // The scale, and the steps since it grew, mean nothing to the other kind of run: they begin again.
+            // The loss scale and its steps have no meaning for the other kind of run, so they start again.
             state[..2 * size_of::<f32>()].fill(0);
         }
         self.weights.upload(STATE, &state)?;
@@ -91,7 +91,7 @@ impl Trainer {
         Ok(saved.data)
     }
 
-    /// The parameters' pieces of the flat ranges of a kind, by name, each read back when it is written.
+    /// The tensors of the flat ranges of a kind, by name, each read back when it is written.
     fn named(&self, range: Range, prefix: &str) -> Vec<NamedTensor<'_>> {
         let piece = |shard: usize, (name, ty, offset): (String, TensorType, usize)| {
             let first = offset as u64 * 4;
@@ -105,7 +105,7 @@ impl Trainer {
         pieces.collect()
     }
 
-    /// Fills the flat ranges of a kind from named tensors, and the half-precision copies if it is the parameters.
+    /// Fills the flat ranges of a kind from named tensors, also the half-precision copies of parameters.
     fn upload(&self, range: Range, tensors: &Tensors, prefix: &str) -> Result<()> {
         for (index, shard) in self.step.layout().shards.iter().enumerate() {
             let mut flat = vec![0_u8; shard.total * 4];
@@ -113,8 +113,10 @@ impl Trainer {
                 let name = format!("{prefix}{name}");
                 let words = tensors.expect_shape(&name, &ty.shape)?.to_words(DType::F32)?;
                 if words.chunks_exact(4).any(|w| !f32::from_le_bytes([w[0], w[1], w[2], w[3]]).is_finite()) {
-                    let message =
-                        format!("{} holds a NaN or an infinity; go back to an older one", tensors.path().display());
+                    let message = format!(
+                        "{} contains a NaN or an infinity: resume from an older checkpoint",
+                        tensors.path().display()
+                    );
                     return Err(Error::NonFinite { what: name, message });
                 }
                 flat[offset * 4..offset * 4 + words.len()].copy_from_slice(&words);
@@ -132,10 +134,10 @@ impl Trainer {
     }
 }
 
-/// The tensors that a parameter is in a file, and their places in the flat range in elements.
-fn pieces(placed: &Placed) -> Vec<(String, TensorType, usize)> {
-    let mut offset = placed.offset;
-    let parts = file_tensors(&placed.name, &TensorType::f32(placed.ty.shape.clone())).into_iter();
+/// The tensors of a parameter in a file, with their offsets in the flat range in elements.
+fn pieces(slot: &ParameterSlot) -> Vec<(String, TensorType, usize)> {
+    let mut offset = slot.offset;
+    let parts = file_tensors(&slot.name, &TensorType::f32(slot.ty.shape.clone())).into_iter();
     parts
         .map(|(name, ty)| {
             let first = offset;

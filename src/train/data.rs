@@ -1,19 +1,19 @@
-//! A text as training data: tokens, a part held out, batches in an order that a seed fixes.
+//! A text as training data: tokens, a held-out part, and batches in an order that depends on a seed.
 
 use crate::error::{Error, Result};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::sync::Arc;
 
-/// The label of a position that does not count.
+/// The label of an ignored position.
 pub const IGNORED: i32 = -1;
 
-/// A text's tokens: those to train on, and the end of the text, which is held out to measure on.
+/// The tokens of a text: those for training, and the held-out end for evaluation.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    /// To train on.
+    /// Tokens for training.
     pub train: Arc<[u32]>,
-    /// To measure on.
+    /// Tokens for evaluation.
     pub held_out: Arc<[u32]>,
 }
 
@@ -24,14 +24,14 @@ impl Corpus {
     /// [`Error::Input`] if the share is not below 1 or nothing is left to train on.
     pub fn new(tokens: &[u32], held_out: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&held_out) {
-            let message = format!("is {held_out}; it must be 0 or more and less than 1, 0.1 for example");
+            let message = format!("it is {held_out}, but must be in [0, 1), for example 0.1");
             return Err(Error::input("held-out share", message));
         }
         let count = (tokens.len() as f64 * held_out).round() as usize;
         let (train, rest) = tokens.split_at(tokens.len() - count);
         if train.len() < 2 {
             let message = format!(
-                "has {} tokens, of which {} are left to train on: give a longer one",
+                "it has {} tokens, of which {} are left for training: give a longer text",
                 tokens.len(),
                 train.len()
             );
@@ -41,10 +41,10 @@ impl Corpus {
     }
 }
 
-/// Refuses tokens that a model does not know: those of a tokenizer that belongs to another one.
+/// Refuses tokens outside a model's vocabulary, as from the tokenizer of another model.
 ///
 /// # Errors
-/// [`Error::Input`] with the first such token and its place.
+/// [`Error::Input`] with the first such token and its index.
 pub fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
     match tokens.iter().position(|&token| token as usize >= vocabulary) {
         None => Ok(()),
@@ -59,7 +59,7 @@ pub fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
     }
 }
 
-/// Rows of tokens, and for each position the token that follows.
+/// Rows of tokens, with the next token of each position as its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Rows.
@@ -78,7 +78,7 @@ impl Batch {
         Self { rows, length, inputs: Vec::with_capacity(cells), labels: Vec::with_capacity(cells) }
     }
 
-    /// Adds a row from a window of tokens; what it lacks is filled up and ignored.
+    /// Adds a row from a window of tokens; missing positions are padded and ignored.
     pub(super) fn push(&mut self, window: &[u32]) {
         for at in 0..self.length {
             self.inputs.push(window.get(at).copied().unwrap_or(0));
@@ -86,38 +86,38 @@ impl Batch {
         }
     }
 
-    /// How many labels count.
+    /// The number of labels that are not ignored.
     #[must_use]
     pub fn counted(&self) -> usize {
         self.labels.iter().filter(|&&label| label >= 0).count()
     }
 }
 
-/// Where a run stands in its data: with it, the next batch is the one it would have been.
+/// The position of a run in its data, from which the same batches follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DataState {
-    /// What fixes the order.
+    /// The seed of the order.
     pub seed: u64,
-    /// Passes over the text that are done.
+    /// Completed passes over the text.
     pub epoch: u64,
-    /// Windows of this pass that were given out.
+    /// Windows of this pass that were used.
     pub cursor: u64,
-    /// A fingerprint of the text and the windows' length; 0 where it is not known.
+    /// A fingerprint of the text and the windows' length; 0 if unknown.
     #[serde(default)]
     pub text: u64,
 }
 
-/// Endless batches. A pass cuts the text into windows side by side, beginning at a random place so that the cuts differ from pass
-/// to pass, and gives each window once, in random order. A batch may reach from one pass into the next.
+/// Endless batches. A pass cuts the text into adjacent windows from a random offset, so that the cuts differ between passes, and returns each
+/// window once, in random order. A batch may span two passes.
 #[derive(Clone, Debug)]
 pub struct Batches {
     tokens: Arc<[u32]>,
     rows: usize,
     length: usize,
     state: DataState,
-    /// Where this pass begins.
+    /// The offset of this pass.
     offset: usize,
-    /// The windows of this pass in the order they are given out.
+    /// The windows of this pass in order.
     order: Vec<u32>,
 }
 
@@ -130,20 +130,20 @@ impl Batches {
         Self::resume(tokens, rows, length, DataState { seed, epoch: 0, cursor: 0, text: 0 })
     }
 
-    /// As [`Batches::new`], going on where a run stood. The text and the length must be those of that run.
+    /// As [`Batches::new`], from the position of a run. The text and the length must be those of that run.
     ///
     /// # Errors
-    /// As [`Batches::new`]; [`Error::Input`] if the position is that of another text or length.
+    /// As [`Batches::new`]; [`Error::Input`] if the position belongs to another text or length.
     pub fn resume(tokens: Arc<[u32]>, rows: usize, length: usize, state: DataState) -> Result<Self> {
         if rows == 0 || length == 0 {
             return Err(Error::input(
                 "batch",
-                format!("{rows} rows of {length} tokens are nothing: both must be 1 or more"),
+                format!("{rows} rows of {length} tokens are empty: both must be 1 or more"),
             ));
         }
         if tokens.len() <= length {
             let message = format!(
-                "has {} tokens; windows of {length} need {} or more: give a longer text or a shorter context",
+                "it has {} tokens, but windows of {length} need {} or more: give a longer text or a shorter context",
                 tokens.len(),
                 length + 1
             );
@@ -160,7 +160,7 @@ impl Batches {
         batches.lay_out();
         if state.cursor > batches.order.len() as u64 {
             let message = format!(
-                "stands at window {} of a pass, but this text has {} windows: resume with the text and context length of the run",
+                "it is window {} of a pass, but this text has {} windows: resume with the text and context length of the run",
                 state.cursor,
                 batches.order.len()
             );
@@ -175,19 +175,19 @@ impl Batches {
         (self.rows, self.length)
     }
 
-    /// Where the next batch begins.
+    /// The position of the next batch.
     #[must_use]
     pub fn state(&self) -> DataState {
         self.state
     }
 
-    /// Windows of a pass, at most.
+    /// The most windows of a pass.
     #[must_use]
     pub fn windows(&self) -> usize {
         (self.tokens.len() - 1) / self.length
     }
 
-    /// Lays out the pass that the state names: it depends on nothing but the seed, the pass, and the sizes.
+    /// Lays out the pass of the state, which depends only on the seed, the pass and the sizes.
     fn lay_out(&mut self) {
         let mut random = ChaCha8Rng::seed_from_u64(self.state.seed);
         random.set_stream(self.state.epoch);
@@ -219,17 +219,16 @@ impl Batches {
     }
 }
 
-/// Tells texts apart: FNV-1a over the tokens and the windows' length. Never 0.
+/// A fingerprint of a text: FNV-1a over the tokens and the windows' length. Never 0.
 fn fingerprint(tokens: &[u32], length: usize) -> u64 {
     let words = tokens.iter().map(|&token| u64::from(token)).chain([length as u64]);
     let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3));
     hash.max(1)
 }
 
-/// A number below `bound` (at least 1), every one equally likely. Written out, so that the order of the data does not change
-/// with the version of a library.
+/// A uniform number below `bound` (at least 1). Implemented here, so that the order of the data does not depend on the version of a library.
 pub(crate) fn below(random: &mut ChaCha8Rng, bound: u64) -> u64 {
-    // The low part of the product tells apart the few draws that would favour some numbers (arXiv 1805.10941).
+    // The low part of the product identifies the few draws that would be biased (arXiv 1805.10941).
     let reject_below = bound.wrapping_neg() % bound;
     loop {
         let product = u128::from(random.next_u64()) * u128::from(bound);
@@ -260,7 +259,7 @@ mod tests {
         let corpus = Corpus::new(&text(10), 0.2).unwrap();
         assert_eq!((&*corpus.train, &*corpus.held_out), (&[0, 1, 2, 3, 4, 5, 6, 7][..], &[8, 9][..]));
         assert!(Corpus::new(&text(10), 0.0).unwrap().held_out.is_empty());
-        assert!(Corpus::new(&text(10), 1.0).unwrap_err().to_string().contains("less than 1"));
+        assert!(Corpus::new(&text(10), 1.0).unwrap_err().to_string().contains("in [0, 1)"));
         assert!(Corpus::new(&text(10), f64::NAN).is_err());
         assert!(Corpus::new(&text(3), 0.9).unwrap_err().to_string().contains("longer"));
         assert!(Corpus::new(&[], 0.5).is_err());
@@ -319,11 +318,11 @@ mod tests {
         let batch = batches.next_batch();
         assert_eq!(batch.inputs, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]);
         assert_eq!((batches.state().epoch, batches.state().cursor), (2, 1));
-        let said = |tokens, rows, length| Batches::new(text(tokens), rows, length, 0).unwrap_err().to_string();
-        assert!(said(4, 1, 4).contains("need 5 or more"));
-        assert!(said(0, 1, 4).contains("has 0 tokens"));
-        assert!(said(9, 0, 4).contains("0 rows"));
-        assert!(said(9, 1, 0).contains("0 tokens are nothing"));
+        let error_of = |tokens, rows, length| Batches::new(text(tokens), rows, length, 0).unwrap_err().to_string();
+        assert!(error_of(4, 1, 4).contains("need 5 or more"));
+        assert!(error_of(0, 1, 4).contains("has 0 tokens"));
+        assert!(error_of(9, 0, 4).contains("0 rows"));
+        assert!(error_of(9, 1, 0).contains("0 tokens are empty"));
     }
 
     #[test]

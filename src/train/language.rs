@@ -1,7 +1,7 @@
 //! Language modelling: windows of tokens as the inputs `ids` and `labels` of a model.
 
 use super::data::{Batch, Batches};
-use super::measured::Measured;
+use super::loss::LossAndStats;
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::windows::in_order;
 use crate::dtype::DType;
@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 /// The input of token ids, `(rows, length)` u32.
 pub const IDS: &str = "ids";
-/// The input of next tokens, `(rows, length)` i32; negative ones do not count.
+/// The input of next tokens, `(rows, length)` i32; negative ones are ignored.
 pub const LABELS: &str = "labels";
 
-/// The input of spans, `(rows, length, 3)` u32: position, first and last position of what a token heads.
+/// The input of the tree mask, `(rows, length, 3)` u32: the position of a token, and the first and last position of the span that it covers.
 pub const STRUCTURE: &str = "structure";
 
 /// A decoder that learns to predict the next token, from the inputs [`IDS`] and [`LABELS`].
@@ -29,7 +29,7 @@ pub struct LanguageModel {
     pub rows: usize,
     /// Tokens of a row.
     pub length: usize,
-    /// What the loss has besides the cross-entropy and the losses of the routers; evaluation goes without both.
+    /// Additional terms of the loss; evaluation uses neither them nor the losses of routers.
     pub options: CrossEntropyOptions,
 }
 
@@ -42,13 +42,13 @@ impl Objective for LanguageModel {
         self.measure(g, training, false)?.loss(g)
     }
 
-    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+    fn loss_and_stats(&self, g: &mut Graph) -> Result<LossAndStats> {
         self.measure(g, true, false)
     }
 }
 
 impl LanguageModel {
-    fn measure(&self, g: &mut Graph, training: bool, structured: bool) -> Result<Measured> {
+    fn measure(&self, g: &mut Graph, training: bool, structured: bool) -> Result<LossAndStats> {
         let shape = [self.rows, self.length];
         let ids = g.input(IDS, shape, DType::U32)?;
         let labels = g.input(LABELS, shape, DType::I32)?;
@@ -65,11 +65,11 @@ impl LanguageModel {
         let loss = self.model.loss_of(g, hidden.states, labels, &options)?;
         let even = hidden.auxiliary.filter(|_| training);
         let classes = self.model.dimensions().vocabulary;
-        Ok(Measured { even, routers: hidden.routers, ..Measured::over(loss, LABELS, classes) })
+        Ok(LossAndStats { even, routers: hidden.routers, ..LossAndStats::over(loss, LABELS, classes) })
     }
 }
 
-/// The same over texts with a structure, which limits attention: one more input, [`STRUCTURE`].
+/// The same for texts with a tree mask, which limits attention: one more input, [`STRUCTURE`].
 #[derive(Clone, Debug)]
 pub struct StructuredLanguageModel(pub LanguageModel);
 
@@ -82,7 +82,7 @@ impl Objective for StructuredLanguageModel {
         self.0.measure(g, training, true)?.loss(g)
     }
 
-    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+    fn loss_and_stats(&self, g: &mut Graph) -> Result<LossAndStats> {
         self.0.measure(g, true, true)
     }
 }
@@ -113,7 +113,7 @@ impl BatchSource for Batches {
     }
 }
 
-/// All of some tokens once, in batches of one size, to measure a loss on.
+/// All tokens once, in batches of one size, for evaluation.
 #[must_use]
 pub fn held_out(tokens: &[u32], rows: usize, length: usize) -> Vec<HeldOut> {
     let batches = in_order(tokens, rows, length);

@@ -1,4 +1,4 @@
-//! How the parameters of a model lie side by side, so that one dispatch can update all of them.
+//! The flat layout of a model's parameters, so that one dispatch can update all of them.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result, human_bytes};
@@ -9,32 +9,32 @@ use crate::program::Weights;
 use crate::shape::TensorType;
 use std::sync::Arc;
 
-/// One parameter's place in its shard.
+/// The slot of one parameter in its shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct ParameterSlot {
     /// The parameter's name.
     pub name: String,
     /// Its type as the model reads it.
     pub ty: TensorType,
-    /// Its first element in the shard's flat ranges.
+    /// The offset in the shard's flat ranges, in elements.
     pub offset: usize,
 }
 
-/// Parameters whose values, gradients and moments lie in flat ranges of one layout.
+/// Parameters whose values, gradients and moments are flat ranges of one layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// The parameters, those in half precision first.
-    pub parameters: Vec<Placed>,
+    pub parameters: Vec<ParameterSlot>,
     /// Elements of each flat range, gaps included: a multiple of [`BLOCK`].
     pub total: usize,
-    /// Elements, from the first on, that have a half-precision copy which the model reads.
+    /// The number of leading elements with a half-precision copy, which the model reads.
     pub half: usize,
 }
 
 /// The flat ranges of a model: one shard, or several if the parameters do not fit into one buffer.
 ///
-/// Values, gradients and both moments are flat ranges of f32, of the same layout. What the model reads in half
-/// precision has its f32 master in the flat range and a copy in a range of its own, at the same offsets.
+/// Values, gradients and both moments are flat ranges of f32 with the same layout. Parameters that the model reads in half precision have
+/// their f32 master in the flat range and a copy in a separate range, at the same offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlatLayout {
     /// The shards.
@@ -43,10 +43,10 @@ pub struct FlatLayout {
     pub half_type: Option<DType>,
 }
 
-/// The kinds of flat ranges, as the names of states.
+/// The kinds of flat ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
-    /// What is trained, in f32.
+    /// The f32 values that are trained.
     Parameters,
     /// The gradients of the step.
     Gradients,
@@ -77,8 +77,8 @@ impl FlatLayout {
     /// Lays out parameters for an adapter.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if a single parameter is larger than a buffer can be, [`Error::Input`] if there
-    /// is none, one is no float, or both half-precision types are there.
+    /// [`Error::OutOfMemory`] if a single parameter exceeds a buffer, [`Error::Input`] if there are no parameters, one is not a float, or
+    /// both half-precision types occur.
     pub fn new(parameters: &[(String, TensorType)], caps: &Caps) -> Result<Self> {
         let half_type = half_type(parameters)?;
         // Kernels count elements in 32 bits.
@@ -87,7 +87,7 @@ impl FlatLayout {
         let (halves, full): (Vec<_>, Vec<_>) = parameters.iter().partition(|(_, ty)| ty.dtype != DType::F32);
         for (name, ty) in halves.into_iter().chain(full) {
             let half = ty.dtype != DType::F32;
-            // Two blocks of half precision are as wide as one of f32, and both must be aligned.
+            // Two blocks of half precision have the size of one f32 block, and both must be aligned.
             let size = ty.shape.numel().max(1).next_multiple_of(if half { 2 * BLOCK } else { BLOCK });
             if size > limit {
                 return Err(too_large(name, ty, caps));
@@ -104,29 +104,28 @@ impl FlatLayout {
         Ok(Self { shards, half_type })
     }
 
-    /// Moves the parameters into flat ranges of the store, keeping the values that are there. Programs that were
-    /// prepared before keep using the old memory.
+    /// Moves the parameters into flat ranges of the store, with their values. Programs that were prepared before keep using the old memory.
     ///
     /// # Errors
     /// [`Error::Shape`] if the store has a parameter of another type; [`Error::OutOfMemory`].
-    pub fn gather(&self, weights: &Weights) -> Result<()> {
+    pub fn move_into_flat(&self, weights: &Weights) -> Result<()> {
         for (index, shard) in self.shards.iter().enumerate() {
             let mut full = Vec::new();
             let mut halves = Vec::new();
-            for placed in &shard.parameters {
-                let Placed { name, ty, offset } = placed;
+            for slot in &shard.parameters {
+                let ParameterSlot { name, ty, offset } = slot;
                 if ty.dtype == DType::F32 {
                     full.push((name.clone(), ty.clone(), *offset));
                 } else {
-                    full.push((placed.master(), TensorType::f32(ty.shape.clone()), *offset));
+                    full.push((slot.master(), TensorType::f32(ty.shape.clone()), *offset));
                     halves.push((name.clone(), ty.clone(), *offset));
                 }
             }
             let masters_known = halves.iter().all(|(name, ..)| weights.get(&master(name)).is_some());
-            weights.gather(&Range::Parameters.name(index), &TensorType::f32([shard.total]), &full)?;
+            weights.move_into_flat(&Range::Parameters.name(index), &TensorType::f32([shard.total]), &full)?;
             if let (Some(half_type), true) = (self.half_type, shard.half > 0) {
                 let whole = TensorType::new([shard.half], half_type);
-                weights.gather(&Range::Half.name(index), &whole, &halves)?;
+                weights.move_into_flat(&Range::Half.name(index), &whole, &halves)?;
                 if !masters_known {
                     shard.widen(weights)?;
                 }
@@ -135,13 +134,13 @@ impl FlatLayout {
         Ok(())
     }
 
-    /// The learning-rate and decay multipliers of a shard's blocks, from `multipliers` of a parameter.
-    pub fn table(&self, shard: usize, multipliers: impl Fn(&Placed) -> [f64; 2]) -> Array {
+    /// The learning-rate and decay multipliers of a shard's blocks, from the `multipliers` of each parameter.
+    pub fn table(&self, shard: usize, multipliers: impl Fn(&ParameterSlot) -> [f64; 2]) -> Array {
         let shard = &self.shards[shard];
         let mut table = Array::zeros(Self::table_shape(shard));
-        for placed in &shard.parameters {
-            let (first, multipliers) = (placed.offset / BLOCK, multipliers(placed));
-            for block in first..first + placed.ty.shape.numel().div_ceil(BLOCK) {
+        for slot in &shard.parameters {
+            let (first, multipliers) = (slot.offset / BLOCK, multipliers(slot));
+            for block in first..first + slot.ty.shape.numel().div_ceil(BLOCK) {
                 table.row_mut(block).copy_from_slice(&multipliers);
             }
         }
@@ -161,12 +160,12 @@ impl FlatLayout {
     }
 
     /// All parameters, shard by shard.
-    pub fn parameters(&self) -> impl Iterator<Item = &Placed> {
+    pub fn parameters(&self) -> impl Iterator<Item = &ParameterSlot> {
         self.shards.iter().flat_map(|shard| &shard.parameters)
     }
 }
 
-impl Placed {
+impl ParameterSlot {
     /// The name of the f32 master: that of the parameter itself unless the model reads a half-precision copy.
     #[must_use]
     pub fn master(&self) -> String {
@@ -176,7 +175,7 @@ impl Placed {
 
 impl Shard {
     fn push(&mut self, name: &str, ty: &TensorType, size: usize, half: bool) {
-        self.parameters.push(Placed { name: name.into(), ty: ty.clone(), offset: self.total });
+        self.parameters.push(ParameterSlot { name: name.into(), ty: ty.clone(), offset: self.total });
         self.total += size;
         if half {
             self.half = self.total;
@@ -185,15 +184,15 @@ impl Shard {
 
     /// Fills the masters from the half-precision values: the start of training from a half-precision checkpoint.
     fn widen(&self, weights: &Weights) -> Result<()> {
-        for placed in self.parameters.iter().filter(|p| p.ty.dtype != DType::F32) {
-            let count = placed.ty.shape.numel();
-            let values = weights.download(&placed.name)?;
+        for slot in self.parameters.iter().filter(|p| p.ty.dtype != DType::F32) {
+            let count = slot.ty.shape.numel();
+            let values = weights.download(&slot.name)?;
             let values = values.chunks_exact(2).take(count).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-            let wide: Vec<u8> = match placed.ty.dtype {
+            let wide: Vec<u8> = match slot.ty.dtype {
                 DType::BF16 => values.flat_map(|bits| half::bf16::from_bits(bits).to_f32().to_le_bytes()).collect(),
                 _ => values.flat_map(|bits| half::f16::from_bits(bits).to_f32().to_le_bytes()).collect(),
             };
-            weights.upload(&placed.master(), &wide)?;
+            weights.upload(&slot.master(), &wide)?;
         }
         Ok(())
     }
@@ -216,14 +215,14 @@ fn half_type(parameters: &[(String, TensorType)]) -> Result<Option<DType>> {
             (dtype @ (DType::F16 | DType::BF16), Some(other)) => {
                 return Err(Error::input(
                     name,
-                    format!("it is {dtype}, others are {other}: use one half-precision type"),
+                    format!("it is {dtype}, but others are {other}: use one half-precision type"),
                 ));
             }
             (dtype, _) if dtype.is_quantised() => {
-                let message = format!("it is {dtype}: quantised weights are for inference; load the model as f32");
+                let message = format!("it is {dtype}, but quantised weights are for inference: load the model as f32");
                 return Err(Error::input(name, message));
             }
-            (dtype, _) => return Err(Error::input(name, format!("it is {dtype}; only floats can be trained"))),
+            (dtype, _) => return Err(Error::input(name, format!("it is {dtype}, but only floats can be trained"))),
         }
     }
     Ok(found)
@@ -234,7 +233,7 @@ fn too_large(name: &str, ty: &TensorType, caps: &Caps) -> Error {
         what: format!("training \"{name}\", {ty},"),
         needed: human_bytes(ty.shape.numel() as u64 * 4),
         available: format!("{} in one buffer", human_bytes(caps.max_buffer_bytes)),
-        hint: "Use a smaller vocabulary or width, or another adapter".into(),
+        hint: "Use a smaller vocabulary or d_model, or another adapter".into(),
     }
 }
 

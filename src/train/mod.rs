@@ -1,11 +1,11 @@
-//! Training: the step as one recording, data, schedules, and a loop that can be stopped and resumed.
+//! Training: the step as one recording, data, schedules, and a loop that can stop and resume.
 
 #[cfg(feature = "files")]
 mod checkpoint;
 pub mod data;
 mod language;
 mod layout;
-mod measured;
+mod loss;
 mod objective;
 mod progress;
 mod routing;
@@ -16,8 +16,8 @@ mod windows;
 
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens};
 pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
-pub use layout::{FlatLayout, Placed, Range, Shard};
-pub use measured::{LabelMean, Labels, Measured, label_weights};
+pub use layout::{FlatLayout, ParameterSlot, Range, Shard};
+pub use loss::{LabelMean, Labels, LossAndStats, label_weights};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use progress::{Event, Progress, StepEvent};
 pub use routing::{

@@ -1,55 +1,55 @@
-//! What is trained, and on what: the two things a trainer is given.
+//! The inputs of a trainer: an objective and a source of batches.
 
-use super::measured::Measured;
+use super::loss::LossAndStats;
 use crate::error::Result;
 use crate::graph::{Graph, Storage, Tensor};
 use crate::shape::TensorType;
 
-/// The input that a model with dropout reads its seed from, `(2)` u32. The trainer writes it.
+/// The input with the seed of dropout, `(2)` u32. The trainer writes it.
 pub const DROPOUT_SEED: &str = "dropout_seed";
 
-/// A model with a loss that is to fall.
+/// A model with a loss to minimise.
 pub trait Objective {
-    /// The parameters to train: names and types as a graph with that storage asks for them.
+    /// The parameters to train: names and types as in a graph with that storage.
     ///
     /// # Errors
     /// Those of the model.
     fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>>;
 
-    /// Those of the parameters that do not learn: what checkpoints keep, and no gradient reaches.
+    /// Parameters that are saved in checkpoints but not trained, because no gradient reaches them.
     fn frozen(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Adds the model, with inputs of its own, and gives the scalar loss of one micro-batch. In training, a model with
-    /// dropout adds the input [`DROPOUT_SEED`].
+    /// Adds the model with its inputs, and returns the scalar loss of one micro-batch. In training, a model with dropout adds the input
+    /// [`DROPOUT_SEED`].
     ///
     /// # Errors
     /// Those of the ops.
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor>;
 
-    /// The loss in training by its parts, so that micro-batches of a step weigh by their labels that count, and what the routers of the
-    /// model do, if that is to come with the reports of steps. Without parts all micro-batches weigh the same.
+    /// The loss in training by its parts, so that micro-batches of a step are weighted by their number of labels, and the statistics of routers
+    /// for the reports of steps. Without parts all micro-batches have the same weight.
     ///
     /// # Errors
     /// As [`Objective::loss`].
-    fn measured(&self, g: &mut Graph) -> Result<Measured> {
+    fn loss_and_stats(&self, g: &mut Graph) -> Result<LossAndStats> {
         Ok(self.loss(g, true)?.into())
     }
 }
 
-/// The inputs of one micro-batch: names, and bytes as they lie in GPU memory.
+/// The inputs of one micro-batch: names, and the bytes of GPU memory.
 pub type Feeds = Vec<(String, Vec<u8>)>;
 
-/// An endless supply of micro-batches that knows where it stands.
+/// An endless source of micro-batches with a position.
 pub trait BatchSource {
     /// The next micro-batch.
     ///
     /// # Errors
-    /// Whatever keeps the data from being read.
+    /// Errors of reading the data.
     fn next_feeds(&mut self) -> Result<Feeds>;
 
-    /// Where the next micro-batch begins. A checkpoint keeps it, and a source made from it goes on with the same bytes.
+    /// The position of the next micro-batch. Checkpoints save it, and a source created from it continues with the same bytes.
     fn position(&self) -> serde_json::Value;
 
     /// Tokens of a micro-batch, for the speed that is reported.
@@ -61,6 +61,6 @@ pub trait BatchSource {
 pub struct HeldOut {
     /// The inputs.
     pub feeds: Feeds,
-    /// The weight of its loss in the mean: how many labels count.
+    /// The weight of its loss in the mean: the number of labels that are not ignored.
     pub weight: f64,
 }

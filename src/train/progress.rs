@@ -1,29 +1,29 @@
-//! What a trainer tells while it runs.
+//! Progress events of a trainer.
 
 use super::routing::RoutingReport;
 use crate::ops::StepReport;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One thing that happened.
+/// An event of a training run.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A step was done. Steps are reported in order, a few steps late, so that the GPU never waits.
+    /// A step is done. Steps are reported in order, a few steps late, so that the GPU never waits.
     Step(StepEvent),
-    /// The model was tried on held-out text.
+    /// The model was evaluated on held-out text.
     Evaluated {
-        /// Steps done.
+        /// The number of steps done.
         step: u64,
         /// The mean loss.
         loss: f64,
-        /// The best loss so far, this one included.
+        /// The best loss so far, including this one.
         best: f64,
     },
     /// A checkpoint was written.
     Saved {
-        /// Steps done.
+        /// The number of steps done.
         step: u64,
-        /// Where it lies.
+        /// Its path.
         path: PathBuf,
     },
 }
@@ -37,19 +37,19 @@ pub struct StepEvent {
     pub steps: u64,
     /// Loss, norm, and whether the step was skipped.
     pub report: StepReport,
-    /// What the routers did, of models that have some.
+    /// Statistics of routers, for models that have some.
     pub routing: Option<RoutingReport>,
     /// The learning rate.
     pub learning_rate: f32,
-    /// Tokens a second, averaged over the last steps.
+    /// Tokens per second, averaged over the last steps.
     pub tokens_per_second: f64,
-    /// The time that the rest of the run will take at this speed, evaluations not counted.
+    /// The remaining time at this speed, without evaluations.
     pub remaining: Duration,
 }
 
-/// Who is told. Closures that take an event are such.
+/// A receiver of events, such as a closure.
 pub trait Progress {
-    /// Something happened.
+    /// Receives an event.
     fn event(&mut self, event: &Event);
 }
 
@@ -67,20 +67,20 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// Takes the time of one more step.
+    /// Adds the time of one more step.
     pub(super) fn add(&mut self, seconds: f64) {
-        // A tenth of the weight to the newest. The first step, which may wait for kernels to be compiled, is forgotten.
+        // The newest step has a tenth of the weight. The first step is dropped, since it may include the compilation of kernels.
         let weight = if self.steps < 2 { 1.0 } else { 0.1 };
         self.seconds_per_step += weight * (seconds - self.seconds_per_step);
         self.steps = self.steps.saturating_add(1);
     }
 
-    /// Tokens a second, if a step takes `tokens`.
+    /// Tokens per second for steps of `tokens`.
     pub(super) fn rate(self, tokens: u64) -> f64 {
         if self.seconds_per_step > 0.0 { tokens as f64 / self.seconds_per_step } else { 0.0 }
     }
 
-    /// The time that `steps` will take.
+    /// The time of `steps`.
     pub(super) fn remaining(self, steps: u64) -> Duration {
         Duration::try_from_secs_f64(self.seconds_per_step * steps as f64).unwrap_or(Duration::MAX)
     }

@@ -1,44 +1,44 @@
-//! What the routers of a model did in a step: a few sums behind the report, and what they say.
+//! Statistics of a model's routers in a step: sums after the report, and the report made from them.
 
 use super::step::REPORTED;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::nn::{RouterDecision, RouterStats};
-use crate::ops::{BEHIND_LOADS, BLOCK, concat};
+use crate::ops::{BLOCK, STATS_TAIL, concat};
 use serde::{Deserialize, Serialize};
 
-/// Which routers a report tells of, and where.
+/// The routers of a report, and the layout of their sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingLayout {
-    /// What each decides, and how many ways it has.
+    /// The kind of each router's decision, and its number of choices.
     routers: Vec<(RouterDecision, usize)>,
 }
 
 impl RoutingLayout {
-    /// The layout of these routers' sums.
+    /// The layout of the sums of these routers.
     #[must_use]
     pub fn new(g: &Graph, routers: &[RouterStats]) -> Self {
-        let ways = |sums: Tensor| g.shape(sums).numel().saturating_sub(BEHIND_LOADS);
-        Self { routers: routers.iter().map(|router| (router.decision, ways(router.sums))).collect() }
+        let num_choices = |sums: Tensor| g.shape(sums).numel().saturating_sub(STATS_TAIL);
+        Self { routers: routers.iter().map(|router| (router.decision, num_choices(router.sums))).collect() }
     }
 
-    /// Elements of the range that all sums lie in: 0 without routers, else a multiple of [`BLOCK`].
+    /// The number of elements of all sums: 0 without routers, else a multiple of [`BLOCK`].
     #[must_use]
     pub fn total(&self) -> usize {
-        self.routers.iter().map(|(_, ways)| size(*ways)).sum()
+        self.routers.iter().map(|(_, num_choices)| size(*num_choices)).sum()
     }
 
-    /// Where each router's sums begin.
+    /// The offset of each router's sums.
     pub(super) fn offsets(&self) -> Vec<usize> {
-        let ends = self.routers.iter().scan(0, |end, (_, ways)| {
+        let ends = self.routers.iter().scan(0, |end, (_, num_choices)| {
             let begins = *end;
-            *end += size(*ways);
+            *end += size(*num_choices);
             Some(begins)
         });
         ends.collect()
     }
 
-    /// Adds the report of a step: what the optimiser decided, and the sums behind it.
+    /// Adds the report of a step: the control tensor of the optimiser, then the sums.
     pub(super) fn behind(g: &mut Graph, control: Tensor, sums: Option<Tensor>) -> Result<Tensor> {
         match sums {
             None => Ok(control),
@@ -46,16 +46,16 @@ impl RoutingLayout {
         }
     }
 
-    /// What the report of a step says of the routers: nothing if there are none, or the report is too short.
+    /// The statistics in the report of a step; `None` without routers, or if the report is too short.
     #[must_use]
     pub fn read(&self, report: &[f32]) -> Option<RoutingReport> {
         let sums = report.get(REPORTED..).filter(|_| !self.routers.is_empty())?;
         let mut found = RoutingReport::default();
         let mut recursions = RecursionReport::default();
-        for ((routed, ways), offset) in self.routers.iter().zip(self.offsets()) {
+        for ((routed, num_choices), offset) in self.routers.iter().zip(self.offsets()) {
             let sums: Vec<f64> =
-                sums.get(offset..offset + ways + BEHIND_LOADS)?.iter().map(|&x| f64::from(x)).collect();
-            let (loads, behind) = sums.split_at(*ways);
+                sums.get(offset..offset + num_choices + STATS_TAIL)?.iter().map(|&x| f64::from(x)).collect();
+            let (loads, behind) = sums.split_at(*num_choices);
             let (dropped, entropy, tokens) = (behind[0], behind[1] / behind[2].max(1.0), behind[2]);
             match routed {
                 RouterDecision::Experts => {
@@ -69,9 +69,11 @@ impl RoutingLayout {
                     recursions.entropies.push(entropy);
                 }
                 RouterDecision::Depth { recursions: most } => {
-                    let deep = |turn: usize| loads.iter().enumerate().filter(move |(way, _)| way % most >= turn);
-                    let taken = (0..*most).map(|turn| deep(turn).map(|(_, load)| load).sum()).collect();
-                    recursions = RecursionReport { tokens, taken, ways: loads.to_vec(), entropies: vec![entropy] };
+                    let deep = |recursion: usize| {
+                        loads.iter().enumerate().filter(move |(choice, _)| choice % most >= recursion)
+                    };
+                    let taken = (0..*most).map(|recursion| deep(recursion).map(|(_, load)| load).sum()).collect();
+                    recursions = RecursionReport { tokens, taken, choices: loads.to_vec(), entropies: vec![entropy] };
                 }
             }
         }
@@ -80,48 +82,49 @@ impl RoutingLayout {
     }
 }
 
-/// Elements that the sums of a router of so many ways take.
-fn size(ways: usize) -> usize {
-    (ways + BEHIND_LOADS).next_multiple_of(BLOCK)
+/// The number of elements of a router's sums.
+fn size(num_choices: usize) -> usize {
+    (num_choices + STATS_TAIL).next_multiple_of(BLOCK)
 }
 
-/// What the routers of a model did in a step, over all its micro-batches.
+/// Statistics of a model's routers in a step, over all its micro-batches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RoutingReport {
-    /// The gates of experts, in the order of the pass. A layer that recurs has one for each time.
+    /// The gates of experts, in order. A recursive layer has one gate per recursion.
     pub gates: Vec<GateReport>,
-    /// The recursions, where routers decide of them.
+    /// The recursions, if they have routers.
     pub recursions: Option<RecursionReport>,
 }
 
-/// What one gate of experts did.
+/// Statistics of one gate of experts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateReport {
-    /// Slots that each expert was chosen for, before any were dropped.
+    /// The number of slots of each expert, before any were dropped.
     pub loads: Vec<f64>,
-    /// Slots that were dropped, being beyond the capacity of their expert.
+    /// Slots that were dropped beyond the capacity of their expert.
     pub dropped: f64,
-    /// The entropy of the scores, in nats, the mean over tokens: ln E where the gate does not care.
+    /// The entropy of the scores, in nats, mean over tokens: ln E for uniform scores.
     pub entropy: f64,
     /// Tokens.
     pub tokens: f64,
 }
 
-/// What the routers of recursions did.
+/// Statistics of the routers of recursions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecursionReport {
-    /// Tokens in all.
+    /// The total number of tokens.
     pub tokens: f64,
-    /// Tokens that went through each recursion.
+    /// The number of tokens of each recursion.
     pub taken: Vec<f64>,
-    /// Tokens on each way, `block · recursions + depth`; empty where recursions choose.
-    pub ways: Vec<f64>,
-    /// The mean entropy, in nats, of each recursion's router over its candidates, or of the one router of the tokens.
+    /// The number of tokens of each choice, `block · recursions + depth`; empty for expert-choice routing.
+    #[serde(rename = "ways")]
+    pub choices: Vec<f64>,
+    /// The mean entropy, in nats, of each recursion's router over its candidates, or of the single router.
     pub entropies: Vec<f64>,
 }
 
 impl RoutingReport {
-    /// The few numbers that fit into a line.
+    /// A summary in a few numbers.
     #[must_use]
     pub fn summary(&self) -> RoutingSummary {
         let over = |number: fn(&GateReport) -> f64| self.gates.iter().map(number).sum::<f64>();
@@ -137,13 +140,13 @@ impl RoutingReport {
 }
 
 impl GateReport {
-    /// The largest load, divided by an even one.
+    /// The largest load divided by the mean load.
     #[must_use]
     pub fn largest_load(&self) -> f64 {
         largest(&self.loads)
     }
 
-    /// How many experts no slot chose.
+    /// The number of experts without slots.
     #[must_use]
     pub fn unused(&self) -> usize {
         unused(&self.loads)
@@ -151,72 +154,72 @@ impl GateReport {
 }
 
 impl RecursionReport {
-    /// Recursions that a token goes through, on average.
+    /// The mean number of recursions of a token.
     #[must_use]
     pub fn depth(&self) -> f64 {
         self.taken.iter().sum::<f64>() / self.tokens.max(1.0)
     }
 
-    /// The share of all tokens that each recursion took.
+    /// The share of tokens of each recursion.
     #[must_use]
     pub fn shares(&self) -> Vec<f64> {
         self.taken.iter().map(|taken| taken / self.tokens.max(1.0)).collect()
     }
 
     fn summary(&self) -> RecursionSummary {
-        let chosen = !self.ways.is_empty();
+        let chosen = !self.choices.is_empty();
         RecursionSummary {
             depth: self.depth(),
             shares: self.shares(),
             entropy: self.entropies.iter().sum::<f64>() / self.entropies.len().max(1) as f64,
-            largest_load: chosen.then(|| largest(&self.ways)),
-            unused: chosen.then(|| unused(&self.ways)),
+            largest_load: chosen.then(|| largest(&self.choices)),
+            unused: chosen.then(|| unused(&self.choices)),
         }
     }
 }
 
-/// A [`RoutingReport`] in short.
+/// A summary of a [`RoutingReport`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoutingSummary {
-    /// Of the gates of experts.
+    /// The gates of experts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experts: Option<ExpertSummary>,
-    /// Of the recursions.
+    /// The recursions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursions: Option<RecursionSummary>,
 }
 
-/// All gates of experts.
+/// A summary of all gates of experts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExpertSummary {
-    /// The largest load of an expert, divided by an even one: that of the most uneven gate.
+    /// The largest load divided by the mean load, of the most uneven gate.
     pub largest_load: f64,
-    /// Experts that got nothing, of all gates.
+    /// The number of experts without slots, over all gates.
     pub unused: usize,
     /// The mean entropy, in nats.
     pub entropy: f64,
-    /// The share of all slots that were dropped.
+    /// The share of dropped slots.
     pub dropped: f64,
 }
 
-/// All recursions.
+/// A summary of all recursions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecursionSummary {
-    /// Recursions that a token goes through, on average.
+    /// The mean number of recursions of a token.
     pub depth: f64,
-    /// The share of all tokens that each recursion took.
+    /// The share of tokens of each recursion.
     pub shares: Vec<f64>,
     /// The mean entropy of the routers, in nats.
     pub entropy: f64,
-    /// Where tokens choose: the most tokens on one way, divided by an even number.
+    /// For token-choice routing: the largest load of a choice divided by the mean load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_load: Option<f64>,
-    /// Where tokens choose: ways that got nothing.
+    /// For token-choice routing: the number of choices without tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused: Option<usize>,
 }
 
-/// The largest share over an even one; 0 if there is nothing.
+/// The largest load divided by the mean load; 0 without loads.
 fn largest(loads: &[f64]) -> f64 {
     let all: f64 = loads.iter().sum();
     let most = loads.iter().copied().fold(0.0, f64::max);
@@ -257,21 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn recursions_count_who_went_through_them() {
+    fn recursions_count_their_tokens() {
         let on = layout(&[(RouterDecision::Recursion, 1), (RouterDecision::Recursion, 1)]);
         let sums = report(&[&[40.0, 0.0, 20.0, 40.0], &[10.0, 0.0, 30.0, 40.0]]);
         let found = on.read(&sums).unwrap().recursions.unwrap();
         assert_eq!((found.depth(), found.shares(), found.entropies.clone()), (1.25, vec![1.0, 0.25], vec![0.5, 0.75]));
         assert_eq!(found.summary().largest_load, None);
         // Two blocks of two recursions: 6 tokens go through one once and 2 through it twice, 4 through the other twice.
-        let ways = layout(&[(RouterDecision::Depth { recursions: 2 }, 4)]);
-        let found = ways.read(&report(&[&[6.0, 2.0, 0.0, 4.0, 0.0, 6.0, 12.0]])).unwrap().recursions.unwrap();
+        let num_choices = layout(&[(RouterDecision::Depth { recursions: 2 }, 4)]);
+        let found = num_choices.read(&report(&[&[6.0, 2.0, 0.0, 4.0, 0.0, 6.0, 12.0]])).unwrap().recursions.unwrap();
         assert_eq!((found.depth(), found.shares(), found.entropies.clone()), (1.5, vec![1.0, 0.5], vec![0.5]));
         assert_eq!((found.summary().largest_load, found.summary().unused), (Some(2.0), Some(1)));
     }
 
     #[test]
-    fn there_is_nothing_to_say_without_routers_or_of_a_short_report() {
+    fn there_are_no_statistics_without_routers_or_in_a_short_report() {
         assert_eq!(layout(&[]).read(&report(&[&[1.0]])), None);
         assert_eq!(layout(&[(RouterDecision::Experts, 64)]).read(&report(&[&[1.0]])), None);
         assert_eq!(layout(&[(RouterDecision::Experts, 64)]).total(), 2 * BLOCK);

@@ -6,31 +6,31 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Decay {
-    /// It stays at the peak.
+    /// Constant at the peak.
     Constant,
     /// Half a cosine from the peak to the floor (arXiv 1608.03983, without restarts).
     Cosine {
-        /// Where it ends, as a fraction of the peak.
+        /// The final rate as a fraction of the peak.
         floor: f64,
     },
-    /// A straight line from the peak to the floor.
+    /// Linear from the peak to the floor.
     Linear {
-        /// Where it ends, as a fraction of the peak.
+        /// The final rate as a fraction of the peak.
         floor: f64,
     },
-    /// Warm-up, stable, decay (arXiv 2404.06395): the peak, then a straight line to the floor over the last steps.
+    /// Warm-up, stable, decay (arXiv 2404.06395): the peak, then linear to the floor over the last steps.
     Wsd {
-        /// The share of all steps that the line takes.
+        /// The share of steps of the decay.
         fraction: f64,
-        /// Where it ends, as a fraction of the peak.
+        /// The final rate as a fraction of the peak.
         floor: f64,
     },
 }
 
 /// A learning rate for each step, counted from 0.
 ///
-/// The first `warmup` steps rise in a straight line, the last of them having the peak; then [`Decay`] takes over. What would be
-/// step `steps` has the floor, and so has every one after it.
+/// The first `warmup` steps rise linearly, and the last of them has the peak; then [`Decay`] follows. From step `steps` on the rate is the
+/// floor.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Schedule {
     /// The largest learning rate.
@@ -39,35 +39,35 @@ pub struct Schedule {
     pub warmup: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// What follows the warm-up.
+    /// The decay after the warm-up.
     pub decay: Decay,
 }
 
 impl Schedule {
-    /// A rate that never changes.
+    /// A constant rate.
     #[must_use]
     pub fn constant(rate: f64) -> Self {
         Self { peak: rate, warmup: 0, steps: 1, decay: Decay::Constant }
     }
 
-    /// Whether the numbers make sense.
+    /// Checks the ranges of all values.
     ///
     /// # Errors
-    /// [`Error::Input`] with the number that does not.
+    /// [`Error::Input`] with the value that is out of range.
     pub fn check(&self) -> Result<()> {
         let share = |what: &str, value: f64| {
             if (0.0..=1.0).contains(&value) {
                 Ok(())
             } else {
-                Err(Error::input(what, format!("is {value}; it must lie between 0 and 1")))
+                Err(Error::input(what, format!("it is {value}, but must be between 0 and 1")))
             }
         };
-        // It is an f32 where it is used.
+        // It is used as an f32.
         if !((self.peak as f32).is_finite() && self.peak >= 0.0) {
-            return Err(Error::input("learning rate", format!("is {}; it must be a number from 0 on", self.peak)));
+            return Err(Error::input("learning rate", format!("it is {}, but must be 0 or more", self.peak)));
         }
         if self.warmup > self.steps {
-            let message = format!("is {}, longer than the run of {} steps", self.warmup, self.steps);
+            let message = format!("it is {}, longer than the run of {} steps", self.warmup, self.steps);
             return Err(Error::input("warm-up", message));
         }
         match self.decay {
@@ -101,7 +101,7 @@ impl Schedule {
         }
     }
 
-    /// How far a step lies between `begin` and the end of the run, from 0 to 1.
+    /// The progress of a step between `begin` and the end of the run, from 0 to 1.
     fn progress(&self, step: u64, begin: u64) -> f64 {
         if step >= self.steps {
             return 1.0;
@@ -164,18 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused() {
+    fn values_out_of_range_are_refused() {
         let schedule = Schedule { peak: 1e-3, warmup: 10, steps: 100, decay: Decay::Cosine { floor: 0.1 } };
-        let said = |s: Schedule| s.check().unwrap_err().to_string();
-        assert!(said(Schedule { peak: f64::NAN, ..schedule }).contains("learning rate"));
-        assert!(said(Schedule { peak: -1.0, ..schedule }).contains("from 0 on"));
-        assert!(said(Schedule { warmup: 101, ..schedule }).contains("100 steps"));
-        assert!(said(Schedule { decay: Decay::Linear { floor: 1.5 }, ..schedule }).contains("between 0 and 1"));
-        assert!(said(Schedule { decay: Decay::Wsd { fraction: -0.1, floor: 0.0 }, ..schedule }).contains("share"));
+        let error_of = |s: Schedule| s.check().unwrap_err().to_string();
+        assert!(error_of(Schedule { peak: f64::NAN, ..schedule }).contains("learning rate"));
+        assert!(error_of(Schedule { peak: -1.0, ..schedule }).contains("must be 0 or more"));
+        assert!(error_of(Schedule { warmup: 101, ..schedule }).contains("100 steps"));
+        assert!(error_of(Schedule { decay: Decay::Linear { floor: 1.5 }, ..schedule }).contains("between 0 and 1"));
+        assert!(error_of(Schedule { decay: Decay::Wsd { fraction: -0.1, floor: 0.0 }, ..schedule }).contains("share"));
     }
 
     #[test]
-    fn it_is_written_as_people_write_it() {
+    fn its_json_is_readable() {
         let text = r#"{"peak":0.001,"warmup":5,"steps":50,"decay":{"kind":"wsd","fraction":0.2,"floor":0.0}}"#;
         let schedule: Schedule = serde_json::from_str(text).unwrap();
         assert_eq!(schedule.decay, Decay::Wsd { fraction: 0.2, floor: 0.0 });

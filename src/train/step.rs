@@ -1,7 +1,7 @@
-//! A training step as graphs: forward, backward, clipping and AdamW in one recording, or cut in two at the gradients.
+//! A training step as graphs: forward, backward, clipping and AdamW in one recording, or split in two at the gradients.
 
-use super::layout::{FlatLayout, Placed, Range};
-use super::measured::Measured;
+use super::layout::{FlatLayout, ParameterSlot, Range};
+use super::loss::LossAndStats;
 use super::routing::RoutingLayout;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -12,17 +12,17 @@ use crate::shape::TensorType;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// The input that holds [`OptimizerScalars`].
+/// The input with [`OptimizerScalars`].
 pub const SCALARS: &str = "optimizer.scalars";
-/// The input that says whether gradients are added to those of the micro-batches before (1) or replace them (0).
+/// The input that adds gradients to those of earlier micro-batches (1) or replaces them (0).
 pub const KEEP: &str = "optimizer.keep";
 /// The state of [`OptimizerControl`].
 pub const STATE: &str = "optimizer.state";
-/// The output that [`StepReport`](ops::StepReport) reads, and behind it, of models with routers, [`RoutingLayout::read`].
+/// The output with [`StepReport`](ops::StepReport), followed by the statistics of routers ([`RoutingLayout::read`]).
 pub const REPORT: &str = "report";
-/// Elements of the report in front of what routers did.
+/// Elements of the report before the statistics of routers.
 pub(super) const REPORTED: usize = OptimizerControl::LEN;
-/// The state that sums what routers did over micro-batches.
+/// The state that sums the statistics of routers over micro-batches.
 pub const STATISTICS: &str = "optimizer.statistics";
 /// The state that sums the losses of micro-batches.
 const LOSS: &str = "optimizer.loss";
@@ -34,7 +34,7 @@ pub struct AdamOptions {
     pub beta1: f64,
     /// The decay of the second moment.
     pub beta2: f64,
-    /// What is added to the root of the second moment.
+    /// ε, added to the root of the second moment.
     pub epsilon: f32,
     /// The decoupled weight decay.
     pub weight_decay: f32,
@@ -46,14 +46,14 @@ impl Default for AdamOptions {
     }
 }
 
-/// Dynamic loss scaling: the loss is differentiated with a factor that grows while gradients stay finite.
+/// Dynamic loss scaling: the loss is multiplied by a factor that grows while gradients stay finite.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossScaling {
     /// The factor of the first step.
     pub initial: f32,
-    /// What the factor is multiplied by after `interval` good steps.
+    /// The growth of the factor after `interval` good steps.
     pub growth: f32,
-    /// What the factor is multiplied by when a gradient is not finite.
+    /// The reduction of the factor when a gradient is not finite.
     pub backoff: f32,
     /// Good steps between two growths.
     pub interval: u32,
@@ -65,26 +65,25 @@ impl Default for LossScaling {
     }
 }
 
-/// What a training step does besides the model.
+/// The options of a training step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepOptions {
     /// The constants of AdamW.
     pub adam: AdamOptions,
-    /// Gradients are shortened to this norm; 0 leaves them as they are.
+    /// Gradients are clipped to this norm; 0 disables clipping.
     pub max_norm: f32,
-    /// Whether vectors (gains, biases) decay as well.
+    /// Whether vectors (gains, biases) decay, too.
     pub decay_vectors: bool,
     /// Parameters whose name contains one of these do not decay.
     pub no_decay: Vec<String>,
-    /// Parameters whose name contains the text learn at this multiple of the rate.
+    /// Parameters whose name contains the text have this multiple of the learning rate.
     pub rates: Vec<(String, f32)>,
-    /// Micro-batches whose gradients are summed up before a step, as those of one batch: see [`Measured`].
+    /// Micro-batches whose gradients are summed before a step, as one batch: see [`LossAndStats`].
     pub accumulation: u32,
     /// Dynamic loss scaling, if any.
     pub loss_scaling: Option<LossScaling>,
-    /// Computes the activations of the scopes `blocks.0`, `blocks.1`, … again for the backward pass instead of keeping
-    /// them: less memory, about a third more time, the same bits.
+    /// Activation checkpointing of the scopes `blocks.0`, `blocks.1`, …: less memory, about a third more time, the same bits.
     pub recompute: bool,
 }
 
@@ -104,7 +103,7 @@ impl Default for StepOptions {
 }
 
 impl StepOptions {
-    /// The tensor [`SCALARS`] of a step with this learning rate.
+    /// The value of [`SCALARS`] for a step with this learning rate.
     #[must_use]
     pub fn scalars(&self, learning_rate: f32) -> OptimizerScalars {
         let none = LossScaling { initial: 1.0, growth: 1.0, backoff: 1.0, interval: 1 };
@@ -121,22 +120,22 @@ impl StepOptions {
             growth: scaling.growth,
             backoff: scaling.backoff,
             interval: scaling.interval as f32,
-            // Gradients of 2^47 count as overflow, so a larger scale could never be used.
+            // Gradients of 2^47 count as overflow, so a larger scale is useless.
             largest_scale: 16_777_216.0_f32.max(scaling.initial),
         }
     }
 
-    /// Refuses what makes no sense.
+    /// Checks the ranges of all options.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the option.
+    /// [`Error::Input`] with the option that is out of range.
     pub fn check(&self) -> Result<()> {
         let adam = &self.adam;
         let unit = |x: f64| (0.0..1.0).contains(&x);
         let not_negative = |x: f32| x >= 0.0 && x.is_finite();
         let checks = [
-            ("beta1", unit(adam.beta1), "from 0 up to, not including, 1"),
-            ("beta2", unit(adam.beta2), "from 0 up to, not including, 1"),
+            ("beta1", unit(adam.beta1), "in [0, 1)"),
+            ("beta2", unit(adam.beta2), "in [0, 1)"),
             ("epsilon", adam.epsilon > 0.0 && adam.epsilon.is_finite(), "greater than 0"),
             ("weight_decay", not_negative(adam.weight_decay), "0 or greater"),
             ("max_norm", not_negative(self.max_norm), "0 (no clipping) or greater"),
@@ -151,10 +150,10 @@ impl StepOptions {
     }
 
     /// The learning-rate and decay multipliers of a parameter.
-    fn multipliers(&self, placed: &Placed) -> [f64; 2] {
-        let rate = self.rates.iter().find(|(part, _)| placed.name.contains(part)).map_or(1.0, |(_, rate)| *rate);
-        let decays = (self.decay_vectors || placed.ty.shape.rank() > 1)
-            && !self.no_decay.iter().any(|part| placed.name.contains(part));
+    fn multipliers(&self, slot: &ParameterSlot) -> [f64; 2] {
+        let rate = self.rates.iter().find(|(part, _)| slot.name.contains(part)).map_or(1.0, |(_, rate)| *rate);
+        let decays = (self.decay_vectors || slot.ty.shape.rank() > 1)
+            && !self.no_decay.iter().any(|part| slot.name.contains(part));
         [f64::from(rate), if decays { 1.0 } else { 0.0 }]
     }
 }
@@ -166,18 +165,18 @@ impl LossScaling {
     }
 }
 
-/// Which part of a step a graph holds.
+/// The part of a step in a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Everything.
+    /// The whole step.
     Whole,
-    /// Forward and backward: up to the gradients. Also what all micro-batches but the last run.
+    /// Forward and backward, up to the gradients. All micro-batches except the last run this part.
     Gradients,
-    /// From the gradients on: norm, clipping, AdamW. Between the halves, engines may average gradients over machines.
+    /// From the gradients on: norm, clipping, AdamW. Between the parts gradients may be averaged over machines.
     Update,
 }
 
-/// A training step: the layout of what is trained, and what happens to it.
+/// A training step: the layout of the parameters, and the options of the step.
 #[derive(Clone, Debug)]
 pub struct TrainStep {
     layout: FlatLayout,
@@ -185,8 +184,8 @@ pub struct TrainStep {
     routing: RoutingLayout,
 }
 
-/// What the first half of a step leaves to the second.
-struct Halfway {
+/// The tensors that the first part of a step passes to the second.
+struct GradientsAndLoss {
     gradients: Vec<Tensor>,
     loss: Tensor,
     statistics: Option<Tensor>,
@@ -202,31 +201,35 @@ impl TrainStep {
         Ok(Self { layout: FlatLayout::new(parameters, caps)?, options, routing: RoutingLayout::default() })
     }
 
-    /// The same of a model with these routers: [`Part::Update`], which has no model to ask, then reports what they did as well.
+    /// The same step with these routers, so that [`Part::Update`], which has no model, also reports their statistics.
     #[must_use]
     pub fn with_routing(self, routing: RoutingLayout) -> Self {
         Self { routing, ..self }
     }
 
-    /// How the parameters lie.
+    /// The layout of the parameters.
     #[must_use]
     pub fn layout(&self) -> &FlatLayout {
         &self.layout
     }
 
-    /// What happens to them.
+    /// The options of the step.
     #[must_use]
     pub fn options(&self) -> &StepOptions {
         &self.options
     }
 
-    /// The graph of a part of the step. `build` adds the model and gives the scalar loss, or [`Measured`] if its micro-batches weigh by
-    /// their labels, or what its routers do is to be reported; the update needs none. With accumulation, micro-batches are fed what
-    /// [`label_weights`](super::label_weights) gives, too.
+    /// The graph of a part of the step. `build` adds the model and returns the scalar loss, or [`LossAndStats`] to weight micro-batches by their
+    /// labels and to report statistics of routers; the update calls it not. With accumulation, micro-batches have the additional inputs of
+    /// [`label_weights`](super::label_weights).
     ///
     /// # Errors
     /// Those of `build`; [`Error::NotDifferentiable`]; [`Error::Graph`] if the loss does not depend on a parameter.
-    pub fn graph<M: Into<Measured>>(&self, part: Part, build: impl FnOnce(&mut Graph) -> Result<M>) -> Result<Graph> {
+    pub fn graph<M: Into<LossAndStats>>(
+        &self,
+        part: Part,
+        build: impl FnOnce(&mut Graph) -> Result<M>,
+    ) -> Result<Graph> {
         let mut g = Graph::with_storage(&self.layout.storage());
         let mut forward = 0;
         let halfway = match part {
@@ -240,7 +243,7 @@ impl TrainStep {
                 let routers = measured.routers;
                 let layout = RoutingLayout::new(&g, &routers);
                 let keep = self.keep(&mut g)?;
-                // In front of the backward pass, so that nothing of it is computed again there.
+                // Before the backward pass, so that it is not recomputed there.
                 let statistics = match statistics_state(&mut g, &layout)? {
                     Some(flat) => {
                         let parts: Vec<(Tensor, usize)> =
@@ -250,7 +253,7 @@ impl TrainStep {
                     None => None,
                 };
                 forward = g.nodes().len();
-                Halfway { statistics, ..self.gradients(&mut g, loss, keep)? }
+                GradientsAndLoss { statistics, ..self.gradients(&mut g, loss, keep)? }
             }
         };
         match part {
@@ -258,8 +261,8 @@ impl TrainStep {
             Part::Whole | Part::Update => g.scope("update", |g| self.update(g, &halfway))?,
         }
         match self.options.recompute {
-            true => g.recompute(forward, &g.blocks(forward, "blocks")),
-            false => Ok(g.remake(forward)),
+            true => g.checkpoint_blocks(forward, &g.blocks(forward, "blocks")),
+            false => Ok(g.rematerialize(forward)),
         }
     }
 
@@ -278,17 +281,17 @@ impl TrainStep {
         Ok(g)
     }
 
-    /// Gradients and loss as the first half of the step left them in memory.
-    fn halfway_states(&self, g: &mut Graph) -> Result<Halfway> {
+    /// Gradients and loss from the first part of the step.
+    fn halfway_states(&self, g: &mut Graph) -> Result<GradientsAndLoss> {
         let flats = self.layout.shards.iter().enumerate();
         let gradients = flats
             .map(|(i, shard)| g.state(&Range::Gradients.name(i), [shard.total], DType::F32))
             .collect::<Result<_>>()?;
         let statistics = statistics_state(g, &self.routing)?;
-        Ok(Halfway { gradients, loss: g.state(LOSS, [BLOCK], DType::F32)?, statistics })
+        Ok(GradientsAndLoss { gradients, loss: g.state(LOSS, [BLOCK], DType::F32)?, statistics })
     }
 
-    /// Whether sums of micro-batches go on, if there are several.
+    /// The input [`KEEP`], if there are several micro-batches.
     fn keep(&self, g: &mut Graph) -> Result<Option<Tensor>> {
         match self.options.accumulation {
             0 | 1 => Ok(None),
@@ -296,10 +299,10 @@ impl TrainStep {
         }
     }
 
-    /// Adds the backward pass and gathers gradients and loss in flat ranges.
-    fn gradients(&self, g: &mut Graph, loss: Tensor, keep: Option<Tensor>) -> Result<Halfway> {
+    /// Adds the backward pass and collects gradients and loss in flat ranges.
+    fn gradients(&self, g: &mut Graph, loss: Tensor, keep: Option<Tensor>) -> Result<GradientsAndLoss> {
         let mut wrt = Vec::new();
-        for Placed { name, ty, .. } in self.layout.parameters() {
+        for ParameterSlot { name, ty, .. } in self.layout.parameters() {
             match g.find(name).filter(|t| g.ty(*t) == ty) {
                 Some(tensor) => wrt.push(tensor),
                 None => return Err(Error::Graph(format!("the model has no parameter \"{name}\" of type {ty}"))),
@@ -317,13 +320,13 @@ impl TrainStep {
         let mut found = found.into_iter();
         for (flat, shard) in halfway.gradients.iter_mut().zip(&self.layout.shards) {
             let mut parts = Vec::with_capacity(shard.parameters.len());
-            for (placed, gradient) in shard.parameters.iter().zip(found.by_ref()) {
+            for (slot, gradient) in shard.parameters.iter().zip(found.by_ref()) {
                 match gradient {
-                    Some(gradient) => parts.push((gradient, placed.offset)),
-                    // Its gradient stays zero, and the optimiser leaves it alone.
-                    None if g.find(&placed.name).is_some_and(|tensor| g.updates_in_place(tensor)) => (),
-                    None if self.options.multipliers(placed)[0] <= 0.0 => (),
-                    None => return Err(Error::Graph(format!("the loss does not depend on \"{}\"", placed.name))),
+                    Some(gradient) => parts.push((gradient, slot.offset)),
+                    // Its gradient stays zero, and the optimiser does not change it.
+                    None if g.find(&slot.name).is_some_and(|tensor| g.updates_in_place(tensor)) => (),
+                    None if self.options.multipliers(slot)[0] <= 0.0 => (),
+                    None => return Err(Error::Graph(format!("the loss does not depend on \"{}\"", slot.name))),
                 }
             }
             *flat = ops::pack(g, *flat, &parts, keep)?;
@@ -333,7 +336,7 @@ impl TrainStep {
     }
 
     /// Adds norm, control, AdamW and the casts to half precision.
-    fn update(&self, g: &mut Graph, halfway: &Halfway) -> Result<()> {
+    fn update(&self, g: &mut Graph, halfway: &GradientsAndLoss) -> Result<()> {
         let norm = ops::global_norm(g, &halfway.gradients)?;
         let (state, scalars) = control_leaves(g)?;
         let (control, _) = ops::optimizer_control(g, norm, halfway.loss, scalars, state)?;
@@ -343,7 +346,7 @@ impl TrainStep {
             let parameters = flat(Range::Parameters)?;
             let moments = [flat(Range::FirstMoment)?, flat(Range::SecondMoment)?];
             let made = made.clone();
-            let table = move || made.0.table(index, |placed| made.1.multipliers(placed));
+            let table = move || made.0.table(index, |slot| made.1.multipliers(slot));
             let table = g.constant_with("multipliers", FlatLayout::table_shape(shard), DType::F32, table);
             let [parameters, ..] = ops::adamw(g, parameters, halfway.gradients[index], moments, table, control)?;
             if let (Some(dtype), true) = (self.layout.half_type, shard.half > 0) {
@@ -356,7 +359,7 @@ impl TrainStep {
     }
 }
 
-/// Where what routers did is summed, if there are some.
+/// The state of [`STATISTICS`], if there are routers.
 fn statistics_state(g: &mut Graph, routing: &RoutingLayout) -> Result<Option<Tensor>> {
     match routing.total() {
         0 => Ok(None),
@@ -382,10 +385,10 @@ mod tests {
     }
 
     #[test]
-    fn options_that_make_no_sense_are_refused_by_name() {
+    fn options_out_of_range_are_refused_by_name() {
         let bad = StepOptions { adam: AdamOptions { beta2: 1.0, ..Default::default() }, ..Default::default() };
         let error = TrainStep::new(&parameters(), &Caps::baseline(), bad).unwrap_err().to_string();
-        assert!(error.contains("beta2: it must be from 0 up to"), "{error}");
+        assert!(error.contains("beta2: it must be in [0, 1)"), "{error}");
         let bad = StepOptions { accumulation: 0, ..Default::default() };
         assert!(bad.check().unwrap_err().to_string().contains("accumulation: it must be 1 or greater"));
         let bad = StepOptions { max_norm: f32::NAN, ..Default::default() };
@@ -397,8 +400,8 @@ mod tests {
         let options =
             StepOptions { rates: vec![("router".into(), 0.1)], no_decay: vec!["wte".into()], ..Default::default() };
         let of = |name: &str, dims: &[usize]| {
-            let placed = Placed { name: name.into(), ty: TensorType::f32(dims), offset: 0 };
-            options.multipliers(&placed)
+            let slot = ParameterSlot { name: name.into(), ty: TensorType::f32(dims), offset: 0 };
+            options.multipliers(&slot)
         };
         assert_eq!(of("h.0.weight", &[3, 3]), [1.0, 1.0]);
         assert_eq!(of("h.0.bias", &[3]), [1.0, 0.0]);

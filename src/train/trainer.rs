@@ -1,7 +1,7 @@
-//! The training loop: inputs in, reports out a few steps later, evaluation, early stop, checkpoints.
+//! The training loop: steps, reports that arrive a few steps later, evaluation, early stopping, checkpoints.
 
 use super::Schedule;
-use super::measured::{Labels, label_weights};
+use super::loss::{Labels, label_weights};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
 use super::routing::RoutingLayout;
@@ -19,16 +19,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use web_time::Instant;
 
-/// Steps in a row whose gradients may be non-finite before the run ends, without loss scaling.
-const PATIENCE: u64 = 10;
+/// The most consecutive steps with non-finite gradients before the run ends, without loss scaling.
+const MAX_SKIPPED: u64 = 10;
 /// The same with loss scaling, which needs some steps to find its scale.
-const PATIENCE_SCALED: u64 = 60;
-/// Batches of an accumulated step that are on their way at a time.
+const MAX_SKIPPED_SCALED: u64 = 60;
+/// The most batches of an accumulated step in flight.
 const BATCHES_IN_FLIGHT: usize = 1;
-/// Evaluation batches whose losses are on their way at a time.
+/// The most evaluation batches in flight.
 const EVALUATIONS_IN_FLIGHT: usize = 4;
 
-/// How long a trainer runs and what it does in between.
+/// The options of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunOptions {
@@ -40,9 +40,9 @@ pub struct RunOptions {
     pub evaluate_every: u64,
     /// Ends the run after this many evaluations without a better loss.
     pub patience: Option<u32>,
-    /// Steps between two checkpoints; 0 for one at the end only.
+    /// Steps between two checkpoints; 0 saves only one at the end.
     pub save_every: u64,
-    /// Steps that may be on their way before the oldest one's report is waited for.
+    /// The most steps in flight before the trainer waits for the oldest report.
     pub in_flight: usize,
 }
 
@@ -52,7 +52,7 @@ impl Default for RunOptions {
     }
 }
 
-/// Writes a checkpoint of the trainer and the data's position, if it likes, and says where.
+/// A callback that may write a checkpoint of the trainer and the data's position, and returns its path.
 pub type Save<'a> = dyn FnMut(&Trainer, &Value) -> Result<Option<PathBuf>> + 'a;
 
 /// Why a run ended.
@@ -60,16 +60,16 @@ pub type Save<'a> = dyn FnMut(&Trainer, &Value) -> Result<Option<PathBuf>> + 'a;
 pub enum Outcome {
     /// All steps are done.
     Finished,
-    /// The held-out loss got no better.
+    /// The held-out loss did not improve.
     StoppedEarly,
     /// The stop flag was set.
     Interrupted,
 }
 
-/// How far a run has come: what a checkpoint holds besides tensors.
+/// The state of a run: the content of a checkpoint besides tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// Steps done.
+    /// The number of steps done.
     pub step: u64,
     /// The best held-out loss; `None` before the first evaluation.
     pub best_loss: Option<f64>,
@@ -77,7 +77,7 @@ pub struct RunState {
     pub without_progress: u32,
 }
 
-/// Trains a model: owns the programs, counts the steps, and keeps the GPU busy.
+/// Trains a model: owns the programs, counts steps and keeps the GPU busy.
 pub struct Trainer {
     pub(super) weights: Weights,
     pub(super) step: TrainStep,
@@ -97,7 +97,7 @@ pub struct Trainer {
     mark: Option<Instant>,
 }
 
-/// A step whose report is on its way.
+/// A step whose report is in flight.
 #[derive(Debug)]
 struct Pending {
     step: u64,
@@ -113,7 +113,7 @@ impl fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// A trainer of the weights in the store, which are moved side by side.
+    /// A trainer of the weights in the store, which are moved into flat ranges.
     ///
     /// # Errors
     /// Those of the model and of recording; [`Error::OutOfMemory`].
@@ -129,11 +129,11 @@ impl Trainer {
         let mut options = options;
         options.rates.extend(objective.frozen().into_iter().map(|name| (name, 0.0)));
         let step = TrainStep::new(&objective.parameters(weights.storage())?, gpu.caps(), options)?;
-        step.layout().gather(weights)?;
+        step.layout().move_into_flat(weights)?;
         let mut routing = RoutingLayout::default();
         let mut labels = Vec::new();
         let whole = step.graph(Part::Whole, |g| {
-            let measured = objective.measured(g)?;
+            let measured = objective.loss_and_stats(g)?;
             routing = RoutingLayout::new(g, &measured.routers);
             labels = measured.labels();
             Ok(measured)
@@ -142,7 +142,7 @@ impl Trainer {
         let gradients = match step.options().accumulation {
             1 => None,
             _ => {
-                let graph = step.graph(Part::Gradients, |g| objective.measured(g))?;
+                let graph = step.graph(Part::Gradients, |g| objective.loss_and_stats(g))?;
                 Some(Program::new(gpu, &graph, weights)?)
             }
         };
@@ -169,7 +169,7 @@ impl Trainer {
         })
     }
 
-    /// How far the run has come. Steps are counted when they are submitted.
+    /// The state of the run. Steps are counted when they are submitted.
     #[must_use]
     pub fn state(&self) -> &RunState {
         &self.state
@@ -187,7 +187,7 @@ impl Trainer {
         &self.weights
     }
 
-    /// Looks at all weights. The first step does so, and every save: activations that clamp can hide a NaN from the loss.
+    /// Checks that all weights are finite. The first step and every save do so, since activations that clamp can hide a NaN from the loss.
     ///
     /// # Errors
     /// [`Error::NonFinite`] with the name of a weight that is not finite.
@@ -196,21 +196,21 @@ impl Trainer {
         if self.health.read_f32("norm")?.iter().all(|norm| norm.is_finite()) {
             return Ok(());
         }
-        for placed in self.step.layout().parameters() {
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&self.weights.download(&placed.master())?);
+        for slot in self.step.layout().parameters() {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&self.weights.download(&slot.master())?);
             if let Some(at) = values.iter().position(|x| !x.is_finite()) {
                 let message = format!(
                     "element {at} is {} after step {}. Load other weights, or resume from the last checkpoint",
                     values[at], self.state.step
                 );
-                return Err(Error::NonFinite { what: format!("the weight \"{}\"", placed.name), message });
+                return Err(Error::NonFinite { what: format!("the weight \"{}\"", slot.name), message });
             }
         }
-        let message = "they have grown beyond 1e14. Resume from the last checkpoint with a lower learning rate";
+        let message = "the weights have grown beyond 1e14. Resume from the last checkpoint with a lower learning rate";
         Err(Error::NonFinite { what: "the norm of the weights".into(), message: message.into() })
     }
 
-    /// Submits one step; its report comes with [`Trainer::reports`].
+    /// Submits one step; [`Trainer::reports`] returns its report.
     ///
     /// # Errors
     /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
@@ -218,8 +218,8 @@ impl Trainer {
         self.submit_unless(data, &AtomicBool::new(false)).map(|_| ())
     }
 
-    /// Submits one step, or gives it up between two of its batches once `stop` is set: weights and moments are then those of the
-    /// step before. Whether it was submitted.
+    /// Submits one step, or abandons it between two of its batches when `stop` is set: then weights and moments stay those of the previous step.
+    /// Returns whether it was submitted.
     fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool) -> Result<bool> {
         if !self.checked {
             self.check_weights()?;
@@ -231,7 +231,7 @@ impl Trainer {
         let scaled = self.step.options().loss_scaling.is_some();
         let count = u64::from(self.step.options().accumulation);
         let mut report = None;
-        let mut flying = VecDeque::new();
+        let mut in_flight = VecDeque::new();
         let batches: Vec<Feeds> = (0..count).map(|_| data.next_feeds()).collect::<Result<_>>()?;
         let weights = if count > 1 { label_weights(&self.labels, &batches)? } else { vec![Feeds::new()] };
         for (micro, (feeds, weights)) in (0..).zip(batches.into_iter().zip(weights)) {
@@ -259,10 +259,10 @@ impl Trainer {
                 report = program.run_reading(&[REPORT])?.pop();
                 continue;
             }
-            // Who stops waits for those that are on their way.
-            flying.extend(program.run_reading(&["loss"])?);
-            if flying.len() > BATCHES_IN_FLIGHT
-                && let Some(oldest) = flying.pop_front()
+            // A stop waits for the batches in flight.
+            in_flight.extend(program.run_reading(&["loss"])?);
+            if in_flight.len() > BATCHES_IN_FLIGHT
+                && let Some(oldest) = in_flight.pop_front()
             {
                 oldest.wait()?;
             }
@@ -273,11 +273,11 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Hands out the reports that are there, waiting for the oldest while more than `in_flight` are missing.
+    /// Passes reports that have arrived to `progress`, and waits for the oldest while more than `in_flight` are missing.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if the loss, or the gradients for too many steps in a row, are not finite. Such steps did
-    /// not change the weights. [`Error::DeviceLost`].
+    /// [`Error::NonFinite`] if the loss is not finite, or the gradients for too many consecutive steps. Such steps did not change the weights.
+    /// [`Error::DeviceLost`].
     pub fn reports(&mut self, in_flight: usize, progress: &mut dyn Progress) -> Result<()> {
         while let Some(mut oldest) = self.pending.pop_front() {
             let bytes = if self.pending.len() + 1 > in_flight {
@@ -322,12 +322,12 @@ impl Trainer {
             return Err(Error::NonFinite { what: "the loss".into(), message });
         }
         let scaled = self.step.options().loss_scaling.is_some();
-        let patience = if scaled { PATIENCE_SCALED } else { PATIENCE };
-        if report.skipped_in_row < patience {
+        let most = if scaled { MAX_SKIPPED_SCALED } else { MAX_SKIPPED };
+        if report.skipped_in_row < most {
             return Ok(());
         }
         let message = format!(
-            "{patience} steps in a row up to step {step} were skipped for it, the loss being {}. Resume from the last \
+            "{most} consecutive steps up to step {step} were skipped because of it; the loss is {}. Resume from the last \
              checkpoint with a lower learning rate, or train in f32",
             report.loss
         );
@@ -337,15 +337,15 @@ impl Trainer {
     /// The mean loss over held-out batches, without dropout.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is none, or one does not fit the model's inputs; [`Error::NonFinite`]; [`Error::DeviceLost`].
+    /// [`Error::Input`] if there are no batches, or one does not fit the model's inputs; [`Error::NonFinite`]; [`Error::DeviceLost`].
     pub fn evaluate(&mut self, held_out: &[HeldOut]) -> Result<f64> {
         let weights: f64 = held_out.iter().map(|batch| batch.weight).sum();
         if weights.is_nan() || weights <= 0.0 {
-            return Err(Error::input("held-out data", "it has nothing to measure: hold out more, or never evaluate"));
+            return Err(Error::input("held-out data", "it is empty: hold out more text, or do not evaluate"));
         }
         let mut sum = 0.0;
-        let mut flying: VecDeque<(Readback, f64)> = VecDeque::new();
-        let mut land = |(readback, weight): (Readback, f64)| -> Result<()> {
+        let mut in_flight: VecDeque<(Readback, f64)> = VecDeque::new();
+        let mut collect = |(readback, weight): (Readback, f64)| -> Result<()> {
             sum += weight * readback.wait_with(|bytes| f64::from(bytemuck::pod_read_unaligned::<f32>(&bytes[..4])))?;
             Ok(())
         };
@@ -354,13 +354,13 @@ impl Trainer {
                 self.evaluation.write(name, bytes)?;
             }
             let readbacks = self.evaluation.run_reading(&["loss"])?;
-            flying.extend(readbacks.into_iter().map(|readback| (readback, batch.weight)));
-            if flying.len() > EVALUATIONS_IN_FLIGHT {
-                flying.pop_front().map_or(Ok(()), &mut land)?;
+            in_flight.extend(readbacks.into_iter().map(|readback| (readback, batch.weight)));
+            if in_flight.len() > EVALUATIONS_IN_FLIGHT {
+                in_flight.pop_front().map_or(Ok(()), &mut collect)?;
             }
         }
-        flying.into_iter().try_for_each(land)?;
-        // The time spent here is not training time.
+        in_flight.into_iter().try_for_each(collect)?;
+        // Evaluation is not training time.
         self.mark = None;
         let loss = sum / weights;
         if loss.is_finite() {
@@ -387,8 +387,8 @@ impl Trainer {
         self.run.patience.is_some_and(|patience| self.state.without_progress >= patience)
     }
 
-    /// Runs to the end, to an early stop, or until `stop` is set, which gives up a step between two of its accumulated batches; calls `save` with the data's position where the options
-    /// say so, and before it returns. A run that evaluates does so after its last step, too.
+    /// Runs to the end, to an early stop, or until `stop` is set, which abandons a step between two of its accumulated batches. Calls `save` with
+    /// the data's position at the interval of the options and before it returns. A run with evaluations also evaluates after its last step.
     ///
     /// # Errors
     /// As [`Trainer::submit_step`], [`Trainer::reports`], [`Trainer::evaluate`] and `save`.
@@ -403,7 +403,7 @@ impl Trainer {
         let every = |interval: u64, step: u64| interval > 0 && step.is_multiple_of(interval);
         let mut outcome = Outcome::Finished;
         let mut saved_at = None;
-        // Where the data stands behind the last whole step.
+        // The position of the data after the last whole step.
         let mut position = None;
         while self.state.step < self.run.steps {
             if stop.load(Ordering::Relaxed) {
@@ -426,7 +426,7 @@ impl Trainer {
                 self.reports(0, progress)?;
                 let loss = self.evaluate(held_out)?;
                 if !due {
-                    // For the reader only: a run that goes on from here is then as one that never ended.
+                    // Only the data's position: a resumed run is then the same as an uninterrupted one.
                     let best = self.state.best_loss.map_or(loss, |best| best.min(loss));
                     progress.event(&Event::Evaluated { step, loss, best });
                 } else if self.stops_early(loss, progress) {
@@ -446,7 +446,7 @@ impl Trainer {
     }
 
     fn save_through(&mut self, save: &mut Save<'_>, position: &Value, progress: &mut dyn Progress) -> Result<()> {
-        // What is saved must be what was reported as finite.
+        // Only weights that were reported as finite are saved.
         self.reports(0, progress)?;
         self.check_weights()?;
         if let Some(path) = save(self, position)? {
@@ -457,7 +457,7 @@ impl Trainer {
     }
 }
 
-/// A seed for micro-batch `index`: the same for the same arguments, unlike for others (SplitMix64, Steele et al. 2014).
+/// The seed of micro-batch `index`: SplitMix64 (Steele et al. 2014) of both arguments.
 fn mix(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

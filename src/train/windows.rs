@@ -1,24 +1,24 @@
-//! All of a text once, in windows, to measure a loss on.
+//! Windows that cover a text once, for evaluation.
 
 use super::data::{Batch, IGNORED};
 use crate::error::{Error, Result};
 
-/// All of some tokens once, in order, in batches of one size: to measure a loss on. What the last ones lack is ignored. Each token but
-/// the first is predicted once.
+/// All tokens once, in order, in batches of one size, for evaluation. Missing positions of the last batch are ignored. Each token except the
+/// first is predicted once.
 #[must_use]
 pub fn in_order(tokens: &[u32], rows: usize, length: usize) -> Vec<Batch> {
     windows(&[], tokens, rows, length.max(1))
 }
 
-/// As [`in_order`], each row beginning with the tokens that a model was trained to see in front of a text
-/// ([`crate::io::Tokenizer::prefix`]): then the first token of the text is predicted as well. Without a prefix it is [`in_order`].
+/// As [`in_order`], with a prefix of special tokens in each row ([`crate::io::Tokenizer::prefix`]), so that the first token of the text is
+/// predicted, too. With an empty prefix it is [`in_order`].
 ///
 /// # Errors
-/// [`Error::Input`] if rows have no room for a token behind the prefix.
+/// [`Error::Input`] if rows have no room for a token after the prefix.
 pub fn in_order_after(prefix: &[u32], tokens: &[u32], rows: usize, length: usize) -> Result<Vec<Batch>> {
     if length <= prefix.len() {
         let message = format!(
-            "it is {length}, and {} special tokens stand in front of the text: there is no room for it",
+            "it is {length}, but there are {} special tokens before the text: there is no room for text",
             prefix.len()
         );
         return Err(Error::input("context", message));
@@ -28,7 +28,7 @@ pub fn in_order_after(prefix: &[u32], tokens: &[u32], rows: usize, length: usize
 
 fn windows(prefix: &[u32], tokens: &[u32], rows: usize, length: usize) -> Vec<Batch> {
     let (rows, stride) = (rows.max(1), length - prefix.len());
-    // The last token is only a label, unless it is the first as well.
+    // The last token is only a label, unless it is also the first.
     let last = tokens.len().saturating_sub(1).max(usize::from(!prefix.is_empty() && !tokens.is_empty()));
     let starts: Vec<usize> = (0..last).step_by(stride).collect();
     let batch = |chunk: &[usize]| {
@@ -36,7 +36,7 @@ fn windows(prefix: &[u32], tokens: &[u32], rows: usize, length: usize) -> Vec<Ba
         for row in 0..rows {
             let window = chunk.get(row).map(|&start| &tokens[start..tokens.len().min(start + stride + 1)]);
             batch.push(&window.map_or_else(Vec::new, |window| [prefix, window].concat()));
-            // What stands in front is never predicted, and the first token of a window was, in the window before.
+            // The prefix is never predicted, and the first token of a window was predicted in the previous one.
             let predicted = if chunk.get(row) == Some(&0) { 1 } else { 0 };
             let ignored = prefix.len().saturating_sub(predicted);
             batch.labels[row * length..][..ignored].fill(IGNORED);

@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
         let shapes = |name: &str| file.shape(name);
         let mut g = Graph::new();
         let made = task.graph(&mut g, model, &shapes, false)?;
-        let measured = made.measured(&mut g, true)?;
+        let measured = made.loss_and_stats(&mut g, true)?;
         let loss = measured.loss(&mut g)?;
         let trained = trained(&mut g, loss)?;
         let has_auxiliary = made.routing.iter().any(|(name, _)| name == AUXILIARY);
@@ -165,14 +165,14 @@ impl<'a> Run<'a> {
             if let Some((name, auxiliary)) = made.routing.iter().find(|(name, _)| name == AUXILIARY) {
                 g.output(name, *auxiliary)?;
             }
-            made.measured(g, true)
+            made.loss_and_stats(g, true)
         };
         let step = |accumulation: usize| {
             let accumulation = u32::try_from(accumulation).unwrap_or(u32::MAX);
             TrainStep::new(&trained, gpu.caps(), StepOptions { accumulation, ..file.options.clone() })
         };
         let layout = step(1)?;
-        layout.layout().gather(weights)?;
+        layout.layout().move_into_flat(weights)?;
         let most = file.steps.iter().map(|step| step.micro_batches.len()).max().unwrap_or(1);
         let single = match file.steps.iter().any(|step| step.micro_batches.len() == 1) {
             true => Some(Program::new(gpu, &layout.graph(Part::Whole, build)?, weights)?),

@@ -7,7 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Initial, Tensor};
 use crate::nn::router_stats::{RouterDecision, RouterStats};
-use crate::ops::{self, Choice, SelectOptions, Selected, Sent};
+use crate::ops::{self, Assignment, SelectOptions, SelectRule, Selected};
 
 /// Recursions that choose their tokens: each takes a share of the text, out of what the one before took.
 ///
@@ -155,14 +155,14 @@ impl ExpertChoiceRouting {
         let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions), most: None };
         let selected = match self.takes_all(recursion) {
             true => None,
-            false if with.one_by_one => Some(ops::select(g, decides, Choice::AtLeast(0.0), &options)?),
+            false if with.one_by_one => Some(ops::select(g, decides, SelectRule::AtLeast(0.0), &options)?),
             false => {
                 let (top, most) = match limit {
                     Limit::Count(taken) => (taken.min(count), None),
                     Limit::Entry(counts, entry) => (count, Some((counts, entry))),
                 };
                 let options = SelectOptions { most, ..options };
-                Some(ops::select(g, decides, Choice::Top(top), &options)?)
+                Some(ops::select(g, decides, SelectRule::Top(top), &options)?)
             }
         };
         let inverse = match &selected {
@@ -172,7 +172,7 @@ impl ExpertChoiceRouting {
         record.losses.push(ops::selection_loss(g, trained, inverse, tokens.lengths, self.router.loss)?);
         let rows = tokens.rows(g)?;
         let mut flat = ops::reshape(g, logits, [batch * count, 1])?;
-        let sums = RouterStats::new(g, RouterDecision::Recursion, flat, Sent::On(inverse), tokens.lengths)?;
+        let sums = RouterStats::new(g, RouterDecision::Recursion, flat, Assignment::Selected(inverse), tokens.lengths)?;
         record.routers.push(sums);
         let taken = match &selected {
             Some(selected) => {

@@ -6,7 +6,7 @@ use super::{Pass, RecursionOutput, RecursionUse};
 use crate::error::Result;
 use crate::graph::{Graph, Initial, Tensor};
 use crate::nn::router_stats::{RouterDecision, RouterStats};
-use crate::ops::{self, Choice, SelectOptions, Sent};
+use crate::ops::{self, Assignment, SelectOptions, SelectRule};
 
 /// Each token chooses how often the block is used for it, before the first time.
 ///
@@ -60,7 +60,7 @@ impl TokenChoiceRouting {
                 ops::update_bias(g, bias, shares, self.bias_rate)?;
             }
             let decision = RouterDecision::Depth { recursions: self.recursions };
-            let sums = RouterStats::new(g, decision, chances, Sent::Ways(choice), lengths)?;
+            let sums = RouterStats::new(g, decision, chances, Assignment::Choice(choice), lengths)?;
             Ok((logits, choice, ops::pick(g, chances, choice)?, loss, sums))
         })?;
         let choice_of_rows = ops::reshape(g, choice, [batch, time])?;
@@ -74,7 +74,8 @@ impl TokenChoiceRouting {
                     return Ok((tokens, None));
                 }
                 let first = (module * self.recursions) as u32;
-                let range = Choice::Between { low: first + recursion as u32, high: first + self.recursions as u32 - 1 };
+                let range =
+                    SelectRule::Between { low: first + recursion as u32, high: first + self.recursions as u32 - 1 };
                 let options = SelectOptions { lengths: tokens.lengths, positions: Some(tokens.positions), most: None };
                 let selected = ops::select(g, choice_of_rows, range, &options)?;
                 Ok((tokens.selected(g, states, &selected)?, Some(selected)))

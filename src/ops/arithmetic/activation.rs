@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Feed, Tolerance};
 use crate::error::{Error, Result};
-use crate::graph::{Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
+use crate::graph::{Array, Gradient, Graph, Op, Rematerialization, RematerializeInput, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::ops::rows;
 use crate::shape::TensorType;
@@ -132,7 +132,7 @@ pub fn gated(g: &mut Graph, gate: Tensor, up: Tensor, kind: Activation) -> Resul
     g.put1(Gated { kind }, &[gate, up])
 }
 
-/// `dout f′(x)`: the gradient of an activation that another op computes.
+/// `dout f′(x)`: the gradient of an activation, for other ops.
 pub(crate) fn activation_backward(g: &mut Graph, x: Tensor, dout: Tensor, kind: Activation) -> Result<Tensor> {
     g.put1(ActivateBackward { kind }, &[x, dout])
 }
@@ -165,8 +165,8 @@ impl Op for Activate {
         launch(cx, &ACTIVATION, 1, self.kind)
     }
 
-    fn remake(&self, _index: usize) -> Option<Remake> {
-        Some(Remake { op: Arc::new(Self { kind: self.kind }), from: vec![RemakeInput::Input(0)] })
+    fn rematerialize(&self, _index: usize) -> Option<Rematerialization> {
+        Some(Rematerialization { op: Arc::new(Self { kind: self.kind }), from: vec![RematerializeInput::Input(0)] })
     }
 }
 
@@ -223,13 +223,13 @@ impl Op for Gated {
         launch(cx, &GATED, 1, self.kind)
     }
 
-    fn remake(&self, _index: usize) -> Option<Remake> {
-        let from = vec![RemakeInput::Input(0), RemakeInput::Input(1)];
-        Some(Remake { op: Arc::new(Self { kind: self.kind }), from })
+    fn rematerialize(&self, _index: usize) -> Option<Rematerialization> {
+        let from = vec![RematerializeInput::Input(0), RematerializeInput::Input(1)];
+        Some(Rematerialization { op: Arc::new(Self { kind: self.kind }), from })
     }
 }
 
-/// The gradients of [`Gated`] by both inputs, from `gate`, `up` and `dout`.
+/// The gradients of [`Gated`] with respect to both inputs, from `gate`, `up` and `dout`.
 #[derive(Debug)]
 struct GatedBackward {
     kind: Activation,
@@ -258,7 +258,7 @@ impl Op for GatedBackward {
     }
 }
 
-/// Records `out = f(gate) up` on given views: what ops that contain it launch.
+/// Records `out = f(gate) up` on given views, for other ops.
 pub(in crate::ops) fn gated_into(cx: &mut Launch<'_>, [gate, up, out]: [View; 3], kind: Activation) -> Result<()> {
     let (count, width) = (out.numel(), rows::width(out.numel()));
     let dispatch = Dispatch::new(&GATED).constant("ACTIVATION", kind.code()).snippet(&ACTIVATION_SNIPPET);
@@ -278,7 +278,7 @@ pub(super) fn cases() -> Vec<Case> {
     let forward = Tolerance { nmse: 1e-12, worst: 2e-6 };
     let backward = Tolerance { nmse: 1e-12, worst: 2e-6 };
     for kind in Activation::ALL {
-        // The deviations reach the middle, the tails and arguments at which a careless exp or tanh overflows.
+        // The deviations cover the middle, the tails, and arguments at which a naive exp or tanh overflows.
         for (shape, deviation) in [(vec![1], 1.0), (vec![31, 33], 1.0), (vec![4, 256], 3.0), (vec![257], 200.0)] {
             let feeds = vec![Feed::normal_scaled("x", shape.clone(), 0.0, deviation)];
             let name = format!("activation {kind:?} {shape:?} deviation {deviation}");

@@ -15,7 +15,7 @@ static RANDOM: Snippet = kernel!("common/random");
 /// rate of 0 adds nothing to the graph.
 ///
 /// `keep[i]` comes from Threefry keyed by `seed` at counter (i / 2, `salt`). `seed` (2) u32 is written by the caller
-/// for each step; `salt` tells the dropouts of one step apart.
+/// for each step; `salt` distinguishes the dropouts of one step.
 ///
 /// Gradient: the same op with the same seed and salt on the upstream gradient, so that no mask is stored.
 ///
@@ -25,7 +25,7 @@ static RANDOM: Snippet = kernel!("common/random");
 /// [`Error::Input`] if the rate is not in 0..1; [`Error::Shape`] if `x` is not f32 or `seed` not (2) u32.
 pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Tensor, salt: u32) -> Result<Tensor> {
     if !(0.0..1.0).contains(&rate) {
-        return Err(Error::input("dropout rate", format!("{rate} is not at least 0 and less than 1")));
+        return Err(Error::input("dropout rate", format!("{rate} is not in [0, 1)")));
     }
     if rate == 0.0 {
         return Ok(x);
@@ -41,7 +41,7 @@ struct Dropout {
 }
 
 impl Dropout {
-    /// Random words below this drop their element.
+    /// An element is dropped if its random word is below this.
     fn threshold(&self) -> u32 {
         (f64::from(self.rate) * 2_f64.powi(32)) as u32
     }
@@ -133,7 +133,7 @@ mod tests {
         let seed = g.input("seed", [2], DType::U32)?;
         assert_eq!(dropout(&mut g, x, 0.0, seed, 0)?, x);
         let message = dropout(&mut g, x, 1.0, seed, 0).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "dropout rate: 1 is not at least 0 and less than 1");
+        assert_eq!(message, "dropout rate: 1 is not in [0, 1)");
         assert!(dropout(&mut g, x, f32::NAN, seed, 0).is_err());
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A sum in which each row of what is added has a factor of its own.
+//! A sum of matrices with one factor per row of the second.
 
 use crate::case::{Case, Feed};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ static BACKWARD: [Kernel; 2] =
 /// Gradients: `dx = dout`, `dy[n, c] = gate[n] dout[n, c]`, `dgate[n] = Σ_c dout[n, c] y[n, c]`.
 ///
 /// # Errors
-/// [`Error::Shape`] if x and y are no matrices of one type, or the gate has another number of rows.
+/// [`Error::Shape`] if x and y are not matrices of the same type, or the gate has another number of rows.
 pub fn gated_add(g: &mut Graph, x: Tensor, y: Tensor, gate: Tensor) -> Result<Tensor> {
     g.put1(GatedAdd { variant: None }, &[x, y, gate])
 }
@@ -24,7 +24,7 @@ pub fn gated_add(g: &mut Graph, x: Tensor, y: Tensor, gate: Tensor) -> Result<Te
 /// See [`gated_add`].
 #[derive(Debug)]
 pub(crate) struct GatedAdd {
-    /// The variant of the backward kernel; chosen by the adapter if not given.
+    /// The variant of the backward kernel; the adapter's default if not given.
     pub(crate) variant: Option<RowVariant>,
 }
 
@@ -39,7 +39,7 @@ impl Op for GatedAdd {
         };
         let types = rows::same_f32(self.name(), &[x.clone(), y.clone()], 2)?;
         if x.shape.rank() != 2 || x.shape.numel() == 0 || *gate != TensorType::f32([x.shape.rows()]) {
-            let what = format!("expected matrices and a factor for each row, got {x} and the factors {gate}");
+            let what = format!("expected matrices and one factor per row, got {x} and the factors {gate}");
             return Err(Error::shape(self.name(), what));
         }
         Ok(types)
@@ -75,7 +75,7 @@ impl Op for GatedAdd {
     }
 }
 
-/// The gradients of [`GatedAdd`] by y and by the gate. Inputs: dout, y (N, C), gate (N); outputs: dy (N, C), dgate (N).
+/// The gradients of [`GatedAdd`] with respect to y and the gate. Inputs: dout, y (N, C), gate (N); outputs: dy (N, C), dgate (N).
 #[derive(Debug)]
 struct GatedAddBackward {
     variant: Option<RowVariant>,
@@ -139,6 +139,6 @@ mod tests {
         let x = g.input("x", [2, 3], DType::F32).unwrap();
         let gate = g.input("gate", [3], DType::F32).unwrap();
         let message = gated_add(&mut g, x, x, gate).unwrap_err().to_string();
-        assert!(message.contains("a factor for each row, got f32[2, 3] and the factors f32[3]"), "{message}");
+        assert!(message.contains("one factor per row, got f32[2, 3] and the factors f32[3]"), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Element by element, along rows, and sums.
+//! Elementwise ops, ops along rows, and sums.
 
 pub(super) mod activation;
 mod dropout;

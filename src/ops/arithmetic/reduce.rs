@@ -55,7 +55,7 @@ pub fn mean_last(g: &mut Graph, x: Tensor) -> Result<Tensor> {
     g.put1(Reduce::new(Over::Last, factor), &[x])
 }
 
-/// Which axes are summed.
+/// The axes of a sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// All; the result has this shape, of one element.
@@ -93,7 +93,7 @@ impl Over {
 pub(crate) struct Reduce {
     pub(crate) over: Over,
     pub(crate) factor: f32,
-    /// The variant for sums along the last axis; chosen by the adapter if not given.
+    /// The variant for sums along the last axis; the adapter's default if not given.
     pub(crate) variant: Option<RowVariant>,
 }
 
@@ -155,7 +155,7 @@ impl Op for Reduce {
     }
 }
 
-/// `out[…, c] = factor · x`, `x` being repeated along the axes that [`Reduce`] sums; f32.
+/// `out[…, c] = factor · x`, with `x` repeated along the axes that [`Reduce`] sums; f32.
 ///
 /// Gradient: `dx = factor · Σ dout` over those axes.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl Op for Broadcast {
         if wanted.as_ref() == Some(&x.shape) {
             return Ok(vec![TensorType::f32(self.shape.clone())]);
         }
-        Err(Error::shape(self.name(), format!("{x} can't be repeated to shape {}", self.shape)))
+        Err(Error::shape(self.name(), format!("{x} can't be broadcast to shape {}", self.shape)))
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
@@ -244,7 +244,7 @@ mod tests {
     use crate::dtype::DType;
 
     #[test]
-    fn sums_say_what_they_refuse() {
+    fn misfits_are_refused() {
         let mut g = Graph::new();
         let scalar = g.input("scalar", Shape::default(), DType::F32).unwrap();
         let message = sum_last(&mut g, scalar).unwrap_err().to_string();

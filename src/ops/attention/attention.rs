@@ -1,9 +1,9 @@
 //! Fused softmax attention, forward and backward, without a T×T tensor.
 
 use super::forward::Attention;
-use super::setting::{Drop, Setting, Sizes};
+use super::key_limits::key_limits;
+use super::spec::{AttentionSpec, Dropout, Sizes};
 use super::variant::AttentionVariant;
-use super::visible::visible;
 use super::window::{Window, check_cap};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -12,130 +12,128 @@ use crate::graph::{Graph, Tensor};
 /// Dropout of attention probabilities.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionDropout {
-    /// The probability that one is dropped; the others are divided by `1 − rate`. 0: nothing is dropped.
+    /// The probability of dropping a probability; the others are divided by `1 − rate`. 0 drops nothing.
     pub rate: f32,
     /// (2) u32, written by the caller for each step.
     pub seed: Tensor,
-    /// What tells the attention layers of one step apart.
+    /// Distinguishes the attention layers of one step.
     pub salt: u32,
 }
 
-/// What [`attention`] can do beyond plain softmax attention.
+/// Options of [`attention`] beyond plain softmax attention.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AttentionOptions {
     /// A query sees only keys at or before its own position: `query_positions`, or else query `i` sees the keys up to
     /// `i + Tk − Tq`.
     pub causal: bool,
-    /// How far from itself a query sees. With `causal` `w` keys: at position `i` the keys `i − w + 1` to `i`. Without it the keys at a
-    /// distance of at most `w`. Positions are `query_positions`, or else query `i` stands at `i + Tk − Tq`. Keys that no query of
-    /// a tile sees cost nothing.
+    /// The sliding window `w`. With `causal`, the query at position `i` sees the `w` keys `i − w + 1` to `i`; without it, the keys at a
+    /// distance of at most `w`. Positions are `query_positions`; without them query `i` has position `i + Tk − Tq`. Keys that no query of a
+    /// tile sees cost nothing.
     pub window: Option<usize>,
-    /// (B) u32: how many keys from the first on all queries of a batch row see, also those in front of them. Only with `causal`. A window hides of
-    /// them what is further back.
+    /// (B) u32, the length of the prefix: all queries of a batch row see the keys of the prefix, also queries before them. Only with `causal`.
+    /// A window still hides keys that are further back.
     pub prefix: Option<Tensor>,
-    /// What scores are multiplied by, before soft cap and bias; `1 / sqrt(D)` if not given.
+    /// The factor of scores before soft cap and bias; `1 / sqrt(D)` if not given.
     pub scale: Option<f32>,
-    /// Products `x = scale · q kᵀ` become `c tanh(x / c)`, which is within `c` of zero, before bias and masks. From 1e-30 to 1e30.
+    /// The soft cap `c`: scores `x = scale · q kᵀ` become `c tanh(x / c)`, before bias and masks. From 1e-30 to 1e30.
     pub soft_cap: Option<f32>,
-    /// (B) u32: how many keys of each batch row are there. Keys past it are neither seen nor read.
+    /// (B) u32: the number of keys of each batch row. Keys past it are neither visible nor read.
     pub lengths: Option<Tensor>,
-    /// (B, Tk) u32: 1 for a key that is real, 0 for padding.
+    /// (B, Tk) u32: 1 for a real key, 0 for padding.
     pub key_mask: Option<Tensor>,
-    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled and capped scores; differentiable. −∞: the key is not seen.
+    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled and capped scores; differentiable. −∞ hides the key.
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal` or a `window`.
     pub query_positions: Option<Tensor>,
-    /// (B, Tk, 3) u32: for each key its position in the text, and the first and last position, both inclusive, of the span
-    /// that it heads. A query sees a key only if one of them heads a span in which the other lies. Rows are compared by
-    /// these numbers alone, so that tokens may be picked out: their rows are picked with them.
+    /// The tree mask, (B, Tk, 3) u32: for each key its position in the text, and the first and last position (inclusive) of the span that it
+    /// covers. A query sees a key only if the span of one of them covers the other. Only these numbers are compared, so selected tokens take
+    /// their rows along.
     pub structure: Option<Tensor>,
-    /// (B, Tq, 3) u32: the same for the queries, where they are not the tokens of the keys. Only with `structure`.
+    /// (B, Tq, 3) u32: the same for the queries, if they are not the tokens of the keys. Only with `structure`.
     pub query_structure: Option<Tensor>,
-    /// Probabilities dropped at random, as in training.
+    /// Dropout of probabilities, for training.
     pub dropout: Option<AttentionDropout>,
-    /// A kernel to prefer to the one that the adapter would get; where it is not legal, it is not used.
+    /// A kernel to prefer to the adapter's default, if it is legal.
     pub variant: Option<AttentionVariant>,
 }
 
-/// `out = softmax(cap(scale · q kᵀ) + bias, over the keys that are seen) · v`, for each head. `cap(x) = c tanh(x / c)` with a
-/// `soft_cap` of `c`, and `x` without.
+/// `out = softmax(cap(scale · q kᵀ) + bias, over the visible keys) · v`, for each head. `cap(x) = c tanh(x / c)` with a `soft_cap` of `c`,
+/// and `x` without.
 ///
 /// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32. `H` is a multiple of `Hkv`:
-/// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query that sees no key
+/// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query without visible keys
 /// gives zeros, and gradients of zero.
 ///
 /// With a `structure` of rows `(pos, first, last)`, query `i` sees key `j` only if
-/// `first_j ≤ pos_i ≤ last_j` (j stands above i, or is i) or `first_i ≤ pos_j ≤ last_i` (j stands below i).
+/// `first_j ≤ pos_i ≤ last_j` (j is i or an ancestor of i) or `first_i ≤ pos_j ≤ last_i` (j is a descendant of i).
 ///
-/// Products `q · k` may be of any size up to 3e37: softmax depends on the differences of scores alone, as exact as f32 holds and
-/// computes the scores themselves (where they are 2e5, to 1/64). A bias may be a mask: where it is −∞ (two masks of the least finite f32 add up to it), the key
-/// is not seen. The least finite f32, and all below −1e38, counts as −1e38: such a key has no weight beside others, and a row
-/// that has nothing else weighs its keys alike, so that its output is the mean of `v`. An upstream gradient reaches scores as
-/// if that were not so: `dS` below is the derivative by the sum of score and bias. Infinite or undefined numbers elsewhere make
-/// results undefined.
+/// Products `q · k` may be as large as 3e37: softmax depends only on differences of scores, which are as exact as the scores in f32 (to 1/64
+/// for scores of 2e5). A bias may be a mask: −∞ (also as the sum of two masks of the least finite f32) hides the key. The least finite f32,
+/// and everything below −1e38, counts as −1e38: such a key has no weight next to others, and a row of only such keys weighs them equally, so
+/// its output is the mean of `v`. Gradients ignore this: `dS` below is the derivative with respect to the sum of score and bias. Infinity or
+/// NaN elsewhere makes results undefined.
 ///
-/// The forward kernel keeps two numbers a row, the largest of its scores and the sum of `exp(S − max)`; the backward kernels
-/// compute the probabilities again from them. Their log-sum-exp would be one number, but holds no sum beside a large score.
+/// The forward kernel keeps two numbers per row, its largest score and the sum of `exp(S − max)`; the backward kernels compute the
+/// probabilities again from them. Log-sum-exp would be a single number, but loses the sum next to a large score.
 /// With `P = exp(S − max) / sum` and `delta = rowsum(dout ∘ out)`:
 /// `dv = Pᵀ dout`, `dS = P ∘ (dout vᵀ − delta)`, `dq = scale · dX k`, `dk = scale · dXᵀ q`, and `dbias = dS`, summed
 /// over the batch if the bias has no batch axis. `dX` is `dS` without a soft cap, and `dS ∘ (1 − (cap(X) / c)²)` with one, where
 /// `X = scale · q kᵀ`.
 ///
-/// Dropout multiplies `P` by a mask `M` of 0 and `1 / (1 − rate)` behind the softmax: `out = (P ∘ M) v`,
-/// `dv = (P ∘ M)ᵀ dout`, `dS = P ∘ (M ∘ dout vᵀ − delta)`. `M` comes from Threefry at a counter of head, query and key, so that
-/// every kernel computes it again and none stores it.
+/// Dropout multiplies `P` by a mask `M` of 0 and `1 / (1 − rate)` after the softmax: `out = (P ∘ M) v`,
+/// `dv = (P ∘ M)ᵀ dout`, `dS = P ∘ (M ∘ dout vᵀ − delta)`. `M` comes from Threefry at a counter of head, query and key, so each kernel
+/// computes it again and none stores it.
 ///
 /// Windows: Beltagy et al., `Longformer`, 2020 (arXiv 2004.05150). Soft caps: Gemma Team, `Gemma 2`, 2024 (arXiv 2408.00118).
 /// Prefixes: Raffel et al., 2019 (arXiv 1910.10683).
 /// Dao et al., `FlashAttention`, 2022 (arXiv 2205.14135); Dao, `FlashAttention-2`, 2023 (arXiv 2307.08691).
 ///
 /// # Errors
-/// [`Error::Shape`] that names the operand that does not fit; [`Error::Input`] for a dropout rate, a window or a soft cap that has no
-/// meaning.
+/// [`Error::Shape`] that names the operand that does not fit; [`Error::Input`] for a dropout rate, a window or a soft cap out of range.
 pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &AttentionOptions) -> Result<Tensor> {
     let sizes = Sizes::new(g.ty(q), g.ty(k), g.ty(v))?;
     if options.query_positions.is_some() && !options.causal && options.window.is_none() {
-        let what = "query_positions has a meaning only with causal or a window: set one of them or drop the positions";
+        let what = "query_positions needs causal or a window: set one of them or drop the positions";
         return Err(Error::shape("attention", what));
     }
     if options.prefix.is_some() && !options.causal {
-        return Err(Error::shape("attention", "prefix has a meaning only with causal: set it or drop the prefix"));
+        return Err(Error::shape("attention", "prefix needs causal: set it or drop the prefix"));
     }
     check_cap(options.soft_cap)?;
     let window = Window::of(options, &sizes)?;
     if options.query_structure.is_some() && options.structure.is_none() {
-        let what = "query_structure has a meaning only with structure: give the keys' structure too, or drop it";
+        let what = "query_structure needs structure: give the keys' structure, too, or drop it";
         return Err(Error::shape("attention", what));
     }
     if options.structure.is_some() && options.query_structure.is_none() && sizes.queries != sizes.keys {
         let (queries, keys) = (sizes.queries, sizes.keys);
-        let what = format!("structure is that of {keys} keys, and there are {queries} queries: give query_structure");
+        let what = format!("structure has {keys} keys, but there are {queries} queries: give query_structure");
         return Err(Error::shape("attention", what));
     }
     if let Some(rate) = options.dropout.map(|dropout| dropout.rate).filter(|rate| !(0.0..1.0).contains(rate)) {
-        return Err(Error::input("attention dropout rate", format!("{rate} is not at least 0 and less than 1")));
+        return Err(Error::input("attention dropout rate", format!("{rate} is not in [0, 1)")));
     }
     let options = &AttentionOptions { dropout: options.dropout.filter(|dropout| dropout.rate > 0.0), ..*options };
     let mut inputs = vec![q, k, v];
-    let visible = visible(g, &sizes, options, window)?;
-    inputs.extend(visible);
+    let key_limits = key_limits(g, &sizes, options, window)?;
+    inputs.extend(key_limits);
     inputs.extend(options.bias);
-    let setting = Setting {
+    let spec = AttentionSpec {
         causal: options.causal,
         window,
         cap: options.soft_cap,
-        scale: options.scale.unwrap_or(1.0 / (sizes.width as f32).sqrt()),
-        visible: visible.is_some(),
+        scale: options.scale.unwrap_or(1.0 / (sizes.head_dim as f32).sqrt()),
+        key_limits: key_limits.is_some(),
         masked: options.key_mask.is_some(),
         structured: options.structure.is_some(),
         bias: options.bias.is_some(),
-        drop: options.dropout.map(|dropout| Drop { rate: dropout.rate, salt: dropout.salt }),
+        drop: options.dropout.map(|dropout| Dropout { rate: dropout.rate, salt: dropout.salt }),
         variant: options.variant,
     };
-    g.put1(Attention(setting), &inputs)
+    g.put1(Attention(spec), &inputs)
 }
 
-/// Refuses an optional operand that has another type than `expected`.
+/// Refuses an optional operand of another type than `expected`.
 pub(super) fn expect(what: &str, g: &Graph, tensor: Tensor, shape: &[usize], dtype: DType) -> Result<()> {
     let ty = g.ty(tensor);
     if ty.shape.dims() == shape && ty.dtype == dtype {
@@ -166,10 +164,10 @@ mod tests {
             [2, 6, 4, 8],
             "v is f32[2, 6, 4, 8], expected the type of k, f32[2, 5, 4, 8]",
         );
-        refuse([2, 3, 4, 8], [1, 5, 4, 8], [1, 5, 4, 8], "k is f32[1, 5, 4, 8], q f32[2, 3, 4, 8]: batches differ");
-        refuse([2, 3, 4, 8], [2, 5, 4, 4], [2, 5, 4, 4], "head widths differ");
-        refuse([2, 3, 4, 8], [2, 5, 3, 8], [2, 5, 3, 8], "4 query heads can't share 3 key heads");
-        refuse([2, 3, 4, 257], [2, 5, 4, 257], [2, 5, 4, 257], "a head of 257 is wider than 256");
+        refuse([2, 3, 4, 8], [1, 5, 4, 8], [1, 5, 4, 8], "k is f32[1, 5, 4, 8], q f32[2, 3, 4, 8]: the batches differ");
+        refuse([2, 3, 4, 8], [2, 5, 4, 4], [2, 5, 4, 4], "the head_dims differ");
+        refuse([2, 3, 4, 8], [2, 5, 3, 8], [2, 5, 3, 8], "the 4 query heads are not a multiple of the 3 key heads");
+        refuse([2, 3, 4, 257], [2, 5, 4, 257], [2, 5, 4, 257], "head_dim is 257, but the most is 256");
         refuse([2, 3, 4, 8], [2, 0, 4, 8], [2, 0, 4, 8], "an axis is empty");
     }
 
@@ -189,21 +187,21 @@ mod tests {
         let none = AttentionOptions::default();
         refuse(AttentionOptions { lengths: Some(wide), ..none }, "lengths is u32[3], expected u32[2]");
         refuse(AttentionOptions { key_mask: Some(float), ..none }, "key_mask is f32[2, 5], expected u32[2, 5]");
-        refuse(AttentionOptions { query_positions: Some(wide), ..none }, "only with causal");
+        refuse(AttentionOptions { query_positions: Some(wide), ..none }, "needs causal");
         let causal = AttentionOptions { causal: true, ..none };
         refuse(
             AttentionOptions { query_positions: Some(wide), ..causal },
             "query_positions is u32[3], expected u32[2, 3]",
         );
-        refuse(AttentionOptions { query_structure: Some(wide), ..none }, "only with structure");
+        refuse(AttentionOptions { query_structure: Some(wide), ..none }, "needs structure");
         refuse(
             AttentionOptions { structure: Some(wide), ..none },
-            "5 keys, and there are 3 queries: give query_structure",
+            "structure has 5 keys, but there are 3 queries: give query_structure",
         );
         let both = AttentionOptions { structure: Some(wide), query_structure: Some(spans), ..none };
         refuse(both, "structure is u32[3], expected u32[2, 5, 3]");
         let dropout = |rate, seed| Some(AttentionDropout { rate, seed, salt: 0 });
-        refuse(AttentionOptions { dropout: dropout(1.0, wide), ..none }, "dropout rate: 1 is not at least 0");
+        refuse(AttentionOptions { dropout: dropout(1.0, wide), ..none }, "dropout rate: 1 is not in [0, 1)");
         refuse(AttentionOptions { dropout: dropout(f32::NAN, wide), ..none }, "dropout rate: NaN");
         refuse(
             AttentionOptions { dropout: dropout(0.5, wide), ..none },
@@ -344,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_share_lengths_share_the_visible_tensor() {
+    fn layers_that_share_lengths_share_the_limits_tensor() {
         let mut g = Graph::new();
         let q = g.input("q", [2, 3, 4, 8], DType::F32).unwrap();
         let lengths = g.input("lengths", [2], DType::U32).unwrap();

@@ -1,7 +1,7 @@
 //! The backward ops: each has its own reference and can be checked alone.
 
 use super::reference::Scores;
-use super::setting::{Setting, Sizes, by_vectors, input_types};
+use super::spec::{AttentionSpec, Sizes, by_vectors, input_types};
 use super::variant::{AttentionVariant, Kernels};
 use crate::error::{Error, Result};
 use crate::graph::{Array, Op};
@@ -10,16 +10,16 @@ use crate::shape::TensorType;
 
 static DELTA: Kernel = kernel!("attention/attention_delta");
 static BIAS: Kernel = kernel!("attention/attention_grad_bias");
-static Q_ROWS: Kernel = kernel!("attention/attention_grad_q_rows");
+static Q_PER_THREAD: Kernel = kernel!("attention/attention_grad_q_per_thread");
 static Q_SHUFFLE: Kernel = kernel!("attention/attention_grad_q_shuffle");
 static Q_TILE: Kernel = kernel!("attention/attention_grad_q_tile");
-static Q: Kernels = Kernels { rows: &Q_ROWS, shuffle: &Q_SHUFFLE, tile: &Q_TILE, few: None };
-static KV_ROWS: Kernel = kernel!("attention/attention_grad_kv_rows");
+static Q: Kernels = Kernels { per_thread: &Q_PER_THREAD, shuffle: &Q_SHUFFLE, tile: &Q_TILE, few: None };
+static KV_PER_THREAD: Kernel = kernel!("attention/attention_grad_kv_per_thread");
 static KV_SHUFFLE: Kernel = kernel!("attention/attention_grad_kv_shuffle");
 static KV_TILE: Kernel = kernel!("attention/attention_grad_kv_tile");
-static KV: Kernels = Kernels { rows: &KV_ROWS, shuffle: &KV_SHUFFLE, tile: &KV_TILE, few: None };
+static KV: Kernels = Kernels { per_thread: &KV_PER_THREAD, shuffle: &KV_SHUFFLE, tile: &KV_TILE, few: None };
 
-/// The inputs of the gradient ops in front of the optional ones: q, k, v, dout, stats.
+/// The inputs of the gradient ops before the optional ones: q, k, v, dout, stats.
 const FIXED: usize = 5;
 
 /// `stats[b, h, i] = (max, 1 / sum, Σ_d out · dout, 0)`, from out and dout (B, Tq, H, D) and tops (B, H, Tq, 2). No gradient.
@@ -56,9 +56,9 @@ impl Op for Delta {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let [batch, queries, heads, width] = cx.input(0).shape.expect("attention_delta, out")?;
+        let [batch, queries, heads, head_dim] = cx.input(0).shape.expect("attention_delta, out")?;
         let rows = batch * queries * heads;
-        let dispatch = by_vectors(&DELTA, width)
+        let dispatch = by_vectors(&DELTA, head_dim)
             .read(cx.input(0))
             .read(cx.input(1))
             .read(cx.input(2))
@@ -66,7 +66,7 @@ impl Op for Delta {
             .param(batch)
             .param(queries)
             .param(heads);
-        cx.dispatch(dispatch.groups_for(rows, 64).flops(2 * (rows * width) as u64))
+        cx.dispatch(dispatch.groups_for(rows, 64).flops(2 * (rows * head_dim) as u64))
     }
 }
 
@@ -75,9 +75,9 @@ fn bind(cx: &Launch<'_>, sizes: &Sizes, variant: AttentionVariant, dispatch: Dis
     sizes.read_heads(dispatch, variant, [0, 1, 2, 3].map(|i| cx.input(i))).read(cx.input(4))
 }
 
-/// `dq = scale · dS k`. Inputs: q, k, v, dout, stats, then the visible tensor and the bias, if there are any.
+/// `dq = scale · dS k`. Inputs: q, k, v, dout, stats, then the limits tensor and the bias, if there are any.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GradQ(pub Setting);
+pub(super) struct GradQ(pub AttentionSpec);
 
 impl Op for GradQ {
     fn name(&self) -> &'static str {
@@ -100,14 +100,14 @@ impl Op for GradQ {
             AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 1), sizes.keys)?;
         let dispatch = Q.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
         let dispatch = bind(cx, &sizes, variant, dispatch).write(cx.output(0));
-        let flops = 6 * sizes.width as u64 * sizes.pairs(&self.0);
+        let flops = 6 * sizes.head_dim as u64 * sizes.pairs(&self.0);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
     }
 }
 
 /// `dk = scale · dSᵀ q` and `dv = Pᵀ dout`, summed over the query heads that share a key head. Inputs as [`GradQ`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GradKv(pub Setting);
+pub(super) struct GradKv(pub AttentionSpec);
 
 impl Op for GradKv {
     fn name(&self) -> &'static str {
@@ -126,7 +126,7 @@ impl Op for GradKv {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
-        // The queries of all heads that share one of keys.
+        // The queries of all heads that share a key head.
         let along = sizes.queries * (sizes.heads / sizes.kv_heads.max(1));
         let variant =
             AttentionVariant::for_backward(cx, self.name(), &self.0, &sizes, self.0.inputs(FIXED + 2), along)?;
@@ -134,11 +134,11 @@ impl Op for GradKv {
         let dispatch = bind(cx, &sizes, variant, dispatch);
         let finish = |cx: &mut Launch<'_>, dispatch: Dispatch, products: u64| {
             let extras = self.0.extras(FIXED, |i| cx.input(i));
-            let flops = 2 * products * sizes.width as u64 * sizes.pairs(&self.0);
+            let flops = 2 * products * sizes.head_dim as u64 * sizes.pairs(&self.0);
             cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
         };
-        if variant == AttentionVariant::Rows {
-            // One gradient a launch: with both, masks and bias it would be a binding too many for some adapters.
+        if variant == AttentionVariant::PerThread {
+            // One gradient per launch: both in one, with masks and bias, would exceed the bindings of some adapters.
             let keys = dispatch.clone().constant("OF_KEYS", true).write(cx.output(0));
             finish(cx, keys, 3)?;
             return finish(cx, dispatch.constant("OF_KEYS", false).write(cx.output(1)), 2);
@@ -147,9 +147,9 @@ impl Op for GradKv {
     }
 }
 
-/// `dbias = dS`, summed over the batch if the bias has no batch axis. Inputs as [`GradQ`]; the bias must be there.
+/// `dbias = dS`, summed over the batch if the bias has no batch axis. Inputs as [`GradQ`], with a bias.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct GradBias(pub Setting);
+pub(super) struct GradBias(pub AttentionSpec);
 
 impl Op for GradBias {
     fn name(&self) -> &'static str {
@@ -171,9 +171,10 @@ impl Op for GradBias {
         let extras = self.0.extras(FIXED, |i| cx.input(i));
         let out = cx.output(0);
         let blocks = out.numel() / (sizes.queries * sizes.keys) * sizes.queries.div_ceil(4) * sizes.keys.div_ceil(4);
-        let flops = 4 * sizes.width as u64 * sizes.pairs(&self.0);
-        let dispatch =
-            bind(cx, &sizes, AttentionVariant::Rows, by_vectors(&BIAS, sizes.width)).write(out).groups_for(blocks, 64);
+        let flops = 4 * sizes.head_dim as u64 * sizes.pairs(&self.0);
+        let dispatch = bind(cx, &sizes, AttentionVariant::PerThread, by_vectors(&BIAS, sizes.head_dim))
+            .write(out)
+            .groups_for(blocks, 64);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))
     }
 }

@@ -1,4 +1,4 @@
-//! Writing keys and values into a cache in place.
+//! Writes keys and values into a cache in place.
 
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
@@ -9,10 +9,10 @@ use crate::shape::TensorType;
 
 static CACHE_WRITE: Kernel = kernel!("attention/cache_write");
 
-/// `cache[b, positions[b, t]] = new[b, t]` for the two caches of keys and values at once, in place; a position outside is dropped.
+/// `cache[b, positions[b, t]] = new[b, t]` for both caches, keys and values, in place; positions out of range are dropped.
 ///
 /// Shapes: `caches` (B, S, H, D) f32, states; `new` (B, T, H, D) f32; `positions` (B, T) u32, distinct within a batch
-/// row. The results are the caches after the writes; nothing may read the old ones any more. No gradient.
+/// row. The results are the caches after the writes; nothing may read the old ones afterwards. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit.
@@ -42,7 +42,7 @@ impl Op for CacheWrite {
         let [keys, values, new @ ..] = caches else {
             return Err(Error::shape("cache_write", format!("expected 5 inputs, got {}", inputs.len())));
         };
-        let [batch, _, heads, width] = keys.shape.expect("cache_write, cache (B, S, H, D)")?;
+        let [batch, _, heads, head_dim] = keys.shape.expect("cache_write, cache (B, S, H, D)")?;
         if keys.dtype != DType::F32 || values != keys {
             return Err(Error::shape(
                 "cache_write",
@@ -50,11 +50,11 @@ impl Op for CacheWrite {
             ));
         }
         let [_, count, _, _] = new[0].shape.expect("cache_write, new (B, T, H, D)")?;
-        let expected = TensorType::f32([batch, count, heads, width]);
+        let expected = TensorType::f32([batch, count, heads, head_dim]);
         if let Some(new) = new.iter().find(|new| **new != expected) {
             return Err(Error::shape(
                 "cache_write",
-                format!("new is {new}, the cache {keys}: only T and S may differ"),
+                format!("new is {new}, but the cache {keys}: only T and S may differ"),
             ));
         }
         let expected = TensorType::new([batch, count], DType::U32);
@@ -70,8 +70,8 @@ impl Op for CacheWrite {
         };
         let written = |cache: &Array, new: &Array| {
             let mut cache = cache.clone();
-            let [batch, slots, heads, width] = cache.shape.expect("cache_write, cache")?;
-            let (count, row) = (positions.shape.last(), heads * width);
+            let [batch, slots, heads, head_dim] = cache.shape.expect("cache_write, cache")?;
+            let (count, row) = (positions.shape.last(), heads * head_dim);
             for (b, t) in (0..batch).flat_map(|b| (0..count).map(move |t| (b, t))) {
                 let position = positions.row(b)[t] as usize;
                 if position < slots {
@@ -85,11 +85,11 @@ impl Op for CacheWrite {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let [_, slots, heads, width] = cx.output(0).shape.expect("cache_write, cache")?;
+        let [_, slots, heads, head_dim] = cx.output(0).shape.expect("cache_write, cache")?;
         let (count, elements) = (cx.input(2).shape.dims()[1], cx.input(2).numel());
         let dispatch = Dispatch::new(&CACHE_WRITE).read(cx.input(2)).read(cx.input(3)).read(cx.input(4));
         let dispatch = dispatch.update(cx.output(0)).update(cx.output(1));
-        let dispatch = dispatch.param(elements).param(count).param(slots).param(heads * width);
+        let dispatch = dispatch.param(elements).param(count).param(slots).param(heads * head_dim);
         cx.dispatch(dispatch.groups_for(elements, 64))
     }
 
@@ -127,7 +127,7 @@ mod tests {
         let other = g.state("other", [2, 8, 3, 5], DType::F32).unwrap();
         let mut refused = |caches, new, positions| cache_write(&mut g, caches, new, positions).unwrap_err().to_string();
         let error = refused(caches, [new, wide], positions);
-        assert!(error.contains("new is f32[2, 1, 3, 5], the cache f32[2, 8, 3, 4]"), "{error}");
+        assert!(error.contains("new is f32[2, 1, 3, 5], but the cache f32[2, 8, 3, 4]"), "{error}");
         let error = refused(caches, [new, new], long);
         assert!(error.contains("positions is u32[2, 2], expected u32[2, 1]"), "{error}");
         let error = refused([caches[0], other], [new, new], positions);

@@ -8,21 +8,21 @@ use crate::ops::{self, AttentionDropout, AttentionOptions, AttentionVariant};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Sizes of a case: batch, queries, keys, query heads, key heads, head width.
+/// Sizes of a case: batch, queries, keys, query heads, key heads, head_dim.
 pub(super) type Sizes = [usize; 6];
 
-/// Which tokens of a text with a structure are there.
+/// Which tokens of a text with a tree mask are used.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Tree {
     /// All of them.
     Whole,
-    /// Every third: what they saw is seen no longer, but who is above whom stays.
+    /// Every third token; ancestors stay ancestors.
     Picked,
-    /// Every second as query, all as keys.
+    /// Every second token as query, all as keys.
     Queries,
 }
 
-/// What a case asks for beyond plain attention.
+/// The options of a case beyond plain attention.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Wish {
     pub(super) causal: bool,
@@ -41,11 +41,11 @@ pub(super) struct Wish {
 }
 
 pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
-    let [batch, queries, keys, heads, kv_heads, width] = sizes;
+    let [batch, queries, keys, heads, kv_heads, head_dim] = sizes;
     let mut feeds = vec![
-        Feed::normal("q", [batch, queries, heads, width]),
-        Feed::normal("k", [batch, keys, kv_heads, width]),
-        Feed::normal("v", [batch, keys, kv_heads, width]),
+        Feed::normal("q", [batch, queries, heads, head_dim]),
+        Feed::normal("k", [batch, keys, kv_heads, head_dim]),
+        Feed::normal("v", [batch, keys, kv_heads, head_dim]),
     ];
     let counted = |n: usize| (0..n).map(|i| i as f64);
     if let Some(lengths) = wish.lengths {
@@ -68,7 +68,7 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     if let Some(scores) = wish.scores {
         feeds = feeds.into_iter().map(|feed| scores.of(feed)).collect();
     }
-    let terms = terms(&feeds, wish.scale.map_or((width as f64).powf(-0.5), f64::from));
+    let terms = terms(&feeds, wish.scale.map_or((head_dim as f64).powf(-0.5), f64::from));
     if wish.positions {
         let positions = counted(batch * queries).map(|i| (i as usize * 7 % (keys + 2)) as f64);
         feeds.push(Feed::given("positions", [batch, queries], DType::U32, positions));
@@ -119,19 +119,19 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     terms.into_iter().fold(case, |case, (input, size)| case.cancelling(input, size))
 }
 
-/// How large the terms of the gradients are that pass through `dS = P ∘ (dout · v − delta)`, the difference of two products of
-/// unit normal dout and v. Where a query sees one key, or one has all weight, they are equal and nothing is left.
+/// The size of the terms of gradients through `dS = P ∘ (dout · v − delta)`, the difference of two products of unit normal dout and v. If a
+/// query sees one key, or one key has all weight, they cancel.
 fn terms(feeds: &[Feed], scale: f64) -> [(&'static str, f64); 3] {
     let [q, k, v] = [0, 1, 2].map(|i| {
         let values = &feeds[i].value().data;
         (values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64).sqrt()
     });
-    let width = feeds[0].value().shape.dims().last().copied().unwrap_or(1);
-    let products = (width as f64).sqrt() * v;
+    let head_dim = feeds[0].value().shape.dims().last().copied().unwrap_or(1);
+    let products = (head_dim as f64).sqrt() * v;
     [("q", scale * products * k), ("k", scale * products * q), ("bias", products)]
 }
 
-/// A random forest over `count` tokens: for each its position, and the first and last position of its span. A head stands
+/// A random forest over `count` tokens: for each its position, and the first and last position of the span that it covers. A token may be
 /// anywhere in its span.
 fn random_spans(count: usize, seed: u64) -> Vec<[u32; 3]> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -150,7 +150,7 @@ fn random_spans(count: usize, seed: u64) -> Vec<[u32; 3]> {
     spans
 }
 
-/// The shapes and options that every variant goes through.
+/// The shapes and options for every variant.
 fn sweep(plain: Wish) -> Vec<Case> {
     let causal = Wish { causal: true, ..plain };
     let tree = Wish { tree: Some(Tree::Whole), ..plain };
@@ -210,7 +210,7 @@ fn sweep(plain: Wish) -> Vec<Case> {
         case("dropout, one token", [1, 1, 1, 1, 1, 5], Wish { drop: Some(0.1), ..plain }),
         case("dropout, causal, groups", [2, 65, 65, 4, 2, 64], Wish { drop: Some(0.1), ..causal }),
         case(
-            // With a tree as well, hardly a pair would be seen.
+            // With a tree mask, too, hardly a pair would be visible.
             "dropout, everything but a tree",
             [2, 29, 37, 4, 2, 12],
             Wish { lengths: Some([36, 20]), mask: true, bias: Some(true), positions: true, drop: Some(0.2), ..causal },
@@ -243,22 +243,22 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Tokens of a text are picked on the device, and their rows of the structure with them; the last slot is empty.
+/// Tokens of a text are selected on the device, with their rows of the tree mask; the last slot is empty.
 fn gathered_case() -> Case {
-    let (batch, text, picked, width) = (2, 70, 33, 12);
+    let (batch, text, picked, head_dim) = (2, 70, 33, 12);
     let spans = (0..batch).flat_map(|b| random_spans(text, b as u64)).flatten().map(f64::from);
     let index = |i: usize| {
         if i % picked + 1 == picked { (batch * text) as f64 } else { (i / picked * text + i % picked * 2) as f64 }
     };
     let feeds = vec![
-        Feed::normal("x", [batch * text, width]),
+        Feed::normal("x", [batch * text, head_dim]),
         Feed::given("structure", [batch * text, 3], DType::U32, spans),
         Feed::given("index", [batch * picked], DType::U32, (0..batch * picked).map(index)),
         Feed::given("lengths", [batch], DType::U32, [picked as f64 - 1.0; 2]),
     ];
     Case::new("attention of picked tokens of a tree", feeds, move |g, x| {
         let rows = ops::gather_rows(g, x[0], x[2])?;
-        let heads = ops::reshape(g, rows, [batch, picked, 1, width])?;
+        let heads = ops::reshape(g, rows, [batch, picked, 1, head_dim])?;
         let spans = ops::gather_words(g, x[1], x[2])?;
         let structure = Some(ops::reshape(g, spans, [batch, picked, 3])?);
         let options = AttentionOptions { causal: true, structure, lengths: Some(x[3]), ..Default::default() };

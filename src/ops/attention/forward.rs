@@ -2,7 +2,7 @@
 
 use super::backward::{Delta, GradBias, GradKv, GradQ};
 use super::reference::Scores;
-use super::setting::{Extras, Setting, by_vectors, input_types};
+use super::spec::{AttentionSpec, Extras, by_vectors, input_types};
 use super::variant::{AttentionVariant, Kernels};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -10,21 +10,21 @@ use crate::graph::{Array, Gradient, Op, Tensor};
 use crate::kernel::{Kernel, Launch, kernel};
 use crate::shape::TensorType;
 
-static ROWS: Kernel = kernel!("attention/attention_forward_rows");
+static ROWS: Kernel = kernel!("attention/attention_forward_per_thread");
 static SHUFFLE: Kernel = kernel!("attention/attention_forward_shuffle");
 static TILE: Kernel = kernel!("attention/attention_forward_tile");
-static SPLITS: Kernel = kernel!("attention/attention_forward_split");
-static SPLIT_THREADS: Kernel = kernel!("attention/attention_forward_split_threads");
+static SPLITS: Kernel = kernel!("attention/attention_forward_split_k");
+static SPLIT_THREADS: Kernel = kernel!("attention/attention_forward_split_k_per_thread");
 static SUBGROUP: Kernel = kernel!("attention/attention_forward_subgroup");
 static MERGE: Kernel = kernel!("attention/attention_merge");
 static KERNELS: Kernels =
-    Kernels { rows: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
+    Kernels { per_thread: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
 
-/// See [`attention`](super::attention()). Inputs: q, k, v, then the visible tensor and the bias, if there are any.
-/// Outputs: out (B, Tq, H, D) and tops (B, H, Tq, 2): the row's largest score, and 1 / the sum of exp(score − it), which is 0
-/// for a row that sees no key.
+/// See [`attention`](super::attention()). Inputs: q, k, v, then the limits tensor and the bias, if there are any.
+/// Outputs: out (B, Tq, H, D) and tops (B, H, Tq, 2): the row's largest score m and 1 / Σ exp(score − m), which is 0 for a row without
+/// visible keys.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attention(pub Setting);
+pub(super) struct Attention(pub AttentionSpec);
 
 impl Op for Attention {
     fn name(&self) -> &'static str {
@@ -37,7 +37,7 @@ impl Op for Attention {
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
-        let setting = self.0;
+        let spec = self.0;
         if cx.upstream[1].is_some() {
             return Err(Error::Graph("the largest scores and sums of attention have no gradient".into()));
         }
@@ -47,15 +47,15 @@ impl Op for Attention {
         inputs.extend(&cx.inputs[3..]);
         let mut grads = vec![None; cx.inputs.len()];
         if cx.needed[0] {
-            grads[0] = Some(cx.graph.put1(GradQ(setting), &inputs)?);
+            grads[0] = Some(cx.graph.put1(GradQ(spec), &inputs)?);
         }
         if cx.needed[1] || cx.needed[2] {
-            let both = cx.graph.put(GradKv(setting), &inputs)?;
+            let both = cx.graph.put(GradKv(spec), &inputs)?;
             grads[1] = Some(both[0]);
             grads[2] = Some(both[1]);
         }
-        if setting.bias && cx.needed[setting.inputs(3) - 1] {
-            grads[setting.inputs(3) - 1] = Some(cx.graph.put1(GradBias(setting), &inputs)?);
+        if spec.bias && cx.needed[spec.inputs(3) - 1] {
+            grads[spec.inputs(3) - 1] = Some(cx.graph.put1(GradBias(spec), &inputs)?);
         }
         Ok(grads)
     }
@@ -66,27 +66,27 @@ impl Op for Attention {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let setting = &self.0;
-        let sizes = setting.sizes("attention", 3, &input_types(cx))?;
-        let extras = setting.extras(3, |i| cx.input(i));
-        let flops = 4 * sizes.width as u64 * sizes.pairs(setting);
-        let variant = AttentionVariant::for_forward(cx, self.name(), setting, &sizes, setting.inputs(5))?;
+        let spec = &self.0;
+        let sizes = spec.sizes("attention", 3, &input_types(cx))?;
+        let extras = spec.extras(3, |i| cx.input(i));
+        let flops = 4 * sizes.head_dim as u64 * sizes.pairs(spec);
+        let variant = AttentionVariant::for_forward(cx, self.name(), spec, &sizes, spec.inputs(5))?;
         let dispatch = KERNELS.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
         let dispatch = sizes.read_heads(dispatch, variant, [0, 1, 2].map(|i| cx.input(i)));
         let Some(split) = variant.split() else {
             let dispatch = dispatch.write(cx.output(0)).write(cx.output(1));
-            return cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops));
+            return cx.dispatch(spec.finish(dispatch, &sizes, extras).flops(flops));
         };
         let rows = [sizes.batch, sizes.queries, sizes.heads, sizes.keys.div_ceil(split)];
-        let partials = cx.scratch([&rows[..], &[sizes.width]].concat(), DType::F32);
+        let partials = cx.scratch([&rows[..], &[sizes.head_dim]].concat(), DType::F32);
         let found = cx.scratch([&rows[..], &[2]].concat(), DType::F32);
         let dispatch = dispatch.write(partials.clone()).write(found.clone());
-        let (visible, numel) = (extras.visible.clone(), partials.numel() as u64);
-        cx.dispatch(setting.finish(dispatch, &sizes, extras).flops(flops))?;
-        let merge = by_vectors(&MERGE, sizes.width).constant("SPLIT", split as u32);
+        let (key_limits, numel) = (extras.key_limits.clone(), partials.numel() as u64);
+        cx.dispatch(spec.finish(dispatch, &sizes, extras).flops(flops))?;
+        let merge = by_vectors(&MERGE, sizes.head_dim).constant("SPLIT", split as u32);
         let merge = merge.read(partials).read(found).write(cx.output(0)).write(cx.output(1));
-        let vectors = cx.output(0).numel() / if sizes.width.is_multiple_of(4) { 4 } else { 1 };
-        let merge = setting.finish(merge, &sizes, Extras { visible, bias: None });
+        let vectors = cx.output(0).numel() / if sizes.head_dim.is_multiple_of(4) { 4 } else { 1 };
+        let merge = spec.finish(merge, &sizes, Extras { key_limits, bias: None });
         cx.dispatch(merge.groups_for(vectors, 64).flops(2 * numel))
     }
 }

@@ -1,17 +1,17 @@
-//! Attention, and what goes with it: positions that turn queries and keys, the cache of keys and values.
+//! Attention, rotary and sinusoidal positions, and the cache of keys and values.
 
 mod attention;
 mod backward;
 mod cache;
 mod cases;
 mod forward;
+mod key_limits;
 mod reference;
 mod rope;
 mod score_cases;
-mod setting;
 mod sinusoidal;
+mod spec;
 mod variant;
-mod visible;
 mod window;
 mod window_cases;
 

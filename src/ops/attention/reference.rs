@@ -1,33 +1,33 @@
 //! Attention in f64, forward and backward, from the definition.
 
-use super::setting::{Parts, Setting, Sizes, TILE};
+use super::spec::{AttentionSpec, Parts, Sizes, TILE};
 use crate::error::Result;
 use crate::graph::Array;
 use crate::shape::TensorType;
 
-/// The largest score of a row that sees no key, as the kernels have it.
+/// The largest score of a row without visible keys, as in the kernels.
 const FAR: f64 = -2e38;
 /// A bias below this counts as this, so that no sum or difference of scores overflows in f32.
 const LEAST_BIAS: f64 = -1e38;
 
-/// The inputs of an attention op, and what follows from them at once.
+/// The inputs of an attention op.
 pub(super) struct Scores<'a> {
     sizes: Sizes,
     parts: Parts,
-    setting: Setting,
+    spec: AttentionSpec,
     inputs: &'a [&'a Array],
-    visible: Option<&'a Array>,
+    key_limits: Option<&'a Array>,
     bias: Option<&'a Array>,
 }
 
 impl<'a> Scores<'a> {
-    /// The inputs of an op whose optional ones come after `fixed` others.
-    pub(super) fn new(setting: &Setting, fixed: usize, inputs: &'a [&'a Array]) -> Result<Self> {
+    /// The inputs of an op with `fixed` inputs before the optional ones.
+    pub(super) fn new(spec: &AttentionSpec, fixed: usize, inputs: &'a [&'a Array]) -> Result<Self> {
         let types: Vec<TensorType> = inputs.iter().map(|a| TensorType::f32(a.shape.clone())).collect();
-        let sizes = setting.sizes("attention", fixed, &types)?;
-        let extras = setting.extras(fixed, |i| inputs[i]);
-        let parts = setting.parts(&sizes);
-        Ok(Self { sizes, parts, setting: *setting, inputs, visible: extras.visible, bias: extras.bias })
+        let sizes = spec.sizes("attention", fixed, &types)?;
+        let extras = spec.extras(fixed, |i| inputs[i]);
+        let parts = spec.parts(&sizes);
+        Ok(Self { sizes, parts, spec: *spec, inputs, key_limits: extras.key_limits, bias: extras.bias })
     }
 
     /// The head of `h` in row `t` of batch `b` of input `index`.
@@ -40,7 +40,7 @@ impl<'a> Scores<'a> {
         h / (self.sizes.heads / self.sizes.kv_heads)
     }
 
-    /// What the caller adds to the score of a pair.
+    /// The bias of a pair.
     fn term(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
         let Sizes { heads, queries, keys, .. } = self.sizes;
         self.bias.map_or(0.0, |bias| {
@@ -49,65 +49,65 @@ impl<'a> Scores<'a> {
         })
     }
 
-    fn sees(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
+    fn is_visible(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
         let Sizes { queries, keys, .. } = self.sizes;
         if self.term(b, h, i, j) == f64::NEG_INFINITY {
             return false;
         }
-        match self.visible {
-            Some(visible) => {
-                let (row, tiles) = (visible.row(b), queries.div_ceil(TILE));
-                let real = !self.setting.masked || row[self.parts.mask + j] != 0.0;
+        match self.key_limits {
+            Some(key_limits) => {
+                let (row, tiles) = (key_limits.row(b), queries.div_ceil(TILE));
+                let real = !self.spec.masked || row[self.parts.mask + j] != 0.0;
                 let spans = &row[self.parts.spans..];
                 let span = |token: usize| &spans[3 * token..][..3];
-                let related = !self.setting.structured || related(span(i), span(queries + j));
-                let near = self.setting.window.is_none() || j >= row[self.sizes.row_words() + tiles + i] as usize;
+                let related = !self.spec.structured || span_covers(span(i), span(queries + j));
+                let near = self.spec.window.is_none() || j >= row[self.sizes.row_words() + tiles + i] as usize;
                 j < row[tiles + i] as usize && near && real && related
             }
-            None => match self.setting.window {
+            None => match self.spec.window {
                 Some(window) => {
                     let position = (i + keys) as i64 - queries as i64;
                     (window.start(position, keys)..window.limit(position, keys)).contains(&j)
                 }
-                None => !self.setting.causal || j + queries < i + keys + 1,
+                None => !self.spec.causal || j + queries < i + keys + 1,
             },
         }
     }
 
-    /// What dropout makes of the probability of a pair: a factor.
-    fn kept(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
-        let (Some(drop), Some(visible)) = (self.setting.drop, self.visible) else { return 1.0 };
+    /// The factor of dropout for the probability of a pair.
+    fn dropout_factor(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        let (Some(drop), Some(key_limits)) = (self.spec.drop, self.key_limits) else { return 1.0 };
         let at = self.parts.seed;
-        let seed = [visible.row(b)[at] as u32, visible.row(b)[at + 1] as u32];
+        let seed = [key_limits.row(b)[at] as u32, key_limits.row(b)[at + 1] as u32];
         drop.factor(seed, b * self.sizes.heads + h, i, j, self.sizes.keys)
     }
 
     fn product(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
-        f64::from(self.setting.scale) * dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h)))
+        f64::from(self.spec.scale) * dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h)))
     }
 
     fn score(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
         let product = self.product(b, h, i, j);
-        let capped = self.setting.cap.map_or(product, |cap| f64::from(cap) * (product / f64::from(cap)).tanh());
+        let capped = self.spec.cap.map_or(product, |cap| f64::from(cap) * (product / f64::from(cap)).tanh());
         capped + self.term(b, h, i, j).max(LEAST_BIAS)
     }
 
-    /// The derivative of a product by q k: the scale, times what the soft cap lets through.
+    /// The derivative of a score with respect to `q · k`: the scale times the derivative of the soft cap.
     fn slope(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
-        let through = self.setting.cap.map_or(1.0, |cap| {
+        let through = self.spec.cap.map_or(1.0, |cap| {
             let tanh = (self.product(b, h, i, j) / f64::from(cap)).tanh();
             1.0 - tanh * tanh
         });
-        f64::from(self.setting.scale) * through
+        f64::from(self.spec.scale) * through
     }
 
-    /// Calls `each(b, h, i, j)` for every key that a query sees, queries in order.
+    /// Calls `each(b, h, i, j)` for every visible pair, queries in order.
     fn for_each_pair(&self, mut each: impl FnMut(usize, usize, usize, usize)) {
         let Sizes { batch, queries, keys, heads, .. } = self.sizes;
         for b in 0..batch {
             for h in 0..heads {
                 for i in 0..queries {
-                    for j in (0..keys).filter(|&j| self.sees(b, h, i, j)) {
+                    for j in (0..keys).filter(|&j| self.is_visible(b, h, i, j)) {
                         each(b, h, i, j);
                     }
                 }
@@ -134,7 +134,7 @@ impl<'a> Scores<'a> {
             let at = self.stat(b, h, i);
             let weight = (self.score(b, h, i, j) - top.data[at]).exp();
             sum.data[at] += weight;
-            let weight = weight * self.kept(b, h, i, j);
+            let weight = weight * self.dropout_factor(b, h, i, j);
             add(out.row_mut((b * queries + i) * heads + h), weight, self.head(2, b, j, self.kv_head(h)));
         });
         for b in 0..batch {
@@ -150,11 +150,11 @@ impl<'a> Scores<'a> {
         (out, tops)
     }
 
-    /// The probability of a pair after dropout and the gradient of its score with its bias, from the stats: inputs 3 and 4 are dout and stats.
+    /// The probability of a pair after dropout and the gradient of its score plus bias, from the stats; inputs 3 and 4 are dout and stats.
     fn pair(&self, b: usize, h: usize, i: usize, j: usize) -> (f64, f64) {
         let stat = self.inputs[4].row(self.stat(b, h, i));
         let probability = (self.score(b, h, i, j) - stat[0]).exp() * stat[1];
-        let kept = self.kept(b, h, i, j);
+        let kept = self.dropout_factor(b, h, i, j);
         let upstream = kept * dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
         (probability * kept, probability * (upstream - stat[2]))
     }
@@ -195,8 +195,8 @@ impl<'a> Scores<'a> {
     }
 }
 
-/// Whether one of two tokens heads a span in which the other lies: position, first and last position of the span.
-fn related(a: &[f64], b: &[f64]) -> bool {
+/// Whether the span of one of two tokens covers the other; each is (position, first, last).
+fn span_covers(a: &[f64], b: &[f64]) -> bool {
     let heads = |a: &[f64], b: &[f64]| a[1] <= b[0] && b[0] <= a[2];
     heads(a, b) || heads(b, a)
 }

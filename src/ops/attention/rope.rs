@@ -14,10 +14,10 @@ static ROPE: Kernel = kernel!("attention/rope");
 static PAIRS1: Snippet = kernel!("common/pairs1");
 static PAIRS4: Snippet = kernel!("common/pairs4");
 
-/// How frequencies are changed so that a model reads longer texts than it was trained on.
+/// Changes of the frequencies for texts that are longer than in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No change.
     #[default]
     None,
     /// All positions divided by a factor.
@@ -27,7 +27,7 @@ pub enum RopeScaling {
     },
     /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a linear blend between.
     Llama3 {
-        /// What low frequencies are divided by.
+        /// The divisor of low frequencies.
         factor: f32,
         /// Waves longer than the trained length over this are low frequencies.
         low_freq_factor: f32,
@@ -38,14 +38,14 @@ pub enum RopeScaling {
     },
 }
 
-/// How [`rope`] turns.
+/// Options of [`rope`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RopeOptions {
-    /// The base: pair i turns by `position · theta^(−2i / rotary_dim)`.
+    /// The base: pair i is rotated by the angle `position · theta^(−2i / rotary_dim)`.
     pub theta: f32,
-    /// How many elements of a head turn, an even number; all of them if not given. The rest stays.
+    /// The number of rotated elements of a head, an even number; all if not given. The rest is unchanged.
     pub rotary_dim: Option<usize>,
-    /// The positions there are: the length of the table.
+    /// The number of positions: the length of the table.
     pub max_positions: usize,
     /// Changes of the frequencies for long texts.
     pub scaling: RopeScaling,
@@ -62,14 +62,14 @@ impl Default for RopeOptions {
 impl RopeOptions {
     /// The angle per position of each pair, for heads of `head_dim` elements.
     fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
-        let turned = self.rotary_dim.unwrap_or(head_dim);
-        if turned == 0 || turned % 2 == 1 || turned > head_dim {
-            let what = format!("rotary_dim {turned} is no even number from 2 to the head's {head_dim} elements");
+        let rotated = self.rotary_dim.unwrap_or(head_dim);
+        if rotated == 0 || rotated % 2 == 1 || rotated > head_dim {
+            let what = format!("rotary_dim is {rotated}, but must be an even number from 2 to the head_dim {head_dim}");
             return Err(Error::shape("rope", what));
         }
-        check_table("rope", self.max_positions, turned)?;
-        let frequency = |pair: usize| f64::from(self.theta).powf(-2.0 * pair as f64 / turned as f64);
-        Ok((0..turned / 2).map(|pair| self.scaling.apply(frequency(pair))).collect())
+        check_table("rope", self.max_positions, rotated)?;
+        let frequency = |pair: usize| f64::from(self.theta).powf(-2.0 * pair as f64 / rotated as f64);
+        Ok((0..rotated / 2).map(|pair| self.scaling.apply(frequency(pair))).collect())
     }
 }
 
@@ -81,7 +81,7 @@ impl RopeScaling {
             Self::Linear { factor } => frequency / f64::from(factor),
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
                 let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
-                // Waves in the trained length; outside of low..high the blend is all or nothing.
+                // Periods in the trained length; outside of low..high the blend is 0 or 1.
                 let waves = original_max_position as f64 * frequency / TAU;
                 let kept = ((waves - low) / (high - low)).clamp(0.0, 1.0);
                 kept * frequency + (1.0 - kept) * frequency / f64::from(factor)
@@ -91,7 +91,7 @@ impl RopeScaling {
 }
 
 /// The table that [`rope`] reads, (max_positions, rotary_dim / 2, 2) f32: cosine and sine of each position's angle for
-/// each pair. Make it once and share it among the layers.
+/// each pair. Create it once and share it among the layers.
 ///
 /// It is computed in f64 on the CPU: WGSL's own functions are inexact for large angles.
 ///
@@ -100,7 +100,7 @@ impl RopeScaling {
 /// too many for a table of 2³¹ elements.
 pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Result<Tensor> {
     if options.max_positions == 0 {
-        return Err(Error::shape("rope", "max_positions is 0, it must be at least 1"));
+        return Err(Error::shape("rope", "max_positions is 0, but must be at least 1"));
     }
     let frequencies = options.frequencies(head_dim)?;
     let pairs = frequencies.len();
@@ -118,7 +118,7 @@ pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Resu
 /// of its position and pair in the `table` of [`rope_table`].
 ///
 /// `x` (B, T, H, D) f32, `positions` (B, T) u32. A position past the table is an error of the reference; the GPU uses
-/// the table's last row. Gradient: the same turn back, by −θ.
+/// the table's last row. Gradient: the rotation by −θ.
 ///
 /// Su et al., `RoFormer`, 2021 (arXiv 2104.09864).
 ///
@@ -165,11 +165,11 @@ impl Op for Rope {
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         if cx.needed[2] {
-            return Err(Error::NotDifferentiable { op: "rope by its table".into() });
+            return Err(Error::NotDifferentiable { op: "rope with respect to its table".into() });
         }
-        let turn = Self { interleaved: self.interleaved, back: !self.back };
+        let rotate = Self { interleaved: self.interleaved, back: !self.back };
         let upstream = cx.upstream(0)?;
-        Ok(vec![Some(cx.graph.put1(turn, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
+        Ok(vec![Some(cx.graph.put1(rotate, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
@@ -180,7 +180,7 @@ impl Op for Rope {
         for (row, head) in out.data.chunks_exact_mut(width).enumerate() {
             let position = positions.data[row / heads] as usize;
             if position >= rows {
-                let message = format!("position {position} is past the rope table, which has {rows}");
+                let message = format!("position {position} is out of range: the rope table has {rows}");
                 return Err(Error::input("positions", message));
             }
             for pair in 0..pairs {
@@ -238,7 +238,7 @@ pub(super) fn cases() -> Vec<Case> {
             let positions = (0..count).map(|i| (i * 29 % 257) as f64);
             let feeds =
                 vec![Feed::normal("x", shape), Feed::given("positions", [shape[0], shape[1]], DType::U32, positions)];
-            let name = format!("rope {shape:?} turned {rotary_dim:?} interleaved {interleaved}");
+            let name = format!("rope {shape:?} rotated {rotary_dim:?} interleaved {interleaved}");
             cases.push(Case::new(name, feeds, move |g, x| {
                 let table = rope_table(g, shape[3], &options)?;
                 Ok(vec![rope(g, x[0], x[1], table, &options)?])
@@ -272,7 +272,7 @@ mod tests {
         let mut g = Graph::new();
         let options = RopeOptions { rotary_dim: Some(5), ..RopeOptions::default() };
         let message = rope_table(&mut g, 8, &options).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "rope: rotary_dim 5 is no even number from 2 to the head's 8 elements");
+        assert_eq!(message, "rope: rotary_dim is 5, but must be an even number from 2 to the head_dim 8");
         let options = RopeOptions { max_positions: 4, ..RopeOptions::default() };
         let table = rope_table(&mut g, 8, &options)?;
         let x = g.input("x", [1, 2, 3, 8], DType::F32)?;
@@ -289,7 +289,7 @@ mod tests {
         let op = Rope { interleaved: false, back: false };
         let result = op.reference(&[&x, &positions, &Array::zeros([4, 1, 2])]);
         let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "positions: position 4 is past the rope table, which has 4");
+        assert_eq!(message, "positions: position 4 is out of range: the rope table has 4");
         Ok(())
     }
 
@@ -304,7 +304,7 @@ mod tests {
         ];
         for result in refused {
             let message = result.map(|()| String::new()).unwrap_or_else(|e| e.to_string());
-            assert!(message.contains("are too large a table: lower the context"), "{message}");
+            assert!(message.contains("make too large a table: lower the context"), "{message}");
         }
     }
 
@@ -318,11 +318,11 @@ mod tests {
         let message = rope(&mut g, x, positions, empty, &options).unwrap_err().to_string();
         assert!(message.contains("and f32[0, 4, 2]"), "{message}");
         let table = g.parameter("table", [5, 4, 2], DType::F32)?;
-        let turned = rope(&mut g, x, positions, table, &options)?;
-        let loss = crate::ops::mean(&mut g, turned)?;
+        let rotated = rope(&mut g, x, positions, table, &options)?;
+        let loss = crate::ops::mean(&mut g, rotated)?;
         assert!(g.differentiate(loss, &[x])?[0].is_some());
         let message = g.differentiate(loss, &[x, table]).unwrap_err().to_string();
-        assert!(message.contains("rope by its table has no gradient"), "{message}");
+        assert!(message.contains("rope with respect to its table has no gradient"), "{message}");
         Ok(())
     }
 }

@@ -1,16 +1,16 @@
-//! Attention whose scores are of any size: masks that are numbers of the bias, and products far from zero.
+//! Attention with extreme scores: masks in the bias, and products far from zero.
 
 use super::cases::{Wish, case};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 
-/// What the least finite number stands for in a mask.
+/// The least finite number, as a mask.
 const LEAST: f64 = f32::MIN as f64;
 const HIDDEN: f64 = f64::NEG_INFINITY;
-/// Shifts beside which f32 still holds 64ths.
+/// Shifts next to which f32 still holds 64ths.
 const SHIFTS: [f64; 4] = [-196_608.0, 196_608.0, -10_000.0, 0.0];
 
-/// Which scores a case has: what is made of q, k and the bias.
+/// The scores of a case: how q, k and the bias are changed.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Scores {
     /// Rows of the bias with one key that counts, with hidden keys, with nothing but hidden keys, with 1e30 and −1e30.

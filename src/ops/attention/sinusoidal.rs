@@ -1,13 +1,12 @@
-//! Sinusoidal positions: tables that are made on the CPU.
+//! Tables of sinusoidal positions, computed on the CPU.
 
 use crate::error::{Error, Result};
 use crate::graph::Array;
 
-/// The most elements of a table: what is made of each position on the CPU must fit.
+/// The most elements of a table.
 const MOST_ELEMENTS: usize = 1 << 31;
 
-/// The fixed positions of the first transformer, (positions, columns): sine in the even columns, cosine in the odd
-/// ones, of `position / 10000^(2i / columns)`.
+/// Sinusoidal positions, (positions, columns): sine in the even columns and cosine in the odd ones of `position / 10000^(2i / columns)`.
 ///
 /// Paper: Vaswani et al., "Attention Is All You Need".
 ///
@@ -22,7 +21,7 @@ pub fn sinusoidal_table(positions: usize, columns: usize) -> Result<Array> {
     }))
 }
 
-/// [`sinusoidal_table`] with all sines first and the cosines behind them, as Marian models have it.
+/// [`sinusoidal_table`] with all sines first, then the cosines, as in Marian models.
 ///
 /// # Errors
 /// As [`sinusoidal_table`].
@@ -39,12 +38,12 @@ pub fn sinusoidal_table_halves(positions: usize, columns: usize) -> Result<Array
     }))
 }
 
-/// Refuses a table that is too large to be made.
+/// Refuses a table that is too large.
 pub(super) fn check_table(op: &str, positions: usize, columns: usize) -> Result<()> {
     if positions.max(1).saturating_mul(columns.max(1)) <= MOST_ELEMENTS {
         return Ok(());
     }
-    let what = format!("{positions} positions of {columns} columns are too large a table: lower the context");
+    let what = format!("{positions} positions of {columns} columns make too large a table: lower the context");
     Err(Error::shape(op, what))
 }
 
@@ -70,7 +69,7 @@ mod tests {
     fn tables_that_are_too_large_are_refused() {
         for result in [sinusoidal_table(usize::MAX, 4), sinusoidal_table_halves(2, usize::MAX)] {
             let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-            assert!(message.contains("are too large a table: lower the context"), "{message}");
+            assert!(message.contains("make too large a table: lower the context"), "{message}");
         }
     }
 }

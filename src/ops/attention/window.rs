@@ -1,7 +1,7 @@
-//! How far from itself a query sees, and how large scores grow.
+//! Sliding windows and soft caps.
 
 use super::attention::AttentionOptions;
-use super::setting::Sizes;
+use super::spec::Sizes;
 use crate::error::{Error, Result};
 
 /// A query at position `i` sees keys `i - before` to `i + after`.
@@ -12,11 +12,11 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// The window of the options; none if it hides nothing.
+    /// The window of the options; `None` if it hides nothing.
     pub(super) fn of(options: &AttentionOptions, sizes: &Sizes) -> Result<Option<Self>> {
         let Some(width) = options.window else { return Ok(None) };
         if width == 0 && options.causal {
-            let message = "0 shows a query no key, not even its own: take 1 or more, or None for all keys";
+            let message = "a window of 0 hides every key, also the query's own: use 1 or more, or None for all keys";
             return Err(Error::input("attention window", message));
         }
         // Without positions no key is further from a query than the sequences are long.
@@ -28,22 +28,22 @@ impl Window {
         Ok(Some(Self { before: word(before), after: word(after) }))
     }
 
-    /// The first key that the query at a position sees.
+    /// The first visible key of the query at a position.
     pub(super) fn start(self, position: i64, keys: usize) -> usize {
         (position - i64::from(self.before)).clamp(0, keys as i64) as usize
     }
 
-    /// Behind the last key that the query at a position sees.
+    /// One past the last visible key of the query at a position.
     pub(super) fn limit(self, position: i64, keys: usize) -> usize {
         position.saturating_add(i64::from(self.after) + 1).clamp(0, keys as i64) as usize
     }
 }
 
-/// Refuses what scores can't be kept within.
+/// Refuses a soft cap out of range.
 pub(super) fn check_cap(cap: Option<f32>) -> Result<()> {
     match cap {
         Some(cap) if !(1e-30..=1e30).contains(&cap) => {
-            let message = format!("{cap} is not between 1e-30 and 1e30; None is no cap");
+            let message = format!("{cap} is not between 1e-30 and 1e30 (use None for no cap)");
             Err(Error::input("attention soft_cap", message))
         }
         _ => Ok(()),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_meaning_is_refused() {
+    fn options_without_effect_or_out_of_range_are_refused() {
         let mut g = Graph::new();
         let q = g.input("q", [1, 3, 1, 8], DType::F32).unwrap();
         let words = g.input("words", [2], DType::U32).unwrap();
@@ -159,11 +159,11 @@ mod tests {
             assert!(error.contains(words), "{error}");
         };
         let none = AttentionOptions::default();
-        refuse(AttentionOptions { causal: true, window: Some(0), ..none }, "not even its own");
+        refuse(AttentionOptions { causal: true, window: Some(0), ..none }, "also the query's own");
         for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             refuse(AttentionOptions { soft_cap: Some(cap), ..none }, "is not between");
         }
-        refuse(AttentionOptions { prefix: Some(words), ..none }, "prefix has a meaning only with causal");
+        refuse(AttentionOptions { prefix: Some(words), ..none }, "prefix needs causal");
         refuse(AttentionOptions { causal: true, prefix: Some(words), ..none }, "prefix is u32[2], expected u32[1]");
     }
 }

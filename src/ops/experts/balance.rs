@@ -1,4 +1,4 @@
-//! What keeps the experts of a mixture evenly used: loads, auxiliary losses, a bias that follows the loads.
+//! Load balancing of experts: loads, auxiliary losses, and a bias that follows the loads.
 
 use crate::case::{Case, Feed, Tolerance, mixed};
 use crate::dtype::DType;
@@ -15,8 +15,8 @@ static SEGMENT_COUNTS: Kernel = kernel!("experts/segment_counts");
 static UPDATE_BIAS: Kernel = kernel!("experts/update_bias");
 static LOAD_FACTORS: Kernel = kernel!("experts/load_factors");
 
-/// `counts[e] = starts[e + 1] − starts[e]`: how many slots each expert has, (E) f32, where `sorted` are the slots
-/// sorted by their expert. No gradient: counts move in steps.
+/// `counts[e] = starts[e + 1] − starts[e]`: the number of slots of each expert, (E) f32; `sorted` are the slots sorted by expert. No
+/// gradient: counts are integers.
 ///
 /// # Errors
 /// [`Error::Shape`] if the index was not sorted by as many rows as it says.
@@ -28,7 +28,7 @@ pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
 /// scalar.
 ///
 /// `scores` (T, E) f32 and `counts` (E) f32 are those of each layer, where a token chooses `k` experts; layers with more
-/// tokens count for more. Tokens without slots (padding) have scores of zero. The loss of even loads is k.
+/// tokens count more. Tokens without slots (padding) have scores of zero. The loss of even loads is k.
 ///
 /// Gradient: `dscores[t, e] = dloss · E · f_e / T`, with T the tokens of all layers that have slots; the counts have none.
 ///
@@ -39,7 +39,7 @@ pub fn load_counts(g: &mut Graph, sorted: SortedIndex) -> Result<Tensor> {
 pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor], k: usize) -> Result<Tensor> {
     let refuse = |what: String| Err(Error::shape("load_balance_loss", what));
     let (Some(first), true) = (scores.first(), scores.len() == counts.len()) else {
-        return refuse(format!("scores of {} layers and counts of {}", scores.len(), counts.len()));
+        return refuse(format!("there are scores of {} layers, but counts of {}", scores.len(), counts.len()));
     };
     let experts = g.shape(*first).last();
     for (scores, counts) in scores.iter().zip(counts) {
@@ -59,8 +59,8 @@ pub fn load_balance_loss(g: &mut Graph, scores: &[Tensor], counts: &[Tensor], k:
     sum(g, products)
 }
 
-/// How much the scores of each expert, summed over tokens, weigh in [`load_balance_loss`], `E · counts[e] / tokens²` (E) f32, and
-/// `1 / tokens` (1) f32; `tokens = Σ counts / k`, as each of them has `k` slots, and at least 1. No gradient.
+/// The weights of each expert's summed scores in [`load_balance_loss`], `E · counts[e] / tokens²` (E) f32, and `1 / tokens` (1) f32, where
+/// `tokens = max(1, Σ counts / k)`, since each token has `k` slots. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if the counts are no f32 vector.
@@ -82,11 +82,9 @@ pub fn router_z_loss(g: &mut Graph, lse: Tensor) -> Result<Tensor> {
     mean(g, squares)
 }
 
-/// `bias[e] += rate · sign(mean of counts − counts[e])`, in place; gives the bias afterwards. Both (E) f32; no
-/// gradient.
+/// `bias[e] += rate · sign(mean of counts − counts[e])`, in place; returns the updated bias. Both (E) f32; no gradient.
 ///
-/// Once a step, with the loads of the step: the gate then chooses experts that had too few tokens more often, without a
-/// loss.
+/// Call it once per step with the loads of the step: the gate then chooses experts with too few tokens more often, without a loss.
 ///
 /// Wang et al., `Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts`, 2024 (arXiv 2408.15664), with a
 /// rate of 0.001.
@@ -100,8 +98,8 @@ pub fn update_bias(g: &mut Graph, bias: Tensor, counts: Tensor, rate: f32) -> Re
     g.put1(UpdateBias { rate }, &[bias, counts])
 }
 
-/// The mean of [`row_entropy`] over tokens, a scalar: ln E where a gate does not care, 0 where it is sure. `scores` (T, E) f32 are
-/// not negative. To be reported, without a gradient.
+/// The mean of [`row_entropy`] over tokens, a scalar: ln E for uniform scores, 0 for one-hot scores. `scores` (T, E) f32 are not negative.
+/// For reports; no gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if the scores are no f32 matrix.
@@ -382,7 +380,7 @@ mod tests {
         let counts = g.input("counts", [3], DType::F32)?;
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         let message = refused(load_balance_loss(&mut g, &[scores], &[], 1));
-        assert_eq!(message, "load_balance_loss: scores of 1 layers and counts of 0");
+        assert_eq!(message, "load_balance_loss: there are scores of 1 layers, but counts of 0");
         let message = refused(load_balance_loss(&mut g, &[scores], &[counts], 1));
         assert_eq!(message, "load_balance_loss: scores f32[5, 4] and counts f32[3] do not fit 4 experts");
         let message = refused(routing_entropy(&mut g, counts));

@@ -1,4 +1,4 @@
-//! A limit to how many slots an expert takes.
+//! The capacity limit of experts.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -9,12 +9,10 @@ use crate::shape::TensorType;
 
 static LIMIT_CAPACITY: Kernel = kernel!("experts/limit_capacity");
 
-/// `out[m] = index[m]` if `#{l < m : index[l] = index[m]} < capacity`, else `rows`: the index that `sorted` was made
-/// of, (M) u32, with no more than `capacity` slots for each row, the first ones. The others name row `rows`, which is
-/// none. Integers, no gradient.
+/// `out[m] = index[m]` if `#{l < m : index[l] = index[m]} < capacity`, else `rows`: the unsorted index of `sorted`, (M) u32, limited to the
+/// first `capacity` slots of each row. The other slots get `rows`, which is no row. Integers, no gradient.
 ///
-/// Sorted anew, what is behind the last start was dropped: M − starts\[rows\] slots, and those that named no row
-/// before.
+/// After another sort, the slots past the last start are the dropped ones: M − starts\[rows\], including those that had no row before.
 ///
 /// Fedus et al., `Switch Transformers`, 2021 (arXiv 2101.03961): capacity = T K / E · factor.
 ///

@@ -39,17 +39,17 @@ fn linears() -> impl Iterator<Item = Case> {
     let sizes = [([40, 2, 3], [36, 68]), ([37, 3, 5], [33, 31])];
     let kernels = Variant::ALL.into_iter().filter(|v| !matches!(v, Variant::RowBlocks | Variant::RowBlocksShuffle));
     kernels.flat_map(move |variant| {
-        sizes.into_iter().flat_map(move |(size, [width, outputs])| {
+        sizes.into_iter().flat_map(move |(size, [d_model, outputs])| {
             [true, false].into_iter().map(move |on_load| {
                 let [tokens, _, experts] = size;
                 let feeds = vec![
-                    Feed::normal("x", [tokens, width]),
-                    Feed::normal("weight", [experts, outputs, width]),
+                    Feed::normal("x", [tokens, d_model]),
+                    Feed::normal("weight", [experts, outputs, d_model]),
                     chosen(PATTERNS[0].1, size),
                 ];
                 let when = if on_load { "on load" } else { "before" };
                 let name =
-                    format!("grouped_linear {size:?} {width} to {outputs}, gathered {when}, by {}", variant.name());
+                    format!("grouped_linear {size:?} {d_model} to {outputs}, gathered {when}, by {}", variant.name());
                 Case::new(name, feeds, move |g, x| {
                     let routing = ops::route(g, x[2], size[2])?;
                     let linear = GroupedLinear {
@@ -73,21 +73,21 @@ fn networks() -> impl Iterator<Item = Case> {
         ([33, 5, 5], [12, 7]),
         ([33, 1, 64], [5, 33]),
     ];
-    sizes.into_iter().flat_map(|(size @ [tokens, top_k, experts], [width, inner])| {
+    sizes.into_iter().flat_map(|(size @ [tokens, top_k, experts], [d_model, d_ff])| {
         // Every pattern with the one size that tells most of them apart, two with the others.
         let patterns = if tokens == 31 { 0..5 } else { tokens % 3..tokens % 3 + 2 };
         patterns.map(move |index| {
             let (name, pattern) = PATTERNS[index];
             let dtype = [DType::F32, DType::BF16, DType::F16][index % 3];
             let feeds = vec![
-                Feed::normal("x", [tokens, width]),
-                Feed::normal_scaled("gate", [experts, inner, width], 0.0, 0.4).stored_as(dtype),
-                Feed::normal_scaled("up", [experts, inner, width], 0.0, 0.4).stored_as(dtype),
-                Feed::normal_scaled("down", [experts, width, inner], 0.0, 0.4).stored_as(dtype),
+                Feed::normal("x", [tokens, d_model]),
+                Feed::normal_scaled("gate", [experts, d_ff, d_model], 0.0, 0.4).stored_as(dtype),
+                Feed::normal_scaled("up", [experts, d_ff, d_model], 0.0, 0.4).stored_as(dtype),
+                Feed::normal_scaled("down", [experts, d_model, d_ff], 0.0, 0.4).stored_as(dtype),
                 Feed::normal("weights", [tokens, top_k]),
                 chosen(pattern, size),
             ];
-            let name = format!("expert_feed_forward {size:?} {width} and {inner} in {dtype}, {name}");
+            let name = format!("expert_feed_forward {size:?} {d_model} and {d_ff} in {dtype}, {name}");
             Case::new(name, feeds, move |g, x| {
                 let routing = ops::route(g, x[5], experts)?;
                 let experts = ExpertWeights { gate: x[1], up: x[2], down: x[3] };

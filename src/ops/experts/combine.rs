@@ -1,4 +1,4 @@
-//! A token's rows summed up.
+//! Sums the rows of each token.
 
 use super::linear::entry;
 use crate::dtype::DType;
@@ -25,7 +25,7 @@ impl Op for Combine {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let [slots, columns] = inputs[0].shape.expect("expert_combine, x (M, C)")?;
         if inputs[0].dtype != DType::F32 || inputs[1] != TensorType::new([slots], DType::U32) {
-            let what = format!("x is {} and rows {}, one row a slot is needed", inputs[0], inputs[1]);
+            let what = format!("x is {} and rows {}, but every slot needs one row", inputs[0], inputs[1]);
             return Err(Error::shape(self.name(), what));
         }
         Ok(vec![TensorType::f32([slots / self.top_k, columns])])
@@ -70,7 +70,7 @@ pub(super) fn combine(
     let size = width(columns);
     let count = y.numel() / size;
     let dispatch = Dispatch::new(&EXPERT_COMBINE).constant("WEIGHTED", weights.is_some()).snippet(elements(size));
-    // What is not read must be bound all the same.
+    // A binding that is not read still needs a buffer.
     let dispatch = dispatch.read(x.clone()).read(rows.clone()).read(weights.unwrap_or(rows).clone()).write(y.clone());
     let dispatch = dispatch.param(count).param(columns / size).param(top_k);
     cx.dispatch(dispatch.groups_for(count, 64).flops(2 * x.numel() as u64))

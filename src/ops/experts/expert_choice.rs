@@ -1,59 +1,60 @@
-//! Experts that choose their tokens.
+//! Expert choice: experts that choose their tokens.
 
-use super::{ExpertWeights, Routing, expert_feed_forward};
+use super::{ExpertDispatch, ExpertWeights, expert_feed_forward};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::ops::{
-    Activation, Choice, SelectOptions, gather_rows, gather_unique, reshape, scatter_rows, select, softmax, transpose,
+    Activation, SelectOptions, SelectRule, gather_rows, gather_unique, reshape, scatter_rows, select, softmax,
+    transpose,
 };
 
-/// What [`expert_choice`] gives for T tokens, E experts and k tokens each.
+/// The result of [`expert_choice`] for T tokens, E experts and k tokens per expert.
 #[derive(Clone, Copy, Debug)]
-pub struct ExpertChoice {
+pub struct ExpertSelection {
     /// The token of each slot, (E·k) u32: those of expert 0 first, ascending within an expert.
     pub index: Tensor,
     /// The slot of each token with each expert, (E·T) u32; [`NONE`](crate::ops::NONE) where the expert did not choose it.
     pub slots: Tensor,
     /// The weight of each slot, (E, k) f32.
     pub gates: Tensor,
-    /// How much each token likes each expert, (T, E) f32: rows sum to 1.
+    /// The scores of each token for each expert, (T, E) f32: rows sum to 1.
     pub scores: Tensor,
 }
 
-/// Each expert takes the `k` tokens that score highest with it: `p = softmax(logits)` along the experts of (T, E) f32, and
-/// slots and gates are the `k` largest of each column of p; of equals the lower token.
+/// Each expert takes the `k` tokens with its highest scores: `p = softmax(logits)` along the experts of (T, E) f32; slots and gates are the
+/// `k` largest of each column of p, with ties to the lower token.
 ///
-/// Loads are even by construction, and shapes are fixed. A token may have any number of experts, also none; what it has depends on
-/// tokens behind it, so this is for encoders. The gradient goes through the gates to the logits, not through the choice.
+/// Loads are even by construction, and shapes are fixed. A token may have any number of experts, also none. Its experts depend on later
+/// tokens, so this is for encoders. The gradient goes through the gates to the logits, not through the choice.
 ///
 /// Zhou et al., "Mixture-of-Experts with Expert Choice Routing", arXiv:2202.09368, with k = T · factor / E.
 ///
 /// # Errors
 /// [`Error::Shape`] if logits or scores are no f32 matrix, or k is 0 or more than T.
-pub fn expert_choice(g: &mut Graph, logits: Tensor, k: usize) -> Result<ExpertChoice> {
+pub fn expert_choice(g: &mut Graph, logits: Tensor, k: usize) -> Result<ExpertSelection> {
     let scores = softmax(g, logits)?;
     expert_choice_by_scores(g, scores, k)
 }
 
-/// [`expert_choice`] by scores (T, E) that are there already: with zeros for tokens that are missing, these get nothing.
+/// [`expert_choice`] with given scores (T, E). Padding tokens with scores of zero get no expert.
 ///
 /// # Errors
 /// As [`expert_choice`].
-pub fn expert_choice_by_scores(g: &mut Graph, scores: Tensor, k: usize) -> Result<ExpertChoice> {
+pub fn expert_choice_by_scores(g: &mut Graph, scores: Tensor, k: usize) -> Result<ExpertSelection> {
     let (experts, tokens) = match (g.dtype(scores), g.shape(scores).dims()) {
         (DType::F32, &[tokens, experts]) if (1..=tokens).contains(&k) && experts > 0 => (experts, tokens),
         _ => {
-            let what = format!("{k} tokens for each expert can't be chosen by scores {}", g.ty(scores));
+            let what = format!("each expert can't choose {k} tokens from scores {}", g.ty(scores));
             return Err(Error::shape("expert_choice", what));
         }
     };
     let columns = transpose(g, scores, &[1, 0])?;
-    let chosen = select(g, columns, Choice::Top(k), &SelectOptions::default())?;
+    let chosen = select(g, columns, SelectRule::Top(k), &SelectOptions::default())?;
     let flat = reshape(g, columns, [experts * tokens, 1])?;
     let gates = gather_unique(g, flat, chosen.index, chosen.inverse)?;
-    Ok(ExpertChoice {
+    Ok(ExpertSelection {
         index: reshape(g, chosen.positions, [experts * k])?,
         slots: chosen.inverse,
         gates: reshape(g, gates, [experts, k])?,
@@ -64,8 +65,8 @@ pub fn expert_choice_by_scores(g: &mut Graph, scores: Tensor, k: usize) -> Resul
 /// `y[t] = Σ gates[e, j] · E_e(x[t])` over the slots (e, j) whose token is t, `E_e(x) = (f(x Wgᵀ) ⊙ (x Wuᵀ)) Wdᵀ`: x and y (T, C) f32.
 /// A token that no expert chose gets zeros.
 ///
-/// Slots lie in the order of their experts already, so nothing is sorted on the way there. What is kept for the backward pass are the
-/// rows of x, (E k, C), and what goes into the activations, two tensors (E k, F).
+/// Slots are already in the order of their experts, so nothing is sorted. The backward pass keeps the rows of x, (E k, C), and the inputs of
+/// the activations, two tensors (E k, F).
 ///
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit.
@@ -73,16 +74,16 @@ pub fn expert_choice_feed_forward(
     g: &mut Graph,
     x: Tensor,
     experts: ExpertWeights,
-    choice: &ExpertChoice,
+    choice: &ExpertSelection,
     activation: Activation,
 ) -> Result<Tensor> {
     let ([tokens, _], [count, k]) = (g.shape(x).expect(NAME)?, g.shape(choice.gates).expect(NAME)?);
     let scored = g.shape(choice.scores).rows();
     if tokens != scored {
-        return Err(Error::shape(NAME, format!("x is {}, and the choice is of {scored} tokens", g.ty(x))));
+        return Err(Error::shape(NAME, format!("x is {}, but the experts chose from {scored} tokens", g.ty(x))));
     }
-    // Each slot is a token of its own, with one expert.
-    let routing = Routing::even(g, count, k);
+    // Each slot counts as a token with one expert.
+    let routing = ExpertDispatch::even(g, count, k);
     let rows = gather_rows(g, x, choice.index)?;
     let weights = reshape(g, choice.gates, [count * k, 1])?;
     let y = expert_feed_forward(g, rows, experts, weights, &routing, activation)?;
@@ -115,15 +116,15 @@ fn choices() -> Vec<Case> {
 /// Experts that choose their tokens: some, all, one; tokens with several experts and with none.
 fn networks() -> impl Iterator<Item = Case> {
     let sizes = [([1, 1, 1], [1, 1]), ([31, 3, 31], [33, 31]), ([33, 8, 9], [12, 36]), ([257, 11, 1], [20, 7])];
-    sizes.into_iter().map(|(size @ [tokens, experts, k], [width, inner])| {
+    sizes.into_iter().map(|(size @ [tokens, experts, k], [d_model, d_ff])| {
         let feeds = vec![
-            Feed::normal("x", [tokens, width]),
-            Feed::normal_scaled("gate", [experts, inner, width], 0.0, 0.4),
-            Feed::normal_scaled("up", [experts, inner, width], 0.0, 0.4),
-            Feed::normal_scaled("down", [experts, width, inner], 0.0, 0.4),
+            Feed::normal("x", [tokens, d_model]),
+            Feed::normal_scaled("gate", [experts, d_ff, d_model], 0.0, 0.4),
+            Feed::normal_scaled("up", [experts, d_ff, d_model], 0.0, 0.4),
+            Feed::normal_scaled("down", [experts, d_model, d_ff], 0.0, 0.4),
             Feed::normal("logits", [tokens, experts]),
         ];
-        let name = format!("expert_choice_feed_forward {size:?} {width} and {inner}");
+        let name = format!("expert_choice_feed_forward {size:?} {d_model} and {d_ff}");
         Case::new(name, feeds, move |g, x| {
             let choice = expert_choice(g, x[4], k)?;
             let experts = ExpertWeights { gate: x[1], up: x[2], down: x[3] };
@@ -166,7 +167,7 @@ mod tests {
         let weights = ExpertWeights { gate: up, up, down };
         let refused = expert_choice_feed_forward(&mut g, x, weights, &choice, Activation::Silu);
         let message = refused.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "expert_choice_feed_forward: x is f32[5, 6], and the choice is of 4 tokens");
+        assert_eq!(message, "expert_choice_feed_forward: x is f32[5, 6], but the experts chose from 4 tokens");
         Ok(())
     }
 
@@ -175,7 +176,7 @@ mod tests {
         let mut g = Graph::new();
         let logits = g.input("logits", [4, 2], DType::F32)?;
         let message = expert_choice(&mut g, logits, 5).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "expert_choice: 5 tokens for each expert can't be chosen by scores f32[4, 2]");
+        assert_eq!(message, "expert_choice: each expert can't choose 5 tokens from scores f32[4, 2]");
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::linear::grouped_linear;
 use super::output::expert_output;
-use super::slots::Routing;
+use super::slots::ExpertDispatch;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::Activation;
@@ -10,18 +10,18 @@ use crate::ops::Activation;
 /// The weights of gated experts, stacked: `gate` and `up` (E, F, C), `down` (E, C, F).
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertWeights {
-    /// From x to what goes into the activation.
+    /// From x to the input of the activation.
     pub gate: Tensor,
-    /// From x to what the activation is multiplied by.
+    /// From x to the factor of the activation.
     pub up: Tensor,
-    /// From there back to the width of x.
+    /// From F back to C.
     pub down: Tensor,
 }
 
 /// `y[t] = Σ_k weights[t, k] · E_e(x[t])`, e the expert of slot (t, k), `E_e(x) = (f(x Wgᵀ) ⊙ (x Wuᵀ)) Wdᵀ`.
 ///
-/// x (T, C) f32, weights (T, K) f32, y (T, C). What is kept for the backward pass are x and what goes into the
-/// activations, two tensors (T K, F). Gradients: those of [`grouped_linear`] and [`expert_output`].
+/// x (T, C) f32, weights (T, K) f32, y (T, C). The backward pass keeps x and the inputs of the activations, two tensors (T K, F). Gradients:
+/// those of [`grouped_linear`] and [`expert_output`].
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) that names the operand that does not fit.
@@ -30,7 +30,7 @@ pub fn expert_feed_forward(
     x: Tensor,
     experts: ExpertWeights,
     weights: Tensor,
-    routing: &Routing,
+    routing: &ExpertDispatch,
     activation: Activation,
 ) -> Result<Tensor> {
     let gate = grouped_linear(g, x, experts.gate, routing)?;

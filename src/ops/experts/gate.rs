@@ -11,12 +11,12 @@ use crate::shape::TensorType;
 
 static GATE: [Kernel; 2] = [kernel!("experts/gate_threads"), kernel!("experts/gate_workgroup")];
 
-/// What a gate gives for T tokens, E experts and K choices.
+/// The result of a gate for T tokens, E experts and K chosen experts per token.
 #[derive(Clone, Copy, Debug)]
 pub struct Gate {
     /// The weights of the chosen experts, (T, K) f32.
     pub weights: Tensor,
-    /// The chosen experts, the best choice first, (T, K) u32.
+    /// The chosen experts, the best first, (T, K) u32.
     pub experts: Tensor,
     /// The scores of all experts, (T, E) f32.
     pub scores: Tensor,
@@ -24,21 +24,18 @@ pub struct Gate {
     pub lse: Tensor,
 }
 
-/// Scores `s` of experts, the K best of `choice`, and their weights, all in one kernel; of equal choices the lower
-/// index comes first.
+/// Scores `s` of experts, the K best by `choice`, and their weights, in one kernel; ties go to the lower index.
 ///
 /// ```text
 /// s = softmax(z) or 1 / (1 + e^−z);  choice = s + bias
-/// of groups only those stay whose two best choices have the largest sums
+/// only the groups with the largest sums of their two best choices stay
 /// weights = scale · s[experts], over (Σ s[experts] + 1e-20) with `renormalise`
 /// ```
 ///
-/// Logits z (T, E) f32; `bias` (E) f32 is added for the choice only. E is at most 256. What nothing reads of the
-/// results is not written. Without bias and groups the choice is the logit itself, which has the same order and fewer
-/// ties.
+/// Logits z (T, E) f32; `bias` (E) f32 is added only for the choice. E is at most 256. Results that nothing reads are not written. Without
+/// bias and groups the choice is the logit itself, which has the same order and fewer ties.
 ///
-/// Gradient by the logits, from those of weights, scores and lse, as far as they are there (the choice has none, and so
-/// has the bias):
+/// Gradient with respect to the logits, from those of weights, scores and lse (the choice and the bias have none):
 ///
 /// ```text
 /// dchosen_i = scale · dweights_i; renormalised scale / S · (dweights_i − Σ_j dweights_j s_j / S),  S = Σ_i s_i + 1e-20
@@ -46,12 +43,11 @@ pub struct Gate {
 /// dz = s (ds − Σ s ds) of a softmax, s (1 − s) ds of a sigmoid; plus dlse · softmax(z)
 /// ```
 ///
-/// For the renormalised softmax this is `w_i (dw_i − Σ_j w_j dw_j)` at the chosen experts, and nothing at the others.
+/// For the renormalised softmax this is `w_i (dw_i − Σ_j w_j dw_j)` at the chosen experts and zero elsewhere.
 /// Papers: see [`GateOptions`].
 ///
 /// # Errors
-/// [`Error::Shape`] if logits or bias have another type, there are too many experts or groups, or `k` experts can't be
-/// chosen from those that stay.
+/// [`Error::Shape`] if logits or bias have another type, there are too many experts or groups, or fewer than `k` experts stay.
 pub fn top_k_gate(g: &mut Graph, logits: Tensor, bias: Option<Tensor>, options: &GateOptions) -> Result<Gate> {
     top_k_gate_by(g, logits, bias, options, None)
 }
@@ -67,12 +63,11 @@ pub(crate) fn top_k_gate_by(
     let inputs: Vec<Tensor> = std::iter::once(logits).chain(bias).collect();
     match g.put(TopKGate { options: *options, variant }, &inputs)?[..] {
         [weights, experts, scores, lse] => Ok(Gate { weights, experts, scores, lse }),
-        _ => Err(Error::Graph("top_k_gate gave other outputs than it has".into())),
+        _ => Err(Error::Graph("top_k_gate returned a wrong number of outputs".into())),
     }
 }
 
-/// See [`top_k_gate`]. Inputs: logits (T, E), perhaps a bias (E). Outputs: weights (T, K), experts (T, K) u32, s (T,
-/// E), ln Σ e^logits (T).
+/// See [`top_k_gate`]. Inputs: logits (T, E), optionally a bias (E). Outputs: weights (T, K), experts (T, K) u32, s (T, E), ln Σ e^logits (T).
 #[derive(Debug)]
 struct TopKGate {
     options: GateOptions,
@@ -88,7 +83,7 @@ impl Op for TopKGate {
         let [tokens, experts] = sizes("top_k_gate", &inputs[0])?;
         self.options.check(experts)?;
         if let Some(bias) = inputs.get(1).filter(|bias| **bias != TensorType::f32([experts])) {
-            return Err(Error::shape("top_k_gate", format!("the bias is {bias} for {experts} experts")));
+            return Err(Error::shape("top_k_gate", format!("the bias is {bias}, but there are {experts} experts")));
         }
         let k = self.options.k;
         Ok(vec![
@@ -142,7 +137,7 @@ impl Op for TopKGate {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let logits = cx.input(0);
         let [tokens, experts] = [logits.shape.rows(), logits.shape.last()];
-        // What is absent is not read, but a binding must be there.
+        // An absent input is not read, but its binding needs a buffer.
         let bias = if cx.input_count() > 1 { cx.input(1) } else { logits.clone() };
         let groups = self.options.groups.unwrap_or(GateGroups { count: 1, keep: 1 });
         let mut dispatch = self.options.over_tokens(cx.caps(), &GATE, self.variant, tokens, experts);
@@ -220,16 +215,19 @@ mod tests {
             top_k_gate(&mut g, logits, bias, &options).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
         };
         let two = GateOptions::new(2);
-        assert_eq!(refused(many, None, two), "top_k_gate: 257 experts: a gate chooses from at most 256");
-        assert_eq!(refused(logits, Some(bias), two), "top_k_gate: the bias is f32[11] for 12 experts");
-        assert_eq!(refused(logits, None, GateOptions::new(0)), "top_k_gate: 0 experts a token can't be chosen from 12");
+        assert_eq!(refused(many, None, two), "top_k_gate: 257 experts: a gate can choose from at most 256");
+        assert_eq!(refused(logits, Some(bias), two), "top_k_gate: the bias is f32[11], but there are 12 experts");
+        assert_eq!(
+            refused(logits, None, GateOptions::new(0)),
+            "top_k_gate: 0 experts per token can't be chosen from 12"
+        );
         assert_eq!(
             refused(logits, None, GateOptions::new(13)),
-            "top_k_gate: 13 experts a token can't be chosen from 12"
+            "top_k_gate: 13 experts per token can't be chosen from 12"
         );
         let groups = |count, keep| GateOptions { groups: Some(GateGroups { count, keep }), ..GateOptions::new(5) };
-        assert_eq!(refused(logits, None, groups(3, 1)), "top_k_gate: 5 experts a token can't be chosen from 4");
-        assert_eq!(refused(logits, None, groups(3, 4)), "top_k_gate: 4 of 3 groups can't be kept");
+        assert_eq!(refused(logits, None, groups(3, 1)), "top_k_gate: 5 experts per token can't be chosen from 4");
+        assert_eq!(refused(logits, None, groups(3, 4)), "top_k_gate: 4 of 3 groups can't stay");
         let message = "top_k_gate: 12 experts in 5 groups: they must be equal, and at most 32";
         assert_eq!(refused(logits, None, groups(5, 4)), message);
         let message = "top_k_gate: expected the logits of experts as an f32 matrix, got f32[11]";

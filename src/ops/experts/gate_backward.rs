@@ -23,7 +23,7 @@ pub(super) struct GateBackward {
 }
 
 impl GateBackward {
-    /// Experts, dweights, dscores and dlse, as far as they are there.
+    /// The optional inputs: experts, dweights, dscores and dlse.
     fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 4] {
         let mut next = 0;
         [self.weights, self.weights, self.scores, self.lse].map(|there| {

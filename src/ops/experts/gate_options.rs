@@ -1,4 +1,4 @@
-//! What gates have in common: their options, and how their kernels share out the work.
+//! Options of gates, and the division of work in their kernels.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -9,16 +9,16 @@ use std::cmp::Ordering;
 
 static COMMON: Snippet = kernel!("common/gate");
 
-/// The most experts a gate chooses from: an invocation each, in the smallest workgroup that every adapter allows.
+/// The most experts of a gate: one invocation each, in the largest workgroup that every adapter allows.
 const MOST_EXPERTS: usize = 256;
-/// The most groups: a bit each.
+/// The most groups: one bit each.
 const MOST_GROUPS: usize = 32;
-/// The most turns that one invocation's loops take: Mesa's drivers for the CPU leave loops after 65,535 in all.
-const MOST_TURNS: usize = 1 << 15;
-/// What is added to the sum that weights are divided by.
+/// The most loop iterations of one invocation: Mesa's CPU drivers leave loops after 65,535 in all.
+const MAX_ITERATIONS: usize = 1 << 15;
+/// Added to the sum that divides weights.
 pub(super) const EPSILON: f64 = 1e-20;
 
-/// What the scores of experts are.
+/// How logits become scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateScores {
     /// The softmax of the logits.
@@ -30,9 +30,9 @@ pub enum GateScores {
 /// Experts in groups of equal size, of which only the best stay for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateGroups {
-    /// How many groups there are, at most 32.
+    /// The number of groups, at most 32.
     pub count: usize,
-    /// How many of them stay.
+    /// The number of groups that stay.
     pub keep: usize,
 }
 
@@ -59,7 +59,7 @@ pub struct GateOptions {
 }
 
 impl GateOptions {
-    /// The `k` largest of a softmax as they are.
+    /// The `k` largest of a softmax, unchanged.
     #[must_use]
     pub fn new(k: usize) -> Self {
         Self { k, scores: GateScores::Softmax, renormalise: false, scale: 1.0, groups: None }
@@ -72,18 +72,18 @@ impl GateOptions {
         let refuse = |what: String| Err(Error::shape("top_k_gate", what));
         let groups = self.groups.unwrap_or(GateGroups { count: 1, keep: 1 });
         if experts > MOST_EXPERTS {
-            return refuse(format!("{experts} experts: a gate chooses from at most {MOST_EXPERTS}"));
+            return refuse(format!("{experts} experts: a gate can choose from at most {MOST_EXPERTS}"));
         }
         if groups.count == 0 || groups.count > MOST_GROUPS || !experts.is_multiple_of(groups.count) {
             let what = "they must be equal, and at most";
             return refuse(format!("{experts} experts in {} groups: {what} {MOST_GROUPS}", groups.count));
         }
         if groups.keep == 0 || groups.keep > groups.count {
-            return refuse(format!("{} of {} groups can't be kept", groups.keep, groups.count));
+            return refuse(format!("{} of {} groups can't stay", groups.keep, groups.count));
         }
         let left = experts / groups.count * groups.keep;
         if self.k == 0 || self.k > left {
-            return refuse(format!("{} experts a token can't be chosen from {left}", self.k));
+            return refuse(format!("{} experts per token can't be chosen from {left}", self.k));
         }
         if !self.scale.is_finite() {
             return refuse(format!("the scale of the weights is {}, which is not finite", self.scale));
@@ -103,7 +103,7 @@ impl GateOptions {
             .collect()
     }
 
-    /// What the chosen scores, of this sum, are multiplied by.
+    /// The factor of chosen scores that sum to `sum`.
     pub(super) fn factor(&self, sum: f64) -> f64 {
         f64::from(self.scale) / if self.renormalise { sum + EPSILON } else { 1.0 }
     }
@@ -128,13 +128,13 @@ impl GateOptions {
             order.sort_by(|&a, &b| descending(sums[a], sums[b]));
             left.retain(|e| order[..groups.keep].contains(&(e / members)));
         }
-        // Stable, so that of equals the lower index comes first.
+        // Stable, so that ties go to the lower index.
         left.sort_by(|&a, &b| descending(choice[a], choice[b]));
         left.truncate(self.k);
         left
     }
 
-    /// A dispatch over tokens, with what both kernels of a pair share.
+    /// A dispatch over tokens, with the common parts of both kernels of a pair.
     pub(super) fn over_tokens(
         &self,
         caps: &Caps,
@@ -151,9 +151,9 @@ impl GateOptions {
             (None, AdapterClass::Gpu) if experts < 32 => RowVariant::Threads,
             (None, AdapterClass::Gpu) => RowVariant::Subgroup,
         };
-        let variant = if self.k * experts > MOST_TURNS { RowVariant::Workgroup } else { variant };
+        let variant = if self.k * experts > MAX_ITERATIONS { RowVariant::Workgroup } else { variant };
         let dispatch = match (variant, enough, caps.class) {
-            // As wide as the vectors of the processor, so that few tokens still fill all its cores.
+            // As wide as the processor's vectors, so that few tokens still use all cores.
             (RowVariant::Threads, _, AdapterClass::Cpu) => by_threads(kernels, tokens, 8),
             (RowVariant::Threads, _, AdapterClass::Gpu) => by_threads(kernels, tokens, 64),
             (RowVariant::Subgroup, Some(lanes), _) => by_group(kernels, tokens, lanes, RowVariant::Subgroup),

@@ -1,7 +1,7 @@
 //! Linear layers with a weight for each group of rows.
 
 use super::combine::Combine;
-use super::slots::Routing;
+use super::slots::ExpertDispatch;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
@@ -17,25 +17,25 @@ use crate::shape::TensorType;
 ///
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit.
-pub fn grouped_linear(g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routing) -> Result<Tensor> {
+pub fn grouped_linear(g: &mut Graph, x: Tensor, weight: Tensor, routing: &ExpertDispatch) -> Result<Tensor> {
     GroupedLinear::new(routing).apply(g, x, weight, routing)
 }
 
-/// [`grouped_linear`] as an op, with a say in how it is computed.
+/// [`grouped_linear`] as an op with options.
 #[derive(Clone, Debug)]
 pub struct GroupedLinear {
     /// Slots of a token.
     pub top_k: usize,
-    /// A kernel to use if it is legal on the adapter, instead of the default one.
+    /// A kernel to prefer to the default, if it is legal on the adapter.
     pub variant: Option<Variant>,
-    /// Whether rows are gathered while they are loaded, or before; what suits the adapter if not given.
+    /// Whether rows are gathered while they are loaded (else before); the adapter's default if not given.
     pub gather_on_load: Option<bool>,
 }
 
 impl GroupedLinear {
-    /// The layer as the adapter likes it best.
+    /// The layer with the adapter's defaults.
     #[must_use]
-    pub fn new(routing: &Routing) -> Self {
+    pub fn new(routing: &ExpertDispatch) -> Self {
         Self { top_k: routing.top_k, variant: None, gather_on_load: None }
     }
 
@@ -43,7 +43,7 @@ impl GroupedLinear {
     ///
     /// # Errors
     /// As [`grouped_linear`].
-    pub fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &Routing) -> Result<Tensor> {
+    pub fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &ExpertDispatch) -> Result<Tensor> {
         g.put1(self, &[x, weight, routing.sorted.starts, routing.tokens, routing.rows])
     }
 }
@@ -55,7 +55,11 @@ impl Op for GroupedLinear {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         if inputs.len() != 5 || self.top_k == 0 {
-            let what = format!("expected 5 tensors and slots, got {} and {} a token", inputs.len(), self.top_k);
+            let what = format!(
+                "expected 5 tensors and slots, got {} tensors and {} slots per token",
+                inputs.len(),
+                self.top_k
+            );
             return Err(Error::shape(self.name(), what));
         }
         let [tokens, width] = inputs[0].shape.expect("grouped_linear, x (T, C)")?;
@@ -65,7 +69,7 @@ impl Op for GroupedLinear {
         let fits = indices.iter().all(|(ty, count)| **ty == TensorType::new([*count], DType::U32));
         if inputs[0].dtype != DType::F32 || !is_plain(inputs[1].dtype) || width != weight_width || !fits {
             let what = format!(
-                "x is {} and the weight {}: f32[T, C] and [E, N, C] of f32, f16 or bf16 are needed, routed to E experts",
+                "x is {} and the weight {}, expected f32[T, C] and [E, N, C] of f32, f16 or bf16, with a dispatch to E experts",
                 inputs[0], inputs[1]
             );
             return Err(Error::shape(self.name(), what));
@@ -222,7 +226,7 @@ impl Op for GroupedSums {
     }
 }
 
-/// Whether a stack of weights can be of that type.
+/// Whether stacked weights can have that type.
 pub(super) fn is_plain(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
@@ -266,7 +270,7 @@ mod tests {
         let message = grouped_linear(&mut g, x, weight, &routing).unwrap_err().to_string();
         assert!(message.contains("x is f32[4, 6] and the weight f32[3, 5, 7]"), "{message}");
         let message = g.put1(GroupedLinear::new(&routing), &[x]).unwrap_err().to_string();
-        assert!(message.contains("expected 5 tensors and slots, got 1 and 2 a token"), "{message}");
+        assert!(message.contains("expected 5 tensors and slots, got 1 tensors and 2 slots per token"), "{message}");
         Ok(())
     }
 
@@ -274,7 +278,7 @@ mod tests {
     fn more_slots_than_a_number_holds_are_refused() -> Result<()> {
         let mut g = Graph::new();
         let chosen = g.input("chosen", [4, 2], DType::U32)?;
-        let routing = Routing { top_k: usize::MAX, ..route(&mut g, chosen, 3)? };
+        let routing = ExpertDispatch { top_k: usize::MAX, ..route(&mut g, chosen, 3)? };
         let (x, weight) = (g.input("x", [4, 6], DType::F32)?, g.input("weight", [3, 5, 6], DType::F32)?);
         let message = grouped_linear(&mut g, x, weight, &routing).unwrap_err().to_string();
         assert!(message.contains("x is f32[4, 6] and the weight f32[3, 5, 6]"), "{message}");

@@ -1,9 +1,9 @@
-//! Mixture of Experts: tokens to experts and back, all of it on the GPU.
+//! Mixture of experts: dispatch of tokens to experts and back, entirely on the GPU.
 //!
-//! A gate gives every token `K` of `E` experts: its slots `t K + k`. [`route`] sorts the slots by expert, stably, so that each
-//! expert's rows lie side by side; grouped products gather a token's row for each of its slots as they load, and the last step sums
-//! a token's slots in their order. No slot is found with an atomic counter and no float is added atomically: the same bits on every
-//! run. Nothing is dropped, whatever the distribution; a slot whose expert is `E` or more belongs to none and gives zeros.
+//! A gate gives every token `K` of `E` experts: its slots `t K + k`. [`route`] sorts the slots by expert, stably, so that each expert's rows
+//! are contiguous; grouped products gather the token's row of each slot while loading, and the last step sums a token's slots in order. No
+//! atomic counters and no float atomics: the same bits on every run. Nothing is dropped, whatever the distribution; a slot whose expert is
+//! `E` or more has no expert and gives zeros.
 //!
 //! Gale et al., `MegaBlocks`, 2022 (arXiv 2211.15841); Tan et al., `ScatterMoE`, 2024 (arXiv 2403.08245); Guo et al., `SonicMoE`,
 //! 2025 (arXiv 2512.14080), whose backward pass needs no expert outputs.
@@ -25,14 +25,14 @@ mod slots;
 
 pub use balance::{load_balance_loss, load_counts, load_factors, router_z_loss, routing_entropy, update_bias};
 pub use capacity::limit_capacity;
-pub use expert_choice::{ExpertChoice, expert_choice, expert_choice_by_scores, expert_choice_feed_forward};
+pub use expert_choice::{ExpertSelection, expert_choice, expert_choice_by_scores, expert_choice_feed_forward};
 pub use feed_forward::{ExpertWeights, expert_feed_forward};
 pub use gate::{Gate, top_k_gate};
 pub use gate_options::{GateGroups, GateOptions, GateScores};
 pub use linear::{GroupedLinear, grouped_linear};
 pub use noise::noisy_logits;
 pub use output::expert_output;
-pub use slots::{Routing, route};
+pub use slots::{ExpertDispatch, route};
 
 use crate::case::Case;
 

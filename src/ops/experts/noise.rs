@@ -16,8 +16,8 @@ static NORMAL: Snippet = kernel!("common/normal");
 /// `out[i] = clean[i] + n[i] · softplus(raw[i])`, `n[i]` standard normal, by Box and Muller from Threefry keyed by
 /// `seed` at counter (i, `salt`): logits of a gate with noise of a learned width, for training.
 ///
-/// `clean` and `raw` are f32 of one shape. `seed` (2) u32 is written by the caller for each step; `salt` tells the
-/// layers of one step, and this from dropout, apart.
+/// `clean` and `raw` are f32 of the same shape. `seed` (2) u32 is written by the caller for each step; `salt` distinguishes the layers of one
+/// step, and this op from dropout.
 ///
 /// Gradients: `dclean = dout`, `draw = dout · n · σ(raw)`. No noise is stored.
 ///

@@ -2,7 +2,7 @@
 
 use super::combine::{combine, sum};
 use super::linear::{add_scaled, dot, entry, is_plain, rows_of};
-use super::slots::Routing;
+use super::slots::ExpertDispatch;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
@@ -30,7 +30,7 @@ pub fn expert_output(
     [gate, up]: [Tensor; 2],
     weight: Tensor,
     weights: Tensor,
-    routing: &Routing,
+    routing: &ExpertDispatch,
     activation: Activation,
 ) -> Result<Tensor> {
     let op = ExpertOutput { top_k: routing.top_k, activation };
@@ -50,19 +50,17 @@ impl Op for ExpertOutput {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let [slots, inner] = inputs[0].shape.expect("expert_output, gate (M, F)")?;
-        let [experts, width, weight_inner] = inputs[2].shape.expect("expert_output, weight (E, C, F)")?;
+        let [slots, d_ff] = inputs[0].shape.expect("expert_output, gate (M, F)")?;
+        let [experts, width, weight_d_ff] = inputs[2].shape.expect("expert_output, weight (E, C, F)")?;
         let [tokens, top_k] = inputs[3].shape.expect("expert_output, weights (T, K)")?;
         let refuse = |what: String| Err(Error::shape("expert_output", what));
         if inputs[0].dtype != DType::F32 || inputs[1] != inputs[0] {
             return refuse(format!("gate is {} and up {}: both must be the same f32[M, F]", inputs[0], inputs[1]));
         }
-        if !is_plain(inputs[2].dtype)
-            || weight_inner != inner
-            || inputs[5] != TensorType::new([experts + 1], DType::U32)
+        if !is_plain(inputs[2].dtype) || weight_d_ff != d_ff || inputs[5] != TensorType::new([experts + 1], DType::U32)
         {
             return refuse(format!(
-                "the weight is {}: [E, C, {inner}] of f32, f16 or bf16 is needed, routed to E experts",
+                "the weight is {}, expected [E, C, {d_ff}] of f32, f16 or bf16, with a dispatch to E experts",
                 inputs[2]
             ));
         }
@@ -72,11 +70,11 @@ impl Op for ExpertOutput {
             return refuse(format!("order is {order}, tokens {tokens} and rows {rows}: each must be {index}"));
         }
         if self.top_k == 0 {
-            return refuse("a token has 0 slots: at least one is needed".into());
+            return refuse("a token has 0 slots, but needs at least one".into());
         }
         if inputs[3].dtype != DType::F32 || top_k != self.top_k || tokens * top_k != slots {
             let (k, t) = (self.top_k, slots / self.top_k);
-            return refuse(format!("the weights are {}, one a slot is needed: f32[{t}, {k}]", inputs[3]));
+            return refuse(format!("the weights are {}, expected one per slot: f32[{t}, {k}]", inputs[3]));
         }
         Ok(vec![TensorType::f32([tokens, width])])
     }
@@ -185,9 +183,9 @@ impl Op for ExpertOutputBackward {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (gate, up, weight, weights) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3));
         let (starts, tokens, dy) = (cx.input(5), cx.input(6), cx.input(7));
-        let (slots, inner) = (gate.shape.rows(), gate.shape.last());
-        // What comes through the down projection, and then the weighted activations in the same place.
-        let back = cx.scratch([slots, inner], DType::F32);
+        let (slots, d_ff) = (gate.shape.rows(), gate.shape.last());
+        // The gradient through the down projection, then the weighted activations in the same memory.
+        let back = cx.scratch([slots, d_ff], DType::F32);
         let through = Grouped {
             name: self.name(),
             form: Form::Nn,
@@ -199,12 +197,12 @@ impl Op for ExpertOutputBackward {
             gather_on_load: None,
         };
         through.launch(cx)?;
-        let variant = RowVariant::choose(None, cx.caps(), slots, inner);
-        let dispatch = variant.over_rows(cx.caps(), &EXPERT_BACKWARD, slots, inner);
+        let variant = RowVariant::choose(None, cx.caps(), slots, d_ff);
+        let dispatch = variant.over_rows(cx.caps(), &EXPERT_BACKWARD, slots, d_ff);
         let dispatch = dispatch.constant("ACTIVATION", self.activation.code()).snippet(&ACTIVATION_SNIPPET);
         let dispatch = dispatch.update(back.clone()).read(gate).read(up).read(cx.input(4)).read(weights);
         let dispatch = dispatch.write(cx.output(0)).write(cx.output(1)).write(cx.output(3));
-        cx.dispatch(dispatch.flops(8 * (slots * inner) as u64))?;
+        cx.dispatch(dispatch.flops(8 * (slots * d_ff) as u64))?;
         if !cx.output_used(2) {
             return Ok(());
         }
@@ -227,8 +225,8 @@ mod tests {
     use super::*;
     use crate::ops::route;
 
-    /// What is said of a routing that was changed.
-    fn refused(change: impl Fn(&mut Graph, Routing) -> Result<Routing>) -> Result<String> {
+    /// The error of a changed dispatch.
+    fn refused(change: impl Fn(&mut Graph, ExpertDispatch) -> Result<ExpertDispatch>) -> Result<String> {
         let mut g = Graph::new();
         let chosen = g.input("chosen", [4, 2], DType::U32)?;
         let routing = route(&mut g, chosen, 3)?;
@@ -241,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn a_routing_that_does_not_fit_is_refused() -> Result<()> {
+    fn a_dispatch_that_does_not_fit_is_refused() -> Result<()> {
         assert_eq!(refused(|_, routing| Ok(routing))?, "");
-        let none = refused(|_, routing| Ok(Routing { top_k: 0, ..routing }))?;
-        assert_eq!(none, "expert_output: a token has 0 slots: at least one is needed");
-        let short = refused(|g, routing| Ok(Routing { rows: g.input("short", [7], DType::U32)?, ..routing }))?;
+        let none = refused(|_, routing| Ok(ExpertDispatch { top_k: 0, ..routing }))?;
+        assert_eq!(none, "expert_output: a token has 0 slots, but needs at least one");
+        let short = refused(|g, routing| Ok(ExpertDispatch { rows: g.input("short", [7], DType::U32)?, ..routing }))?;
         let what = "order is u32[8], tokens u32[8] and rows u32[7]: each must be u32[8]";
         assert_eq!(short, format!("expert_output: {what}"));
-        let float = refused(|g, routing| Ok(Routing { tokens: g.input("float", [8], DType::F32)?, ..routing }))?;
+        let float = refused(|g, routing| Ok(ExpertDispatch { tokens: g.input("float", [8], DType::F32)?, ..routing }))?;
         assert!(float.contains("tokens f32[8]"), "{float}");
         Ok(())
     }

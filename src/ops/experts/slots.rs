@@ -1,4 +1,4 @@
-//! Slots sorted by expert, and the way back.
+//! The dispatch: slots sorted by expert, and its inverse.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -9,14 +9,14 @@ use crate::shape::TensorType;
 
 static EXPERT_SLOTS: Kernel = kernel!("experts/expert_slots");
 
-/// Where the slots of tokens went: made by [`route`], shared by everything that works on the same routing.
+/// The dispatch of tokens to experts from [`route`], shared by all ops on the same routing.
 #[derive(Clone, Copy, Debug)]
-pub struct Routing {
-    /// The slots in the order of their experts, ascending within one, and where each expert's rows begin in that order.
+pub struct ExpertDispatch {
+    /// The slots sorted by expert, ascending within an expert, and the beginning of each expert's rows.
     pub sorted: SortedIndex,
-    /// The token of each row in that order, (M) u32.
+    /// The token of each sorted row, (M) u32.
     pub tokens: Tensor,
-    /// For each slot, which row it is, (M) u32.
+    /// The sorted row of each slot, (M) u32.
     pub rows: Tensor,
     /// Tokens.
     pub token_count: usize,
@@ -24,8 +24,8 @@ pub struct Routing {
     pub top_k: usize,
 }
 
-impl Routing {
-    /// One slot for each of `experts · each` tokens, the first `each` of them for expert 0: known without a look at the device.
+impl ExpertDispatch {
+    /// One slot for each of `experts · each` tokens, the first `each` of them for expert 0: known on the CPU.
     pub(in crate::ops) fn even(g: &mut Graph, experts: usize, each: usize) -> Self {
         let slots = experts * each;
         let mut list = |label: &str, count: usize, value: &dyn Fn(usize) -> usize| {
@@ -49,17 +49,17 @@ impl Routing {
     }
 }
 
-/// Sorts the slots of `chosen` (T, K) u32, a token's experts, by expert, stably: with `order` the sorted slots,
+/// Sorts the slots of `chosen` (T, K) u32, the experts of each token, by expert, stably: with `order` the sorted slots,
 /// `tokens[i] = order[i] / K` and `rows[order[i]] = i`. Integers, no gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `chosen` is no u32 matrix or there are no experts.
-pub fn route(g: &mut Graph, chosen: Tensor, experts: usize) -> Result<Routing> {
+pub fn route(g: &mut Graph, chosen: Tensor, experts: usize) -> Result<ExpertDispatch> {
     let [token_count, top_k] = g.shape(chosen).expect("route, experts of tokens (T, K)")?;
     let flat = reshape(g, chosen, [token_count * top_k])?;
     let sorted = sort_index(g, flat, experts)?;
     let found = g.put(ExpertSlots { top_k }, &[sorted.order])?;
-    Ok(Routing { sorted, tokens: found[0], rows: found[1], token_count, top_k })
+    Ok(ExpertDispatch { sorted, tokens: found[0], rows: found[1], token_count, top_k })
 }
 
 /// `tokens` and `rows` of [`route`]. Input: order (M), a permutation of the slots.

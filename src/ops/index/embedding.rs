@@ -20,12 +20,12 @@ use crate::shape::TensorType;
 /// Ids of V or more are an error of the reference; on the GPU they give zeros and no gradient.
 ///
 /// # Errors
-/// [`Error::Shape`] if the table is no matrix of weights or the ids are not u32.
+/// [`Error::Shape`] if the table is not a matrix of weights or the ids are not u32.
 pub fn embedding(g: &mut Graph, table: Tensor, ids: Tensor) -> Result<Tensor> {
     embedding_with_padding(g, table, ids, None)
 }
 
-/// [`embedding`], in which looking up the row `padding` gives it no gradient, as PyTorch's `padding_idx` has it.
+/// [`embedding`] without a gradient for the row `padding`, as with PyTorch's `padding_idx`.
 ///
 /// # Errors
 /// As [`embedding`].
@@ -86,7 +86,7 @@ impl Op for Embedding {
         let mut data = Vec::with_capacity(ids.data.len() * table.shape.last());
         for (n, &id) in ids.data.iter().enumerate() {
             if id as usize >= rows {
-                let message = format!("id {id} at position {n} is not in the table, which has {rows} rows");
+                let message = format!("ids[{n}] = {id} is out of range: the table has {rows} rows");
                 return Err(Error::input("ids", message));
             }
             data.extend_from_slice(table.row(id as usize));
@@ -144,7 +144,7 @@ mod tests {
             .reference(&[&table, &ids])
             .map(|_| String::new())
             .unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "ids: id 3 at position 1 is not in the table, which has 3 rows");
+        assert_eq!(message, "ids: ids[1] = 3 is out of range: the table has 3 rows");
         Ok(())
     }
 

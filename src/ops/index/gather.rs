@@ -1,4 +1,4 @@
-//! Gather of rows by index, and the windows of tables that are too large for one binding.
+//! Gathers rows by index, with windows of tables that are too large for one binding.
 
 use super::scatter::scatter_rows;
 use crate::case::{Case, Feed, mixed};
@@ -74,7 +74,7 @@ pub(in crate::ops) fn launch_gather(cx: &mut Launch<'_>) -> Result<()> {
 
 /// Gathers rows of `table` (rows, C), of words or of any float or quantised type, by `index`.
 ///
-/// A table that is larger than a binding takes one dispatch for each window of it.
+/// A table larger than a binding takes one dispatch per window.
 pub(in crate::ops) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &View, out: &View) -> Result<()> {
     let columns = table.shape.last();
     let (snippet, size) = match (table.dtype, columns.is_multiple_of(4)) {
@@ -111,7 +111,7 @@ pub(in crate::ops) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &Vie
     Ok(())
 }
 
-/// The rows of a matrix in as many ranges as bindings need; each begins where a binding may.
+/// The rows of a matrix, in ranges that fit a binding and begin at an aligned offset.
 pub(super) fn row_windows(caps: &Caps, matrix: &View) -> Result<Vec<Range<usize>>> {
     // 128 rows of any width and type are a multiple of 256 bytes, the largest offset alignment.
     const STEP: usize = 128;
@@ -126,13 +126,13 @@ pub(super) fn row_windows(caps: &Caps, matrix: &View) -> Result<Vec<Range<usize>
             what: format!("a matrix of shape {}", matrix.shape),
             needs: format!("storage bindings of {step_bytes} bytes"),
             adapter: caps.name.clone(),
-            hint: "Use a narrower model".into(),
+            hint: "Use a model with a smaller d_model".into(),
         });
     }
     Ok((0..rows).step_by(length).map(|first| first..(first + length).min(rows)).collect())
 }
 
-/// Some rows of a matrix.
+/// A range of rows of a matrix.
 pub(super) fn window(matrix: &View, rows: &Range<usize>) -> View {
     let columns = matrix.shape.last();
     View { start: matrix.start + rows.start * columns, shape: [rows.len(), columns].into(), ..matrix.clone() }
@@ -180,7 +180,7 @@ mod tests {
         let float = g.input("float", [4], DType::F32)?;
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         let message = refused(scatter_rows(&mut g, x, index, 7));
-        assert_eq!(message, "scatter_rows: x is f32[4, 3] and index u32[5]: one index a row is needed");
+        assert_eq!(message, "scatter_rows: x is f32[4, 3] and index u32[5]: each row needs one index");
         let message = refused(gather_rows(&mut g, x, float));
         assert_eq!(message, "gather_rows: expected the index to be a u32 vector, got f32[4]");
         let message = refused(gather_rows(&mut g, float, index));

@@ -1,4 +1,4 @@
-//! Gather of rows of words by index: what goes with picked tokens and is no float.
+//! Gathers rows of integers by index, such as the data of selected tokens.
 
 use super::gather::{indices, launch_gather};
 use crate::case::{Case, Feed, mixed};
@@ -10,7 +10,7 @@ use crate::shape::TensorType;
 
 /// `out[m, c] = x[index[m], c]`, zero where `index[m] ≥ N`: `x` (N, C) u32, `index` (M) u32, out (M, C). No gradient.
 ///
-/// With the rows of a structure it gives that of picked tokens: see [`AttentionOptions`](crate::ops::AttentionOptions).
+/// With the rows of a tree mask it gives those of selected tokens: see [`AttentionOptions`](crate::ops::AttentionOptions).
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no u32 matrix or `index` no u32 vector.

@@ -1,4 +1,4 @@
-//! Ids that are changed before they name rows.
+//! Changes ids before a lookup.
 
 use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
@@ -10,7 +10,7 @@ use crate::shape::TensorType;
 
 static MAP_IDS: Kernel = kernel!("index/map_ids");
 
-/// `out[…] = NONE` where `ids[…] = omitted`, else `ids[…]`: ids (…) u32 of which one names no row any more. No gradient.
+/// `out[…] = NONE` where `ids[…] = omitted`, else `ids[…]`: removes one id from ids (…) u32. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if the ids are not u32.

@@ -1,4 +1,4 @@
-//! Rows that are there, and something else in place of the others.
+//! Masks rows past a length.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -43,12 +43,12 @@ impl Op for MaskRows {
         if !words || *lengths != TensorType::new([x.shape.dims()[0]], DType::U32) {
             return Err(Error::shape(
                 "mask_rows",
-                format!("x is {x} and lengths {lengths}: one length a batch row is needed"),
+                format!("x is {x} and lengths {lengths}: each batch row needs one length"),
             ));
         }
-        // Kernels write the word as it is, which is no float of that value.
+        // Kernels write the integer word, which is not the float of that value.
         if x.dtype != DType::U32 && self.fill != 0 {
-            return Err(Error::shape("mask_rows", format!("x is {x}: only rows of u32 are filled with {}", self.fill)));
+            return Err(Error::shape("mask_rows", format!("x is {x}: only u32 rows can be filled with {}", self.fill)));
         }
         Ok(vec![x.clone()])
     }
@@ -90,7 +90,7 @@ mod tests {
         let (x, ids) = (g.input("x", [2, 3], DType::F32)?, g.input("ids", [2, 3], DType::U32)?);
         let lengths = g.input("lengths", [2], DType::U32)?;
         let message = fill_rows(&mut g, x, lengths, 7).unwrap_err().to_string();
-        assert_eq!(message, "mask_rows: x is f32[2, 3]: only rows of u32 are filled with 7");
+        assert_eq!(message, "mask_rows: x is f32[2, 3]: only u32 rows can be filled with 7");
         fill_rows(&mut g, x, lengths, 0)?;
         fill_rows(&mut g, ids, lengths, 7)?;
         Ok(())

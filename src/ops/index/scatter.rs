@@ -1,4 +1,4 @@
-//! Scatter of rows by index: sums of rows that have one index.
+//! Scatters rows by index: sums the rows with the same index.
 
 use super::gather::{gather_rows, indices, matrix, row_windows, vector, window};
 use super::sort::{SortedIndex, sort_index};
@@ -37,8 +37,8 @@ pub fn scatter_rows_sorted(g: &mut Graph, x: Tensor, sorted: SortedIndex) -> Res
 
 /// See [`scatter_rows`]. Inputs: x (M, C), index (M), and its [`SortedIndex`]: order (M), starts (rows + 1).
 ///
-/// A table with more rows than there are positions is filled with zeros first. Then one invocation sums a column of a
-/// row; rows that many positions name are summed in two stages.
+/// A table with more rows than positions is filled with zeros first. Then one invocation sums a column of a row; rows with many positions are
+/// summed in two stages.
 #[derive(Debug)]
 struct ScatterRows {
     rows: usize,
@@ -53,7 +53,7 @@ impl Op for ScatterRows {
         let [count, columns] = matrix("scatter_rows", "x", &inputs[0])?;
         let (index, order) = (vector("scatter_rows", &inputs[1])?, vector("scatter_rows", &inputs[2])?);
         if index != count || order != count || vector("scatter_rows", &inputs[3])? != self.rows.saturating_add(1) {
-            let what = format!("x is {} and index {}: one index a row is needed", inputs[0], inputs[1]);
+            let what = format!("x is {} and index {}: each row needs one index", inputs[0], inputs[1]);
             return Err(Error::shape("scatter_rows", what));
         }
         Ok(vec![TensorType::f32([self.rows, columns])])
@@ -130,7 +130,7 @@ impl Op for ScatterRows {
     }
 }
 
-/// Positions of a chunk: about the square root, so that neither of the two stages walks far.
+/// Positions of a chunk: about the square root, so that both stages are short.
 fn chunk_length(positions: usize) -> usize {
     positions.isqrt().next_power_of_two().clamp(16, 512)
 }

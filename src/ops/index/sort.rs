@@ -1,4 +1,4 @@
-//! Positions sorted by the row they name: what makes sums over equal indices deterministic without float atomics.
+//! Sorts positions by their row, which makes sums over equal indices deterministic without float atomics.
 
 use super::gather::indices;
 use crate::case::{Case, Tolerance};
@@ -15,27 +15,27 @@ static SEGMENT_STARTS: Kernel = kernel!("index/segment_starts");
 
 /// Keys of a block of the radix sort, and digits of a pass.
 const BLOCK: usize = 256;
-/// The most rows: the number behind the last one, which stands for none, is a u32 as well.
+/// The most rows: the number past the last one, which means no row, must also be a u32.
 const MOST_ROWS: usize = u32::MAX as usize - 1;
 
-/// The positions of an index, sorted by the row they name.
+/// The positions of an index, sorted by row.
 #[derive(Clone, Copy, Debug)]
 pub struct SortedIndex {
     /// The index itself, (M) u32.
     pub index: Tensor,
-    /// The positions 0..M, those that name row 0 first, in ascending order within a row, (M) u32.
+    /// The positions 0..M sorted by row, ascending within a row, (M) u32.
     pub order: Tensor,
-    /// Where each row's positions begin in `order`, and where the last row's end, (rows + 1) u32.
+    /// The beginning of each row's positions in `order`, and the end of the last row's, (rows + 1) u32.
     pub starts: Tensor,
     /// The number of rows.
     pub rows: usize,
 }
 
-/// Sorts the positions of `index` (M) u32 by the row they name; those that name none (`rows` or more) stand last.
+/// Sorts the positions of `index` (M) u32 by row; positions without a row (`rows` or more) come last.
 /// `order` = the stable argsort of `min(index, rows)`, `starts[r] = #{m : index[m] < r}`. Integers, no gradient.
 ///
-/// To be shared by everything that sums by the same index. Cost: a radix sort of M keys, three dispatches for each 8
-/// bits of `rows`, and a binary search for each row.
+/// Share it among all sums by the same index. Cost: a radix sort of M keys, three dispatches per 8 bits of `rows`, and a binary search per
+/// row.
 ///
 /// # Errors
 /// [`Error::Shape`] if `index` is no u32 vector or there are no rows, or 2³² − 1 or more.
@@ -51,7 +51,7 @@ struct SortIndex {
 }
 
 impl SortIndex {
-    /// Passes of 8 bits that keys up to and including `rows` take.
+    /// The number of 8-bit passes for keys up to and including `rows`.
     fn passes(&self) -> usize {
         ((usize::BITS - self.rows.leading_zeros()) as usize).div_ceil(8)
     }
@@ -65,11 +65,12 @@ impl Op for SortIndex {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let ty = &inputs[0];
         if ty.dtype != DType::U32 || ty.shape.rank() != 1 || ty.shape.numel() == 0 || self.rows == 0 {
-            let what = format!("expected a u32 vector that names rows of a table, got {ty} for {} rows", self.rows);
+            let what =
+                format!("expected a u32 vector of row indices and at least one row, got {ty} and {} rows", self.rows);
             return Err(Error::shape("sort_index", what));
         }
         if self.rows > MOST_ROWS {
-            let what = format!("{} rows are more than the {MOST_ROWS} that a u32 tells apart", self.rows);
+            let what = format!("there are {} rows, but a u32 can number at most {MOST_ROWS}", self.rows);
             return Err(Error::shape("sort_index", what));
         }
         Ok(vec![ty.clone(), TensorType::new([self.rows + 1], DType::U32)])
@@ -95,7 +96,7 @@ impl Op for SortIndex {
     }
 
     fn below(&self, index: usize, inputs: &[TensorType]) -> Option<usize> {
-        // The order is a permutation, and a group begins behind the last position at most.
+        // The order is a permutation, and a group begins at most one past the last position.
         Some(inputs[0].shape.numel() + index)
     }
 
@@ -182,7 +183,10 @@ mod tests {
         let mut g = Graph::new();
         let index = g.input("index", [2, 3], DType::U32)?;
         let message = sort_index(&mut g, index, 4).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "sort_index: expected a u32 vector that names rows of a table, got u32[2, 3] for 4 rows");
+        assert_eq!(
+            message,
+            "sort_index: expected a u32 vector of row indices and at least one row, got u32[2, 3] and 4 rows"
+        );
         Ok(())
     }
 
@@ -199,7 +203,7 @@ mod tests {
                 route(&mut g, chosen, rows).unwrap_err(),
             ];
             for error in refused {
-                assert!(error.to_string().contains("4294967294 that a u32 tells apart"), "{error}");
+                assert!(error.to_string().contains("a u32 can number at most 4294967294"), "{error}");
             }
         }
         sort_index(&mut g, index, u32::MAX as usize - 1)?;

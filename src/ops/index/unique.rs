@@ -1,5 +1,4 @@
-//! Rows by an index that names each row at most once: gathering and placing are each other's gradient, and nothing has to
-//! be sorted or summed.
+//! Gathers and places rows by an index without duplicates: the two ops are each other's gradient, without sorts or sums.
 
 use super::gather::launch_gather;
 use crate::case::{Case, Feed};
@@ -8,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Add, Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::ops::rows;
-use crate::ops::{self, Choice, SelectOptions};
+use crate::ops::{self, SelectOptions, SelectRule};
 use crate::shape::TensorType;
 use std::any::Any;
 use std::sync::Arc;
@@ -16,9 +15,9 @@ use std::sync::Arc;
 static PLACE_ROWS: Kernel = kernel!("index/place_rows");
 
 /// `out[m] = x[index[m]]`, zeros where `index[m] ≥ N`, no row more than once: `x` (N, C) f32, `index` (M) u32, out (M,
-/// C). `inverse` (N) u32 says where each row goes: `inverse[index[m]] = m`, and M or more for rows that go nowhere.
+/// C). `inverse` (N) u32 is the inverse index: `inverse[index[m]] = m`, and M or more for rows that are not in `index`.
 ///
-/// Gradient: `dx[n] = dout[inverse[n]]`, the same op with the two indices exchanged: nothing is sorted or summed.
+/// Gradient: `dx[n] = dout[inverse[n]]`, the same op with the two indices exchanged, without sorts or sums.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix, or an index no u32 vector of the right length.
@@ -37,7 +36,7 @@ pub fn place_rows(g: &mut Graph, base: Tensor, rows: Tensor, index: Tensor, inve
     g.put1(PlaceRows, &[base, rows, index, inverse])
 }
 
-/// Checks x (N, C), index (M) and inverse (N); gives N, M and C.
+/// Checks x (N, C), index (M) and inverse (N); returns N, M and C.
 fn sizes(op: &str, x: &TensorType, index: &TensorType, inverse: &TensorType) -> Result<[usize; 3]> {
     let &[rows, columns] = x.shape.dims() else {
         return Err(Error::shape(op, format!("expected an f32 matrix, got {x}")));
@@ -89,11 +88,11 @@ impl Op for GatherUnique {
     }
 }
 
-/// `out[n] = other[n] + x[index[n]]`, without the second where `index` names no row: the sum of a gradient and that of a
-/// [`GatherUnique`], fused. Inputs: x (M, C), index (N), inverse (M), other (N, C).
+/// `out[n] = other[n] + x[index[n]]`, without the second term if `index[n]` is out of range: the fused sum of a gradient and that of a
+/// [`GatherUnique`]. Inputs: x (M, C), index (N), inverse (M), other (N, C).
 ///
-/// With a limit, other is 0 in the rows where `cleared[n]` is less, as [`ClearRows`] has it, and the inputs are: other,
-/// cleared (N), x, index, inverse.
+/// With a limit, other is 0 in the rows where `cleared[n]` is less, as in [`ClearRows`], and the inputs are: other, cleared (N), x, index,
+/// inverse.
 #[derive(Debug)]
 struct GatherAdd {
     limit: Option<usize>,
@@ -153,7 +152,7 @@ impl Op for PlaceRows {
         let (base, rows) = (&inputs[0], &inputs[1]);
         let [_, count, columns] = sizes("place_rows", base, &inputs[2], &inputs[3])?;
         if *rows != TensorType::f32([count, columns]) {
-            let what = format!("expected {count} rows for {base}, one for each entry of the index, got {rows}");
+            let what = format!("expected {count} rows for {base}, one per entry of the index, got {rows}");
             return Err(Error::shape("place_rows", what));
         }
         Ok(vec![base.clone()])
@@ -182,8 +181,7 @@ impl Op for PlaceRows {
     }
 }
 
-/// `out[n] = 0` where `inverse[n]` is less than `count`, else `x[n]`: what [`PlaceRows`] leaves of the gradient for its
-/// base. Inputs: x (N, C), inverse (N). No gradient of its own.
+/// `out[n] = 0` where `inverse[n]` is less than `count`, else `x[n]`: the gradient of [`PlaceRows`] with respect to its base. Inputs: x (N, C), inverse (N). No gradient of its own.
 #[derive(Debug)]
 struct ClearRows {
     count: usize,
@@ -252,7 +250,7 @@ fn case(batch: usize, candidates: usize, k: usize, columns: usize, threshold: bo
     ];
     let name = format!("gather_unique and place_rows, {k} of [{batch}, {candidates}], {columns} columns, {threshold}");
     Case::new(name, feeds, move |g, x| {
-        let choice = if threshold { Choice::AtLeast(0.5) } else { Choice::Top(k) };
+        let choice = if threshold { SelectRule::AtLeast(0.5) } else { SelectRule::Top(k) };
         let s = ops::select(g, x[0], choice, &SelectOptions::default())?;
         let rows = gather_unique(g, x[1], s.index, s.inverse)?;
         let product = ops::mul(g, rows, x[2])?;
@@ -264,8 +262,8 @@ fn case(batch: usize, candidates: usize, k: usize, columns: usize, threshold: bo
 fn gathered_twice() -> Case {
     let feeds = vec![Feed::normal("keys", [2, 33]).fixed(), Feed::normal("x", [66, 5])];
     Case::new("gather_unique twice", feeds, |g, x| {
-        let first = ops::select(g, x[0], Choice::Top(20), &SelectOptions::default())?;
-        let second = ops::select(g, x[0], Choice::AtLeast(0.3), &SelectOptions::default())?;
+        let first = ops::select(g, x[0], SelectRule::Top(20), &SelectOptions::default())?;
+        let second = ops::select(g, x[0], SelectRule::AtLeast(0.3), &SelectOptions::default())?;
         let rows = gather_unique(g, x[1], first.index, first.inverse)?;
         let others = gather_unique(g, x[1], second.index, second.inverse)?;
         let square = ops::mul(g, others, others)?;
@@ -289,7 +287,7 @@ mod tests {
         let message = refused(gather_unique(&mut g, x, index, index));
         assert_eq!(message, "gather_unique: expected an index u32[M] and its inverse u32[4], got u32[2] and u32[2]");
         let message = refused(place_rows(&mut g, x, rows, index, inverse));
-        let wanted = "place_rows: expected 2 rows for f32[4, 3], one for each entry of the index, got f32[2, 5]";
+        let wanted = "place_rows: expected 2 rows for f32[4, 3], one per entry of the index, got f32[2, 5]";
         assert_eq!(message, wanted);
         Ok(())
     }

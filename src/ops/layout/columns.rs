@@ -1,4 +1,4 @@
-//! What ops along an axis share: windows of columns, and the words that they are copied in.
+//! What ops along an axis share: windows of columns, and the word size of copies.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ static WORD: Snippet = kernel!("common/word");
 static WORD4: Snippet = kernel!("common/word4");
 static WINDOW: Kernel = kernel!("layout/window");
 
-/// A tensor seen as (outer, extent, inner) around one axis.
+/// A shape as (outer, extent, inner) around one axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Around {
     pub(super) outer: usize,
@@ -37,12 +37,12 @@ impl Around {
     }
 }
 
-/// Whether elements fill whole words, so that kernels can move them without looking inside.
+/// Whether elements are whole words, so that kernels can copy them whatever the type.
 pub(in crate::ops) fn is_word(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::U32 | DType::I32)
 }
 
-/// The widest word that all these element counts are multiples of: its snippet and its elements.
+/// The widest word that divides all these element counts: its snippet and its number of elements.
 pub(in crate::ops) fn widest_word(counts: &[usize]) -> (&'static Snippet, usize) {
     if counts.iter().all(|count| count % 4 == 0) { (&WORD4, 4) } else { (&WORD, 1) }
 }

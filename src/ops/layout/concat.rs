@@ -1,4 +1,4 @@
-//! Tensors one after the other along an axis.
+//! Concatenation along an axis.
 
 use super::columns::{Around, Columns, copy_window, copy_window_f64, widest_word, with_axis};
 use super::slice::slice;
@@ -14,10 +14,10 @@ use crate::shape::TensorType;
 static CONCAT2: Kernel = kernel!("layout/concat2");
 static CONCAT3: Kernel = kernel!("layout/concat3");
 
-/// Tensors one after the other along an axis. Types of 4 bytes.
+/// Concatenates tensors along an axis. Types of 4 bytes.
 ///
-/// Gradient: [`split`] of the upstream gradient, or one [`slice`](fn@slice) where one part needs it. One dispatch for two or
-/// three parts, else one a part.
+/// Gradient: [`split`] of the upstream gradient, or one [`slice`](fn@slice) if only one part needs it. One dispatch for two or three parts,
+/// else one per part.
 ///
 /// # Errors
 /// [`Error::Shape`] if the other axes or the types differ, or the type is packed.
@@ -183,7 +183,7 @@ mod tests {
         let y = g.input("y", [3, 6], DType::F32)?;
         let half = g.input("half", [2, 6], DType::F16)?;
         assert_eq!(refused(reshape(&mut g, x, [5])), "reshape: f32[2, 6] has 12 elements, shape [5] takes 5");
-        assert_eq!(refused(slice(&mut g, x, 1, 4, 3)), "slice: the range 4..7 of axis 1 is empty or leaves f32[2, 6]");
+        assert_eq!(refused(slice(&mut g, x, 1, 4, 3)), "slice: the range 4..7 of axis 1 is empty or outside f32[2, 6]");
         assert_eq!(refused(slice(&mut g, x, 2, 0, 1)), "slice: there is no axis 2 in f32[2, 6]");
         assert_eq!(refused(concat(&mut g, &[x, y], 1)), "concat: f32[2, 6] and f32[3, 6] differ in more than axis 1");
         assert!(refused(slice(&mut g, half, 1, 0, 2)).contains("packed in pairs"));
@@ -211,7 +211,7 @@ mod tests {
         let end = usize::MAX;
         assert_eq!(
             refused(slice(&mut g, x, 0, end, 2)),
-            format!("slice: the range {end}..{end} of axis 0 is empty or leaves f32[4, 4]")
+            format!("slice: the range {end}..{end} of axis 0 is empty or outside f32[4, 4]")
         );
         let split = split(&mut g, x, 1, &[5, end]).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         assert!(split.contains("do not add up to axis 1 of f32[4, 4]"), "{split}");

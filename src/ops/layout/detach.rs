@@ -1,4 +1,4 @@
-//! A tensor through which no gradient goes.
+//! Stops gradients.
 
 use crate::case::{Case, Feed};
 use crate::error::Result;
@@ -7,7 +7,7 @@ use crate::kernel::Launch;
 use crate::ops::mul;
 use crate::shape::TensorType;
 
-/// The same values in the same memory, but nothing that is computed from them has a gradient by `x`.
+/// The same values in the same memory; gradients do not flow through it to `x`.
 ///
 /// # Errors
 /// None today.
@@ -45,7 +45,7 @@ impl Op for Detach {
     }
 }
 
-/// The conformance cases. What is detached is not differentiated: a finite difference would go through it.
+/// The conformance cases. Detached values are not differentiated: a finite difference would include them.
 pub(super) fn cases() -> Vec<Case> {
     let feeds = vec![Feed::normal("x", [5, 6]).fixed(), Feed::normal("y", [5, 6])];
     let case = Case::new("detach [5, 6]", feeds, |g, x| {

@@ -1,4 +1,4 @@
-//! The same elements elsewhere: shapes, pieces, the order of axes.
+//! Layout ops: shapes, slices, concatenation, the order of axes.
 
 pub(super) mod columns;
 mod concat;

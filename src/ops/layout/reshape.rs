@@ -1,4 +1,4 @@
-//! Another shape.
+//! Reshaping without a copy.
 
 use crate::case::{Case, Feed, Tolerance};
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! A piece of an axis.
+//! Slices of an axis.
 
 use super::columns::{Around, Columns, copy_window, copy_window_f64, widest_word, with_axis};
 use crate::case::{Case, Feed, Tolerance};
@@ -9,13 +9,13 @@ use crate::shape::TensorType;
 
 static PAD: Kernel = kernel!("layout/pad");
 
-/// `out[…, i, …] = x[…, start + i, …]`: `len` entries of one axis from `start` on. Types of 4 bytes. What lies in one
-/// piece in `x` may stay there.
+/// `out[…, i, …] = x[…, start + i, …]`: `len` entries of one axis from `start` on. Types of 4 bytes. A contiguous slice may share the memory
+/// of `x`.
 ///
-/// Gradient: the upstream gradient at its place, zeros around it.
+/// Gradient: the upstream gradient at the range, zeros around it.
 ///
 /// # Errors
-/// [`Error::Shape`] if the range leaves the axis or is empty, or the type is packed.
+/// [`Error::Shape`] if the range is outside the axis or empty, or the type is packed.
 pub fn slice(g: &mut Graph, x: Tensor, axis: usize, start: usize, len: usize) -> Result<Tensor> {
     if start == 0 && g.shape(x).dims().get(axis) == Some(&len) {
         return Ok(x);
@@ -44,7 +44,7 @@ impl Op for Slice {
             let range = format!("{}..{end}", self.start);
             return Err(Error::shape(
                 "slice",
-                format!("the range {range} of axis {} is empty or leaves {ty}", self.axis),
+                format!("the range {range} of axis {} is empty or outside {ty}", self.axis),
             ));
         }
         Ok(vec![TensorType::new(with_axis(&ty.shape, self.axis, self.len), ty.dtype)])
@@ -64,7 +64,7 @@ impl Op for Slice {
         Ok(vec![out])
     }
 
-    fn part_of(&self, _index: usize, inputs: &[TensorType]) -> Option<(usize, usize)> {
+    fn slice_of(&self, _index: usize, inputs: &[TensorType]) -> Option<(usize, usize)> {
         let around = Around::of(&inputs[0].shape, self.axis);
         (around.outer == 1).then_some((0, self.start * around.inner))
     }
@@ -104,7 +104,7 @@ impl Op for Pad {
         let ty = &inputs[0];
         let around = Around::axis("pad", ty, self.axis)?;
         if self.start + around.extent > self.extent {
-            let what = format!("{ty} from {} on does not fit an axis of {}", self.start, self.extent);
+            let what = format!("{ty} at {} does not fit an axis of {}", self.start, self.extent);
             return Err(Error::shape("pad", what));
         }
         Ok(vec![TensorType::new(with_axis(&ty.shape, self.axis, self.extent), ty.dtype)])

@@ -1,4 +1,4 @@
-//! An axis cut into pieces.
+//! Splits an axis into pieces.
 
 use super::columns::{Around, Columns, copy_window, copy_window_f64, widest_word, with_axis};
 use super::concat::concat;
@@ -11,10 +11,10 @@ use crate::shape::TensorType;
 static SPLIT2: Kernel = kernel!("layout/split2");
 static SPLIT3: Kernel = kernel!("layout/split3");
 
-/// The tensor cut along an axis into pieces of these lengths, which add up to the axis. Types of 4 bytes.
+/// Splits a tensor along an axis into pieces of these lengths, which add up to the axis. Types of 4 bytes.
 ///
-/// Gradient: [`concat`](fn@concat) of the upstream gradients, a piece that no gradient reaches counting as zero. One dispatch for
-/// two or three pieces, else one a piece; none for pieces that lie in one piece in `x` and can stay there.
+/// Gradient: [`concat`](fn@concat) of the upstream gradients, zeros for a piece without one. One dispatch for two or three pieces, else one
+/// per piece; none for contiguous pieces that can share the memory of `x`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the lengths do not add up or one is zero, or the type is packed.
@@ -80,7 +80,7 @@ impl Op for Split {
         Ok(outputs)
     }
 
-    fn part_of(&self, index: usize, inputs: &[TensorType]) -> Option<(usize, usize)> {
+    fn slice_of(&self, index: usize, inputs: &[TensorType]) -> Option<(usize, usize)> {
         let around = Around::of(&inputs[0].shape, self.axis);
         (around.outer == 1).then(|| (0, self.lengths[..index].iter().sum::<usize>() * around.inner))
     }

@@ -1,4 +1,4 @@
-//! Axes in another order.
+//! Permutations of axes.
 
 use super::columns::{is_word, widest_word};
 use super::reshape::reshape;
@@ -11,7 +11,7 @@ use crate::shape::{Shape, TensorType, product};
 static PERMUTE: Kernel = kernel!("layout/permute");
 static TRANSPOSE: Kernel = kernel!("layout/transpose");
 
-/// Axes that a permutation can keep apart after neighbours that stay together are merged.
+/// The most axes of a permutation after neighbours that stay together are merged.
 const MAX_AXES: usize = 5;
 
 /// The tensor with axis `axes[k]` of `x` as its axis `k`. Types of 4 bytes. Gradient: the inverse permutation.
@@ -20,7 +20,7 @@ const MAX_AXES: usize = 5;
 /// of workgroup memory; everything else gathers.
 ///
 /// # Errors
-/// [`Error::Shape`] if `axes` is no permutation, the type is packed, or more than five groups of axes move apart.
+/// [`Error::Shape`] if `axes` is not a permutation, the type is packed, or more than five groups of axes are permuted.
 pub fn transpose(g: &mut Graph, x: Tensor, axes: &[usize]) -> Result<Tensor> {
     let op = Transpose { axes: axes.to_vec(), tiles: None };
     let out = op.infer(std::slice::from_ref(g.ty(x)))?.remove(0);
@@ -82,7 +82,7 @@ impl Merged {
         strides
     }
 
-    /// (batch, rows, columns) if the last two axes change places and all others stay.
+    /// (batch, rows, columns) if the last two axes are swapped and all others stay.
     fn swap(&self) -> Option<[usize; 3]> {
         match (self.dims.as_slice(), self.axes.as_slice()) {
             (&[rows, columns], [1, 0]) => Some([1, rows, columns]),
@@ -103,14 +103,14 @@ impl Op for Transpose {
         let mut sorted = self.axes.clone();
         sorted.sort_unstable();
         if sorted != (0..dims.len()).collect::<Vec<_>>() {
-            return Err(Error::shape("transpose", format!("{:?} is no order of the axes of {ty}", self.axes)));
+            return Err(Error::shape("transpose", format!("{:?} is not a permutation of the axes of {ty}", self.axes)));
         }
         if !is_word(ty.dtype) {
             return Err(Error::shape("transpose", format!("{ty} is packed in pairs; cast it to f32 first")));
         }
         if Merged::new(&ty.shape, &self.axes).axes.len() > MAX_AXES {
             let what =
-                format!("{:?} moves more than {MAX_AXES} groups of axes of {ty} apart; do it in two steps", self.axes);
+                format!("{:?} permutes more than {MAX_AXES} groups of axes of {ty}: do it in two steps", self.axes);
             return Err(Error::shape("transpose", what));
         }
         let moved: Vec<usize> = self.axes.iter().map(|&axis| dims[axis]).collect();
@@ -235,7 +235,7 @@ mod tests {
         let mut g = Graph::new();
         let x = g.input("x", [2, 6], DType::F32)?;
         let message = transpose(&mut g, x, &[1, 1]).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "transpose: [1, 1] is no order of the axes of f32[2, 6]");
+        assert_eq!(message, "transpose: [1, 1] is not a permutation of the axes of f32[2, 6]");
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::shape::{Shape, TensorType};
 
 static FILL: Kernel = kernel!("layout/fill");
 
-/// An f32 tensor of zeros, written anew on every run; nothing to differentiate.
+/// An f32 tensor of zeros, written on every run. No gradient.
 ///
 /// # Errors
 /// None today.

@@ -13,7 +13,7 @@ static BACKWARD: Kernel = kernel!("loss/cross_entropy_backward");
 static IN_PLACE: Kernel = kernel!("loss/cross_entropy_in_place");
 static GRADIENT: Snippet = kernel!("common/cross_entropy_gradient");
 
-/// What is added to plain cross-entropy.
+/// Options beyond plain cross-entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CrossEntropyOptions {
     /// ε in 0..1: the target is 1 − ε on the label and ε spread over all classes.
@@ -30,8 +30,8 @@ pub struct CrossEntropyOptions {
 /// dz_rv = dloss · scale · ((1 + 2c lse_r) e^(z_rv − lse_r) − (1 − ε)[v = label_r] − ε / V)
 /// ```
 ///
-/// logits z (…, V) f32, labels (…) i32; a negative label leaves its row out. If no row counts the loss is 0. A label of
-/// V or more is an error of the reference; the GPU leaves its row out.
+/// logits z (…, V) f32, labels (…) i32; rows with a negative label are ignored. If all rows are ignored the loss is 0. A label of V or more
+/// is an error of the reference; the GPU ignores its row.
 ///
 /// # Errors
 /// [`Error::Shape`] if the labels are not i32 of the logits' leading shape; [`Error::Input`] for options out of range.
@@ -43,7 +43,7 @@ pub fn cross_entropy(g: &mut Graph, logits: Tensor, labels: Tensor, options: &Cr
 impl CrossEntropyOptions {
     pub(in crate::ops) fn check(&self) -> Result<()> {
         if !(0.0..1.0).contains(&self.label_smoothing) {
-            let message = format!("{} is not at least 0 and less than 1", self.label_smoothing);
+            let message = format!("{} is not in [0, 1)", self.label_smoothing);
             return Err(Error::input("label_smoothing", message));
         }
         if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
@@ -59,7 +59,7 @@ impl CrossEntropyOptions {
 pub(crate) struct CrossEntropy {
     /// Smoothing and z-loss.
     pub(crate) options: CrossEntropyOptions,
-    /// Chosen by the adapter if not given.
+    /// The variant; the adapter's default if not given.
     pub(crate) variant: Option<RowVariant>,
 }
 
@@ -103,7 +103,7 @@ impl Op for CrossEntropy {
     }
 }
 
-/// The gradient of [`CrossEntropy`] by the logits. Inputs: logits, labels, lse, scale, dloss.
+/// The gradient of [`CrossEntropy`] with respect to the logits. Inputs: logits, labels, lse, scale, dloss.
 #[derive(Debug)]
 struct CrossEntropyBackward {
     options: CrossEntropyOptions,
@@ -154,7 +154,7 @@ pub(in crate::ops) struct Rows {
 }
 
 impl Rows {
-    /// Log-sum-exp and loss of the rows of `logits`, which are those from `first_row` on.
+    /// Log-sum-exp and loss of the rows of `logits`, which begin at row `first_row`.
     pub(in crate::ops) fn launch(&self, cx: &mut Launch<'_>, logits: View, first_row: usize) -> Result<()> {
         let (rows, classes) = (logits.shape.rows(), logits.shape.last());
         let flops = 4 * logits.numel() as u64;
@@ -169,7 +169,7 @@ impl Rows {
         cx.dispatch(self.options.params(dispatch).flops(flops))
     }
 
-    /// The mean of the losses, and what each row counts.
+    /// The mean of the losses, and the weight of each row.
     pub(in crate::ops) fn mean(&self, cx: &mut Launch<'_>, classes: usize, loss: View, scale: View) -> Result<()> {
         let rows = self.labels.numel();
         cx.dispatch(
@@ -188,7 +188,7 @@ impl Rows {
     }
 }
 
-/// What turns logits into their gradient where they lie.
+/// Turns logits into their gradient in place.
 #[derive(Debug)]
 pub(in crate::ops) struct InPlace {
     /// (all rows) i32
@@ -203,7 +203,7 @@ pub(in crate::ops) struct InPlace {
 }
 
 impl InPlace {
-    /// For `logits` that are the rows from `first_row` on.
+    /// For `logits` that begin at row `first_row`.
     pub(in crate::ops) fn launch(&self, cx: &mut Launch<'_>, logits: View, first_row: usize) -> Result<()> {
         let dispatch = by_tiles(&IN_PLACE, logits.shape.rows(), logits.shape.last())
             .read(self.labels.clone())
@@ -244,7 +244,7 @@ pub(in crate::ops) fn check_labels(
     Ok(())
 }
 
-/// The log-sum-exps and the scale are there for the backward pass only.
+/// The log-sum-exps and the scale are only for the backward pass.
 pub(in crate::ops) fn only_the_loss(cx: &Gradient<'_>, op: &str) -> Result<()> {
     let others = cx.upstream[1..].iter().any(Option::is_some);
     if others { Err(Error::NotDifferentiable { op: format!("{op} (outputs other than the loss)") }) } else { Ok(()) }
@@ -262,7 +262,7 @@ pub(in crate::ops) fn forward_f64(logits: &Array, labels: &Array, options: &Cros
         let log_sum = top + z.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
         lse.data[row] = log_sum;
         if label >= classes as f64 {
-            let message = format!("label {label} of row {row} is not one of the {classes} classes");
+            let message = format!("labels[{row}] = {label} is out of range: there are {classes} classes");
             return Err(Error::input("labels", message));
         }
         if label >= 0.0 {
@@ -276,7 +276,7 @@ pub(in crate::ops) fn forward_f64(logits: &Array, labels: &Array, options: &Cros
     Ok(vec![Array::scalar(loss * scale), lse, Array::scalar(scale)])
 }
 
-/// The gradient by the logits in f64.
+/// The gradient with respect to the logits in f64.
 pub(in crate::ops) fn backward_f64(
     logits: &Array,
     labels: &Array,
@@ -315,16 +315,16 @@ mod tests {
         assert_eq!(message, "cross_entropy: logits f32[2, 3, 5] need labels i32[2, 3], got i32[2, 5]");
         let options = CrossEntropyOptions { label_smoothing: 1.0, z_loss: 0.0 };
         let message = refused(cross_entropy(&mut g, logits, labels, &options));
-        assert_eq!(message, "label_smoothing: 1 is not at least 0 and less than 1");
+        assert_eq!(message, "label_smoothing: 1 is not in [0, 1)");
         Ok(())
     }
 
     #[test]
-    fn a_label_that_is_no_class_is_named() -> Result<()> {
+    fn a_label_out_of_range_is_named() -> Result<()> {
         let labels = Array::new([2], vec![-100.0, 5.0])?;
         let result = forward_f64(&Array::zeros([2, 5]), &labels, &CrossEntropyOptions::default());
         let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "labels: label 5 of row 1 is not one of the 5 classes");
+        assert_eq!(message, "labels: labels[1] = 5 is out of range: there are 5 classes");
         Ok(())
     }
 

@@ -13,10 +13,10 @@ use crate::shape::{Shape, TensorType};
 
 static COLUMN_ACCUMULATE: Kernel = kernel!("loss/column_accumulate");
 
-/// Rows of a chunk are a multiple of this, so that chunks begin where bindings may and fill the tiles of products.
+/// Rows of a chunk are a multiple of this, so that chunks begin at aligned offsets and fill the tiles of products.
 const STEP: usize = 64;
 
-/// Logits of up to this many bytes are kept instead: that costs no more memory than a chunk and saves computing them twice.
+/// Logits of up to this many bytes are kept: that costs no more memory than a chunk and avoids computing them twice.
 const SMALL: u64 = 16 << 20;
 
 /// [`cross_entropy`](super::cross_entropy()) of the logits `x · W + bias` without storing all of them: they are
@@ -25,7 +25,7 @@ const SMALL: u64 = 16 << 20;
 /// x (…, C) f32, weight (C, V) or (V, C) as `layout` says, f32, f16, bf16 or quantised, bias (V) f32, labels (…) i32.
 /// Where all logits fit 16 MiB they are stored: that is faster.
 ///
-/// Gradients, with G the gradient by the logits: `dx = G · Wᵀ`, `dW = xᵀ · G` (or its transpose), `dbias = Σ_rows G`;
+/// Gradients, with G the gradient with respect to the logits: `dx = G · Wᵀ`, `dW = xᵀ · G` (or its transpose), `dbias = Σ_rows G`;
 /// chunks sum up in ascending order. dW is f32 whatever W is stored in.
 ///
 /// After Hsu et al., `Liger Kernel: Efficient Triton Kernels for LLM Training`, 2024 (arXiv 2410.10989).
@@ -60,11 +60,11 @@ pub fn linear_cross_entropy(
 pub(crate) struct LinearCrossEntropy {
     /// Smoothing and z-loss.
     pub(crate) options: CrossEntropyOptions,
-    /// How the weight lies.
+    /// The layout of the weight.
     pub(crate) layout: WeightLayout,
     /// Whether a bias is the last input.
     pub(crate) bias: bool,
-    /// Rows of a chunk, rounded up to a multiple of 64; chosen by the adapter's memory if not given.
+    /// Rows of a chunk, rounded up to a multiple of 64; by the adapter's memory if not given.
     pub(crate) rows: Option<usize>,
 }
 
@@ -96,7 +96,7 @@ impl LinearCrossEntropy {
     }
 }
 
-/// Some rows of a tensor (…, C) as a matrix.
+/// A range of rows of a tensor (…, C) as a matrix.
 fn some_rows(x: &View, first: usize, rows: usize) -> View {
     let columns = x.shape.last();
     View { start: x.start + first * columns, shape: [rows, columns].into(), ..x.clone() }
@@ -261,7 +261,7 @@ impl Op for LinearCrossEntropyBackward {
 }
 
 impl LinearCrossEntropyBackward {
-    /// The wanted gradients from the gradient by the logits of a chunk.
+    /// The wanted gradients from the gradient with respect to the logits of a chunk.
     fn launch_products(
         &self,
         cx: &mut Launch<'_>,
@@ -293,7 +293,7 @@ impl LinearCrossEntropyBackward {
     }
 }
 
-/// `out = Σ_rows x`, or added to what is there.
+/// `out = Σ_rows x`, or added to `out`.
 fn column_accumulate(cx: &mut Launch<'_>, x: &View, out: View, accumulate: bool) -> Result<()> {
     let (rows, columns) = (x.shape.rows(), x.shape.last());
     let width = width(columns);

@@ -16,7 +16,7 @@ fn case(
     Case::new(name, feeds, build).tolerance(tolerance, tolerance)
 }
 
-/// The operands of a product in the order in which they lie in memory.
+/// The shapes of a product's operands in memory.
 fn operands(form: Form, lead: &[usize], [m, n, k]: [usize; 3]) -> (Vec<usize>, Vec<usize>) {
     let with = |rows: usize, columns: usize| [lead, &[rows, columns]].concat();
     let a = if form.a_transposed() { with(k, m) } else { with(m, k) };
@@ -26,9 +26,9 @@ fn operands(form: Form, lead: &[usize], [m, n, k]: [usize; 3]) -> (Vec<usize>, V
 
 fn sizes() -> impl Iterator<Item = Case> {
     let small = [[1, 1, 1], [31, 33, 257], [257, 31, 33], [64, 64, 64], [65, 127, 129], [1, 33, 257], [3, 260, 68]];
-    // Rows that lie whole pages apart, of B, of A, of either, in one form or another.
-    let crowded = [[257, 1024, 5], [1024, 257, 5], [257, 9, 1024], [9, 260, 1024]];
-    let sizes = small.into_iter().chain(crowded);
+    // Rows at a stride of whole pages, of B, of A or of both, in one form or another.
+    let strided = [[257, 1024, 5], [1024, 257, 5], [257, 9, 1024], [9, 260, 1024]];
+    let sizes = small.into_iter().chain(strided);
     FORMS.iter().flat_map(move |&form| {
         sizes.clone().map(move |size| {
             let (a, b) = operands(form, &[], size);
@@ -52,7 +52,7 @@ fn batches() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Every kernel with every form. A kernel that the adapter does not have is not skipped: the default takes its place.
+/// Every kernel with every form. If the adapter lacks a kernel, the default runs instead.
 fn variants() -> impl Iterator<Item = Case> {
     Variant::ALL.iter().flat_map(|&variant| {
         FORMS.iter().flat_map(move |&form| {
@@ -177,7 +177,7 @@ fn fusions() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Rows that are there up to a length, in every kernel: none, some, all, more than there are.
+/// Rows up to a length, in every kernel: none, some, all, more than exist.
 fn ragged() -> impl Iterator<Item = Case> {
     let kernels = Variant::ALL.into_iter().filter(|v| !matches!(v, Variant::RowBlocks | Variant::RowBlocksShuffle));
     kernels.flat_map(|variant| {

@@ -1,9 +1,9 @@
-//! Products of groups of rows, each group with a matrix of its own: what experts are made of.
+//! Grouped products, for experts: groups of rows, each with its own matrix.
 
 use super::launch::{GATHER_NONE, grid, kernel, operands, plain};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
-use super::windows::{Range, Window, ranges};
+use super::windows::{ExtentRange, Window, ranges};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View, kernel};
 use crate::ops::index::gather::gather_into;
@@ -13,26 +13,26 @@ static PLACE_SUMS: Snippet = kernel!("common/matmul_place_sums");
 static GATHER_A: Snippet = kernel!("common/matmul_gather_a");
 static GATHER_B: Snippet = kernel!("common/matmul_gather_b");
 
-/// An operand of a grouped product: a matrix, or rows of one in the order of `lines`.
+/// An operand of a grouped product: a matrix, or its rows in the order of `lines`.
 #[derive(Clone, Debug)]
 pub(in crate::ops) struct Rows {
     pub(in crate::ops) view: View,
-    /// For each row, which one of `view` it is, (rows) u32.
+    /// The row of `view` for each row, (rows) u32.
     pub(in crate::ops) lines: Option<View>,
 }
 
 impl Rows {
-    /// All rows of a matrix, as they lie.
+    /// All rows of a matrix, in order.
     pub(in crate::ops) fn of(view: View) -> Self {
         Self { view, lines: None }
     }
 
-    /// The rows of a matrix that `lines` names.
+    /// The rows of a matrix by `lines`.
     pub(in crate::ops) fn gathered(view: View, lines: View) -> Self {
         Self { view, lines: Some(lines) }
     }
 
-    /// The rows side by side in memory, for kernels that do not gather as they load.
+    /// The gathered rows in contiguous memory, for kernels that do not gather while loading.
     fn collected(&self, cx: &mut Launch<'_>) -> Result<Self> {
         let Some(lines) = &self.lines else { return Ok(self.clone()) };
         let out = cx.scratch([lines.numel(), self.view.shape.last()], self.view.dtype);
@@ -44,7 +44,7 @@ impl Rows {
 /// A grouped product to be recorded. The rows of group e are `starts[e]..starts[e + 1]`.
 #[derive(Clone, Debug)]
 pub(in crate::ops) struct Grouped<'a> {
-    /// What prints.
+    /// The name in reports.
     pub(in crate::ops) name: &'a str,
     /// [`Form::Nn`], [`Form::Nt`]: `out (M, N) = A (M, K) · op(B[e])`, row by row with the group's matrix. [`Form::Tn`]:
     /// `out[e] (M, N) = Aᵀ · B` over the group's rows of A (rows, M) and B (rows, N).
@@ -56,14 +56,14 @@ pub(in crate::ops) struct Grouped<'a> {
     pub(in crate::ops) out: View,
     /// A kernel to prefer.
     pub(in crate::ops) variant: Option<Variant>,
-    /// Whether rows are gathered as they are loaded; what suits the adapter if not given.
+    /// Whether rows are gathered while they are loaded; the adapter's default if not given.
     pub(in crate::ops) gather_on_load: Option<bool>,
 }
 
 impl Grouped<'_> {
-    /// Records the product: one dispatch, or as many as the matrices of the groups need bindings.
+    /// Records the product: one dispatch, or several if the matrices of the groups exceed a binding.
     pub(in crate::ops) fn launch(self, cx: &mut Launch<'_>) -> Result<()> {
-        // A load costs a CPU driver as much as tens of multiplications, so that indices are looked up once there.
+        // A load costs a CPU driver as much as tens of multiplications, so it looks indices up only once.
         let on_load = self.gather_on_load.unwrap_or(cx.caps().class == AdapterClass::Gpu);
         let whole = match on_load {
             true => self,
@@ -93,7 +93,7 @@ impl Grouped<'_> {
         }
     }
 
-    /// How many groups have their matrices in one binding.
+    /// The number of groups whose matrices fit one binding.
     fn groups_of_a_binding(&self, caps: &Caps) -> Result<usize> {
         let limit = caps.max_binding_bytes.saturating_sub(caps.offset_alignment);
         let groups = self.starts.numel() - 1;
@@ -110,17 +110,17 @@ impl Grouped<'_> {
             needs: "storage bindings that hold all rows of an operand and the matrix of a group".into(),
             adapter: caps.name.clone(),
             hint: format!(
-                "Its bindings hold {}: lower the batch or the sequence.",
+                "Its bindings hold {}: lower the batch or the sequence length.",
                 human_bytes(caps.max_binding_bytes)
             ),
         })
     }
 
-    fn launch_groups(&self, cx: &mut Launch<'_>, part: Range, groups: usize) -> Result<()> {
+    fn launch_groups(&self, cx: &mut Launch<'_>, part: ExtentRange, groups: usize) -> Result<()> {
         let caps = cx.caps();
         let p = self.problem(part.len, groups);
         let rows = self.rows();
-        let all = |len: usize| Range { start: 0, len };
+        let all = |len: usize| ExtentRange { start: 0, len };
         let flat = |view: &View| {
             let (rows, columns) = (view.shape.rows(), view.shape.last());
             Window::new(caps, view, (rows, columns), all(1), all(rows), all(columns))
@@ -138,7 +138,7 @@ impl Grouped<'_> {
             Some(forced) => forced,
             None => cx.choose(format!("grouped {p}"), Variant::choose(caps, &p), &legal),
         };
-        // The batch strides of what has no matrix of its own for each group are zero.
+        // Operands without a matrix per group have a batch stride of zero.
         let (b_batch, c_batch) = match self.form {
             Form::Tn => (0, out.distance),
             _ => (b.distance, 0),
@@ -159,7 +159,7 @@ impl Grouped<'_> {
         dispatch = self.place(dispatch, part.start + part.len == groups);
         dispatch = self.gather(operands(dispatch, &a, &b, &out));
         dispatch = dispatch.read(a.view).read(b.view);
-        // Other groups' rows or matrices stay as they are.
+        // Other groups' rows or matrices are not written.
         dispatch = if part.len == groups { dispatch.write(out.view) } else { dispatch.update(out.view) };
         dispatch = dispatch.read(self.starts.clone());
         for lines in [&self.a.lines, &self.b.lines].into_iter().flatten() {
@@ -167,7 +167,7 @@ impl Grouped<'_> {
         }
         let row_tiles = |tile: usize| match self.form {
             Form::Tn => part.len * p.m.div_ceil(tile),
-            // Every group, and what is behind them, ends in a tile that may be almost empty.
+            // Every group, and the rows after them, may end in an almost empty tile.
             _ => {
                 let groups = (part.len + 1).min(rows);
                 (rows - groups) / tile + groups

@@ -1,9 +1,9 @@
-//! From a matrix product to dispatches: the parts of the shader, its parameters and its grid.
+//! Dispatches of matrix products: the snippets of the shader, its parameters and its grid.
 
 use super::op::Matmul;
 use super::problem::Problem;
 use super::variant::Variant;
-use super::windows::{Chunks, Range, Window, ranges};
+use super::windows::{Chunks, ExtentRange, Window, ranges};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
@@ -49,7 +49,7 @@ snippets! {
 
 static TILE: Kernel = kernel!("matmul/matmul_tile");
 static REGISTERS: Kernel = kernel!("matmul/matmul_registers");
-static LINES: Kernel = kernel!("matmul/matmul_lines");
+static UNROLLED: Kernel = kernel!("matmul/matmul_unrolled");
 static SUBGROUP: Kernel = kernel!("matmul/matmul_subgroup");
 static ROW_BLOCKS: Kernel = kernel!("matmul/matmul_row_blocks");
 static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul/matmul_row_blocks_shuffle");
@@ -57,13 +57,13 @@ static ROW: Kernel = kernel!("matmul/matmul_row");
 
 /// The part of a product that one dispatch computes.
 struct Piece {
-    batch: Range,
-    m: Range,
-    n: Range,
-    k: Range,
+    batch: ExtentRange,
+    m: ExtentRange,
+    n: ExtentRange,
+    k: ExtentRange,
 }
 
-/// What a product reads and writes.
+/// The operands of a product.
 #[derive(Clone, Debug)]
 pub(in crate::ops) struct Operands {
     pub(in crate::ops) a: View,
@@ -71,16 +71,16 @@ pub(in crate::ops) struct Operands {
     pub(in crate::ops) bias: Option<View>,
     pub(in crate::ops) residual: Option<View>,
     pub(in crate::ops) out: View,
-    /// What goes into the activation, if it is to be stored.
+    /// The input of the activation, if it is stored.
     pub(in crate::ops) pre: Option<View>,
-    /// The product is added to what is in `out`.
+    /// Whether the product is added to `out`.
     pub(in crate::ops) accumulate: bool,
-    /// How many rows of each matrix of the batch are there.
+    /// The number of valid rows of each matrix of the batch.
     pub(in crate::ops) lengths: Option<View>,
 }
 
 impl Operands {
-    /// A product and nothing else.
+    /// A plain product.
     pub(in crate::ops) fn new(a: View, b: View, out: View) -> Self {
         Self { a, b, bias: None, residual: None, out, pre: None, accumulate: false, lengths: None }
     }
@@ -110,8 +110,8 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let (a_rows, a_columns) = if p.form.a_transposed() { (k, m) } else { (m, k) };
     let (b_rows, b_columns) = if p.form.b_transposed() { (n, k) } else { (k, n) };
     let a = Window::new(caps, &io.a, whole.stored_a(), batch, a_rows, a_columns);
-    // One weight for all matrices of a batch, where rows may be missing.
-    let b_batch = if io.lengths.is_some() { Range { start: 0, len: 1 } } else { batch };
+    // One weight for all matrices of a ragged batch.
+    let b_batch = if io.lengths.is_some() { ExtentRange { start: 0, len: 1 } } else { batch };
     let mut b = Window::new(caps, &io.b, whole.stored_b(), b_batch, b_rows, b_columns);
     if io.lengths.is_some() {
         b.distance = 0;
@@ -140,9 +140,9 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
     let tiles = matches!(variant, Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide);
     let row = |window: &Window| window.view.dtype.bytes(window.stride);
-    dispatch = operands(dispatch, &a, &b, &out).read_rows(a.view.clone(), row(&a), if tiles { p.n } else { 0 });
+    dispatch = operands(dispatch, &a, &b, &out).read_strided(a.view.clone(), row(&a), if tiles { p.n } else { 0 });
     let uses = if tiles && scales.is_none() { p.m } else { 0 };
-    dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_rows(quants, row(&b), uses));
+    dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_strided(quants, row(&b), uses));
     dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
     dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
     dispatch = match &io.lengths {
@@ -158,13 +158,13 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     cx.dispatch(grid(dispatch.constant("WHOLE", whole), caps, variant, &p, row_tiles).flops(p.flops()))
 }
 
-/// Whether the kernel need not look whether what it loads is there: no tile reaches over an edge, and no invocation is idle.
+/// Whether the kernel can skip bounds checks: no tile crosses an edge, and no invocation is idle.
 ///
-/// Only for kernels that do little besides loading; on others it gains 2 % and would be another pipeline.
+/// Only for kernels that mostly load; for others it gains 2 % and would be another pipeline.
 fn is_whole(caps: &Caps, variant: Variant, p: &Problem) -> bool {
     let lanes = lanes(caps) as usize;
     let rows_and_columns = match variant {
-        Variant::Lines if (p.batch * (p.m / 8) * (p.n / 8)).is_multiple_of(lanes) => [8, 8],
+        Variant::Unrolled if (p.batch * (p.m / 8) * (p.n / 8)).is_multiple_of(lanes) => [8, 8],
         Variant::Row if caps.class == AdapterClass::Cpu => [p.m.next_power_of_two(), 4 * lanes * span(caps, p)],
         _ => return false,
     };
@@ -172,8 +172,8 @@ fn is_whole(caps: &Caps, variant: Variant, p: &Problem) -> bool {
     [p.m, p.n].into_iter().zip(rows_and_columns).all(even) && p.k.is_multiple_of(4)
 }
 
-/// How many blocks of 4 columns an invocation of [`Variant::Row`] computes: as many as are a cache line of a driver on the CPU, as long
-/// as two threads have work; invocations of a GPU load side by side.
+/// The blocks of 4 columns of an invocation of [`Variant::Row`]: a cache line on a CPU driver, if two threads still have work; one on a GPU,
+/// whose invocations load contiguously.
 fn span(caps: &Caps, p: &Problem) -> usize {
     match caps.class {
         AdapterClass::Cpu if !p.form.b_transposed() => (p.n / (16 * lanes(caps) as usize)).clamp(1, 4),
@@ -181,12 +181,12 @@ fn span(caps: &Caps, p: &Problem) -> usize {
     }
 }
 
-/// The width of the vectors that a driver on the CPU computes with.
+/// The vector width of a CPU driver.
 fn lanes(caps: &Caps) -> u32 {
     caps.subgroup.unwrap_or(8).clamp(4, 16)
 }
 
-/// The text that makes numbers of a stored type's words; f32 needs none.
+/// The snippet that decodes the words of a stored type; f32 needs none.
 pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
     match dtype {
         DType::F16 => Some(&WEIGHT_F16),
@@ -199,7 +199,7 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
     }
 }
 
-/// Puts in the snippets that load and store in the widths that the sizes allow.
+/// Adds the snippets that load and store with the vector widths that the sizes allow.
 pub(super) fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
         (dtype, _) if dtype.is_quantised() => &B_BLOCKS,
@@ -219,13 +219,13 @@ pub(super) fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window)
         .snippet(&FINISH)
 }
 
-/// Puts in the snippets of a product to which nothing is added.
+/// Adds the snippets of a product without an epilogue.
 pub(super) fn plain(dispatch: Dispatch) -> Dispatch {
     let none = [&BIAS_NONE, &RESIDUAL_NONE, &PRE_NONE, &ACTIVATION_NONE];
     none.into_iter().fold(dispatch.snippet(&PROBLEM), Dispatch::snippet)
 }
 
-/// Binds what is added after the product, and puts in the snippets that add it.
+/// Binds the operands of the epilogue, and adds its snippets.
 fn epilogue(
     op: &Matmul,
     io: &Operands,
@@ -265,7 +265,7 @@ pub(super) fn kernel(variant: Variant) -> &'static Kernel {
     match variant {
         Variant::Tile64 | Variant::Tile32 => &TILE,
         Variant::Registers => &REGISTERS,
-        Variant::Lines => &LINES,
+        Variant::Unrolled => &UNROLLED,
         Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide => &SUBGROUP,
         Variant::Row => &ROW,
         Variant::RowBlocks => &ROW_BLOCKS,
@@ -273,7 +273,7 @@ pub(super) fn kernel(variant: Variant) -> &'static Kernel {
     }
 }
 
-/// The constants and the grid of a variant; `row_tiles` is the number of tiles of so many rows.
+/// The constants and the grid of a variant; `row_tiles(n)` is the number of tiles of n rows.
 pub(super) fn grid(
     dispatch: Dispatch,
     caps: &Caps,
@@ -291,7 +291,7 @@ pub(super) fn grid(
         Variant::Tile64 => dispatch.constant("SIDE", 16_u32).groups(tiles(64, 64)),
         Variant::Tile32 => dispatch.constant("SIDE", 8_u32).groups(tiles(32, 32)),
         Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
-        Variant::Lines => dispatch.constant("LANES", lanes).groups_for(tiles(8, 8), lanes as usize),
+        Variant::Unrolled => dispatch.constant("LANES", lanes).groups_for(tiles(8, 8), lanes as usize),
         Variant::Subgroup4 => subgroups(4, 1),
         Variant::Subgroup8 => subgroups(8, 1),
         Variant::SubgroupWide => subgroups(4, 2),

@@ -6,12 +6,12 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{Activation, reshape};
 
-/// How the weight of a linear layer lies in memory.
+/// The layout of a linear layer's weight in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum WeightLayout {
-    /// (in, out), as GPT-2's `Conv1D` stores it.
+    /// (in, out), as in GPT-2's `Conv1D`.
     InOut,
-    /// (out, in), as almost everything else stores it.
+    /// (out, in), as in almost all other models.
     #[default]
     OutIn,
 }
@@ -30,7 +30,7 @@ impl WeightLayout {
 /// `a · b`: a (…, M, K) f32 and b (K, N), or b (…, K, N) with the same leading extents, give (…, M, N). b may be stored
 /// in f16, bf16 or quantised.
 ///
-/// Gradients: `da = dout bᵀ`, `db = aᵀ dout`, summed over leading axes that b has not. The gradient of b is f32
+/// Gradients: `da = dout bᵀ`, `db = aᵀ dout`, summed over leading axes that b lacks. The gradient of b is f32
 /// whatever b is stored in; a quantised b has none.
 ///
 /// # Errors
@@ -77,7 +77,7 @@ pub fn matmul_tn_rows(g: &mut Graph, a: Tensor, b: Tensor) -> Result<Tensor> {
 /// `x · W + bias`: x (…, in) gives (…, out), f32. The weight may be stored in f16, bf16 or quantised; the bias has
 /// (out) elements.
 ///
-/// Gradients: `dx = dout Wᵀ`, `dW = xᵀ dout` over all rows, `dbias` = the sum of dout's rows, as [`Matmul`] has them.
+/// Gradients: `dx = dout Wᵀ`, `dW = xᵀ dout` over all rows, `dbias` = the sum of dout's rows, as in [`Matmul`].
 ///
 /// # Errors
 /// As [`matmul`].
@@ -85,12 +85,12 @@ pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Option<Tensor>, la
     linear_fused(g, x, weight, LinearOptions { bias, layout, ..LinearOptions::default() })
 }
 
-/// What a linear layer does besides its product, all in the product's kernel.
+/// The epilogue of a linear layer, fused into the product's kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinearOptions {
     /// (out), added to every row.
     pub bias: Option<Tensor>,
-    /// How the weight lies in memory.
+    /// The layout of the weight.
     pub layout: WeightLayout,
     /// Applied to product and bias.
     pub activation: Option<Activation>,

@@ -5,7 +5,7 @@ use super::problem::{Form, Problem};
 use super::variant::Variant;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Add, Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
+use crate::graph::{Add, Array, Gradient, Graph, Op, Rematerialization, RematerializeInput, Tensor};
 use crate::kernel::Launch;
 use crate::ops::arithmetic::activation::{Activate, Activation, activation_backward};
 use crate::ops::arithmetic::elementwise::RowWise;
@@ -24,9 +24,9 @@ use std::sync::Arc;
 /// dB = α A d. dbias = the sum of d's rows, dresidual = dout. The gradient of B is f32 whatever B is stored in; a quantised B has none.
 #[derive(Clone, Debug)]
 pub struct Matmul {
-    /// What prints.
+    /// The name in reports.
     pub name: &'static str,
-    /// Which operands lie transposed.
+    /// Which operands are transposed.
     pub form: Form,
     /// All leading axes of both operands count as rows: see [`Problem::new`].
     pub flat: bool,
@@ -34,7 +34,7 @@ pub struct Matmul {
     pub alpha: f32,
     /// Whether a bias is among the inputs.
     pub bias: bool,
-    /// What is applied to the product and bias.
+    /// The activation of product and bias.
     pub activation: Option<Activation>,
     /// Whether `pre` is an output: gradients through an activation need it.
     pub keep_pre: bool,
@@ -43,7 +43,7 @@ pub struct Matmul {
     /// Whether lengths (B) u32 are the third input, for A (B, T, K) and B with two axes: the rows `t ≥ lengths[b]` of A count as
     /// zero, and tiles of them cost nothing.
     pub ragged: bool,
-    /// A kernel to use if it is legal on the adapter, instead of the default one.
+    /// A kernel to prefer to the default, if it is legal on the adapter.
     pub variant: Option<Variant>,
 }
 
@@ -76,7 +76,7 @@ impl Matmul {
         Self { flat: true, ..self }
     }
 
-    /// Records this product of given views: what ops that contain products launch.
+    /// Records this product on given views, for other ops.
     pub(in crate::ops) fn launch_on(&self, cx: &mut Launch<'_>, operands: &Operands) -> Result<()> {
         launch::launch(self, cx, operands)
     }
@@ -85,10 +85,10 @@ impl Matmul {
         let (mut problem, shape) = Problem::new(self.name, self.form, self.flat, a, b)?;
         if self.ragged {
             let &[batch, rows, _] = a.shape.dims() else {
-                return Err(Error::shape(self.name, format!("a is {a}, rows with lengths need three axes")));
+                return Err(Error::shape(self.name, format!("a is {a}, but ragged rows need three axes")));
             };
             if b.shape.rank() != 2 || self.form == Form::Tn {
-                return Err(Error::shape(self.name, format!("b is {b}, rows with lengths need one weight for all")));
+                return Err(Error::shape(self.name, format!("b is {b}, but ragged rows need one weight for all")));
             }
             (problem.batch, problem.m) = (batch, rows);
         }
@@ -100,7 +100,7 @@ impl Matmul {
         self.ragged.then(|| inputs[2])
     }
 
-    /// Where the bias stands among the inputs, if there is one.
+    /// The index of the bias among the inputs, if there is one.
     fn bias_input(&self) -> usize {
         2 + usize::from(self.ragged)
     }
@@ -110,7 +110,7 @@ impl Matmul {
         g.put1(Self { alpha: self.alpha, ..Self::new(form) }, &[a, b])
     }
 
-    /// The gradient of what goes into the activation.
+    /// The gradient of the activation's input.
     fn gradient_pre(&self, cx: &mut Gradient<'_>) -> Result<Tensor> {
         let through = match (cx.upstream[0], self.activation) {
             (Some(dout), Some(kind)) => {
@@ -154,9 +154,9 @@ impl Op for Matmul {
         self.name
     }
 
-    fn remake(&self, index: usize) -> Option<Remake> {
+    fn rematerialize(&self, index: usize) -> Option<Rematerialization> {
         let kind = self.activation.filter(|_| index == 0 && self.keep_pre && !self.residual)?;
-        Some(Remake { op: Arc::new(Activate { kind }), from: vec![RemakeInput::Output(1)] })
+        Some(Rematerialization { op: Arc::new(Activate { kind }), from: vec![RematerializeInput::Output(1)] })
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
@@ -176,20 +176,20 @@ impl Op for Matmul {
         {
             return Err(Error::shape(
                 self.name,
-                format!("the lengths are {lengths}, they must be u32[{}]", problem.batch),
+                format!("the lengths are {lengths}, but must be u32[{}]", problem.batch),
             ));
         }
         if self.bias
             && let Some(bias) = rest.next()
             && *bias != TensorType::f32([problem.n])
         {
-            return Err(Error::shape(self.name, format!("the bias is {bias}, it must be f32[{}]", problem.n)));
+            return Err(Error::shape(self.name, format!("the bias is {bias}, but must be f32[{}]", problem.n)));
         }
         if self.residual
             && let Some(residual) = rest.next()
             && *residual != out
         {
-            return Err(Error::shape(self.name, format!("the residual is {residual}, the result {out}")));
+            return Err(Error::shape(self.name, format!("the residual is {residual}, but the result {out}")));
         }
         Ok(vec![out; 1 + usize::from(self.keep_pre)])
     }
@@ -203,7 +203,7 @@ impl Op for Matmul {
             gradients[0] = Some(self.gradient_a(cx.graph, b, d, lengths)?);
         }
         if cx.needed[1] {
-            // Rows that are not there have no part in the weight's gradient, whatever stands in them.
+            // Rows past the lengths do not contribute to the weight's gradient, whatever their content.
             let d = lengths.map_or(Ok(d), |lengths| mask_rows(cx.graph, d, lengths))?;
             gradients[1] = Some(self.gradient_b(cx.graph, a, b, d)?);
         }

@@ -1,11 +1,11 @@
-//! What a matrix product has to do: sizes and strides, without kernels.
+//! The problem of a matrix product: its sizes, without kernels.
 
 use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
 use std::fmt;
 
-/// Which operands lie transposed in memory.
+/// Which operands are transposed in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// `A · B`: A (M, K), B (K, N).
@@ -17,13 +17,13 @@ pub enum Form {
 }
 
 impl Form {
-    /// Whether A lies as (K, M).
+    /// Whether A is stored as (K, M).
     #[must_use]
     pub fn a_transposed(self) -> bool {
         self == Self::Tn
     }
 
-    /// Whether B lies as (N, K).
+    /// Whether B is stored as (N, K).
     #[must_use]
     pub fn b_transposed(self) -> bool {
         self == Self::Nt
@@ -33,7 +33,7 @@ impl Form {
 /// The sizes of a matrix product: `batch` times (M, K) · (K, N).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
-    /// Which operands lie transposed.
+    /// Which operands are transposed.
     pub form: Form,
     /// Matrices.
     pub batch: usize,
@@ -43,11 +43,11 @@ pub struct Problem {
     pub n: usize,
     /// The extent that is summed over.
     pub k: usize,
-    /// How B is stored.
+    /// The storage type of B.
     pub weight: DType,
 }
 
-/// As tuners know it: `matmul Nn 1x512x768x3072 f32` for batch, M, N, K.
+/// The name for the tuner: `matmul Nn 1x512x768x3072 f32` for batch, M, N, K.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { form, batch, m, n, k, weight } = self;
@@ -56,7 +56,7 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// The problem that two operands pose, and the shape of its result.
+    /// The problem of two operands, and the shape of its result.
     ///
     /// `flat`: all leading axes of both operands count as rows (only for [`Form::Tn`], where they are summed over).
     ///
@@ -65,19 +65,19 @@ impl Problem {
     pub fn new(name: &str, form: Form, flat: bool, a: &TensorType, b: &TensorType) -> Result<(Self, Shape)> {
         let fail = |what: String| Err(Error::shape(name, what));
         if a.dtype != DType::F32 {
-            return fail(format!("a is {a}, it must be f32"));
+            return fail(format!("a is {a}, but must be f32"));
         }
         if !b.dtype.is_weight() || (form == Form::Tn && b.dtype != DType::F32) {
             let allowed = if form == Form::Tn { "f32" } else { "f32, f16, bf16 or quantised" };
-            return fail(format!("b is {b}, it must be {allowed}"));
+            return fail(format!("b is {b}, but must be {allowed}"));
         }
         if !b.dtype.holds_rows_of(b.shape.last()) {
-            return fail(format!("b is {b}, quantised rows must be multiples of {BLOCK}; keep it in f16 or f32"));
+            return fail(format!("b is {b}, but quantised rows must be multiples of {BLOCK}: store it as f16 or f32"));
         }
         for (which, ty) in [("a", a), ("b", b)] {
             let least = if which == "b" && !flat { 2 } else { 1 };
             if ty.shape.rank() < least || ty.shape.numel() == 0 {
-                return fail(format!("{which} is {ty}, it must have {least} axes or more and an element"));
+                return fail(format!("{which} is {ty}, but must have at least {least} axes and one element"));
             }
         }
         let leading = |ty: &TensorType| {
@@ -86,17 +86,17 @@ impl Problem {
         };
         let shared = flat || b.shape.rank() == 2;
         if !shared && leading(a) != leading(b) {
-            return fail(format!("the leading extents of a {a} and b {b} differ; b may also have 2 axes"));
+            return fail(format!("the leading extents of a ({a}) and b ({b}) differ; b may also have 2 axes"));
         }
         if flat && a.shape.dims()[..a.shape.rank() - 1] != b.shape.dims()[..b.shape.rank() - 1] {
-            return fail(format!("the rows of a {a} and b {b} differ"));
+            return fail(format!("the rows of a ({a}) and b ({b}) differ"));
         }
         let rows = |ty: &TensorType| if shared { ty.shape.rows() } else { ty.shape.dims()[ty.shape.rank() - 2] };
         let batch = if shared { 1 } else { leading(a).iter().product() };
         let (m, k) = if form.a_transposed() { (a.shape.last(), rows(a)) } else { (rows(a), a.shape.last()) };
         let (n, b_k) = if form.b_transposed() { (rows(b), b.shape.last()) } else { (b.shape.last(), rows(b)) };
         if k != b_k {
-            return fail(format!("a {a} is summed over {k} elements, b {b} over {b_k}"));
+            return fail(format!("a ({a}) is summed over {k} elements, but b ({b}) over {b_k}"));
         }
         let shape = match (form, shared) {
             (Form::Tn, true) => Shape::from([m, n]),
@@ -110,19 +110,19 @@ impl Problem {
         Ok((Self { form, batch, m, n, k, weight: b.dtype }, shape))
     }
 
-    /// Floating-point operations, a multiply-add counting two.
+    /// Floating-point operations; a multiply-add counts as two.
     #[must_use]
     pub fn flops(&self) -> u64 {
         2 * self.batch as u64 * self.m as u64 * self.n as u64 * self.k as u64
     }
 
-    /// Rows and columns of A as it lies in memory.
+    /// Rows and columns of A in memory.
     #[must_use]
     pub fn stored_a(&self) -> (usize, usize) {
         if self.form.a_transposed() { (self.k, self.m) } else { (self.m, self.k) }
     }
 
-    /// Rows and columns of B as it lies in memory.
+    /// Rows and columns of B in memory.
     #[must_use]
     pub fn stored_b(&self) -> (usize, usize) {
         if self.form.b_transposed() { (self.n, self.k) } else { (self.k, self.n) }
@@ -142,23 +142,23 @@ mod tests {
         let f32 = |dims: &[usize]| TensorType::f32(dims);
         assert_eq!(
             message(Form::Nn, false, &[2, 3], f32(&[4, 5])),
-            "matmul: a f32[2, 3] is summed over 3 elements, b f32[4, 5] over 4"
+            "matmul: a (f32[2, 3]) is summed over 3 elements, but b (f32[4, 5]) over 4"
         );
         assert_eq!(
             message(Form::Nn, false, &[7, 2, 3], f32(&[6, 3, 5])),
-            "matmul: the leading extents of a f32[7, 2, 3] and b f32[6, 3, 5] differ; b may also have 2 axes"
+            "matmul: the leading extents of a (f32[7, 2, 3]) and b (f32[6, 3, 5]) differ; b may also have 2 axes"
         );
         assert_eq!(
             message(Form::Nt, false, &[2, 0], f32(&[4, 0])),
-            "matmul: a is f32[2, 0], it must have 1 axes or more and an element"
+            "matmul: a is f32[2, 0], but must have at least 1 axes and one element"
         );
         assert_eq!(
             message(Form::Tn, false, &[3, 2], TensorType::new([3, 4], DType::F16)),
-            "matmul: b is f16[3, 4], it must be f32"
+            "matmul: b is f16[3, 4], but must be f32"
         );
         assert_eq!(
             message(Form::Tn, true, &[2, 3, 4], f32(&[3, 2, 5])),
-            "matmul: the rows of a f32[2, 3, 4] and b f32[3, 2, 5] differ"
+            "matmul: the rows of a (f32[2, 3, 4]) and b (f32[3, 2, 5]) differ"
         );
     }
 

@@ -1,9 +1,9 @@
-//! Which kernel computes a matrix product.
+//! The kernels of matrix products, and the choice for an adapter.
 
 use super::problem::Problem;
 use crate::kernel::{AdapterClass, Caps};
 
-/// A kernel for matrix products. All of them give the same sums up to rounding; [`Variant::legal`] says which fit a problem.
+/// A kernel of matrix products. All give the same sums up to rounding; [`Variant::legal`] lists those that fit a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
@@ -11,21 +11,22 @@ pub enum Variant {
     Tile64,
     /// 32×32 tiles in workgroup memory, 64 invocations.
     Tile32,
-    /// 16×8 tiles in registers, an invocation each.
+    /// 16×8 tiles in registers, one invocation each.
     Registers,
-    /// 8×8 tiles in registers, written out, an invocation each.
-    Lines,
-    /// Subgroup shuffles, 4 rows of the tile a lane: 32×32 tiles for subgroups of 8.
+    /// 8×8 tiles in registers, unrolled, one invocation each.
+    #[serde(alias = "lines")]
+    Unrolled,
+    /// Subgroup shuffles, 4 rows of the tile per lane: 32×32 tiles for subgroups of 8.
     Subgroup4,
-    /// Subgroup shuffles, 8 rows of the tile a lane: 64×32 tiles for subgroups of 8.
+    /// Subgroup shuffles, 8 rows of the tile per lane: 64×32 tiles for subgroups of 8.
     Subgroup8,
-    /// Subgroup shuffles, 4 rows and two vectors of columns a lane: 32×64 tiles for subgroups of 8.
+    /// Subgroup shuffles, 4 rows and two vectors of columns per lane: 32×64 tiles for subgroups of 8.
     SubgroupWide,
     /// Up to 8 rows, B read once.
     Row,
-    /// The same for a quantised B whose blocks lie along k, block by block.
+    /// The same for a quantised B whose blocks are along k, block by block.
     RowBlocks,
-    /// The same, A spread by shuffles in subgroups of 8.
+    /// The same, with A broadcast by shuffles in subgroups of 8.
     RowBlocksShuffle,
 }
 
@@ -44,17 +45,17 @@ impl Variant {
         Self::Subgroup8,
         Self::SubgroupWide,
         Self::Registers,
-        Self::Lines,
+        Self::Unrolled,
     ];
 
-    /// The name that prints.
+    /// The name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Tile64 => "tile64",
             Self::Tile32 => "tile32",
             Self::Registers => "registers",
-            Self::Lines => "lines",
+            Self::Unrolled => "unrolled",
             Self::Subgroup4 => "subgroup4",
             Self::Subgroup8 => "subgroup8",
             Self::SubgroupWide => "subgroup_wide",
@@ -64,19 +65,19 @@ impl Variant {
         }
     }
 
-    /// The variants that compute this problem on this adapter, the likeliest first: what a tuner may choose from.
+    /// The variants that can compute this problem on this adapter, the most promising first.
     #[must_use]
     pub fn legal(caps: &Caps, problem: &Problem) -> Vec<Self> {
         let mut legal: Vec<Self> = Self::ALL.into_iter().filter(|v| v.is_legal(caps, problem)).collect();
-        // Those for the other class of adapters behind.
+        // Those for the other class of adapters last.
         legal.sort_by_key(|v| matches!(v, Self::Tile64 | Self::Tile32) == (caps.class == AdapterClass::Cpu));
         legal
     }
 
     fn is_legal(self, caps: &Caps, problem: &Problem) -> bool {
         match self {
-            Self::Tile64 | Self::Tile32 | Self::Registers | Self::Lines => true,
-            // Accumulators are an array of one vector a lane: wider subgroups would spill them.
+            Self::Tile64 | Self::Tile32 | Self::Registers | Self::Unrolled => true,
+            // Accumulators are an array with one vector per lane: wider subgroups would spill them.
             Self::Subgroup4 | Self::Subgroup8 | Self::SubgroupWide => matches!(caps.subgroup, Some(4..=16)),
             Self::Row => problem.m <= MOST_ROWS && !problem.form.a_transposed(),
             Self::RowBlocksShuffle => Self::RowBlocks.is_legal(caps, problem) && caps.subgroup == Some(8),
@@ -96,7 +97,7 @@ impl Variant {
     /// | CPU | up to 4 | row |
     /// | CPU, fixed subgroups of 8 to 16 | more than 4, 4 tiles of 32×64 or more that columns fill | subgroup_wide |
     /// | CPU, fixed subgroups of 8 to 16 | more than 4, others | subgroup4 |
-    /// | CPU, fixed subgroups of 4 | more than 4 | lines |
+    /// | CPU, fixed subgroups of 4 | more than 4 | unrolled |
     /// | CPU, others | more than 4 | registers |
     #[must_use]
     pub fn choose(caps: &Caps, problem: &Problem) -> Self {
@@ -114,7 +115,7 @@ impl Variant {
         match caps.class {
             AdapterClass::Gpu if tiles >= 48 => Self::Tile64,
             AdapterClass::Gpu => Self::Tile32,
-            AdapterClass::Cpu if caps.subgroup == Some(4) => Self::Lines,
+            AdapterClass::Cpu if caps.subgroup == Some(4) => Self::Unrolled,
             AdapterClass::Cpu if caps.subgroup < Some(8) || !Self::Subgroup4.is_legal(caps, problem) => Self::Registers,
             AdapterClass::Cpu if fills => Self::SubgroupWide,
             AdapterClass::Cpu => Self::Subgroup4,

@@ -1,23 +1,23 @@
-//! Windows over operands of matrix products that are too large for a binding.
+//! Windows of operands of matrix products that are too large for a binding.
 
 use super::problem::Problem;
 use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{Caps, View};
 
-/// A stretch of one of the extents.
+/// A range of one of the extents.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
+pub(super) struct ExtentRange {
     pub(super) start: usize,
     pub(super) len: usize,
 }
 
-/// Cuts `extent` into stretches of `chunk`.
-pub(super) fn ranges(extent: usize, chunk: usize) -> impl Iterator<Item = Range> + Clone {
-    (0..extent).step_by(chunk).map(move |start| Range { start, len: chunk.min(extent - start) })
+/// Cuts `extent` into ranges of `chunk`.
+pub(super) fn ranges(extent: usize, chunk: usize) -> impl Iterator<Item = ExtentRange> + Clone {
+    (0..extent).step_by(chunk).map(move |start| ExtentRange { start, len: chunk.min(extent - start) })
 }
 
-/// How many elements of each extent one dispatch may span, so that every binding is within the limit.
+/// The most elements of each extent in one dispatch, so that every binding is within the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
     pub(super) batch: usize,
@@ -28,7 +28,7 @@ pub(super) struct Chunks {
 
 impl Chunks {
     pub(super) fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
-        // A window begins up to an alignment, or up to a step of rows, in front of what it is for.
+        // A window begins up to an alignment, or up to a step of rows, before its first element.
         let width = p.stored_b().1;
         let front = match p.weight.is_quantised() {
             true => row_bytes(p.weight, width) * (aligned_rows(caps, width) as u64 - 1),
@@ -50,7 +50,7 @@ impl Chunks {
                 what: format!("{name} ({} × {} × {})", p.m, p.n, p.k),
                 needs: "a storage binding that holds a row of each operand".into(),
                 adapter: caps.name.clone(),
-                hint: format!("Its bindings hold {}: cut the matrices.", human_bytes(caps.max_binding_bytes)),
+                hint: format!("Its bindings hold {}: split the matrices.", human_bytes(caps.max_binding_bytes)),
             });
         }
         // Whole tiles, where there is room for them.
@@ -64,10 +64,10 @@ impl Chunks {
     }
 }
 
-/// The most of k that one launch goes through, four elements a turn.
+/// The most elements of k in one launch, at four elements per iteration.
 fn deepest(caps: &Caps) -> usize {
-    // Whole blocks of quantised weights, and room for what is not along k.
-    caps.most_turns().saturating_mul(2) / 64 * 64
+    // Whole blocks of quantised weights, with room for loops that are not along k.
+    caps.max_loop_iterations().saturating_mul(2) / 64 * 64
 }
 
 /// Bytes of a row in the binding that holds most of it.
@@ -75,24 +75,23 @@ fn row_bytes(dtype: DType, width: usize) -> u64 {
     if dtype.is_quantised() { (width / BLOCK * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
 }
 
-/// Rows of a quantised matrix from one that bindings may begin at to the next: one that has its first scale where a
-/// binding may begin has its first quants at such a place, too.
+/// The row alignment of bindings of a quantised matrix: if the first scale of a row is at an aligned offset, so are its first quants.
 fn aligned_rows(caps: &Caps, width: usize) -> usize {
     let words = (caps.offset_alignment / 4).max(1).trailing_zeros();
     1 << (words - (width / BLOCK).trailing_zeros().min(words))
 }
 
-/// A window on a stack of row-major matrices, and what an index into it needs.
+/// A window of a stack of row-major matrices, with its strides.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     pub(super) view: View,
-    /// Elements in front of the first one wanted.
+    /// The offset of the first wanted element.
     pub(super) offset: usize,
-    /// Elements of a row that are wanted.
+    /// Wanted elements of a row.
     width: usize,
-    /// From row to row.
+    /// The stride of rows.
     pub(super) stride: usize,
-    /// From matrix to matrix.
+    /// The stride of matrices.
     pub(super) distance: usize,
 }
 
@@ -102,9 +101,9 @@ impl Window {
         caps: &Caps,
         view: &View,
         extents: (usize, usize),
-        batch: Range,
-        rows: Range,
-        columns: Range,
+        batch: ExtentRange,
+        rows: ExtentRange,
+        columns: ExtentRange,
     ) -> Self {
         let (all_rows, stride) = extents;
         let distance = all_rows * stride;
@@ -119,7 +118,7 @@ impl Window {
         Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
     }
 
-    /// Whether four elements from a multiple of 4 on can be loaded as one.
+    /// Whether four elements at a multiple of 4 can be loaded as one vector.
     pub(super) fn vec4(&self) -> bool {
         self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4) && self.width.is_multiple_of(4)
     }

@@ -1,4 +1,4 @@
-//! Rows normalised: layer norm, RMS norm, softmax.
+//! Normalisation of rows: layer norm, RMS norm, softmax.
 
 mod norm;
 mod norm_cases;

@@ -2,7 +2,7 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Add, Array, Gradient, Graph, Op, Remake, RemakeInput, Tensor};
+use crate::graph::{Add, Array, Gradient, Graph, Op, Rematerialization, RematerializeInput, Tensor};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, kernel};
 use crate::ops::rows::{self, RowVariant};
 use crate::shape::TensorType;
@@ -10,7 +10,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 static NORM: [Kernel; 2] = [kernel!("norm/norm_threads"), kernel!("norm/norm_workgroup")];
-static NORM_HELD: Kernel = kernel!("norm/norm_held");
+static NORM_REGISTERS: Kernel = kernel!("norm/norm_registers");
 static NORM_BACKWARD: [Kernel; 2] = [kernel!("norm/norm_backward_threads"), kernel!("norm/norm_backward_workgroup")];
 static GAIN_BACKWARD: Kernel = kernel!("norm/norm_gain_backward");
 
@@ -41,8 +41,7 @@ pub fn rms_norm(g: &mut Graph, x: Tensor, gain: Tensor, eps: f32) -> Result<Tens
     Ok(norm(g, NormKind { centered: false, eps, variant: None }, x, None, gain, None)?.1)
 }
 
-/// `sum = x + residual` and [`layer_norm`] of it, in one kernel: gives both. Gradients: `dx = dresidual` = that of the
-/// norm, plus `dsum`.
+/// `sum = x + residual` and its [`layer_norm`], in one kernel; returns both. Gradients: `dx = dresidual` = that of the norm, plus `dsum`.
 ///
 /// # Errors
 /// As [`layer_norm`], and if `x` and `residual` differ.
@@ -57,7 +56,7 @@ pub fn add_layer_norm(
     norm(g, NormKind { centered: true, eps, variant: None }, x, Some(residual), gain, bias)
 }
 
-/// `sum = x + residual` and [`rms_norm`] of it, in one kernel: gives both. Gradients as those of [`add_layer_norm`].
+/// `sum = x + residual` and its [`rms_norm`], in one kernel; returns both. Gradients as in [`add_layer_norm`].
 ///
 /// # Errors
 /// As [`add_layer_norm`].
@@ -65,18 +64,18 @@ pub fn add_rms_norm(g: &mut Graph, x: Tensor, residual: Tensor, gain: Tensor, ep
     norm(g, NormKind { centered: false, eps, variant: None }, x, Some(residual), gain, None)
 }
 
-/// What all norms have in common.
+/// The kind of a norm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NormKind {
     /// Layer norm, which subtracts the mean; else RMS norm.
     pub(crate) centered: bool,
-    /// What is added to the variance or mean square.
+    /// Added to the variance or mean square.
     pub(crate) eps: f32,
-    /// Chosen by the adapter if not given.
+    /// The variant; the adapter's default if not given.
     pub(crate) variant: Option<RowVariant>,
 }
 
-/// Adds a norm to the graph and gives what was normalised (the sum, if there is a residual) and the result.
+/// Adds a norm to the graph; returns its input (the sum, if there is a residual) and its result.
 pub(crate) fn norm(
     g: &mut Graph,
     kind: NormKind,
@@ -182,14 +181,14 @@ impl Op for Norm {
         Ok(if self.residual { vec![out, stats, sum] } else { vec![out, stats] })
     }
 
-    fn remake(&self, index: usize) -> Option<Remake> {
+    fn rematerialize(&self, index: usize) -> Option<Rematerialization> {
         if index != 0 {
             return None;
         }
-        let normed = if self.residual { RemakeInput::Output(2) } else { RemakeInput::Input(0) };
+        let normed = if self.residual { RematerializeInput::Output(2) } else { RematerializeInput::Input(0) };
         let vectors = self.gain()..=self.gain() + usize::from(self.bias);
-        let from = std::iter::once(normed).chain(vectors.map(RemakeInput::Input)).collect();
-        Some(Remake { op: Arc::new(Self { residual: false, ..*self }), from })
+        let from = std::iter::once(normed).chain(vectors.map(RematerializeInput::Input)).collect();
+        Some(Rematerialization { op: Arc::new(Self { residual: false, ..*self }), from })
     }
 
     fn prologue(&self, producer: &dyn Op, index: usize) -> Option<Arc<dyn Op>> {
@@ -201,11 +200,11 @@ impl Op for Norm {
         let (x, out) = (cx.input(0), cx.output(0));
         let (rows, columns) = (x.shape.rows(), x.shape.last());
         let gain = cx.input(self.gain());
-        // What a constant rules out needs something in its binding all the same.
+        // A binding that a constant disables still needs a buffer.
         let residual = if self.residual { cx.input(1) } else { x.clone() };
         let bias = if self.bias { cx.input(self.gain() + 1) } else { gain.clone() };
         let sum = if self.residual { cx.output(2) } else { cx.scratch([8], DType::F32) };
-        let held = if self.kind.variant.is_none() { held(cx.caps(), rows, columns) } else { None };
+        let held = if self.kind.variant.is_none() { in_registers(cx.caps(), rows, columns) } else { None };
         let dispatch = held.unwrap_or_else(|| {
             let variant = RowVariant::choose(self.kind.variant, cx.caps(), rows, columns);
             variant.over_rows(cx.caps(), &NORM, rows, columns)
@@ -218,21 +217,21 @@ impl Op for Norm {
     }
 }
 
-/// A dispatch of `norm_held`, with what is its own, for adapters that store lane by lane and rows that fit: of up to 16 blocks of eight
-/// columns a lane, since the driver's code grows with them, and at least as many as there are lanes.
-fn held(caps: &Caps, rows: usize, columns: usize) -> Option<Dispatch> {
+/// A dispatch of `norm_registers`, for adapters that store lane by lane and rows that fit: up to 16 blocks of eight columns per lane, since
+/// the driver's code grows with them, and at least as many rows as lanes.
+fn in_registers(caps: &Caps, rows: usize, columns: usize) -> Option<Dispatch> {
     let lanes = caps.subgroup.filter(|_| caps.class == AdapterClass::Cpu && caps.int64)?;
     let block = 8 * lanes as usize;
     if !columns.is_multiple_of(block) || columns > 16 * block || rows < lanes as usize {
         return None;
     }
-    // Gain and bias are read once a workgroup, but every processor wants workgroups.
+    // Gain and bias are read once per workgroup, but every core needs workgroups.
     let share = (rows / 64).clamp(4, 16);
-    let dispatch = Dispatch::new(&NORM_HELD).constant("LANES", lanes).constant("HELD", (columns / block) as u32);
+    let dispatch = Dispatch::new(&NORM_REGISTERS).constant("LANES", lanes).constant("HELD", (columns / block) as u32);
     Some(dispatch.param(rows).param(share).groups(rows.div_ceil(share)))
 }
 
-/// The gradient of [`Norm`] by its rows: from what was normalised, (μ, r), gain, dout, and dsum if there is one.
+/// The gradient of [`Norm`] with respect to its input. Inputs: the norm's input, (μ, r), gain, dout, and dsum if there is one.
 #[derive(Clone, Copy, Debug)]
 struct NormBackward {
     kind: NormKind,
@@ -290,7 +289,7 @@ impl Op for NormBackward {
     }
 }
 
-/// The gradients of [`Norm`] by gain, and by bias if there is one: from what was normalised, (μ, r) and dout.
+/// The gradients of [`Norm`] with respect to gain and bias (if there is one). Inputs: the norm's input, (μ, r) and dout.
 #[derive(Debug)]
 struct NormGainBackward {
     bias: bool,

@@ -39,7 +39,7 @@ pub fn log_softmax(g: &mut Graph, x: Tensor) -> Result<Tensor> {
 pub(crate) struct Softmax {
     /// The logarithm.
     pub(crate) log: bool,
-    /// Chosen by the adapter if not given.
+    /// The variant; the adapter's default if not given.
     pub(crate) variant: Option<RowVariant>,
 }
 

@@ -25,7 +25,7 @@ impl Op for AdamW {
         let count = expect_flat("adamw", "the parameter range", &inputs[0])?;
         for (what, input) in ["the gradient range", "the first moment", "the second moment"].iter().zip(&inputs[1..]) {
             if expect_flat("adamw", what, input)? != count {
-                return Err(Error::shape("adamw", format!("{what} is {input}, the parameter range {}", inputs[0])));
+                return Err(Error::shape("adamw", format!("{what} is {input}, but the parameter range {}", inputs[0])));
             }
         }
         expect_vector("adamw", "the table", &inputs[4], count / BLOCK * 2)?;
@@ -76,16 +76,15 @@ impl Op for AdamW {
     }
 }
 
-/// One step of AdamW over a flat range, in place; gives the updated parameters, first and second moments.
+/// One step of AdamW over a flat range, in place; returns the updated parameters, first and second moments.
 ///
 /// ```text
 /// g = coefficient · grad      m ← β1 m + (1 − β1) g      v ← β2 v + (1 − β2) g²
 /// x ← x − lr · a · ((m / c1) / (√(v / c2) + ε) + wd · d · x)
 /// ```
 ///
-/// with the multipliers `a` (learning rate) and `d` (decay) of the element's block from `table` (n / 64, 2), and
-/// everything else from the `control` (16) of [`optimizer_control`](super::optimizer_control). A skipped step changes
-/// nothing. Parameters x, gradients and moments (n) f32; no gradient.
+/// with the multipliers `a` (learning rate) and `d` (decay) of the element's block from `table` (n / 64, 2), and everything else from the
+/// `control` (16) of [`optimizer_control`](super::optimizer_control). A skipped step changes nothing. Parameters x, gradients and moments (n) f32; no gradient.
 ///
 /// Loshchilov and Hutter, `Decoupled Weight Decay Regularization`, 2017 (arXiv 1711.05101).
 ///
@@ -102,7 +101,7 @@ pub fn adamw(
     let inputs = [parameters, gradients, moments[0], moments[1], table, control];
     match g.put(AdamW, &inputs)?[..] {
         [parameters, first, second] => Ok([parameters, first, second]),
-        _ => Err(Error::Graph("adamw did not give three tensors".into())),
+        _ => Err(Error::Graph("adamw returned a wrong number of tensors".into())),
     }
 }
 
@@ -145,7 +144,7 @@ mod tests {
         let table = g.input("table", [2, 2], DType::F32).unwrap();
         let control = g.input("control", [16], DType::F32).unwrap();
         let error = adamw(&mut g, x, x, [x, y], table, control).unwrap_err().to_string();
-        assert!(error.contains("the second moment is f32[64], the parameter range f32[128]"), "{error}");
+        assert!(error.contains("the second moment is f32[64], but the parameter range f32[128]"), "{error}");
         let error = adamw(&mut g, x, x, [x, x], control, control).unwrap_err().to_string();
         assert!(error.contains("the table is f32[16], expected f32[4]"), "{error}");
     }

@@ -78,8 +78,8 @@ impl Op for CastHalf {
     }
 }
 
-/// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even, and what is too
-/// large becomes the largest finite value of the type.
+/// `target[i] = round(source[i])` for the elements of `target`, in place; to nearest, ties to even. Too large values saturate to the largest
+/// finite value of the type.
 ///
 /// `source` (n) f32, a flat range; `target` (k ≤ n) f16 or bf16, k a multiple of 64. No gradient.
 ///

@@ -1,4 +1,4 @@
-//! What one step of the optimiser does, decided on the GPU.
+//! The control of an optimiser step, decided on the GPU.
 
 use super::as_state;
 use super::{expect_count, expect_vector};
@@ -12,7 +12,7 @@ use crate::shape::{Shape, TensorType};
 static OPTIMIZER_CONTROL: Kernel = kernel!("optimizer/optimizer_control");
 static LOSS_SEED: Kernel = kernel!("optimizer/loss_seed");
 
-/// What the caller writes before each step: the input tensor `scalars` of [`optimizer_control`].
+/// The scalars that the caller writes before each step: the input `scalars` of [`optimizer_control`].
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct OptimizerScalars {
     /// The learning rate of this step.
@@ -21,23 +21,23 @@ pub struct OptimizerScalars {
     pub beta1: f64,
     /// The decay of the second moment.
     pub beta2: f64,
-    /// What is added to the root of the second moment.
+    /// ε, added to the root of the second moment.
     pub epsilon: f32,
     /// The decoupled weight decay.
     pub weight_decay: f32,
-    /// Gradients are shortened to this norm; 0 leaves them as they are.
+    /// Gradients are clipped to this norm; 0 disables clipping.
     pub max_norm: f32,
-    /// What loss and gradients are multiplied by: 1 over the number of micro-batches.
+    /// The factor of loss and gradients: 1 / the number of micro-batches.
     pub share: f32,
     /// The loss scale of the first step; 1 for none.
     pub initial_scale: f32,
-    /// The loss scale is multiplied by this after `interval` good steps; 1 leaves it.
+    /// The loss scale is multiplied by this after `interval` good steps; 1 keeps it.
     pub growth: f32,
-    /// The loss scale is multiplied by this when a gradient is not finite; 1 leaves it.
+    /// The loss scale is multiplied by this when a gradient is not finite; 1 keeps it.
     pub backoff: f32,
     /// Good steps between two growths.
     pub interval: f32,
-    /// The loss scale grows no further than this.
+    /// The largest loss scale.
     pub largest_scale: f32,
 }
 
@@ -45,7 +45,7 @@ impl OptimizerScalars {
     /// The number of f32 in the tensor.
     pub const LEN: usize = 16;
 
-    /// The tensor's elements. Betas are there as 1 − β: in f32, 1 − 0.999 is off by 1e-5.
+    /// The tensor's elements. Betas are stored as 1 − β, because in f32 1 − 0.999 is off by 1e-5.
     #[must_use]
     pub fn to_array(&self) -> [f32; Self::LEN] {
         let mut words = [0.0; Self::LEN];
@@ -67,22 +67,22 @@ impl OptimizerScalars {
     }
 }
 
-/// What a step tells of itself: the `control` tensor read back.
+/// The report of a step: the `control` tensor read back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
     /// The loss of all micro-batches together.
     pub loss: f32,
     /// The norm of the gradients before clipping; NaN if one was not finite.
     pub norm: f32,
-    /// The factor that clipping applied.
+    /// The factor of clipping.
     pub clip: f32,
-    /// The loss scale that this step ran with.
+    /// The loss scale of this step.
     pub loss_scale: f32,
-    /// Steps that changed the weights, this one included.
+    /// The number of steps that changed the weights, including this one.
     pub updates: u64,
-    /// Steps that were skipped because something was not finite, in all.
+    /// The total number of steps skipped because of a value that was not finite.
     pub skipped: u64,
-    /// The same, in a row up to this one; 0 if this step was good.
+    /// The number of consecutive skipped steps up to this one; 0 if this step was good.
     pub skipped_in_row: u64,
 }
 
@@ -178,8 +178,7 @@ impl Op for OptimizerControl {
     }
 }
 
-/// Clipping, bias correction, loss scaling and the decision whether to step; gives the control tensor and the updated
-/// state. No gradient.
+/// Clipping, bias correction, loss scaling and the decision whether to step; returns the control tensor and the updated state. No gradient.
 ///
 /// ```text
 /// true_norm = norm · share / scale
@@ -199,7 +198,7 @@ impl Op for OptimizerControl {
 /// 1710.03740).
 ///
 /// # Errors
-/// [`Error::Shape`] if an operand has another size than it must.
+/// [`Error::Shape`] if an operand has a wrong size.
 pub fn optimizer_control(
     g: &mut Graph,
     norm: Tensor,
@@ -209,7 +208,7 @@ pub fn optimizer_control(
 ) -> Result<(Tensor, Tensor)> {
     match g.put(OptimizerControl, &[norm, loss, scalars, state])?[..] {
         [control, state] => Ok((control, state)),
-        _ => Err(Error::Graph("optimizer_control gave no control and state".into())),
+        _ => Err(Error::Graph("optimizer_control returned a wrong number of tensors".into())),
     }
 }
 
@@ -244,11 +243,10 @@ impl Op for LossSeed {
     }
 }
 
-/// The loss scale of the state, or the initial one before the first step, in the shape of `loss`, to differentiate that
-/// with. `state` (64), `scalars` (16). No gradient.
+/// The loss scale of the state, or the initial one before the first step, in the shape of `loss`: the upstream gradient of the loss. `state` (64), `scalars` (16). No gradient.
 ///
 /// # Errors
-/// [`Error::Shape`] if the loss is no scalar, or state or scalars have another size than they must.
+/// [`Error::Shape`] if the loss is not a scalar, or state or scalars have a wrong size.
 pub fn loss_seed(g: &mut Graph, loss: Tensor, state: Tensor, scalars: Tensor) -> Result<Tensor> {
     let shape = g.shape(loss).clone();
     g.put1(LossSeed { shape }, &[state, scalars])

@@ -1,14 +1,14 @@
 //! Gradients in one flat range, their norm, clipping, AdamW, loss scaling and casts of weights.
 //!
-//! All ops here work on *flat ranges*: one-dimensional f32 tensors of a multiple of [`BLOCK`] elements, in which the
-//! tensors of a model lie side by side, each at a multiple of [`BLOCK`], zeros between them. One step of training is
+//! All ops here work on *flat ranges*: one-dimensional f32 tensors of a multiple of [`BLOCK`] elements with the tensors of a model, each at
+//! a multiple of [`BLOCK`], and zeros in between. A training step is
 //!
 //! ```text
 //! gradients ──pack──► flat ──global_norm──► norm ──optimizer_control──► control ──adamw──► parameters, moments
 //! ```
 //!
-//! and nothing of it waits for the CPU: clipping, bias correction, loss scaling and the decision to skip a step whose
-//! gradients are not finite are all taken on the GPU.
+//! without a wait for the CPU: clipping, bias correction, loss scaling and the decision to skip a step whose gradients are not finite are
+//! all made on the GPU.
 
 mod adamw;
 mod cast;
@@ -33,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
     [adamw::cases(), cast::cases(), control::cases(), norm::cases(), pack::cases()].into_iter().flatten().collect()
 }
 
-/// Elements that a tensor's place in a flat range is aligned to: the widest binding alignment there is, in f32.
+/// The alignment of tensors in a flat range, in elements: the largest binding alignment of WebGPU, in f32.
 pub const BLOCK: usize = 64;
 
 /// Checks that `ty` is a flat range of f32.

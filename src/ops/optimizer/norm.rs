@@ -8,8 +8,8 @@ use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::shape::{Shape, TensorType};
 
-static NORM_PARTIALS: Kernel = kernel!("optimizer/norm_partials");
-static NORM_FINAL: Kernel = kernel!("optimizer/norm_final");
+static NORM_PARTIALS: Kernel = kernel!("optimizer/global_norm_partials");
+static NORM_FINAL: Kernel = kernel!("optimizer/global_norm_final");
 
 /// Elements that one workgroup of the first stage sums.
 const CHUNK: usize = 4096;

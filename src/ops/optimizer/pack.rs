@@ -1,10 +1,10 @@
-//! Tensors into their places in a flat range.
+//! Packs tensors into a flat range.
 
 use super::{expect_flat, expect_vector};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Alias, Array, Graph, Op, Placement, Tensor};
+use crate::graph::{Alias, Array, Graph, Op, Tensor, WriteInto};
 use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 
@@ -14,7 +14,7 @@ static PACK_ACCUMULATE: Kernel = kernel!("optimizer/pack_accumulate");
 /// [`pack`] as an op. Inputs: `flat`, then `keep` (1 element) if [`Pack::accumulate`] is set, then the parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pack {
-    /// Where each part begins, in elements of the flat range: multiples of [`BLOCK`](super::BLOCK).
+    /// The offset of each part in the flat range, in elements: multiples of [`BLOCK`](super::BLOCK).
     pub offsets: Vec<usize>,
     /// Whether input 1 is the `keep` scalar.
     pub accumulate: bool,
@@ -44,7 +44,7 @@ impl Op for Pack {
         for (index, (&offset, part)) in self.offsets.iter().zip(&inputs[self.first_part()..]).enumerate() {
             let end = offset.saturating_add(part.shape.numel());
             if part.dtype != DType::F32 || end > total || !offset.is_multiple_of(super::BLOCK) {
-                let what = format!("part {index}, {part} at {offset}, does not fit into a flat range of {total}");
+                let what = format!("part {index} ({part} at {offset}) does not fit a flat range of {total}");
                 return Err(Error::shape(name, what));
             }
             taken.push((offset, end));
@@ -93,19 +93,19 @@ impl Op for Pack {
         Some(Alias::InPlace(0))
     }
 
-    fn placements(&self) -> Vec<Placement> {
+    fn write_into(&self) -> Vec<WriteInto> {
         if self.accumulate {
             return Vec::new();
         }
         let parts = self.offsets.iter().enumerate();
-        parts.map(|(index, &offset)| Placement { input: self.first_part() + index, into: 0, offset }).collect()
+        parts.map(|(index, &offset)| WriteInto { input: self.first_part() + index, into: 0, offset }).collect()
     }
 }
 
 /// `flat[offset + i] = part[i]` for each part and its offset in elements, in place. With a `keep` scalar that is not 0,
 /// `flat[offset + i] += part[i]`, which sums gradients over micro-batches.
 ///
-/// `flat` is a flat range, the parts are f32 of any shape. What lies between the parts is not touched. No gradient.
+/// `flat` is a flat range, the parts are f32 of any shape. Elements between the parts are not changed. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `flat` is no flat range, or a part does not fit, is not f32, or overlaps another.
@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn misplaced_parts_are_refused() {
-        assert!(pack_error([0, 10]).contains("part 1, f32[3, 5] at 10, does not fit"));
-        assert!(pack_error([128, 0]).contains("part 0, f32[10] at 128, does not fit"));
+        assert!(pack_error([0, 10]).contains("part 1 (f32[3, 5] at 10) does not fit"));
+        assert!(pack_error([128, 0]).contains("part 0 (f32[10] at 128) does not fit"));
         assert!(pack_error([usize::MAX - 63, 0]).contains("does not fit"));
         assert!(pack_error([64, 64]).contains("the parts at 64 and 64 overlap"));
     }

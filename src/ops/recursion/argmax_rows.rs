@@ -1,4 +1,4 @@
-//! Where the largest of each row stands.
+//! The argmax of each row.
 
 use super::router::{expect, matrix};
 use crate::case::{Case, Feed};
@@ -10,8 +10,8 @@ use crate::shape::TensorType;
 
 static ARGMAX_ROWS: Kernel = kernel!("recursion/argmax_rows");
 
-/// The column of the largest element of each row of `x` (N, R) f32, of equal ones the first: (N) u32. With a `bias` (R)
-/// f32 that is added first. No gradient.
+/// The column of the largest element of each row of `x` (N, R) f32, the first of equal ones: (N) u32. A `bias` (R) f32 is added first. No
+/// gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if `x` is no f32 matrix or the bias does not fit it.
@@ -48,12 +48,12 @@ impl Op for ArgmaxRows {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, bias) = (cx.input(0), cx.input(cx.input_count() - 1));
         let (rows, columns) = (x.shape.rows(), x.shape.last());
-        if columns > cx.caps().most_turns() {
+        if columns > cx.caps().max_loop_iterations() {
             return Err(Error::Unsupported {
                 what: format!("argmax_rows of {columns} columns"),
-                needs: format!("loops of more than {} turns", cx.caps().most_turns()),
+                needs: format!("loops of more than {} iterations", cx.caps().max_loop_iterations()),
                 adapter: cx.caps().name.clone(),
-                hint: "Find the largest of parts of the rows first, or use a GPU".into(),
+                hint: "Split the rows and take the largest of their parts, or use a GPU".into(),
             });
         }
         let dispatch = Dispatch::new(&ARGMAX_ROWS).read(x).read(bias).write(cx.output(0));

@@ -1,4 +1,4 @@
-//! The loss of a router that sends tokens on one of several ways.
+//! The balance loss of a router that assigns each token one of several choices.
 
 use super::router::{RouterLoss, counted, expect, lengths, matrix};
 use crate::case::{Case, Feed};
@@ -13,11 +13,11 @@ use crate::shape::{Shape, TensorType};
 static BALANCE_LOSS: Kernel = kernel!("recursion/balance_loss");
 static BALANCE_LOSS_BACKWARD: Kernel = kernel!("recursion/balance_loss_backward");
 
-/// The loss that spreads tokens over R ways, a scalar: `aux Σ_r share_r · mean(p_r) + z · mean(lse(logits)²)` with
-/// `share_r = R · (tokens on way r) / tokens`.
+/// The loss that balances tokens over R choices, a scalar: `aux Σ_r share_r · mean(p_r) + z · mean(lse(logits)²)` with
+/// `share_r = R · (tokens with choice r) / tokens`.
 ///
-/// `logits` and `chances` p (N, R) f32; `way` (N) u32; `lengths` (B) u32, which divides N, if only the first so many
-/// tokens of each N / B count.
+/// `logits` and `probabilities` p (N, R) f32; `choice` (N) u32; with `lengths` (B) u32, where B divides N, only the first
+/// `lengths[b]` tokens of each N / B count.
 ///
 /// Gradients: `dlogits = 2 z dloss lse softmax(logits) / tokens`, `dp_r = aux dloss share_r / tokens`; the shares have
 /// none.
@@ -27,12 +27,12 @@ static BALANCE_LOSS_BACKWARD: Kernel = kernel!("recursion/balance_loss_backward"
 pub fn balance_loss(
     g: &mut Graph,
     logits: Tensor,
-    chances: Tensor,
-    way: Tensor,
+    probabilities: Tensor,
+    choice: Tensor,
     lengths: Option<Tensor>,
     loss: RouterLoss,
 ) -> Result<Tensor> {
-    Ok(balance_loss_and_shares(g, logits, chances, way, lengths, loss)?[0])
+    Ok(balance_loss_and_shares(g, logits, probabilities, choice, lengths, loss)?[0])
 }
 
 /// [`balance_loss`], and the shares (R).
@@ -42,17 +42,18 @@ pub fn balance_loss(
 pub fn balance_loss_and_shares(
     g: &mut Graph,
     logits: Tensor,
-    chances: Tensor,
-    way: Tensor,
+    probabilities: Tensor,
+    choice: Tensor,
     lengths: Option<Tensor>,
     loss: RouterLoss,
 ) -> Result<[Tensor; 2]> {
-    let inputs: Vec<Tensor> = [Some(logits), Some(chances), Some(way), lengths].into_iter().flatten().collect();
+    let inputs: Vec<Tensor> =
+        [Some(logits), Some(probabilities), Some(choice), lengths].into_iter().flatten().collect();
     let found = g.put(BalanceLoss { loss }, &inputs)?;
     Ok([found[0], found[1]])
 }
 
-/// See [`balance_loss`]. Inputs: logits, chances (N, R), way (N), and lengths (B) if they are there. Outputs: the loss,
+/// See [`balance_loss`]. Inputs: logits, probabilities (N, R), choice (N), and optionally lengths (B). Outputs: the loss,
 /// the shares (R), and one over the number of tokens that count.
 #[derive(Debug)]
 struct BalanceLoss {
@@ -62,8 +63,8 @@ struct BalanceLoss {
 impl RouterLoss {
     /// The parameters that both kernels of the balance loss have.
     fn of_balance(self, dispatch: Dispatch, logits: &Shape, batch: Option<usize>) -> Dispatch {
-        let (tokens, ways) = (logits.rows(), logits.last());
-        let dispatch = dispatch.param(tokens).param(ways).param(tokens / batch.unwrap_or(1).max(1));
+        let (tokens, num_choices) = (logits.rows(), logits.last());
+        let dispatch = dispatch.param(tokens).param(num_choices).param(tokens / batch.unwrap_or(1).max(1));
         dispatch.param(usize::from(batch.is_some())).param_f32(self.aux).param_f32(self.z)
     }
 }
@@ -79,9 +80,9 @@ impl Op for BalanceLoss {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let [tokens, ways] = matrix(self.name(), "the logits", &inputs[0])?;
-        expect(self.name(), "the chances", &inputs[1], &inputs[0])?;
-        expect(self.name(), "the way", &inputs[2], &TensorType::new([tokens], DType::U32))?;
+        let [tokens, num_choices] = matrix(self.name(), "the logits", &inputs[0])?;
+        expect(self.name(), "the probabilities", &inputs[1], &inputs[0])?;
+        expect(self.name(), "the choice", &inputs[2], &TensorType::new([tokens], DType::U32))?;
         if let Some(lengths) = inputs.get(3) {
             let batch = lengths.shape.numel();
             if lengths.dtype != DType::U32 || batch == 0 || tokens % batch != 0 {
@@ -90,7 +91,7 @@ impl Op for BalanceLoss {
             }
         }
         let scalar = TensorType::f32(Shape::default());
-        Ok(vec![scalar.clone(), TensorType::f32([ways]), scalar])
+        Ok(vec![scalar.clone(), TensorType::f32([num_choices]), scalar])
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
@@ -106,16 +107,16 @@ impl Op for BalanceLoss {
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let (logits, chances, way) = (inputs[0], inputs[1], inputs[2]);
-        let [tokens, ways] = logits.shape.expect("balance_loss, logits")?;
+        let (logits, probabilities, choice) = (inputs[0], inputs[1], inputs[2]);
+        let [tokens, num_choices] = logits.shape.expect("balance_loss, logits")?;
         let batch = inputs.get(3).map_or(1, |l| l.data.len());
         let (all, inside) = counted(batch, tokens / batch, inputs.get(3).copied());
-        let (mut shares, mut sums, mut squares) = (Array::zeros([ways]), vec![0.0; ways], 0.0);
+        let (mut shares, mut sums, mut squares) = (Array::zeros([num_choices]), vec![0.0; num_choices], 0.0);
         for token in (0..tokens).filter(|&token| inside(token)) {
             squares += log_sum_exp(logits.row(token)).powi(2);
-            for r in 0..ways {
-                sums[r] += chances.row(token)[r];
-                shares.data[r] += if way.data[token] == r as f64 { ways as f64 / all } else { 0.0 };
+            for r in 0..num_choices {
+                sums[r] += probabilities.row(token)[r];
+                shares.data[r] += if choice.data[token] == r as f64 { num_choices as f64 / all } else { 0.0 };
             }
         }
         let balance: f64 = shares.data.iter().zip(&sums).map(|(share, sum)| share * sum).sum();
@@ -127,7 +128,7 @@ impl Op for BalanceLoss {
         let logits = cx.input(0);
         let batch = (cx.input_count() == 4).then(|| cx.input(3).numel());
         let mut dispatch = Dispatch::new(&BALANCE_LOSS).constant("LANES", 256u32).snippet(workgroup_reduction());
-        // What is absent is not read, but a binding must be there.
+        // An absent input is not read, but its binding needs a buffer.
         for index in [0, 1, 2, cx.input_count() - 1] {
             dispatch = dispatch.read(cx.input(index));
         }
@@ -139,8 +140,8 @@ impl Op for BalanceLoss {
     }
 }
 
-/// The gradients of [`BalanceLoss`] by logits and chances. Inputs: logits (N, R), shares (R), counted, dloss, and lengths (B)
-/// if they are there.
+/// The gradients of [`BalanceLoss`] by logits and probabilities. Inputs: logits (N, R), shares (R), counted, dloss, and
+/// optionally lengths (B).
 #[derive(Debug)]
 struct BalanceLossBackward {
     loss: RouterLoss,
@@ -157,15 +158,15 @@ impl Op for BalanceLossBackward {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let (logits, shares) = (inputs[0], inputs[1]);
-        let [tokens, ways] = logits.shape.expect("balance_loss, logits")?;
+        let [tokens, num_choices] = logits.shape.expect("balance_loss, logits")?;
         let batch = inputs.get(4).map_or(1, |l| l.data.len());
         let (all, inside) = counted(batch, tokens / batch, inputs.get(4).copied());
         let factor = inputs[3].data[0] / all;
         let (aux, z) = (f64::from(self.loss.aux), f64::from(self.loss.z));
-        let (mut dlogits, mut dchances) = (Array::zeros([tokens, ways]), Array::zeros([tokens, ways]));
+        let (mut dlogits, mut dchances) = (Array::zeros([tokens, num_choices]), Array::zeros([tokens, num_choices]));
         for token in (0..tokens).filter(|&token| inside(token)) {
             let lse = log_sum_exp(logits.row(token));
-            for r in 0..ways {
+            for r in 0..num_choices {
                 dlogits.row_mut(token)[r] = 2.0 * z * factor * lse * (logits.row(token)[r] - lse).exp();
                 dchances.row_mut(token)[r] = aux * factor * shares.data[r];
             }
@@ -189,24 +190,24 @@ impl Op for BalanceLossBackward {
 /// The conformance cases.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (batch, time, ways, deviation) in [(1, 1, 1, 1.0), (1, 31, 3, 1.0), (3, 11, 4, 30.0), (2, 257, 9, 2.0)] {
+    for (batch, time, num_choices, deviation) in [(1, 1, 1, 1.0), (1, 31, 3, 1.0), (3, 11, 4, 30.0), (2, 257, 9, 2.0)] {
         for padded in [false, true] {
-            cases.push(case(batch, time, ways, deviation, padded));
+            cases.push(case(batch, time, num_choices, deviation, padded));
         }
     }
     cases
 }
 
-fn case(batch: usize, time: usize, ways: usize, deviation: f64, padded: bool) -> Case {
-    let mut feeds = vec![Feed::normal_scaled("logits", [batch * time, ways], 0.5, deviation)];
+fn case(batch: usize, time: usize, num_choices: usize, deviation: f64, padded: bool) -> Case {
+    let mut feeds = vec![Feed::normal_scaled("logits", [batch * time, num_choices], 0.5, deviation)];
     if padded {
         feeds.push(lengths(batch, time));
     }
-    let name = format!("balance_loss [{batch} · {time}, {ways}], deviation {deviation}, padded: {padded}");
+    let name = format!("balance_loss [{batch} · {time}, {num_choices}], deviation {deviation}, padded: {padded}");
     Case::new(name, feeds, |g: &mut Graph, x: &[Tensor]| {
-        let chances = ops::softmax(g, x[0])?;
-        let way = ops::argmax_rows(g, chances, None)?;
+        let probabilities = ops::softmax(g, x[0])?;
+        let choice = ops::argmax_rows(g, probabilities, None)?;
         let loss = RouterLoss { aux: 0.7, z: 0.03 };
-        Ok(vec![balance_loss(g, x[0], chances, way, x.get(1).copied(), loss)?])
+        Ok(vec![balance_loss(g, x[0], probabilities, choice, x.get(1).copied(), loss)?])
     })
 }

@@ -1,4 +1,4 @@
-//! Free slots of caches in which tokens lie side by side.
+//! Claims free slots of caches with contiguous tokens.
 
 use super::select::NONE;
 use crate::case::{Case, Feed};
@@ -10,32 +10,32 @@ use crate::shape::TensorType;
 
 static CLAIM_SLOTS: Kernel = kernel!("recursion/claim_slots");
 
-/// What [`claim_slots`] gives.
+/// The result of [`claim_slots`].
 #[derive(Clone, Copy, Debug)]
 pub struct Claimed {
     /// The state after the claim.
     pub used: Tensor,
-    /// (B, K) u32: the slot of each new token, [`NONE`] behind the last.
+    /// (B, K) u32: the slot of each new token, [`NONE`] after the last.
     pub slots: Tensor,
-    /// (B) u32: slots that new tokens see, those in use and their own; 0 where there are none, so that attention has nothing to do.
+    /// (B) u32: the slots that new tokens see, including their own; 0 for rows without new tokens, so that attention skips them.
     pub lengths: Tensor,
 }
 
-/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]` where
-/// `counts[b]` is not 0: gives `counts[b]` of up to `places` new tokens of each row the next free slots of a cache, and
-/// counts them in `used` (B) u32, a state, in place. `fresh`: the cache is empty, whatever `used` says. No gradient.
+/// `slots[b, k] = used[b] + k` where `k < counts[b]`, then `used[b] += counts[b]`, which is also `lengths[b]` where `counts[b]` is not 0:
+/// gives `counts[b]` new tokens of each row (up to `max_tokens`) the next free slots of a cache, and counts them in `used` (B) u32, a state,
+/// in place. `fresh`: the cache is empty, whatever `used` contains. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] if counts and used are not u32 vectors of one length.
-pub fn claim_slots(g: &mut Graph, used: Tensor, counts: Tensor, places: usize, fresh: bool) -> Result<Claimed> {
-    let found = g.put(ClaimSlots { places, fresh }, &[used, counts])?;
+pub fn claim_slots(g: &mut Graph, used: Tensor, counts: Tensor, max_tokens: usize, fresh: bool) -> Result<Claimed> {
+    let found = g.put(ClaimSlots { max_tokens, fresh }, &[used, counts])?;
     Ok(Claimed { used: found[0], slots: found[1], lengths: found[2] })
 }
 
 /// See [`claim_slots`]. Outputs: used, slots (B, K), lengths (B).
 #[derive(Debug)]
 struct ClaimSlots {
-    places: usize,
+    max_tokens: usize,
     fresh: bool,
 }
 
@@ -47,12 +47,12 @@ impl Op for ClaimSlots {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         match inputs {
             [used, counts] if used == counts && used.dtype == DType::U32 && used.shape.rank() == 1 => {
-                let slots = TensorType::new([used.shape.numel(), self.places], DType::U32);
+                let slots = TensorType::new([used.shape.numel(), self.max_tokens], DType::U32);
                 Ok(vec![used.clone(), slots, counts.clone()])
             }
             [used, counts] => Err(Error::shape(
                 "claim_slots",
-                format!("expected u32 vectors of one length, one entry a batch row, got {used} and {counts}"),
+                format!("expected u32 vectors of the same length, one entry per batch row, got {used} and {counts}"),
             )),
             _ => Err(Error::shape("claim_slots", format!("expected 2 tensors, got {}", inputs.len()))),
         }
@@ -61,8 +61,8 @@ impl Op for ClaimSlots {
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let (used, counts) = (inputs[0], inputs[1]);
         let first = |b: usize| if self.fresh { 0.0 } else { used.data[b] };
-        let slots = Array::from_fn([counts.data.len(), self.places], |i| {
-            let (b, k) = (i / self.places, (i % self.places) as f64);
+        let slots = Array::from_fn([counts.data.len(), self.max_tokens], |i| {
+            let (b, k) = (i / self.max_tokens, (i % self.max_tokens) as f64);
             if k < counts.data[b] { first(b) + k } else { f64::from(NONE) }
         });
         let after = Array::from_fn(used.shape.clone(), |b| first(b) + counts.data[b]);
@@ -74,7 +74,7 @@ impl Op for ClaimSlots {
         let (used, counts) = (cx.output(0), cx.input(1));
         let batch = counts.numel();
         let dispatch = Dispatch::new(&CLAIM_SLOTS).constant("FRESH", self.fresh).read(counts).update(used);
-        cx.dispatch(dispatch.write(cx.output(1)).write(cx.output(2)).param(self.places).groups(batch))
+        cx.dispatch(dispatch.write(cx.output(1)).write(cx.output(2)).param(self.max_tokens).groups(batch))
     }
 
     fn alias(&self, index: usize) -> Option<Alias> {
@@ -85,16 +85,16 @@ impl Op for ClaimSlots {
 /// The conformance cases.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (batch, places, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false), (9, 3, false)] {
+    for (batch, max_tokens, fresh) in [(1, 1, false), (3, 33, true), (5, 257, false), (9, 3, false)] {
         let words = |name, step: usize| {
-            Feed::given(name, [batch], DType::U32, (0..batch).map(move |b| ((b * step + 1) % (places + 1)) as f64))
+            Feed::given(name, [batch], DType::U32, (0..batch).map(move |b| ((b * step + 1) % (max_tokens + 1)) as f64))
         };
-        let name = format!("claim_slots [{batch}, {places}], fresh: {fresh}");
+        let name = format!("claim_slots [{batch}, {max_tokens}], fresh: {fresh}");
         cases.push(Case::new(name, vec![words("used", 5), words("counts", 3)], move |g, x| {
             // An input cannot be updated in place: a state is, which is 0 at first, after a first claim.
             let used = g.state("slots.used", [batch], DType::U32)?;
-            let before = claim_slots(g, used, x[0], places, true)?;
-            let again = claim_slots(g, before.used, x[1], places, fresh)?;
+            let before = claim_slots(g, used, x[0], max_tokens, true)?;
+            let again = claim_slots(g, before.used, x[1], max_tokens, fresh)?;
             Ok(vec![before.slots, before.lengths, again.slots, again.lengths])
         }));
     }

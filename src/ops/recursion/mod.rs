@@ -1,4 +1,4 @@
-//! Recursions of different depth: which tokens go on, what their routers pay, how caches follow.
+//! Recursions of different depth: selection of tokens, losses of routers, slots of caches.
 
 mod argmax_rows;
 mod balance_loss;
@@ -16,9 +16,9 @@ pub use balance_loss::{balance_loss, balance_loss_and_shares};
 pub use claim_slots::{Claimed, claim_slots};
 pub use pick::pick;
 pub use router::RouterLoss;
-pub use router_sums::{BEHIND_LOADS, Sent, router_sums};
+pub use router_sums::{Assignment, STATS_TAIL, router_sums};
 pub use row_entropy::{binary_entropy, row_entropy};
-pub use select::{Choice, NONE, SelectOptions, Selected, select};
+pub use select::{NONE, SelectOptions, SelectRule, Selected, select};
 pub use selection_loss::selection_loss;
 pub use warm_capacity::{WarmCapacity, warm_capacity};
 

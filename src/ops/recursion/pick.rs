@@ -1,4 +1,4 @@
-//! One element of each row.
+//! Picks one element of each row.
 
 use super::router::{expect, matrix};
 use crate::case::{Case, Feed};
@@ -12,7 +12,7 @@ use crate::shape::TensorType;
 static PICK: Kernel = kernel!("recursion/pick");
 static PICK_BACKWARD: Kernel = kernel!("recursion/pick_backward");
 
-/// `out[n] = x[n, index[n]]`, 0 where the index is no column: `x` (N, R) f32, `index` (N) u32, out (N) f32.
+/// `out[n] = x[n, index[n]]`, 0 where the index is out of range: `x` (N, R) f32, `index` (N) u32, out (N) f32.
 ///
 /// Gradient: `dx[n, index[n]] = dout[n]`, zeros elsewhere.
 ///

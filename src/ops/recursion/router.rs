@@ -1,4 +1,4 @@
-//! What the losses and choices of routers share.
+//! What the losses of routers share.
 
 use crate::case::Feed;
 use crate::dtype::DType;
@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 use crate::graph::Array;
 use crate::shape::TensorType;
 
-/// What the parts of a router's loss are multiplied by.
+/// The weights of the parts of a router's loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RouterLoss {
-    /// The auxiliary loss: of who is taken, or of the balance.
+    /// The auxiliary loss: of the selection, or of the balance.
     pub aux: f32,
-    /// The z-loss: the mean of squared log-sum-exps, which of a single logit is its square.
+    /// The z-loss: the mean of squared log-sum-exps; for a single logit its square.
     pub z: f32,
 }
 
@@ -28,7 +28,7 @@ pub(super) fn expect(op: &str, what: &str, ty: &TensorType, expected: &TensorTyp
     if ty == expected { Ok(()) } else { Err(Error::shape(op, format!("{what} is {ty}, expected {expected}"))) }
 }
 
-/// How many candidates count in all, and whether candidate `i` does.
+/// The number of candidates that count, and whether candidate `i` counts.
 pub(super) fn counted(batch: usize, time: usize, lengths: Option<&Array>) -> (f64, impl Fn(usize) -> bool) {
     let length = move |b: usize| lengths.map_or(time, |l| (l.data[b] as usize).min(time));
     let all = (0..batch).map(length).sum::<usize>().max(1) as f64;
@@ -56,7 +56,7 @@ mod tests {
         let message = refused(selection_loss(&mut g, logits, way, None, loss));
         assert_eq!(message, "selection_loss: inverse is u32[5], expected u32[10]");
         let message = refused(balance_loss(&mut g, logits, logits, way, None, loss));
-        assert_eq!(message, "balance_loss: the way is u32[5], expected u32[2]");
+        assert_eq!(message, "balance_loss: the choice is u32[5], expected u32[2]");
         let message = refused(pick(&mut g, logits, way));
         assert_eq!(message, "pick: the index is u32[5], expected u32[2]");
         let message = refused(argmax_rows(&mut g, logits, Some(logits)));

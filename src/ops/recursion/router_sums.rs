@@ -1,4 +1,4 @@
-//! What a router did, in a few numbers that are read with the report of a training step.
+//! Statistics of a router for the report of a training step.
 
 use super::row_entropy::{binary_entropy, row_entropy, time_of};
 use super::select::NONE;
@@ -8,51 +8,51 @@ use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops::rows::workgroup_reduction;
-use crate::ops::{self, Choice, GateOptions, SelectOptions};
+use crate::ops::{self, GateOptions, SelectOptions, SelectRule};
 use crate::shape::TensorType;
 
 static ROUTER_SUMS: Kernel = kernel!("recursion/router_sums");
 
-/// Numbers of [`router_sums`] behind the loads: slots dropped, the sum of entropies, tokens.
-pub const BEHIND_LOADS: usize = 3;
+/// The number of values of [`router_sums`] after the loads: dropped slots, the sum of entropies, tokens.
+pub const STATS_TAIL: usize = 3;
 
-/// Where a router sent its tokens.
+/// The assignment of tokens by a router.
 #[derive(Clone, Copy, Debug)]
-pub enum Sent {
-    /// To experts: where the slots of each begin in the order of [`SortedIndex`](crate::ops::SortedIndex), and where they do
-    /// after some were dropped, (R + 1) u32 both.
+pub enum Assignment {
+    /// Slots of experts: the beginning of each expert's slots in the order of [`SortedIndex`](crate::ops::SortedIndex), before and after some
+    /// were dropped, both (R + 1) u32.
     Slots {
         /// As the gate chose.
         starts: Tensor,
         /// Within the capacity.
         kept: Option<Tensor>,
     },
-    /// On one way each, (N) u32.
-    Ways(Tensor),
-    /// On or not: `inverse` (N) u32 of [`Selected`](super::Selected).
-    On(Tensor),
+    /// One choice per token, (N) u32.
+    Choice(Tensor),
+    /// Selected or not: `inverse` (N) u32 of [`Selected`](super::Selected).
+    Selected(Tensor),
 }
 
-/// The load of each way, the slots that were dropped, the sum of the entropies of the router and the number of tokens: (R + 3)
-/// f32. Sums of several passes can be added. To be reported, without a gradient.
+/// The load of each choice, the number of dropped slots, the sum of the router's entropies and the number of tokens: (R + 3) f32. Sums of
+/// several passes can be added. For reports; no gradient.
 ///
-/// `scores` (N, R) f32 are not negative, of [`Sent::On`] logits (N, 1); `lengths` (B) u32, which divides N, if only the first so
-/// many tokens of each N / B are there.
+/// `scores` (N, R) f32 are not negative; for [`Assignment::Selected`] they are logits (N, 1). With `lengths` (B) u32, where B divides N, only
+/// the first `lengths[b]` tokens of each N / B count.
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
-pub fn router_sums(g: &mut Graph, scores: Tensor, sent: Sent, lengths: Option<Tensor>) -> Result<Tensor> {
-    let entropies = match sent {
-        Sent::On(_) => binary_entropy(g, scores, lengths)?,
-        Sent::Slots { .. } | Sent::Ways(_) => row_entropy(g, scores, lengths)?,
+pub fn router_sums(g: &mut Graph, scores: Tensor, assignment: Assignment, lengths: Option<Tensor>) -> Result<Tensor> {
+    let entropies = match assignment {
+        Assignment::Selected(_) => binary_entropy(g, scores, lengths)?,
+        Assignment::Slots { .. } | Assignment::Choice(_) => row_entropy(g, scores, lengths)?,
     };
-    let (source, from, kept) = match sent {
-        Sent::Slots { starts, kept } => (Source::Starts, starts, kept),
-        Sent::Ways(way) => (Source::Ways, way, None),
-        Sent::On(inverse) => (Source::Inverse, inverse, None),
+    let (source, from, kept) = match assignment {
+        Assignment::Slots { starts, kept } => (Source::Starts, starts, kept),
+        Assignment::Choice(choice) => (Source::Choice, choice, None),
+        Assignment::Selected(inverse) => (Source::Inverse, inverse, None),
     };
-    let ways = g.shape(scores).last();
-    let op = RouterSums { ways, source, kept: kept.is_some() };
+    let num_choices = g.shape(scores).last();
+    let op = SumRouter { num_choices, source, kept: kept.is_some() };
     let inputs: Vec<Tensor> = [Some(entropies), Some(from), kept, lengths].into_iter().flatten().collect();
     g.put1(op, &inputs)
 }
@@ -60,44 +60,44 @@ pub fn router_sums(g: &mut Graph, scores: Tensor, sent: Sent, lengths: Option<Te
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Starts,
-    Ways,
+    Choice,
     Inverse,
 }
 
-/// See [`router_sums`]. Inputs: entropies (N) f32, then u32 starts (R + 1), way (N) or inverse (N), kept starts (R + 1) and lengths
+/// See [`router_sums`]. Inputs: entropies (N) f32, then u32 starts (R + 1), choice (N) or inverse (N), kept starts (R + 1) and lengths
 /// (B) if they are there. No gradient.
 #[derive(Debug)]
-struct RouterSums {
-    ways: usize,
+struct SumRouter {
+    num_choices: usize,
     source: Source,
     kept: bool,
 }
 
-impl RouterSums {
-    /// Kept starts and lengths, those that are there, given what there is of each input.
+impl SumRouter {
+    /// The optional inputs: kept starts and lengths.
     fn optional<T>(&self, count: usize, input: impl Fn(usize) -> T) -> [Option<T>; 2] {
         let lengths = 2 + usize::from(self.kept);
         [self.kept.then(|| input(2)), (count > lengths).then(|| input(lengths))]
     }
 }
 
-impl Op for RouterSums {
+impl Op for SumRouter {
     fn name(&self) -> &'static str {
         "router_sums"
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let tokens = inputs[0].shape.numel();
-        let starts = TensorType::new([self.ways + 1], DType::U32);
+        let starts = TensorType::new([self.num_choices + 1], DType::U32);
         let wanted = if self.source == Source::Starts { &starts } else { &TensorType::new([tokens], DType::U32) };
         let [kept, lengths] = self.optional(inputs.len(), |index| &inputs[index]);
-        for (what, found, wanted) in [("where tokens went", Some(&inputs[1]), wanted), ("kept", kept, &starts)] {
+        for (what, found, wanted) in [("the assignment", Some(&inputs[1]), wanted), ("kept", kept, &starts)] {
             if let Some(found) = found.filter(|found| *found != wanted) {
                 return Err(Error::shape(self.name(), format!("{what} is {found}, expected {wanted}")));
             }
         }
         time_of(self.name(), tokens, lengths)?;
-        Ok(vec![TensorType::f32([self.ways + BEHIND_LOADS])])
+        Ok(vec![TensorType::f32([self.num_choices + STATS_TAIL])])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
@@ -107,16 +107,16 @@ impl Op for RouterSums {
         let time = lengths.map_or(tokens, |lengths| tokens / lengths.data.len());
         let inside = |token: usize| lengths.is_none_or(|l| ((token % time) as f64) < l.data[token / time]);
         let inside: Vec<usize> = (0..tokens).filter(|token| inside(*token)).collect();
-        let goes = |token: usize, way: usize| match self.source {
+        let goes = |token: usize, choice: usize| match self.source {
             Source::Inverse => source[token] != f64::from(NONE),
-            _ => source[token] == way as f64,
+            _ => source[token] == choice as f64,
         };
-        let load = |way: usize| match self.source {
-            Source::Starts => source[way + 1] - source[way],
-            _ => inside.iter().filter(|token| goes(**token, way)).count() as f64,
+        let load = |choice: usize| match self.source {
+            Source::Starts => source[choice + 1] - source[choice],
+            _ => inside.iter().filter(|token| goes(**token, choice)).count() as f64,
         };
-        let mut sums: Vec<f64> = (0..self.ways).map(load).collect();
-        sums.push(kept.map_or(0.0, |kept| source[self.ways] - kept.data[self.ways]));
+        let mut sums: Vec<f64> = (0..self.num_choices).map(load).collect();
+        sums.push(kept.map_or(0.0, |kept| source[self.num_choices] - kept.data[self.num_choices]));
         sums.push(inside.iter().map(|token| entropies[*token]).sum());
         sums.push(inside.len() as f64);
         Ok(vec![Array::new([sums.len()], sums)?])
@@ -130,49 +130,49 @@ impl Op for RouterSums {
         let there = [kept.is_some(), lengths.is_some()].map(usize::from);
         let mut dispatch = Dispatch::new(&ROUTER_SUMS).constant("LANES", 256u32).constant("SOURCE", self.source as u32);
         dispatch = dispatch.snippet(workgroup_reduction()).read(entropies).read(source.clone());
-        // What is absent is not read, but a binding must be there.
+        // An absent input is not read, but its binding needs a buffer.
         dispatch = dispatch.read(kept.unwrap_or_else(|| source.clone())).read(lengths.unwrap_or(source));
-        dispatch = dispatch.write(cx.output(0)).param(tokens).param(self.ways).param(time);
-        let counted = if self.source == Source::Starts { 2 } else { 2 + self.ways };
+        dispatch = dispatch.write(cx.output(0)).param(tokens).param(self.num_choices).param(time);
+        let counted = if self.source == Source::Starts { 2 } else { 2 + self.num_choices };
         cx.dispatch(dispatch.param(there[0]).param(there[1]).groups(1).flops((tokens * counted) as u64))
     }
 }
 
-/// The conformance cases: what is reported of a gate, with a capacity and without, of a router of ways and of one that says yes or no.
+/// The conformance cases: a gate with and without a capacity, a router with several choices, and a router that selects tokens.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (batch, time, ways, k) in [(1, 1, 1, 1), (3, 11, 5, 2), (2, 257, 31, 3), (1, 31, 256, 1)] {
+    for (batch, time, num_choices, k) in [(1, 1, 1, 1), (3, 11, 5, 2), (2, 257, 31, 3), (1, 31, 256, 1)] {
         for padded in [false, true] {
             let tokens = batch * time;
             let mut feeds = vec![
-                Feed::normal_scaled("logits", [tokens, ways], 0.0, 3.0).fixed(),
+                Feed::normal_scaled("logits", [tokens, num_choices], 0.0, 3.0).fixed(),
                 Feed::normal_scaled("on", [batch, time], 0.3, 6.0).fixed(),
             ];
             if padded {
                 let lengths = (0..batch).map(|b| (time - b * 5 % time) as f64);
                 feeds.push(Feed::given("lengths", [batch], DType::U32, lengths));
             }
-            let name = format!("router_sums [{batch} · {time}, {ways}], k {k}, padded: {padded}");
+            let name = format!("router_sums [{batch} · {time}, {num_choices}], k {k}, padded: {padded}");
             cases.push(Case::new(name, feeds, move |g, x| {
                 let lengths = x.get(2).copied();
                 let gate = ops::top_k_gate(g, x[0], None, &GateOptions::new(k))?;
                 let slots = ops::reshape(g, gate.experts, [tokens * k])?;
-                let sorted = ops::sort_index(g, slots, ways)?;
-                let limited = ops::limit_capacity(g, sorted, (tokens * k).div_ceil(2 * ways))?;
-                let kept = ops::sort_index(g, limited, ways)?;
-                let all = Sent::Slots { starts: sorted.starts, kept: None };
-                let some = Sent::Slots { starts: sorted.starts, kept: Some(kept.starts) };
-                let way = ops::argmax_rows(g, gate.scores, None)?;
+                let sorted = ops::sort_index(g, slots, num_choices)?;
+                let limited = ops::limit_capacity(g, sorted, (tokens * k).div_ceil(2 * num_choices))?;
+                let kept = ops::sort_index(g, limited, num_choices)?;
+                let all = Assignment::Slots { starts: sorted.starts, kept: None };
+                let some = Assignment::Slots { starts: sorted.starts, kept: Some(kept.starts) };
+                let choice = ops::argmax_rows(g, gate.scores, None)?;
                 let options = SelectOptions { lengths, ..SelectOptions::default() };
-                let selected = ops::select(g, x[1], Choice::Top(time.div_ceil(3)), &options)?;
+                let selected = ops::select(g, x[1], SelectRule::Top(time.div_ceil(3)), &options)?;
                 let on = ops::reshape(g, x[1], [tokens, 1])?;
                 Ok(vec![
                     row_entropy(g, gate.scores, lengths)?,
                     binary_entropy(g, on, lengths)?,
                     router_sums(g, gate.scores, all, lengths)?,
                     router_sums(g, gate.scores, some, lengths)?,
-                    router_sums(g, gate.scores, Sent::Ways(way), lengths)?,
-                    router_sums(g, on, Sent::On(selected.inverse), lengths)?,
+                    router_sums(g, gate.scores, Assignment::Choice(choice), lengths)?,
+                    router_sums(g, on, Assignment::Selected(selected.inverse), lengths)?,
                 ])
             }));
         }
@@ -190,12 +190,13 @@ mod tests {
         let scores = g.input("scores", [6, 4], DType::F32)?;
         let starts = g.input("starts", [4], DType::U32)?;
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        let message = refused(router_sums(&mut g, scores, Sent::Slots { starts, kept: None }, None));
-        assert_eq!(message, "router_sums: where tokens went is u32[4], expected u32[5]");
-        let message = refused(router_sums(&mut g, scores, Sent::Ways(starts), None));
-        assert_eq!(message, "router_sums: where tokens went is u32[4], expected u32[6]");
+        let message = refused(router_sums(&mut g, scores, Assignment::Slots { starts, kept: None }, None));
+        assert_eq!(message, "router_sums: the assignment is u32[4], expected u32[5]");
+        let message = refused(router_sums(&mut g, scores, Assignment::Choice(starts), None));
+        assert_eq!(message, "router_sums: the assignment is u32[4], expected u32[6]");
         let right = g.input("right", [5], DType::U32)?;
-        let message = refused(router_sums(&mut g, scores, Sent::Slots { starts: right, kept: Some(starts) }, None));
+        let message =
+            refused(router_sums(&mut g, scores, Assignment::Slots { starts: right, kept: Some(starts) }, None));
         assert_eq!(message, "router_sums: kept is u32[4], expected u32[5]");
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! How undecided routers are.
+//! The entropy of routers.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -8,10 +8,10 @@ use crate::shape::TensorType;
 
 static ROW_ENTROPY: Kernel = kernel!("recursion/row_entropy");
 
-/// The entropy of each row of `scores` (N, R) f32, divided by its sum, in nats: (N) f32; ln R where a router does not care, 0
-/// where it is sure. To be reported, without a gradient.
+/// The entropy of each row of `scores` (N, R) f32, normalised to sum 1, in nats: (N) f32; ln R for a uniform row, 0 for a one-hot row. For
+/// reports; no gradient.
 ///
-/// `lengths` (B) u32, which divides N, if only the first so many of each N / B rows are there; the others give 0.
+/// With `lengths` (B) u32, where B divides N, only the first `lengths[b]` rows of each N / B count; the others give 0.
 ///
 /// # Errors
 /// [`Error::Shape`] if the scores are no f32 matrix or the lengths do not fit them.
@@ -19,7 +19,7 @@ pub fn row_entropy(g: &mut Graph, scores: Tensor, lengths: Option<Tensor>) -> Re
     entropy(g, scores, lengths, false)
 }
 
-/// The entropy of saying yes with probability σ(l) or no, for each of `logits` (N, 1) f32, in nats: (N) f32. Else as
+/// The entropy of a Bernoulli variable with probability σ(l), for each of `logits` (N, 1) f32, in nats: (N) f32. Otherwise as
 /// [`row_entropy`].
 ///
 /// # Errors
@@ -33,7 +33,7 @@ fn entropy(g: &mut Graph, x: Tensor, lengths: Option<Tensor>, binary: bool) -> R
     g.put1(RowEntropy { binary }, &inputs)
 }
 
-/// The rows of each text, if lengths (B) say how many of them are there.
+/// The rows of each sequence: N / B with lengths (B), else N.
 pub(in crate::ops) fn time_of(op: &str, rows: usize, lengths: Option<&TensorType>) -> Result<usize> {
     let Some(lengths) = lengths else { return Ok(rows) };
     let batch = lengths.shape.numel();
@@ -44,7 +44,7 @@ pub(in crate::ops) fn time_of(op: &str, rows: usize, lengths: Option<&TensorType
     Ok(rows / batch)
 }
 
-/// See [`row_entropy`] and [`binary_entropy`]. Inputs: x (N, R), and lengths (B) if they are there. No gradient.
+/// See [`row_entropy`] and [`binary_entropy`]. Inputs: x (N, R), and optionally lengths (B). No gradient.
 #[derive(Debug)]
 struct RowEntropy {
     binary: bool,
@@ -95,7 +95,7 @@ impl Op for RowEntropy {
         let lengths = (cx.input_count() == 2).then(|| cx.input(1));
         let batch = lengths.as_ref().map_or(1, View::numel);
         let dispatch = Dispatch::new(&ROW_ENTROPY).constant("BINARY", self.binary).read(x.clone());
-        // What is absent is not read, but a binding must be there.
+        // An absent input is not read, but its binding needs a buffer.
         let dispatch = dispatch.read(lengths.unwrap_or(x)).write(cx.output(0));
         let dispatch = dispatch.param(rows).param(columns).param(rows / batch).param(cx.input_count() - 1);
         cx.dispatch(dispatch.groups_for(rows, 64).flops(4 * (rows * columns) as u64))

@@ -1,4 +1,4 @@
-//! Selecting some candidates of each row: the largest, or those that pass a test.
+//! Selects candidates of each row: the largest, or those that pass a test.
 
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
@@ -10,17 +10,17 @@ use crate::shape::TensorType;
 
 static SELECT_ROWS: Kernel = kernel!("recursion/select_rows");
 
-/// In an index: no row.
+/// The value of an index that means no row.
 pub const NONE: u32 = u32::MAX;
 
-/// Which candidates [`select`] takes.
+/// The rule by which [`select`] takes candidates.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Choice {
-    /// So many of the largest f32 keys of each row; of equal keys those in front.
+pub enum SelectRule {
+    /// The k largest f32 keys of each row; ties go to the first.
     Top(usize),
-    /// Those whose f32 key is at least this.
+    /// Candidates whose f32 key is at least this.
     AtLeast(f32),
-    /// Those whose u32 key is in this range.
+    /// Candidates whose u32 key is in this range.
     Between {
         /// The least.
         low: u32,
@@ -29,45 +29,45 @@ pub enum Choice {
     },
 }
 
-/// What [`select`] can be told of the candidates.
+/// Options of [`select`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SelectOptions {
-    /// (B) u32: how many candidates of each row are there; those behind are never taken.
+    /// (B) u32: the number of candidates of each row; later ones are never taken.
     pub lengths: Option<Tensor>,
-    /// (B, N) u32: the position that each candidate has; 0, 1, 2, … if not given.
+    /// (B, N) u32: the position of each candidate; 0, 1, 2, … if not given.
     pub positions: Option<Tensor>,
-    /// Counts (R) u32 and one of their entries, of each row no more than which are taken: a limit of [`Choice::Top`] that is
-    /// known on the GPU only. There are as many slots as without it.
+    /// Counts (R) u32 and the index of one of them, the most candidates to take per row: a limit of [`SelectRule::Top`] that is known only on
+    /// the GPU. The number of slots does not change.
     pub most: Option<(Tensor, usize)>,
 }
 
-/// What was taken of each row, in the order of the candidates.
+/// The selected candidates of each row, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Selected {
-    /// (B·K) u32: the number of each taken candidate among all B·N; [`NONE`] in slots that are not used.
+    /// (B·K) u32: the index of each taken candidate among all B·N; [`NONE`] in unused slots.
     pub index: Tensor,
-    /// (B·N) u32: the slot of each candidate among all B·K; [`NONE`] for those that were not taken.
+    /// (B·N) u32: the slot of each candidate among all B·K; [`NONE`] for candidates that were not taken.
     pub inverse: Tensor,
-    /// (B, K) u32: the position of each taken candidate; 0 in slots that are not used.
+    /// (B, K) u32: the position of each taken candidate; 0 in unused slots.
     pub positions: Tensor,
-    /// (B) u32: how many were taken.
+    /// (B) u32: the number of taken candidates.
     pub counts: Tensor,
-    /// Slots of a row: k of the largest k, else N.
+    /// Slots of a row: k for [`SelectRule::Top`], else N.
     pub slots: usize,
 }
 
-/// Takes candidates of each row of `keys` (B, N) f32 or u32, and puts them side by side in ascending order: what to
-/// gather and scatter rows by. The same bits on every run; of equal keys the first ones are taken. No gradient.
+/// Takes candidates of each row of `keys` (B, N) f32 or u32, and lists them in ascending order: an index to gather and scatter rows by. The
+/// same bits on every run; of equal keys the first ones are taken. No gradient.
 ///
-/// The largest k are found by radix select, a workgroup a row: four passes over the keys count how often each value of
-/// 8 bits occurs, from the highest bits down, which gives the k-th largest key; one scan then numbers what is taken.
+/// The k largest are found by radix select with one workgroup per row: four passes count the values of 8 bits of the keys, from the highest
+/// bits down, which gives the k-th largest key; a scan then numbers the taken candidates.
 ///
 /// # Errors
-/// [`Error::Shape`] if the keys are no matrix of the type that the choice is about, if k is 0 or more than N, or an
-/// option does not fit the keys or the choice.
-pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptions) -> Result<Selected> {
+/// [`Error::Shape`] if the keys are not a matrix of the rule's type, if k is 0 or more than N, or an option does not fit the keys or the
+/// rule.
+pub fn select(g: &mut Graph, keys: Tensor, rule: SelectRule, options: &SelectOptions) -> Result<Selected> {
     let most = options.most.map(|(_, entry)| entry);
-    let op = SelectRows { choice, lengths: options.lengths.is_some(), positions: options.positions.is_some(), most };
+    let op = SelectRows { rule, lengths: options.lengths.is_some(), positions: options.positions.is_some(), most };
     let counts = options.most.map(|(counts, _)| counts);
     let inputs: Vec<Tensor> = [Some(keys), options.lengths, options.positions, counts].into_iter().flatten().collect();
     let found = g.put(op, &inputs)?;
@@ -75,37 +75,37 @@ pub fn select(g: &mut Graph, keys: Tensor, choice: Choice, options: &SelectOptio
     Ok(Selected { index: found[0], inverse: found[1], positions: found[2], counts: found[3], slots })
 }
 
-/// See [`select`]. Inputs: keys (B, N), then lengths (B), positions (B, N) and the limits (R), those that are there.
+/// See [`select`]. Inputs: keys (B, N), then optionally lengths (B), positions (B, N) and the limits (R).
 /// Outputs: index (B·K), inverse (B·N), positions (B, K), counts (B), all u32.
 #[derive(Clone, Copy, Debug)]
 struct SelectRows {
-    choice: Choice,
+    rule: SelectRule,
     lengths: bool,
     positions: bool,
-    /// Which of the limits holds.
+    /// The index of the limit.
     most: Option<usize>,
 }
 
 impl SelectRows {
-    /// Lengths, positions and limits, those that are there.
+    /// The optional inputs: lengths, positions and limits.
     fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 3] {
         let after = 1 + usize::from(self.lengths);
         let last = after + usize::from(self.positions);
         [self.lengths.then(|| input(1)), self.positions.then(|| input(after)), self.most.map(|_| input(last))]
     }
 
-    /// Whether each candidate of a row is taken; of the largest no more than `most`.
+    /// Whether each candidate of a row is taken, at most `most` of the largest.
     fn taken(&self, keys: &[f64], most: usize) -> Vec<bool> {
-        match self.choice {
-            Choice::Top(k) => {
+        match self.rule {
+            SelectRule::Top(k) => {
                 let mut order: Vec<usize> = (0..keys.len()).collect();
                 order.sort_by(|&a, &b| descending(keys[a], keys[b]).then(a.cmp(&b)));
                 let mut taken = vec![false; keys.len()];
                 order.iter().take(k.min(most)).for_each(|&i| taken[i] = true);
                 taken
             }
-            Choice::AtLeast(threshold) => keys.iter().map(|&key| key >= f64::from(threshold)).collect(),
-            Choice::Between { low, high } => {
+            SelectRule::AtLeast(threshold) => keys.iter().map(|&key| key >= f64::from(threshold)).collect(),
+            SelectRule::Between { low, high } => {
                 keys.iter().map(|&key| (f64::from(low)..=f64::from(high)).contains(&key)).collect()
             }
         }
@@ -120,22 +120,22 @@ impl Op for SelectRows {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let refuse = |what: String| Err(Error::shape("select", what));
         let keys = &inputs[0];
-        let dtype = if matches!(self.choice, Choice::Between { .. }) { DType::U32 } else { DType::F32 };
+        let dtype = if matches!(self.rule, SelectRule::Between { .. }) { DType::U32 } else { DType::F32 };
         let [batch, candidates] = match keys.shape.dims() {
             &[batch, candidates] if keys.dtype == dtype && batch * candidates > 0 => [batch, candidates],
             _ => return refuse(format!("expected the keys to be {dtype}(B, N), got {keys}")),
         };
-        let slots = match self.choice {
-            Choice::Top(k) if k == 0 || k > candidates => {
+        let slots = match self.rule {
+            SelectRule::Top(k) if k == 0 || k > candidates => {
                 return refuse(format!("{k} of {candidates} candidates can't be taken"));
             }
-            Choice::Top(k) => k,
+            SelectRule::Top(k) => k,
             _ => candidates,
         };
         let [lengths, positions, most] = self.sort(|i| &inputs[i]);
         if let (Some(most), Some(entry)) = (most, self.most) {
-            if !matches!(self.choice, Choice::Top(_)) {
-                return refuse(format!("only the largest have a limit, not {:?}", self.choice));
+            if !matches!(self.rule, SelectRule::Top(_)) {
+                return refuse(format!("only SelectRule::Top has a limit, not {:?}", self.rule));
             }
             if most.dtype != DType::U32 || most.shape.rank() != 1 || entry >= most.shape.numel() {
                 return refuse(format!("expected the limits to be u32(R) with an entry {entry}, got {most}"));
@@ -156,7 +156,7 @@ impl Op for SelectRows {
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let keys = inputs[0];
         let [batch, candidates] = keys.shape.expect("select, keys")?;
-        let slots = if let Choice::Top(k) = self.choice { k } else { candidates };
+        let slots = if let SelectRule::Top(k) = self.rule { k } else { candidates };
         let [lengths, positions, most] = self.sort(|i| inputs[i]);
         let most = most.zip(self.most).map_or(candidates, |(most, entry)| most.data[entry] as usize);
         let none = |count: usize| Array::from_fn([count], |_| f64::from(NONE));
@@ -179,13 +179,13 @@ impl Op for SelectRows {
         let keys = cx.input(0);
         let [batch, candidates] = keys.shape.expect("select, keys")?;
         let [lengths, positions, most] = self.sort(|i| cx.input(i));
-        let (mode, low, high) = match self.choice {
-            Choice::Top(k) => (0u32, k, 0),
-            Choice::AtLeast(threshold) => (1, threshold.to_bits() as usize, 0),
-            Choice::Between { low, high } => (2, low as usize, high as usize),
+        let (mode, low, high) = match self.rule {
+            SelectRule::Top(k) => (0u32, k, 0),
+            SelectRule::AtLeast(threshold) => (1, threshold.to_bits() as usize, 0),
+            SelectRule::Between { low, high } => (2, low as usize, high as usize),
         };
         let flags = [lengths.is_some(), positions.is_some(), most.is_some()].map(usize::from);
-        // What is absent is not read, but a binding must be there.
+        // An absent input is not read, but its binding needs a buffer.
         let mut dispatch = Dispatch::new(&SELECT_ROWS)
             .constant("MODE", mode)
             .read(keys.clone())
@@ -208,21 +208,21 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (batch, candidates, k) in [(1, 1, 1), (2, 31, 10), (4, 33, 33), (3, 257, 1), (2, 1000, 667), (1, 5003, 1700)] {
         let normal = || Feed::normal("keys", [batch, candidates]);
-        cases.push(case("normal keys", normal(), Choice::Top(k), [false, false]));
-        cases.push(case("equal keys", few_values(batch, candidates), Choice::Top(k), [false, true]));
-        cases.push(case("normal keys", normal(), Choice::Top(k), [true, true]));
-        cases.push(case("normal keys", normal(), Choice::AtLeast(0.25), [true, false]));
-        cases.push(case("equal keys", few_values(batch, candidates), Choice::AtLeast(0.0), [false, true]));
+        cases.push(case("normal keys", normal(), SelectRule::Top(k), [false, false]));
+        cases.push(case("equal keys", few_values(batch, candidates), SelectRule::Top(k), [false, true]));
+        cases.push(case("normal keys", normal(), SelectRule::Top(k), [true, true]));
+        cases.push(case("normal keys", normal(), SelectRule::AtLeast(0.25), [true, false]));
+        cases.push(case("equal keys", few_values(batch, candidates), SelectRule::AtLeast(0.0), [false, true]));
         let depths = (0..batch * candidates).map(|i| (i * i % 7) as f64);
         let depths = Feed::given("keys", [batch, candidates], DType::U32, depths);
-        cases.push(case("depths", depths, Choice::Between { low: 2, high: 4 }, [true, true]));
+        cases.push(case("depths", depths, SelectRule::Between { low: 2, high: 4 }, [true, true]));
     }
     for (batch, candidates, most) in [(1, 1, 1), (2, 31, 10), (3, 33, 40), (2, 257, 0), (2, 1000, 667)] {
         cases.push(limited(batch, candidates, candidates, most));
         cases.push(limited(batch, candidates, candidates / 2 + 1, most));
     }
     let same = Feed::given("keys", [2, 300], DType::F32, vec![-7.5; 600]);
-    cases.push(case("all the same", same, Choice::Top(123), [false, false]));
+    cases.push(case("all the same", same, SelectRule::Top(123), [false, false]));
     cases
 }
 
@@ -238,7 +238,7 @@ fn lengths(batch: usize, candidates: usize) -> Feed {
     Feed::given("lengths", [batch], DType::U32, (0..batch).map(length))
 }
 
-fn case(name: &str, keys: Feed, choice: Choice, options: [bool; 2]) -> Case {
+fn case(name: &str, keys: Feed, rule: SelectRule, options: [bool; 2]) -> Case {
     let [batch, candidates] = [keys.value().shape.rows(), keys.value().shape.last()];
     let mut feeds = vec![keys.fixed()];
     if options[0] {
@@ -248,12 +248,12 @@ fn case(name: &str, keys: Feed, choice: Choice, options: [bool; 2]) -> Case {
         let position = |i: usize| (3 * i % candidates + i / candidates) as f64;
         feeds.push(Feed::given("positions", [batch, candidates], DType::U32, (0..batch * candidates).map(position)));
     }
-    let name = format!("select {name}, {choice:?} of [{batch}, {candidates}] {options:?}");
+    let name = format!("select {name}, {rule:?} of [{batch}, {candidates}] {options:?}");
     Case::new(name, feeds, move |g, x| {
         let mut rest = x[1..].iter().copied();
         let mut next = |there: bool| if there { rest.next() } else { None };
         let options = SelectOptions { lengths: next(options[0]), positions: next(options[1]), most: None };
-        let selected = select(g, x[0], choice, &options)?;
+        let selected = select(g, x[0], rule, &options)?;
         Ok(vec![selected.index, selected.inverse, selected.positions, selected.counts])
     })
 }
@@ -271,7 +271,7 @@ fn limited(batch: usize, candidates: usize, k: usize, most: usize) -> Case {
         let mut found = Vec::new();
         for lengths in [None, Some(x[1])] {
             let options = SelectOptions { lengths, most: Some((x[2], 1)), ..SelectOptions::default() };
-            let selected = select(g, x[0], Choice::Top(k), &options)?;
+            let selected = select(g, x[0], SelectRule::Top(k), &options)?;
             found.extend([selected.index, selected.inverse, selected.positions, selected.counts]);
         }
         Ok(found)
@@ -288,26 +288,26 @@ mod tests {
         let keys = g.input("keys", [2, 5], DType::F32)?;
         let lengths = g.input("lengths", [3], DType::U32)?;
         let none = SelectOptions::default();
-        let mut refused = |choice, options: &SelectOptions| {
-            select(&mut g, keys, choice, options).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
+        let mut refused = |rule, options: &SelectOptions| {
+            select(&mut g, keys, rule, options).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
         };
-        assert_eq!(refused(Choice::Top(6), &none), "select: 6 of 5 candidates can't be taken");
-        let message = refused(Choice::Between { low: 1, high: 2 }, &none);
+        assert_eq!(refused(SelectRule::Top(6), &none), "select: 6 of 5 candidates can't be taken");
+        let message = refused(SelectRule::Between { low: 1, high: 2 }, &none);
         assert_eq!(message, "select: expected the keys to be u32(B, N), got f32[2, 5]");
-        let message = refused(Choice::Top(2), &SelectOptions { lengths: Some(lengths), ..none });
+        let message = refused(SelectRule::Top(2), &SelectOptions { lengths: Some(lengths), ..none });
         assert_eq!(message, "select: lengths is u32[3], expected u32[2]");
         let limited = SelectOptions { most: Some((lengths, 3)), ..none };
-        let message = refused(Choice::Top(2), &limited);
+        let message = refused(SelectRule::Top(2), &limited);
         assert_eq!(message, "select: expected the limits to be u32(R) with an entry 3, got u32[3]");
-        let message = refused(Choice::AtLeast(0.5), &limited);
-        assert_eq!(message, "select: only the largest have a limit, not AtLeast(0.5)");
+        let message = refused(SelectRule::AtLeast(0.5), &limited);
+        assert_eq!(message, "select: only SelectRule::Top has a limit, not AtLeast(0.5)");
         Ok(())
     }
 
     #[test]
     fn equal_keys_are_taken_from_the_front() -> Result<()> {
         let keys = Array::new([1, 6], vec![2.0, 1.0, 2.0, 3.0, -0.0, 2.0])?;
-        let op = SelectRows { choice: Choice::Top(3), lengths: false, positions: false, most: None };
+        let op = SelectRows { rule: SelectRule::Top(3), lengths: false, positions: false, most: None };
         let out = op.reference(&[&keys])?;
         assert_eq!(out[0].data, [0.0, 2.0, 3.0]);
         assert_eq!(out[3].data, [3.0]);
@@ -317,10 +317,10 @@ mod tests {
     #[test]
     fn keys_that_are_no_numbers_have_an_order_too() -> Result<()> {
         let keys = Array::from_fn([1, 240], |i| if i % 3 == 0 { f64::NAN } else { (i as f64).sin() });
-        let op = SelectRows { choice: Choice::Top(8), lengths: false, positions: false, most: None };
+        let op = SelectRows { rule: SelectRule::Top(8), lengths: false, positions: false, most: None };
         assert_eq!(op.reference(&[&keys])?[3].data, [8.0]);
         let zeros = Array::new([1, 3], vec![-0.0, -1.0, 0.0])?;
-        let op = SelectRows { choice: Choice::Top(1), ..op };
+        let op = SelectRows { rule: SelectRule::Top(1), ..op };
         assert_eq!(op.reference(&[&zeros])?[0].data, [0.0]);
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The loss of a router that says who is taken.
+//! The loss of a router that selects tokens.
 
 use super::router::{RouterLoss, counted, expect, lengths, matrix};
-use super::select::{Choice, NONE, SelectOptions};
+use super::select::{NONE, SelectOptions, SelectRule};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -14,11 +14,11 @@ use crate::shape::{Shape, TensorType};
 static SELECTION_LOSS: Kernel = kernel!("recursion/selection_loss");
 static SELECTION_LOSS_BACKWARD: Kernel = kernel!("recursion/selection_loss_backward");
 
-/// `mean(aux · (softplus(l) − [taken] l) + z · l²)` over the candidates, a scalar: the binary cross-entropy of logits
-/// against what was taken, and the z-loss.
+/// `mean(aux · (softplus(l) − [taken] l) + z · l²)` over the candidates, a scalar: the binary cross-entropy of logits against the selection,
+/// and the z-loss.
 ///
-/// `logits` l (B, N) f32; `inverse` (B·N) u32 of [`Selected`](crate::ops::Selected); `lengths` (B) u32 if only the
-/// first so many candidates of a row count.
+/// `logits` l (B, N) f32; `inverse` (B·N) u32 of [`Selected`](crate::ops::Selected); with `lengths` (B) u32 only the first `lengths[b]`
+/// candidates of a row count.
 ///
 /// Gradient: `dl = dloss (aux (σ(l) − [taken]) + 2 z l) / candidates`.
 ///
@@ -35,7 +35,7 @@ pub fn selection_loss(
     g.put1(SelectionLoss { loss }, &inputs)
 }
 
-/// See [`selection_loss`]. Inputs: logits (B, N), inverse (B·N), and lengths (B) if they are there. Output: the loss.
+/// See [`selection_loss`]. Inputs: logits (B, N), inverse (B·N), and optionally lengths (B). Output: the loss.
 #[derive(Debug)]
 struct SelectionLoss {
     loss: RouterLoss,
@@ -94,7 +94,7 @@ impl Op for SelectionLoss {
     }
 }
 
-/// The gradient of [`SelectionLoss`] by the logits. Inputs: those of the loss, then dloss.
+/// The gradient of [`SelectionLoss`] with respect to the logits. Inputs: those of the loss, then dloss.
 #[derive(Debug)]
 struct SelectionLossBackward {
     loss: RouterLoss,
@@ -151,7 +151,7 @@ fn case(batch: usize, candidates: usize, deviation: f64, padded: bool) -> Case {
     let name = format!("selection_loss [{batch}, {candidates}], deviation {deviation}, padded: {padded}");
     Case::new(name, feeds, move |g, x| {
         let options = SelectOptions { lengths: x.get(1).copied(), ..SelectOptions::default() };
-        let selected = ops::select(g, x[0], Choice::Top(candidates.div_ceil(3)), &options)?;
+        let selected = ops::select(g, x[0], SelectRule::Top(candidates.div_ceil(3)), &options)?;
         let loss = RouterLoss { aux: 0.7, z: 0.03 };
         Ok(vec![selection_loss(g, x[0], selected.inverse, options.lengths, loss)?])
     })

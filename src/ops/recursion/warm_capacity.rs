@@ -10,24 +10,24 @@ use crate::shape::TensorType;
 
 static WARM_CAPACITY: Kernel = kernel!("recursion/warm_capacity");
 
-/// Steps that an f32 can count one by one.
+/// The most steps that an f32 can count exactly.
 pub(crate) const MOST_STEPS: usize = 1 << 24;
 
-/// What [`warm_capacity`] gives.
+/// The result of [`warm_capacity`].
 #[derive(Clone, Copy, Debug)]
 pub struct WarmCapacity {
     /// The step afterwards, (1) f32.
     pub step: Tensor,
-    /// (R) u32: how many tokens each recursion takes.
+    /// (R) u32: the number of tokens of each recursion.
     pub counts: Tensor,
 }
 
-/// `counts[r] = k_r + ⌊(tokens − k_r) · ½ (1 + cos(π · min(1, s / steps)))⌋`, and `s += 1`, in place: `step` (1) f32 holds s,
-/// steps so far. All `tokens` at first, after `steps` steps those that `counts` says: k. No gradient.
+/// `counts[r] = k_r + ⌊(tokens − k_r) · ½ (1 + cos(π · min(1, s / steps)))⌋`, and `s += 1`, in place: `step` (1) f32 holds s, the number of
+/// steps so far. The capacity falls from all `tokens` to k, the given `counts`, after `steps` steps. No gradient.
 ///
 /// # Errors
-/// [`Error::Shape`] if the step is not (1) f32; [`Error::Input`] if there are no counts, one is more than the tokens, or steps
-/// are 0 or more than an f32 can count.
+/// [`Error::Shape`] if the step is not (1) f32; [`Error::Input`] if there are no counts, one exceeds the tokens, or steps are 0 or more than
+/// an f32 can count.
 pub fn warm_capacity(
     g: &mut Graph,
     step: Tensor,
@@ -36,10 +36,10 @@ pub fn warm_capacity(
     steps: usize,
 ) -> Result<WarmCapacity> {
     if !(1..=MOST_STEPS).contains(&steps) {
-        return Err(Error::input("warm_capacity steps", format!("{steps} is not a count from 1 to {MOST_STEPS}")));
+        return Err(Error::input("warm_capacity steps", format!("{steps} is not in 1..={MOST_STEPS}")));
     }
     if counts.is_empty() || counts.iter().any(|count| *count > tokens) {
-        let what = format!("{counts:?} are not counts, at least one, of up to {tokens} tokens");
+        let what = format!("{counts:?} must be at least one count of at most {tokens} tokens");
         return Err(Error::input("warm_capacity counts", what));
     }
     let least = g.constant("counts", Array::from_fn([counts.len()], |r| counts[r] as f64), DType::U32);
@@ -141,9 +141,9 @@ mod tests {
             warm_capacity(&mut g, step, counts, 9, steps).map(|_| String::new()).unwrap_or_else(|e| e.to_string())
         };
         assert_eq!(refused(&[9, 3], 5), "warm_capacity: expected the step to be f32[1], got f32[2]");
-        assert_eq!(refused(&[9], 0), "warm_capacity steps: 0 is not a count from 1 to 16777216");
+        assert_eq!(refused(&[9], 0), "warm_capacity steps: 0 is not in 1..=16777216");
         let message = refused(&[10], 5);
-        assert_eq!(message, "warm_capacity counts: [10] are not counts, at least one, of up to 9 tokens");
+        assert_eq!(message, "warm_capacity counts: [10] must be at least one count of at most 9 tokens");
         Ok(())
     }
 }

@@ -1,24 +1,24 @@
-//! Activation recomputation: memory for time. What a block's forward pass left for its backward pass is computed again
-//! right before it is needed, instead of being kept (Chen et al. 2016, arXiv:1604.06174).
+//! Activation checkpointing trades time for memory: activations of a block are computed again right before its backward pass, instead of
+//! being kept (Chen et al. 2016, arXiv:1604.06174).
 //!
-//! The clones are the same ops on the same inputs, so they launch the same kernels and give the same bits; dropout reads
-//! its seed from an input and drops the same elements again.
+//! The clones are the same ops on the same inputs, so they launch the same kernels and give the same bits. Dropout reads its seed from an
+//! input and drops the same elements again.
 
 use super::{Alias, Graph, Kind, Node, Tensor};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-/// One segment's nodes that are computed a second time, and the node in front of which that happens.
-struct Again {
+/// The nodes of a segment that are computed again, and the node before which that happens.
+struct Recomputation {
     nodes: BTreeSet<usize>,
     kept: HashSet<Tensor>,
     before: usize,
 }
 
 impl Graph {
-    /// The runs of nodes among the first `forward` that were added in scopes `PREFIX.0`, `PREFIX.1`, … each: the blocks
-    /// of a model, as [`Graph::recompute`] takes them.
+    /// The ranges of nodes among the first `forward` in scopes `PREFIX.0`, `PREFIX.1`, …: the blocks of a model, for
+    /// [`Graph::checkpoint_blocks`].
     #[must_use]
     pub fn blocks(&self, forward: usize, prefix: &str) -> Vec<Range<usize>> {
         let mut blocks: Vec<(usize, Range<usize>)> = Vec::new();
@@ -36,17 +36,17 @@ impl Graph {
         blocks.into_iter().map(|(_, range)| range).collect()
     }
 
-    /// The same graph, in which nodes from `forward` on (the backward pass) no longer read what the given segments of
-    /// nodes before computed, but copies of it, computed right before their first use. What other segments read is
-    /// kept. Handles of nodes from `forward` on lose their meaning; named outputs keep theirs.
+    /// The same graph, in which the backward pass (nodes from `forward` on) reads tensors of the given segments of forward nodes from copies
+    /// that are computed right before their first use. Tensors that other segments read are kept. Handles of nodes from `forward` on become
+    /// invalid; named outputs stay valid.
     ///
     /// # Errors
     /// [`Error::Graph`] if segments overlap or reach beyond `forward`.
-    pub fn recompute(&self, forward: usize, segments: &[Range<usize>]) -> Result<Self> {
+    pub fn checkpoint_blocks(&self, forward: usize, segments: &[Range<usize>]) -> Result<Self> {
         let forward = forward.min(self.nodes.len());
         let updates = self.last_updates(forward);
         let mut end = 0;
-        let mut plans: BTreeMap<usize, Vec<Again>> = BTreeMap::new();
+        let mut plans: BTreeMap<usize, Vec<Recomputation>> = BTreeMap::new();
         for segment in segments {
             if segment.start < end || segment.end < segment.start || segment.end > forward {
                 return Err(Error::Graph(format!("the segment {segment:?} overlaps another or the backward pass")));
@@ -59,8 +59,8 @@ impl Graph {
         Ok(self.with_clones(&plans))
     }
 
-    /// What of a segment the backward pass needs and is not kept anyway.
-    fn again(&self, forward: usize, segment: &Range<usize>, updates: &HashMap<Tensor, usize>) -> Option<Again> {
+    /// The recomputation of a segment: what the backward pass reads of it and is not kept anyway.
+    fn again(&self, forward: usize, segment: &Range<usize>, updates: &HashMap<Tensor, usize>) -> Option<Recomputation> {
         let kept = self.kept(forward, segment, updates);
         let inside = |t: &Tensor| segment.contains(&(t.node as usize)) && !kept.contains(t);
         let mut before = None;
@@ -76,11 +76,11 @@ impl Graph {
                 nodes.extend(self.nodes[index].inputs.iter().filter(|t| inside(t)).map(|t| t.node as usize));
             }
         }
-        before.map(|before| Again { nodes, kept, before })
+        before.map(|before| Recomputation { nodes, kept, before })
     }
 
-    /// The tensors of a segment that stay in memory: leaves, outputs, what other forward nodes read, what was updated in
-    /// place or made of what is (it can't be computed twice), and whatever these are views of.
+    /// The tensors of a segment that stay in memory: leaves, outputs, tensors that other forward nodes read, tensors that are updated in place
+    /// or computed from such (they can't be computed twice), and the tensors of which these are views.
     fn kept(&self, forward: usize, segment: &Range<usize>, updates: &HashMap<Tensor, usize>) -> HashSet<Tensor> {
         let mut kept: HashSet<Tensor> = self.outputs.iter().map(|(_, tensor)| *tensor).collect();
         for (index, node) in self.nodes.iter().enumerate().take(forward) {
@@ -90,7 +90,7 @@ impl Graph {
         }
         for index in segment.clone().rev() {
             let node = &self.nodes[index];
-            // What it read is gone once the forward pass has ended.
+            // Its inputs are overwritten by the end of the forward pass.
             let once = node.inputs.iter().any(|t| updates.get(&self.root(*t)).is_some_and(|last| *last >= index));
             for output in 0..node.outputs.len() {
                 let tensor = Tensor { node: index as u32, output: output as u32 };
@@ -111,12 +111,12 @@ impl Graph {
         kept
     }
 
-    fn with_clones(&self, plans: &BTreeMap<usize, Vec<Again>>) -> Self {
+    fn with_clones(&self, plans: &BTreeMap<usize, Vec<Recomputation>>) -> Self {
         let kept: HashSet<Tensor> = plans.values().flatten().flat_map(|again| again.kept.iter().copied()).collect();
         let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len() * 2);
         let mut moved: Vec<u32> = Vec::with_capacity(self.nodes.len());
         let mut clones: HashMap<u32, u32> = HashMap::new();
-        // Before a clone exists nothing looks for it, so forward nodes keep reading the originals.
+        // Clones are added only in the backward pass, so forward nodes keep reading the originals.
         let redirected = |inputs: &[Tensor], moved: &[u32], clones: &HashMap<u32, u32>| -> Vec<Tensor> {
             let node = |t: &Tensor| match clones.get(&t.node) {
                 Some(clone) if !kept.contains(t) => *clone,
@@ -154,7 +154,7 @@ pub(super) mod tests {
 
     const ROWS: usize = 64;
 
-    /// Blocks of `x + tanh(tanh(x · w_i))`, their loss, and the gradients by all w as outputs.
+    /// Blocks of `x + tanh(tanh(x · w_i))`, their loss, and the gradients with respect to all w as outputs.
     fn model(blocks: usize) -> (Graph, usize) {
         let mut g = Graph::new();
         let mut x = g.input("x", [ROWS, 8], DType::F32).unwrap();
@@ -193,7 +193,7 @@ pub(super) mod tests {
         g.evaluate(&values, &wanted).unwrap()
     }
 
-    /// Bytes that are alive at once.
+    /// The peak of live bytes.
     pub(in crate::graph) fn peak(g: &Graph) -> u64 {
         let recording = Recording::new(g, &Caps::baseline()).unwrap();
         Plan::new(&recording, &Caps::baseline()).unwrap().lower_bound
@@ -204,7 +204,7 @@ pub(super) mod tests {
         let (plain, forward) = model(6);
         let blocks = plain.blocks(forward, "blocks");
         assert_eq!(blocks.len(), 6);
-        let again = plain.recompute(forward, &blocks).unwrap();
+        let again = plain.checkpoint_blocks(forward, &blocks).unwrap();
         assert!(again.nodes().len() > plain.nodes().len());
         assert_eq!(results(&plain), results(&again));
         assert!(peak(&again) * 3 < peak(&plain) * 2, "{} against {}", peak(&again), peak(&plain));
@@ -213,18 +213,18 @@ pub(super) mod tests {
     #[test]
     fn without_segments_nothing_changes() {
         let (plain, forward) = model(2);
-        assert_eq!(plain.recompute(forward, &[]).unwrap().to_string(), plain.to_string());
+        assert_eq!(plain.checkpoint_blocks(forward, &[]).unwrap().to_string(), plain.to_string());
     }
 
     #[test]
     fn segments_that_overlap_are_refused() {
         let (plain, forward) = model(2);
-        let error = plain.recompute(forward, &[1..5, 4..6]).unwrap_err().to_string();
+        let error = plain.checkpoint_blocks(forward, &[1..5, 4..6]).unwrap_err().to_string();
         assert!(error.contains("4..6 overlaps"), "{error}");
-        assert!(plain.recompute(forward, std::slice::from_ref(&(0..forward + 1))).is_err());
+        assert!(plain.checkpoint_blocks(forward, std::slice::from_ref(&(0..forward + 1))).is_err());
     }
 
-    /// A block that reads a parameter which is updated in place behind it, and its loss.
+    /// A block that reads a parameter which is updated in place after it, and its loss.
     fn with_bias() -> (Graph, usize) {
         let mut g = Graph::new();
         let x = g.parameter("x", [1, 8], DType::F32).unwrap();
@@ -249,7 +249,7 @@ pub(super) mod tests {
     #[test]
     fn what_reads_memory_that_changes_is_kept() {
         let (plain, forward) = with_bias();
-        let again = plain.recompute(forward, &plain.blocks(forward, "blocks")).unwrap();
+        let again = plain.checkpoint_blocks(forward, &plain.blocks(forward, "blocks")).unwrap();
         assert!(again.nodes().len() > plain.nodes().len());
         Recording::new(&again, &Caps::baseline()).unwrap();
         assert_eq!(results(&plain), results(&again));
@@ -260,7 +260,7 @@ pub(super) mod tests {
         let mut g = Graph::new();
         let x = g.input("x", [3], DType::F32).unwrap();
         ops::activation(&mut g, x, Activation::Tanh).unwrap();
-        let error = g.recompute(10, std::slice::from_ref(&(0..9))).unwrap_err().to_string();
+        let error = g.checkpoint_blocks(10, std::slice::from_ref(&(0..9))).unwrap_err().to_string();
         assert!(error.contains("the segment 0..9 overlaps another or the backward pass"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-// matmul_lines: C = α op(A) op(B) in registers, for compilers that leave loops and arrays as they are (SwiftShader's).
+// matmul_unrolled: C = α op(A) op(B) in registers, for compilers that leave loops and arrays as they are (SwiftShader's).
 //
 //   An invocation computes 8 rows and 8 columns as four blocks of 4×4, whose elements are only named by constants: anything else would
 //   lie in memory there.
@@ -24,7 +24,7 @@ fn store_block(at: Place, row: u32, column: u32, sums: Block) {
 }
 
 @compute @workgroup_size(LANES)
-fn matmul_lines(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn matmul_unrolled(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     // Invocations past the end work on rows past the end: nothing is loaded or stored for them.

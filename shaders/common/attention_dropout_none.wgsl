@@ -1,4 +1,4 @@
-// attention_drop_none: no probability is dropped.
+// attention_dropout_none: no probability is dropped.
 
 fn drop_seed(batch: u32) -> u32 { return 0u; }
 fn drop_keys(x: vec4f, seed: u32, batch: u32, head: u32, query: u32, key: u32) -> vec4f { return x; }

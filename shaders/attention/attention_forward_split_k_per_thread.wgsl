@@ -1,8 +1,8 @@
-// attention_forward_split_threads: attention of few queries over many keys, an invocation for SPLIT keys of a query head.
+// attention_forward_split_k_per_thread: attention of few queries over many keys, an invocation for SPLIT keys of a query head.
 //
 //   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = cap(scale * q . k) + bias, where seen
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [key_limits]   [bias]
 // out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits of which no key is seen are not written
 // grid      one invocation for a split, of ceil(Tk / SPLIT), of a query head; LANES of them a workgroup
 // layout    neighbours are heads, whose keys lie side by side
@@ -14,7 +14,7 @@
 @group(0) @binding(5) var<storage, read_write> found: array<vec2f>;        // (B, Tq, H, splits)
 
 @compute @workgroup_size(LANES)
-fn attention_forward_split_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+fn attention_forward_split_k_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
                                    @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }

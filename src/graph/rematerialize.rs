@@ -1,18 +1,17 @@
-//! Values that are made again for the backward pass, because keeping them costs more: what an activation or a norm gives is as
-//! large as what goes into it, which its own gradient needs in any case.
+//! Rematerialisation: the backward pass computes outputs of activations and norms again instead of keeping them. Such an output is as large
+//! as its input, which the gradient needs in any case.
 
-use super::{Graph, Kind, Node, RemakeInput, Tensor, aliases};
+use super::{Graph, Kind, Node, RematerializeInput, Tensor, aliases};
 use crate::shape::TensorType;
 use std::collections::{HashMap, HashSet};
 
 impl Graph {
-    /// The same graph, in which nodes from `forward` on (the backward pass) read outputs that
-    /// [`Op::remake`](super::Op::remake) can make from what the backward pass reads anyway as it makes them, right before
-    /// their first use, instead of the originals, which are free after the forward pass. Handles of nodes from `forward` on
-    /// lose their meaning; named outputs keep theirs.
+    /// The same graph, in which the backward pass (nodes from `forward` on) computes outputs again, right before their first use, where
+    /// [`Op::rematerialize`](super::Op::rematerialize) can do so from tensors that the backward pass reads anyway. The originals are free
+    /// after the forward pass. Handles of nodes from `forward` on become invalid; named outputs stay valid.
     #[must_use]
-    pub fn remake(&self, forward: usize) -> Self {
-        let made = self.remakeable(forward);
+    pub fn rematerialize(&self, forward: usize) -> Self {
+        let made = self.rematerializable(forward);
         let mut nodes: Vec<Node> = Vec::with_capacity(self.nodes.len() + made.len());
         let mut moved: Vec<u32> = Vec::with_capacity(self.nodes.len());
         let mut again: HashMap<Tensor, Tensor> = HashMap::new();
@@ -40,8 +39,8 @@ impl Graph {
         new
     }
 
-    /// Which outputs of the first `forward` nodes to make again, and the nodes that do it.
-    fn remakeable(&self, forward: usize) -> HashMap<Tensor, Node> {
+    /// The outputs of the first `forward` nodes to compute again, and the nodes that do it.
+    fn rematerializable(&self, forward: usize) -> HashMap<Tensor, Node> {
         let read: HashSet<Tensor> =
             self.nodes.iter().skip(forward).flat_map(|node| node.inputs.iter().copied()).collect();
         let kept = |tensor: &Tensor| self.outputs.iter().any(|(_, output)| output == tensor);
@@ -52,24 +51,27 @@ impl Graph {
         for tensor in wanted {
             let node = &self.nodes[tensor.node as usize];
             let Kind::Op(op) = &node.kind else { continue };
-            let Some(remake) = op.remake(tensor.output as usize) else { continue };
-            let from = remake.from.iter().map(|source| match source {
-                RemakeInput::Input(index) => node.inputs.get(*index).copied(),
-                RemakeInput::Output(index) => {
+            let Some(rematerialize) = op.rematerialize(tensor.output as usize) else { continue };
+            let from = rematerialize.from.iter().map(|source| match source {
+                RematerializeInput::Input(index) => node.inputs.get(*index).copied(),
+                RematerializeInput::Output(index) => {
                     (*index < node.outputs.len()).then_some(Tensor { output: *index as u32, ..tensor })
                 }
             });
             let Some(inputs) = from.collect::<Option<Vec<Tensor>>>() else { continue };
-            // What would only live on for this is no gain; a weight is there in any case.
+            // There is no gain if an input has to be kept only for this; weights are kept in any case.
             let there = |t: &Tensor| matches!(self.nodes[t.node as usize].kind, Kind::Parameter(_)) || read.contains(t);
             let types: Vec<TensorType> = inputs.iter().map(|t| self.ty(*t).clone()).collect();
-            if let Ok(outputs) = remake.op.infer(&types)
+            if let Ok(outputs) = rematerialize.op.infer(&types)
                 && outputs.first() == Some(self.ty(tensor))
-                && let Ok(aliases) = aliases(remake.op.as_ref(), &types, &outputs)
+                && let Ok(aliases) = aliases(rematerialize.op.as_ref(), &types, &outputs)
                 && inputs.iter().all(|source| there(source) && !made.contains_key(source))
             {
                 let label = format!("again.{}", node.label);
-                made.insert(tensor, Node { kind: Kind::Op(remake.op), inputs, outputs, label, own: node.own, aliases });
+                made.insert(
+                    tensor,
+                    Node { kind: Kind::Op(rematerialize.op), inputs, outputs, label, own: node.own, aliases },
+                );
             }
         }
         made
@@ -80,7 +82,7 @@ impl Graph {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::graph::recompute::tests::{peak, results};
+    use crate::graph::checkpoint::tests::{peak, results};
     use crate::nn::{FeedForward, FeedForwardUse, GATED, LinearConfig};
     use crate::ops::{self, Activation};
 
@@ -127,7 +129,7 @@ mod tests {
     fn results_stay_and_memory_shrinks() {
         for gated in [false, true] {
             let (plain, forward) = model(gated);
-            let again = plain.remake(forward);
+            let again = plain.rematerialize(forward);
             assert_eq!(again.nodes().len(), plain.nodes().len() + 2, "{again}");
             assert_eq!(results(&plain), results(&again));
             assert!(peak(&again) < peak(&plain), "{} against {}", peak(&again), peak(&plain));
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn norms_are_made_again_from_what_was_normalised() {
+    fn norms_are_computed_again_from_their_inputs() {
         let mut g = Graph::new();
         let mut x = g.input("x", [64, WIDTH], DType::F32).unwrap();
         let mut branch = ops::scale(&mut g, x, 0.5).unwrap();
@@ -164,7 +166,7 @@ mod tests {
         for (index, gradient) in g.differentiate(loss, &weights).unwrap().into_iter().enumerate() {
             g.output(&format!("grad{index}"), gradient.unwrap()).unwrap();
         }
-        let again = g.remake(forward);
+        let again = g.rematerialize(forward);
         assert_eq!(again.nodes().len(), g.nodes().len() + 3, "{again}");
         assert_eq!(results(&g), results(&again));
         assert!(peak(&again) < peak(&g), "{} against {}", peak(&again), peak(&g));
@@ -173,6 +175,6 @@ mod tests {
     #[test]
     fn what_nothing_reads_backward_is_left_alone() {
         let (plain, _) = model(false);
-        assert_eq!(plain.remake(plain.nodes().len()).to_string(), plain.to_string());
+        assert_eq!(plain.rematerialize(plain.nodes().len()).to_string(), plain.to_string());
     }
 }

@@ -1,4 +1,4 @@
-//! What the attention ops share: sizes, settings, and how a dispatch is put together.
+//! What the attention ops share: sizes, the specification of an attention, and the common parts of dispatches.
 
 use super::variant::AttentionVariant;
 use super::window::Window;
@@ -13,81 +13,81 @@ static SHARED: Snippet = kernel!("common/attention");
 static MASK_NONE: Snippet = kernel!("common/attention_mask_none");
 static MASK_CAUSAL: Snippet = kernel!("common/attention_mask_causal");
 static MASK_WINDOW: Snippet = kernel!("common/attention_mask_window");
-static MASK_VISIBLE: Snippet = kernel!("common/attention_mask_visible");
+static MASK_LIMITS: Snippet = kernel!("common/attention_mask_limits");
 static SPANS: Snippet = kernel!("common/attention_spans");
 static SPANS_NONE: Snippet = kernel!("common/attention_spans_none");
 static CAP: Snippet = kernel!("common/attention_cap");
 static CAP_NONE: Snippet = kernel!("common/attention_cap_none");
 static BIAS: Snippet = kernel!("common/attention_bias");
 static BIAS_NONE: Snippet = kernel!("common/attention_bias_none");
-static DROP: Snippet = kernel!("common/attention_drop");
-static DROP_NONE: Snippet = kernel!("common/attention_drop_none");
+static DROPOUT: Snippet = kernel!("common/attention_dropout");
+static DROPOUT_NONE: Snippet = kernel!("common/attention_dropout_none");
 static RANDOM: Snippet = kernel!("common/random");
 static VECTOR1: Snippet = kernel!("common/vector1");
 static VECTOR4: Snippet = kernel!("common/vector4");
 
-/// Queries of a tile, for which the visible tensor holds the largest limit.
+/// Queries of a tile, for which the limits tensor holds the largest limit.
 pub(super) const TILE: usize = 32;
 
-/// As many pairs as are counted: what is computed for each, times any head's width, is a number of 64 bits then.
+/// The most pairs that are counted: times the work for a pair of any head_dim they fit 64 bits.
 const MOST_PAIRS: u64 = 1 << 50;
 
-/// What an attention node does, beyond the shapes of its inputs.
+/// The specification of an attention node, beyond the shapes of its inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Setting {
-    /// Masked by position. With a visible tensor the positions are in that already.
+pub(super) struct AttentionSpec {
+    /// Masked by position. A limits tensor already includes that mask.
     pub causal: bool,
-    /// How far from itself a query sees. With a visible tensor that holds starts.
+    /// The range of keys around a query's position. A limits tensor then has starts.
     pub window: Option<Window>,
-    /// What scores stay within.
+    /// The soft cap of scores.
     pub cap: Option<f32>,
-    /// What scores are multiplied by.
+    /// The factor of scores.
     pub scale: f32,
-    /// Whether there is a visible tensor.
-    pub visible: bool,
-    /// Whether the visible tensor holds a mask.
+    /// Whether there is a limits tensor.
+    pub key_limits: bool,
+    /// Whether the limits tensor holds a mask.
     pub masked: bool,
-    /// Whether the visible tensor holds spans.
+    /// Whether the limits tensor holds spans.
     pub structured: bool,
     /// Whether there is a bias.
     pub bias: bool,
-    /// What of the probabilities is dropped. The seed is in the visible tensor, which then is there.
-    pub drop: Option<Drop>,
-    /// The kernel that was asked for.
+    /// Dropout of probabilities. The seed is in the limits tensor, which then exists.
+    pub drop: Option<Dropout>,
+    /// The requested kernel.
     pub variant: Option<AttentionVariant>,
 }
 
 /// Dropout of probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Drop {
+pub(super) struct Dropout {
     /// The probability that one is dropped.
     pub rate: f32,
-    /// What tells the layers of a step apart.
+    /// Distinguishes the layers of a step.
     pub salt: u32,
 }
 
-impl Drop {
-    /// Random words below this drop their pair.
+impl Dropout {
+    /// A pair is dropped if its random word is below this.
     fn threshold(self) -> u32 {
         (f64::from(self.rate) * 2_f64.powi(32)) as u32
     }
 
-    /// What kept probabilities are multiplied by.
-    pub(super) fn kept(self) -> f64 {
+    /// The factor of probabilities that are not dropped.
+    pub(super) fn keep_scale(self) -> f64 {
         1.0 / (1.0 - f64::from(self.rate))
     }
 
-    /// The second half of a counter, to which batch row and head are added: none that dropout of activations has.
+    /// The second word of a counter, to which batch row and head are added. Dropout of activations does not use these counters.
     fn counter(self) -> u32 {
         1 << 31 | self.salt << 16
     }
 
-    /// What the probability of query `i` for key `j` of `keys` is multiplied by, `row` counting heads through all batch rows:
-    /// `shaders/common/attention_drop.wgsl` computes the same.
+    /// The factor of the probability of query `i` for key `j` of `keys`; `row` counts the heads of all batch rows. The same as
+    /// `shaders/common/attention_dropout.wgsl`.
     pub(super) fn factor(self, seed: [u32; 2], row: usize, i: usize, j: usize, keys: usize) -> f64 {
         let pair = i as u32 * keys.div_ceil(2) as u32 + j as u32 / 2;
         let word = threefry(seed, [pair, self.counter().wrapping_add(row as u32)])[j % 2];
-        if word >= self.threshold() { self.kept() } else { 0.0 }
+        if word >= self.threshold() { self.keep_scale() } else { 0.0 }
     }
 }
 
@@ -99,11 +99,11 @@ pub(super) struct Sizes {
     pub keys: usize,
     pub heads: usize,
     pub kv_heads: usize,
-    pub width: usize,
+    pub head_dim: usize,
 }
 
 impl Sizes {
-    /// Binds q, k, v and what else is (B, T, H, D), for a kernel that goes over many rows of one head.
+    /// Binds tensors (B, T, H, D) for a kernel that reads many rows of one head.
     pub(super) fn read_heads<const N: usize>(
         &self,
         dispatch: Dispatch,
@@ -113,7 +113,7 @@ impl Sizes {
         let uses = if variant == AttentionVariant::Shuffle { self.queries.min(self.keys) } else { 0 };
         of.into_iter().fold(dispatch, |dispatch, view| {
             let row = view.bytes() / view.shape.dims()[..2].iter().product::<usize>().max(1) as u64;
-            dispatch.read_rows(view, row, uses)
+            dispatch.read_strided(view, row, uses)
         })
     }
 
@@ -125,35 +125,35 @@ impl Sizes {
                 return refuse(format!("{name} is {ty}, expected f32"));
             }
         }
-        let [batch, queries, heads, width] = q.shape.expect("attention, q (B, Tq, H, D)")?;
+        let [batch, queries, heads, head_dim] = q.shape.expect("attention, q (B, Tq, H, D)")?;
         let [k_batch, keys, kv_heads, k_width] = k.shape.expect("attention, k (B, Tk, Hkv, D)")?;
         if v != k {
             return refuse(format!("v is {v}, expected the type of k, {k}"));
         }
         if batch != k_batch {
-            return refuse(format!("k is {k}, q {q}: batches differ"));
+            return refuse(format!("k is {k}, q {q}: the batches differ"));
         }
-        if width != k_width {
-            return refuse(format!("k is {k}, q {q}: head widths differ"));
+        if head_dim != k_width {
+            return refuse(format!("k is {k}, q {q}: the head_dims differ"));
         }
         if q.shape.numel() == 0 || k.shape.numel() == 0 {
             return refuse(format!("k is {k}, q {q}: an axis is empty"));
         }
         if heads % kv_heads != 0 {
-            return refuse(format!("{heads} query heads can't share {kv_heads} key heads: not a multiple"));
+            return refuse(format!("the {heads} query heads are not a multiple of the {kv_heads} key heads"));
         }
-        if width > 256 {
-            return refuse(format!("a head of {width} is wider than 256"));
+        if head_dim > 256 {
+            return refuse(format!("head_dim is {head_dim}, but the most is 256"));
         }
-        Ok(Self { batch, queries, keys, heads, kv_heads, width })
+        Ok(Self { batch, queries, keys, heads, kv_heads, head_dim })
     }
 
-    /// Words of the visible tensor's tiles and queries: there are as many limits, and as many starts.
+    /// Words of the limits tensor for tiles and queries: the number of limits, and of starts.
     pub(super) fn row_words(&self) -> usize {
         self.queries.div_ceil(TILE) + self.queries
     }
 
-    /// Where the parts of a batch row of the visible tensor begin.
+    /// Where the parts of a batch row of the limits tensor begin.
     pub(super) fn parts(&self, holds: Holds) -> Parts {
         let mask = self.row_words() * if holds.starts { 2 } else { 1 };
         let seed = mask + if holds.mask { self.keys } else { 0 };
@@ -161,17 +161,17 @@ impl Sizes {
         Parts { mask, seed, spans, end: spans + if holds.spans { 3 * (self.queries + self.keys) } else { 0 } }
     }
 
-    /// Pairs of a query and a key that are computed: about half of all under a causal mask. Counted up to [`MOST_PAIRS`].
-    pub(super) fn pairs(&self, setting: &Setting) -> u64 {
+    /// The number of computed pairs of a query and a key, at most [`MOST_PAIRS`]: about half of all pairs under a causal mask.
+    pub(super) fn pairs(&self, spec: &AttentionSpec) -> u64 {
         let [heads, queries, keys] = [self.batch * self.heads, self.queries, self.keys].map(|count| count as u64);
-        let seen = if !setting.causal || setting.visible {
+        let seen = if !spec.causal || spec.key_limits {
             queries.saturating_mul(keys)
         } else {
-            // The last query sees all keys, each one before it a key less.
+            // The last query sees all keys, and each query before it one key less.
             let seeing = queries.min(keys);
             seeing.saturating_mul(keys - seeing).saturating_add(seeing.saturating_mul(seeing + 1) / 2)
         };
-        let near = setting.window.map_or(u64::MAX, |w| {
+        let near = spec.window.map_or(u64::MAX, |w| {
             let each = (u64::from(w.before) + u64::from(w.after) + 1).min(keys);
             queries.saturating_mul(each)
         });
@@ -179,7 +179,7 @@ impl Sizes {
     }
 }
 
-/// What a batch row of the visible tensor holds beside limits.
+/// The parts of a batch row of the limits tensor besides limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Holds {
     pub starts: bool,
@@ -188,7 +188,7 @@ pub(super) struct Holds {
     pub spans: bool,
 }
 
-/// Where the parts of a batch row of the visible tensor begin, whether or not there is anything of them, and where it ends.
+/// The offsets of the parts of a batch row of the limits tensor (also of empty parts), and its end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts {
     pub mask: usize,
@@ -197,15 +197,15 @@ pub(super) struct Parts {
     pub end: usize,
 }
 
-/// The optional inputs of an attention op, found behind its `fixed` first ones.
+/// The optional inputs of an attention op, after its `fixed` first ones.
 #[derive(Debug)]
 pub(super) struct Extras<T> {
-    pub visible: Option<T>,
+    pub key_limits: Option<T>,
     pub bias: Option<T>,
 }
 
-impl Setting {
-    /// Where the parts of the visible tensor are.
+impl AttentionSpec {
+    /// Where the parts of the limits tensor are.
     pub(super) fn parts(&self, sizes: &Sizes) -> Parts {
         let (starts, seed) = (self.window.is_some(), self.drop.is_some());
         sizes.parts(Holds { starts, mask: self.masked, seed, spans: self.structured })
@@ -214,23 +214,23 @@ impl Setting {
     /// Sorts the inputs that follow the `fixed` first ones.
     pub(super) fn extras<T>(&self, fixed: usize, input: impl Fn(usize) -> T) -> Extras<T> {
         Extras {
-            visible: self.visible.then(|| input(fixed)),
-            bias: self.bias.then(|| input(fixed + usize::from(self.visible))),
+            key_limits: self.key_limits.then(|| input(fixed)),
+            bias: self.bias.then(|| input(fixed + usize::from(self.key_limits))),
         }
     }
 
-    /// The problem as tuners know it.
+    /// The name of the problem for the tuner.
     pub(super) fn problem(&self, name: &str, sizes: &Sizes) -> String {
-        let Sizes { batch, queries, keys, heads, kv_heads, width } = sizes;
+        let Sizes { batch, queries, keys, heads, kv_heads, head_dim } = sizes;
         let (causal, bias) = (if self.causal { " causal" } else { "" }, if self.bias { " bias" } else { "" });
         let window = self.window.map_or(String::new(), |w| format!(" window {}+{}", w.before, w.after));
         let cap = if self.cap.is_some() { " cap" } else { "" };
-        format!("{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{width}{causal}{window}{cap}{bias}")
+        format!("{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{head_dim}{causal}{window}{cap}{bias}")
     }
 
-    /// The number of inputs of an op with `fixed` ones that are always there.
+    /// The number of inputs of an op with `fixed` mandatory ones.
     pub(super) fn inputs(&self, fixed: usize) -> usize {
-        fixed + usize::from(self.visible) + usize::from(self.bias)
+        fixed + usize::from(self.key_limits) + usize::from(self.bias)
     }
 
     /// Checks the number of inputs, q, k and v, and the bias.
@@ -251,16 +251,16 @@ impl Setting {
         Ok(sizes)
     }
 
-    /// Adds to a dispatch whose own bindings are set what all attention kernels have: masks, bias, sizes.
+    /// Adds the parts of all attention kernels (masks, bias, sizes) to a dispatch whose own bindings are set.
     pub(super) fn finish(&self, dispatch: Dispatch, sizes: &Sizes, extras: Extras<View>) -> Dispatch {
         let mut dispatch = dispatch.snippet(&SHARED);
         let next = |dispatch: &Dispatch| dispatch.bindings.len() as u32 + 1;
-        dispatch = match extras.visible {
+        dispatch = match extras.key_limits {
             Some(view) => {
                 let binding = next(&dispatch);
-                dispatch = dispatch.constant("VISIBLE", binding).constant("MASKED", self.masked);
+                dispatch = dispatch.constant("KEY_LIMITS", binding).constant("MASKED", self.masked);
                 dispatch = dispatch.constant("SEEDED", self.drop.is_some()).constant("STRUCTURED", self.structured);
-                dispatch.constant("WINDOWED", self.window.is_some()).snippet(&MASK_VISIBLE).read(view)
+                dispatch.constant("WINDOWED", self.window.is_some()).snippet(&MASK_LIMITS).read(view)
             }
             None => match self.window {
                 Some(w) => dispatch.constant("BEFORE", w.before).constant("AFTER", w.after).snippet(&MASK_WINDOW),
@@ -283,21 +283,21 @@ impl Setting {
             None => dispatch.snippet(&BIAS_NONE),
         };
         dispatch = match self.drop {
-            Some(_) => dispatch.snippet(&RANDOM).snippet(&DROP),
-            None => dispatch.snippet(&DROP_NONE),
+            Some(_) => dispatch.snippet(&RANDOM).snippet(&DROPOUT),
+            None => dispatch.snippet(&DROPOUT_NONE),
         };
         let Sizes { batch, queries, keys, heads, kv_heads, .. } = *sizes;
         dispatch = dispatch.param(batch).param(queries).param(keys).param(heads).param(kv_heads);
         let [salt, threshold] = self.drop.map_or([0; 2], |drop| [drop.counter(), drop.threshold()]);
         dispatch = dispatch.param_f32(self.scale).param(bias_batch).param(salt as usize).param(threshold as usize);
-        dispatch.param_f32(self.drop.map_or(1.0, Drop::kept) as f32)
+        dispatch.param_f32(self.drop.map_or(1.0, Dropout::keep_scale) as f32)
     }
 }
 
-/// A dispatch that sees rows of `width` as vectors of four floats, or single floats where that does not divide.
-pub(super) fn by_vectors(kernel: &'static Kernel, width: usize) -> Dispatch {
-    let (snippet, length) = if width.is_multiple_of(4) { (&VECTOR4, 4) } else { (&VECTOR1, 1) };
-    Dispatch::new(kernel).snippet(snippet).constant("WIDTH", (width / length) as u32)
+/// A dispatch that reads rows of `columns` as vectors of four floats, or as single floats if 4 does not divide `columns`.
+pub(super) fn by_vectors(kernel: &'static Kernel, columns: usize) -> Dispatch {
+    let (snippet, length) = if columns.is_multiple_of(4) { (&VECTOR4, 4) } else { (&VECTOR1, 1) };
+    Dispatch::new(kernel).snippet(snippet).constant("WIDTH", (columns / length) as u32)
 }
 
 /// The types of an op's inputs when it is recorded.

@@ -1,12 +1,12 @@
-// attention_drop: probabilities are dropped at random, and the others divided by the share that is kept.
+// attention_dropout: probabilities are dropped at random, and the others divided by the share that is kept.
 //
 // The random word of a pair depends on the seed, the salt, the head, the query and the key alone, so that the forward kernel and
-// both backward ones drop the same pairs, and none is stored. The seed stands in the tensor that attention_visible writes.
+// both backward ones drop the same pairs, and none is stored. The seed stands in the tensor that attention_key_limits writes.
 
 // The seed, which kernels load once: in a loop that is written out, hundreds of loads take some drivers minutes to compile.
 fn drop_seed(batch: u32) -> vec2u {
     let at = seed_begin(batch);
-    return vec2u(visible[at], visible[at + 1u]);
+    return vec2u(key_limits[at], key_limits[at + 1u]);
 }
 
 // The words of the keys 2 pair and 2 pair + 1.

@@ -1,4 +1,4 @@
-// norm_partials: sums of squares of a flat range, one for each 4096 elements.
+// global_norm_partials: sums of squares of a flat range, one for each 4096 elements.
 //
 //   partials[first + group] = sum of flat[i]^2 over the group's elements, or -1 if one of them is not finite
 //
@@ -21,7 +21,7 @@ var<workgroup> sums: array<f32, 64>;
 var<workgroup> flags: array<u32, 64>;
 
 @compute @workgroup_size(64)
-fn norm_partials(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn global_norm_partials(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let end = min(group * 1024u + 1024u, p.vectors);

@@ -1,14 +1,14 @@
-//! What is kept of a device between processes: the tuner's choices and the driver's compiled pipelines, in files of their
-//! own for each adapter, driver and version of the engine.
+//! Caches of a device between processes: tuned variants and the driver's compiled pipelines, in separate files for each adapter, driver
+//! and version of the engine.
 
 use super::file::{Fingerprint, write_atomic};
 use super::read_json;
 use crate::error::{Error, Result};
-use crate::gpu::{AdapterClass, Choices, Gpu};
+use crate::gpu::{AdapterClass, Gpu, TunedVariants};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What choices hold for. Another version of a driver is another adapter: its fastest kernel may be the other one's slowest.
+/// What a cache is valid for. Another version of a driver counts as another adapter: its fastest kernel may be another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Scope {
     engine: String,
@@ -18,7 +18,7 @@ struct Scope {
     device: u32,
     driver: String,
     driver_info: String,
-    /// What the adapter is taken for, if not for what it is.
+    /// The class of the adapter, if it is not the detected one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     class: Option<AdapterClass>,
 }
@@ -26,7 +26,9 @@ struct Scope {
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
     scope: Scope,
-    choices: Choices,
+    /// `choices` in the file.
+    #[serde(rename = "choices")]
+    variants: TunedVariants,
 }
 
 impl Scope {
@@ -53,15 +55,15 @@ impl Scope {
     }
 }
 
-/// The file in which a folder keeps the choices for a device.
+/// The file of a device's tuned variants in a folder.
 ///
 /// # Errors
-/// None that a working serialiser gives.
+/// None with a working serialiser.
 pub fn tuning_file(folder: impl AsRef<Path>, gpu: &Gpu) -> Result<PathBuf> {
     Ok(folder.as_ref().join(format!("tuning-{}.json", Scope::of(gpu).name()?)))
 }
 
-/// The file in which a folder keeps a device's compiled pipelines.
+/// The file of a device's compiled pipelines in a folder.
 ///
 /// # Errors
 /// As [`tuning_file`].
@@ -69,8 +71,8 @@ pub fn pipelines_file(folder: impl AsRef<Path>, gpu: &Gpu) -> Result<PathBuf> {
     Ok(folder.as_ref().join(format!("pipelines-{}.bin", Scope::of(gpu).name()?)))
 }
 
-/// Hands the choices that a folder keeps for a device to it; says how many. A file that cannot be read, is damaged or of
-/// another device is left alone, with a warning in the log: tuning only costs time.
+/// Loads a device's tuned variants from a folder, and returns their number. A file that cannot be read, is damaged or belongs to another
+/// device is ignored with a warning in the log: tuning again only costs time.
 ///
 /// # Errors
 /// As [`tuning_file`].
@@ -80,48 +82,59 @@ pub fn load_tuning(folder: impl AsRef<Path>, gpu: &Gpu) -> Result<usize> {
         return Ok(0);
     }
     match read(&path, gpu) {
-        Ok(choices) => {
-            let count = choices.len();
-            gpu.choose_variants(choices);
+        Ok(variants) => {
+            let count = variants.len();
+            gpu.use_variants(variants);
             Ok(count)
         }
         Err(error) => {
-            log::warn!("the tuner's choices are not used: {error}");
+            log::warn!("the tuned variants are not used: {error}");
             Ok(0)
         }
     }
 }
 
-fn read(path: &Path, gpu: &Gpu) -> Result<Choices> {
+fn read(path: &Path, gpu: &Gpu) -> Result<TunedVariants> {
     let value = read_json(path)?;
     let content: Content = serde_json::from_value(value).map_err(|e| Error::format(path, e.to_string()))?;
     if content.scope != Scope::of(gpu) {
-        return Err(Error::format(path, "it was written for another adapter, driver or version"));
+        return Err(Error::format(path, "the file was written for another adapter, driver or version"));
     }
-    Ok(content.choices)
+    let mut variants = TunedVariants::default();
+    content.variants.iter().for_each(|(problem, variant)| variants.insert(problem, renamed(variant)));
+    Ok(variants)
 }
 
-/// Keeps a device's choices in a folder, which is made if it is not there. Nothing is written where nothing is chosen.
+/// The present name of a variant that was renamed since earlier versions wrote it.
+fn renamed(variant: &str) -> &str {
+    match variant {
+        "Rows" => "PerThread",
+        "Lines" => "Unrolled",
+        other => other,
+    }
+}
+
+/// Saves a device's tuned variants in a folder, which is created if it is missing. Nothing is written if there are none.
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be written.
 pub fn save_tuning(folder: impl AsRef<Path>, gpu: &Gpu) -> Result<()> {
-    let choices = gpu.choices();
-    if choices.is_empty() {
+    let variants = gpu.tuned_variants();
+    if variants.is_empty() {
         return Ok(());
     }
     let folder = folder.as_ref();
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let content = Content { scope: Scope::of(gpu), choices };
-    let bytes = serde_json::to_vec_pretty(&content).map_err(|e| Error::input("choices", e.to_string()))?;
+    let content = Content { scope: Scope::of(gpu), variants };
+    let bytes = serde_json::to_vec_pretty(&content).map_err(|e| Error::input("tuned variants", e.to_string()))?;
     write_atomic(tuning_file(folder, gpu)?, &bytes)
 }
 
-/// The bytes of a fingerprint in front of a file's content.
+/// The size of the fingerprint before a file's content.
 const FINGERPRINT: usize = 16;
 
-/// Has the driver keep what it compiles, beginning with what a folder kept from earlier processes; false if the device has
-/// no such caches. A damaged file is left alone, with a warning in the log.
+/// Enables the driver's pipeline cache with the pipelines that earlier processes saved in a folder; false if the device has no pipeline
+/// caches. A damaged file is ignored with a warning in the log.
 ///
 /// # Errors
 /// [`Error::Validation`] if the driver refuses, [`Error::OutOfMemory`]; and as [`tuning_file`].
@@ -130,12 +143,12 @@ pub fn load_pipelines(folder: impl AsRef<Path>, gpu: &Gpu) -> Result<bool> {
     let bytes = std::fs::read(&path).unwrap_or_default();
     let sound = bytes.split_at_checked(FINGERPRINT).filter(|(print, data)| Fingerprint::of(data).as_bytes() == *print);
     if sound.is_none() && !bytes.is_empty() {
-        log::warn!("{} is damaged and not used: kernels are compiled again", path.display());
+        log::warn!("{} is damaged and ignored: kernels are compiled again", path.display());
     }
     gpu.cache_pipelines(sound.map(|(_, data)| data))
 }
 
-/// Keeps what the driver has compiled since [`load_pipelines`], and before, in a folder, which is made if it is not there.
+/// Saves the driver's pipeline cache ([`load_pipelines`]) in a folder, which is created if it is missing.
 ///
 /// # Errors
 /// [`Error::File`] if the file cannot be written.

@@ -1,31 +1,31 @@
-//! Which variant of a kernel runs which problem, as plain data.
+//! How kernels are tuned, and the tuned variants as plain data.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How much time the tuner may take for every program that is prepared, before its first run.
+/// How much time the tuner may take for each program that is prepared, before its first run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tuning {
-    /// None: kernels run in the defaults of the adapter's class, or as chosen before.
+    /// None: kernels run as tuned before, else in the default variants of the adapter's class.
     #[default]
     Off,
-    /// 2 seconds, in which the default of each kernel runs against the likeliest other variant.
+    /// 2 seconds; the default variant of each kernel is compared with the most promising other one.
     Fast,
-    /// 2 minutes, and all variants.
+    /// 2 minutes; all variants.
     Full,
-    /// As said, and all variants.
+    /// This long; all variants.
     Within(Duration),
 }
 
 impl Tuning {
-    /// How many variants run for a problem.
+    /// The most variants timed for a problem.
     #[must_use]
     pub fn candidates(self) -> usize {
         if self == Self::Fast { 2 } else { usize::MAX }
     }
 
-    /// The time, if there is any.
+    /// The time; `None` without tuning.
     #[must_use]
     pub fn budget(self) -> Option<Duration> {
         match self {
@@ -37,25 +37,25 @@ impl Tuning {
     }
 }
 
-/// Which variant of a kernel runs which problem, both by the names that print. What is not in here gets the default of the
-/// adapter's class, which is the same on every run.
+/// The tuned variant for each problem, both by name. Other problems get the default of the adapter's class, which is the same on every
+/// run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Choices(BTreeMap<String, String>);
+pub struct TunedVariants(BTreeMap<String, String>);
 
-impl Choices {
-    /// The variant chosen for a problem.
+impl TunedVariants {
+    /// The tuned variant for a problem.
     #[must_use]
     pub fn get(&self, problem: &str) -> Option<&str> {
         self.0.get(problem).map(String::as_str)
     }
 
-    /// Chooses a variant for a problem.
+    /// Sets the variant for a problem.
     pub fn insert(&mut self, problem: impl Into<String>, variant: impl Into<String>) {
         self.0.insert(problem.into(), variant.into());
     }
 
-    /// Takes over the choices of another, which win.
+    /// Adds the entries of `other`, which override existing ones.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
@@ -66,13 +66,13 @@ impl Choices {
         self.0.len()
     }
 
-    /// Whether nothing is chosen.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Problems and their variants, in the order of their names.
+    /// Problems and their variants, sorted by problem.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(problem, variant)| (problem.as_str(), variant.as_str()))
     }

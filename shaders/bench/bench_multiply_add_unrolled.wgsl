@@ -1,4 +1,4 @@
-// bench_multiply_add_lines: bench_multiply_add with two chains, written out, for compilers that leave arrays in memory.
+// bench_multiply_add_unrolled: bench_multiply_add with two chains, written out, for compilers that leave arrays in memory.
 //
 //   a_0 = x[i], b_0 = x[i] + 1,  a ← a · factor + term and b alike, 16 `rounds` times,  out[i] = a + b
 //
@@ -15,7 +15,7 @@ struct Params { base: u32, groups: u32, vectors: u32, rounds: u32, factor: f32, 
 @group(0) @binding(2) var<storage, read_write> out: array<vec4f>;   // (n / 4)
 
 @compute @workgroup_size(LANES)
-fn bench_multiply_add_lines(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn bench_multiply_add_unrolled(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let i = group * LANES + lane;

@@ -1,4 +1,4 @@
-//! What a micro-batch gives to a step, and how much say it has in there.
+//! The loss and statistics of a micro-batch, and its weight in a step.
 
 use super::objective::Feeds;
 use crate::dtype::DType;
@@ -7,10 +7,10 @@ use crate::graph::{Graph, Tensor};
 use crate::nn::RouterStats;
 use crate::ops;
 
-/// The name that the input of labels has in front where it is a weight.
+/// The prefix of an input of labels for the input of its weight.
 const WEIGHT: &str = "optimizer.weight.";
 
-/// A part of a loss that is the mean over the labels that count.
+/// A part of a loss that is a mean over labels that are not ignored.
 #[derive(Clone, Debug)]
 pub struct LabelMean {
     /// The mean, times its factor in the loss: a scalar.
@@ -19,7 +19,7 @@ pub struct LabelMean {
     pub labels: Labels,
 }
 
-/// An input of labels, i32. Those from 0 up to, not including, `classes` count.
+/// An input of labels, i32. Labels outside `0..classes` are ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labels {
     /// The input's name.
@@ -28,29 +28,29 @@ pub struct Labels {
     pub classes: usize,
 }
 
-/// What a micro-batch gives to a step: a loss, and sums that are reported with it.
+/// The result of a micro-batch: a loss, and statistics that are reported with it.
 ///
-/// A step takes its micro-batches as one batch: means over labels are then over the labels of all of them, and the rest of the loss is
-/// the mean over the micro-batches.
+/// A step treats its micro-batches as one batch: means over labels are over the labels of all micro-batches, and the rest of the loss is the
+/// mean over the micro-batches.
 #[derive(Clone, Debug, Default)]
-pub struct Measured {
+pub struct LossAndStats {
     /// The means over labels.
     pub means: Vec<LabelMean>,
-    /// A scalar in which every micro-batch has the same say: the losses of routers, or a loss that goes by no labels.
+    /// A scalar in which every micro-batch has the same weight: the losses of routers, or a loss without labels.
     pub even: Option<Tensor>,
-    /// What routers did, as [`crate::models::Hidden::routers`] has it. The step adds the sums of its micro-batches.
+    /// Statistics of routers, from [`crate::models::Hidden::routers`]. The step sums them over its micro-batches.
     pub routers: Vec<RouterStats>,
 }
 
-/// A loss that goes by no labels, without routers.
-impl From<Tensor> for Measured {
+/// A loss without labels and routers.
+impl From<Tensor> for LossAndStats {
     fn from(loss: Tensor) -> Self {
         Self { even: Some(loss), ..Self::default() }
     }
 }
 
-impl Measured {
-    /// A mean over the labels of the input `name` that lie below `classes`.
+impl LossAndStats {
+    /// A mean over the labels of the input `name` in `0..classes`.
     #[must_use]
     pub fn over(loss: Tensor, name: &str, classes: usize) -> Self {
         Self::default().and(loss, name, classes)
@@ -71,7 +71,7 @@ impl Measured {
         sum(g, self.means.iter().map(|mean| mean.loss).chain(self.even))
     }
 
-    /// The loss with each mean times an input that says how much it weighs.
+    /// The loss with each mean times an input with its weight.
     pub(super) fn weighted(&self, g: &mut Graph) -> Result<Tensor> {
         let mut parts = Vec::new();
         for LabelMean { loss, labels } in &self.means {
@@ -99,7 +99,7 @@ impl Measured {
 }
 
 fn sum(g: &mut Graph, mut parts: impl Iterator<Item = Tensor>) -> Result<Tensor> {
-    let first = parts.next().ok_or_else(|| Error::Graph("the objective gave no loss".into()))?;
+    let first = parts.next().ok_or_else(|| Error::Graph("the objective returned no loss".into()))?;
     parts.try_fold(first, |sum, part| ops::add(g, sum, part))
 }
 
@@ -108,13 +108,13 @@ fn weight_name(labels: &Labels) -> String {
 }
 
 impl Labels {
-    /// How many count in a micro-batch.
+    /// The number of labels of a micro-batch that are not ignored.
     ///
     /// # Errors
-    /// [`Error::Input`] if the micro-batch does not have them.
+    /// [`Error::Input`] if the micro-batch lacks the labels.
     pub fn counted(&self, feeds: &Feeds) -> Result<usize> {
         let Some((_, bytes)) = feeds.iter().find(|(name, _)| *name == self.name) else {
-            let message = "a micro-batch lacks them: they say how much of the step's loss it makes up";
+            let message = "a micro-batch lacks these labels, which determine its weight in the step's loss";
             return Err(Error::input(&self.name, message));
         };
         let labels = bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
@@ -122,8 +122,8 @@ impl Labels {
     }
 }
 
-/// What the micro-batches of a step are fed besides their own inputs: for each the weights of its means, `K n / Σ n` with `n` of its
-/// labels counting and `K` micro-batches, of which the step takes the mean.
+/// Additional inputs of a step's micro-batches: the weights of their means, `K n / Σ n` for K micro-batches (of which the step takes the mean)
+/// with n labels each that are not ignored.
 ///
 /// # Errors
 /// Those of [`Labels::counted`].
@@ -133,7 +133,7 @@ pub fn label_weights(labels: &[Labels], batches: &[Feeds]) -> Result<Vec<Feeds>>
         let counts: Vec<usize> = batches.iter().map(|feeds| labels.counted(feeds)).collect::<Result<_>>()?;
         let all: usize = counts.iter().sum();
         for (feeds, count) in weights.iter_mut().zip(counts) {
-            // Where nothing counts, all means are 0.
+            // If all labels are ignored, all means are 0.
             let weight = if all == 0 { 1.0 } else { (batches.len() * count) as f64 / all as f64 };
             feeds.push((weight_name(labels), (weight as f32).to_le_bytes().to_vec()));
         }
@@ -161,19 +161,19 @@ mod tests {
         assert_eq!(weights(&[feeds(&[-100]), feeds(&[3])]), [0.0, 2.0]);
         assert_eq!(weights(&[feeds(&[-100]), feeds(&[-1])]), [1.0, 1.0]);
         let error = label_weights(&labels, &[vec![("ids".into(), Vec::new())]]).unwrap_err().to_string();
-        assert!(error.contains("labels: a micro-batch lacks them"), "{error}");
+        assert!(error.contains("labels: a micro-batch lacks these labels"), "{error}");
     }
 
     #[test]
     fn two_means_over_the_same_labels_share_their_weight() {
         let mut g = Graph::new();
         let [a, b, c] = ["a", "b", "c"].map(|name| g.input(name, [1], DType::F32).unwrap());
-        let measured = Measured { even: Some(c), ..Measured::over(a, "labels", 5).and(b, "labels", 5) };
+        let measured = LossAndStats { even: Some(c), ..LossAndStats::over(a, "labels", 5).and(b, "labels", 5) };
         assert_eq!(measured.labels().len(), 1);
         let loss = measured.weighted(&mut g).unwrap();
         let values = [("a", 2.0), ("b", 3.0), ("c", 10.0), ("optimizer.weight.labels", 0.5)];
         let values = values.map(|(name, x)| (name.to_owned(), crate::graph::Array::new([1], vec![x]).unwrap()));
         assert_eq!(g.evaluate(&values.into_iter().collect(), &[loss]).unwrap()[0].data, [12.5]);
-        assert!(Measured::default().loss(&mut g).is_err());
+        assert!(LossAndStats::default().loss(&mut g).is_err());
     }
 }

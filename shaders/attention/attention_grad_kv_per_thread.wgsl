@@ -1,9 +1,9 @@
-// attention_grad_kv_rows: the gradient of attention by its keys or by its values, an invocation for ROWS keys.
+// attention_grad_kv_per_thread: the gradient of attention by its keys or by its values, an invocation for ROWS keys.
 //
 //   P = exp(S - max) / sum;   dS = P * (dout . v - delta)
 //   dk = scale * sum over queries of dS * q   (OF_KEYS)      dv = sum over queries of P * dout
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   [bias]
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [key_limits]   [bias]
 // out       grad (B, Tk, Hkv, D) f32
 // grid      one invocation for ROWS keys of a key head; it sums over the query heads that share it
 // needs     constants WIDTH (vectors of a row), ROWS, OF_KEYS; snippets attention, a mask, spans, a bias, a cap, a drop, vector1 or vector4
@@ -24,7 +24,7 @@ fn spread(at: u32) -> Vector {
 }
 
 @compute @workgroup_size(64)
-fn attention_grad_kv_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+fn attention_grad_kv_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
                           @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }

@@ -1,4 +1,4 @@
-// norm_held: layer norm or RMS norm of each row, with or without a residual added first; a subgroup holds a row in registers. For
+// norm_registers: layer norm or RMS norm of each row, with or without a residual added first; a subgroup holds a row in registers. For
 // drivers that run shaders on the CPU.
 //
 //   s = x + residual (RESIDUAL) or x
@@ -47,7 +47,7 @@ fn wide(a: vec4f, b: vec4f) -> vec4<u64> {
 }
 
 @compute @workgroup_size(LANES)
-fn norm_held(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn norm_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     const COLUMNS = 8u * HELD * LANES;

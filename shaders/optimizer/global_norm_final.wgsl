@@ -1,4 +1,4 @@
-// norm_final: the Euclidean norm from sums of squares.
+// global_norm_final: the Euclidean norm from sums of squares.
 //
 //   norm = sqrt(sum of partials), or NaN if a partial is negative (its elements were not all finite)
 //
@@ -18,7 +18,7 @@ var<workgroup> sums: array<f32, 256>;
 var<workgroup> flags: array<u32, 256>;
 
 @compute @workgroup_size(256)
-fn norm_final(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn global_norm_final(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     if (p.base + w.x + w.y * n.x >= p.groups) { return; }
     var sum = 0.0;
     var flag = 0u;

@@ -1,7 +1,8 @@
-//! Lengths, key mask, query positions, prefix, window, the seed of dropout and spans as one tensor, so that attention kernels need a single binding for them.
+//! The limits tensor: lengths, key mask, query positions, prefix, window, dropout seed and spans in one tensor, so that attention kernels
+//! need a single binding for them.
 
 use super::attention::{AttentionOptions, expect};
-use super::setting::{Holds, Parts, Sizes, TILE};
+use super::spec::{Holds, Parts, Sizes, TILE};
 use super::window::Window;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -10,16 +11,16 @@ use crate::kernel::{Dispatch, Kernel, Launch, View, kernel};
 use crate::shape::TensorType;
 use std::any::Any;
 
-static VISIBLE: Kernel = kernel!("attention/attention_visible");
+static KEY_LIMITS: Kernel = kernel!("attention/attention_key_limits");
 
-/// How many keys each query sees, which keys are real, what dropout is seeded with, and which span each token heads.
+/// The range of visible keys of each query, the mask of real keys, the seed of dropout, and the span that each token covers.
 ///
-/// Inputs, those that are there: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' structure (B, Tq, 3) and
-/// the keys' (B, Tk, 3), the seed (2), the prefix (B), all u32. Output (B, n) u32, in a row: the largest limit of each 32 queries, the
-/// limit of each query `min(length, Tk, max(position + after + 1, prefix))`, with a window the least start of each 32 queries and
-/// the start of each query `position − before`, the mask as 0 and 1, the seed and both structures as they are. No gradient.
+/// Optional inputs: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' structure (B, Tq, 3) and the keys' (B, Tk, 3), the seed
+/// (2), the prefix (B), all u32. Output (B, n) u32; a row has the largest limit of each 32 queries; the limit of each query
+/// `min(length, Tk, max(position + after + 1, prefix))`; with a window the least start of each 32 queries and the start of each query
+/// `position − before`; the mask as 0 and 1; the seed; both structures. No gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Visible {
+pub(super) struct KeyLimits {
     sizes: Sizes,
     causal: bool,
     window: Option<Window>,
@@ -31,8 +32,8 @@ pub(super) struct Visible {
     prefix: bool,
 }
 
-/// The visible tensor of the options, if one is needed. Layers that share the inputs share the node.
-pub(super) fn visible(
+/// The limits tensor of the options, if one is needed. Layers that share the inputs share the node.
+pub(super) fn key_limits(
     g: &mut Graph,
     sizes: &Sizes,
     options: &AttentionOptions,
@@ -57,7 +58,7 @@ pub(super) fn visible(
     if inputs.is_empty() {
         return Ok(None);
     }
-    let op = Visible {
+    let op = KeyLimits {
         sizes: *sizes,
         causal: options.causal,
         window,
@@ -69,7 +70,7 @@ pub(super) fn visible(
         prefix: options.prefix.is_some(),
     };
     let same = |kind: &Kind| match kind {
-        Kind::Op(other) => (other.as_ref() as &dyn Any).downcast_ref::<Visible>() == Some(&op),
+        Kind::Op(other) => (other.as_ref() as &dyn Any).downcast_ref::<KeyLimits>() == Some(&op),
         _ => false,
     };
     let found = g.nodes().iter().rposition(|n| same(&n.kind) && n.inputs == inputs);
@@ -79,13 +80,13 @@ pub(super) fn visible(
     }
 }
 
-impl Visible {
+impl KeyLimits {
     fn parts(&self) -> Parts {
         let (starts, spans) = (self.window.is_some(), self.structure);
         self.sizes.parts(Holds { starts, mask: self.mask, seed: self.seed, spans })
     }
 
-    /// Lengths, mask, positions, both structures, the seed and the prefix, those that are there.
+    /// The optional inputs: lengths, mask, positions, both structures, the seed and the prefix.
     fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 7] {
         let mut next = 0;
         let structure = self.structure;
@@ -98,9 +99,9 @@ impl Visible {
     }
 }
 
-impl Op for Visible {
+impl Op for KeyLimits {
     fn name(&self) -> &'static str {
-        "attention_visible"
+        "attention_key_limits"
     }
 
     fn infer(&self, _inputs: &[TensorType]) -> Result<Vec<TensorType>> {
@@ -153,12 +154,12 @@ impl Op for Visible {
         let given = self.sort(|i| cx.input(i));
         let flags = [self.causal, self.lengths, self.mask, self.positions, self.structure, self.seed, self.prefix];
         let window = self.window.map_or([0; 3], |window| [1, window.before as usize, window.after as usize]);
-        // What is absent is not read, but a binding must be there.
+        // An absent input is not read, but its binding needs a buffer.
         let view = |given: &Option<View>| given.clone().unwrap_or_else(|| cx.input(0));
         let (tiles, blocks) = (queries.div_ceil(TILE), keys.div_ceil(TILE));
         let mut chunks = tiles + if self.mask { blocks } else { 0 };
         chunks += if self.structure { tiles + blocks } else { 0 };
-        let dispatch = given.iter().fold(Dispatch::new(&VISIBLE), |d, given| d.read(view(given)));
+        let dispatch = given.iter().fold(Dispatch::new(&KEY_LIMITS), |d, given| d.read(view(given)));
         let mut dispatch = dispatch.write(cx.output(0));
         for value in [batch, queries, keys].into_iter().chain(flags.map(usize::from)).chain(window) {
             dispatch = dispatch.param(value);

@@ -1,8 +1,8 @@
-// attention_forward_split: attention of few queries over many keys, a workgroup for 64 keys and GROUP query heads.
+// attention_forward_split_k: attention of few queries over many keys, a workgroup for 64 keys and GROUP query heads.
 //
 //   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = cap(scale * q . k) + bias, where seen
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [key_limits]   [bias]
 // out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits of which no key is seen are not written
 // grid      one workgroup for a split, of ceil(Tk / 64), of a query and GROUP heads that share a key head
 // needs     constants WIDTH (vectors of a row), GROUP; snippets attention, a mask, spans, a bias, a cap, vector1 or vector4;
@@ -32,7 +32,7 @@ fn highest(g: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn attention_forward_split(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
                            @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }

@@ -1,24 +1,24 @@
-// attention_forward_rows: fused attention, an invocation for ROWS queries of one head, with the online softmax.
+// attention_grad_q_per_thread: the gradient of attention by its queries, an invocation for ROWS queries of one head.
 //
-//   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
+//   P = exp(S - max) / sum;   dS = P * (dout . v - delta);   dq = scale * sum over keys of dS * k
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [visible]   [bias]
-// out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
-//           whose out is 0
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [key_limits]   [bias]
+// out       dq (B, Tq, H, D) f32
 // grid      one invocation for ROWS queries of a head
 // needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a cap, a drop, vector1 or vector4
 // numerics  f32 throughout; masked scores are selected away, no infinities
-// paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
+// paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 2, split so that no sum needs atomics
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;             // (B, Tq, H, D)
 @group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
-@group(0) @binding(4) var<storage, read_write> out: array<Vector>;     // (B, Tq, H, D)
-@group(0) @binding(5) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
+@group(0) @binding(4) var<storage, read> dout: array<Vector>;          // (B, Tq, H, D)
+@group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
+@group(0) @binding(6) var<storage, read_write> dq: array<Vector>;      // (B, Tq, H, D)
 
 @compute @workgroup_size(64)
-fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
-                          @builtin(local_invocation_index) lane: u32) {
+fn attention_grad_q_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+                         @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let blocks = (p.queries + ROWS - 1u) / ROWS;
@@ -31,9 +31,9 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
     let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
 
     var mine: array<array<Vector, WIDTH>, ROWS>;
+    var upstream: array<array<Vector, WIDTH>, ROWS>;
     var acc: array<array<Vector, WIDTH>, ROWS>;
-    var top: array<f32, ROWS>;
-    var sum: array<f32, ROWS>;
+    var stat: array<vec4f, ROWS>;
     var start: array<u32, ROWS>;
     var limit: array<u32, ROWS>;
     var span: array<Span, ROWS>;
@@ -46,8 +46,12 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         span[r] = query_span(batch, query);
         begin = min(begin, start[r]);
         end = max(end, limit[r]);
-        top[r] = FAR;
-        for (var c = 0u; c < WIDTH; c++) { mine[r][c] = q[query_row(batch, query, head) * WIDTH + c]; }
+        stat[r] = stats[stat_row(batch, query, head)];
+        for (var c = 0u; c < WIDTH; c++) {
+            let at = query_row(batch, query, head) * WIDTH + c;
+            mine[r][c] = q[at];
+            upstream[r][c] = dout[at];
+        }
     }
     for (var k0 = begin / 4u * 4u; k0 < end; k0 += 4u) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
@@ -56,36 +60,32 @@ fn attention_forward_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         let real = keys_real(batch, near);
         let spans = key_spans(batch, near);
         var s: array<vec4f, ROWS>;
+        var dp: array<vec4f, ROWS>;
         for (var c = 0u; c < WIDTH; c++) {
-            let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
+            let a0 = k[at.x + c]; let a1 = k[at.y + c]; let a2 = k[at.z + c]; let a3 = k[at.w + c];
+            let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];
             for (var r = 0u; r < ROWS; r++) {
-                let a = mine[r][c];
-                s[r] += vec4f(inner(a, b0), inner(a, b1), inner(a, b2), inner(a, b3));
+                let x = mine[r][c];
+                let y = upstream[r][c];
+                s[r] += vec4f(inner(x, a0), inner(x, a1), inner(x, a2), inner(x, a3));
+                dp[r] += vec4f(inner(y, b0), inner(y, b1), inner(y, b2), inner(y, b3));
             }
         }
-        var shrink: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
             let term = bias_keys(batch, head, min(first + r, p.queries - 1u), near);
             let seen = real & within(key, vec4u(start[r]), vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);
-            let score = biased(capped(s[r] * p.scale), term);
-            let m = max(top[r], largest(select(vec4f(FAR), score, seen)));
-            shrink[r] = exp(max(top[r] - m, -80.0));
-            s[r] = select(vec4f(), exp_below(score - m), seen);
-            top[r] = m;
-            sum[r] = sum[r] * shrink[r] + dot(s[r], vec4f(1.0));
-            s[r] = drop_keys(s[r], seed, batch, head, first + r, k0);
+            let score = s[r] * p.scale;
+            let weight = exp_below(biased(capped(score), term) - stat[r].x) * stat[r].y;
+            let through = drop_keys(dp[r], seed, batch, head, first + r, k0);
+            s[r] = select(vec4f(), through_cap(weight * (through - stat[r].z), score), seen);
         }
         for (var c = 0u; c < WIDTH; c++) {
-            let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];
-            for (var r = 0u; r < ROWS; r++) {
-                acc[r][c] = acc[r][c] * shrink[r] + s[r].x * b0 + s[r].y * b1 + s[r].z * b2 + s[r].w * b3;
-            }
+            let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
+            for (var r = 0u; r < ROWS; r++) { acc[r][c] += s[r].x * b0 + s[r].y * b1 + s[r].z * b2 + s[r].w * b3; }
         }
     }
     for (var r = 0u; r < ROWS; r++) {
         if (first + r >= p.queries) { break; }
-        let share = share_of(sum[r]);
-        for (var c = 0u; c < WIDTH; c++) { out[query_row(batch, first + r, head) * WIDTH + c] = acc[r][c] * share; }
-        tops[stat_row(batch, first + r, head)] = vec2f(top[r], share);
+        for (var c = 0u; c < WIDTH; c++) { dq[query_row(batch, first + r, head) * WIDTH + c] = acc[r][c] * p.scale; }
     }
 }

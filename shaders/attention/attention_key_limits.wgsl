@@ -1,11 +1,11 @@
-// attention_visible: how many keys each query sees, which keys are not padding, a seed and spans, from up to seven inputs.
+// attention_key_limits: how many keys each query sees, which keys are not padding, a seed and spans, from up to seven inputs.
 //
 //   limit[b, i] = min(lengths[b], keys, max(position[b, i] + after + 1, prefix[b]))      start[b, i] = position[b, i] - before
 //   the same of a tile of 32 queries: their largest limit, their least start
 //
 // in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32   query_structure (B, Tq, 3) u32
 //           structure (B, Tk, 3) u32   seed (2) u32   prefix (B) u32; what is absent has its flag 0 and is not read
-// out       visible (B, n) u32, in a row: ceil(Tq / 32) limits of tiles, Tq limits [, as many starts of tiles, Tq starts]
+// out       key_limits (B, n) u32, in a row: ceil(Tq / 32) limits of tiles, Tq limits [, as many starts of tiles, Tq starts]
 //           [, mask (Tk) as 0 or 1] [, seed (2)] [, spans (3 (Tq + Tk))]
 // grid      one invocation for 32 queries, 32 keys of the mask, 32 spans of queries or 32 spans of keys
 // numerics  exact
@@ -28,7 +28,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read> structure: array<u32>;        // (B, Tk, 3)
 @group(0) @binding(6) var<storage, read> seed: array<u32>;             // (2)
 @group(0) @binding(7) var<storage, read> prefix: array<u32>;           // (B)
-@group(0) @binding(8) var<storage, read_write> visible: array<u32>;    // (B, n)
+@group(0) @binding(8) var<storage, read_write> key_limits: array<u32>;    // (B, n)
 
 // The first key that a query sees.
 fn start(batch: u32, query: u32) -> u32 {
@@ -52,7 +52,7 @@ fn limit(batch: u32, query: u32) -> u32 {
 }
 
 @compute @workgroup_size(64)
-fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
+fn attention_key_limits(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u,
                      @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
@@ -75,34 +75,34 @@ fn attention_visible(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
         var least = p.keys;
         for (var i = chunk * 32u; i < min(chunk * 32u + 32u, p.queries); i++) {
             let end = limit(batch, i);
-            visible[row + tiles + i] = end;
+            key_limits[row + tiles + i] = end;
             most = max(most, end);
             if (p.windowed != 0u) {
                 let begin = start(batch, i);
-                visible[row + starts_at + tiles + i] = begin;
+                key_limits[row + starts_at + tiles + i] = begin;
                 least = min(least, begin);
             }
         }
-        visible[row + chunk] = most;
-        if (p.windowed != 0u) { visible[row + starts_at + chunk] = least; }
+        key_limits[row + chunk] = most;
+        if (p.windowed != 0u) { key_limits[row + starts_at + chunk] = least; }
         if (chunk == 0u && p.has_seed != 0u) {
-            visible[row + seed_at] = seed[0];
-            visible[row + seed_at + 1u] = seed[1];
+            key_limits[row + seed_at] = seed[0];
+            key_limits[row + seed_at + 1u] = seed[1];
         }
     } else if (chunk < tiles + masks) {
         let first = (chunk - tiles) * 32u;
         for (var key = first; key < min(first + 32u, p.keys); key++) {
-            visible[row + mask_at + key] = u32(key_mask[batch * p.keys + key] != 0u);
+            key_limits[row + mask_at + key] = u32(key_mask[batch * p.keys + key] != 0u);
         }
     } else if (chunk < tiles + masks + tiles) {
         let first = (chunk - tiles - masks) * 96u;
         for (var i = first; i < min(first + 96u, 3u * p.queries); i++) {
-            visible[row + spans_at + i] = query_structure[batch * 3u * p.queries + i];
+            key_limits[row + spans_at + i] = query_structure[batch * 3u * p.queries + i];
         }
     } else {
         let first = (chunk - tiles - masks - tiles) * 96u;
         for (var i = first; i < min(first + 96u, 3u * p.keys); i++) {
-            visible[row + spans_at + 3u * p.queries + i] = structure[batch * 3u * p.keys + i];
+            key_limits[row + spans_at + 3u * p.queries + i] = structure[batch * 3u * p.keys + i];
         }
     }
 }

@@ -1,0 +1,137 @@
+//! Arguments of models: their family, size and storage.
+
+use crate::DType;
+use crate::cli::numbers::positive;
+use crate::models::LayerInit;
+use clap::{Args, ValueEnum};
+
+/// Model families that can be trained from scratch.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum Family {
+    /// Learned positions, layer norm, GELU
+    Gpt2,
+    /// Rotary positions, RMS norm, gated SiLU
+    Llama,
+    /// The original transformer: sinusoidal positions, layer norm after each sum, ReLU; see --sides
+    Transformer,
+}
+
+/// The sides of a transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Sides {
+    /// Reads the whole text, and learns to predict masked tokens
+    Encoder,
+    /// Continues a text, and learns to predict the next token
+    Decoder,
+    /// An encoder reads the first half of a row, a decoder learns to write the second half
+    Both,
+}
+
+/// Element types that weights can be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Storage {
+    /// 32-bit float
+    F32,
+    /// 16-bit IEEE float; training keeps f32 masters and scales the loss
+    F16,
+    /// 16-bit brain float; training keeps f32 masters
+    Bf16,
+}
+
+impl From<Storage> for DType {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::F32 => Self::F32,
+            Storage::F16 => Self::F16,
+            Storage::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// Storage types of weights for inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum InferenceStorage {
+    /// 32-bit float
+    F32,
+    /// 16-bit IEEE float
+    F16,
+    /// 16-bit brain float
+    Bf16,
+    /// Blocks of 32 in 8 bits with a scale
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Blocks of 32 in 4 bits with a scale
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// Blocks of 32 in 4 bits with a scale and an offset
+    #[value(name = "q4_1")]
+    Q4_1,
+}
+
+impl From<InferenceStorage> for DType {
+    fn from(storage: InferenceStorage) -> Self {
+        match storage {
+            InferenceStorage::F32 => Self::F32,
+            InferenceStorage::F16 => Self::F16,
+            InferenceStorage::Bf16 => Self::BF16,
+            InferenceStorage::Q8_0 => Self::Q8_0,
+            InferenceStorage::Q4_0 => Self::Q4_0,
+            InferenceStorage::Q4_1 => Self::Q4_1,
+        }
+    }
+}
+
+/// The initial weights of recursive layers when a trained model becomes a recursive one.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum MorInit {
+    /// Layers at even intervals, including the first and the last
+    Stepwise,
+    /// The mean of the layers that become one recursive layer
+    Average,
+    /// The first layers
+    Lower,
+}
+
+impl From<MorInit> for LayerInit {
+    fn from(init: MorInit) -> Self {
+        match init {
+            MorInit::Stepwise => Self::Stepwise,
+            MorInit::Average => Self::Average,
+            MorInit::Lower => Self::Lower,
+        }
+    }
+}
+
+/// The size of a new model.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ModelArgs {
+    /// Model family [default: gpt2; llama with --moe or --mor; transformer with --sides]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) model: Option<Family>,
+    /// The sides of a transformer [default: decoder]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) sides: Option<Sides>,
+    /// Blocks
+    #[arg(long, default_value_t = 4, value_parser = positive)]
+    pub(in crate::cli) layers: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = 4, value_parser = positive)]
+    pub(in crate::cli) heads: usize,
+    /// Heads of keys and values (llama) [default: the number of heads]
+    #[arg(long, value_parser = positive)]
+    pub(in crate::cli) kv_heads: Option<usize>,
+    /// Size of the residual stream, d_model
+    #[arg(long, default_value_t = 128, value_parser = positive)]
+    pub(in crate::cli) width: usize,
+    /// Tokens of context [default: 128, or the model's maximum if that is less]
+    #[arg(long, value_parser = positive)]
+    pub(in crate::cli) context: Option<usize>,
+    /// Mixture of experts, in a llama or transformer: E:K (K of E experts per token), optionally with config.json keys after commas
+    /// (8:2,router_aux_loss_coef=0.01), or a JSON file of keys
+    #[arg(long, value_name = "E:K|FILE")]
+    pub(in crate::cli) moe: Option<String>,
+    /// Mixture of recursions, in a llama or transformer: R or R:ROUTING (expert_choice, token_choice, none), optionally with config.json keys
+    /// after commas (3:token_choice,sharing=cycle), or a JSON file of keys
+    #[arg(long, value_name = "R:ROUTING|FILE")]
+    pub(in crate::cli) mor: Option<String>,
+}

@@ -1,0 +1,81 @@
+//! Arguments of `wgformer inspect` and `wgformer profile`: a step of a model.
+
+use super::{Common, ModelArgs};
+use crate::bench::StepKind;
+use crate::cli::numbers::positive;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Steps that can be inspected and profiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum StepName {
+    /// Forward, backward, clipping, AdamW
+    Train,
+    /// Forward and loss
+    Eval,
+    /// Read a prompt into the caches
+    Prefill,
+    /// One token per sequence, with caches
+    Decode,
+}
+
+impl From<StepName> for StepKind {
+    fn from(name: StepName) -> Self {
+        match name {
+            StepName::Train => Self::Train,
+            StepName::Eval => Self::Evaluate,
+            StepName::Prefill => Self::Prefill,
+            StepName::Decode => Self::Decode,
+        }
+    }
+}
+
+/// A model and a step of it.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StepArgs {
+    /// Folder of a model, its config.json, or a GGUF file [default: a new model of the given size]
+    #[arg(value_name = "MODEL", conflicts_with_all = ["model", "layers", "heads", "kv_heads", "width", "moe", "mor", "vocabulary"])]
+    pub(in crate::cli) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// Vocabulary of a new model
+    #[arg(long, default_value_t = 1024, value_parser = positive)]
+    pub(in crate::cli) vocabulary: usize,
+    /// The kind of step
+    #[arg(long, value_enum, default_value = "train")]
+    pub(in crate::cli) step: StepName,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub(in crate::cli) batch: usize,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    #[command(flatten)]
+    pub(in crate::cli) common: Common,
+    #[command(flatten)]
+    pub(in crate::cli) step: StepArgs,
+    /// List every dispatch
+    #[arg(long)]
+    pub(in crate::cli) list: bool,
+    /// Show the expert or recursion depth of each token of a text instead: the text, or a file
+    #[arg(long, value_name = "TEXT|FILE", conflicts_with_all = ["list", "step", "batch", "context"])]
+    pub(in crate::cli) routing: Option<String>,
+    /// With --routing, write an HTML page with tokens coloured by expert or depth
+    #[arg(long, value_name = "FILE", requires = "routing")]
+    pub(in crate::cli) html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ProfileArgs {
+    #[command(flatten)]
+    pub(in crate::cli) common: Common,
+    #[command(flatten)]
+    pub(in crate::cli) step: StepArgs,
+    /// Number of runs; each launch's median time is reported
+    #[arg(long, default_value_t = 5, value_parser = positive)]
+    pub(in crate::cli) runs: usize,
+    /// Write a trace for Perfetto (ui.perfetto.dev)
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) trace: Option<PathBuf>,
+}

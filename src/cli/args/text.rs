@@ -1,0 +1,95 @@
+//! Arguments of `wgformer generate` and `wgformer eval`.
+
+use super::{Common, InferenceStorage};
+use crate::cli::numbers::{count, min_p, penalty, positive, stop, temperature, top_k, top_p};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GenerateArgs {
+    #[command(flatten)]
+    pub(in crate::cli) common: Common,
+    /// The model: a folder with config.json, model.safetensors, tokenizer.json, or a GGUF file
+    #[arg(value_name = "MODEL")]
+    pub(in crate::cli) model: PathBuf,
+    /// Text to continue, - for standard input; several are continued as one batch [default: piped input, else an empty line]
+    #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(in crate::cli) prompt: Vec<String>,
+    /// File with a text to continue, - for standard input; a final line break is removed
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) prompt_file: Vec<PathBuf>,
+    /// Put each prompt into the model's chat template as a user message, and print only the answer
+    #[arg(long)]
+    pub(in crate::cli) chat: bool,
+    /// With --chat, the system message
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    pub(in crate::cli) system: Option<String>,
+    /// The most tokens to write [default: the model's max_new_tokens, else 200]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = positive)]
+    pub(in crate::cli) max_tokens: Option<usize>,
+    /// Always take the most likely token, whatever the model's settings
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
+    pub(in crate::cli) greedy: bool,
+    /// Sampling temperature: below 1 more predictable, above 1 more random, 0 the most likely token [default: the model's, else 0.8]
+    #[arg(long, value_parser = temperature)]
+    pub(in crate::cli) temperature: Option<f32>,
+    /// Sample among this many most likely tokens; 0: all [default: the model's, else all]
+    #[arg(long, value_name = "COUNT", value_parser = top_k)]
+    pub(in crate::cli) top_k: Option<usize>,
+    /// Sample among the most likely tokens with this total probability; 1: all [default: the model's, else all]
+    #[arg(long, value_name = "SHARE", value_parser = top_p)]
+    pub(in crate::cli) top_p: Option<f32>,
+    /// Exclude tokens below this share of the highest probability; 0: none [default: the model's, else none]
+    #[arg(long, value_name = "SHARE", value_parser = min_p)]
+    pub(in crate::cli) min_p: Option<f32>,
+    /// Divide the scores of tokens that already occurred by this factor; 1: no penalty [default: the model's, else 1]
+    #[arg(long, value_name = "FACTOR", value_parser = penalty)]
+    pub(in crate::cli) repetition_penalty: Option<f32>,
+    /// Random seed
+    #[arg(long, default_value_t = 1, value_parser = count)]
+    pub(in crate::cli) seed: u64,
+    /// Stop before this text or special token
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop)]
+    pub(in crate::cli) stop: Vec<String>,
+    /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) dtype: Option<InferenceStorage>,
+}
+
+/// When windows of a text begin with a BOS token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Bos {
+    /// If the tokenizer adds special tokens at the beginning of a text
+    Auto,
+    /// Always
+    Always,
+    /// Never, as `wgformer train` measures held-out text
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EvalArgs {
+    #[command(flatten)]
+    pub(in crate::cli) common: Common,
+    /// The model: a folder, or a GGUF file
+    #[arg(value_name = "MODEL")]
+    pub(in crate::cli) model: PathBuf,
+    /// Text files to measure on, or pipes (/dev/stdin)
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub(in crate::cli) data: Vec<PathBuf>,
+    /// Tokens of context [default: the model's maximum, at most 1024]
+    #[arg(long, value_parser = positive)]
+    pub(in crate::cli) context: Option<usize>,
+    /// Begin each window with the special tokens that the model expects at the beginning of a text (usually BOS)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(in crate::cli) bos: Bos,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 8, value_parser = positive)]
+    pub(in crate::cli) batch: usize,
+    /// Measure on at most this many batches
+    #[arg(long, value_parser = positive)]
+    pub(in crate::cli) batches: Option<usize>,
+    /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) dtype: Option<InferenceStorage>,
+}

@@ -1,0 +1,334 @@
+//! `wgformer train`: trains a model on text.
+
+mod learner;
+mod progress;
+
+use super::args::{Common, ScheduleKind, Storage, TrainArgs};
+use super::device::Device;
+use super::explicit_args::{self, ExplicitArgs};
+use super::{model, outln, output, plot, read_texts};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::io::{Checkpoints, write_atomic};
+use crate::models::{self, Model};
+use crate::program::human_count;
+use crate::tasks::{TaskObjective, TextBatches, TextTask, held_out_for};
+use crate::train::{
+    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LossScaling, Outcome, RunOptions, Schedule, StepOptions,
+    Trainer, check_tokens,
+};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use learner::{Learner, from_checkpoint, prepare};
+use progress::{History, Screen};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The share of the text that is held out.
+const HELD_OUT: f64 = 0.1;
+/// The number of batches of an evaluation.
+const EVALUATION: usize = 16;
+/// The time between two lines of progress without a terminal.
+const EVERY: Duration = Duration::from_secs(10);
+/// The losses so far: in every checkpoint, and next to the loss curve.
+const HISTORY: &str = "history.json";
+/// The folder of the finished model.
+const MODEL: &str = "model";
+/// The loss curve.
+const PICTURE: &str = "loss.svg";
+/// The default steps of warm-up.
+const WARMUP: u64 = 50;
+/// The default final rate as a share of the highest.
+const FINAL: f64 = 0.1;
+/// The number of checkpoints that are kept.
+const KEEP: usize = 2;
+
+pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // A request to terminate does the same. A second Ctrl-C ends the process at once; checkpoints are atomic.
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        output::note(format_args!("\nsaving a checkpoint first; press Ctrl-C again to stop at once"));
+    })
+    .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
+
+    let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
+    let mut lock = None;
+    if checkpoints.folder().exists() {
+        lock = Some(checkpoints.lock()?);
+    }
+    let resumed = match options.resume {
+        true => checkpoints.latest()?,
+        false => None,
+    };
+    let inherited = match &resumed {
+        Some(loaded) => explicit.inherit(ExplicitArgs::load(&loaded.path)?)?,
+        None => Vec::new(),
+    };
+    let merged = if inherited.is_empty() { None } else { Some(explicit.parse()?) };
+    // The output folder is this command's, byte for byte.
+    let merged = merged.map(|merged| TrainArgs { out: options.out.clone(), ..merged });
+    let options = merged.as_ref().unwrap_or(options);
+    if let Some(path) = options.data.iter().find(|path| path.to_str().is_none()) {
+        return Err(Error::format(path, "its name is not UTF-8, so --resume could not find it again: rename it"));
+    }
+    if options.data.is_empty() {
+        return Err(Error::input("data", "there is no run to resume here that names its texts: give --data"));
+    }
+    let device = Device::open(&options.common)?;
+    let gpu = device.gpu.clone();
+    let text = read_texts(&options.data)?;
+    refuse_to_overwrite(options, &checkpoints)?;
+    let Learner { model, weights, files } = match &resumed {
+        // The trainer loads the weights from the checkpoint, in f32.
+        Some(loaded) => from_checkpoint(&loaded.path, &gpu, options.dtype.into())?,
+        None => prepare(options, &gpu, &text)?,
+    };
+    let tokens = files.tokenizer.encode(&text)?;
+    check_tokens(&tokens, model.dimensions().vocabulary)?;
+    let corpus = Corpus::new(&tokens, HELD_OUT)?;
+    // Training may take hours, and the text may be large.
+    drop((text, tokens));
+    let mut small_files = files.contents(&model.config(), &[]).small_files()?;
+    small_files.push((explicit_args::FILE.into(), explicit.to_json()?));
+    let context = model::context(options.model.context, model.dimensions().max_position)?;
+    let objective = TaskObjective::on_text(model.clone(), options.batch, context)?;
+    let mask = ["[MASK]", "<mask>"].iter().find_map(|token| files.tokenizer.id(token));
+    let task = TextTask::of(model.as_ref(), mask)?;
+    let mut trainer =
+        Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options)?)?;
+    device.save_caches();
+    // Fail now rather than at the first save if the folder can't be written.
+    checkpoints.make_folder()?;
+    let _lock = lock.map_or_else(|| checkpoints.lock(), Ok)?;
+    check_results(&options.out)?;
+    let rows = match &resumed {
+        Some(loaded) => {
+            let state = serde_json::from_value(trainer.resume(loaded)?)
+                .map_err(|e| Error::format(&loaded.path, format!("the position in the data: {e}")))?;
+            warn_of_other_batches(&loaded.path, options)?;
+            Batches::resume(corpus.train.clone(), options.batch, context, state)?
+        }
+        None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
+    };
+    let mut source = TextBatches { rows, task };
+    let held_out = sample_of(held_out_for(task, &corpus.held_out, options.batch, context));
+    introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some().then_some(&inherited))?;
+    if let Some(first) = files.tokenizer.prefix().first().and_then(|&id| files.tokenizer.token(id)) {
+        output::note(format_args!(
+            "the tokenizer begins a text with {first}; batches are cut from within the text and have none, as with eval --bos never"
+        ));
+    }
+
+    let ends = options.minutes.map(|minutes| stop_after(minutes, stop.clone())).transpose()?;
+    let history = RefCell::new(History::load(resumed.as_ref().map(|loaded| loaded.path.as_path()))?);
+    let bar = bar(options.steps, trainer.state().step, &options.common);
+    let start = Instant::now();
+    let mut save = |trainer: &Trainer, position: &Value| {
+        let mut saved = small_files.clone();
+        saved.push((HISTORY.into(), history.borrow().to_json()?));
+        trainer.save(&checkpoints, position, &saved).map(Some)
+    };
+    let mut screen = Screen { bar: &bar, json: options.common.json, ends, last_line: None };
+    let mut output_error = None;
+    let mut progress = |event: &Event| {
+        history.borrow_mut().take(event);
+        // If progress can't be printed the run saves and stops, as with Ctrl-C.
+        if output_error.is_none()
+            && let Err(error) = screen.show(event, &history.borrow())
+        {
+            output_error = Some(error);
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let outcome = trainer.run(&mut source, &held_out, &stop, &mut save, &mut progress)?;
+    bar.finish_and_clear();
+    if let Some(error) = output_error {
+        return Err(error);
+    }
+
+    let folder = options.out.join(MODEL);
+    let state = trainer.state();
+    let tensors = models::named_tensors(model.as_ref(), trainer.weights())?;
+    files.contents(&models::stored_config(model.as_ref(), trainer.weights()), &tensors).save(&folder)?;
+    let history = history.into_inner();
+    write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
+    // A run that stopped before its first step has no curve.
+    let picture = Some(options.out.join(PICTURE)).filter(|_| !history.train.is_empty());
+    if let Some(picture) = &picture {
+        let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
+        plot::loss_curve(picture, &curve)?;
+    }
+    let how = match outcome {
+        Outcome::Finished => "finished",
+        Outcome::StoppedEarly => "stopped early: the held-out loss did not improve",
+        Outcome::Interrupted => "stopped; continue with --resume",
+    };
+    if options.common.json {
+        let best = state.best_loss;
+        outln!(
+            "{}",
+            json!({ "event": "end", "outcome": how, "step": state.step, "best_held_out_loss": best, "model": folder })
+        )?;
+    } else {
+        outln!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()))?;
+        outln!("model       {}", folder.display())?;
+        if let Some(picture) = &picture {
+            outln!("loss curve  {}", picture.display())?;
+        }
+        outln!("checkpoints {}", checkpoints.folder().display())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A sample of the held-out batches at even intervals.
+fn sample_of(batches: Vec<HeldOut>) -> Vec<HeldOut> {
+    let stride = batches.len().div_ceil(EVALUATION).max(1);
+    batches.into_iter().step_by(stride).collect()
+}
+
+/// Refuses to replace the checkpoints or the model of another run.
+fn refuse_to_overwrite(options: &TrainArgs, checkpoints: &Checkpoints) -> Result<()> {
+    let (folder, model) = (checkpoints.folder(), options.out.join(MODEL));
+    let begun = folder.exists() && !checkpoints.is_empty()?;
+    if begun && !options.resume {
+        let message = "the folder already contains a run: continue it (--resume), choose another folder (--out) or remove this one";
+        return Err(Error::format(&options.out, message));
+    }
+    let filled = |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    if !begun && filled(&model) {
+        let message = "the folder contains a model without a run: choose another folder (--out) or move it away";
+        return Err(Error::format(&model, message));
+    }
+    Ok(())
+}
+
+/// Checks that results can be written before the first step, not after the last.
+fn check_results(out: &Path) -> Result<()> {
+    let model = out.join(MODEL);
+    let folders = [out, &model];
+    for folder in folders.into_iter().filter(|folder| folder.symlink_metadata().is_ok()) {
+        tempfile::tempfile_in(folder).map_err(|e| Error::file(folder, e))?;
+    }
+    match [HISTORY, PICTURE].map(|name| out.join(name)).into_iter().find(|path| path.is_dir()) {
+        Some(path) => Err(Error::format(path, "it is a folder, but the run writes a file of this name: move it away")),
+        None => Ok(()),
+    }
+}
+
+/// Warns that a run with another batch size is not the same run any more.
+fn warn_of_other_batches(checkpoint: &Path, options: &TrainArgs) -> Result<()> {
+    let before = ExplicitArgs::load(checkpoint)?.batch();
+    if before.is_some_and(|before| before != options.batch) {
+        log::warn!("the run continues with batches of {} sequences, a different size than before", options.batch);
+    }
+    Ok(())
+}
+
+fn step_options(options: &TrainArgs) -> StepOptions {
+    StepOptions {
+        adam: AdamOptions { weight_decay: options.weight_decay as f32, ..AdamOptions::default() },
+        max_norm: options.clip as f32,
+        accumulation: options.accumulate,
+        recompute: options.recompute,
+        loss_scaling: (options.dtype == Storage::F16).then(LossScaling::default),
+        ..StepOptions::default()
+    }
+}
+
+fn run_options(options: &TrainArgs) -> RunOptions {
+    RunOptions {
+        steps: options.steps,
+        seed: options.seed,
+        evaluate_every: options.eval_every,
+        patience: options.patience,
+        save_every: options.checkpoint_every,
+        ..RunOptions::default()
+    }
+}
+
+fn schedule(options: &TrainArgs) -> Result<Schedule> {
+    let warmup = match options.warmup {
+        Some(warmup) if warmup > options.steps => {
+            let message = format!(
+                "there are {warmup} steps of warm-up, but only {} steps: the rate would not reach its peak",
+                options.steps
+            );
+            return Err(Error::input("warmup", message));
+        }
+        Some(warmup) => warmup,
+        None => WARMUP.min(options.steps),
+    };
+    let floor = options.final_lr.unwrap_or(FINAL);
+    if options.final_lr.is_some() && matches!(options.schedule, ScheduleKind::Constant) {
+        log::warn!("--final-lr has no effect on a constant schedule");
+    }
+    if options.patience.is_some() && options.eval_every == 0 {
+        log::warn!("--patience has no effect without evaluations (--eval-every 0)");
+    }
+    let decay = match options.schedule {
+        ScheduleKind::Constant => Decay::Constant,
+        ScheduleKind::Cosine => Decay::Cosine { floor },
+        ScheduleKind::Linear => Decay::Linear { floor },
+        ScheduleKind::Wsd => Decay::Wsd { fraction: 0.2, floor },
+    };
+    Ok(Schedule { peak: options.lr, warmup, steps: options.steps, decay })
+}
+
+fn introduce(
+    options: &TrainArgs,
+    gpu: &Gpu,
+    trainer: &Trainer,
+    model: &dyn Model,
+    corpus: &Corpus,
+    inherited: Option<&Vec<String>>,
+) -> Result<()> {
+    if options.common.json {
+        return Ok(());
+    }
+    let recording = trainer.program().recording();
+    outln!("adapter  {}", gpu.info().name)?;
+    outln!(
+        "model    {} parameters; a step is {} dispatches, {}flop",
+        human_count(model.parameter_count()? as u64),
+        recording.dispatches.len(),
+        human_count(recording.flops())
+    )?;
+    outln!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
+    outln!("text     {} tokens, {} held out", corpus.train.len(), corpus.held_out.len())?;
+    if let Some(inherited) = inherited {
+        let with = if inherited.is_empty() { "" } else { ", with the run's options " };
+        outln!("resumed  from step {}{with}{}", trainer.state().step, inherited.join(" "))?;
+    }
+    Ok(())
+}
+
+/// Sets the flag after some minutes; returns the time when.
+fn stop_after(minutes: f64, stop: Arc<AtomicBool>) -> Result<Instant> {
+    let time = Duration::try_from_secs_f64(minutes * 60.0).ok();
+    let ends = time.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
+    let (time, ends) = ends.ok_or_else(|| Error::input("minutes", "it must be a smaller positive number"))?;
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        stop.store(true, Ordering::Relaxed);
+    });
+    Ok(ends)
+}
+
+fn bar(steps: u64, done: u64, common: &Common) -> ProgressBar {
+    if common.json {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(steps).with_style(style);
+    bar.set_position(done);
+    bar
+}
