@@ -74,7 +74,7 @@ fn templates_cannot_run_for_ever_or_too_deep() {
     );
     assert!(refused("{{ strftime_now('%Q') }}").contains("no such format"));
     let damaged = ChatTemplate::new("a.jinja", "\n\n{% if %}", clock()).unwrap_err().to_string();
-    assert!(damaged.starts_with("a.jinja: the chat template is no template that can be read (line 3)"), "{damaged}");
+    assert!(damaged.starts_with("a.jinja: the chat template is not a readable template (line 3)"), "{damaged}");
     assert!(ChatTemplate::new("a.jinja", "{% if x", clock()).is_err());
 }
 
@@ -86,7 +86,7 @@ fn conversations_that_are_none_are_refused() {
         ("{}", "no list of messages"),
         (r#"{"messages": {}}"#, "no list of messages"),
         (r#"{"messages": []}"#, "no message"),
-        (r#"{"messages": ["Hi"]}"#, "no object"),
+        (r#"{"messages": ["Hi"]}"#, "not an object"),
     ] {
         let message = Conversation::from_json(json).unwrap_err().to_string();
         assert!(message.starts_with("conversation: ") && message.contains(words), "{json}: {message}");

@@ -263,7 +263,7 @@ fn folders_that_hold_something_else_say_what_to_do() {
     std::fs::rename(model.join("pytorch_model.bin"), model.join("small.gguf")).unwrap();
     assert!(refused(&home).contains("holds small.gguf: give this file itself"));
     std::fs::remove_file(model.join("config.json")).unwrap();
-    assert!(refused(&home).contains("holds no config.json but small.gguf: give this file itself"));
+    assert!(refused(&home).contains("has no config.json but has small.gguf: use the path of that file"));
 }
 
 #[test]

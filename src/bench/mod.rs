@@ -6,6 +6,7 @@
 
 mod ceiling;
 mod compare;
+mod contenders;
 pub mod experiment;
 mod kernels;
 mod measure;

@@ -1,4 +1,4 @@
-//! Chat templates: Jinja, as Hugging Face's libraries render it, with what they add.
+//! Chat templates: Jinja, as Hugging Face's libraries render it, with their extensions.
 
 use super::ordered::{Json, mapping};
 use super::python::{pairs, split_lines, to_json, write_python};
@@ -41,7 +41,7 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// What `raise_exception` was called with.
+/// The argument of `raise_exception`.
 #[derive(Debug)]
 struct Raised(String);
 
@@ -53,14 +53,14 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// The variables of a template: `messages`, and where there are such `tools`, `documents` and others.
+/// The variables of a template: `messages`, and optionally `tools`, `documents` and others.
 #[derive(Clone, Debug)]
 pub struct Conversation {
     variables: Value,
 }
 
 impl Conversation {
-    /// One message of a user, with one of the system in front if there is one. The model is to answer.
+    /// One message of a user, with a system message before it if there is one. The model answers next.
     #[must_use]
     pub fn of_user(text: &str, system: Option<&str>) -> Self {
         let message = |role: &str, text: &str| mapping([("role", Value::from(role)), ("content", Value::from(text))]);
@@ -74,7 +74,7 @@ impl Conversation {
     /// messages whose value is null are left out, and a message's reasoning is found under all of its names.
     ///
     /// # Errors
-    /// [`Error::Input`] if it is no such object.
+    /// [`Error::Input`] if it is not such an object.
     pub fn from_json(json: &str) -> Result<Self> {
         let refuse = |message: String| Error::input("conversation", message);
         let Json(variables) = serde_json::from_str(json).map_err(|e| refuse(format!("is not valid JSON: {e}")))?;
@@ -101,7 +101,7 @@ impl Conversation {
 /// A message without its keys that are null.
 fn cleaned(message: &Value) -> Rendered<Value> {
     if message.kind() != ValueKind::Map {
-        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a message is no object"));
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, "a message is not an object"));
     }
     let mut kept = pairs(message)?;
     kept.retain(|(_, value)| !value.is_none());
@@ -122,7 +122,7 @@ impl ChatTemplate {
     /// A template; `source` stands for its file in messages.
     ///
     /// # Errors
-    /// [`Error::Format`] with the line where it is no template.
+    /// [`Error::Format`] with the line of the syntax error.
     pub fn new(source: impl Into<PathBuf>, text: &str, clock: Clock) -> Result<Self> {
         let source = source.into();
         if text.len() > LARGEST {
@@ -149,7 +149,7 @@ impl ChatTemplate {
         });
         environment
             .add_template_owned(NAME, without_generation(text))
-            .map_err(|error| refused(&source, "is no template that can be read", &error))?;
+            .map_err(|error| refused(&source, "is not a readable template", &error))?;
         Ok(Self { environment: Arc::new(environment), source, special: Vec::new() })
     }
 
@@ -163,7 +163,7 @@ impl ChatTemplate {
     /// The text of a conversation.
     ///
     /// # Errors
-    /// [`Error::Format`] with the template's own words where it refuses the conversation, else with what failed and the line.
+    /// [`Error::Format`] with the template's own message if it refuses the conversation, else with the failure and its line.
     pub fn render(&self, conversation: &Conversation) -> Result<String> {
         let fail = |error: minijinja::Error| refused(&self.source, "cannot be applied", &error);
         let mut variables: Vec<(Value, Value)> = Vec::new();
@@ -192,7 +192,7 @@ fn refused(source: &Path, what: &str, error: &minijinja::Error) -> Error {
     Error::format(source, format!("the chat template {what}{line}: {detail}"))
 }
 
-/// The template without the tags that mark what the model says, which are of no use here.
+/// The template without the tags that mark the model's answers, which are not needed here.
 fn without_generation(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! run/step-000200/model.safetensors       the weights, under the model's names
-//!                 optimizer.safetensors   moments and whatever else the optimiser keeps
+//!                 optimizer.safetensors   moments and other state of the optimiser
 //!                 config.json, …          small files of the caller: with them the folder is a model folder, too
-//!                 state.json              what the caller wants to know again
+//!                 state.json              the caller's state
 //!                 checkpoint.json         size and fingerprint of all the files above
 //! run/latest                              the name of the newest checkpoint, for people and scripts
 //! ```
@@ -12,13 +12,13 @@
 //! A checkpoint is written under a temporary name, synced, and renamed. Only then are older ones removed. A folder whose files
 //! do not match its `checkpoint.json` is torn or damaged; resuming skips it, says so, and takes the next older one.
 
-use super::file::{self, Fingerprint};
+use super::checkpoint_record::{Record, describe, sealed, write_file};
+use super::file;
 use super::safetensors::{Layout, NamedTensor, Tensors};
 use crate::error::{Error, Result};
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const MODEL: &str = super::safetensors::SINGLE;
@@ -29,17 +29,15 @@ const LATEST: &str = "latest";
 const LOCK: &str = ".lock";
 const PREFIX: &str = "step-";
 const TEMPORARY: &str = ".tmp";
-/// Raised when a field changes its meaning.
-const VERSION: u64 = 1;
 
-/// What is saved.
+/// The content of a checkpoint to save.
 #[derive(Clone, Debug)]
 pub struct Checkpoint<'a> {
     /// Training steps done.
     pub step: u64,
     /// The weights.
     pub model: &'a [NamedTensor<'a>],
-    /// What the optimiser keeps.
+    /// The state of the optimiser.
     pub optimizer: &'a [NamedTensor<'a>],
     /// Schedule, position in the data, random state, history, configuration: any JSON.
     pub state: &'a Value,
@@ -47,7 +45,7 @@ pub struct Checkpoint<'a> {
     pub files: &'a [(String, Vec<u8>)],
 }
 
-/// What was read back.
+/// A checkpoint that was loaded.
 #[derive(Debug)]
 pub struct Loaded {
     /// The checkpoint's folder.
@@ -56,7 +54,7 @@ pub struct Loaded {
     pub step: u64,
     /// The weights.
     pub model: Tensors,
-    /// What the optimiser kept.
+    /// The state of the optimiser.
     pub optimizer: Tensors,
     /// The caller's JSON.
     pub state: Value,
@@ -87,7 +85,7 @@ enum Stage {
 }
 
 impl Checkpoints {
-    /// The checkpoints in a folder, of which the newest `keep` stay (at least one). Nothing is touched yet.
+    /// The checkpoints in a folder, of which the newest `keep` stay (at least one). Does not touch the disk.
     pub fn new(folder: impl Into<PathBuf>, keep: usize) -> Self {
         Self { folder: folder.into(), keep: keep.max(1) }
     }
@@ -108,7 +106,7 @@ impl Checkpoints {
             .map_err(|e| Error::file(&self.folder, file::explain(e)))
     }
 
-    /// Keeps other processes from training into the folder, which is there, for as long as the file is kept.
+    /// Locks the existing folder against other training processes until the file is dropped.
     ///
     /// # Errors
     /// [`Error::Format`] if another one does so already; [`Error::File`] if the folder cannot be written.
@@ -122,7 +120,7 @@ impl Checkpoints {
             }
             // Some file systems of networks have no locks.
             Err(TryLockError::Error(error)) => {
-                log::warn!("{} cannot be locked, so that two runs may meet there: {error}", path.display());
+                log::warn!("{} cannot be locked, so two runs could write to it: {error}", path.display());
                 Ok(file)
             }
             Ok(()) => Ok(file),
@@ -137,13 +135,13 @@ impl Checkpoints {
     pub fn save(&self, checkpoint: &Checkpoint<'_>) -> Result<PathBuf> {
         let result = self.save_in_stages(checkpoint, &mut |_| Ok(()));
         if result.is_err() {
-            // The error that is reported is the first one; what cannot be removed now is removed by the next save.
+            // The first error is reported; files that cannot be removed now are removed by the next save.
             let _ = self.remove_temporary();
         }
         result
     }
 
-    /// The save itself. `after` stands at every stage, so that tests can stop there.
+    /// Saves; calls `after` at every stage, so that tests can stop there.
     fn save_in_stages(&self, c: &Checkpoint<'_>, after: &mut dyn FnMut(Stage) -> Result<()>) -> Result<PathBuf> {
         let (model, optimizer) = (Layout::new(c.model)?, Layout::new(c.optimizer)?);
         fs::create_dir_all(&self.folder).map_err(|e| Error::file(&self.folder, file::explain(e)))?;
@@ -190,7 +188,7 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// A name for a step that no folder has: a run that went back may come to the same step again.
+    /// An unused name for a step: a run that went back may reach the same step again.
     fn free_name(&self, step: u64) -> String {
         let plain = format!("{PREFIX}{step:06}");
         let again = (1u64..).map(|n| format!("{plain}-{n}"));
@@ -209,7 +207,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Removes what a killed save left.
+    /// Removes the files of a killed save.
     fn remove_temporary(&self) -> Result<()> {
         for (name, path) in self.folders()? {
             if name.starts_with(PREFIX) && name.ends_with(TEMPORARY) {
@@ -235,7 +233,7 @@ impl Checkpoints {
         Ok(folders)
     }
 
-    /// The checkpoints' folders, the newest first, those without a usable record last. Their other files are not looked at.
+    /// The checkpoints' folders, the newest first, those without a usable record last. Their other files are not read.
     fn list(&self) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
         for (name, path) in self.folders()? {
@@ -264,7 +262,7 @@ impl Checkpoints {
     pub fn latest(&self) -> Result<Option<Loaded>> {
         let mut skipped = Vec::new();
         let (recorded, torn): (Vec<Listed>, Vec<Listed>) = self.list()?.into_iter().partition(|l| l.sequence.is_some());
-        // The torn ones first: their age is unknown, and what is wrong with them must be said.
+        // The torn ones first: their age is unknown, and the user must hear of them.
         for listed in torn.into_iter().chain(recorded) {
             match Self::load(&listed.path) {
                 Ok(loaded) => return Ok(Some(Loaded { skipped, ..loaded })),
@@ -329,91 +327,6 @@ fn parse_name(name: &str) -> Option<u64> {
     let (step, again) = numbers.split_once('-').unwrap_or((numbers, "0"));
     again.parse::<u64>().ok()?;
     step.parse().ok()
-}
-
-/// What `checkpoint.json` says. It holds whole numbers and text only, which read back exactly as they were written.
-struct Record {
-    step: u64,
-    sequence: u64,
-    engine: String,
-    files: BTreeMap<String, Value>,
-}
-
-/// The text of `checkpoint.json`: the seal is the fingerprint of all else in it.
-fn sealed(step: u64, sequence: u64, files: Map<String, Value>) -> Vec<u8> {
-    let engine = concat!("wgformer ", env!("CARGO_PKG_VERSION"));
-    let mut record = json!({"version": VERSION, "engine": engine, "sequence": sequence, "step": step, "files": files});
-    record["seal"] = json!(Fingerprint::of(record.to_string().as_bytes()));
-    super::folder::pretty(&record)
-}
-
-impl Record {
-    fn read(path: &Path) -> Result<Self> {
-        let mut record = file::read_json(path)?;
-        let damaged = |what: &str| Error::format(path, format!("is torn or damaged: {what}"));
-        let seal = record.as_object_mut().and_then(|r| r.remove("seal"));
-        if seal.as_ref().and_then(Value::as_str) != Some(Fingerprint::of(record.to_string().as_bytes()).as_str()) {
-            return Err(damaged("its seal does not fit"));
-        }
-        let number =
-            |key: &str| record.get(key).and_then(Value::as_u64).ok_or_else(|| damaged(&format!("it has no {key}")));
-        let (version, step, sequence) = (number("version")?, number("step")?, number("sequence")?);
-        if version != VERSION {
-            let message = format!("has version {version}, this program reads {VERSION}: use the program that wrote it");
-            return Err(Error::format(path, message));
-        }
-        let engine = record.get("engine").and_then(Value::as_str).unwrap_or("unknown").to_owned();
-        match record.get_mut("files").map(Value::take) {
-            Some(Value::Object(files)) => Ok(Self { step, sequence, engine, files: files.into_iter().collect() }),
-            _ => Err(damaged("it lists no files")),
-        }
-    }
-}
-
-/// Writes a file to disk; what it is then described by.
-fn write_file(path: &Path, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<Value> {
-    let mut fingerprint = Fingerprint::new();
-    let mut length = 0u64;
-    let mut file = File::create_new(path)?;
-    file::write_synced(&mut file, |w| {
-        fill(&mut Watched { inner: w, fingerprint: &mut fingerprint, length: &mut length })
-    })?;
-    Ok(json!({"bytes": length, "fingerprint": fingerprint.finish()}))
-}
-
-/// What a file is described by.
-fn describe(mut file: File) -> io::Result<Value> {
-    let mut fingerprint = Fingerprint::new();
-    let mut length = 0u64;
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(json!({"bytes": length, "fingerprint": fingerprint.finish()}));
-        }
-        length += count as u64;
-        fingerprint.update(&buffer[..count]);
-    }
-}
-
-/// A writer that takes the fingerprint of what passes.
-struct Watched<'a> {
-    inner: &'a mut dyn Write,
-    fingerprint: &'a mut Fingerprint,
-    length: &'a mut u64,
-}
-
-impl Write for Watched<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.fingerprint.update(&bytes[..count]);
-        *self.length += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 #[cfg(test)]

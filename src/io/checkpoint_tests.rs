@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use serde_json::json;
 
 /// The value that every tensor of a step holds.
 fn value(step: u64) -> f32 {

@@ -1,4 +1,4 @@
-//! JSON configurations with access by key that says what is wrong: missing, of another type, out of range.
+//! JSON configurations with access by key and precise errors: missing, of another type, out of range.
 
 #[cfg(feature = "files")]
 use super::file;
@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
-/// A JSON object and where it came from.
+/// A JSON object and its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     source: PathBuf,
@@ -59,7 +59,7 @@ impl Config {
         Error::format(&self.source, format!("\"{}{key}\" {message}", self.prefix))
     }
 
-    /// Whether the key is there and not null.
+    /// Whether the key exists and is not null.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.value.get(key).is_some_and(|v| !v.is_null())
@@ -68,7 +68,7 @@ impl Config {
     /// The value of a key, or `None` if it is missing or null.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is there with another type.
+    /// [`Error::Format`] if it has another type.
     pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -84,18 +84,18 @@ impl Config {
         self.any(&[key])
     }
 
-    /// The value of a key, or what stands for it when it is missing or null.
+    /// The value of a key, or a default when it is missing or null.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is there with another type.
+    /// [`Error::Format`] if it has another type.
     pub fn get_or<T: DeserializeOwned>(&self, key: &str, default: T) -> Result<T> {
         Ok(self.optional(key)?.unwrap_or(default))
     }
 
-    /// The value of the first of several keys that is there: model families name the same thing differently.
+    /// The value of the first of several keys that exists: model families use different names.
     ///
     /// # Errors
-    /// [`Error::Format`] if none is there or the first has another type.
+    /// [`Error::Format`] if none exists or the first has another type.
     pub fn any<T: DeserializeOwned>(&self, keys: &[&str]) -> Result<T> {
         for key in keys {
             if let Some(value) = self.optional(key)? {
@@ -123,10 +123,10 @@ impl Config {
         }
     }
 
-    /// An object inside of this one, if it is there.
+    /// An object inside this one, if it exists.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is there and is not an object.
+    /// [`Error::Format`] if it exists and is not an object.
     pub fn section(&self, key: &str) -> Result<Option<Self>> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(None),

@@ -57,7 +57,7 @@ pub(super) struct Numbers<'a> {
     pub(super) bytes: Cow<'a, [u8]>,
 }
 
-/// How the engine's types are called in safetensors files; quantised ones have no name there.
+/// The name of a type in safetensors files; quantised ones have none.
 pub(super) fn file_type(dtype: DType) -> Option<Dtype> {
     Some(match dtype {
         DType::F32 => Dtype::F32,
@@ -70,7 +70,7 @@ pub(super) fn file_type(dtype: DType) -> Option<Dtype> {
 }
 
 /// Whole rows in another order: in each of `heads` stretches of rows, those of even numbers come first, then those of odd
-/// numbers. So rows for rotary positions that turn neighbours become rows for those that turn the two halves of a head.
+/// numbers. So rows for rotary positions that rotate neighbours become rows for those that rotate the two halves of a head.
 pub(super) fn halves_apart(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
     let (row, head) = (bytes.len() / rows.max(1), rows / heads.max(1));
     let numbers =
@@ -148,7 +148,7 @@ impl Numbers<'_> {
 
     pub(super) fn to_words(&self, dtype: DType) -> Result<Vec<u8>, String> {
         if !dtype.holds_rows_of(self.width) {
-            return Err(format!("its rows of {} are no whole blocks of {dtype}: store it as f16 or f32", self.width));
+            return Err(format!("its rows of {} are not whole blocks of {dtype}: store it as f16 or f32", self.width));
         }
         if self.dtype.same() == Some(dtype) {
             if dtype.is_quantised() {
@@ -226,7 +226,7 @@ mod tests {
         assert!(file.to_integers::<u32>("u32").unwrap_err().contains("q8_0"));
         let ones: Vec<u8> = 1.0_f32.to_le_bytes().repeat(48);
         let short = Numbers { width: 48, ..numbers(Dtype::F32, &ones) };
-        assert!(short.to_words(DType::Q4_0).unwrap_err().contains("no whole blocks of q4_0"));
+        assert!(short.to_words(DType::Q4_0).unwrap_err().contains("not whole blocks of q4_0"));
         assert_eq!(FileType::Blocks(DType::Q4_1).bytes(64), Some(40));
         assert_eq!(FileType::Blocks(DType::Q4_1).bytes(65), None);
         assert_eq!(FileType::Blocks(DType::Q6K).bytes(512), Some(420));

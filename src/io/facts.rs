@@ -1,4 +1,4 @@
-//! What is read out of a tokenizer that was opened, and of the files beside it.
+//! Facts read from an opened tokenizer and the files beside it.
 
 use super::tokenizer::{END_OF_TEXT, guarded};
 use serde_json::Value;

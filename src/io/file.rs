@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all: reading with limits, writing by rename.
+//! Files that exist whole or not at all: reading with limits, writing by rename.
 
 use crate::error::{Error, Result, human_bytes};
 use std::borrow::Cow;
@@ -11,10 +11,10 @@ const TEXT_LIMIT: u64 = 8 << 30;
 /// The largest configuration, tokenizer or index.
 const JSON_LIMIT: u64 = 256 << 20;
 
-/// Opens a regular file, saying what else it is if it is not one (a FIFO would block, a folder fails late).
+/// Opens a regular file and refuses everything else (a FIFO would block, a folder fails late).
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be opened, [`Error::Format`] if it is no regular file.
+/// [`Error::File`] if it cannot be opened, [`Error::Format`] if it is not a regular file.
 pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     let metadata = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
     if metadata.is_dir() {
@@ -77,7 +77,7 @@ fn read_limited(path: &Path, limit: u64) -> Result<String> {
     }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(length as usize).map_err(|_| {
-        Error::format(path, format!("has {}, for which there is no memory; split it", human_bytes(length)))
+        Error::format(path, format!("has {}, more than the free memory; split it", human_bytes(length)))
     })?;
     file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
     text_of(path, bytes)
@@ -138,7 +138,7 @@ fn text_length(rest: &str) -> usize {
     end.map_or(rest.len(), |end| end + 1)
 }
 
-/// Reads a JSON file if it is there.
+/// Reads a JSON file if it exists.
 ///
 /// # Errors
 /// As [`read_json`], except that a missing file is `None`.
@@ -162,7 +162,7 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     // Renaming onto a device or a folder would replace the one or fail on the other.
     if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        return Err(Error::format(path, "is there and is not a regular file: choose another name"));
+        return Err(Error::format(path, "exists and is not a regular file: choose another name"));
     }
     let folder = parent(path);
     let result = (|| {
@@ -174,7 +174,7 @@ pub(crate) fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -
     result.map_err(|e| failed(path, e))
 }
 
-/// The error behind a write that failed: what the content's maker met, else one of the file.
+/// The error behind a failed write: that of the content's source, else that of the file.
 pub(crate) fn failed(path: &Path, error: io::Error) -> Error {
     error.downcast::<Error>().unwrap_or_else(|e| Error::file(path, explain(e)))
 }
@@ -197,7 +197,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder a path lies in.
+/// The folder of a path.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -205,11 +205,11 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The error with what to do about it, where that is known.
+/// The error with advice, where there is any.
 pub(crate) fn explain(error: io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk, or write elsewhere",
-        io::ErrorKind::FileTooLarge => "the system's limit for file sizes was met (ulimit -f), or the file system's",
+        io::ErrorKind::FileTooLarge => "the file size limit of the system (ulimit -f) or of the file system is reached",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "choose a folder that can be written",
         io::ErrorKind::NotADirectory => "a part of its path is a file: choose another name",
         io::ErrorKind::NotFound => "its folder does not exist: create it first",

@@ -49,13 +49,13 @@ pub struct ModelFolder {
     pub path: PathBuf,
     /// `config.json`.
     pub config: Config,
-    /// `generation_config.json`, if it is there.
+    /// `generation_config.json`, if it exists.
     pub generation: Option<Config>,
     /// The weights.
     pub tensors: Tensors,
-    /// `tokenizer.json`, if it is there.
+    /// `tokenizer.json`, if it exists.
     pub tokenizer: Option<Tokenizer>,
-    /// Why a tokenizer that is there could not be read: not every use of a model needs it.
+    /// The error of an unreadable tokenizer: not every use of a model needs it.
     pub(super) no_tokenizer: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl ModelFolder {
         if !is_there(&path.join(CONFIG))
             && let Some(file) = shards::gguf(&path)
         {
-            return Err(Error::format(path, format!("holds no config.json but {file}: give this file itself")));
+            return Err(Error::format(path, format!("has no config.json but has {file}: use the path of that file")));
         }
         let read = |name: &str| Config::read(path.join(name)).map_err(|e| if_missing(e, needed));
         let config = read(CONFIG)?;
@@ -91,7 +91,7 @@ impl ModelFolder {
         Ok(Self { path, config, generation, tensors, tokenizer, no_tokenizer: None })
     }
 
-    /// The tokenizer, for what cannot do without.
+    /// The tokenizer, for uses that need one.
     ///
     /// # Errors
     /// [`Error::Format`] if there is none.
@@ -101,7 +101,7 @@ impl ModelFolder {
                 return Error::format(&self.path, message);
             }
             if self.path.is_file() {
-                return Error::format(&self.path, "holds no tokenizer: convert the model again, with its vocabulary");
+                return Error::format(&self.path, "has no tokenizer: convert the model again, with its vocabulary");
             }
             let message = "has no tokenizer.json; make it with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
             Error::format(&self.path, message)
@@ -125,7 +125,7 @@ impl ModelFolder {
     }
 }
 
-/// What is saved as a model folder.
+/// The content of a model folder to save.
 #[cfg(feature = "files")]
 #[derive(Clone, Debug)]
 pub struct Contents<'a> {
@@ -146,7 +146,7 @@ impl Contents<'_> {
     /// The small files with their content; the weights are not among them.
     ///
     /// # Errors
-    /// [`Error::Input`] if a companion's name is no plain file name.
+    /// [`Error::Input`] if a companion's name is not a plain file name.
     pub(crate) fn small_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let mut files = Vec::new();
         if let Some(tokenizer) = self.tokenizer {
@@ -177,7 +177,7 @@ impl Contents<'_> {
         let path = path.as_ref();
         if path.exists() {
             if !path.is_dir() {
-                return Err(Error::format(path, "is there and is not a folder: choose another name"));
+                return Err(Error::format(path, "exists and is not a folder: choose another name"));
             }
             return self.write_into(path);
         }
@@ -209,7 +209,7 @@ impl Contents<'_> {
             file::write_atomic(folder.join(name), bytes)?;
         }
         let written: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-        // What was said of an older model must not outlive it.
+        // Descriptions of an older model must not outlive it.
         let stale = COMPANIONS.into_iter().chain([GENERATION, TOKENIZER]).filter(|name| !written.contains(name));
         for path in stale.chain([INDEX]).map(|name| folder.join(name)).filter(|path| is_there(path)) {
             std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
@@ -218,7 +218,7 @@ impl Contents<'_> {
     }
 }
 
-/// That a file or folder is an adapter, and what to do.
+/// The message for an adapter, with advice.
 pub(super) fn is_adapter(base: Option<&str>) -> String {
     let base = base.map_or_else(String::new, |base| format!(", {base:?}"));
     format!(
@@ -238,7 +238,7 @@ pub(super) fn is_there(path: &Path) -> bool {
 pub(super) fn if_missing(error: Error, hint: &str) -> Error {
     match error {
         Error::File { path, source } if source.kind() == io::ErrorKind::NotFound => {
-            let link = "it is a link to a file that is not there: download it again";
+            let link = "it is a link to a missing file: download it again";
             let hint = if path.is_symlink() { link } else { hint };
             Error::file(path, io::Error::new(source.kind(), format!("{source}; {hint}")))
         }

@@ -1,16 +1,18 @@
 //! Files: safetensors, GGUF, Hugging Face folders, tokenizers, checkpoints; trees over texts. Bytes and names, no models.
 //!
 //! Everything that is written is written to a temporary name, synced and renamed, so that a kill at any moment leaves the old
-//! file or the new one. Everything that is read is checked, and what is wrong with it is said with the file's path.
+//! file or the new one. Everything that is read is checked, and errors name the file's path.
 //!
-//! What opens and saves files is there with the feature `files`. Without it, as in a browser, models come from bytes:
+//! Functions that open and save files need the feature `files`. Without it, as in a browser, models come from bytes:
 //! [`safetensors::Tensors::from_bytes`] with [`Config::new`], [`gguf::from_bytes`]; [`safetensors::to_bytes`] gives them.
-//! Texts are encoded with the feature `tokenizers`; without it a [`Tokenizer`] is only kept, and generation is one of token ids.
+//! Texts are encoded with the feature `tokenizers`; without it a [`Tokenizer`] is only stored, and generation works on token ids.
 
 #[cfg(feature = "tokenizers")]
 mod chat_template;
 #[cfg(feature = "files")]
 pub mod checkpoint;
+#[cfg(feature = "files")]
+mod checkpoint_record;
 mod config;
 mod convert;
 #[cfg(feature = "files")]
@@ -28,6 +30,7 @@ mod pieces;
 #[cfg(feature = "tokenizers")]
 mod python;
 pub mod safetensors;
+mod safetensors_write;
 #[cfg(feature = "files")]
 mod shards;
 pub mod structure;
@@ -37,6 +40,8 @@ pub mod tokenizer;
 #[cfg(not(feature = "tokenizers"))]
 #[path = "tokenizer_text.rs"]
 pub mod tokenizer;
+#[cfg(feature = "tokenizers")]
+mod tokenizer_train;
 
 #[cfg(feature = "tokenizers")]
 pub use chat_template::{ChatTemplate, Clock, Conversation};

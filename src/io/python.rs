@@ -1,4 +1,4 @@
-//! What Python makes of values: how it prints them, parts lines, and writes JSON.
+//! Python's conventions for values: how it prints them, splits lines, and writes JSON.
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
@@ -37,7 +37,7 @@ pub(super) fn split_lines(text: &str) -> Vec<String> {
 }
 
 fn too_deep() -> Error {
-    Error::new(ErrorKind::InvalidOperation, "values lie too deep within one another")
+    Error::new(ErrorKind::InvalidOperation, "values are nested too deeply")
 }
 
 /// A value as Python prints it; within lists and mappings texts are quoted.
@@ -154,7 +154,7 @@ impl Dump {
                 self.all(out, ('[', ']'), depth, &items, |out, item| self.write(out, item, depth + 1))?;
             }
             kind => {
-                let message = format!("tojson: a value of kind {kind} is no JSON");
+                let message = format!("tojson: a value of kind {kind} cannot be written as JSON");
                 return Err(Error::new(ErrorKind::InvalidOperation, message));
             }
         }

@@ -1,7 +1,7 @@
 //! Safetensors files: tensors by name, read through a memory map and written by rename.
 //!
 //! The format: eight bytes with the length of a JSON header, the header (name → type, shape, range of bytes), the bytes. What
-//! is read is checked whole when the file is opened, so that nothing that a tensor says of itself can lead outside the file.
+//! is read is checked whole when the file is opened, so that no offset can lead outside the file.
 
 use super::convert::{self, FileType, Numbers};
 #[cfg(feature = "files")]
@@ -12,27 +12,28 @@ use super::folder::{if_missing, is_there};
 use super::shards;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::shape::{Shape, TensorType};
+use crate::shape::Shape;
 #[cfg(feature = "files")]
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::io::{self, Write};
+use safetensors::tensor::Metadata;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+#[cfg(any(test, feature = "files"))]
+pub(crate) use super::safetensors_write::Layout;
+#[cfg(feature = "files")]
+pub use super::safetensors_write::write;
+pub use super::safetensors_write::{NamedTensor, to_bytes};
 pub use safetensors::Dtype;
 
 /// Bytes in front of the header.
-const PREFIX: usize = 8;
-/// Headers over this are taken for damage; the reference implementation draws the line here, too.
-const HEADER_LIMIT: usize = 100_000_000;
-/// What Hugging Face calls the file with all tensors.
+pub(super) const PREFIX: usize = 8;
+/// A longer header means a damaged file; the reference implementation has the same limit.
+pub(super) const HEADER_LIMIT: usize = 100_000_000;
+/// Hugging Face's name of the file with all tensors.
 pub const SINGLE: &str = "model.safetensors";
-/// What Hugging Face calls the list of the files that hold the tensors of a large model.
+/// Hugging Face's name of the index of the files of a large model.
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a file, or of the files of one model: read-only, by name.
@@ -47,7 +48,7 @@ pub struct Tensors {
     metadata: BTreeMap<String, String>,
 }
 
-/// Where a tensor lies.
+/// The place of a tensor in the files.
 #[derive(Debug)]
 struct Entry {
     file: usize,
@@ -59,7 +60,7 @@ struct Entry {
     paired: usize,
 }
 
-/// A tensor that another format's reader has found, its bytes checked to lie in the file.
+/// A tensor found by the reader of another format; its bytes are checked to be inside the file.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) name: String,
@@ -123,7 +124,7 @@ impl Tensors {
         Ok(tensors)
     }
 
-    /// What another format's reader has found in some files, each name once.
+    /// The tensors found by the reader of another format, each name once.
     pub(super) fn found(path: &Path, files: Vec<OneFile>, tensors: Vec<Found>) -> Self {
         let mut all = Self::empty(path.to_owned());
         all.entries.extend(tensors.into_iter().map(|Found { name, file, dtype, shape, range, paired }| {
@@ -163,7 +164,7 @@ impl Tensors {
             tensors.add(&path, map(&path).map_err(missing)?)?;
             let here = |name: &&&str| tensors.entries.get(**name).is_some_and(|e| e.file == number);
             if let Some(missing) = names.iter().find(|name| !here(name)) {
-                let message = format!("does not hold {missing:?}, which {INDEX} says is there: download both again");
+                let message = format!("does not hold {missing:?}, which {INDEX} lists: download both again");
                 return Err(Error::format(&path, message));
             }
         }
@@ -181,7 +182,7 @@ impl Tensors {
         Ok(tensors)
     }
 
-    /// Takes up a file's tensors after checking every one of them.
+    /// Adds a file's tensors after checking every one of them.
     fn add(&mut self, path: &Path, content: OneFile) -> Result<()> {
         let bytes = content.bytes();
         let (data, metadata) = header(bytes).map_err(|message| Error::format(path, message))?;
@@ -228,7 +229,7 @@ impl Tensors {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -244,13 +245,13 @@ impl Tensors {
         self.entries.iter().map(|(name, entry)| self.tensor(name, entry))
     }
 
-    /// What the writer noted about the file, such as `format: pt`.
+    /// The metadata of the file, such as `format: pt`.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// The tensor of that name, if it is there.
+    /// The tensor of that name, if it exists.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<TensorRef<'_>> {
         self.entries.get_key_value(name).map(|(name, entry)| self.tensor(name, entry))
@@ -259,7 +260,7 @@ impl Tensors {
     /// The tensor of that name.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is not there, with names that are like it.
+    /// [`Error::Format`] if it is missing, with similar names.
     pub fn expect(&self, name: &str) -> Result<TensorRef<'_>> {
         self.get(name).ok_or_else(|| {
             let last =
@@ -271,21 +272,21 @@ impl Tensors {
             } else {
                 format!("like it: {}", like.join(", "))
             };
-            Error::format(&self.path, format!("holds no tensor {name:?} among its {}; {hint}", self.len()))
+            Error::format(&self.path, format!("has no tensor {name:?} among its {}; {hint}", self.len()))
         })
     }
 
     /// The tensor of that name, which must have that shape.
     ///
     /// # Errors
-    /// [`Error::Format`] if it is not there or has another shape.
+    /// [`Error::Format`] if it is missing or has another shape.
     pub fn expect_shape(&self, name: &str, shape: &Shape) -> Result<TensorRef<'_>> {
         let tensor = self.expect(name)?;
         if tensor.shape == shape {
             return Ok(tensor);
         }
         let message = format!(
-            "{name:?} has shape {}, the configuration asks for {shape}: do they belong together?",
+            "{name:?} has shape {}, the configuration needs {shape}: are both files of the same model?",
             tensor.shape
         );
         Err(Error::format(&self.path, message))
@@ -321,7 +322,7 @@ fn header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
     }
     let length = u64::from_le_bytes(*prefix);
     if length > HEADER_LIMIT as u64 {
-        return Err(format!("says that its header has {length} bytes: it is damaged or no safetensors file"));
+        return Err(format!("claims a header of {length} bytes: it is damaged or not a safetensors file"));
     }
     let length = length as usize;
     let text = rest.get(..length).ok_or_else(|| {
@@ -392,159 +393,6 @@ impl<'a> TensorRef<'a> {
     /// As the other conversions.
     pub fn to_words(&self, dtype: DType) -> Result<Vec<u8>> {
         self.numbers().to_words(dtype).map_err(|m| self.refuse(m))
-    }
-}
-
-/// A tensor to be written: name, type and bytes as they lie in GPU memory (a padded last word of 16-bit types is cut).
-#[derive(Clone, Debug)]
-pub struct NamedTensor<'a> {
-    /// The name.
-    pub name: Cow<'a, str>,
-    /// Extents and element type.
-    pub ty: TensorType,
-    bytes: Bytes<'a>,
-}
-
-/// The elements of a tensor, little-endian and row-major.
-#[derive(Clone)]
-enum Bytes<'a> {
-    Here(Cow<'a, [u8]>),
-    /// Got when they are written, and dropped then.
-    Later(Arc<dyn Fn() -> Result<Vec<u8>> + Send + Sync + 'a>),
-}
-
-impl fmt::Debug for Bytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Here(bytes) => write!(f, "{} bytes", bytes.len()),
-            Self::Later(_) => f.write_str("bytes to be got"),
-        }
-    }
-}
-
-impl<'a> NamedTensor<'a> {
-    /// A tensor from its parts.
-    pub fn new(name: impl Into<Cow<'a, str>>, ty: TensorType, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { name: name.into(), ty, bytes: Bytes::Here(bytes.into()) }
-    }
-
-    /// A tensor whose bytes are got when they are written, so that a file need not fit into memory.
-    pub fn later(
-        name: impl Into<Cow<'a, str>>,
-        ty: TensorType,
-        bytes: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'a,
-    ) -> Self {
-        Self { name: name.into(), ty, bytes: Bytes::Later(Arc::new(bytes)) }
-    }
-
-    /// An f32 tensor from its elements.
-    pub fn f32(name: impl Into<Cow<'a, str>>, shape: impl Into<Shape>, values: &[f32]) -> Self {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self::new(name, TensorType::f32(shape), bytes)
-    }
-
-    /// Refuses bytes that are not as many as a file wants, nor as many as lie in memory.
-    fn check(&self, bytes: &[u8], length: usize) -> Result<()> {
-        if bytes.len() == length || bytes.len() as u64 == self.ty.bytes() {
-            return Ok(());
-        }
-        let message = format!("{} has {length} bytes, got {}", self.ty, bytes.len());
-        Err(Error::input(self.name.as_ref(), message))
-    }
-
-    fn write_to(&self, length: usize, writer: &mut dyn Write) -> io::Result<()> {
-        let got;
-        let bytes: &[u8] = match &self.bytes {
-            Bytes::Here(bytes) => bytes,
-            Bytes::Later(get) => {
-                got = get().and_then(|bytes| self.check(&bytes, length).map(|()| bytes)).map_err(io::Error::other)?;
-                &got
-            }
-        };
-        writer.write_all(&bytes[..length])
-    }
-}
-
-/// Writes tensors to a file, atomically, in the form that Hugging Face's libraries write.
-///
-/// # Errors
-/// [`Error::Input`] if a tensor's bytes do not fit its type or a name occurs twice; [`Error::File`] if the file cannot be
-/// written, which leaves an older file of that name as it was.
-#[cfg(feature = "files")]
-pub fn write(path: impl AsRef<Path>, tensors: &[NamedTensor<'_>]) -> Result<()> {
-    let layout = Layout::new(tensors)?;
-    file::write_atomic_with(path.as_ref(), |w| layout.write_to(w))
-}
-
-/// A safetensors file in memory, in the form that Hugging Face's libraries write.
-///
-/// # Errors
-/// [`Error::Input`] if a tensor's bytes do not fit its type or a name occurs twice; and what getting the bytes of
-/// a tensor met.
-pub fn to_bytes(tensors: &[NamedTensor<'_>]) -> Result<Vec<u8>> {
-    let layout = Layout::new(tensors)?;
-    let mut bytes = Vec::new();
-    let written = layout.write_to(&mut bytes);
-    written.map_err(|e| e.downcast::<Error>().unwrap_or_else(|e| Error::input("tensors", e.to_string())))?;
-    Ok(bytes)
-}
-
-/// A safetensors file about to be written.
-pub(crate) struct Layout<'a> {
-    header: Vec<u8>,
-    /// Each with its bytes in the file.
-    data: Vec<(&'a NamedTensor<'a>, usize)>,
-}
-
-impl<'a> Layout<'a> {
-    pub(crate) fn new(tensors: &'a [NamedTensor<'a>]) -> Result<Self> {
-        let mut sorted = Vec::with_capacity(tensors.len());
-        for tensor in tensors {
-            let dtype = convert::file_type(tensor.ty.dtype).ok_or_else(|| {
-                let what = "safetensors files hold no quantised blocks; load the model as f32 to save it";
-                Error::input(tensor.name.as_ref(), format!("it is {}: {what}", tensor.ty))
-            })?;
-            sorted.push((dtype, tensor));
-        }
-        // Wider elements first, so that every tensor is aligned; then by name, so that equal tensors give equal files.
-        sorted.sort_by_key(|(dtype, t)| (std::cmp::Reverse(*dtype), &t.name));
-        let (mut infos, mut data, mut offset) = (Vec::new(), Vec::new(), 0);
-        for (dtype, tensor) in sorted {
-            let length = tensor.ty.shape.numel() * dtype.bitsize() / 8;
-            if let Bytes::Here(bytes) = &tensor.bytes {
-                tensor.check(bytes, length)?;
-            }
-            let shape = tensor.ty.shape.dims().to_vec();
-            let info = TensorInfo { dtype, shape, data_offsets: (offset, offset + length) };
-            if tensor.name == "__metadata__" || infos.last().is_some_and(|(last, _)| *last == *tensor.name) {
-                return Err(Error::input(
-                    tensor.name.as_ref(),
-                    "a file holds a name once, and not this one: rename it",
-                ));
-            }
-            infos.push((tensor.name.to_string(), info));
-            data.push((tensor, length));
-            offset += length;
-        }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let refused = |e: &dyn fmt::Display| Error::input("safetensors header", e.to_string());
-        let count = infos.len();
-        let metadata = Metadata::new(Some(metadata), infos).map_err(|e| refused(&e))?;
-        if metadata.tensors().len() != count {
-            return Err(refused(&"two tensors have the same name"));
-        }
-        let mut header = serde_json::to_vec(&metadata).map_err(|e| refused(&e))?;
-        header.resize(header.len().next_multiple_of(PREFIX), b' ');
-        if header.len() > HEADER_LIMIT {
-            return Err(refused(&"there are too many tensors for one file"));
-        }
-        Ok(Self { header, data })
-    }
-
-    pub(crate) fn write_to(&self, writer: &mut dyn Write) -> io::Result<()> {
-        writer.write_all(&(self.header.len() as u64).to_le_bytes())?;
-        writer.write_all(&self.header)?;
-        self.data.iter().try_for_each(|(tensor, length)| tensor.write_to(*length, writer))
     }
 }
 

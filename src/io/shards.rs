@@ -5,7 +5,7 @@ use super::safetensors::{INDEX, SINGLE};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What a folder has beside the weights if they are an adapter's.
+/// The configuration of an adapter.
 pub(super) const ADAPTER: &str = "adapter_config.json";
 /// How Python makes a model of one that it can read, with all its tensors.
 const CONVERT: &str =
@@ -69,7 +69,7 @@ pub(super) fn gguf(folder: &Path) -> Option<String> {
     names(folder).unwrap_or_default().into_iter().find(|name| name.ends_with(".gguf"))
 }
 
-/// What is wrong with a folder that has no weights in the form that is read.
+/// The error message for a folder without readable weights.
 pub(super) fn no_weights(folder: &Path) -> String {
     let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
     if let Some(other) = pickles.iter().find(|name| is_there(&folder.join(name))) {
@@ -89,7 +89,7 @@ pub(super) fn no_weights(folder: &Path) -> String {
     format!("holds neither {SINGLE} nor {INDEX}: is it the folder of a model?")
 }
 
-/// What is wrong with a folder that is an adapter's; nothing if it is none.
+/// The error message for the folder of an adapter; `None` if it is not one.
 pub(super) fn adapter(folder: &Path) -> Option<String> {
     let there = |name: &str| is_there(&folder.join(name));
     if !there(ADAPTER) && !there("adapter_model.safetensors") || there(SINGLE) || there(INDEX) {

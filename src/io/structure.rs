@@ -1,12 +1,12 @@
 //! Trees over texts: which span each token heads, from brackets, parents, levels, indentation or headings.
 //!
-//! The spans of a text are the `structure` of [`crate::ops::attention`]: two tokens see each other where one of them heads
-//! a span in which the other lies. All functions take time linear in the text, or nearly so.
+//! The spans of a text are the `structure` of [`crate::ops::attention`]: two tokens see each other where the span of one of them covers
+//! the other. All functions take time linear in the text, or nearly so.
 
 use crate::error::{Error, Result};
 
 /// A token's position in its text, and the positions of the first and the last token of the span that it heads, both
-/// inclusive. A token that heads nothing is alone in its span.
+/// inclusive. A token that covers no other is alone in its span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     /// Where the token stands.
@@ -18,7 +18,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// A token that heads nothing.
+    /// A token that covers only itself.
     #[must_use]
     pub fn alone(position: usize) -> Self {
         Self::new(position, position, position)
@@ -28,7 +28,7 @@ impl Span {
         Self { position: position as u32, first: first as u32, last: last as u32 }
     }
 
-    /// Whether this token heads a span in which the other lies.
+    /// Whether this token's span covers the other.
     #[must_use]
     pub fn heads(self, other: Self) -> bool {
         (self.first..=self.last).contains(&other.position)
@@ -41,7 +41,7 @@ impl Span {
     }
 }
 
-/// Spans as they lie in GPU memory: three u32 a token.
+/// Spans in the layout of GPU memory: three u32 a token.
 #[must_use]
 pub fn span_bytes(spans: &[Span]) -> Vec<u8> {
     spans.iter().flat_map(|s| [s.position, s.first, s.last]).flat_map(u32::to_le_bytes).collect()
@@ -60,7 +60,7 @@ pub fn spans_of_brackets<T>(tokens: &[T], open: impl Fn(&T) -> bool, close: impl
             begun.push(at);
         } else if close(token) {
             let Some(first) = begun.pop() else {
-                return Err(Error::input("brackets", format!("the one at position {at} closes what was never opened")));
+                return Err(Error::input("brackets", format!("the closing one at position {at} has no opening one")));
             };
             spans[first] = Span::new(first, first, at);
             spans[at] = Span::new(at, first, at);
@@ -155,7 +155,7 @@ pub fn spans_of_levels(levels: &[usize]) -> Vec<Span> {
     spans
 }
 
-/// The spans of lines, as in code: a line heads those behind it that are indented further. A tab goes on to the next
+/// The spans of lines, as in code: a line covers those after it that are indented further. A tab goes on to the next
 /// multiple of 8 columns. An empty line stands where the next line with a text does.
 #[must_use]
 pub fn spans_of_indentation<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
@@ -216,7 +216,7 @@ pub fn spread_spans(units: &[Span], tokens: &[usize]) -> Result<Vec<Span>> {
         let (first, last) = (unit.first as usize, unit.last as usize);
         if first > at || last < at || last >= units.len() {
             let message =
-                format!("heads {first} to {last}: it must be one of them, and there are {} units", units.len());
+                format!("covers {first} to {last}: it must be one of these, and there are {} units", units.len());
             return Err(Error::input(format!("unit {at}"), message));
         }
         let (first, last) = (starts[first], starts[last + 1]);
@@ -256,10 +256,10 @@ mod tests {
     #[test]
     fn a_bracket_without_a_partner_is_named() {
         let refused = |text: &str| brackets(text).unwrap_err().to_string();
-        assert_eq!(refused("(a))b("), "brackets: the one at position 3 closes what was never opened");
+        assert_eq!(refused("(a))b("), "brackets: the closing one at position 3 has no opening one");
         assert_eq!(refused("((a)"), "brackets: the one at position 0 is never closed");
         assert_eq!(refused("(a)("), "brackets: the one at position 3 is never closed");
-        assert_eq!(refused(")"), "brackets: the one at position 0 closes what was never opened");
+        assert_eq!(refused(")"), "brackets: the closing one at position 0 has no opening one");
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         let message = spread_spans(&lines, &[1]).unwrap_err().to_string();
         assert!(message.contains("4 units have spans, 1 have a count"), "{message}");
         let message = spread_spans(&[Span::new(0, 0, 7)], &[1]).unwrap_err().to_string();
-        assert!(message.contains("unit 0: heads 0 to 7"), "{message}");
+        assert!(message.contains("unit 0: covers 0 to 7"), "{message}");
     }
 
     #[test]

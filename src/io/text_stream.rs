@@ -16,7 +16,7 @@ pub struct TextStream {
     text_of: TextOf,
     /// The tokens of the last piece, which say how the next one is joined on, and those after it.
     ids: Vec<u32>,
-    /// What of their text was given out.
+    /// The text that was returned already.
     emitted: String,
     /// How many of them came after the last piece was given out.
     fresh: usize,

@@ -14,25 +14,18 @@ use super::text_stream::{TextOf, TextStream};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerBuilder};
 
 /// The token that ends a text, in tokenizers that are trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// The alphabet and the end of a text: no byte-level BPE is smaller.
-const SMALLEST_BPE: usize = 257;
-/// The largest: merges beyond it are never trained for a model that fits a device.
-const LARGEST_BPE: usize = 1 << 20;
 /// Texts up to this size are encoded in one piece where cutting them might change tokens, and on one core: what a thread allocates
 /// once it keeps.
 const WHOLE: usize = 4 << 20;
 /// Longer ones in pieces of about this size.
-const PIECE: usize = 1 << 14;
+pub(super) const PIECE: usize = 1 << 14;
 /// Pieces that are encoded at a time: the encoding of a character takes a hundred bytes.
 const PIECES: usize = 8;
 
@@ -62,7 +55,7 @@ struct Inner {
     roles: BTreeMap<&'static str, (String, u32)>,
     /// Tokens that end an answer.
     ends: Vec<u32>,
-    /// What stands in front of a text for the model.
+    /// The tokens put before a text for the model.
     prefix: Vec<u32>,
     chat_template: Option<String>,
     /// The characters it knows, if it would silently drop the others.
@@ -71,7 +64,7 @@ struct Inner {
     divisible: bool,
 }
 
-/// What a text became, with what tasks need to find their way back.
+/// The tokens of a text, with the ranges that map them back to it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoding {
     /// The tokens.
@@ -127,87 +120,11 @@ impl Tokenizer {
         Self::new(label.into(), json, roles)
     }
 
-    /// One token a byte: 256 tokens, and every text can be written with them.
-    ///
-    /// # Errors
-    /// None that is known: the tokenizer is made of constants.
-    pub fn bytes() -> Result<Self> {
-        let vocabulary = (0..=255u8).map(|byte| (byte_character(byte).to_string(), u32::from(byte))).collect();
-        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
-        Self::without_merges("bytes", &vocabulary, &level, &level)
-    }
-
-    /// One token a character: those that occur in `text`, in the order of their code points.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if the text is empty.
-    pub fn characters(text: &str) -> Result<Self> {
-        let alphabet: BTreeSet<char> = text.chars().collect();
-        if alphabet.is_empty() {
-            return Err(Error::input("text", "is empty: there are no characters to make tokens of"));
-        }
-        let vocabulary = alphabet.into_iter().zip(0u32..).map(|(c, id)| (c.to_string(), id)).collect();
-        Self::without_merges("characters", &vocabulary, &Value::Null, &json!({"type": "Fuse"}))
-    }
-
-    fn without_merges(label: &str, vocabulary: &BTreeMap<String, u32>, before: &Value, after: &Value) -> Result<Self> {
-        let json = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-            "pre_tokenizer": before, "post_processor": null, "decoder": after,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-                "vocab": vocabulary, "merges": [],
-            },
-        });
-        Self::from_json(label, json.to_string())
-    }
-
-    /// A byte-level BPE of at most `vocab_size` tokens, trained on a text. The same text gives the same tokenizer.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if the size is below 257 (256 bytes and the end of a text) or the text is empty.
-    pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
-        if vocab_size < SMALLEST_BPE {
-            let message = format!("is {vocab_size}; a byte-level BPE needs {SMALLEST_BPE} or more, or choose bytes");
-            return Err(Error::input("vocabulary size", message));
-        }
-        if vocab_size > LARGEST_BPE {
-            let message = format!("is {vocab_size}; at most {LARGEST_BPE} is supported");
-            return Err(Error::input("vocabulary size", message));
-        }
-        if text.is_empty() {
-            return Err(Error::input("text", "is empty: there is nothing to train a tokenizer on"));
-        }
-        let trained = || -> tokenizers::Result<String> {
-            let level = ByteLevel::new(false, false, true);
-            let mut tokenizer =
-                TokenizerBuilder::<BPE, tokenizers::NormalizerWrapper, _, tokenizers::PostProcessorWrapper, _>::new()
-                    .with_model(BPE::default())
-                    .with_pre_tokenizer(Some(level))
-                    .with_decoder(Some(level))
-                    .build()?;
-            let mut trainer = BpeTrainer::builder()
-                .show_progress(false)
-                .vocab_size(vocab_size)
-                .min_frequency(2)
-                .initial_alphabet((0..=255).map(byte_character).collect())
-                .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
-                .build();
-            tokenizer.train(&mut trainer, pieces(text, PIECE).into_iter())?;
-            tokenizer.to_string(false)
-        };
-        const LABEL: &str = "trained BPE";
-        let json = guarded(Path::new(LABEL), trained)?
-            .map_err(|e| Error::input("text", format!("no BPE could be trained on it: {e}")))?;
-        Self::from_json(LABEL, json)
-    }
-
     fn new(source: PathBuf, json: String, names: &[Value]) -> Result<Self> {
         let refused = |e: tokenizers::Error| {
             Error::format(
                 &source,
-                format!("is no tokenizer that can be read ({e}); save it again with a current version of tokenizers"),
+                format!("is not a readable tokenizer ({e}); save it again with a current version of tokenizers"),
             )
         };
         // The library panics where a part of the file breaks off, so that the syntax is looked at first.
@@ -251,7 +168,7 @@ impl Tokenizer {
         file::write_atomic(path, self.inner.json.as_bytes())
     }
 
-    /// What Hugging Face's libraries want to know beside the `tokenizer.json`, for a `tokenizer_config.json`.
+    /// The `tokenizer_config.json` for Hugging Face's libraries.
     #[must_use]
     pub fn hugging_face_config(&self) -> Value {
         let mut config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false});
@@ -304,7 +221,7 @@ impl Tokenizer {
     /// The template that makes a text of a conversation, if the model's files have one, with special tokens as its variables.
     ///
     /// # Errors
-    /// [`Error::Format`] with the line where it is no template.
+    /// [`Error::Format`] with the line of the syntax error.
     pub fn chat_template(&self, clock: Clock) -> Result<Option<ChatTemplate>> {
         let Some(text) = &self.inner.chat_template else { return Ok(None) };
         let template = ChatTemplate::new(&self.inner.source, text, clock)?;
@@ -473,16 +390,6 @@ pub(super) fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
         let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason");
         Error::format(source, format!("the tokenizer crate refuses it: {words}; the file is damaged"))
     })
-}
-
-/// The character that byte-level tokenizers write for a byte: itself if it prints, else one from U+0100 on.
-fn byte_character(byte: u8) -> char {
-    let prints = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    if prints(byte) {
-        return char::from(byte);
-    }
-    let rank = (0..byte).filter(|&b| !prints(b)).count() as u32;
-    char::from_u32(0x100 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ fn damaged_files_are_refused_with_their_path() {
     for bad in ["", "{}", "[]", "{\"model\": {\"type\": \"BPE\"}}", &good.to_json()[..200]] {
         std::fs::write(&path, bad).unwrap();
         let message = Tokenizer::open(&path).unwrap_err().to_string();
-        assert!(message.contains("tokenizer.json: is no tokenizer"), "{bad}: {message}");
+        assert!(message.contains("tokenizer.json: is not a readable tokenizer"), "{bad}: {message}");
     }
 }
 

@@ -67,7 +67,7 @@ impl Tokenizer {
         file::write_atomic(path, self.json.as_bytes())
     }
 
-    /// What Hugging Face's libraries want to know beside the `tokenizer.json`, for a `tokenizer_config.json`.
+    /// The `tokenizer_config.json` for Hugging Face's libraries.
     #[must_use]
     pub fn hugging_face_config(&self) -> Value {
         let mut config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false});

@@ -9,6 +9,7 @@ mod loss;
 mod objective;
 mod progress;
 mod routing;
+mod run;
 pub mod schedule;
 mod step;
 mod trainer;
@@ -23,7 +24,8 @@ pub use progress::{Event, Progress, StepEvent};
 pub use routing::{
     ExpertSummary, GateReport, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport, RoutingSummary,
 };
+pub use run::{Outcome, RunOptions, RunState};
 pub use schedule::{Decay, Schedule};
 pub use step::{AdamOptions, KEEP, LossScaling, Part, REPORT, SCALARS, STATE, STATISTICS, StepOptions, TrainStep};
-pub use trainer::{Outcome, RunOptions, RunState, Save, Trainer};
+pub use trainer::{Save, Trainer};
 pub use windows::{in_order, in_order_after};

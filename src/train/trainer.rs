@@ -5,13 +5,13 @@ use super::loss::{Labels, label_weights};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
 use super::routing::RoutingLayout;
+use super::run::{Outcome, RunOptions, RunState};
 use super::step::{KEEP, Part, REPORT, SCALARS, StepOptions, TrainStep};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback};
 use crate::graph::Graph;
 use crate::ops::StepReport;
 use crate::program::{Program, Weights};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,54 +28,8 @@ const BATCHES_IN_FLIGHT: usize = 1;
 /// The most evaluation batches in flight.
 const EVALUATIONS_IN_FLIGHT: usize = 4;
 
-/// The options of a training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RunOptions {
-    /// Steps of the whole run.
-    pub steps: u64,
-    /// The seed of dropout.
-    pub seed: u64,
-    /// Steps between two evaluations; 0 for none.
-    pub evaluate_every: u64,
-    /// Ends the run after this many evaluations without a better loss.
-    pub patience: Option<u32>,
-    /// Steps between two checkpoints; 0 saves only one at the end.
-    pub save_every: u64,
-    /// The most steps in flight before the trainer waits for the oldest report.
-    pub in_flight: usize,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self { steps: 1000, seed: 0, evaluate_every: 0, patience: None, save_every: 0, in_flight: 3 }
-    }
-}
-
 /// A callback that may write a checkpoint of the trainer and the data's position, and returns its path.
 pub type Save<'a> = dyn FnMut(&Trainer, &Value) -> Result<Option<PathBuf>> + 'a;
-
-/// Why a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All steps are done.
-    Finished,
-    /// The held-out loss did not improve.
-    StoppedEarly,
-    /// The stop flag was set.
-    Interrupted,
-}
-
-/// The state of a run: the content of a checkpoint besides tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RunState {
-    /// The number of steps done.
-    pub step: u64,
-    /// The best held-out loss; `None` before the first evaluation.
-    pub best_loss: Option<f64>,
-    /// Evaluations since then.
-    pub without_progress: u32,
-}
 
 /// Trains a model: owns the programs, counts steps and keeps the GPU busy.
 pub struct Trainer {

@@ -177,13 +177,15 @@ fn texts_are_cut_as_the_file_says() {
 fn what_is_not_supported_is_named() {
     assert!(
         refusal(with("general.architecture", Meta::Text("mamba")))
-            .contains("a mamba: this architecture is not read yet")
+            .contains("the architecture mamba, which is not supported yet")
     );
     assert!(no_tokenizer(with("tokenizer.ggml.model", Meta::Text("t5"))).contains("\"t5\""));
     assert!(no_tokenizer(with("tokenizer.ggml.pre", Meta::Text("tekken"))).contains("\"tekken\""));
     assert!(refusal(with("llama.expert_count", Meta::U32(8))).contains("experts"));
     assert!(refusal(with("llama.rope.scaling.type", Meta::Text("yarn"))).contains("\"yarn\""));
-    assert!(refusal(with("llama.block_count", Meta::Text("two"))).contains("\"llama.block_count\" is no whole number"));
+    assert!(
+        refusal(with("llama.block_count", Meta::Text("two"))).contains("\"llama.block_count\" is not a whole number")
+    );
     for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"] {
         let key = format!("llama.{key}").leak();
         for value in [0, 7, u32::MAX] {
@@ -224,7 +226,7 @@ fn truncated_and_lying_files_are_refused() {
     assert!(refusal(file(&metadata(), &twice).0).contains("\"token_embd.weight\" twice"));
     let mut broken = tensors();
     broken[2].shape = vec![32, 63];
-    assert!(refusal(file(&metadata(), &broken).0).contains("no whole blocks"));
+    assert!(refusal(file(&metadata(), &broken).0).contains("not whole blocks"));
     let mut huge = tensors();
     huge[3].shape = vec![1 << 40, 1 << 40];
     assert!(refusal(file(&metadata(), &huge).0).contains("extents"));

@@ -87,13 +87,13 @@ fn what_is_no_model_says_so() {
     let message = refusal(file(&metadata, &tensors()).0);
     assert!(message.contains("this is a LoRA adapter, not a model: give its base model, \"Some Base\""), "{message}");
     metadata.insert("general.type", Meta::Text("mmproj"));
-    assert!(refusal(file(&metadata, &tensors()).0).contains("is \"mmproj\": the file is no model"));
+    assert!(refusal(file(&metadata, &tensors()).0).contains("is \"mmproj\": the file is not a model"));
     // The architecture is said before a type that only its tensors have.
     metadata.insert("general.type", Meta::Text("model"));
     metadata.insert("general.architecture", Meta::Text("gemma3"));
     let mut other = tensors();
     other[0].kind = 12;
-    assert!(refusal(file(&metadata, &other).0).contains("says that it is a gemma3: this architecture is not read yet"));
+    assert!(refusal(file(&metadata, &other).0).contains("has the architecture gemma3, which is not supported yet"));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn counts_may_be_given_for_each_layer() {
         assert_eq!(folder.config.value(), opened(file(&metadata(), &tensors()).0).config.value());
         load(&folder);
         let message = refusal(with(key, Meta::Integers(vec![count, count + 1])));
-        assert!(message.contains("in some layers and") && message.contains("not read yet"), "{message}");
+        assert!(message.contains("in some layers and") && message.contains("not supported yet"), "{message}");
         assert!(refusal(with(key, Meta::Integers(Vec::new()))).contains("empty list"));
     }
 }

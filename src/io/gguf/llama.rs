@@ -26,7 +26,7 @@ const HEAD: &str = "output.weight";
 /// Old converters wrote these of each block; nothing was ever computed with them.
 const OF_OLD_CONVERTERS: &str = "attn_rot_embd";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// What Llama 3.1 and its followers stretch rotary positions by; files hold the result only.
+/// The stretching of rotary positions in Llama 3.1 and later; files hold only the result.
 const LLAMA3: (f64, f64, f64) = (1.0, 4.0, 8192.0);
 
 /// The name that Hugging Face gives a tensor of the file, if it is one of this family.
@@ -44,7 +44,7 @@ fn hugging_face_name(name: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{theirs}.{kind}"))
 }
 
-/// The heads whose rows lie in pairs: those of queries and keys, for rotary positions that turn neighbours.
+/// The heads whose rows lie in pairs: those of queries and keys, for rotary positions that rotate neighbours.
 fn paired(name: &str, heads: u64, key_heads: u64) -> u64 {
     match name.split('.').nth(2) {
         Some("attn_q") => heads,
@@ -53,7 +53,7 @@ fn paired(name: &str, heads: u64, key_heads: u64) -> u64 {
     }
 }
 
-/// Refuses what is no whole model of this family.
+/// Refuses everything but whole models of this family.
 pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<()> {
     const TYPE: &str = "general.type";
     match metadata.text(TYPE)? {
@@ -62,11 +62,11 @@ pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<()> {
             return Err(Error::format(metadata.path, is_adapter(base)));
         }
         None | Some("model") => {}
-        Some(other) => return Err(metadata.refuse(TYPE, format!("is \"{other}\": the file is no model"))),
+        Some(other) => return Err(metadata.refuse(TYPE, format!("is \"{other}\": the file is not a model"))),
     }
     let architecture = metadata.expect_text("general.architecture")?;
     if architecture != "llama" {
-        let message = format!("says that it is a {architecture}: this architecture is not read yet; llama is");
+        let message = format!("has the architecture {architecture}, which is not supported yet; llama is");
         return Err(metadata.refuse("general.architecture", message));
     }
     if let Some(experts) = metadata.count("llama.expert_count")?.filter(|&experts| experts > 0) {
@@ -98,12 +98,13 @@ impl Model<'_> {
             let paired = paired(name, heads, key_heads);
             let rows = info.shape.dims().first().copied().unwrap_or(0) as u64;
             if paired > 0 && !rows.is_multiple_of(paired.saturating_mul(2)) {
-                let message = format!("tensor {name:?} has {rows} rows, which are no pairs of {paired} heads");
+                let message =
+                    format!("tensor {name:?} has {rows} rows, which cannot be split into pairs for {paired} heads");
                 return Err(Error::format(metadata.path, message));
             }
             let theirs = hugging_face_name(name).unwrap_or_else(|| name.to_owned());
             if !names.insert(theirs.clone()) {
-                return Err(Error::format(metadata.path, format!("holds tensor {theirs:?} under two names")));
+                return Err(Error::format(metadata.path, format!("has tensor {theirs:?} under two names")));
             }
             let Info { file, dtype, shape, range } = info.clone();
             all.push(Found { name: theirs, file, dtype, shape, range, paired: paired as usize });
@@ -127,11 +128,12 @@ impl Model<'_> {
         };
         let turned = metadata.count("llama.rope.dimension_count")?.unwrap_or(head);
         if turned != head {
-            let message = format!("is {turned}; only whole heads of {head} are turned by rotary positions here");
+            let message =
+                format!("is {turned}; rotary positions of only a part of a head (of {head}) are not supported");
             return Err(metadata.refuse("llama.rope.dimension_count", message));
         }
         let table = self.tensors.get(TABLE).and_then(|info| info.shape.dims().first().copied());
-        let vocabulary = table.ok_or_else(|| Error::format(metadata.path, format!("holds no tensor {TABLE:?}")))?;
+        let vocabulary = table.ok_or_else(|| Error::format(metadata.path, format!("has no tensor {TABLE:?}")))?;
         let sizes = Sizes {
             width,
             layers: count(metadata, "block_count")?,
@@ -142,7 +144,7 @@ impl Model<'_> {
         sizes.check(metadata, self.tensors)?;
         let positions = count(metadata, "context_length")?;
         if !(4..=1 << 31).contains(&positions) {
-            return Err(metadata.refuse("llama.context_length", format!("is {positions}, which no model has")));
+            return Err(metadata.refuse("llama.context_length", format!("is {positions}, which is not possible")));
         }
         let theta = metadata.number("llama.rope.freq_base")?.unwrap_or(10000.0);
         let mut config = json!({
@@ -219,8 +221,8 @@ impl Sizes {
     /// Compares them with tensors that are there, so that no model is built by a number that is damaged.
     fn check(&self, metadata: &Metadata<'_>, tensors: &BTreeMap<&str, Info>) -> Result<()> {
         let refuse = |key: &str, value: u64, name: &str, there: Option<&Info>| {
-            let there = there.map_or("is not there".into(), |info| format!("has shape {}", info.shape));
-            Err(metadata.refuse(&format!("llama.{key}"), format!("makes {value}, but tensor {name:?} {there}")))
+            let there = there.map_or("is missing".into(), |info| format!("has shape {}", info.shape));
+            Err(metadata.refuse(&format!("llama.{key}"), format!("gives {value}, but tensor {name:?} {there}")))
         };
         let last = format!("blk.{}.ffn_norm.weight", self.layers.saturating_sub(1));
         if self.layers == 0 || !tensors.contains_key(last.as_str()) {

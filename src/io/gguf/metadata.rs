@@ -1,4 +1,4 @@
-//! Access to a file's metadata by key, which says what is wrong with a value: missing, of another kind, out of range.
+//! Access to a file's metadata by key, with precise errors: missing, of another kind, out of range.
 
 use super::reader::{List, Value};
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What converters write for a token that there is not: -1.
+/// The value that converters write for a missing token: -1.
 const NONE: u64 = u32::MAX as u64;
 
 /// The metadata of a file.
@@ -24,11 +24,11 @@ impl<'a> Metadata<'a> {
 
     fn of<T>(&self, key: &str, kind: &str, pick: impl Fn(Value<'a>) -> Option<T>) -> Result<Option<T>> {
         let Some(&value) = self.values.get(key) else { return Ok(None) };
-        pick(value).map(Some).ok_or_else(|| self.refuse(key, format!("is no {kind}")))
+        pick(value).map(Some).ok_or_else(|| self.refuse(key, format!("is not a {kind}")))
     }
 
     fn expect<T>(&self, key: &str, found: Option<T>) -> Result<T> {
-        found.ok_or_else(|| self.refuse(key, "is missing: the file is no whole model, or of another format"))
+        found.ok_or_else(|| self.refuse(key, "is missing: the file is not a complete model, or has another format"))
     }
 
     /// A count that is not negative.
@@ -45,7 +45,7 @@ impl<'a> Metadata<'a> {
         self.expect(key, found)
     }
 
-    /// The number of a token with a role. One that the vocabulary does not have is left aside, with a warning unless it is what
+    /// The number of a token with a role. One outside the vocabulary is ignored, with a warning unless it is the value that
     /// converters write for none.
     pub(super) fn token(&self, role: &str, vocabulary: usize) -> Result<Option<u64>> {
         let key = format!("tokenizer.ggml.{role}_token_id");
@@ -58,21 +58,21 @@ impl<'a> Metadata<'a> {
         if id < vocabulary as u64 {
             return Ok(Some(id));
         }
-        log::warn!("{}: {key:?} is {id}, and there are {vocabulary} tokens: it is left aside", self.path.display());
+        log::warn!("{}: {key:?} is {id}, but there are only {vocabulary} tokens: it is ignored", self.path.display());
         Ok(None)
     }
 
     /// A count that may be given for each layer, where it must be the same.
     pub(super) fn layers_count(&self, key: &str) -> Result<Option<u64>> {
         let Some(Value::List(list)) = self.values.get(key) else { return self.count(key) };
-        let counts = list.integers(key).ok_or_else(|| self.refuse(key, "is no list of whole numbers"))?;
+        let counts = list.integers(key).ok_or_else(|| self.refuse(key, "is not a list of whole numbers"))?;
         let Some(&first) = counts.first() else { return Err(self.refuse(key, "is an empty list")) };
         if let Some(other) = counts.iter().find(|count| **count != first) {
             let message =
-                format!("is {first} in some layers and {other} in others: layers that differ are not read yet");
+                format!("is {first} in some layers and {other} in others: layers that differ are not supported yet");
             return Err(self.refuse(key, message));
         }
-        u64::try_from(first).map(Some).map_err(|_| self.refuse(key, "is no whole number"))
+        u64::try_from(first).map(Some).map_err(|_| self.refuse(key, "is not a whole number"))
     }
 
     pub(super) fn expect_layers_count(&self, key: &str) -> Result<u64> {
@@ -117,7 +117,7 @@ impl<'a> Metadata<'a> {
 
     pub(super) fn expect_texts(&self, key: &str) -> Result<Vec<Cow<'a, str>>> {
         let list = self.expect(key, self.list(key)?)?;
-        let texts = list.texts(key).ok_or_else(|| self.refuse(key, "is no list of texts"))?;
+        let texts = list.texts(key).ok_or_else(|| self.refuse(key, "is not a list of texts"))?;
         texts.map_err(|message| Error::format(self.path, message))
     }
 
@@ -125,8 +125,8 @@ impl<'a> Metadata<'a> {
     pub(super) fn integers(&self, key: &str, count: usize) -> Result<Option<Vec<i64>>> {
         let Some(list) = self.list(key)? else { return Ok(None) };
         if list.count() != count {
-            return Err(self.refuse(key, format!("has {} items, {count} were expected", list.count())));
+            return Err(self.refuse(key, format!("has {} items instead of {count}", list.count())));
         }
-        list.integers(key).map(Some).ok_or_else(|| self.refuse(key, "is no list of whole numbers"))
+        list.integers(key).map(Some).ok_or_else(|| self.refuse(key, "is not a list of whole numbers"))
     }
 }

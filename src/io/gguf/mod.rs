@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Opens a file; or all parts of a model that was split, by its first.
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be read; [`Error::Format`] that says what is damaged or not supported, and what to do.
+/// [`Error::File`] if it cannot be read; [`Error::Format`] if it is damaged or not supported.
 #[cfg(feature = "files")]
 pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
     let path = path.as_ref();
@@ -39,7 +39,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
 /// A file that is in memory; `label` stands for its path in messages.
 ///
 /// # Errors
-/// [`Error::Format`] that says what is damaged or not supported, and what to do.
+/// [`Error::Format`] if it is damaged or not supported.
 pub fn from_bytes(label: impl AsRef<Path>, bytes: Vec<u8>) -> Result<ModelFolder> {
     from_contents(label.as_ref(), &[], vec![OneFile::Owned(bytes)])
 }

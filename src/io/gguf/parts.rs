@@ -22,7 +22,8 @@ pub(super) fn part(metadata: &Metadata<'_>) -> Result<(u64, u64)> {
     match number < count && count <= MOST {
         true => Ok((number + 1, count)),
         false => {
-            Err(metadata.refuse(NUMBER, format!("is {number} of {count} parts, which cannot be: the file is damaged")))
+            Err(metadata
+                .refuse(NUMBER, format!("is {number} of {count} parts, which is impossible: the file is damaged")))
         }
     }
 }

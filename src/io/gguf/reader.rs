@@ -1,5 +1,5 @@
-//! The bytes of a GGUF file: header, metadata, and where the tensors lie. Nothing is believed before it is checked, and
-//! nothing is allocated by a number that the file merely claims.
+//! The bytes of a GGUF file: header, metadata, and where the tensors lie. Every value is checked before use, and
+//! no allocation depends on an unchecked number.
 //!
 //! Layout, little-endian: `GGUF`, version u32, tensors u64, metadata entries u64; each entry a key, a type u32 and a value;
 //! each tensor a name, axes u32, extents u64 (the fastest first), type u32, offset u64; then, aligned, the data. A text is
@@ -17,7 +17,7 @@ use std::ops::Range;
 
 /// The first bytes of every file.
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
-/// Tensors begin at multiples of this where the file says nothing else.
+/// The default alignment of tensors.
 const ALIGNMENT: u64 = 32;
 /// More axes than any tensor of the format has are damage.
 const MOST_AXES: u32 = 4;
@@ -43,7 +43,7 @@ impl<'a> Cursor<'a> {
                 self.at += count;
                 Ok(&self.bytes[self.at - count..self.at])
             }
-            None => Err(format!("is truncated or damaged: {what} takes {count} bytes, {left} follow; {AGAIN}")),
+            None => Err(format!("is truncated or damaged: {what} needs {count} bytes, {left} follow; {AGAIN}")),
         }
     }
 
@@ -123,7 +123,7 @@ fn value<'a>(cursor: &mut Cursor<'a>, kind: u32, key: &str) -> Result<Value<'a>,
         10 => Value::Unsigned(cursor.u64(key)?),
         11 => Value::Signed(i64::from_le_bytes(cursor.array(key)?)),
         12 => Value::Float(f64::from_le_bytes(cursor.array(key)?)),
-        _ => return Err(format!("is damaged, or newer than what is read here: {key:?} has the unknown type {kind}")),
+        _ => return Err(format!("is damaged or has a newer format: {key:?} has the unknown type {kind}")),
     })
 }
 
@@ -188,7 +188,7 @@ pub(super) struct Info {
     pub(super) range: Range<usize>,
 }
 
-/// What a file says of itself, up to its tensors.
+/// The header and metadata of a file, up to its tensors.
 #[derive(Debug)]
 pub(super) struct Header<'a> {
     pub(super) metadata: BTreeMap<&'a str, Value<'a>>,
@@ -258,7 +258,7 @@ fn alignment(metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64, String> {
     }
 }
 
-/// What the file says of a tensor.
+/// The file's description of a tensor.
 struct Claim {
     dtype: FileType,
     shape: Shape,
@@ -287,7 +287,7 @@ impl Claim {
             FileType::Plain(_) => 1,
         };
         if !extents[0].is_multiple_of(block) {
-            return Err(damaged(format!("has rows of {}, which are no whole blocks of {block}", extents[0])));
+            return Err(damaged(format!("has rows of {}, which are not whole blocks of {block}", extents[0])));
         }
         let bytes = count.filter(|&count| count > 0).and_then(|count| dtype.bytes(count));
         let bytes = bytes.ok_or_else(|| damaged(format!("has the extents {extents:?}")))?;
@@ -309,7 +309,7 @@ impl Claim {
             Some(range) if range.end <= length => Ok(Info { file, dtype: self.dtype, shape: self.shape, range }),
             _ => {
                 let (takes, has) = (human_bytes(self.bytes as u64), human_bytes(length as u64));
-                Err(format!("is truncated: tensor {name:?} of {takes} ends behind the {has} that are there; {AGAIN}"))
+                Err(format!("is truncated: tensor {name:?} of {takes} needs more than the file's {has}; {AGAIN}"))
             }
         }
     }

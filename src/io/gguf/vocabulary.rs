@@ -81,7 +81,7 @@ fn special<'a>(metadata: &Metadata<'_>, tokens: &'a [String], key: &str) -> Resu
 
 /// The first of the characters that mark tokens: those of plane 15, which are nobody's.
 const MARK: u32 = 0xF_0000;
-/// How many there are.
+/// The number of items.
 const MARKS: usize = 0xFFFE;
 
 /// Tokens as a `tokenizer.json` needs them, each text once: those that are empty or were there before are marked by their number,
@@ -101,12 +101,12 @@ fn distinct(metadata: &Metadata<'_>, tokens: Vec<Cow<'_, str>>) -> (Vec<String>,
     }
     if marked > 0 {
         let path = metadata.path.display();
-        log::warn!("{path}: {marked} tokens are empty or there twice; no text becomes them");
+        log::warn!("{path}: {marked} tokens are empty or occur twice; no text is encoded as them");
     }
     (all, marked > 0)
 }
 
-/// Takes marks away.
+/// Removes the marks.
 fn unmarked() -> Value {
     let [first, last] = [MARK, MARK + MARKS as u32 - 1].map(|code| char::from_u32(code).unwrap_or_default());
     json!({"type": "Replace", "pattern": {"Regex": format!("[{first}-{last}]")}, "content": ""})
@@ -120,7 +120,7 @@ fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
     let pair = |merge: &str| {
         let pair = merge.split_once(' ').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains(' '));
         let pair = pair.map(|(a, b)| [a.to_owned(), b.to_owned()]);
-        pair.ok_or_else(|| metadata.refuse(MERGES, format!("holds {merge:?}, which is no pair of tokens")))
+        pair.ok_or_else(|| metadata.refuse(MERGES, format!("holds {merge:?}, which is not a pair of tokens")))
     };
     metadata.expect_texts(MERGES)?.iter().map(|merge| pair(merge)).collect()
 }

@@ -1,0 +1,104 @@
+//! Making tokenizers: of bytes, of characters, and byte-level BPEs trained on a text.
+
+use super::pieces::pieces;
+use super::tokenizer::{END_OF_TEXT, PIECE, Tokenizer, guarded};
+use crate::error::{Error, Result};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, TokenizerBuilder};
+
+/// The alphabet and the end of a text: no byte-level BPE is smaller.
+const SMALLEST_BPE: usize = 257;
+/// The largest: merges beyond it are never trained for a model that fits a device.
+const LARGEST_BPE: usize = 1 << 20;
+
+impl Tokenizer {
+    /// One token a byte: 256 tokens, and every text can be written with them.
+    ///
+    /// # Errors
+    /// None that is known: the tokenizer is made of constants.
+    pub fn bytes() -> Result<Self> {
+        let vocabulary = (0..=255u8).map(|byte| (byte_character(byte).to_string(), u32::from(byte))).collect();
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        Self::without_merges("bytes", &vocabulary, &level, &level)
+    }
+
+    /// One token a character: those that occur in `text`, in the order of their code points.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the text is empty.
+    pub fn characters(text: &str) -> Result<Self> {
+        let alphabet: BTreeSet<char> = text.chars().collect();
+        if alphabet.is_empty() {
+            return Err(Error::input("text", "is empty: there are no characters to make tokens of"));
+        }
+        let vocabulary = alphabet.into_iter().zip(0u32..).map(|(c, id)| (c.to_string(), id)).collect();
+        Self::without_merges("characters", &vocabulary, &Value::Null, &json!({"type": "Fuse"}))
+    }
+
+    fn without_merges(label: &str, vocabulary: &BTreeMap<String, u32>, before: &Value, after: &Value) -> Result<Self> {
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+            "pre_tokenizer": before, "post_processor": null, "decoder": after,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "vocab": vocabulary, "merges": [],
+            },
+        });
+        Self::from_json(label, json.to_string())
+    }
+
+    /// A byte-level BPE of at most `vocab_size` tokens, trained on a text. The same text gives the same tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the size is below 257 (256 bytes and the end of a text) or the text is empty.
+    pub fn train_bpe(text: &str, vocab_size: usize) -> Result<Self> {
+        if vocab_size < SMALLEST_BPE {
+            let message = format!("is {vocab_size}; a byte-level BPE needs {SMALLEST_BPE} or more, or choose bytes");
+            return Err(Error::input("vocabulary size", message));
+        }
+        if vocab_size > LARGEST_BPE {
+            let message = format!("is {vocab_size}; at most {LARGEST_BPE} is supported");
+            return Err(Error::input("vocabulary size", message));
+        }
+        if text.is_empty() {
+            return Err(Error::input("text", "is empty: there is nothing to train a tokenizer on"));
+        }
+        let trained = || -> tokenizers::Result<String> {
+            let level = ByteLevel::new(false, false, true);
+            let mut tokenizer =
+                TokenizerBuilder::<BPE, tokenizers::NormalizerWrapper, _, tokenizers::PostProcessorWrapper, _>::new()
+                    .with_model(BPE::default())
+                    .with_pre_tokenizer(Some(level))
+                    .with_decoder(Some(level))
+                    .build()?;
+            let mut trainer = BpeTrainer::builder()
+                .show_progress(false)
+                .vocab_size(vocab_size)
+                .min_frequency(2)
+                .initial_alphabet((0..=255).map(byte_character).collect())
+                .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+                .build();
+            tokenizer.train(&mut trainer, pieces(text, PIECE).into_iter())?;
+            tokenizer.to_string(false)
+        };
+        const LABEL: &str = "trained BPE";
+        let json = guarded(Path::new(LABEL), trained)?
+            .map_err(|e| Error::input("text", format!("no BPE could be trained on it: {e}")))?;
+        Self::from_json(LABEL, json)
+    }
+}
+
+/// The character that byte-level tokenizers write for a byte: itself if it prints, else one from U+0100 on.
+fn byte_character(byte: u8) -> char {
+    let prints = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if prints(byte) {
+        return char::from(byte);
+    }
+    let rank = (0..byte).filter(|&b| !prints(b)).count() as u32;
+    char::from_u32(0x100 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
