@@ -5,8 +5,9 @@
 
 use super::Schedule;
 use super::layout::{ParameterSlot, Range};
+use super::run::RunState;
 use super::step::{STATE, StepOptions};
-use super::trainer::{RunState, Trainer};
+use super::trainer::Trainer;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::io::checkpoint::Loaded;
