@@ -190,6 +190,18 @@ fn settings_of_the_model_count_unless_options_say_otherwise() {
     let said = told(&mut generate(&model, &["-p", "It", "-n", "2", "--greedy", "--repetition-penalty", "1"])).1;
     assert!(!said.contains("options override"), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("generation_config.json")).count(), 0, "{said}");
+    let answer = |settings: &str, more: &[&str]| {
+        fs::write(model.join("generation_config.json"), settings).unwrap();
+        let answer = in_json(&model, &[&["-p", "It"], more].concat())["answers"][0].clone();
+        (answer["prompt_tokens"].as_u64().unwrap(), tokens(&answer).len() as u64)
+    };
+    let (given, made) = answer(r#"{"max_length": 12}"#, &["--greedy"]);
+    assert!(given > 0 && given + made == 12, "{given} tokens and {made} are not 12");
+    assert_eq!(answer(r#"{"max_length": 12, "max_new_tokens": 5}"#, &["--greedy"]).1, 5);
+    assert_eq!(answer(r#"{"max_length": 12}"#, &["--greedy", "-n", "3"]).1, 3);
+    fs::write(model.join("generation_config.json"), r#"{"max_length": 1}"#).unwrap();
+    let said = told(&mut generate(&model, &["-p", "It", "--greedy"])).1;
+    assert!(said.contains("max_length 1 of the model's file leaves no room behind"), "{said}");
     fs::write(model.join("generation_config.json"), r#"{"top_p": 7}"#).unwrap();
     let said = refusal(&mut generate(&model, &["-p", "It"]));
     assert!(said.contains("generation_config.json: top_p: 7 is given"), "{said}");

@@ -1,6 +1,9 @@
 //! Indices that come from data and name nothing: what is there stays as it is, and nothing crashes. On every adapter.
 
-use wgformer::ops::{self, CrossEntropyOptions, RopeOptions, SortedIndex};
+use wgformer::gpu::{AdapterClass, GpuOptions};
+use wgformer::ops::{
+    self, AttentionOptions, CrossEntropyOptions, RopeOptions, RouterLoss, SelectOptions, SelectRule, SortedIndex,
+};
 use wgformer::{DType, Gpu, Graph, Program, Result, Tensor, Weights};
 
 const COUNT: usize = 8;
@@ -22,7 +25,72 @@ fn zeros(g: &mut Graph) -> Result<Tensor> {
     ops::zeros(g, [1, COUNT, 2, WIDTH])
 }
 
-const CASES: [(&str, Build); 12] = [
+/// Attention of rows, and its gradients.
+fn attend(g: &mut Graph, x: Tensor, shape: [usize; 4], options: &AttentionOptions) -> Result<Tensor> {
+    let rows = ops::reshape(g, x, shape)?;
+    let out = ops::attention(g, rows, rows, rows, options)?;
+    let loss = ops::sum(g, out)?;
+    Ok(g.differentiate(loss, &[x])?[0].unwrap_or(loss))
+}
+
+const CASES: [(&str, Build); 24] = [
+    ("attention to lengths", |g, x, _, ids| {
+        attend(g, x, [COUNT, 1, 1, WIDTH], &AttentionOptions { lengths: Some(ids), ..AttentionOptions::default() })
+    }),
+    ("attention with a prefix", |g, x, _, ids| {
+        let options = AttentionOptions { causal: true, prefix: Some(ids), ..AttentionOptions::default() };
+        attend(g, x, [COUNT, 1, 1, WIDTH], &options)
+    }),
+    ("attention at positions", |g, x, _, ids| {
+        let positions = Some(ops::reshape(g, ids, [1, COUNT])?);
+        let options = AttentionOptions { causal: true, query_positions: positions, ..AttentionOptions::default() };
+        attend(g, x, [1, COUNT, 1, WIDTH], &options)
+    }),
+    ("attention at positions in a window", |g, x, _, ids| {
+        let positions = Some(ops::reshape(g, ids, [1, COUNT])?);
+        let options = AttentionOptions { window: Some(3), query_positions: positions, ..AttentionOptions::default() };
+        attend(g, x, [1, COUNT, 1, WIDTH], &options)
+    }),
+    ("attention of a tree, with a mask", |g, x, _, ids| {
+        let structure = Some(g.state("spans", [1, COUNT, 3], DType::U32)?);
+        let key_mask = Some(ops::reshape(g, ids, [1, COUNT])?);
+        let options = AttentionOptions { structure, key_mask, ..AttentionOptions::default() };
+        attend(g, x, [1, COUNT, 1, WIDTH], &options)
+    }),
+    ("select of lengths", |g, x, _, ids| {
+        let options = SelectOptions { lengths: Some(ids), ..SelectOptions::default() };
+        let taken = ops::select(g, x, SelectRule::Top(5), &options)?;
+        ops::reshape(g, taken.index, [COUNT, 5])
+    }),
+    ("select of so many", |g, x, _, ids| {
+        let taken =
+            ops::select(g, x, SelectRule::Top(5), &SelectOptions { most: Some((ids, 2)), ..SelectOptions::default() })?;
+        ops::reshape(g, taken.index, [COUNT, 5])
+    }),
+    ("mask_rows", |g, x, _, ids| ops::mask_rows(g, x, ids)),
+    ("gather_unique", |g, x, _, ids| ops::gather_unique(g, x, ids, ids)),
+    ("claim_slots and a cache", |g, x, _, ids| {
+        let used = g.state("used", [COUNT], DType::U32)?;
+        let positions = ops::claim_slots(g, used, ids, 1, false)?.slots;
+        let positions = ops::reshape(g, positions, [COUNT, 1])?;
+        let caches =
+            [g.state("keys", [COUNT, 3, 1, WIDTH], DType::F32)?, g.state("values", [COUNT, 3, 1, WIDTH], DType::F32)?];
+        let new = ops::reshape(g, x, [COUNT, 1, 1, WIDTH])?;
+        ops::cache_write(g, caches, [new, new], positions)?;
+        // The caches go on with each run.
+        ops::scale(g, x, 1.0)
+    }),
+    ("selection_loss", |g, x, _, ids| {
+        let logits = ops::slice(g, x, 1, 0, 1)?;
+        let logits = ops::reshape(g, logits, [1, COUNT])?;
+        let lengths = ops::slice(g, ids, 0, 0, 1)?;
+        let loss = ops::selection_loss(g, logits, ids, Some(lengths), RouterLoss { aux: 0.1, z: 0.1 })?;
+        ops::sum(g, loss)
+    }),
+    ("balance_loss", |g, x, _, ids| {
+        let lengths = ops::slice(g, ids, 0, 0, 2)?;
+        ops::balance_loss(g, x, x, ids, Some(lengths), RouterLoss { aux: 0.1, z: 0.1 })
+    }),
     ("gather_rows", |g, _, table, ids| ops::gather_rows(g, table, ids)),
     ("scatter_rows", |g, x, _, ids| ops::scatter_rows(g, x, ids, ROWS)),
     ("scatter_rows of forged lists", |g, x, _, ids| {
@@ -108,6 +176,9 @@ fn run(gpu: &Gpu, name: &str, build: Build) -> Result<()> {
     if g.find("labels").is_some() {
         weights.upload("labels", bytemuck::cast_slice(&IDS))?;
     }
+    if g.find("spans").is_some() {
+        weights.upload("spans", bytemuck::cast_slice(&IDS.repeat(3)))?;
+    }
     for _ in 0..2 {
         program.run()?;
         for index in 0..CANARIES {
@@ -130,10 +201,12 @@ fn indices_that_name_nothing_harm_nothing() {
     let adapters = Gpu::adapters();
     assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
     for adapter in adapters {
-        let gpu = Gpu::open(&adapter).unwrap();
-        for (case, build) in CASES {
-            let name = format!("{:?} {}: {case}", gpu.info().backend, gpu.info().name);
-            run(&gpu, &name, build).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for class in [AdapterClass::Cpu, AdapterClass::Gpu] {
+            let gpu = Gpu::open_with(&adapter, &GpuOptions { class: Some(class), ..GpuOptions::default() }).unwrap();
+            for (case, build) in CASES {
+                let name = format!("{:?} {}, {class:?}: {case}", gpu.info().backend, gpu.info().name);
+                run(&gpu, &name, build).unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
         }
     }
 }

@@ -6,11 +6,11 @@
 // in, out    see matmul_problem; scales of B at binding 4
 // grid       a workgroup a tile of ROWS × 4 LANES, in the order of place
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations
-// needs      side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); 16 LANES × SLICES bytes of workgroup memory,
+// needs      side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); sum_of_slices (matmul_slices),
 //            unused if SLICES is 1
 // numerics   f32
 
-var<workgroup> partial: array<vec4f, LANES * SLICES>;
+const PIECES = ROWS;
 
 // Loads of four words for a block, and quants of four that a word has.
 const LOADS = 8u / WORD_WEIGHTS;
@@ -60,15 +60,11 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
         let m = vec4f(scale[0].y, scale[1].y, scale[2].y, scale[3].y);
         for (var r = 0u; r < ROWS; r++) { acc[r] += d * sums[r] + m * a_sums[r]; }
     }
-    for (var r = 0u; r < ROWS; r++) {
-        if (SLICES > 1u) {
-            partial[slice * LANES + lane] = acc[r];
-            workgroupBarrier();
-            if (slice == 0u) {
-                for (var i = 1u; i < SLICES; i++) { acc[r] += partial[i * LANES + lane]; }
-            }
-            workgroupBarrier();
-        }
-        if (slice == 0u) { store(tile, tile.row + r, column, acc[r]); }
+    if (SLICES > 1u) {
+        let sum = sum_of_slices(index, lane, slice, &acc);
+        let piece = index / LANES;
+        if (piece < PIECES) { store(tile, tile.row + piece, tile.column + index % LANES * 4u, sum); }
+        return;
     }
+    for (var r = 0u; r < ROWS; r++) { store(tile, tile.row + r, column, acc[r]); }
 }

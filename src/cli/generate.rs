@@ -31,16 +31,19 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let answers_alone = model.encoder().is_some();
     let ids = chat::encode(options, &tokenizer, &prompts, answers_alone)?;
     let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
-    let (mut sampling, from_file) = sampling(options, &settings);
+    let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
+    // The token that a decoder begins with is one of its answer's length.
+    let (mut sampling, from_file) = sampling(options, &settings, if answers_alone { 1 } else { longest });
+    let file = folder.generation.as_ref().and_then(|config| config.source().file_name()).unwrap_or_default();
+    let file = file.to_string_lossy();
     add_stops(&mut sampling, &tokenizer, options, &settings)?;
     if !from_file.is_empty() {
-        output::note(format_args!("generation_config.json: {} (options override)", from_file.join(", ")));
+        output::note(format_args!("{file}: {} (options override)", from_file.join(", ")));
     }
     if !settings.ignored.is_empty() {
-        log::warn!("generation_config.json has settings that are not supported: {}", settings.ignored.join(", "));
+        log::warn!("{file} has settings that are not supported: {}", settings.ignored.join(", "));
     }
 
-    let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     let room = model.dimensions().max_position;
     let answer = sampling.max_new_tokens.saturating_add(1);
     let max_tokens = if answers_alone { longest.max(answer) } else { longest.saturating_add(answer - 1) }.min(room);
@@ -109,8 +112,9 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sampling options: from the command line, else from the model's file; and the settings taken from the file, as text.
-fn sampling(options: &GenerateArgs, file: &GenerationSettings) -> (SamplingOptions, Vec<String>) {
+/// The sampling options: from the command line, else from the model's file, whose `max_length` counts `given` tokens in front of an answer; and
+/// the settings taken from the file, as text.
+fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> (SamplingOptions, Vec<String>) {
     let mut words = Vec::new();
     // An option of sampling implies sampling.
     let sampled =
@@ -143,7 +147,20 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings) -> (SamplingOptio
             _ => default,
         };
     let top_k = count("top_k", options.top_k, file.top_k, 0, !greedy);
-    let max_new_tokens = count("max_new_tokens", options.max_tokens, file.max_new_tokens, TOKENS, true);
+    let limit = options.max_tokens.is_none() && file.max_new_tokens.is_none();
+    let max_length = file.max_length.filter(|_| limit);
+    let room = max_length.map(|length| length.saturating_sub(given)).filter(|&room| room > 0);
+    let default = room.unwrap_or(TOKENS);
+    let max_new_tokens = count("max_new_tokens", options.max_tokens, file.max_new_tokens, default, true);
+    match (max_length, room) {
+        (Some(length), Some(_)) => words.push(format!("max_length {length}")),
+        (Some(length), None) => {
+            log::warn!(
+                "max_length {length} of the model's file leaves no room behind {given} tokens: it is left aside"
+            );
+        }
+        _ => (),
+    }
     let sampling = SamplingOptions {
         max_new_tokens,
         temperature: if greedy { 0.0 } else { temperature },

@@ -9,7 +9,8 @@ use crate::models;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The supported settings of a model's `generation_config.json`, and the tokens that end its answers.
+/// The supported settings of a model's `generation_config.json`, or of the metadata of its GGUF file (`general.sampling.*`), and the tokens
+/// that end its answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationSettings {
     /// Whether tokens are sampled; `false`: greedy decoding.
@@ -26,6 +27,9 @@ pub struct GenerationSettings {
     pub repetition_penalty: Option<f32>,
     /// [`SamplingOptions::max_new_tokens`].
     pub max_new_tokens: Option<usize>,
+    /// The most tokens of a prompt and its answer together; of the answer and its start alone where an encoder reads the prompt.
+    /// `max_new_tokens` goes before it.
+    pub max_length: Option<usize>,
     /// [`SamplingOptions::stop`].
     pub stop: Vec<String>,
     /// Tokens that end an answer: those of `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer.
@@ -35,7 +39,7 @@ pub struct GenerationSettings {
 }
 
 /// Unsupported keys, with the values that have no effect.
-const OTHERS: [(&str, f64); 15] = [
+const OTHERS: [(&str, f64); 18] = [
     ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
     ("penalty_alpha", 0.0),
@@ -51,10 +55,13 @@ const OTHERS: [(&str, f64); 15] = [
     ("max_time", 0.0),
     ("num_return_sequences", 1.0),
     ("guidance_scale", 1.0),
+    ("general.sampling.penalty_last_n", -1.0),
+    ("general.sampling.xtc_probability", 0.0),
+    ("general.sampling.mirostat", 0.0),
 ];
 
 /// Unsupported keys that have an effect with any value.
-const LISTS: [&str; 11] = [
+const LISTS: [&str; 12] = [
     "bad_words_ids",
     "force_words_ids",
     "constraints",
@@ -66,6 +73,7 @@ const LISTS: [&str; 11] = [
     "exponential_decay_length_penalty",
     "watermarking_config",
     "dola_layers",
+    "general.sampling.sequence",
 ];
 
 impl GenerationSettings {
@@ -110,6 +118,7 @@ impl GenerationSettings {
             min_p: config.optional("min_p")?,
             repetition_penalty: config.optional("repetition_penalty")?,
             max_new_tokens: config.optional("max_new_tokens")?,
+            max_length: config.optional("max_length")?,
             stop,
             end: Vec::new(),
             ignored: ignored(config.value()),
@@ -163,13 +172,14 @@ mod tests {
     #[test]
     fn settings_are_read_and_unsupported_ones_are_named() {
         let settings = read(json!({
-            "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "stop_strings": "END",
+            "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "max_length": 20, "stop_strings": "END",
             "num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, 2], "bad_words_ids": null,
             "transformers_version": "5.0.0", "eos_token_id": 3,
         }));
         let settings = settings.unwrap();
         assert_eq!((settings.do_sample, settings.temperature, settings.top_p), (Some(true), Some(0.6), Some(0.9)));
         assert_eq!((settings.top_k, settings.max_new_tokens, settings.min_p), (Some(0), Some(12), None));
+        assert_eq!(settings.max_length, Some(20));
         assert_eq!(settings.stop, ["END"]);
         assert_eq!(settings.ignored, ["num_beams 4", "suppress_tokens"]);
         assert_eq!(read(json!({"stop_strings": ["a", "b"]})).unwrap().stop, ["a", "b"]);

@@ -47,6 +47,12 @@ fn least_sizes(text: &str, bindings: usize) -> Vec<Option<NonZeroU64>> {
     sizes
 }
 
+/// The constants that make a text a variant, on one line.
+fn constants(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.strip_prefix("const ")?.strip_suffix(';'));
+    lines.collect::<Vec<_>>().join(", ")
+}
+
 /// The size of a type by its name or by its alias; `None` for types that are not listed here.
 fn size_of_element(text: &str, name: &str) -> Option<NonZeroU64> {
     let alias = text.lines().find_map(|line| line.strip_prefix("alias ")?.strip_prefix(name)?.strip_prefix(" = "));
@@ -85,7 +91,12 @@ impl Gpu {
         if let Some(pipeline) = known.get(&key) {
             return Ok(pipeline.clone());
         }
+        // Before it is compiled, so that the last line of a log names what a compiler hangs in.
+        log::debug!("compiling {entry}: {}", constants(text));
+        log::trace!("{text}");
+        let start = web_time::Instant::now();
         let pipeline = self.compile(entry, text, bound, checked)?;
+        log::debug!("compiled {entry} in {:.3} s", start.elapsed().as_secs_f64());
         known.insert(key, pipeline.clone());
         Ok(pipeline)
     }

@@ -49,7 +49,7 @@ pub struct ModelFolder {
     pub path: PathBuf,
     /// `config.json`.
     pub config: Config,
-    /// `generation_config.json`, if it exists.
+    /// `generation_config.json`, if it exists; for a GGUF file the sampling settings of its metadata, under the same names.
     pub generation: Option<Config>,
     /// The weights.
     pub tensors: Tensors,

@@ -12,6 +12,7 @@ mod reach;
 mod record;
 mod recut;
 mod report;
+mod submit;
 mod tune;
 mod weights;
 

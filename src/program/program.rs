@@ -164,7 +164,7 @@ impl Program {
         self.inputs().write(name, bytes)
     }
 
-    fn inputs(&self) -> MutexGuard<'_, InputBuffer> {
+    pub(super) fn inputs(&self) -> MutexGuard<'_, InputBuffer> {
         locked(&self.inputs)
     }
 
@@ -185,56 +185,6 @@ impl Program {
     /// [`Error::DeviceLost`]; [`Error::Graph`] in a callback of wgpu that is called during another run of the program.
     pub fn run(&self) -> Result<()> {
         self.run_reading(&[]).map(drop)
-    }
-
-    /// Encodes and submits one run with the readback of outputs. The returned handles receive the values of this run, whatever is submitted
-    /// meanwhile. After an error the next run sends the inputs again.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`]; those of [`Program::run`].
-    pub fn run_reading(&self, outputs: &[&str]) -> Result<Vec<Readback>> {
-        let outputs = outputs.iter().map(|name| self.output_buffer(name)).collect::<Result<Vec<_>>>()?;
-        let running = self.running.lock();
-        let launches = self.cut_next()?;
-        let mut uploads = uploads_of(&running)?;
-        let mut encoder = self.gpu.encoder("step");
-        self.begin();
-        let sent = self.send_inputs(&mut uploads, &mut encoder)?;
-        let submitted = self.submit_all(&launches, encoder, &outputs, uploads);
-        submitted.inspect_err(|_| self.inputs().take_back(sent))
-    }
-
-    /// Submits a run in as many submissions as the budget needs; the uploads stay borrowed until no other run can come in between.
-    fn submit_all(
-        &self,
-        launches: &Launches,
-        mut encoder: wgpu::CommandEncoder,
-        outputs: &[(&wgpu::Buffer, u64, u64)],
-        uploads: RefMut<'_, Uploads>,
-    ) -> Result<Vec<Readback>> {
-        let mut ranges = self.submissions(launches);
-        // Now and then one submission is measured, a different one each time.
-        let mut stopwatch = if ranges.is_empty() { None } else { self.gpu.stopwatch() };
-        let measured = stopwatch.as_ref().map_or(0, |stopwatch| stopwatch.number as usize % ranges.len());
-        // A program that computes nothing may still have outputs to read.
-        let last = ranges.pop().unwrap_or(0..0);
-        let work = self.gpu.work();
-        for (index, range) in ranges.iter().enumerate() {
-            launches.encode(&mut encoder, range.clone(), stopwatch.take_if(|_| index == measured));
-            let next = self.gpu.encoder("step");
-            self.gpu.submit_run("a step", [std::mem::replace(&mut encoder, next)])?;
-        }
-        launches.encode(&mut encoder, last, stopwatch);
-        let readback = |&(buffer, offset, size): &(_, u64, u64)| self.gpu.readback(&mut encoder, buffer, offset, size);
-        let readbacks: Vec<Readback> = outputs.iter().map(readback).collect::<Result<_>>()?;
-        drop(uploads);
-        let submission = self.gpu.submit_run("a step", [encoder])?;
-        if let Some(work) = work {
-            // The callback must not own the device, which owns the callback.
-            let cost = launches.cost(0..launches.steps.len());
-            self.gpu.queue().on_submitted_work_done(move || work.done(cost));
-        }
-        Ok(readbacks.into_iter().map(|r| r.after(&submission)).collect())
     }
 
     /// Encodes one run into the caller's encoder, between the caller's own commands. The inputs' values are taken now.

@@ -5,6 +5,10 @@ use super::{Budget, Program};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long who wants to stop may have to wait for a submission.
+const SHORT: Duration = Duration::from_millis(400);
 
 /// The current launches.
 #[derive(Clone, Debug)]
@@ -60,5 +64,11 @@ impl Program {
     /// The launches that go into one submission each.
     pub(super) fn submissions(&self, launches: &Launches) -> Vec<Range<usize>> {
         launches.submissions(self.budget(launches))
+    }
+
+    /// As [`Program::submissions`], each short enough for who may stop behind it.
+    pub(super) fn short_submissions(&self, launches: &Launches) -> Vec<Range<usize>> {
+        let (budget, short) = (self.budget(launches), Budget::lasting(&self.gpu, SHORT));
+        launches.submissions(if short.submission < budget.submission { short } else { budget })
     }
 }

@@ -25,7 +25,7 @@ pub(super) const REPORTED: usize = OptimizerControl::LEN;
 /// The state that sums the statistics of routers over micro-batches.
 pub const STATISTICS: &str = "optimizer.statistics";
 /// The state that sums the losses of micro-batches.
-const LOSS: &str = "optimizer.loss";
+pub(super) const LOSS: &str = "optimizer.loss";
 
 /// The constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

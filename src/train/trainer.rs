@@ -1,17 +1,18 @@
 //! The training loop: steps, reports that arrive a few steps later, evaluation, early stopping, checkpoints.
 
 use super::Schedule;
+use super::layout::Range;
 use super::loss::{Labels, label_weights};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
 use super::routing::RoutingLayout;
 use super::run::{Outcome, RunOptions, RunState};
-use super::step::{KEEP, Part, REPORT, SCALARS, StepOptions, TrainStep};
+use super::step::{KEEP, LOSS, Part, REPORT, SCALARS, STATISTICS, StepOptions, TrainStep};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback};
 use crate::graph::Graph;
 use crate::ops::StepReport;
-use crate::program::{Program, Weights};
+use crate::program::{Program, Source, Weights};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::fmt;
@@ -49,6 +50,22 @@ pub struct Trainer {
     pending: VecDeque<Pending>,
     speed: Speed,
     mark: Option<Instant>,
+}
+
+/// The dispatches in front of the first that writes what the next step goes on from: behind any of them a step may be given up.
+fn free_dispatches(program: &Program) -> usize {
+    let recording = program.recording();
+    let gradients = Range::Gradients.name(0);
+    let kept = |slot: usize| match recording.slots().get(slot).map(|slot| &slot.source) {
+        Some(Source::Parameter(_)) => true,
+        Some(Source::State(name)) => name != LOSS && name != STATISTICS && !name.starts_with(&gradients),
+        _ => false,
+    };
+    let dispatches = recording.dispatches();
+    let writes = dispatches.iter().position(|dispatch| {
+        dispatch.bindings.iter().any(|binding| !binding.access.only_reads() && kept(binding.view.slot))
+    });
+    writes.unwrap_or(dispatches.len())
 }
 
 /// A step whose report is in flight.
@@ -172,8 +189,8 @@ impl Trainer {
         self.submit_unless(data, &AtomicBool::new(false)).map(|_| ())
     }
 
-    /// Submits one step, or abandons it between two of its batches when `stop` is set: then weights and moments stay those of the previous step.
-    /// Returns whether it was submitted.
+    /// Submits one step, or abandons it when `stop` is set, in the middle of a batch as well: then weights and moments stay those of the previous
+    /// step. Returns whether it was submitted.
     fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool) -> Result<bool> {
         if !self.checked {
             self.check_weights()?;
@@ -188,8 +205,11 @@ impl Trainer {
         let mut in_flight = VecDeque::new();
         let batches: Vec<Feeds> = (0..count).map(|_| data.next_feeds()).collect::<Result<_>>()?;
         let weights = if count > 1 { label_weights(&self.labels, &batches)? } else { vec![Feeds::new()] };
+        // Whether what the next step goes on from is still that of the step before.
+        let mut clean = true;
         for (micro, (feeds, weights)) in (0..).zip(batches.into_iter().zip(weights)) {
-            if micro > 0 && stop.load(Ordering::Relaxed) {
+            let leaves = || stop.load(Ordering::Relaxed);
+            if micro > 0 && clean && leaves() {
                 return Ok(false);
             }
             let index = self.state.step * count + micro;
@@ -209,12 +229,18 @@ impl Trainer {
             if last || scaled {
                 program.write(SCALARS, bytemuck::cast_slice(&scalars))?;
             }
+            let free = if clean { free_dispatches(program) } else { 0 };
+            let output = if last { REPORT } else { "loss" };
+            let Some(mut read) = program.run_unless(&[output], &|dispatch| dispatch < free && leaves())? else {
+                return Ok(false);
+            };
+            clean &= free == program.recording().dispatches().len();
             if last {
-                report = program.run_reading(&[REPORT])?.pop();
+                report = read.pop();
                 continue;
             }
             // A stop waits for the batches in flight.
-            in_flight.extend(program.run_reading(&["loss"])?);
+            in_flight.extend(read);
             if in_flight.len() > BATCHES_IN_FLIGHT
                 && let Some(oldest) = in_flight.pop_front()
             {
@@ -341,8 +367,8 @@ impl Trainer {
         self.run.patience.is_some_and(|patience| self.state.without_progress >= patience)
     }
 
-    /// Runs to the end, to an early stop, or until `stop` is set, which abandons a step between two of its accumulated batches. Calls `save` with
-    /// the data's position at the interval of the options and before it returns. A run with evaluations also evaluates after its last step.
+    /// Runs to the end, to an early stop, or until `stop` is set, which abandons the step that is computed. Calls `save` with the data's
+    /// position at the interval of the options and before it returns. A run with evaluations also evaluates after its last step.
     ///
     /// # Errors
     /// As [`Trainer::submit_step`], [`Trainer::reports`], [`Trainer::evaluate`] and `save`.
@@ -364,9 +390,7 @@ impl Trainer {
                 outcome = Outcome::Interrupted;
                 break;
             }
-            if self.step.options().accumulation > 1 {
-                position = Some(data.position());
-            }
+            position = Some(data.position());
             if !self.submit_unless(data, stop)? {
                 outcome = Outcome::Interrupted;
                 break;

@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
+use wgformer::generate::{GenerateLimits, GenerationSettings, Generator, SamplingOptions};
 use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::{ModelFolder, gguf};
 use wgformer::models::{self, Decoder, TokenInputs};
@@ -308,6 +308,41 @@ fn a_file_becomes_a_folder_whose_weights_are_rounded_while_they_are_loaded() {
 }
 
 #[test]
+fn the_file_says_how_its_model_is_sampled_from() {
+    let settings = |given: &[(&'static str, Meta)]| {
+        let mut metadata = metadata();
+        metadata.extend(given.iter().cloned());
+        let folder = gguf::from_bytes("some/model.gguf", file(&metadata, &tensors()).0)?;
+        GenerationSettings::of(&folder, 260)
+    };
+    assert_eq!(settings(&[]).unwrap(), GenerationSettings { end: vec![259], ..GenerationSettings::default() });
+    let all = settings(&[
+        ("general.sampling.temp", Meta::F32(0.6)),
+        ("general.sampling.top_k", Meta::U32(20)),
+        ("general.sampling.top_p", Meta::F32(0.95)),
+        ("general.sampling.min_p", Meta::F32(0.05)),
+        ("general.sampling.penalty_repeat", Meta::F32(1.5)),
+        ("general.sampling.penalty_last_n", Meta::U32(64)),
+        ("general.sampling.xtc_probability", Meta::F32(0.5)),
+        ("general.sampling.mirostat", Meta::U32(0)),
+        ("general.sampling.sequence", Meta::Text("top_k;temperature")),
+    ])
+    .unwrap();
+    assert_eq!((all.temperature, all.top_k, all.top_p, all.min_p), (Some(0.6), Some(20), Some(0.95), Some(0.05)));
+    assert_eq!(all.repetition_penalty, Some(1.5));
+    let ignored = all.ignored.join(", ");
+    let mut wanted = ["penalty_last_n 64", "xtc_probability 0.5", "sampling.sequence"].iter();
+    assert!(wanted.all(|key| ignored.contains(key)) && !ignored.contains("mirostat"), "{ignored}");
+    // A penalty that looks at no tokens is none.
+    let off = [("general.sampling.penalty_repeat", Meta::F32(1.5)), ("general.sampling.penalty_last_n", Meta::U32(0))];
+    assert_eq!(settings(&off).unwrap().repetition_penalty, None);
+    let error = settings(&[("general.sampling.top_p", Meta::F32(7.0))]).unwrap_err().to_string();
+    assert!(error.starts_with("some/model.gguf: top_p: 7 is given"), "{error}");
+    let error = settings(&[("general.sampling.temp", Meta::Text("hot"))]).unwrap_err().to_string();
+    assert!(error.contains("\"general.sampling.temp\" is no number"), "{error}");
+}
+
+#[test]
 fn a_file_works_like_a_folder_in_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("small.gguf");
@@ -326,6 +361,12 @@ fn a_file_works_like_a_folder_in_the_command() {
         answers["answers"][0]["tokens"].as_array().unwrap().len()
     };
     assert!(same(&[]) > 0 && same(&["--dtype", "q8_0"]) > 0);
+    let sampled = folder.path().join("sampled.gguf");
+    std::fs::write(&sampled, with("general.sampling.top_k", Meta::U32(1))).unwrap();
+    let generate = ["generate", sampled.to_str().unwrap(), "-p", "the", "-n", "4"];
+    let output = Command::new(env!("CARGO_BIN_EXE_wgformer")).args(generate).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("sampled.gguf: top_k 1 (options override)"), "{said}");
     let loss = |extra: &[&str]| {
         let eval = ["eval", "--json", path, "--data", data, "--context", "32", "--batch", "2"];
         run(&[&eval[..], extra].concat())["loss"].as_f64().unwrap()

@@ -2,6 +2,7 @@
 //! the languages of all drivers, and by the compilers of Direct3D 12 and of browsers.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod barriers;
 mod compilers;
 mod gallery;
 mod launched;

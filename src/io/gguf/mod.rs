@@ -6,6 +6,7 @@ mod llama;
 mod metadata;
 mod parts;
 mod reader;
+mod sampling;
 mod vocabulary;
 
 use super::config::Config;
@@ -64,6 +65,7 @@ fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>) -> Resu
     }
     let model = llama::Model { metadata: &metadata, tensors: &tensors, contents: &contents };
     let config = Config::new(path, model.config()?)?;
+    let generation = sampling::generation(&metadata)?.map(|value| Config::new(path, value)).transpose()?;
     let found = model.found()?;
     let (tokenizer, no_tokenizer) = match vocabulary::tokenizer(&metadata) {
         Ok(tokenizer) => (tokenizer, None),
@@ -73,5 +75,5 @@ fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>) -> Resu
     };
     drop((tensors, metadata, header));
     let tensors = Tensors::found(path, contents, found);
-    Ok(ModelFolder { path: path.to_owned(), config, generation: None, tensors, tokenizer, no_tokenizer })
+    Ok(ModelFolder { path: path.to_owned(), config, generation, tensors, tokenizer, no_tokenizer })
 }

@@ -98,9 +98,9 @@ impl Op for CacheWrite {
     }
 }
 
-/// The conformance cases: three tokens in two batch rows go into a cache; one position is outside.
+/// The conformance cases: three tokens in two batch rows go into a cache; some positions are outside.
 pub(super) fn cases() -> Vec<Case> {
-    let positions = [4.0, 0.0, 9.0, 1.0, 6.0, 2.0];
+    let positions = [4.0, 0.0, 7.0, 1.0, 4_294_967_295.0, 2_147_483_648.0];
     let new = |name| Feed::normal(name, [2, 3, 3, 5]).fixed();
     let feeds = vec![new("keys"), new("values"), Feed::given("positions", [2, 3], DType::U32, positions)];
     let case = Case::new("cache_write", feeds, |g, x| {

@@ -34,6 +34,8 @@ pub(super) struct Wish {
     pub(super) mask: bool,
     pub(super) bias: Option<bool>,
     pub(super) positions: bool,
+    /// Positions that no key has are among the positions.
+    pub(super) far: bool,
     pub(super) tree: Option<Tree>,
     pub(super) drop: Option<f32>,
     pub(super) scores: Option<Scores>,
@@ -70,7 +72,9 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     }
     let terms = terms(&feeds, wish.scale.map_or((head_dim as f64).powf(-0.5), f64::from));
     if wish.positions {
-        let positions = counted(batch * queries).map(|i| (i as usize * 7 % (keys + 2)) as f64);
+        let far = [keys as f64, 4_294_967_295.0, 0.0, 2_147_483_648.0, keys as f64 - 1.0, 4_294_967_294.0];
+        let near = |i: usize| (i * 7 % (keys + 2)) as f64;
+        let positions = (0..batch * queries).map(|i| if wish.far { far[i % far.len()] } else { near(i) });
         feeds.push(Feed::given("positions", [batch, queries], DType::U32, positions));
     }
     if let Some(tree) = wish.tree {
@@ -169,6 +173,9 @@ fn sweep(plain: Wish) -> Vec<Case> {
         case("lengths", [2, 33, 40, 2, 2, 12], Wish { lengths: Some([35, 0]), ..plain }),
         case("causal, lengths", [2, 33, 33, 2, 1, 12], Wish { lengths: Some([7, 33]), ..causal }),
         case("positions", [2, 34, 37, 2, 1, 12], Wish { positions: true, ..causal }),
+        case("positions outside", [2, 34, 37, 2, 1, 12], Wish { positions: true, far: true, ..causal }),
+        case("lengths outside", [2, 33, 40, 2, 2, 12], Wish { lengths: Some([0xffff_ffff, 0x8000_0000]), ..plain }),
+        case("prefix outside", [2, 33, 40, 2, 2, 12], Wish { prefix: Some([u32::MAX, 41]), ..causal }),
         case("mask", [3, 5, 37, 2, 2, 12], Wish { mask: true, ..plain }),
         case("bias", [2, 33, 35, 2, 2, 12], Wish { bias: Some(false), ..plain }),
         case("batched bias", [2, 7, 34, 4, 2, 12], Wish { bias: Some(true), ..plain }),

@@ -36,6 +36,7 @@ snippets! {
     WEIGHT_Q6_K = "weight_q6_k";
     OUT_VEC4 = "matmul_out_vec4";
     OUT_SCALAR = "matmul_out_scalar";
+    SLICES = "matmul_slices";
     FINISH = "matmul_finish";
     BIAS = "matmul_bias";
     BIAS_NONE = "matmul_bias_none";
@@ -304,7 +305,8 @@ pub(super) fn grid(
             let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
             let rows = p.m.next_power_of_two() as u32;
             let span = span(caps, p) as u32;
-            let dispatch = dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices);
+            let dispatch =
+                dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices).snippet(&SLICES);
             dispatch.constant("SPAN", span).groups(tiles(rows as usize, (4 * lanes * span) as usize))
         }
     }

@@ -35,9 +35,14 @@ pub(super) fn counted(batch: usize, time: usize, lengths: Option<&Array>) -> (f6
     (all, move |i: usize| i % time < length(i / time))
 }
 
-/// Lengths of a case: whole rows and shorter ones.
+/// Lengths of a case: whole rows, shorter ones, and one that no row has.
 pub(super) fn lengths(batch: usize, time: usize) -> Feed {
-    Feed::given("lengths", [batch], DType::U32, (0..batch).map(|b| (time - b * 5 % time) as f64))
+    Feed::given(
+        "lengths",
+        [batch],
+        DType::U32,
+        (0..batch).map(|b| if b == 2 { f64::from(u32::MAX) } else { (time - b * 5 % time) as f64 }),
+    )
 }
 
 #[cfg(test)]
