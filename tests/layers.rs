@@ -17,15 +17,21 @@ fn main() {
     let mut trials = Vec::new();
     for (name, turn) in common::adapters(&mut trials) {
         trials.push(turn.trial(format!("[{name}] a stack whose tokens see a prefix"), prefixes_are_seen));
+        for mask in [nn::Mask::Causal, nn::Mask::Bidirectional] {
+            let relative = nn::RelativeBias::Alibi;
+            let test = move |gpu: &Gpu| twin(gpu, mask, Some(relative.clone())).map(|_| ());
+            trials.push(turn.trial(format!("[{name}] a stack with linear biases, {mask:?}"), test));
+        }
     }
     common::run(trials);
 }
 
-/// A stack of blocks whose queries see the first tokens of their row and all before them, with dropout and a window that hides nothing, against
-/// its f64 twin. A token of the prefix changes the first state; one behind it does not.
-fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
-    const SHAPE: [usize; 3] = [2, 35, 20];
-    let [batch, time, d_model] = SHAPE;
+const SHAPE: [usize; 3] = [2, 35, 20];
+
+/// A stack of blocks with such attention, with dropout and a window that hides nothing, against its f64 twin; and its graph, the values of its
+/// inputs, and its states.
+fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result<(Graph, Values, Tensor), Failed> {
+    let [batch, time, _] = SHAPE;
     let linear = nn::LinearConfig::out_in(true);
     let heads = nn::Heads { query: 5, key_value: 1, head_dim: 4 };
     let names = ("attention", nn::QkvNames::Separate(["q", "k", "v"]), "out");
@@ -37,7 +43,8 @@ fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
         attention: nn::Attention {
             dropout: 0.2,
             window: (layer == 1).then_some(time),
-            ..nn::Attention::new(names, linear, heads, nn::Mask::Prefix)
+            relative: relative.clone(),
+            ..nn::Attention::new(names, linear, heads, mask)
         },
         cross: None,
         feed_forward_norm: "norm_2".into(),
@@ -58,8 +65,11 @@ fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
     // A stack reads states: only the shape of ids counts.
     let ids = g.constant("ids", Array::zeros([batch, time]), DType::U32);
     let x = g.input("x", SHAPE, DType::F32)?;
-    let (prefix, seed) = (g.input("prefix", [batch], DType::U32)?, g.input("seed", [2], DType::U32)?);
-    let inputs = TokenInputs::new(&mut g, ids)?.with_prefix(prefix).with_dropout(seed);
+    let seed = g.input("seed", [2], DType::U32)?;
+    let mut inputs = TokenInputs::new(&mut g, ids)?.with_dropout(seed);
+    if mask == nn::Mask::Prefix {
+        inputs = inputs.with_prefix(g.input("prefix", [batch], DType::U32)?);
+    }
     let states = stack.run(&mut g, x, &inputs)?.states;
     let upstream = g.input("upstream", SHAPE, DType::F32)?;
     let loss = ops::mul(&mut g, states, upstream)?;
@@ -92,6 +102,13 @@ fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
         weights.upload(name, &pack(&values[name].data, DType::F32))?;
     }
     against_twin(gpu, &g, &weights, &values, &wanted, [1e-5, 2e-4])?;
+    Ok((g, values, states))
+}
+
+/// A token of the prefix changes the first state; one behind it does not.
+fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
+    let [_, time, d_model] = SHAPE;
+    let (g, values, states) = twin(gpu, nn::Mask::Prefix, None)?;
     let first = |changed: usize| -> Result<Vec<f64>> {
         let mut values = values.clone();
         if let Some(x) = values.get_mut("x") {

@@ -26,6 +26,11 @@ fn drop_word(seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> u32 {
     return select(words.x, words.y, key % 2u == 1u);
 }
 
+// What the value of one query and one key is multiplied by.
+fn drop_factor(seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> f32 {
+    return select(0.0, p.kept, drop_word(seed, batch, head, query, key) >= p.threshold);
+}
+
 // x of four queries from one on and one key.
 fn drop_queries(x: vec4f, seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
     let words = vec4u(drop_word(seed, batch, head, query, key), drop_word(seed, batch, head, query + 1u, key),

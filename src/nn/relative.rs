@@ -67,7 +67,7 @@ impl RelativeBias {
         2_f64.powf(-8.0 * exponent)
     }
 
-    /// The bias of the scores of `heads` heads: `(H, T, T)` for whole sequences, `(B, H, 1, capacity)` for a new token.
+    /// The bias of the scores of `heads` heads: by distance, `(H, 2T − 1)`, for whole sequences, `(B, H, 1, capacity)` for a new token.
     ///
     /// # Errors
     /// [`Error::Shape`] if tokens were picked out of the sequence; those of the ops.
@@ -75,18 +75,24 @@ impl RelativeBias {
         let [batch, time] = g.shape(inputs.ids).expect("ids")?;
         match inputs.kv {
             KvSource::Uncached { .. } | KvSource::Prefill { .. } | KvSource::Packed { .. } => {
-                if matches!(self, Self::Alibi) {
-                    let shape = Shape::from([heads, time, time]);
-                    check_size("alibi", &TensorType::f32(shape.clone()))?;
-                    return Ok(g.constant_with("alibi", shape.clone(), DType::F32, move || {
-                        let distance = |i: usize| (i % time).abs_diff(i / time % time) as f64;
-                        Array::from_fn(shape.clone(), |i| -Self::slope(i / (time * time), heads) * distance(i))
-                    }));
+                let distances = 2 * time.max(1) - 1;
+                match self {
+                    Self::Alibi => {
+                        let shape = Shape::from([heads, distances]);
+                        check_size("alibi", &TensorType::f32(shape.clone()))?;
+                        Ok(g.constant_with("alibi", shape.clone(), DType::F32, move || {
+                            let distance = |i: usize| (i % distances).abs_diff(distances / 2) as f64;
+                            Array::from_fn(shape.clone(), |i| -Self::slope(i / distances, heads) * distance(i))
+                        }))
+                    }
+                    Self::Buckets(buckets) => {
+                        let table = self.table(g, heads, time)?;
+                        let bucket = |i: usize| buckets.bucket(i as i64 - (distances / 2) as i64) as f64;
+                        let ids = g.constant("buckets", Array::from_fn([distances], bucket), DType::U32);
+                        let rows = ops::embedding(g, table, ids)?;
+                        ops::transpose(g, rows, &[1, 0])
+                    }
                 }
-                let table = self.table(g, heads, time)?;
-                let ids = self.all(g, time, time);
-                let rows = ops::embedding(g, table, ids)?;
-                ops::transpose(g, rows, &[2, 0, 1])
             }
             KvSource::Decode { capacity, .. } if time == 1 => {
                 let table = self.table(g, heads, inputs.max_position.max(capacity))?;
@@ -180,12 +186,13 @@ mod tests {
         let new = RelativeBias::Alibi.scores(&mut g, heads, &inputs.with_positions(at, capacity))?;
         let values = Values::from([("at".into(), Array::new([2, 1], vec![5.0, 2.0])?)]);
         let found = g.evaluate(&values, &[whole, new])?;
-        assert_eq!(found[0].shape.dims(), [heads, time, time]);
+        assert_eq!(found[0].shape.dims(), [heads, 2 * time - 1]);
         assert_eq!(found[1].shape.dims(), [2, heads, 1, capacity]);
         for head in 0..heads {
             let slope = RelativeBias::slope(head, heads);
             for (query, key) in (0..time).flat_map(|query| (0..=query).map(move |key| (query, key))) {
-                assert_eq!(found[0].data[(head * time + query) * time + key], -slope * (query - key) as f64);
+                let at = head * (2 * time - 1) + key + time - 1 - query;
+                assert_eq!(found[0].data[at], -slope * (query - key) as f64);
             }
             for (row, query) in [(0, 5), (1, 2)] {
                 for key in 0..=query {
@@ -194,6 +201,11 @@ mod tests {
                 }
             }
         }
+        // Long texts have a bias of each distance, not of each pair.
+        let ids = g.input("long", [1, 8192], DType::U32)?;
+        let long = TokenInputs::new(&mut g, ids)?;
+        let long = RelativeBias::Alibi.scores(&mut g, 32, &long)?;
+        assert_eq!(g.shape(long).dims(), [32, 16_383]);
         let error = RelativeBias::Alibi.scores(&mut g, usize::MAX, &inputs).unwrap_err().to_string();
         assert!(error.contains("more elements than any device holds"), "{error}");
         Ok(())

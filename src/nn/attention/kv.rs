@@ -116,6 +116,9 @@ impl Attention {
                 options.query_positions = Some(with.positions);
             }
         }
+        if let Some(bias) = options.bias {
+            check_distances(g, bias, q, found.keys)?;
+        }
         options.lengths = found.lengths;
         Ok((ops::attention(g, q, found.keys, found.values, &options)?, found))
     }
@@ -153,5 +156,18 @@ fn prefix(with: &AttentionUse<'_>) -> Result<Option<Tensor>> {
         // A new token stands behind the prefix, or else the inputs say how long it is.
         (KvSource::Uncached { .. } | KvSource::Prefill { .. } | KvSource::Decode { .. }, prefix) => Ok(prefix),
         _ => refuse("tokens picked out of a sequence have no prefix: Mask::Prefix needs all tokens"),
+    }
+}
+
+/// Refuses a bias by distance for tokens of which some are missing: their distances are not those of their rows.
+fn check_distances(g: &Graph, bias: Tensor, q: Tensor, keys: Tensor) -> Result<()> {
+    let ([_, queries, _, _], [_, keys, _, _]) = (g.shape(q).expect("q")?, g.shape(keys).expect("keys")?);
+    match *g.shape(bias).dims() {
+        [_, distances] if distances + 1 != queries + keys => {
+            let what =
+                "relative biases need all tokens of a sequence: recursions that choose their tokens can't have them";
+            Err(Error::shape("attention", what))
+        }
+        _ => Ok(()),
     }
 }

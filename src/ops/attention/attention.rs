@@ -41,7 +41,8 @@ pub struct AttentionOptions {
     pub lengths: Option<Tensor>,
     /// (B, Tk) u32: 1 for a real key, 0 for padding.
     pub key_mask: Option<Tensor>,
-    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled and capped scores; differentiable. −∞ hides the key.
+    /// (H, Tq, Tk) or (B, H, Tq, Tk) f32, added to the scaled and capped scores; differentiable. −∞ hides the key. Or by distance,
+    /// (H, Tq + Tk − 1): the score of query `i` and key `j` gets entry `j − i + Tq − 1`.
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal` or a `window`.
     pub query_positions: Option<Tensor>,

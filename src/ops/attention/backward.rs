@@ -10,6 +10,7 @@ use crate::shape::TensorType;
 
 static DELTA: Kernel = kernel!("attention/attention_delta");
 static BIAS: Kernel = kernel!("attention/attention_grad_bias");
+static BIAS_BY_DISTANCE: Kernel = kernel!("attention/attention_grad_bias_by_distance");
 static Q_PER_THREAD: Kernel = kernel!("attention/attention_grad_q_per_thread");
 static Q_SHUFFLE: Kernel = kernel!("attention/attention_grad_q_shuffle");
 static Q_TILE: Kernel = kernel!("attention/attention_grad_q_tile");
@@ -147,7 +148,8 @@ impl Op for GradKv {
     }
 }
 
-/// `dbias = dS`, summed over the batch if the bias has no batch axis. Inputs as [`GradQ`], with a bias.
+/// `dbias = dS`, summed over the batch if the bias has no batch axis, and over the pairs of a distance if it goes by distance.
+/// Inputs as [`GradQ`], with a bias.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GradBias(pub AttentionSpec);
 
@@ -170,9 +172,16 @@ impl Op for GradBias {
         let sizes = self.0.sizes(self.name(), FIXED, &input_types(cx))?;
         let extras = self.0.extras(FIXED, |i| cx.input(i));
         let out = cx.output(0);
-        let blocks = out.numel() / (sizes.queries * sizes.keys) * sizes.queries.div_ceil(4) * sizes.keys.div_ceil(4);
+        let by_distance = out.shape.rank() == 2;
+        let (kernel, blocks) = match by_distance {
+            true => (&BIAS_BY_DISTANCE, sizes.heads * out.shape.last().div_ceil(4)),
+            false => {
+                let planes = out.numel() / (sizes.queries * sizes.keys);
+                (&BIAS, planes * sizes.queries.div_ceil(4) * sizes.keys.div_ceil(4))
+            }
+        };
         let flops = 4 * sizes.head_dim as u64 * sizes.pairs(&self.0);
-        let dispatch = bind(cx, &sizes, AttentionVariant::PerThread, by_vectors(&BIAS, sizes.head_dim))
+        let dispatch = bind(cx, &sizes, AttentionVariant::PerThread, by_vectors(kernel, sizes.head_dim))
             .write(out)
             .groups_for(blocks, 64);
         cx.dispatch(self.0.finish(dispatch, &sizes, extras).flops(flops))

@@ -33,6 +33,7 @@ pub(super) struct Wish {
     pub(super) lengths: Option<[usize; 2]>,
     pub(super) mask: bool,
     pub(super) bias: Option<bool>,
+    pub(super) by_distance: bool,
     pub(super) positions: bool,
     /// Positions that no key has are among the positions.
     pub(super) far: bool,
@@ -61,10 +62,10 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
     }
     if let Some(batched) = wish.bias {
         let plane = [heads, queries, keys];
-        feeds.push(if batched {
-            Feed::normal("bias", [batch, heads, queries, keys])
-        } else {
-            Feed::normal("bias", plane)
+        feeds.push(match (batched, wish.by_distance) {
+            (true, _) => Feed::normal("bias", [batch, heads, queries, keys]),
+            (false, true) => Feed::normal("bias", [heads, queries + keys - 1]),
+            (false, false) => Feed::normal("bias", plane),
         });
     }
     if let Some(scores) = wish.scores {
@@ -158,6 +159,7 @@ fn random_spans(count: usize, seed: u64) -> Vec<[u32; 3]> {
 fn sweep(plain: Wish) -> Vec<Case> {
     let causal = Wish { causal: true, ..plain };
     let tree = Wish { tree: Some(Tree::Whole), ..plain };
+    let distances = Wish { bias: Some(false), by_distance: true, ..plain };
     let causal_tree = Wish { causal: true, ..tree };
     vec![
         case("causal", [1, 65, 65, 1, 1, 64], causal),
@@ -179,6 +181,16 @@ fn sweep(plain: Wish) -> Vec<Case> {
         case("mask", [3, 5, 37, 2, 2, 12], Wish { mask: true, ..plain }),
         case("bias", [2, 33, 35, 2, 2, 12], Wish { bias: Some(false), ..plain }),
         case("batched bias", [2, 7, 34, 4, 2, 12], Wish { bias: Some(true), ..plain }),
+        case("bias by distance", [2, 33, 35, 2, 2, 12], distances),
+        case("bias by distance, causal, groups", [2, 35, 35, 4, 2, 20], Wish { causal: true, ..distances }),
+        case("bias by distance, more queries", [1, 40, 7, 2, 2, 12], distances),
+        case("bias by distance, few queries", [2, 3, 133, 4, 2, 20], distances),
+        case("bias by distance, one token", [1, 1, 1, 1, 1, 5], distances),
+        case(
+            "bias by distance, everything",
+            [2, 33, 41, 4, 2, 12],
+            Wish { lengths: Some([37, 20]), mask: true, window: Some(19), drop: Some(0.2), causal: true, ..distances },
+        ),
         case(
             "everything",
             [2, 33, 41, 4, 2, 12],

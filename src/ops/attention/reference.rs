@@ -42,11 +42,16 @@ impl<'a> Scores<'a> {
 
     /// The bias of a pair.
     fn term(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
+        self.bias.map_or(0.0, |bias| bias.data[self.bias_at(bias, b, h, i, j)])
+    }
+
+    /// The index of the bias of a pair.
+    fn bias_at(&self, bias: &Array, b: usize, h: usize, i: usize, j: usize) -> usize {
         let Sizes { heads, queries, keys, .. } = self.sizes;
-        self.bias.map_or(0.0, |bias| {
-            let b = if bias.shape.rank() == 4 { b } else { 0 };
-            bias.data[((b * heads + h) * queries + i) * keys + j]
-        })
+        match bias.shape.rank() {
+            2 => h * (queries + keys - 1) + queries - 1 - i + j,
+            rank => (((if rank == 4 { b } else { 0 }) * heads + h) * queries + i) * keys + j,
+        }
     }
 
     fn is_visible(&self, b: usize, h: usize, i: usize, j: usize) -> bool {
@@ -186,11 +191,7 @@ impl<'a> Scores<'a> {
     /// dbias, in the bias's shape.
     pub(super) fn grad_bias(&self, bias: &Array) -> Array {
         let mut dbias = Array::zeros(bias.shape.clone());
-        let Sizes { queries, keys, heads, .. } = self.sizes;
-        self.for_each_pair(|b, h, i, j| {
-            let b_bias = if bias.shape.rank() == 4 { b } else { 0 };
-            dbias.data[((b_bias * heads + h) * queries + i) * keys + j] += self.pair(b, h, i, j).1;
-        });
+        self.for_each_pair(|b, h, i, j| dbias.data[self.bias_at(bias, b, h, i, j)] += self.pair(b, h, i, j).1);
         dbias
     }
 }

@@ -243,8 +243,11 @@ impl AttentionSpec {
         if let Some(bias) = extras.bias {
             let plane = [sizes.heads, sizes.queries, sizes.keys];
             let batched = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
-            if bias.dtype != DType::F32 || (bias.shape.dims() != plane && bias.shape.dims() != batched) {
-                let what = format!("bias is {bias}, expected f32{plane:?} or f32{batched:?}");
+            let distances = [sizes.heads, (sizes.queries + sizes.keys).saturating_sub(1)];
+            let fits = [&plane[..], &batched, &distances].contains(&bias.shape.dims());
+            if bias.dtype != DType::F32 || !fits {
+                let what =
+                    format!("bias is {bias}, expected f32{plane:?} or f32{batched:?}, or by distance f32{distances:?}");
                 return Err(Error::shape("attention", what));
             }
         }
@@ -278,7 +281,8 @@ impl AttentionSpec {
             Some(view) => {
                 bias_batch = usize::from(view.shape.rank() == 4);
                 let binding = next(&dispatch);
-                dispatch.constant("BIAS", binding).snippet(&BIAS).read(view)
+                let by_distance = view.shape.rank() == 2;
+                dispatch.constant("BIAS", binding).constant("BIAS_BY_DISTANCE", by_distance).snippet(&BIAS).read(view)
             }
             None => dispatch.snippet(&BIAS_NONE),
         };
