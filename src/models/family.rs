@@ -1,4 +1,4 @@
-//! Which family a `config.json` is of, and whether its weights are in a form that is read.
+//! The registry of families, and the family of a `config.json`.
 
 use super::{Bert, Gpt2, Llama, Model, T5, TransformerFamily};
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub struct Family {
     pub name: &'static str,
     /// The sides of its models.
     pub sides: FamilySides,
-    /// What transformers' names of its classes begin with.
+    /// The prefix of its classes in transformers.
     pub class: &'static str,
     /// The model of a `config.json` of the family.
     pub(super) open: fn(&Config) -> Result<Box<dyn Model>>,
@@ -93,7 +93,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { name: "transformer", sides: Any, class: "Transformer", open: transformer },
 ];
 
-/// What the names of classes end with behind the family's.
+/// The ends of the names of classes, after the family's prefix.
 const CLASS_ENDS: [&str; 12] = [
     "ForCausalLM",
     "LMHeadModel",

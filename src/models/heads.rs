@@ -1,4 +1,4 @@
-//! What encoders are made for, by the class that `architectures` names.
+//! The heads of encoders, by the class that `architectures` names.
 
 use super::EncoderHead;
 use super::settings::part_count;
@@ -56,7 +56,7 @@ pub(super) fn write(head: EncoderHead, config: &mut Value) {
     config["label2id"] = json!(ids);
 }
 
-/// How many classes: `num_labels`, or the names in `id2label`; two if neither is there.
+/// The number of classes: `num_labels`, or the names in `id2label`; 2 without either.
 fn labels(config: &Config) -> Result<usize> {
     let named: Option<Map<String, Value>> = config.optional("id2label")?;
     match (named, config.has("num_labels")) {

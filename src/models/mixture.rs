@@ -25,7 +25,7 @@ pub struct Mixture {
     pub experts: Experts,
     /// Blocks whose feed-forward network is dense.
     pub dense_layers: Vec<usize>,
-    /// What keeps their loads even.
+    /// Load balancing.
     pub balance: Balance,
 }
 
@@ -158,7 +158,7 @@ fn shared(config: &Config, mixtral: bool) -> Result<Option<SharedExpert>> {
     Ok((d_ff > 0).then_some(SharedExpert { d_ff, gated: true }))
 }
 
-/// Which blocks have no experts.
+/// The blocks without experts.
 fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
     reject_if_true(config, "use_sliding_window")?;
     if config.optional::<Value>("sliding_window")?.is_some_and(|window| !window.is_null())

@@ -1,4 +1,4 @@
-//! What the rest of the engine knows of a model: [`Model`], and its sides, [`Encoder`] and [`Decoder`].
+//! The interface of models: [`Model`], and its sides, [`Encoder`] and [`Decoder`].
 
 use super::initialise::initial_words;
 use super::naming::Naming;
@@ -34,7 +34,7 @@ pub struct LmHead {
     pub weight: Tensor,
     /// The bias.
     pub bias: Option<Tensor>,
-    /// Which axis of the weight is the input's.
+    /// The order of the axes of the weight.
     pub layout: WeightLayout,
 }
 
@@ -67,7 +67,7 @@ impl LmHead {
     }
 }
 
-/// A model: what files, stores and tasks know of it.
+/// A model, as files, stores and tasks see it.
 pub trait Model: Debug + Send + Sync {
     /// The `config.json` that describes the model, with the keys that Hugging Face uses.
     fn config(&self) -> Value;
@@ -75,7 +75,7 @@ pub trait Model: Debug + Send + Sync {
     /// The sizes.
     fn dimensions(&self) -> Dimensions;
 
-    /// What files call its parameters.
+    /// The names of its parameters in files.
     fn naming(&self) -> Naming;
 
     /// Its blocks, the encoder's first.
@@ -135,7 +135,7 @@ pub trait Model: Debug + Send + Sync {
             || self.stacks().iter().flat_map(|stack| &stack.blocks).any(Block::has_dropout)
     }
 
-    /// How many ways the router of that name chooses from, as [`Hidden::routing`] has them; 1 without routers.
+    /// The number of choices of the router of that name, as [`Hidden::routing`] has it; 1 without routers.
     fn num_choices(&self, router: &str) -> usize {
         let stacks = self.stacks();
         let recursion = stacks.iter().find_map(|stack| stack.recursion.as_ref());
@@ -182,7 +182,7 @@ pub trait Model: Debug + Send + Sync {
         Ok(g.parameters().map(|(name, tensor)| (name.to_owned(), g.ty(tensor).clone())).collect())
     }
 
-    /// What each fresh parameter is filled with.
+    /// The initialisation of each parameter.
     ///
     /// # Errors
     /// As [`Model::declare`]; [`Error::Graph`] that names a parameter whose layer does not say.
@@ -233,9 +233,9 @@ fn declare_head(encoder: &dyn Encoder, g: &mut Graph, states: Tensor, inputs: &T
 /// The number of a decoder's first block where something is dropped: an encoder's blocks come before.
 pub(super) const DECODER_SALT: u32 = 1 << 16;
 
-/// A decoder language model: what training and generation know of it.
+/// A model that continues a text.
 pub trait Decoder: Model {
-    /// The hidden states, and what the routers did on the way, if there are any.
+    /// The hidden states, and the decisions of the routers, if there are any.
     ///
     /// # Errors
     /// Those of the ops.
@@ -279,7 +279,7 @@ pub trait Decoder: Model {
     }
 }
 
-/// What an encoder was made for: the layers behind its blocks.
+/// The head of an encoder: the layers after its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderHead {
     /// Nothing: hidden states.
@@ -316,7 +316,7 @@ impl EncoderHead {
 
 /// A model that reads a text as a whole.
 pub trait Encoder: Model {
-    /// What it was made for.
+    /// The kind of its head.
     fn head_kind(&self) -> EncoderHead;
 
     /// The hidden states, `(B, T, C)`.
@@ -325,7 +325,7 @@ pub trait Encoder: Model {
     /// Those of the ops.
     fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden>;
 
-    /// What the model makes of a whole text, `(B, C)`, from states `(B, T, C)`, if it does.
+    /// The vector of a whole text, `(B, C)`, from states `(B, T, C)`, if the model has a pooler.
     ///
     /// # Errors
     /// Those of the ops.
@@ -333,7 +333,7 @@ pub trait Encoder: Model {
         Ok(None)
     }
 
-    /// What goes into the last layer of a masked language model, `(B, T, E)`, and that layer.
+    /// The head of a masked language model: the input of its last layer, `(B, T, E)`, and that layer.
     ///
     /// # Errors
     /// [`Error::Graph`] if the model has none; those of the ops.

@@ -12,7 +12,7 @@ use crate::nn::{CAPACITY_STEP, Recursion};
 use crate::program::{Weights, pack};
 use std::collections::HashMap;
 
-/// Which trained layers a layer that recurs starts from.
+/// The trained layers that a layer that recurs starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerInit {
     /// Layers at even intervals, from the first of those that recur to the last.

@@ -1,4 +1,4 @@
-//! Which tensor of a file is which parameter of a model, and why they do not fit where they do not.
+//! Matching of a file's tensors to a model's parameters, and the reason if they do not fit.
 
 use super::{Model, stacked};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ const QUANTISED: [&str; 9] = [
 pub(super) struct Names<'m, 'a> {
     model: &'m dyn Model,
     tensors: &'a Tensors,
-    /// What stands in front of all names.
+    /// The prefix that a wrapper put before all names.
     prefix: String,
 }
 
@@ -138,7 +138,7 @@ fn block(name: &str) -> Option<&str> {
     None
 }
 
-/// What does not fit.
+/// The tensors that do not fit.
 #[derive(Default)]
 struct Misfit {
     /// Where the names of the model's blocks end.
@@ -190,7 +190,7 @@ impl Misfit {
         Some(format!("holds quantised weights in a form that is not read ({name}): {instead}"))
     }
 
-    /// Why they do not fit, if it can be told.
+    /// The reason that they do not fit, if it can be told.
     fn cause(&self, nothing_fits: bool) -> Option<String> {
         let head = |name: &String| name == HEAD;
         if nothing_fits && self.wrong.is_empty() {

@@ -1,10 +1,10 @@
-//! What files call the parameters of a model.
+//! Names of a model's parameters in files.
 
 /// The names of a model's parameters in files, as data: the loader and the comparisons with other programs read it. Parameters themselves have
 /// the names that Hugging Face gives them; a `*` in one stands for the first axis ([`file_tensors`](super::file_tensors)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Naming {
-    /// What stands in front of all names but the head's. Files may lack it.
+    /// The prefix of all names but the head's. Files may lack it.
     pub base: &'static str,
     /// Ends of names of tensors that are no parameters, and are left aside.
     pub ignored: &'static [&'static str],
@@ -30,7 +30,7 @@ impl Naming {
         name.strip_prefix(self.base).unwrap_or(name)
     }
 
-    /// What older files call a parameter.
+    /// The names of a parameter in older files.
     pub fn older<'a>(&self, parameter: &'a str) -> impl Iterator<Item = String> + use<'a> {
         let old = |(new, old): &(&str, &str)| Some(format!("{}{old}", parameter.strip_suffix(new)?));
         self.aliases.iter().filter_map(old)

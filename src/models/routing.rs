@@ -1,4 +1,4 @@
-//! Which way each token of a text took through a model with routers.
+//! The decisions of routers for each token of a text.
 
 use super::{Decoder, TokenInputs};
 use crate::dtype::DType;
@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::program::{Program, Weights, unpack};
 
-/// What a router decided for each token of a text.
+/// The decisions of a router for each token of a text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TokenRoutes {
     /// `experts.0` of the first block with experts, …, or `depth`.
@@ -15,12 +15,12 @@ pub struct TokenRoutes {
     /// For each token the experts that took it, the best first (none if it did not come so far), or the number of
     /// recursions it went through.
     pub choices: Vec<Vec<u32>>,
-    /// How many experts, or recursions, there are.
+    /// The number of experts or recursions.
     pub of: usize,
 }
 
 impl TokenRoutes {
-    /// How many tokens each expert or depth got; a depth counts from 0.
+    /// The number of tokens of each expert or depth; depths count from 0.
     #[must_use]
     pub fn loads(&self) -> Vec<usize> {
         let mut loads = vec![0; self.of + usize::from(self.is_depth())];

@@ -1,4 +1,4 @@
-//! What model families read from a `config.json`, with errors that name the key and say what is supported.
+//! Readers of `config.json` keys for model families, with errors that name the key and say what is supported.
 
 use crate::error::Result;
 use crate::io::Config;

@@ -19,7 +19,7 @@ pub fn file_tensors(name: &str, ty: &TensorType) -> Vec<(String, TensorType)> {
     }
 }
 
-/// What is in memory from the values of all parts.
+/// The bytes in memory of the values of all parts.
 pub(super) fn join(parts: &[Vec<f32>], dtype: DType) -> Vec<u8> {
     let values: Vec<f64> = parts.iter().flatten().map(|&x| f64::from(x)).collect();
     pack(&values, dtype)

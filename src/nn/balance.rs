@@ -1,4 +1,4 @@
-//! What keeps the loads of experts even, over all layers of a stack.
+//! Load balancing of experts, over all layers of a stack.
 
 use super::experts::GateOutput;
 use crate::error::Result;
@@ -13,7 +13,7 @@ pub struct Balance {
     pub loss: f32,
     /// The coefficient of the router z-loss.
     pub z: f32,
-    /// How far the bias of the choice moves in a step, where there is one.
+    /// The step of the bias of the choice, where there is one.
     pub bias_rate: f32,
 }
 

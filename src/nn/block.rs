@@ -10,14 +10,14 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops;
 
-/// What tells dropout in cross-attention, and inside feed-forward networks, from the other places of a block.
+/// Salts of dropout in cross-attention and inside feed-forward networks.
 const CROSS_SALT: u32 = 1 << 28;
 const ACTIVATION_SALT: u32 = 1 << 29;
 
-/// What the norms of a part of a block are called behind the block's prefix.
+/// Names of the norms of one part of a block, after the block's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormNames {
-    /// The only one, or the one in front of the part if there are two.
+    /// The only norm, or the one before the part if there are two.
     pub norm: &'static str,
     /// The one behind the part, with [`NormOrder::Both`].
     pub post_norm: &'static str,
@@ -32,11 +32,11 @@ impl From<&'static str> for NormNames {
 /// A block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
-    /// What the names of its weights begin with.
+    /// The prefix of the names of its weights.
     pub prefix: String,
     /// Its norms.
     pub norm: NormKind,
-    /// Where they stand.
+    /// The order of norms and residual sums.
     pub order: NormOrder,
     /// The norms of attention.
     pub attention_norm: NormNames,
@@ -50,33 +50,33 @@ pub struct Block {
     pub feed_forward: FeedForward,
     /// Both read the same states, and one sum takes what both give: `x + attention(norm(x)) + feed_forward(norm′(x))`.
     pub parallel: bool,
-    /// The rate of dropout on what each part gives.
+    /// The rate of dropout on the output of each part.
     pub dropout: f32,
     /// The rate of dropout inside the feed-forward network.
     pub activation_dropout: f32,
 }
 
-/// What a block is told of a pass.
+/// The inputs of a block besides the states.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockUse<'a> {
-    /// What attention is told.
+    /// The inputs of attention.
     pub attention: AttentionUse<'a>,
-    /// What cross-attention reads.
+    /// The keys and values of cross-attention.
     pub context: Option<Context>,
     /// Whether this is a step of training.
     pub training: bool,
-    /// Which tokens are there for experts, `(B, T)` u32, 0 on padding. None: all, or those that attention is told of.
+    /// The mask of experts, `(B, T)` u32, 0 on padding. None: all tokens, or those that the lengths of attention count.
     pub mask: Option<Tensor>,
 }
 
-/// What a block gives.
+/// The outputs of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockOutput {
     /// The states, `(B, T, C)`.
     pub x: Tensor,
     /// The keys and values that were attended to.
     pub kv: KeyValues,
-    /// What the gate of its experts did, if it has some.
+    /// The output of the gate, if the block has experts.
     pub gate: Option<GateOutput>,
 }
 
@@ -129,7 +129,7 @@ impl Block {
         Ok(BlockOutput { x: self.sum(g, self.feed_forward_norm, y, x)?, kv, gate })
     }
 
-    /// What a part adds to the states, with the norms that the order has in front of it and behind it.
+    /// The branch of a part, with the norms before and after it.
     fn branch<T>(
         &self,
         g: &mut Graph,

@@ -7,10 +7,10 @@ use crate::ops::{self, Activation, LinearOptions, WeightLayout};
 /// The standard deviation of fresh weights where nothing else is said.
 const STD: f64 = 0.02;
 
-/// How linear layers are made. Biases are f32 always, and zero at first.
+/// The configuration of a linear layer. Its bias is always f32, and zero at first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinearConfig {
-    /// Which axis of a weight is the input's.
+    /// The order of the axes of the weight.
     pub layout: WeightLayout,
     /// Whether there is a bias.
     pub bias: bool,
@@ -46,12 +46,12 @@ impl LinearConfig {
     }
 }
 
-/// What a linear layer does beyond the product, in one kernel.
+/// Additions to the product of a linear layer, in the same kernel.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinearUse {
     /// The activation of the result.
     pub activation: Option<Activation>,
-    /// How many rows of `x (B, T, …)` are there, `(B)`; the others count as zero, and cost nothing. None: all.
+    /// The number of rows of `x (B, T, …)`, `(B)`; the others count as zero, and cost nothing. None: all.
     pub lengths: Option<Tensor>,
 }
 

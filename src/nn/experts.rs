@@ -8,14 +8,14 @@ use crate::graph::{Graph, Initial, Tensor};
 use crate::ops::{self, Activation, Assignment, ExpertDispatch, ExpertWeights, GateOptions};
 use crate::shape::Shape;
 
-/// How a network of experts is made.
+/// The configuration of a network of experts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experts {
     /// Experts, E.
     pub count: usize,
     /// Features inside an expert, F.
     pub d_ff: usize,
-    /// How experts are scored, chosen and weighed.
+    /// The gate: scores, choice and weights of experts.
     pub gate: GateOptions,
     /// An expert beside them that every token goes through.
     pub shared: Option<SharedExpert>,
@@ -26,7 +26,7 @@ pub struct Experts {
     pub biased: bool,
     /// Whether logits are noisy in training (arXiv 1701.06538).
     pub noisy: bool,
-    /// How the weights are called.
+    /// The names of the weights.
     pub names: ExpertNames,
 }
 
@@ -39,7 +39,7 @@ pub struct SharedExpert {
     pub gated: bool,
 }
 
-/// What the weights are called behind a block's prefix.
+/// Names of the weights of experts, after the block's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertNames {
     /// The module of experts.
@@ -55,7 +55,7 @@ impl ExpertNames {
     pub const QWEN2: Self = Self { module: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
 }
 
-/// What the gate of a layer did.
+/// The outputs of a layer's gate.
 #[derive(Clone, Copy, Debug)]
 pub struct GateOutput {
     /// Scores of all experts, (N, E).
@@ -70,11 +70,11 @@ pub struct GateOutput {
     pub bias: Option<Tensor>,
     /// Where tokens are missing, whose `lse` is 0: all tokens over those that are there, (1) f32.
     pub share: Option<Tensor>,
-    /// What is reported.
+    /// The statistics to report.
     pub sums: RouterStats,
 }
 
-/// How a network of experts is used.
+/// The inputs of a network of experts besides the states.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertMode {
     /// The activation of the experts' gates.

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation};
 
-/// What the gate, up and down projections of a gated network are called, if nothing else is said.
+/// The usual names of the gate, up and down projections of a gated network.
 pub const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// The feed-forward part of a block. Names stand behind the block's prefix.
@@ -20,9 +20,9 @@ pub enum FeedForward {
         d_ff: usize,
         /// The activation.
         activation: Activation,
-        /// How the first is made.
+        /// The configuration of the first.
         linear: LinearConfig,
-        /// How the second is made.
+        /// The configuration of the second.
         output_linear: LinearConfig,
     },
     /// `(act(x · Wg) ⊙ (x · Wu)) · Wd`. Shazeer, "GLU variants improve transformer", 2020 (arXiv 2002.05202).
@@ -35,9 +35,9 @@ pub enum FeedForward {
         d_ff: usize,
         /// The activation of the gate.
         activation: Activation,
-        /// How gate and up projection are made.
+        /// The configuration of the gate and up projections.
         linear: LinearConfig,
-        /// How the down projection is made.
+        /// The configuration of the down projection.
         output_linear: LinearConfig,
     },
     /// Some of several gated networks for each token.
@@ -53,20 +53,20 @@ pub enum FeedForward {
     },
 }
 
-/// What a feed-forward network is told of a pass.
+/// The inputs of a feed-forward network besides the states.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FeedForwardUse {
     /// Whether this is a step of training: experts have a capacity.
     pub training: bool,
     /// The seed of noise, `(2)` u32.
     pub seed: Option<Tensor>,
-    /// How many tokens of each row of `x (B, T, C)` are there, `(B)` u32. None: all.
+    /// The number of tokens of each row of `x (B, T, C)`, `(B)` u32. None: all.
     pub lengths: Option<Tensor>,
-    /// Which tokens are there for experts if there are no lengths, `(B, T)` u32, 0 on padding. None: all.
+    /// The mask of experts if there are no lengths, `(B, T)` u32, 0 on padding. None: all tokens.
     pub mask: Option<Tensor>,
     /// The rate of dropout in front of the last layer, not within experts.
     pub dropout: f32,
-    /// What tells that dropout from others.
+    /// The salt of that dropout.
     pub dropout_salt: u32,
 }
 

@@ -1,4 +1,4 @@
-//! What goes into the blocks of a model, and what comes out.
+//! The inputs and outputs of a model's blocks.
 
 use super::attention::KvSource;
 use super::router_stats::RouterStats;
@@ -6,23 +6,23 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 
-/// The most tokens of one step. None that fits a device comes near it, and what is made of each token on the CPU fits.
+/// The most tokens of one step: more than a device holds, and few enough for tables with an entry for each on the CPU.
 const MOST_TOKENS: usize = 1 << 26;
 
-/// What the graph of a model's blocks is fed with.
+/// The inputs of a model's blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenInputs {
     /// Token ids, `(B, T)` u32.
     pub ids: Tensor,
     /// The position of each token, `(B, T)` u32.
     pub positions: Tensor,
-    /// Which part of a text each token belongs to, `(B, T)` u32; none: all to the first. For encoders that tell parts apart.
+    /// The segment of each token, `(B, T)` u32, for encoders with token types; none: all are 0.
     pub type_ids: Option<Tensor>,
-    /// What cross-attention reads, in decoders that have it.
+    /// The keys and values of cross-attention, in decoders that have it.
     pub context: Option<Context>,
     /// Exclusive upper bound of the positions.
     pub max_position: usize,
-    /// Where attention finds keys and values.
+    /// The source of keys and values.
     pub kv: KvSource,
     /// The spans of the tokens, `(B, T, 3)` u32, by which attention is limited as [`crate::ops::AttentionOptions`] says:
     /// only with whole sequences.
@@ -122,7 +122,7 @@ impl TokenInputs {
     }
 }
 
-/// Where cross-attention finds its keys and values.
+/// The source of the keys and values of cross-attention.
 #[derive(Clone, Copy, Debug)]
 pub enum Context {
     /// It makes them of the encoder's states.
@@ -141,14 +141,14 @@ pub enum Context {
     },
 }
 
-/// What the blocks of a model give.
+/// The outputs of a model's blocks.
 #[derive(Clone, Debug)]
 pub struct Hidden {
     /// The hidden states behind the last norm, `(B, T, C)`.
     pub states: Tensor,
     /// The losses of the routers, each times its coefficient: a scalar that training adds to its loss.
     pub auxiliary: Option<Tensor>,
-    /// What the routers did, by name: `router_logits.0`, `selected.0`, `depth`, `aux_loss`, `experts.3` and, where that gate saw
+    /// The decisions of the routers, by name: `router_logits.0`, `selected.0`, `depth`, `aux_loss`, `experts.3` and, where that gate saw
     /// some of the tokens only, their `positions.3`.
     pub routing: Vec<(String, Tensor)>,
     /// Loads, entropy and drops of each router, in the order of the pass: what training reports. It costs nothing unless

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Initial, Tensor};
 use crate::ops;
 
-/// Which norm, and what is added under its root.
+/// The kind of a norm, and its epsilon.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum NormKind {
     /// Layer norm with `weight` and `bias`: [`ops::layer_norm`].
@@ -37,7 +37,7 @@ impl NormKind {
     }
 }
 
-/// Where the norms of a block stand.
+/// The order of norms and residual sums in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormOrder {
     /// `x + f(norm(x))`, in front of each part of a block: GPT-2, Llama.

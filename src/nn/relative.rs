@@ -8,10 +8,10 @@ use crate::graph::{Array, Graph, Initial, Tensor, check_size};
 use crate::ops;
 use crate::shape::{Shape, TensorType};
 
-/// What scores get by the distance of query and key.
+/// A bias of scores by the distance of query and key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RelativeBias {
-    /// What a table of parameters holds for the distance.
+    /// Learned, from a table of parameters.
     Buckets(RelativeBuckets),
     /// `bias[h, q, k] = −slope(h) · |q − k|`, which is not learnt: see [`RelativeBias::slope`]. Press et al., "Train short, test long:
     /// attention with linear biases enables input length extrapolation", arXiv 2108.12409.
@@ -24,7 +24,7 @@ pub enum RelativeBias {
 pub struct RelativeBuckets {
     /// The table's name, `(buckets, heads)`.
     pub name: String,
-    /// How many buckets there are.
+    /// The number of buckets.
     pub buckets: usize,
     /// The distance from which all share the last bucket.
     pub max_distance: usize,

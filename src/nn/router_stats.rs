@@ -1,13 +1,13 @@
-//! What routers did in a pass, to be reported.
+//! Statistics of routers.
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Assignment};
 
-/// What a router decides.
+/// The decision that a router makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterDecision {
-    /// Which experts take a token.
+    /// The experts of a token.
     Experts,
     /// Whether a recursion takes a token.
     Recursion,
@@ -18,10 +18,10 @@ pub enum RouterDecision {
     },
 }
 
-/// What one router did, as sums over the tokens of a pass.
+/// The statistics of one router, as sums over the tokens of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct RouterStats {
-    /// What it decides.
+    /// The decision that it makes.
     pub decision: RouterDecision,
     /// The load of each way, slots dropped, the sum of entropies, tokens: see [`ops::router_sums`].
     pub sums: Tensor,

@@ -18,11 +18,11 @@ use std::collections::HashMap;
 pub struct Stack {
     /// The blocks, each stored once.
     pub blocks: Vec<Block>,
-    /// How some of them are used several times.
+    /// The recursions of some of them, if any.
     pub recursion: Option<Recursion>,
     /// The norm behind all blocks, and its name.
     pub final_norm: Option<(NormKind, String)>,
-    /// What keeps the loads of experts even.
+    /// Load balancing of experts.
     pub balance: Balance,
     /// Tells its blocks from those of other stacks where something is dropped: the number of the first.
     pub salt: u32,
@@ -66,7 +66,7 @@ impl Stack {
     /// The states behind the blocks of `x (B, T, C)`, and what the routers did on the way.
     ///
     /// # Errors
-    /// [`Error::Graph`] if there are not as many blocks as the recursions need; those of the ops.
+    /// [`Error::Graph`] if the recursions need another number of blocks; those of the ops.
     pub fn run(&self, g: &mut Graph, x: Tensor, inputs: &TokenInputs) -> Result<Hidden> {
         let tables = self.tables(g, inputs)?;
         let (kv, gates, gate_positions) = (HashMap::new(), Vec::new(), Vec::new());

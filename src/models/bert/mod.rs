@@ -13,7 +13,7 @@ use crate::nn::{
 use crate::ops::{self, Activation};
 use serde_json::Value;
 
-/// Where what is dropped behind the blocks begins to be counted.
+/// The salt of dropout after the blocks.
 const HEAD_SALT: u32 = 1 << 24;
 
 /// A BERT encoder: learned positions and parts of a text, layer norm behind each half of a block, and the head that
@@ -26,7 +26,7 @@ pub struct Bert {
     pub vocabulary: usize,
     /// The longest sequence.
     pub max_position: usize,
-    /// Parts of a text that are told apart.
+    /// Token types (segments of a text).
     pub types: usize,
     /// Features of a hidden state.
     pub d_model: usize,
@@ -48,7 +48,7 @@ pub struct Bert {
     pub classifier_dropout: f32,
     /// The token of padding, whose embedding learns nothing from being looked up.
     pub padding: Option<u32>,
-    /// What it was made for.
+    /// Its head.
     pub head: EncoderHead,
     /// Whether a model without a head has the pooler.
     pub pooler: bool,
@@ -59,7 +59,7 @@ pub struct Bert {
 }
 
 impl Bert {
-    /// What stands in front of the names of all but the head's weights.
+    /// The prefix of the names of all weights but the head's.
     fn base(&self) -> &'static str {
         if self.head == EncoderHead::None { "" } else { "bert." }
     }

@@ -13,10 +13,10 @@ use crate::nn::Heads;
 use crate::ops::RopeScaling;
 use serde_json::{Value, json};
 
-/// What attention takes.
+/// The largest head that attention takes.
 const MAX_HEAD_DIM: usize = 256;
 
-/// What transformers takes for keys that a `config.json` lacks.
+/// The defaults of transformers for keys that a `config.json` lacks.
 struct Defaults {
     /// None: as many as there are queries.
     key_value: Option<usize>,

@@ -14,7 +14,7 @@ use crate::nn::{
 use crate::ops::{self, Activation};
 use serde_json::Value;
 
-/// What tells dropout behind the last block of a side from other places.
+/// The salt of dropout after the last block of a side.
 const LAST_SALT: u32 = 1 << 27;
 
 /// A T5 encoder-decoder: RMS norm in front of each part of a block, no biases, scores without a scale but with a bias by distance
@@ -56,7 +56,7 @@ pub struct T5 {
     pub tied: bool,
     /// Whether what goes into the head is divided by the root of `d_model`.
     pub scaled: bool,
-    /// What fresh weights are multiplied by.
+    /// The factor of fresh weights.
     pub factor: f64,
     /// The token that answers begin with.
     pub start: u32,

@@ -24,7 +24,7 @@ pub enum TransformerFamily {
     Marian,
 }
 
-/// Where positions come from.
+/// The kind of position embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Positions {
     /// A table that is learned, whose first rows, so many of them, stand for nothing.
@@ -76,7 +76,7 @@ pub struct Transformer {
     pub decoder: Option<Side>,
     /// The activation of feed-forward networks.
     pub activation: Activation,
-    /// Where the norms of a block stand.
+    /// The order of norms and residual sums.
     pub order: NormOrder,
     /// Whether there is a norm behind the last block of a side.
     pub final_norm: bool,
@@ -84,7 +84,7 @@ pub struct Transformer {
     pub embedding_norm: bool,
     /// Whether embeddings are multiplied by the root of `d_model`.
     pub scale_embedding: bool,
-    /// Where positions come from.
+    /// The kind of position embedding.
     pub positions: Positions,
     /// Added to the variance in norms.
     pub epsilon: f32,

@@ -1,4 +1,4 @@
-//! Where keys and values are: those of the tokens themselves, or in caches.
+//! The source of keys and values: the tokens themselves, or caches.
 
 use super::{Attention, AttentionUse, Mask};
 use crate::dtype::DType;
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, AttentionOptions};
 
-/// Where self-attention finds its keys and values.
+/// The source of the keys and values of self-attention.
 #[derive(Clone, Copy, Debug)]
 pub enum KvSource {
     /// Whole sequences attend to themselves; keys whose mask `(B, T)` is 0 are padding.
@@ -31,7 +31,7 @@ pub enum KvSource {
     },
     /// Some tokens of each row side by side, in the order of their positions: they attend to each other only.
     Packed {
-        /// How many are in use, `(B)`; none: all.
+        /// The number in use, `(B)`; none: all.
         lengths: Option<Tensor>,
     },
     /// As `Packed`, and keys and values are kept side by side as well, in caches that belong to one recursion of a layer that is
@@ -59,7 +59,7 @@ pub struct KeyValues {
     pub keys: Tensor,
     /// The values, of the same shape.
     pub values: Tensor,
-    /// How many are in use, `(B)`; none: all.
+    /// The number in use, `(B)`; none: all.
     pub lengths: Option<Tensor>,
 }
 

@@ -1,4 +1,4 @@
-//! Attention as data: projections, positions, mask, and where keys and values are.
+//! Attention as data: projections, positions, mask, and the source of keys and values.
 
 mod cross;
 mod kv;
@@ -22,7 +22,7 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-/// Which keys a query sees, beside those that are there.
+/// The keys that a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
     /// All: encoders.
@@ -34,7 +34,7 @@ pub enum Mask {
     Prefix,
 }
 
-/// What the projections to queries, keys and values are called behind the module's name.
+/// Names of the projections to queries, keys and values, after the module's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QkvNames {
     /// A layer each.
@@ -50,28 +50,28 @@ pub struct Attention {
     pub module: &'static str,
     /// The projections in it to queries, keys and values.
     pub qkv: QkvNames,
-    /// The projection in it behind attention.
+    /// The output projection in it.
     pub output: &'static str,
-    /// How the projections to queries, keys and values are made.
+    /// The configuration of the projections to queries, keys and values.
     pub linear: LinearConfig,
-    /// How the projection behind attention is made.
+    /// The configuration of the output projection.
     pub output_linear: LinearConfig,
     /// The standard deviation of fresh weights of a projection to queries alone.
     pub query_std: f64,
     /// The heads.
     pub heads: Heads,
-    /// What scores are multiplied by; none: one over the root of `head_dim`.
+    /// The factor of scores; none: `1 / sqrt(head_dim)`.
     pub scale: Option<f32>,
-    /// Which keys a query sees.
+    /// The keys that a query sees.
     pub mask: Mask,
-    /// How queries and keys are rotated by their positions, if they are.
+    /// Rotary positions of queries and keys, if any.
     pub rotary: Option<RopeOptions>,
-    /// What scores get by the distance of query and key, if they do. Not those of tokens to an encoder's.
+    /// The bias of scores by distance, if any. Cross-attention has none.
     pub relative: Option<RelativeBias>,
     /// How far from itself a token sees, itself included where it sees none behind it: see [`AttentionOptions::window`]. Of tokens
     /// picked out of a sequence those that were picked count. Tokens see all of an encoder's.
     pub window: Option<usize>,
-    /// What scores stay within: see [`AttentionOptions::soft_cap`].
+    /// The soft cap of scores: see [`AttentionOptions::soft_cap`].
     pub soft_cap: Option<f32>,
     /// The rate of dropout on probabilities.
     pub dropout: f32,
@@ -80,15 +80,15 @@ pub struct Attention {
 /// The table of rotary positions of all layers that turn alike.
 #[derive(Clone, Debug)]
 pub struct RotaryTable {
-    /// How they turn.
+    /// The rotary positions.
     pub options: RopeOptions,
     /// Features of a head.
     pub head_dim: usize,
-    /// What [`ops::rope_table`] made of it.
+    /// The result of [`ops::rope_table`].
     pub table: Tensor,
 }
 
-/// What the layers of a stack have in common of positions.
+/// Tables of positions, shared by the layers of a stack.
 #[derive(Clone, Debug, Default)]
 pub struct PositionTables {
     /// The tables of rotary positions.
@@ -97,18 +97,18 @@ pub struct PositionTables {
     pub relative: Vec<(RelativeBias, usize, Tensor)>,
 }
 
-/// What an attention layer is told of a pass.
+/// The inputs of an attention layer besides the states.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionUse<'a> {
     /// The position of each token, `(B, T)`.
     pub positions: Tensor,
-    /// Where keys and values are.
+    /// The source of keys and values.
     pub kv: KvSource,
     /// The spans of the tokens, `(B, T, 3)`, for sequences that attend to themselves.
     pub structure: Option<Tensor>,
-    /// How many keys of each row [`Mask::Prefix`] lets all queries see, `(B)`.
+    /// The length of the prefix of each row, `(B)`, for [`Mask::Prefix`].
     pub prefix: Option<Tensor>,
-    /// How many tokens of each row are there, `(B)`, where products should know. None: all.
+    /// The number of tokens of each row, `(B)`, for products that skip the others. None: all.
     pub lengths: Option<Tensor>,
     /// The seed of dropout, `(2)` u32; none: nothing is dropped.
     pub seed: Option<Tensor>,
@@ -231,7 +231,7 @@ impl Attention {
         Ok(Some(found.ok_or_else(missing)?.2))
     }
 
-    /// What of the probabilities is dropped.
+    /// Dropout of probabilities, if any.
     fn dropout(&self, with: &AttentionUse<'_>) -> Option<AttentionDropout> {
         let seed = with.seed.filter(|_| self.dropout > 0.0)?;
         Some(AttentionDropout { rate: self.dropout, seed, salt: with.salt })

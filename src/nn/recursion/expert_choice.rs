@@ -30,7 +30,7 @@ pub struct ExpertChoiceRouting {
     pub warmup: usize,
 }
 
-/// What routers leave behind: their losses, and what they did.
+/// Losses and decisions of the routers so far.
 #[derive(Default)]
 struct Record {
     losses: Vec<Tensor>,
@@ -38,7 +38,7 @@ struct Record {
     routers: Vec<RouterStats>,
 }
 
-/// How many tokens of each row a recursion takes.
+/// The number of tokens of each row that a recursion takes.
 #[derive(Clone, Copy)]
 enum Limit {
     /// So many.
@@ -54,7 +54,7 @@ struct Level {
 }
 
 impl ExpertChoiceRouting {
-    /// How many of `time` tokens recursion `recursion` takes.
+    /// The number of tokens that recursion `recursion` takes of `time`.
     #[must_use]
     pub fn count(&self, recursion: usize, time: usize) -> usize {
         ((self.share(recursion) * time as f64) as usize).clamp(1, time.max(1))

@@ -25,12 +25,12 @@ use crate::graph::Tensor;
 /// `(1)` f32.
 pub(crate) const CAPACITY_STEP: &str = "capacity_step";
 
-/// What the routers of a stack are told of a pass.
+/// The inputs of the routers of a stack besides the tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct RecursionUse<'a> {
-    /// What the names of the routers' weights begin with: `model.`
+    /// The prefix of the names of the routers' weights: `model.`
     pub prefix: &'a str,
-    /// Where keys and values are.
+    /// The source of keys and values.
     pub kv: KvSource,
     /// Whether tokens come one after the other, so that decisions may not depend on later ones.
     pub one_by_one: bool,
@@ -43,25 +43,25 @@ pub struct RecursionUse<'a> {
 /// One use of the block.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
-    /// Which of several blocks: its module.
+    /// The module, of several blocks to choose from.
     pub module: usize,
-    /// How often the block was used before.
+    /// The number of uses of the block before.
     pub recursion: usize,
     /// The tokens.
     pub tokens: Tokens,
-    /// Where their keys and values are, unless they are shared.
+    /// The source of their keys and values, unless these are shared.
     pub kv: KvSource,
 }
 
-/// What recursions give.
+/// The outputs of recursions.
 #[derive(Clone, Debug)]
 pub struct RecursionOutput {
     /// The states of all tokens, `(B, T, C)`.
     pub states: Tensor,
     /// The losses of the routers, each times its coefficient.
     pub auxiliary: Tensor,
-    /// What the routers did, by name.
+    /// The decisions of the routers, by name.
     pub routing: Vec<(String, Tensor)>,
-    /// What is reported of them.
+    /// Their statistics to report.
     pub routers: Vec<RouterStats>,
 }

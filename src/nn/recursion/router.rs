@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation, RouterLoss};
 
-/// What makes a gate of a router's logit.
+/// The function from a router's logit to a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterFunction {
     /// `σ(l)`.
@@ -18,7 +18,7 @@ pub enum RouterFunction {
     Softmax,
 }
 
-/// How logits are made of hidden states.
+/// The network from hidden states to logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouterKind {
     /// One product.
@@ -30,13 +30,13 @@ pub enum RouterKind {
 /// A router without biases.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Router {
-    /// How logits are made.
+    /// The network from hidden states to logits.
     pub kind: RouterKind,
-    /// What makes a gate of a logit.
+    /// The function from a logit to a gate.
     pub function: RouterFunction,
-    /// What gates are multiplied by.
+    /// The factor of gates.
     pub alpha: f32,
-    /// What its losses are multiplied by.
+    /// The coefficients of its losses.
     pub loss: RouterLoss,
 }
 

@@ -1,8 +1,8 @@
-//! Which layers share their weights, and who decides how often a token goes through them.
+//! Weight sharing between layers, and routing of tokens through them.
 
 use super::{ExpertChoiceRouting, TokenChoiceRouting};
 
-/// Which layers share their weights. With `b` stored layers that recur and `R` recursions:
+/// Weight sharing between layers. With `b` stored layers that recur and `R` recursions:
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// `1 … b`, again `1 … b`, and so on.
@@ -29,7 +29,7 @@ impl Sharing {
     }
 }
 
-/// Who decides how often a token goes through the block.
+/// The routing of tokens through the recursions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecursionRouting {
     /// Nobody: all tokens go through it `R` times.
@@ -45,13 +45,13 @@ pub enum RecursionRouting {
 /// Layers are stored once. Padding is on the right of each row, and a mask is taken as the number of real tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recursion {
-    /// What the names of the routers' weights begin with: `model.`
+    /// The prefix of the names of the routers' weights: `model.`
     pub prefix: String,
-    /// How often the block is used.
+    /// The number of recursions.
     pub recursions: usize,
-    /// Which layers share their weights.
+    /// The layers that share their weights.
     pub sharing: Sharing,
-    /// Who decides.
+    /// The routing of tokens.
     pub routing: RecursionRouting,
     /// Recursions after the first attend to keys and values of the first, and keep none.
     pub kv_sharing: bool,

@@ -16,7 +16,7 @@ pub struct Tokens {
     pub positions: Tensor,
     /// The spans of each, `(B, K, 3)` u32, if the text has a structure.
     pub structure: Option<Tensor>,
-    /// How many of a row are there, `(B)` u32; none: all.
+    /// The number of tokens of each row, `(B)` u32; none: all.
     pub lengths: Option<Tensor>,
     /// Whether some tokens of the text may be missing among them.
     pub packed: bool,
