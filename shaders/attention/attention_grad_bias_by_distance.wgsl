@@ -2,7 +2,7 @@
 //
 //   dbias[h, d] = sum over the batch and the queries i of P * (dout . v - delta) at key j = i + d - (Tq - 1)
 //
-// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [visible]   bias
+// in        q, dout (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   stats (B, H, Tq, 4) f32: max, 1 / sum, delta, 0   [key_limits]   bias
 // out       dbias (H, Tq + Tk - 1) f32
 // grid      one invocation for 4 distances of a head
 // needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, attention_bias, a cap, a drop, vector1 or vector4

@@ -8,6 +8,9 @@ use crate::graph::{Array, Graph, Initial, Tensor, check_size};
 use crate::ops;
 use crate::shape::{Shape, TensorType};
 
+/// The largest bias of each pair in training, 64 MiB.
+const MOST_TRAINED_PAIRS: usize = 1 << 24;
+
 /// A bias of scores by the distance of query and key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RelativeBias {
@@ -67,7 +70,8 @@ impl RelativeBias {
         2_f64.powf(-8.0 * exponent)
     }
 
-    /// The bias of the scores of `heads` heads: by distance, `(H, 2T − 1)`, for whole sequences, `(B, H, 1, capacity)` for a new token.
+    /// The bias of the scores of `heads` heads: by distance, `(H, 2T − 1)`, for whole sequences, or `(H, T, T)` where a small one is
+    /// trained; `(B, H, 1, capacity)` for a new token.
     ///
     /// # Errors
     /// [`Error::Shape`] if tokens were picked out of the sequence; those of the ops.
@@ -84,6 +88,13 @@ impl RelativeBias {
                             let distance = |i: usize| (i % distances).abs_diff(distances / 2) as f64;
                             Array::from_fn(shape.clone(), |i| -Self::slope(i / distances, heads) * distance(i))
                         }))
+                    }
+                    // The gradient of a bias of each pair has far more parallel work than that of each distance.
+                    Self::Buckets(_) if inputs.training && heads.saturating_mul(time * time) <= MOST_TRAINED_PAIRS => {
+                        let table = self.table(g, heads, time)?;
+                        let ids = self.all(g, time, time);
+                        let rows = ops::embedding(g, table, ids)?;
+                        ops::transpose(g, rows, &[2, 0, 1])
                     }
                     Self::Buckets(buckets) => {
                         let table = self.table(g, heads, time)?;

@@ -159,15 +159,16 @@ fn prefix(with: &AttentionUse<'_>) -> Result<Option<Tensor>> {
     }
 }
 
-/// Refuses a bias by distance for tokens of which some are missing: their distances are not those of their rows.
+/// Refuses a bias for tokens of which some are missing: their distances are not those of their rows.
 fn check_distances(g: &Graph, bias: Tensor, q: Tensor, keys: Tensor) -> Result<()> {
     let ([_, queries, _, _], [_, keys, _, _]) = (g.shape(q).expect("q")?, g.shape(keys).expect("keys")?);
     match *g.shape(bias).dims() {
-        [_, distances] if distances + 1 != queries + keys => {
+        [_, distances] if distances + 1 == queries + keys => Ok(()),
+        [_, .., rows, columns] if [rows, columns] == [queries, keys] => Ok(()),
+        _ => {
             let what =
                 "relative biases need all tokens of a sequence: recursions that choose their tokens can't have them";
             Err(Error::shape("attention", what))
         }
-        _ => Ok(()),
     }
 }

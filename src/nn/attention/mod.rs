@@ -93,7 +93,7 @@ pub struct RotaryTable {
 pub struct PositionTables {
     /// The tables of rotary positions.
     pub rotary: Vec<RotaryTable>,
-    /// Relative biases, of so many heads, `(H, 2T − 1)` or `(B, H, 1, capacity)`.
+    /// Relative biases, of so many heads, `(H, 2T − 1)`, `(H, T, T)` or `(B, H, 1, capacity)`.
     pub relative: Vec<(RelativeBias, usize, Tensor)>,
 }
 
