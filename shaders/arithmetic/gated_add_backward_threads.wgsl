@@ -1,4 +1,4 @@
-// gated_add_backward_threads: the gradients of a gated sum by what is added and by the factor of each row; one invocation a row.
+// gated_add_backward_threads: the gradients of a gated sum by the summand and by the factor of each row; one invocation a row.
 //
 //   dy[n, c] = gate[n] dout[n, c],  dgate[n] = Σ_c dout[n, c] y[n, c]
 //

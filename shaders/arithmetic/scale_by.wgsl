@@ -1,4 +1,4 @@
-// scale_by: a tensor times a scalar that lies in GPU memory.
+// scale_by: a tensor times a scalar in GPU memory.
 //
 //   out[i] = x[i] s[0]
 //

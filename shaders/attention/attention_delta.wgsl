@@ -1,4 +1,4 @@
-// attention_delta: what the backward kernels need of each row: its largest score, its sum, and the row sum of out * dout.
+// attention_delta: the values of each row for the backward kernels: its largest score, its sum, and the row sum of out * dout.
 //
 //   stats[b, h, i] = (tops[b, h, i], sum over d of out[b, i, h, d] * dout[b, i, h, d], 0)
 //

@@ -11,7 +11,7 @@
 // numerics  exact
 //
 // Without positions, query i stands at i + Tk - Tq. A span is three words: the token's position, the first and
-// the last position of what it heads.
+// the last position of its span.
 
 struct Params {
     base: u32, groups: u32,

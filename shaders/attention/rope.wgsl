@@ -1,4 +1,4 @@
-// rope: rotary positions: pairs of a head's elements are turned by an angle that grows with the position.
+// rope: rotary positions: pairs of a head's elements are rotated by an angle that grows with the position.
 //
 //   (a, b) → (a·cos θ − b·sin θ, b·cos θ + a·sin θ),  θ = position · frequency[i]
 //   pair i is elements (i, i + half) of the head, or (2i, 2i + 1) if INTERLEAVED; elements from 2·half on stay

@@ -1,4 +1,4 @@
-// attention: what all attention kernels share. Their inputs lie as (batch, token, head, width).
+// attention: the functions that all attention kernels share. Their inputs have the layout (batch, token, head, width).
 
 struct Params {
     base: u32, groups: u32,

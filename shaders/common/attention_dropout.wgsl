@@ -1,4 +1,4 @@
-// attention_dropout: probabilities are dropped at random, and the others divided by the share that is kept.
+// attention_dropout: probabilities are dropped at random, and the others divided by the share that remains.
 //
 // The random word of a pair depends on the seed, the salt, the head, the query and the key alone, so that the forward kernel and
 // both backward ones drop the same pairs, and none is stored. The seed stands in the tensor that attention_key_limits writes.

@@ -1,4 +1,4 @@
-// attention_few: a row of attention over some of the keys, by one invocation: what the kernels for few queries share.
+// attention_few: a row of attention over some of the keys, by one invocation: shared by the kernels for few queries.
 //
 //   top = max of s;   sum = sum of exp(s - top);   acc = sum of exp(s - top) * v      s = cap(scale * q . k) + bias, where seen
 //

@@ -1,4 +1,4 @@
-// attention_spans: two tokens see each other where one of them heads a span in which the other lies.
+// attention_spans: two tokens see each other where the span of one of them covers the other.
 //
 // Spans stand at the end of a row of the tensor that the kernel attention_key_limits writes: those of the queries, then those of
 // the keys, three words a token.
@@ -22,7 +22,7 @@ fn key_span(batch: u32, key: u32) -> Span { return span_at(key_spans_begin(batch
 fn query_spans(batch: u32, query: vec4u) -> Spans { return spans_at(vec4u(query_spans_begin(batch)) + 3u * query); }
 fn key_spans(batch: u32, key: vec4u) -> Spans { return spans_at(vec4u(key_spans_begin(batch)) + 3u * key); }
 
-// Whether each of four tokens heads a span in which another lies, or lies in a span that the other heads.
+// Whether the span of each of four tokens covers another token, or is covered by its span.
 fn related(four: Spans, one: Span) -> vec4<bool> {
     let above = (four[1] <= vec4u(one.x)) & (vec4u(one.x) <= four[2]);
     let below = (vec4u(one.y) <= four[0]) & (four[0] <= vec4u(one.z));

@@ -1,4 +1,4 @@
-// attention_spans_none: what a token sees does not depend on spans.
+// attention_spans_none: visibility does not depend on spans.
 
 alias Span = u32;
 alias Spans = u32;

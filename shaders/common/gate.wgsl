@@ -1,4 +1,4 @@
-// gate: what the kernels of a mixture of experts' gate share.
+// gate: the functions that the gate kernels of a mixture of experts share.
 //
 // use       order_key(x): unsigned keys in the order of the floats, one for both zeros; a NaN has a place in the order too
 //           logistic(x): 1 / (1 + e^−x) without overflow

@@ -1,4 +1,4 @@
-// matmul_pre: what goes into the activation is stored as well, for the backward pass.
+// matmul_pre: the input of the activation is stored as well, for the backward pass.
 
 @group(0) @binding(PRE_BINDING) var<storage, read_write> pre: array<Element>;
 

@@ -1,3 +1,3 @@
-// matmul_pre_none: what goes into the activation is not stored.
+// matmul_pre_none: the input of the activation is not stored.
 
 fn keep_pre(i: u32, x: Element) {}

@@ -1,4 +1,4 @@
-// matmul_problem: what every matmul kernel is told, and 4×4 blocks of its operands.
+// matmul_problem: the parameters of every matmul kernel, and 4×4 blocks of its operands.
 //
 //   C = α op(A) op(B), op(A) (m, k), op(B) (k, n), C (m, n), for each of a batch of matrices, or of groups of rows
 //

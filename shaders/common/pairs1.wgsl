@@ -1,4 +1,4 @@
-// pairs1: numbers that lie in pairs, one pair at a time. pairs4 has the same names for four pairs at a time.
+// pairs1: numbers stored in pairs, one pair at a time. pairs4 has the same names for four pairs at a time.
 
 alias Element = f32;
 

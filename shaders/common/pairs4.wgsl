@@ -1,4 +1,4 @@
-// pairs4: numbers that lie in pairs, four pairs at a time: (a0, b0, a1, b1), (a2, b2, a3, b3). See pairs1.
+// pairs4: numbers stored in pairs, four pairs at a time: (a0, b0, a1, b1), (a2, b2, a3, b3). See pairs1.
 
 alias Element = vec4f;
 

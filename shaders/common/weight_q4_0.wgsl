@@ -10,7 +10,7 @@ fn weights4(word: u32, i: u32) -> vec4f {
     return bitcast<f32>(scales[i / 32u]) * (vec4f(q) - 8.0);
 }
 
-// What the quants of a word of each of four blocks need besides: nothing.
+// What the quants of a word of each of four blocks need in addition: nothing.
 struct Side { nothing: u32 }
 fn side(at: vec4u, word: u32) -> Side { return Side(0u); }
 

@@ -11,7 +11,7 @@ fn weights4(word: u32, i: u32) -> vec4f {
     return dm.x * vec4f(q) + dm.y;
 }
 
-// What the quants of a word of each of four blocks need besides: nothing.
+// What the quants of a word of each of four blocks need in addition: nothing.
 struct Side { nothing: u32 }
 fn side(at: vec4u, word: u32) -> Side { return Side(0u); }
 

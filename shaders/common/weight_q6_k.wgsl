@@ -16,7 +16,7 @@ fn weights4(word: u32, i: u32) -> vec4f {
     return step * (vec4f(low | (high << vec4u(4u))) - 32.0);
 }
 
-// What the quants of a word of each of four blocks need besides: their high bits, from the lowest on, and s of their half.
+// What the quants of a word of each of four blocks need in addition: their high bits, from the lowest on, and s of their half.
 struct Side { high: vec4u, s: vec4f }
 fn side(at: vec4u, word: u32) -> Side {
     let second = word / 2u;

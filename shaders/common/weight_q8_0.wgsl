@@ -9,7 +9,7 @@ fn weights4(word: u32, i: u32) -> vec4f {
     return bitcast<f32>(scales[i / 32u]) * vec4f(bitcast<vec4i>(vec4u(word) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u));
 }
 
-// What the quants of a word of each of four blocks need besides: nothing.
+// What the quants of a word of each of four blocks need in addition: nothing.
 struct Side { nothing: u32 }
 fn side(at: vec4u, word: u32) -> Side { return Side(0u); }
 

@@ -1,3 +1,3 @@
-// word: what a copying kernel moves at a time: 4 bytes of any type.
+// word: the unit that a copying kernel moves: 4 bytes of any type.
 
 alias Word = u32;

@@ -1,3 +1,3 @@
-// word4: what a copying kernel moves at a time: 16 bytes of any 4-byte type.
+// word4: the unit that a copying kernel moves: 16 bytes of any 4-byte type.
 
 alias Word = vec4u;

@@ -1,4 +1,4 @@
-// segment_counts: how many keys each row has, from where their segments begin.
+// segment_counts: the number of keys of each row, from the starts of the segments.
 //
 //   counts[r] = starts[r + 1] − starts[r],  0 ≤ r < rows
 //

@@ -1,4 +1,4 @@
-// map_ids: ids moved by a number, but for one of them, which names no row any more.
+// map_ids: ids shifted by a number, except one, which then names no row.
 //
 //   out[i] = NONE if ids[i] = omitted, else ids[i] + shift
 //

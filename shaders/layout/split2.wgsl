@@ -1,4 +1,4 @@
-// split2: the columns of a matrix fall apart into two matrices.
+// split2: the columns of a matrix split into two matrices.
 //
 //   first[r, c] = x[r, c],  second[r, c] = x[r, c + width1]
 //

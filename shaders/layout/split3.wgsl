@@ -1,4 +1,4 @@
-// split3: the columns of a matrix fall apart into three matrices (queries, keys and values of a joint projection).
+// split3: the columns of a matrix split into three matrices (queries, keys and values of a joint projection).
 //
 //   first[r, c] = x[r, c],  second[r, c] = x[r, c + width1],  third[r, c] = x[r, c + width1 + width2]
 //

@@ -1,4 +1,4 @@
-// column_accumulate: the sums of the columns of a matrix, alone or added to what is there.
+// column_accumulate: the sums of the columns of a matrix, alone or added to the output's content.
 //
 //   out[c] = Σ_r x[r, c]   or, with ACCUMULATE,   out[c] += Σ_r x[r, c]
 //

@@ -1,4 +1,4 @@
-// cross_entropy_mean: the mean loss of the rows that have a label, and what each of them counts.
+// cross_entropy_mean: the mean loss of the rows that have a label, and the weight of each row.
 //
 //   scale = 1 / #{r : 0 ≤ labels[r] < classes},  loss = scale · Σ_r losses[r];  both 0 if no row counts
 //

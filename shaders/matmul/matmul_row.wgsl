@@ -1,4 +1,4 @@
-// matmul_row: C = α A op(B) for a few rows, as in decoding: B is read once, and that is what takes the time.
+// matmul_row: C = α A op(B) for a few rows, as in decoding: B is read once, which takes most of the time.
 //
 //   An invocation computes SPAN times 4 neighbouring columns of all rows, over every SLICES-th block of 4 along k; the slices are
 //   summed at the end, in order. The wider the span, the fewer loads of A; one of 4 is a cache line of B, and the first of its

@@ -1,4 +1,4 @@
-// argmax_rows: where the largest element of each row stands; of equal ones the first.
+// argmax_rows: the index of the largest element of each row; of equal ones the first.
 //
 //   out[n] = the least r with x[n, r] + bias[r] = max_s (x[n, s] + bias[s])
 //

@@ -1,4 +1,4 @@
-// balance_loss: the loss of a router that gives each token one of R num_choices, and how much of the load each way has.
+// balance_loss: the balancing loss of a router that gives each token one of R choices, and the share of tokens of each choice.
 //
 //   shares[r] = R #{n : way[n] = r} / tokens,  loss = aux Σ_r shares[r] (Σ_n p[n, r] / tokens) + z Σ_n lse(logits[n])² / tokens
 //   tokens = N, or Σ_b min(lengths[b], T); tokens past the length of their row are left out

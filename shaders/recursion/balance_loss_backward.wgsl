@@ -1,4 +1,4 @@
-// balance_loss_backward: the gradients of balance_loss by the logits and by the chances of the num_choices.
+// balance_loss_backward: the gradients of balance_loss by the logits and by the probabilities of the choices.
 //
 //   dlogits[n, r] = 2 z dloss lse(logits[n]) softmax(logits[n])[r] / tokens,  dp[n, r] = aux dloss shares[r] / tokens
 //   both 0 for tokens past the length of their row

@@ -1,4 +1,4 @@
-// router_sums: what a router did with the tokens of a step, as sums that a report is made of.
+// router_sums: the statistics of a router over the tokens of a step, as sums for its report.
 //
 //   out = (load of way 0, …, load of way R − 1, slots dropped, Σ entropies, tokens)
 //   SOURCE 0: load[r] = starts[r + 1] − starts[r], dropped = starts[R] − kept[R]
