@@ -344,7 +344,7 @@ mod tests {
             let _ = std::fs::remove_file(home.path().join(name));
             std::os::unix::fs::symlink("not/there", home.path().join(name)).unwrap();
             let message = ModelFolder::open(home.path()).unwrap_err().to_string();
-            let wanted = format!("{name}: No such file or directory (os error 2); it is a link to a file");
+            let wanted = format!("{name}: No such file or directory (os error 2); it is a link to a missing file");
             assert!(message.contains(&wanted), "{message}");
         }
     }
