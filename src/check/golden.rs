@@ -5,13 +5,12 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateLimits, Generator, SamplingOptions};
+use crate::generate::{GenerateLimits, GenerationSettings, Generator, SamplingOptions};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::{Config, ModelFolder, TensorRef, Tensors};
 use crate::models::{self, Decoder, Model, file_tensors};
 use crate::program::{Program, Weights, unpack};
-use crate::shape::TensorType;
 use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -92,13 +91,18 @@ impl GoldenReport {
 /// Whatever keeps the model from running at all; a result that is off is a row of the report.
 pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport> {
     let folder = folder.as_ref();
-    let (model, weights) = models::load_model(gpu, &ModelFolder::open(folder)?, DType::F32)?;
+    let files = ModelFolder::open(folder)?;
+    let (model, weights) = models::load_model(gpu, &files, DType::F32)?;
     let golden = Tensors::open(folder.join("golden.safetensors"))?;
-    let mut rows = check_step(gpu, model.as_ref(), &weights, &golden)?;
+    let names = models::names_in(model.as_ref(), &files.tensors)?;
+    // transformers adds the losses of routers only where the config asks for it.
+    let routers_count =
+        golden.get("aux_loss").is_some() || files.config.optional("output_router_logits")? != Some(false);
+    let mut rows = check_step(gpu, model.as_ref(), &weights, &names, routers_count, &golden)?;
     let generated = folder.join("generated.safetensors");
     let family = model.config()["model_type"].as_str().unwrap_or_default().to_owned();
     if let (true, Some(decoder)) = (generated.exists(), model.into_decoder()) {
-        rows.push(check_greedy(gpu, &decoder.into(), &weights, &Tensors::open(generated)?, &golden)?);
+        rows.push(check_greedy(gpu, &decoder.into(), &weights, &files, &Tensors::open(generated)?, &golden)?);
     }
     Ok(GoldenReport {
         folder: folder.display().to_string(),
@@ -109,13 +113,20 @@ pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport>
 }
 
 /// Outputs, loss and gradients of one step of the task that the model was made for.
-fn check_step(gpu: &Gpu, model: &dyn Model, weights: &Weights, golden: &Tensors) -> Result<Vec<GoldenRow>> {
+fn check_step(
+    gpu: &Gpu,
+    model: &dyn Model,
+    weights: &Weights,
+    names: &HashMap<String, String>,
+    routers_count: bool,
+    golden: &Tensors,
+) -> Result<Vec<GoldenRow>> {
     let task = task_of(model)?;
     let mut g = Graph::new();
     let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
     let made = task.graph(&mut g, model, &shapes, false)?;
-    let loss = made.loss_and_stats(&mut g, true)?.loss(&mut g)?;
-    let TaskGraph { outputs, routing, .. } = made;
+    let loss = made.loss_and_stats(&mut g, routers_count)?.loss(&mut g)?;
+    let TaskGraph { outputs, routing, routers, .. } = made;
     // What the file has of it.
     let wanted = |(name, _): &(String, Tensor)| golden.get(name).is_some();
     for (name, tensor) in outputs.into_iter().chain(routing).filter(wanted) {
@@ -134,14 +145,36 @@ fn check_step(gpu: &Gpu, model: &dyn Model, weights: &Weights, golden: &Tensors)
         }
     }
     let program = Program::new(gpu, &g, weights)?;
-    let file = |name: &str| golden.get(name)?.to_i32().ok();
     for (name, input) in g.inputs() {
-        let missing = || Error::format(golden.path(), format!("has no {name}, which the model reads"));
+        // Numbers go as their bits.
+        let file = |name: &str| {
+            let tensor = golden.get(name)?;
+            match g.ty(input).dtype {
+                DType::F32 => Some(numbers(&tensor).ok()?.iter().map(|x| (*x as f32).to_bits() as i32).collect()),
+                _ => tensor.to_i32().ok(),
+            }
+        };
+        let missing =
+            || Error::format(golden.path(), format!("has no {name} of {}, which the model reads", g.ty(input)));
         let values = task.feed(model, name, g.shape(input), &file).ok_or_else(missing)?;
         program.write(name, bytemuck::cast_slice(&values))?;
     }
     program.run()?;
-    compare_step(&program, &g, &model.parameters()?, golden)
+    let mut read = read_step(&program, &g)?;
+    // What the loss does not depend on has a gradient of zero.
+    for (name, ty) in model.parameters()?.iter().flat_map(|(name, ty)| file_tensors(name, ty)) {
+        let name = format!("grad.{name}");
+        let wanted = golden.get(&name).is_some() || golden.get(&as_called(&name, names)).is_some();
+        if wanted && !read.contains_key(&name) {
+            read.insert(name, vec![0.0; ty.shape.numel()]);
+        }
+    }
+    // The file may have the names of its own model file.
+    let called = |name: String| if golden.get(&name).is_some() { name } else { as_called(&name, names) };
+    let read = read.into_iter().map(|(name, values)| (called(name), values)).collect();
+    // Experts leave padding out, which nothing depends on.
+    let real = if routers.is_empty() { None } else { golden.get("attention_mask") };
+    compare_step(&read, &g, real.map(|mask| mask.to_i32()).transpose()?.as_deref(), golden)
 }
 
 /// The outputs of a step under the names of the file; a stacked gradient as its parts.
@@ -158,23 +191,35 @@ fn read_step(program: &Program, g: &Graph) -> Result<HashMap<String, Vec<f64>>> 
     Ok(read)
 }
 
-/// A row for every output of the golden file.
+/// The gradient of a parameter under the name that the model's file gives the parameter; other names as they are.
+fn as_called(name: &str, names: &HashMap<String, String>) -> String {
+    let called = name.strip_prefix("grad.").and_then(|parameter| names.get(parameter));
+    called.map_or_else(|| name.to_owned(), |called| format!("grad.{called}"))
+}
+
+/// Those of the values that are of real tokens, if there is one for each token or several.
+fn of_real(values: &[f64], real: &[i32]) -> Vec<f64> {
+    let size = values.len() / real.len().max(1);
+    if size == 0 || size * real.len() != values.len() {
+        return values.to_vec();
+    }
+    values
+        .chunks_exact(size)
+        .zip(real)
+        .filter(|(_, real)| **real != 0)
+        .flat_map(|(values, _)| values.to_vec())
+        .collect()
+}
+
+/// A row for every output of the golden file; of outputs, only what belongs to `real` tokens.
 fn compare_step(
-    program: &Program,
+    read: &HashMap<String, Vec<f64>>,
     g: &Graph,
-    parameters: &[(String, TensorType)],
+    real: Option<&[i32]>,
     golden: &Tensors,
 ) -> Result<Vec<GoldenRow>> {
     let inputs: HashSet<&str> = g.inputs().map(|(name, _)| name).chain(INPUTS).collect();
     let names = || golden.names().filter(|name| !inputs.contains(name));
-    let mut read = read_step(program, g)?;
-    // What the loss does not depend on has a gradient of zero.
-    for (name, ty) in parameters.iter().flat_map(|(name, ty)| file_tensors(name, ty)) {
-        let name = format!("grad.{name}");
-        if !read.contains_key(&name) && golden.get(&name).is_some() {
-            read.insert(name, vec![0.0; ty.shape.numel()]);
-        }
-    }
     let mut largest_gradient = 0.0_f64;
     for name in names().filter(|n| n.starts_with("grad.")) {
         largest_gradient = largest_gradient.max(largest(&numbers(&golden.expect(name)?)?));
@@ -191,7 +236,11 @@ fn compare_step(
             _ if name.starts_with("grad.") => (GRADIENT_FLOOR * largest_gradient, GRADIENT_LIMIT),
             _ => (0.0, OUTPUT_LIMIT),
         };
-        rows.push(GoldenRow::new(name, relative_error(got, &expected, floor), limit));
+        let error = match real.filter(|_| name.ends_with("logits") && got.len() == expected.len()) {
+            Some(real) => relative_error(&of_real(got, real), &of_real(&expected, real), floor),
+            None => relative_error(got, &expected, floor),
+        };
+        rows.push(GoldenRow::new(name, error, limit));
     }
     let unchecked = read.keys().filter(|name| golden.get(name).is_none());
     rows.extend(unchecked.map(|name| GoldenRow::new(format!("{name} (not in the golden file)"), f64::NAN, 0.0)));
@@ -232,6 +281,7 @@ fn check_greedy(
     gpu: &Gpu,
     model: &Arc<dyn Decoder>,
     weights: &Weights,
+    files: &ModelFolder,
     generated: &Tensors,
     golden: &Tensors,
 ) -> Result<GoldenRow> {
@@ -253,11 +303,21 @@ fn check_greedy(
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).max(whole);
     let limits = GenerateLimits { batch: rows, max_tokens: longest };
     let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
-    let config = Config::new("config.json", model.config())?;
-    let end = models::end_tokens(&config, model.dimensions().vocabulary)?;
-    let options = SamplingOptions { end, ..SamplingOptions::greedy(whole - length) };
+    let settings = GenerationSettings::of(files, model.dimensions().vocabulary)?;
+    // As in transformers, the one file says where answers end if it says it at all.
+    let says = |config: &&Config| config.value().get("eos_token_id").is_some();
+    let config = files.generation.as_ref().filter(says).unwrap_or(&files.config);
+    let end = models::end_tokens(config, model.dimensions().vocabulary)?;
+    let (expected, rules) = (greedy.to_u32()?, settings.rules_behind(length));
+    // Answers may be cut off by the file's length or by another one, at which ends are forced.
+    let forced = expected.chunks_exact(whole).all(|row| {
+        let (last, before) = (row[whole - 1], &row[length..whole - 1]);
+        rules.forced_last.contains(&last) || before.iter().any(|id| end.contains(id))
+    });
+    let longest = settings.most_new_tokens(length).filter(|_| !forced).unwrap_or(whole - length);
+    let repetition_penalty = settings.repetition_penalty.unwrap_or(1.0);
+    let options = SamplingOptions { end, repetition_penalty, rules, ..SamplingOptions::greedy(longest) };
     let answers = generator.generate(&prompts, &options, |_| ControlFlow::Continue(()))?;
-    let expected = greedy.to_u32()?;
     let mut wrong = 0;
     for (row, answer) in expected.chunks_exact(whole).zip(&answers) {
         let expected = &row[length..];
@@ -295,5 +355,7 @@ mod tests {
         assert_eq!(relative_error(&[1e-40], &[0.0], 0.0), f64::INFINITY);
         assert!(!GoldenRow::new("x", relative_error(&[f64::NAN, 0.0], &[1.0, 0.0], 0.0), 1.0).passed);
         assert!(!GoldenRow::new("x", relative_error(&[1.0], &[1.0, 0.0], 0.0), 1.0).passed);
+        assert_eq!(of_real(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[1, 0, 1]), [1.0, 2.0, 5.0, 6.0]);
+        assert_eq!(of_real(&[1.0, 2.0], &[1, 0, 1]), [1.0, 2.0]);
     }
 }

@@ -6,7 +6,7 @@ use super::progress::Lines;
 use super::{chat, output, print_json, prompts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::generate::{Answer, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions};
+use crate::generate::{Answer, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions, TokenRules};
 use crate::io::{ModelFolder, Tokenizer};
 use crate::models;
 use serde_json::json;
@@ -34,7 +34,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     // The token that a decoder begins with is one of its answer's length.
     let (mut sampling, from_file) = sampling(options, &settings, if answers_alone { 1 } else { longest });
-    let file = folder.generation.as_ref().and_then(|config| config.source().file_name()).unwrap_or_default();
+    let file = folder.generation.as_ref().unwrap_or(&folder.config).source().file_name().unwrap_or_default();
     let file = file.to_string_lossy();
     add_stops(&mut sampling, &tokenizer, options, &settings)?;
     if !from_file.is_empty() {
@@ -161,6 +161,10 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
         }
         _ => (),
     }
+    let rules = file.rules_behind(given);
+    if rules != TokenRules::default() {
+        words.push("rules for single tokens".to_owned());
+    }
     let sampling = SamplingOptions {
         max_new_tokens,
         temperature: if greedy { 0.0 } else { temperature },
@@ -170,6 +174,7 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
         repetition_penalty: penalty,
         seed: options.seed,
         end: file.end.clone(),
+        rules,
         ..SamplingOptions::default()
     };
     (sampling, words)

@@ -1,5 +1,6 @@
 //! Samples a token from logits, on the CPU.
 
+use super::rules::{Allowed, TokenRules};
 use crate::error::{Error, Result};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -7,7 +8,7 @@ use std::cmp::Ordering;
 
 /// The sampling of tokens, and the end of answers.
 ///
-/// The order is that of Hugging Face: repetition penalty, temperature, top-k, top-p, min-p.
+/// The order is that of Hugging Face: repetition penalty, rules, temperature, top-k, top-p, min-p.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
     /// The most tokens of an answer.
@@ -33,6 +34,8 @@ pub struct SamplingOptions {
     pub stop: Vec<String>,
     /// Special tokens that end an answer like a stop text.
     pub stop_tokens: Vec<u32>,
+    /// Which tokens may come, and which must.
+    pub rules: TokenRules,
 }
 
 impl Default for SamplingOptions {
@@ -48,6 +51,7 @@ impl Default for SamplingOptions {
             end: Vec::new(),
             stop: Vec::new(),
             stop_tokens: Vec::new(),
+            rules: TokenRules::default(),
         }
     }
 }
@@ -81,11 +85,17 @@ impl SamplingOptions {
     }
 }
 
-/// The next token after `history` (prompt and answer so far).
+/// The next token after `history` (prompt and answer so far), whose last `made` tokens are the answer.
 ///
 /// # Errors
-/// [`Error::NonFinite`] if a logit is not finite.
-pub fn sample(logits: &[f32], history: &[u32], options: &SamplingOptions, rng: &mut ChaCha8Rng) -> Result<u32> {
+/// [`Error::NonFinite`] if a logit is not finite; [`Error::Input`] if the rules leave no token.
+pub fn sample(
+    logits: &[f32],
+    history: &[u32],
+    made: usize,
+    options: &SamplingOptions,
+    rng: &mut ChaCha8Rng,
+) -> Result<u32> {
     if let Some(id) = logits.iter().position(|x| !x.is_finite()) {
         let message = format!("the logit of token {id} is {}; the weights or the prompt are damaged", logits[id]);
         return Err(Error::NonFinite { what: "generation".into(), message });
@@ -95,6 +105,15 @@ pub fn sample(logits: &[f32], history: &[u32], options: &SamplingOptions, rng: &
     }
     let mut scores: Vec<(u32, f64)> = logits.iter().enumerate().map(|(i, &x)| (i as u32, f64::from(x))).collect();
     penalise(&mut scores, history, f64::from(options.repetition_penalty));
+    match options.rules.allowed(history, made, options.max_new_tokens, &options.end) {
+        // A forced token comes with certainty; of several, the lowest.
+        Allowed::Only(forced) => scores = forced.iter().min().map(|id| (*id, 0.0)).into_iter().collect(),
+        Allowed::AllBut(banned) if banned.is_empty() => (),
+        Allowed::AllBut(banned) => scores.retain(|(id, _)| !banned.contains(id)),
+    }
+    if scores.iter().all(|(id, _)| *id as usize >= logits.len()) {
+        return Err(Error::input("rules", "they leave no token of the vocabulary that may come"));
+    }
     if options.temperature == 0.0 {
         return Ok(scores.iter().copied().min_by(likelier).map_or(0, |(id, _)| id));
     }
@@ -165,7 +184,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let mut counts = vec![0; logits.len()];
         for _ in 0..count {
-            counts[sample(logits, &[], options, &mut rng).unwrap() as usize] += 1;
+            counts[sample(logits, &[], 0, options, &mut rng).unwrap() as usize] += 1;
         }
         counts
     }
@@ -179,8 +198,22 @@ mod tests {
     fn greedy_takes_the_largest_and_the_lower_id_of_equals() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let options = SamplingOptions::greedy(1);
-        assert_eq!(sample(&[0.5, 2.0, 2.0, -1.0], &[], &options, &mut rng).unwrap(), 1);
-        assert_eq!(sample(&[-3.0, -3.0], &[], &options, &mut rng).unwrap(), 0);
+        assert_eq!(sample(&[0.5, 2.0, 2.0, -1.0], &[], 0, &options, &mut rng).unwrap(), 1);
+        assert_eq!(sample(&[-3.0, -3.0], &[], 0, &options, &mut rng).unwrap(), 0);
+    }
+
+    #[test]
+    fn rules_hold_for_greedy_and_drawn_tokens_alike() {
+        let rules = TokenRules { suppress: vec![1, 2], forced_last: vec![3], ..TokenRules::default() };
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        for temperature in [0.0, 1.0] {
+            let options =
+                SamplingOptions { rules: rules.clone(), temperature, max_new_tokens: 4, ..Default::default() };
+            assert_eq!(sample(&[0.5, 2.0, 2.0, -900.0], &[], 0, &options, &mut rng).unwrap(), 0);
+            assert_eq!(sample(&[0.5, 2.0, 2.0, -900.0], &[0; 3], 3, &options, &mut rng).unwrap(), 3);
+            let none = SamplingOptions { rules: TokenRules { suppress: vec![0], ..rules.clone() }, ..options };
+            assert!(sample(&[0.5, 2.0, 2.0], &[], 0, &none, &mut rng).unwrap_err().to_string().contains("no token"));
+        }
     }
 
     #[test]
@@ -242,7 +275,7 @@ mod tests {
         assert!(refused(SamplingOptions { min_p: 1.5, ..default() }).starts_with("min_p"));
         assert!(refused(SamplingOptions { repetition_penalty: 0.0, ..default() }).starts_with("repetition_penalty"));
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let error = sample(&[0.0, f32::NAN], &[], &default(), &mut rng).unwrap_err().to_string();
+        let error = sample(&[0.0, f32::NAN], &[], 0, &default(), &mut rng).unwrap_err().to_string();
         assert!(error.contains("token 1 is NaN"), "{error}");
     }
 }

@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
             if row.finish.is_some() {
                 continue;
             }
-            let id = sample(logits, &row.tokens, &self.options, &mut row.rng)?;
+            let id = sample(logits, &row.tokens, row.answer().len(), &self.options, &mut row.rng)?;
             row.tokens.push(id);
             let (finish, text) = row.take(id, &self.options, self.generator.limits().max_tokens)?;
             row.finish = finish;
@@ -276,7 +276,7 @@ impl<'a> Session<'a> {
 
 fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<()> {
     let refuse = |message: String| Err(Error::input(format!("prompt {number}"), message));
-    let vocabulary = generator.model.dimensions().vocabulary;
+    let vocabulary = generator.model.source_vocabulary();
     let (limit, positions) = (generator.limits().max_tokens, generator.model.dimensions().max_position);
     if prompt.is_empty() {
         return refuse("it is empty, but at least one token is needed".into());

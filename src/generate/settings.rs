@@ -1,5 +1,6 @@
 //! The generation settings in a model's files.
 
+use super::rules::TokenRules;
 use super::sampling::SamplingOptions;
 use crate::error::{Error, Result};
 #[cfg(feature = "tokenizers")]
@@ -30,6 +31,10 @@ pub struct GenerationSettings {
     /// The most tokens of a prompt and its answer together; of the answer and its start alone where an encoder reads the prompt.
     /// `max_new_tokens` goes before it.
     pub max_length: Option<usize>,
+    /// The same, before an end token may come.
+    pub min_length: Option<usize>,
+    /// [`SamplingOptions::rules`].
+    pub rules: TokenRules,
     /// [`SamplingOptions::stop`].
     pub stop: Vec<String>,
     /// Tokens that end an answer: those of `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer.
@@ -39,19 +44,16 @@ pub struct GenerationSettings {
 }
 
 /// Unsupported keys, with the values that have no effect.
-const OTHERS: [(&str, f64); 18] = [
+const OTHERS: [(&str, f64); 15] = [
     ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
     ("penalty_alpha", 0.0),
-    ("no_repeat_ngram_size", 0.0),
     ("encoder_repetition_penalty", 1.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("typical_p", 1.0),
     ("top_h", 1.0),
     ("epsilon_cutoff", 0.0),
     ("eta_cutoff", 0.0),
-    ("min_length", 0.0),
-    ("min_new_tokens", 0.0),
     ("max_time", 0.0),
     ("num_return_sequences", 1.0),
     ("guidance_scale", 1.0),
@@ -61,15 +63,10 @@ const OTHERS: [(&str, f64); 18] = [
 ];
 
 /// Unsupported keys that have an effect with any value.
-const LISTS: [&str; 12] = [
-    "bad_words_ids",
+const LISTS: [&str; 7] = [
     "force_words_ids",
     "constraints",
     "sequence_bias",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
     "exponential_decay_length_penalty",
     "watermarking_config",
     "dola_layers",
@@ -77,6 +74,19 @@ const LISTS: [&str; 12] = [
 ];
 
 impl GenerationSettings {
+    /// The most new tokens behind so many that the decoder begins with, if the file says how many.
+    #[must_use]
+    pub fn most_new_tokens(&self, before: usize) -> Option<usize> {
+        self.max_new_tokens.or_else(|| self.max_length.map(|length| length.saturating_sub(before)))
+    }
+
+    /// The rules for an answer behind so many tokens that the decoder begins with.
+    #[must_use]
+    pub fn rules_behind(&self, before: usize) -> TokenRules {
+        let least = self.min_length.unwrap_or(0).saturating_sub(before);
+        TokenRules { min_new_tokens: self.rules.min_new_tokens.max(least), ..self.rules.clone() }
+    }
+
     /// The settings of an open model with a vocabulary of that size.
     ///
     /// # Errors
@@ -84,7 +94,8 @@ impl GenerationSettings {
     pub fn of(folder: &ModelFolder, vocabulary: usize) -> Result<Self> {
         let mut settings = match &folder.generation {
             Some(config) => Self::read(config)?,
-            None => Self::default(),
+            // Older folders have these keys in config.json.
+            None => Self::read(&folder.config)?,
         };
         let mut end: BTreeSet<u32> = BTreeSet::new();
         for config in folder.generation.iter().chain([&folder.config]) {
@@ -119,6 +130,8 @@ impl GenerationSettings {
             repetition_penalty: config.optional("repetition_penalty")?,
             max_new_tokens: config.optional("max_new_tokens")?,
             max_length: config.optional("max_length")?,
+            min_length: config.optional("min_length")?,
+            rules: rules(config)?,
             stop,
             end: Vec::new(),
             ignored: ignored(config.value()),
@@ -136,6 +149,28 @@ impl GenerationSettings {
         sampling.validate().map_err(|error| Error::format(config.source(), error.to_string()))?;
         Ok(settings)
     }
+}
+
+/// The rules for single tokens.
+fn rules(config: &Config) -> Result<TokenRules> {
+    let several = |key: &str| match config.value().get(key) {
+        Some(Value::Number(_)) => Ok(vec![config.get::<u32>(key)?]),
+        _ => Ok(config.optional::<Vec<u32>>(key)?.unwrap_or_default()),
+    };
+    // Files have these lists with -1 for "none" as well.
+    let tokens = |key: &str| -> Result<Vec<u32>> {
+        let ids = config.optional::<Vec<i64>>(key)?.unwrap_or_default();
+        Ok(ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+    };
+    Ok(TokenRules {
+        min_new_tokens: config.optional("min_new_tokens")?.unwrap_or(0),
+        suppress: tokens("suppress_tokens")?,
+        suppress_first: tokens("begin_suppress_tokens")?,
+        bad_words: config.optional("bad_words_ids")?.unwrap_or_default(),
+        no_repeat_ngram: config.optional("no_repeat_ngram_size")?.unwrap_or(0),
+        forced_first: config.optional("forced_bos_token_id")?,
+        forced_last: several("forced_eos_token_id")?,
+    })
 }
 
 fn ignored(config: &Value) -> Vec<String> {
@@ -172,8 +207,9 @@ mod tests {
     #[test]
     fn settings_are_read_and_unsupported_ones_are_named() {
         let settings = read(json!({
-            "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "max_length": 20, "stop_strings": "END",
-            "num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, 2], "bad_words_ids": null,
+            "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "stop_strings": "END",
+            "num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, -1], "bad_words_ids": null,
+            "forced_eos_token_id": 3, "forced_bos_token_id": null, "max_length": 20, "min_length": 5, "force_words_ids": [[1]],
             "transformers_version": "5.0.0", "eos_token_id": 3,
         }));
         let settings = settings.unwrap();
@@ -181,7 +217,14 @@ mod tests {
         assert_eq!((settings.top_k, settings.max_new_tokens, settings.min_p), (Some(0), Some(12), None));
         assert_eq!(settings.max_length, Some(20));
         assert_eq!(settings.stop, ["END"]);
-        assert_eq!(settings.ignored, ["num_beams 4", "suppress_tokens"]);
+        assert_eq!(settings.ignored, ["num_beams 4", "force_words_ids"]);
+        let rules = TokenRules { suppress: vec![1], forced_last: vec![3], ..TokenRules::default() };
+        assert_eq!(settings.rules, rules);
+        assert_eq!(settings.rules_behind(2).min_new_tokens, 3);
+        assert_eq!(
+            (settings.most_new_tokens(1), read(json!({"max_length": 20})).unwrap().most_new_tokens(1)),
+            (Some(12), Some(19))
+        );
         assert_eq!(read(json!({"stop_strings": ["a", "b"]})).unwrap().stop, ["a", "b"]);
         assert_eq!(read(json!({})).unwrap(), GenerationSettings::default());
     }

@@ -123,6 +123,34 @@ pub(super) fn model_type(config: &Config) -> Result<String> {
     family.map(|family| family.name.to_owned()).ok_or_else(refuse)
 }
 
+/// Refuses classes of a family whose heads, or whose lack of a side, are not read. BERT's are.
+pub(super) fn check_class(config: &Config, family: &Family) -> Result<()> {
+    const OTHERS: [&str; 6] = [
+        "ForSequenceClassification",
+        "ForTokenClassification",
+        "ForQuestionAnswering",
+        "ForMultipleChoice",
+        "EncoderModel",
+        "ForCausalLM",
+    ];
+    const KEY: &str = "architectures";
+    let read = match family.name {
+        "bert" => return Ok(()),
+        "gpt2" => "LMHeadModel",
+        "t5" | "mt5" | "bart" => "ForConditionalGeneration",
+        "marian" => "MTModel",
+        _ => "ForCausalLM",
+    };
+    let classes: Vec<String> = config.get_or(KEY, Vec::new())?;
+    let Some(class) = classes.first() else { return Ok(()) };
+    match class.strip_prefix(family.class) {
+        Some(end) if OTHERS.contains(&end) && end != read => {
+            Err(config.refuse(KEY, format!("is \"{class}\", which is not read; {}{read} is", family.class)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The names of all families.
 pub(super) fn families() -> String {
     Family::names(&[Encoder, Decoder, Both, Any])
@@ -168,6 +196,21 @@ mod tests {
                 Any => "| encoder, decoder or both |",
             };
             assert!(row.contains(wanted), "{row}");
+        }
+    }
+
+    #[test]
+    fn classes_whose_heads_are_not_read_are_refused_by_name() {
+        for (family, class, read) in [
+            ("gpt2", "GPT2ForSequenceClassification", "GPT2LMHeadModel"),
+            ("bart", "BartForCausalLM", "BartForConditionalGeneration"),
+            ("marian", "MarianForCausalLM", "MarianMTModel"),
+            ("t5", "T5EncoderModel", "T5ForConditionalGeneration"),
+            ("llama", "LlamaForTokenClassification", "LlamaForCausalLM"),
+        ] {
+            let config = json!({"model_type": family, "architectures": [class]});
+            let message = decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
+            assert_eq!(message, format!("config.json: \"architectures\" is \"{class}\", which is not read; {read} is"));
         }
     }
 

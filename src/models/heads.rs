@@ -14,14 +14,18 @@ pub(super) fn head(config: &Config, family: &str) -> Result<EncoderHead> {
     let found = match class.strip_prefix(family) {
         Some("Model") => EncoderHead::None,
         Some("ForMaskedLM") => EncoderHead::MaskedLanguageModel,
+        Some("LMHeadModel") => EncoderHead::NextToken,
         Some("ForPreTraining") => EncoderHead::PreTraining,
         Some("ForNextSentencePrediction") => EncoderHead::NextSentence,
-        Some("ForSequenceClassification") => EncoderHead::SequenceClassification { labels: labels(config)? },
+        Some("ForSequenceClassification") => {
+            problem_type(config)?;
+            EncoderHead::SequenceClassification { labels: labels(config)? }
+        }
         Some("ForTokenClassification") => EncoderHead::TokenClassification { labels: labels(config)? },
         Some("ForQuestionAnswering") => EncoderHead::QuestionAnswering,
         Some("ForMultipleChoice") => EncoderHead::MultipleChoice,
         _ => {
-            let kinds = "Model, ForMaskedLM, ForPreTraining, ForNextSentencePrediction, ForSequenceClassification, \
+            let kinds = "Model, ForMaskedLM, LMHeadModel, ForPreTraining, ForNextSentencePrediction, ForSequenceClassification, \
                          ForTokenClassification, ForQuestionAnswering and ForMultipleChoice";
             return Err(config.refuse(KEY, format!("is \"{class}\"; supported are {family} with {kinds} behind it")));
         }
@@ -34,6 +38,7 @@ pub(super) fn class(family: &str, head: EncoderHead) -> String {
     let end = match head {
         EncoderHead::None => "Model",
         EncoderHead::MaskedLanguageModel => "ForMaskedLM",
+        EncoderHead::NextToken => "LMHeadModel",
         EncoderHead::PreTraining => "ForPreTraining",
         EncoderHead::NextSentence => "ForNextSentencePrediction",
         EncoderHead::SequenceClassification { .. } => "ForSequenceClassification",
@@ -54,6 +59,17 @@ pub(super) fn write(head: EncoderHead, config: &mut Value) {
     let ids: Map<String, Value> = (0..labels).map(|label| (format!("LABEL_{label}"), label.into())).collect();
     config["id2label"] = json!(names);
     config["label2id"] = json!(ids);
+}
+
+/// Refuses a kind of labels that there is not.
+fn problem_type(config: &Config) -> Result<()> {
+    const KINDS: [&str; 3] = ["regression", "single_label_classification", "multi_label_classification"];
+    match config.optional::<String>("problem_type")? {
+        Some(kind) if !KINDS.contains(&kind.as_str()) => {
+            Err(config.refuse("problem_type", format!("is \"{kind}\"; supported are {}", KINDS.join(", "))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The number of classes: `num_labels`, or the names in `id2label`; 2 without either.

@@ -160,11 +160,13 @@ fn shared(config: &Config, mixtral: bool) -> Result<Option<SharedExpert>> {
 
 /// The blocks without experts.
 fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
-    reject_if_true(config, "use_sliding_window")?;
-    if config.optional::<Value>("sliding_window")?.is_some_and(|window| !window.is_null())
-        && !config.has("use_sliding_window")
-    {
-        return Err(config.refuse("sliding_window", "is set; only attention over all tokens is supported"));
+    let family = super::model_type(config)?;
+    // Other families do not have windows.
+    if !["mixtral", "qwen2_moe"].contains(&family.as_str()) {
+        reject_if_true(config, "use_sliding_window")?;
+        if config.optional::<Value>("sliding_window")?.is_some_and(|window| !window.is_null()) {
+            return Err(config.refuse("sliding_window", "is set; only attention over all tokens is supported"));
+        }
     }
     let step = optional_count(config, "decoder_sparse_step")?.unwrap_or(1);
     let dense: Vec<usize> = config.get_or("mlp_only_layers", Vec::new())?;

@@ -23,11 +23,11 @@ mod transformer;
 mod weights;
 
 pub use bert::Bert;
-use family::{FAMILIES, check_plain, families, model_type};
+use family::{FAMILIES, check_class, check_plain, families, model_type};
 pub use family::{Family, FamilySides};
 pub use gpt2::Gpt2;
 pub use initialise::{initial_values, initial_words};
-pub use llama::Llama;
+pub use llama::{Llama, Sliding};
 pub use mixture::{Mixture, MixtureFamily};
 pub use model::{Decoder, Dimensions, Encoder, EncoderHead, LmHead, Model};
 pub use mor_init::{LayerInit, uptrain_from_llama};
@@ -38,7 +38,9 @@ pub use t5::T5;
 pub use transformer::{Positions, Side, Transformer, TransformerFamily};
 #[cfg(feature = "files")]
 pub use weights::save;
-pub use weights::{decoder_of, load, load_model, load_weights, model_of, named_tensors, storage_of, stored_config};
+pub use weights::{
+    decoder_of, load, load_model, load_weights, model_of, named_tensors, names_in, storage_of, stored_config,
+};
 
 use crate::error::Result;
 pub use crate::graph::Initial;
@@ -54,7 +56,10 @@ pub fn model(config: &Config) -> Result<Box<dyn Model>> {
     let family = model_type(config)?;
     check_plain(config)?;
     match FAMILIES.iter().find(|known| known.name == family) {
-        Some(known) => (known.open)(config),
+        Some(known) => {
+            check_class(config, known)?;
+            (known.open)(config)
+        }
         None => {
             let message = format!("is \"{family}\", which is not read yet; {} are", families());
             Err(config.refuse("model_type", message))

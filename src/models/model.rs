@@ -225,7 +225,7 @@ fn declare_head(encoder: &dyn Encoder, g: &mut Graph, states: Tensor, inputs: &T
     }
     match kind {
         EncoderHead::None => encoder.pooled(g, states).map(|_| ()),
-        EncoderHead::MaskedLanguageModel => Ok(()),
+        EncoderHead::MaskedLanguageModel | EncoderHead::NextToken => Ok(()),
         _ => encoder.class_logits(g, states, inputs).map(|_| ()),
     }
 }
@@ -250,6 +250,11 @@ pub trait Decoder: Model {
     /// The token that answers begin with, if the model reads what they answer with an encoder.
     fn start_token(&self) -> Option<u32> {
         None
+    }
+
+    /// Tokens that the encoder knows, if one reads what answers are given to.
+    fn source_vocabulary(&self) -> usize {
+        self.dimensions().vocabulary
     }
 
     /// Makes the keys and values of all cross-attention of an encoder's states, `(B, S, C)`, and keeps them in caches of `capacity`
@@ -286,6 +291,8 @@ pub enum EncoderHead {
     None,
     /// The words behind masks.
     MaskedLanguageModel,
+    /// The next token, each token seeing those in front of it: the model is a [`Decoder`].
+    NextToken,
     /// Whether the second part of a text follows the first: two logits a row.
     NextSentence,
     /// Both of these.
@@ -310,7 +317,7 @@ impl EncoderHead {
     /// Whether it has the head of a language model.
     #[must_use]
     pub fn predicts_tokens(self) -> bool {
-        matches!(self, Self::MaskedLanguageModel | Self::PreTraining)
+        matches!(self, Self::MaskedLanguageModel | Self::PreTraining | Self::NextToken)
     }
 }
 

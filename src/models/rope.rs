@@ -1,6 +1,6 @@
 //! Rotary positions in a `config.json`.
 
-use super::settings::{count, json_f32, positive_number};
+use super::settings::{count, json_f32, optional_count, positive_number};
 use crate::error::Result;
 use crate::io::Config;
 use crate::ops::{RopeOptions, RopeScaling};
@@ -36,12 +36,32 @@ pub(super) fn rope_options(config: &Config, max_positions: usize, theta: f32) ->
             high_freq_factor: needed("high_freq_factor")?,
             original_max_position: count(&inner, "original_max_position_embeddings")?,
         },
+        "dynamic" => RopeScaling::Dynamic { factor: needed("factor")? },
+        "yarn" => yarn(&inner, max_positions)?,
         _ => {
-            let message = format!("is \"{kind}\"; supported are default, linear and llama3");
+            let message = format!("is \"{kind}\"; supported are default, linear, dynamic, yarn and llama3");
             return Err(inner.refuse("rope_type", message));
         }
     };
     Ok(options)
+}
+
+/// YaRN's, the defaults being transformers'.
+fn yarn(config: &Config, max_positions: usize) -> Result<RopeScaling> {
+    let original_max_position = optional_count(config, "original_max_position_embeddings")?.unwrap_or(max_positions);
+    let factor = positive_number(config, "factor", max_positions as f32 / original_max_position as f32)?;
+    let scale = |by: f64| if factor <= 1.0 { 1.0 } else { 0.1 * by * f64::from(factor).ln() + 1.0 };
+    let given = |key: &str| config.get_or(key, 0.0_f64);
+    let (over, under) = (given("mscale")?, given("mscale_all_dim")?);
+    let attention = if over != 0.0 && under != 0.0 { scale(over) / scale(under) } else { scale(1.0) };
+    Ok(RopeScaling::Yarn {
+        factor,
+        fast: positive_number(config, "beta_fast", 32.0)?,
+        slow: positive_number(config, "beta_slow", 1.0)?,
+        whole: config.get_or("truncate", true)?,
+        attention: positive_number(config, "attention_factor", attention as f32)?,
+        original_max_position,
+    })
 }
 
 /// Refuses heads of which only a part is turned.
@@ -59,6 +79,19 @@ pub(super) fn rope_config(rope: &RopeOptions) -> Value {
         RopeScaling::Linear { factor } => {
             json!({"rope_type": "linear", "rope_theta": theta, "factor": json_f32(factor)})
         }
+        RopeScaling::Dynamic { factor } => {
+            json!({"rope_type": "dynamic", "rope_theta": theta, "factor": json_f32(factor)})
+        }
+        RopeScaling::Yarn { factor, fast, slow, whole, attention, original_max_position } => json!({
+            "rope_type": "yarn",
+            "rope_theta": theta,
+            "factor": json_f32(factor),
+            "beta_fast": json_f32(fast),
+            "beta_slow": json_f32(slow),
+            "truncate": whole,
+            "attention_factor": json_f32(attention),
+            "original_max_position_embeddings": original_max_position,
+        }),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => json!({
             "rope_type": "llama3",
             "rope_theta": theta,

@@ -114,6 +114,17 @@ pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> 
     Ok(())
 }
 
+/// What a file calls the tensors of a model: by the name that [`named_tensors`] gives them, the name that they have there.
+///
+/// # Errors
+/// Those of [`load_weights`] for files whose tensors are not the model's.
+pub fn names_in(model: &dyn Model, tensors: &Tensors) -> Result<HashMap<String, String>> {
+    let parameters = model.parameters()?;
+    let found = matched(model, &parameters, tensors)?;
+    let own = parameters.iter().flat_map(|(name, ty)| stacked::file_tensors(name, ty));
+    Ok(own.zip(found.into_iter().flatten()).map(|((own, _), there)| (own, there.name.to_owned())).collect())
+}
+
 pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -> Result<()> {
     // The largest f16, which scales are as well.
     let limit = if storage == DType::F16 || storage.is_quantised() { 65504.0 } else { f32::MAX };

@@ -6,10 +6,11 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::models::Model;
 use crate::ops::{self, CrossEntropyOptions};
+use crate::shape::Shape;
 use crate::train::LossAndStats;
 
-/// Where an answer begins and ends: `start_logits`, `end_logits (B, T)`, `start_positions`, `end_positions (B)`. A position beyond
-/// the text does not count. The loss is the mean of both cross-entropies.
+/// Where an answer begins and ends: `start_logits`, `end_logits (B, T)`, `start_positions`, `end_positions (B)`. In files, a position
+/// beyond the text does not count, and one below 0 stands for the first token, as in transformers. The loss is the mean of both cross-entropies.
 #[derive(Debug)]
 pub(super) struct SpanAnswering;
 
@@ -42,5 +43,34 @@ impl Task for SpanAnswering {
         let loss = LossAndStats::over(start_loss, "start_positions", time).and(end_loss, "end_positions", time);
         let outputs = vec![("start_logits".into(), start_logits), ("end_logits".into(), end_logits)];
         Ok(TaskGraph::new(outputs, loss, hidden))
+    }
+    fn feed(
+        &self,
+        _model: &dyn Model,
+        name: &str,
+        _shape: &Shape,
+        file: &dyn Fn(&str) -> Option<Vec<i32>>,
+    ) -> Option<Vec<i32>> {
+        let values = file(name)?;
+        if !self.labels().contains(&name) {
+            return Some(values);
+        }
+        let time = file("input_ids")?.len() / values.len().max(1);
+        Some(values.into_iter().map(|position| within(position, time)).collect())
+    }
+}
+
+/// A position in a text of so many tokens; one beyond it does not count.
+fn within(position: i32, time: usize) -> i32 {
+    if usize::try_from(position).is_ok_and(|position| position >= time) { -100 } else { position.max(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_beyond_the_text_do_not_count_and_those_in_front_are_its_first() {
+        assert_eq!([-100, -1, 0, 6, 7, 1000].map(|position| within(position, 7)), [0, 0, 0, 6, -100, -100]);
     }
 }

@@ -3,13 +3,21 @@
 use super::{Shapes, Task, TaskGraph, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::models::Model;
+use crate::graph::{Array, Graph, Tensor};
+use crate::models::{EncoderHead, Model};
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
 use crate::train::LossAndStats;
 
-/// A class of each row: `logits (B, labels)`, `labels (B)`.
+/// What is said of each row: `logits (B, labels)`, and by `problem_type`
+///
+/// | `problem_type` | `labels` | loss |
+/// |---|---|---|
+/// | single_label_classification | i32 `(B)`, a class | mean cross-entropy |
+/// | multi_label_classification | f32 `(B, labels)`, how far each class holds | mean of log(1 + exp x) − x · label |
+/// | regression | f32 `(B, labels)`, or `(B)` if there is one | mean of (x − label)² |
+///
+/// Without one, as in transformers: a single logit is a regression, labels of two axes are those of several classes.
 #[derive(Debug)]
 pub(super) struct SequenceClassification;
 
@@ -19,7 +27,18 @@ impl Task for SequenceClassification {
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        classes(g, model, shapes, training)
+        let config = model.config();
+        let EncoderHead::SequenceClassification { labels } = encoder(model)?.head_kind() else {
+            return classes(g, model, shapes, training);
+        };
+        let two_axes = || shapes("labels").is_some_and(|shape| shape.rank() == 2);
+        match config[PROBLEM].as_str() {
+            Some("regression") => numbers(g, model, shapes, training, squares),
+            Some("multi_label_classification") => numbers(g, model, shapes, training, several_classes),
+            None if labels == 1 => numbers(g, model, shapes, training, squares),
+            None if two_axes() => numbers(g, model, shapes, training, several_classes),
+            _ => classes(g, model, shapes, training),
+        }
     }
 }
 
@@ -35,6 +54,52 @@ impl Task for TokenClassification {
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         classes(g, model, shapes, training)
     }
+}
+
+/// The key that says what the labels of a row are.
+const PROBLEM: &str = "problem_type";
+
+/// The logits of a model's classes, and what `loss` makes of them and of `labels`, f32.
+fn numbers(
+    g: &mut Graph,
+    model: &dyn Model,
+    shapes: Shapes<'_>,
+    training: bool,
+    loss: fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>,
+) -> Result<TaskGraph> {
+    let encoder = encoder(model)?;
+    let inputs = text(g, model, shapes, training)?;
+    let labels = input(g, shapes, "labels", DType::F32)?;
+    let hidden = encoder.encode(g, &inputs)?;
+    let logits = encoder.class_logits(g, hidden.states, &inputs)?;
+    let (wanted, got) = (g.shape(logits).clone(), g.shape(labels).clone());
+    if got.numel() != wanted.numel() || got.dims().first() != wanted.dims().first() {
+        return Err(Error::input("labels", format!("f32{wanted} is needed, a number for each logit, got f32{got}")));
+    }
+    let labels = ops::reshape(g, labels, wanted)?;
+    let loss = loss(g, logits, labels)?;
+    Ok(TaskGraph::new(vec![("logits".into(), logits)], loss.into(), hidden))
+}
+
+/// The mean of `(x − label)²`.
+fn squares(g: &mut Graph, logits: Tensor, labels: Tensor) -> Result<Tensor> {
+    let differences = ops::sub(g, logits, labels)?;
+    let squares = ops::mul(g, differences, differences)?;
+    ops::mean(g, squares)
+}
+
+/// The mean of `log(1 + exp x) − x · label`, the binary cross-entropy.
+fn several_classes(g: &mut Graph, logits: Tensor, labels: Tensor) -> Result<Tensor> {
+    // log(1 + exp x) is the cross-entropy of (x, 0) with the second class.
+    let count = g.shape(logits).numel();
+    let rows = ops::reshape(g, logits, [count, 1])?;
+    let zeros = g.constant("zeros", Array::zeros([count, 1]), DType::F32);
+    let pairs = ops::concat(g, &[rows, zeros], 1)?;
+    let seconds = g.constant("seconds", Array::new([count], vec![1.0; count])?, DType::I32);
+    let none_holds = ops::cross_entropy(g, pairs, seconds, &CrossEntropyOptions::default())?;
+    let held = ops::mul(g, logits, labels)?;
+    let held = ops::mean(g, held)?;
+    ops::sub(g, none_holds, held)
 }
 
 /// What the labels of [`NextSentence`] were called before.

@@ -7,7 +7,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Array, Graph};
 use crate::models::{Dimensions, Model, TokenInputs};
 use crate::nn::KvSource;
-use crate::ops::{self, SelectOptions, SelectRule};
+use crate::ops;
 use crate::program::{Program, Weights};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 const SMALLEST_BUCKET: usize = 16;
 
 /// The states of an encoder without a head: `last_hidden_state (B, T, C)`. The loss is the mean square of the states of real tokens,
-/// padding, which is on the right, counting as zero.
+/// padding, wherever it is, counting as zero.
 #[derive(Debug)]
 pub(super) struct Embedding;
 
@@ -40,9 +40,12 @@ impl Task for Embedding {
         }
         let mut real = states;
         if let KvSource::Uncached { key_mask: Some(mask) } = inputs.kv {
-            let counts =
-                ops::select(g, mask, SelectRule::Between { low: 1, high: u32::MAX }, &SelectOptions::default())?;
-            real = ops::mask_rows(g, states, counts.counts)?;
+            // Rows of zeros and of ones, looked up by the mask.
+            let width = g.shape(states).last();
+            let rows = Array::new([2, width], [vec![0.0; width], vec![1.0; width]].concat())?;
+            let rows = g.constant("real", rows, DType::F32);
+            let ones = ops::embedding(g, rows, mask)?;
+            real = ops::mul(g, states, ones)?;
         }
         let squares = ops::mul(g, real, real)?;
         let loss = ops::mean(g, squares)?;

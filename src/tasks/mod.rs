@@ -68,7 +68,7 @@ pub trait Task: Debug + Send + Sync {
     /// What it is called.
     fn name(&self) -> &'static str;
 
-    /// The inputs that tell what is right, i32. Negative labels do not count.
+    /// The inputs that tell what is right: i32, of which negative ones do not count, or f32 where a task says so.
     fn labels(&self) -> &'static [&'static str] {
         &["labels"]
     }
@@ -79,7 +79,7 @@ pub trait Task: Debug + Send + Sync {
     /// [`Error::Input`] if the model is not made for the task, or an input is missing; those of the ops.
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph>;
 
-    /// The values of an input of that shape, from those that a file of examples has by their names.
+    /// The values of an input of that shape, those of f32 as their bits, from those that a file of examples has by their names.
     fn feed(
         &self,
         _model: &dyn Model,
@@ -104,6 +104,7 @@ pub fn task_of(model: &dyn Model) -> Result<&'static dyn Task> {
     }
     Ok(match encoder(model)?.head_kind() {
         EncoderHead::None => &embed::Embedding,
+        EncoderHead::NextToken => &language_model::LanguageModelling,
         EncoderHead::MaskedLanguageModel => &language_model::MaskedLanguageModelling,
         EncoderHead::PreTraining => &language_model::PreTraining,
         EncoderHead::NextSentence => &classify::NextSentence,

@@ -3,6 +3,7 @@
 use super::Bert;
 use crate::error::Result;
 use crate::io::Config;
+use crate::models::EncoderHead;
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate_or,
     reject_if_true,
@@ -32,8 +33,11 @@ impl Bert {
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
     pub fn from_config(config: &Config) -> Result<Self> {
-        for key in ["is_decoder", "add_cross_attention"] {
-            reject_if_true(config, key)?;
+        reject_if_true(config, "add_cross_attention")?;
+        let (head, causal) = (heads::head(config, "Bert")?, config.get_or("is_decoder", false)?);
+        if head == EncoderHead::NextToken && !causal {
+            let message = "is BertLMHeadModel, which continues texts: \"is_decoder\" must be true";
+            return Err(config.refuse("architectures", message));
         }
         let (d_model, heads) = (count(config, "hidden_size")?, count(config, "num_attention_heads")?);
         must_divide(config, "num_attention_heads", heads, d_model, "hidden_size")?;
@@ -58,8 +62,10 @@ impl Bert {
                 None => Some(0),
                 Some(_) => config.optional("pad_token_id")?,
             },
-            head: heads::head(config, "Bert")?,
+            head,
+            causal,
             pooler: true,
+            tied: config.get_or("tie_word_embeddings", true)?,
             init_std: config.get_or("initializer_range", 0.02)?,
             extra: passed_on(config),
         })
@@ -84,7 +90,8 @@ impl Bert {
             "classifier_dropout": json_f32(self.classifier_dropout),
             "initializer_range": self.init_std,
             "pad_token_id": self.padding,
-            "tie_word_embeddings": true,
+            "is_decoder": self.causal,
+            "tie_word_embeddings": self.tied,
             "dtype": "float32",
         });
         heads::write(self.head, &mut config);

@@ -5,7 +5,7 @@ mod config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
-use crate::models::{Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, Naming, TokenInputs};
+use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, Initial, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, LinearUse, Mask, NormKind, NormOrder, QkvNames,
     Stack,
@@ -50,8 +50,12 @@ pub struct Bert {
     pub padding: Option<u32>,
     /// Its head.
     pub head: EncoderHead,
+    /// Whether tokens see only those in front of them.
+    pub causal: bool,
     /// Whether a model without a head has the pooler.
     pub pooler: bool,
+    /// Whether the last layer of a language model is the embedding table.
+    pub tied: bool,
     /// The standard deviation of fresh weights.
     pub init_std: f64,
     /// Keys of a `config.json` that are passed on to a saved one.
@@ -81,6 +85,7 @@ impl Bert {
         let (linear, head_dim) = (self.linear(), self.d_model / self.heads);
         let qkv = QkvNames::Separate(["self.query", "self.key", "self.value"]);
         let heads = Heads { query: self.heads, key_value: self.heads, head_dim };
+        let mask = if self.causal { Mask::Causal } else { Mask::Bidirectional };
         Block {
             prefix: format!("{}encoder.layer.{layer}", self.base()),
             norm: self.norm(),
@@ -88,7 +93,7 @@ impl Bert {
             attention_norm: "attention.output.LayerNorm".into(),
             attention: Attention {
                 dropout: self.attention_dropout,
-                ..Attention::new(("attention", qkv, "output.dense"), linear, heads, Mask::Bidirectional)
+                ..Attention::new(("attention", qkv, "output.dense"), linear, heads, mask)
             },
             cross: None,
             feed_forward_norm: "output.LayerNorm".into(),
@@ -134,6 +139,29 @@ impl Bert {
         let name = format!("{}pooler.dense", self.base());
         g.scope("pooler", |g| nn::linear_with(g, &name, first, self.d_model, self.linear(), with))
     }
+
+    /// What goes into the last layer of a language model.
+    fn transform(&self, g: &mut Graph, states: Tensor) -> Result<Tensor> {
+        let with = LinearUse { activation: Some(self.activation), lengths: None };
+        g.scope("transform", |g| {
+            let name = "cls.predictions.transform";
+            let x = nn::linear_with(g, &format!("{name}.dense"), states, self.d_model, self.linear(), with)?;
+            self.norm().apply(g, &format!("{name}.LayerNorm"), x)
+        })
+    }
+
+    /// The last layer of a language model.
+    fn word_head(&self, g: &mut Graph) -> Result<LmHead> {
+        let mut bias = g.full_precision("cls.predictions.bias", [self.vocabulary], Initial::Zeros)?;
+        let mut weight = "bert.embeddings.word_embeddings.weight";
+        if !self.tied {
+            // Files have the bias of a tied layer as well, which nothing reads.
+            weight = "cls.predictions.decoder.weight";
+            bias = g.full_precision("cls.predictions.decoder.bias", [self.vocabulary], Initial::Zeros)?;
+        }
+        let head = LmHead::new(g, weight, [self.vocabulary, self.d_model], self.init_std)?;
+        Ok(LmHead { bias: Some(bias), ..head })
+    }
 }
 
 impl Model for Bert {
@@ -155,7 +183,12 @@ impl Model for Bert {
             base: self.base(),
             // Buffers of older versions.
             ignored: &["embeddings.position_ids", "embeddings.token_type_ids"],
-            aliases: &[("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")],
+            aliases: &[
+                ("LayerNorm.weight", "LayerNorm.gamma"),
+                ("LayerNorm.bias", "LayerNorm.beta"),
+                // Older versions of transformers have one bias for tied and untied layers.
+                ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+            ],
             tied: &[
                 ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
                 ("cls.predictions.decoder.bias", "cls.predictions.bias"),
@@ -176,7 +209,27 @@ impl Model for Bert {
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {
-        Some(self)
+        if self.head == EncoderHead::NextToken { None } else { Some(self) }
+    }
+
+    fn decoder(&self) -> Option<&dyn Decoder> {
+        if self.head == EncoderHead::NextToken { Some(self) } else { None }
+    }
+
+    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
+        if self.head == EncoderHead::NextToken { Some(self) } else { None }
+    }
+}
+
+impl Decoder for Bert {
+    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
+        let mut hidden = self.encode(g, inputs)?;
+        hidden.states = self.transform(g, hidden.states)?;
+        Ok(hidden)
+    }
+
+    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
+        self.word_head(g)
     }
 }
 
@@ -200,16 +253,7 @@ impl Encoder for Bert {
         if !self.head.predicts_tokens() {
             return Err(Error::Graph("this model has no head of a language model".into()));
         }
-        let with = LinearUse { activation: Some(self.activation), lengths: None };
-        let x = g.scope("transform", |g| {
-            let name = "cls.predictions.transform";
-            let x = nn::linear_with(g, &format!("{name}.dense"), states, self.d_model, self.linear(), with)?;
-            self.norm().apply(g, &format!("{name}.LayerNorm"), x)
-        })?;
-        let table = [self.vocabulary, self.d_model];
-        let head = LmHead::new(g, "bert.embeddings.word_embeddings.weight", table, self.init_std)?;
-        let bias = Some(g.full_precision("cls.predictions.bias", [self.vocabulary], Initial::Zeros)?);
-        Ok((x, LmHead { bias, ..head }))
+        Ok((self.transform(g, states)?, self.word_head(g)?))
     }
 
     fn class_logits(&self, g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
@@ -219,7 +263,7 @@ impl Encoder for Bert {
             EncoderHead::MultipleChoice => ("classifier", true, 1),
             EncoderHead::TokenClassification { labels } => ("classifier", false, labels),
             EncoderHead::QuestionAnswering => ("qa_outputs", false, 2),
-            EncoderHead::None | EncoderHead::MaskedLanguageModel => {
+            EncoderHead::None | EncoderHead::MaskedLanguageModel | EncoderHead::NextToken => {
                 return Err(Error::Graph("this model has no classes".into()));
             }
         };

@@ -1,6 +1,6 @@
 //! The `config.json`.
 
-use super::Llama;
+use super::{Llama, Sliding};
 use crate::error::Result;
 use crate::io::Config;
 use crate::models::mixture::{Mixture, MixtureFamily};
@@ -13,6 +13,9 @@ use crate::nn::Heads;
 use crate::ops::RopeScaling;
 use serde_json::{Value, json};
 
+/// What transformers calls layers.
+const SLIDES: &str = "sliding_attention";
+const SEES_ALL: &str = "full_attention";
 /// The largest head that attention takes.
 const MAX_HEAD_DIM: usize = 256;
 
@@ -32,6 +35,34 @@ impl Defaults {
             "qwen2_moe" => Self { key_value: Some(16), positions: 32_768, epsilon: 1e-6, theta: 1e4 },
             _ => Self { key_value: None, positions: 2048, epsilon: 1e-6, theta: 1e4 },
         }
+    }
+}
+
+/// The layers whose tokens see only so many, as Mixtral and Qwen2-MoE may have them.
+fn sliding(config: &Config, family: Option<MixtureFamily>, layers: usize) -> Result<Option<Sliding>> {
+    const TYPES: &str = "layer_types";
+    match (family, model_type(config)?.as_str()) {
+        (Some(MixtureFamily::Mixtral), "mixtral") => {
+            let size = optional_count(config, "sliding_window")?;
+            Ok(size.map(|size| Sliding { size, layers: (0..layers).collect() }))
+        }
+        (Some(MixtureFamily::Qwen2), _) if config.get_or("use_sliding_window", false)? => {
+            let size = optional_count(config, "sliding_window")?.unwrap_or(4096);
+            let first = config.get_or("max_window_layers", 28)?;
+            let kinds: Vec<String> = match config.optional(TYPES)? {
+                Some(kinds) => kinds,
+                None => {
+                    let slides = |layer: usize| layer.is_multiple_of(2) && layer < first;
+                    (0..layers).map(|layer| if slides(layer) { SLIDES } else { SEES_ALL }.to_owned()).collect()
+                }
+            };
+            if kinds.len() != layers || kinds.iter().any(|kind| kind != SLIDES && kind != SEES_ALL) {
+                let message = format!("needs {SLIDES} or {SEES_ALL} for each of {layers} layers");
+                return Err(config.refuse(TYPES, message));
+            }
+            Ok(Some(Sliding { size, layers: (0..layers).filter(|layer| kinds[*layer] == SLIDES).collect() }))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -92,6 +123,7 @@ impl Llama {
             _ => None,
         };
         let layers = layer_count(config, "num_hidden_layers")?;
+        let sliding = sliding(config, family, layers)?;
         let mixture = family.map(|family| Mixture::from_config(config, family, layers)).transpose()?;
         let recursion = match model_type(config)?.as_str() {
             "mor" => Some(recursive::from_config(config, "model.", layers)?),
@@ -120,6 +152,7 @@ impl Llama {
             attention_dropout: rate(config, "attention_dropout")?,
             init_std: config.get_or("initializer_range", 0.02)?,
             mixture,
+            sliding,
             recursion,
             extra: passed_on(config),
         })
@@ -153,6 +186,14 @@ impl Llama {
             mixture.write(&mut config);
             if mixture.family == MixtureFamily::Qwen2 {
                 config["qkv_bias"] = self.attention_bias.into();
+            }
+        }
+        if let Some(Sliding { size, layers }) = &self.sliding {
+            config["sliding_window"] = json!(size);
+            if self.mixture.as_ref().is_some_and(|mixture| mixture.family == MixtureFamily::Qwen2) {
+                let kind = |layer: usize| if layers.contains(&layer) { SLIDES } else { SEES_ALL };
+                config["use_sliding_window"] = true.into();
+                config["layer_types"] = (0..self.layers).map(kind).collect();
             }
         }
         // What older versions of transformers read.
@@ -197,7 +238,11 @@ mod tests {
                             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
         let old = with("rope_scaling", json!({"type": "linear", "factor": 2.5})).unwrap();
         assert_eq!(old.rope.scaling, RopeScaling::Linear { factor: 2.5 });
-        for first in [old, model(small()).unwrap(), with("rope_parameters", llama3).unwrap()] {
+        let yarn =
+            json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0, "original_max_position_embeddings": 64});
+        let dynamic = json!({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 5000.0});
+        let others = [llama3, yarn, dynamic].map(|rope| with("rope_parameters", rope).unwrap());
+        for first in [old, model(small()).unwrap()].into_iter().chain(others) {
             assert_eq!(model(first.config()).unwrap(), first);
             assert_eq!(first.config()["eos_token_id"], json!([2, 3]));
         }
@@ -207,8 +252,8 @@ mod tests {
     fn wrong_values_are_refused_by_key() {
         let refused = |key: &str, value: Value| with(key, value).unwrap_err().to_string();
         assert_eq!(
-            refused("rope_scaling", json!({"rope_type": "yarn"})),
-            "config.json: \"rope_scaling.rope_type\" is \"yarn\"; supported are default, linear and llama3"
+            refused("rope_scaling", json!({"rope_type": "longrope"})),
+            "config.json: \"rope_scaling.rope_type\" is \"longrope\"; supported are default, linear, dynamic, yarn and llama3"
         );
         assert!(refused("rope_scaling", json!({"rope_type": "linear"})).contains("\"rope_scaling.factor\" is missing"));
         assert!(refused("head_dim", json!(7)).contains("need an even width"));
@@ -234,8 +279,8 @@ mod tests {
             config["rope_scaling"] = scaling;
             model(config)
         };
-        let message = both(json!({"rope_type": "yarn", "factor": 2.0})).unwrap_err().to_string();
-        assert!(message.contains("\"rope_scaling.rope_type\" is \"yarn\""), "{message}");
+        let message = both(json!({"rope_type": "longrope", "factor": 2.0})).unwrap_err().to_string();
+        assert!(message.contains("\"rope_scaling.rope_type\" is \"longrope\""), "{message}");
         let rope = |scaling: Value| both(scaling).map(|model| (model.rope.scaling, model.rope.theta)).unwrap();
         let linear = RopeScaling::Linear { factor: 2.0 };
         assert_eq!(rope(json!({"type": "linear", "factor": 2.0})), (linear, 300.0));

@@ -13,6 +13,15 @@ use crate::nn::{
 use crate::ops::{Activation, RopeOptions};
 use serde_json::Value;
 
+/// Layers whose tokens see themselves and those in front of them, so many in all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sliding {
+    /// How many.
+    pub size: usize,
+    /// The layers.
+    pub layers: Vec<usize>,
+}
+
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
 ///
 /// In training, `attention_dropout` is applied.
@@ -50,6 +59,8 @@ pub struct Llama {
     pub init_std: f64,
     /// Experts in place of the feed-forward networks.
     pub mixture: Option<Mixture>,
+    /// Layers whose tokens see only so many.
+    pub sliding: Option<Sliding>,
     /// Layers that are used several times.
     pub recursion: Option<Recursion>,
     /// Keys of a `config.json` that are passed on to a saved one.
@@ -73,6 +84,7 @@ impl Llama {
     }
 
     fn block(&self, layer: usize) -> Block {
+        let window = self.sliding.as_ref().filter(|sliding| sliding.layers.contains(&layer));
         Block {
             prefix: format!("model.layers.{layer}"),
             norm: NormKind::Rms { eps: self.epsilon },
@@ -81,6 +93,7 @@ impl Llama {
             attention: Attention {
                 output_linear: LinearConfig::out_in(self.output_bias).with_std(self.output_std()),
                 rotary: Some(self.rope),
+                window: window.map(|sliding| sliding.size),
                 dropout: self.attention_dropout,
                 ..Attention::new(
                     ("self_attn", QkvNames::Separate(["q_proj", "k_proj", "v_proj"]), "o_proj"),

@@ -13,6 +13,10 @@ use serde_json::{Value, json};
 
 /// Learned positions of BART begin behind two rows that stand for nothing.
 const OFFSET: usize = 2;
+/// What models are called that differ from transformers' classes.
+const OWN_CLASS: &str = "TransformerModel";
+const EPSILON: &str = "layer_norm_eps";
+const EPSILON_DEFAULT: f32 = 1e-5;
 
 /// The model of a `config.json` with `model_type` bart or marian.
 pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily) -> Result<Transformer> {
@@ -39,23 +43,27 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         let message = format!("differs from vocab_size, {vocabulary}, though share_encoder_decoder_embeddings is true");
         return Err(config.refuse("decoder_vocab_size", message));
     }
-    let static_positions = config.get_or("static_position_embeddings", marian)?;
+    let own = own_keys(config, family)?;
+    let flag =
+        |key: &str, default: bool| -> Result<bool> { if own { config.get_or(key, default) } else { Ok(default) } };
+    let static_positions = flag("static_position_embeddings", marian)?;
     let (padding, start) = if marian { (58_100, 58_100) } else { (1, 2) };
     Ok(Transformer {
         family,
         vocabulary,
         decoder_vocabulary: (!shared).then_some(decoder_vocabulary.unwrap_or(vocabulary)),
+        idle_table: false,
         max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(1024),
         d_model,
         encoder: side("encoder")?,
         decoder: side("decoder")?,
         activation: activation(config, "activation_function", "gelu")?,
-        order: if config.get_or("normalize_before", false)? { NormOrder::Pre } else { NormOrder::Post },
-        final_norm: config.get_or("add_final_layer_norm", false)?,
-        embedding_norm: config.get_or("normalize_embedding", !marian)?,
+        order: if flag("normalize_before", false)? { NormOrder::Pre } else { NormOrder::Post },
+        final_norm: flag("add_final_layer_norm", false)?,
+        embedding_norm: flag("normalize_embedding", !marian)?,
         scale_embedding: config.get_or("scale_embedding", false)?,
         positions: if static_positions { Positions::SinusoidalHalves } else { Positions::Learned { offset: OFFSET } },
-        epsilon: positive_number(config, "layer_norm_eps", 1e-5)?,
+        epsilon: if own { positive_number(config, EPSILON, EPSILON_DEFAULT)? } else { EPSILON_DEFAULT },
         dropout: rate_or(config, "dropout", 0.1)?,
         attention_dropout: rate(config, "attention_dropout")?,
         activation_dropout: rate(config, "activation_dropout")?,
@@ -68,12 +76,38 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
     })
 }
 
+/// The class of transformers that a family's weights are of.
+fn class(family: TransformerFamily) -> &'static str {
+    if family == TransformerFamily::Marian { "MarianMTModel" } else { "BartForConditionalGeneration" }
+}
+
+/// Whether keys count that transformers' classes do not read; they do where `architectures` names none of these.
+fn own_keys(config: &Config, family: TransformerFamily) -> Result<bool> {
+    let classes: Vec<String> = config.get_or("architectures", Vec::new())?;
+    if classes.first().is_some_and(|class| class == OWN_CLASS) {
+        return Ok(true);
+    }
+    let marian = family == TransformerFamily::Marian;
+    let read = [
+        ("normalize_before", config.get_or("normalize_before", false)?),
+        ("add_final_layer_norm", config.get_or("add_final_layer_norm", false)?),
+        ("normalize_embedding", config.get_or("normalize_embedding", !marian)? == marian),
+        ("static_position_embeddings", config.get_or("static_position_embeddings", marian)? != marian),
+        (EPSILON, config.get_or(EPSILON, EPSILON_DEFAULT)?.to_bits() != EPSILON_DEFAULT.to_bits()),
+    ];
+    for (key, _) in read.iter().filter(|(_, other)| *other) {
+        let (source, class) = (config.source().display(), class(family));
+        log::warn!("{source}: \"{key}\" is not what {class} does, which does not read it; it is left aside");
+    }
+    Ok(false)
+}
+
 /// The `config.json` of a model of that family.
 pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
     let marian = family == TransformerFamily::Marian;
     let mut config = json!({
         "model_type": if marian { "marian" } else { "bart" },
-        "architectures": [if marian { "MarianMTModel" } else { "BartForConditionalGeneration" }],
+        "architectures": [class(family)],
         "is_encoder_decoder": true,
         "vocab_size": model.vocabulary,
         "d_model": model.d_model,
@@ -91,7 +125,7 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
     });
     if marian {
         config["decoder_vocab_size"] = model.target_vocabulary().into();
-        config["share_encoder_decoder_embeddings"] = model.decoder_vocabulary.is_none().into();
+        config["share_encoder_decoder_embeddings"] = (model.decoder_vocabulary.is_none() || model.idle_table).into();
     }
     // What transformers' classes do not ask for, where it is not theirs.
     let halves = model.positions == Positions::SinusoidalHalves;
@@ -100,7 +134,7 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
         ("add_final_layer_norm", true.into(), model.final_norm),
         ("normalize_embedding", model.embedding_norm.into(), model.embedding_norm == marian),
         ("static_position_embeddings", halves.into(), halves != marian),
-        ("layer_norm_eps", json_f32(model.epsilon).into(), (model.epsilon - 1e-5).abs() > 1e-9),
+        ("layer_norm_eps", json_f32(model.epsilon).into(), (model.epsilon - EPSILON_DEFAULT).abs() > 1e-9),
     ];
     for (name, side) in [("encoder", &model.encoder), ("decoder", &model.decoder)] {
         let Some(side) = side else { continue };
@@ -108,6 +142,9 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
         config[format!("{name}_attention_heads")] = side.heads.into();
         config[format!("{name}_ffn_dim")] = side.d_ff.into();
     }
-    own.into_iter().filter(|(.., says)| *says).for_each(|(key, value, _)| config[key] = value);
+    for (key, value, _) in own.into_iter().filter(|(.., says)| *says) {
+        config[key] = value;
+        config["architectures"] = json!([OWN_CLASS]);
+    }
     config
 }

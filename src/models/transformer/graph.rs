@@ -1,6 +1,6 @@
 //! Sides as stacks of blocks.
 
-use super::{Positions, Side, Transformer};
+use super::{Positions, SHARED, Side, Transformer};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Initial, Tensor};
@@ -83,7 +83,7 @@ impl Transformer {
                 let tokens = if side == "decoder" { own } else { self.vocabulary };
                 g.matrix(&format!("model.{side}.embed_tokens.weight"), [tokens, self.d_model], words)
             }
-            None => g.matrix("model.shared.weight", [self.vocabulary, self.d_model], words),
+            None => g.matrix(SHARED, [self.vocabulary, self.d_model], words),
         }
     }
 
@@ -151,6 +151,9 @@ impl Transformer {
 
     pub(super) fn table_head(&self, g: &mut Graph) -> Result<LmHead> {
         let tokens = self.target_vocabulary();
+        if self.idle_table {
+            g.matrix(SHARED, [self.vocabulary, self.d_model], Initial::Normal(self.init_std))?;
+        }
         let weight = match self.tied {
             true => self.table(g, "decoder")?,
             false => g.matrix("lm_head.weight", [tokens, self.d_model], Initial::Normal(self.init_std))?,

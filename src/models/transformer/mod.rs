@@ -13,6 +13,9 @@ use crate::nn::{self, NormOrder, Recursion, Stack};
 use crate::ops::Activation;
 use serde_json::Value;
 
+/// The table of words of both sides.
+const SHARED: &str = "model.shared.weight";
+
 /// Whose keys and names a [`Transformer`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransformerFamily {
@@ -66,6 +69,8 @@ pub struct Transformer {
     pub vocabulary: usize,
     /// Tokens of the decoder's vocabulary, if it has a table of its own; none: both sides look up in one table.
     pub decoder_vocabulary: Option<usize>,
+    /// Whether there is a table of both sides beside the own ones, which nothing reads: transformers has it where the head is not tied.
+    pub idle_table: bool,
     /// The longest sequence.
     pub max_position: usize,
     /// Features of a hidden state.
@@ -155,6 +160,11 @@ impl Model for Transformer {
 
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         self.logits_bias = has("final_logits_bias");
+        let own = || ["encoder", "decoder"].iter().all(|side| has(&format!("{side}.embed_tokens.weight")));
+        if self.decoder_vocabulary.is_none() && !self.tied && own() {
+            self.decoder_vocabulary = Some(self.vocabulary);
+            self.idle_table = has("shared.weight");
+        }
     }
 
     fn frozen(&self) -> Vec<String> {
@@ -199,6 +209,10 @@ impl Decoder for Transformer {
 
     fn start_token(&self) -> Option<u32> {
         self.start.filter(|_| self.encoder.is_some())
+    }
+
+    fn source_vocabulary(&self) -> usize {
+        self.vocabulary
     }
 
     fn cache_context(&self, g: &mut Graph, states: Tensor, capacity: usize) -> Result<()> {

@@ -36,6 +36,27 @@ pub enum RopeScaling {
         /// The trained length.
         original_max_position: usize,
     },
+    /// Beyond the positions that there are, which no text here is: nothing changes.
+    Dynamic {
+        /// What longer texts would be stretched by.
+        factor: f32,
+    },
+    /// YaRN, Peng et al., arXiv 2309.00071: pairs that turn fewer than `slow` times in the trained length are divided by `factor`, those
+    /// that turn more than `fast` times kept, with a linear blend between in the number of the pair; cosines and sines get a factor.
+    Yarn {
+        /// What low frequencies are divided by.
+        factor: f32,
+        /// Turns in the trained length from which a pair is kept.
+        fast: f32,
+        /// Turns in the trained length up to which a pair is divided.
+        slow: f32,
+        /// Whether the ends of the blend are whole pairs.
+        whole: bool,
+        /// What cosines and sines are multiplied by.
+        attention: f32,
+        /// The trained length.
+        original_max_position: usize,
+    },
 }
 
 /// Options of [`rope`].
@@ -69,15 +90,37 @@ impl RopeOptions {
         }
         check_table("rope", self.max_positions, rotated)?;
         let frequency = |pair: usize| f64::from(self.theta).powf(-2.0 * pair as f64 / rotated as f64);
-        Ok((0..rotated / 2).map(|pair| self.scaling.apply(frequency(pair))).collect())
+        let kept = |pair: usize| self.scaling.kept(pair, rotated, f64::from(self.theta));
+        Ok((0..rotated / 2).map(|pair| self.scaling.apply(frequency(pair), kept(pair))).collect())
     }
 }
 
 impl RopeScaling {
-    /// A frequency after scaling.
-    fn apply(self, frequency: f64) -> f64 {
+    /// How much of a pair's frequency YaRN keeps.
+    fn kept(self, pair: usize, turned: usize, theta: f64) -> f64 {
+        let Self::Yarn { fast, slow, whole, original_max_position, .. } = self else { return 1.0 };
+        // The pair that turns so often in the trained length.
+        let place = |turns: f32| {
+            let waves = original_max_position as f64 / (f64::from(turns) * TAU);
+            turned as f64 * waves.ln() / (2.0 * theta.ln())
+        };
+        let (low, high) = (place(fast), place(slow));
+        let (low, high) = if whole { (low.floor(), high.ceil()) } else { (low, high) };
+        let (low, high) = (low.max(0.0), high.min(turned as f64 - 1.0));
+        let length = if (high - low).abs() > 0.0 { high - low } else { 0.001 };
+        1.0 - ((pair as f64 - low) / length).clamp(0.0, 1.0)
+    }
+
+    /// What cosines and sines are multiplied by.
+    fn attention(self) -> f64 {
+        if let Self::Yarn { attention, .. } = self { f64::from(attention) } else { 1.0 }
+    }
+
+    /// A frequency after scaling, of which YaRN keeps so much.
+    fn apply(self, frequency: f64, kept: f64) -> f64 {
         match self {
-            Self::None => frequency,
+            Self::None | Self::Dynamic { .. } => frequency,
+            Self::Yarn { factor, .. } => kept * frequency + (1.0 - kept) * frequency / f64::from(factor),
             Self::Linear { factor } => frequency / f64::from(factor),
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
                 let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
@@ -105,10 +148,11 @@ pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Resu
     let frequencies = options.frequencies(head_dim)?;
     let pairs = frequencies.len();
     let shape = [options.max_positions, pairs, 2];
+    let factor = options.scaling.attention();
     let table = move || {
         Array::from_fn(shape, |i| {
             let angle = (i / 2 / pairs) as f64 * frequencies[i / 2 % pairs];
-            if i % 2 == 0 { angle.cos() } else { angle.sin() }
+            factor * if i % 2 == 0 { angle.cos() } else { angle.sin() }
         })
     };
     Ok(g.constant_with("rope_table", shape, DType::F32, table))
@@ -260,11 +304,34 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position: 8192,
         };
-        let wave = |length: f64| scaling.apply(TAU / length) / (TAU / length);
+        let wave = |length: f64| scaling.apply(TAU / length, 1.0) / (TAU / length);
         assert_eq!(wave(100.0), 1.0);
         assert_eq!(wave(20000.0), 0.125);
         // 8192 / 4096 = 2 waves, a third of the way from 1 to 4.
         assert!((wave(4096.0) - (1.0 / 3.0 + 2.0 / 3.0 / 8.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn yarn_keeps_the_first_pairs_and_divides_the_last() -> Result<()> {
+        let scaling = RopeScaling::Yarn {
+            factor: 4.0,
+            fast: 32.0,
+            slow: 1.0,
+            whole: true,
+            attention: 1.5,
+            original_max_position: 1024,
+        };
+        let options = |scaling| RopeOptions { scaling, ..RopeOptions::default() };
+        let (plain, scaled) = (options(RopeScaling::None).frequencies(64)?, options(scaling).frequencies(64)?);
+        let kept: Vec<f64> = plain.iter().zip(&scaled).map(|(plain, scaled)| scaled / plain).collect();
+        // 1024 / (32 · 2π) = 5.09 waves: pair 5.6, and 1024 / 2π = 163: pair 17.7; the blend goes from 5 to 18.
+        assert!(
+            kept[..=5].iter().all(|kept| *kept == 1.0) && kept[18..].iter().all(|kept| (kept - 0.25).abs() < 1e-12)
+        );
+        assert!((kept[11] - (1.0 - 0.75 * 6.0 / 13.0)).abs() < 1e-12);
+        assert_eq!(options(RopeScaling::Dynamic { factor: 2.0 }).frequencies(64)?, plain);
+        assert_eq!(scaling.attention(), 1.5);
+        Ok(())
     }
 
     #[test]
