@@ -57,15 +57,11 @@ fn output_that_cannot_be_written_is_an_error_and_output_that_nobody_reads_is_non
 #[test]
 fn help_names_the_families_of_models() {
     use wgformer::models::{Family, FamilySides};
-    for name in ["train", "generate", "inspect"] {
+    for name in ["train", "generate", "eval", "inspect", "profile"] {
         let help = succeed(wgformer().args([name, "--help"]));
         let words: Vec<&str> = help.split(|c: char| c.is_whitespace() || c == ',').collect();
         for family in Family::all() {
-            let takes = match family.sides {
-                FamilySides::Encoder => name == "train",
-                FamilySides::Both => name != "inspect",
-                FamilySides::Decoder | FamilySides::Any => true,
-            };
+            let takes = name != "generate" || family.sides != FamilySides::Encoder;
             assert!(!takes || words.contains(&family.name), "{name} --help: no {}:\n{help}", family.name);
         }
     }
@@ -204,6 +200,67 @@ fn a_profile_accounts_for_every_launch_of_every_kind_of_step() {
         let attention = parts.iter().find(|part| part["part"] == "blocks.1.attention").unwrap();
         assert!(attention["time"]["forward"].as_u64().unwrap() > 0, "{attention}");
         assert_eq!(attention["time"]["backward"].as_u64().unwrap() > 0, step == "train", "{step}: {attention}");
+    }
+}
+
+/// Every model has the steps of its sides, and says which where another one is asked for.
+#[test]
+fn steps_are_those_of_a_models_sides() {
+    let model = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    let both = ["train", "eval", "forward", "encode", "prefill", "decode"];
+    let (reads, continues) = (&both[..4], [&both[..3], &both[4..]].concat());
+    for (name, steps) in [
+        ("bert-base-model", reads),
+        ("bert-masked-lm", reads),
+        ("bert-question-answering", reads),
+        ("bert-sequence-classification", reads),
+        ("bert-token-classification", reads),
+        ("t5", &both),
+        ("marian", &both),
+        ("llama", &continues),
+    ] {
+        for step in both {
+            let mut inspect = wgformer();
+            inspect.arg("inspect").arg(model(name)).args(["--json", "--batch", "3", "--context", "12", "--step", step]);
+            if steps.contains(&step) {
+                let told: Value = serde_json::from_str(&succeed(&mut inspect)).unwrap();
+                assert!(told["dispatches"].as_u64().unwrap() > 5, "{name}, {step}: {told}");
+            } else {
+                let said = refusal(&mut inspect);
+                assert!(said.contains(&format!("its steps are {}", steps.join(", "))), "{name}, {step}: {said}");
+            }
+        }
+    }
+    for (name, step) in [("bert-base-model", "train"), ("t5", "encode"), ("t5", "prefill"), ("t5", "decode")] {
+        let mut profile = wgformer();
+        profile.arg("profile").arg(model(name)).args(["--json", "--runs", "1", "--batch", "3", "--step", step]);
+        profile.args(["--context", "12"]);
+        let profile: Value = serde_json::from_str(&succeed(&mut profile)).unwrap();
+        assert!(profile["nanoseconds"].as_u64().unwrap() > 0, "{name}, {step}: {profile}");
+    }
+}
+
+/// A transformer of any sides is trained, measured and, where it answers, asked.
+#[test]
+fn a_transformer_of_any_sides_is_trained_measured_and_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    for (sides, measured) in
+        [("encoder", " behind masks"), ("decoder", ""), ("both", " of the second halves of windows")]
+    {
+        succeed(&mut train_steps(folder.path(), sides, 3, &["--model", "transformer", "--sides", sides]));
+        let model = folder.path().join(sides).join("model");
+        let mut eval = wgformer();
+        eval.arg("eval").arg(&model).args(["--batch", "2"]).arg("--data").arg(text(folder.path()));
+        let said = succeed(&mut eval);
+        assert!(said.contains(&format!("tokens{measured} (")), "{sides}: {said}");
+        let mut generate = wgformer();
+        generate.arg("generate").arg(&model).args(["-p", "It is a", "-n", "3", "--greedy", "--json"]);
+        if sides == "encoder" {
+            assert!(refusal(&mut generate).contains("does not continue"), "{sides}");
+        } else {
+            let answers: Value = serde_json::from_str(&succeed(&mut generate)).unwrap();
+            assert!(!answers["answers"][0]["tokens"].as_array().unwrap().is_empty(), "{sides}: {answers}");
+        }
     }
 }
 

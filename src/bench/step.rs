@@ -1,4 +1,4 @@
-//! Whole steps of a decoder on random tokens, for the benchmark and the profiler.
+//! Whole steps of a model on random tokens, for the benchmark and the profiler.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -7,12 +7,10 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Storage};
 use crate::io::Config;
 use crate::kernel::Caps;
-use crate::models::{self, Decoder, TokenInputs};
-use crate::ops::CrossEntropyOptions;
+use crate::models::{self, Model, TokenInputs};
 use crate::program::{Plan, Program, Source, Weights};
-use crate::train::{
-    DROPOUT_SEED, IDS, LABELS, LanguageModel, Objective, Part, REPORT, SCALARS, StepOptions, TrainStep,
-};
+use crate::tasks::TaskObjective;
+use crate::train::{DROPOUT_SEED, Objective, Part, REPORT, SCALARS, StepOptions, TrainStep};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -26,9 +24,12 @@ pub enum StepKind {
     Train,
     /// Forward and loss.
     Evaluate,
-    /// Forward up to the logits of every token.
+    /// Forward up to what the model's task gives: the logits of every token.
     Forward,
-    /// Reading a prompt into the caches, up to the logits of its last token.
+    /// A text read by an encoder; with a decoder behind it, up to the keys and values of its cross-attention.
+    Encode,
+    /// A prompt read into the caches, up to the logits of its last token; where an encoder reads the prompt, the token that answers
+    /// begin with.
     Prefill,
     /// One token after a half-filled cache, up to its logits.
     Decode,
@@ -70,58 +71,69 @@ pub struct Step {
 ///
 /// # Errors
 /// [`Error::Format`] if the sizes do not fit together.
-pub fn gpt(layers: usize, width: usize, heads: usize, positions: usize, vocabulary: usize) -> Result<Arc<dyn Decoder>> {
+pub fn gpt(layers: usize, width: usize, heads: usize, positions: usize, vocabulary: usize) -> Result<Arc<dyn Model>> {
     let config = json!({
         "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": positions, "n_embd": width, "n_layer": layers,
         "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
         "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
     });
-    Ok(models::decoder(&Config::new("the benchmark's model", config)?)?.into())
+    Ok(models::model(&Config::new("the benchmark's model", config)?)?.into())
 }
 
-/// The graph of a step.
+/// The graph of a step. Training, evaluating and the forward pass are those of the task that the model was made for.
 ///
 /// # Errors
-/// Those of the model and the ops.
+/// [`Error::Input`] if the model has no such step; those of the model and the ops.
 pub fn step_graph(
     kind: StepKind,
     caps: &Caps,
-    model: &Arc<dyn Decoder>,
+    model: &Arc<dyn Model>,
     storage: &Storage,
     size: StepSize,
 ) -> Result<Graph> {
     let StepSize { batch, length } = size;
     let limits = GenerateLimits { batch, max_tokens: length };
+    let task = || TaskObjective::new(model.clone(), batch, length);
+    let no = |what: &str, steps: &str| Error::input("step", format!("the model has no {what}; its steps are {steps}"));
+    let decoder = || model.decoder().ok_or_else(|| no("decoder", "train, eval, forward, encode"));
     let mut g = Graph::with_storage(storage);
     match kind {
         StepKind::Train => {
-            let objective = objective(model, size);
-            return training(model, storage, caps)?.graph(Part::Whole, |g| objective.loss_and_stats(g));
+            let task = task()?;
+            return training(&task, storage, caps)?.graph(Part::Whole, |g| task.loss_and_stats(g));
         }
         StepKind::Evaluate => {
-            let loss = objective(model, size).loss(&mut g, false)?;
+            let loss = task()?.loss(&mut g, false)?;
             g.output("loss", loss)?;
         }
-        StepKind::Forward => {
-            let ids = g.input(IDS, [batch, length], DType::U32)?;
-            let inputs = TokenInputs::new(&mut g, ids)?;
-            let hidden = model.decode(&mut g, &inputs)?.states;
-            let logits = model.logits(&mut g, hidden)?;
-            g.output("logits", logits)?;
+        StepKind::Forward => task()?.outputs(&mut g)?,
+        StepKind::Encode => match (model.encoder(), model.decoder()) {
+            (None, _) => return Err(no("encoder", "train, eval, forward, prefill, decode")),
+            (Some(_), Some(decoder)) => return Generator::encode_graph(decoder, storage, limits, length),
+            (Some(encoder), None) => {
+                let ids = g.input("input_ids", [batch, length], DType::U32)?;
+                let inputs = TokenInputs::new(&mut g, ids)?;
+                let states = encoder.encode(&mut g, &inputs)?.states;
+                g.output("last_hidden_state", states)?;
+            }
+        },
+        StepKind::Prefill => {
+            let prompt = prompt(model.as_ref(), length);
+            return Generator::prefill_graph(decoder()?, storage, limits, prompt);
         }
-        StepKind::Prefill => return Generator::prefill_graph(model.as_ref(), storage, limits, length),
-        StepKind::Decode => return Generator::decode_graph(model.as_ref(), storage, limits),
+        StepKind::Decode => return Generator::decode_graph(decoder()?, storage, limits),
     }
     Ok(g)
 }
 
-fn objective(model: &Arc<dyn Decoder>, size: StepSize) -> LanguageModel {
-    let options = CrossEntropyOptions::default();
-    LanguageModel { model: model.clone(), rows: size.batch, length: size.length, options }
+/// The tokens that a decoder reads at first: a prompt, or what answers to an encoder's text begin with.
+fn prompt(model: &dyn Model, length: usize) -> usize {
+    if model.encoder().is_some() { 1 } else { length }
 }
 
-fn training(model: &Arc<dyn Decoder>, storage: &Storage, caps: &Caps) -> Result<TrainStep> {
-    TrainStep::new(&model.parameters_in(storage)?, caps, StepOptions::default())
+fn training(task: &TaskObjective, storage: &Storage, caps: &Caps) -> Result<TrainStep> {
+    let rates = task.frozen().into_iter().map(|name| (name, 0.0)).collect();
+    TrainStep::new(&task.parameters(storage)?, caps, StepOptions { rates, ..StepOptions::default() })
 }
 
 impl Step {
@@ -132,14 +144,15 @@ impl Step {
     pub fn prepare(
         gpu: &Gpu,
         kind: StepKind,
-        model: &Arc<dyn Decoder>,
+        model: &Arc<dyn Model>,
         storage: &Storage,
         size: StepSize,
     ) -> Result<Self> {
         let weights = Weights::stored_as(gpu, storage.clone());
         model.initialise(&weights, 1)?;
         if kind == StepKind::Train {
-            training(model, storage, gpu.caps())?.layout().move_into_flat(&weights)?;
+            let task = TaskObjective::new(model.clone(), size.batch, size.length)?;
+            training(&task, storage, gpu.caps())?.layout().move_into_flat(&weights)?;
         }
         let (recording, record) = timed(|| Program::record(gpu, &step_graph(kind, gpu.caps(), model, storage, size)?))?;
         let (_, plan) = timed(|| Plan::new(&recording, gpu.caps()))?;
@@ -148,29 +161,39 @@ impl Step {
             StepKind::Train => Some(REPORT),
             StepKind::Evaluate => Some("loss"),
             StepKind::Prefill | StepKind::Decode => Some("logits"),
-            StepKind::Forward => None,
+            StepKind::Forward | StepKind::Encode => None,
         };
-        let tokens = size.batch * if kind == StepKind::Decode { 1 } else { size.length };
+        let tokens = size.batch
+            * match kind {
+                StepKind::Decode => 1,
+                StepKind::Prefill => prompt(model.as_ref(), size.length),
+                _ => size.length,
+            };
         let step = Self { program, tokens, setup: Setup { record, plan, prepare }, reads };
-        step.feed(model.dimensions().vocabulary, size)?;
+        step.feed(kind, size)?;
         Ok(step)
     }
 
-    /// Writes the inputs of the recording: random tokens, positions in the middle of the cache, the optimiser's scalars.
-    fn feed(&self, vocabulary: usize, size: StepSize) -> Result<()> {
+    /// Writes the inputs that the recording has: random tokens and labels, positions in the middle of the cache, the optimiser's
+    /// scalars.
+    fn feed(&self, kind: StepKind, size: StepSize) -> Result<()> {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let half = (size.length / 2) as u32;
+        // A cache of one token has one.
+        let half = (size.length / 2).min(size.length - 1) as u32;
         for slot in &self.program.recording().slots {
             let Source::Input(name) = &slot.source else { continue };
             let count = slot.ty.shape.numel();
             let words: Vec<u32> = match name.as_str() {
-                IDS | LABELS => (0..count).map(|_| rng.random_range(0..vocabulary.max(1) as u32)).collect(),
-                "positions" => vec![half; count],
-                "lengths" => vec![half + 1; count],
-                "last" => (1..=count).map(|row| (row * size.length) as u32 - 1).collect(),
-                DROPOUT_SEED => vec![1; count],
                 SCALARS => StepOptions::default().scalars(1e-3).to_array().map(f32::to_bits).to_vec(),
-                other => return Err(Error::Graph(format!("the benchmark does not know the input \"{other}\""))),
+                DROPOUT_SEED => vec![1; count],
+                "positions" => vec![half; count],
+                "lengths" if kind == StepKind::Decode => vec![half + 1; count],
+                "lengths" | "source_lengths" => vec![size.length as u32; count],
+                "last" => (1..=count).map(|row| (row * self.tokens / size.batch) as u32 - 1).collect(),
+                // Tokens and classes, and numbers that a regression has to find.
+                _ => {
+                    (0..count).map(|_| slot.below.map_or(0, |below| rng.random_range(0..below.max(1) as u32))).collect()
+                }
             };
             self.program.write(name, bytemuck::cast_slice(&words))?;
         }

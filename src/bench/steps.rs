@@ -5,7 +5,7 @@ use super::step::{StepKind, StepSize, gpt};
 use super::{Options, VOCABULARY};
 use crate::error::Result;
 use crate::io::Config;
-use crate::models::{self, Decoder};
+use crate::models::{self, Model};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) struct Timed {
     /// Its size.
     pub(super) size: StepSize,
     /// The model.
-    pub(super) model: Arc<dyn Decoder>,
+    pub(super) model: Arc<dyn Model>,
 }
 
 /// The steps of a GPT and the prefixes of their rows. Training comes first, when no pipeline is compiled yet.
@@ -73,7 +73,7 @@ pub(super) fn all(options: &Options) -> Result<Vec<Timed>> {
     for (what, config) in siblings(size) {
         let kind = StepKind::Train;
         let config = with(config, json!({"vocab_size": VOCABULARY}));
-        let model = models::decoder(&Config::new("the benchmark's model", config)?)?.into();
+        let model = models::model(&Config::new("the benchmark's model", config)?)?.into();
         all.push(Timed { name: size.name(kind, &format!("train {what}")), kind, size: size.step(kind), model });
     }
     Ok(all)

@@ -17,7 +17,7 @@ pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
     }
     let device = Device::open(&options.common)?;
     let gpu = &device.gpu;
-    let (model, storage) = model::decoder(&options.step)?;
+    let (model, storage) = model::of_step(&options.step)?;
     let size = model::step_size(&options.step, model.as_ref())?;
     let recording = Program::record(gpu, &step_graph(options.step.step.into(), gpu.caps(), &model, &storage, size)?)?;
     let plan = Plan::new(&recording, gpu.caps())?;

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
 use crate::io::{Config, ModelFolder};
-use crate::models::{self, Decoder, Model};
+use crate::models::{self, Model};
 use crate::program::human_count;
 use clap::ValueEnum;
 use serde_json::json;
@@ -17,30 +17,14 @@ use std::sync::Arc;
 const CONTEXT: usize = 128;
 
 /// The model of a step, and the storage types of its matrices.
-pub(super) fn decoder(options: &StepArgs) -> Result<(Arc<dyn Decoder>, Storage)> {
+pub(super) fn of_step(options: &StepArgs) -> Result<(Arc<dyn Model>, Storage)> {
     let config = match &options.folder {
         Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
-        Some(path) => return file_decoder(&ModelFolder::open(path)?, options.step),
+        Some(path) => return of_file(&ModelFolder::open(path)?, options.step),
         None => new_config(&options.model, options.vocabulary, 0.0)?,
     };
-    let model = models::decoder(&config)?;
-    continues_texts(model.as_ref())?;
-    Ok((model.into(), Storage::default()))
-}
-
-/// Refuses encoder-decoder models.
-///
-/// # Errors
-/// [`Error::Input`] for them.
-pub(super) fn continues_texts(model: &dyn Decoder) -> Result<()> {
-    match model.encoder() {
-        None => Ok(()),
-        Some(_) => Err(Error::input(
-            "model",
-            "it is an encoder-decoder model; a decoder-only model is needed to continue a text",
-        )),
-    }
+    Ok((models::model(&config)?.into(), Storage::default()))
 }
 
 /// A new model of the given size.
@@ -56,9 +40,9 @@ fn new_config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Co
     Ok(config)
 }
 
-/// The decoder of a GGUF file: f32 for training, else stored as in the file.
-fn file_decoder(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Decoder>, Storage)> {
-    let model = models::decoder_of(file)?;
+/// The model of a GGUF file: f32 for training, else stored as in the file.
+fn of_file(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Model>, Storage)> {
+    let model = models::model_of(file)?;
     let storage = match step {
         StepName::Train => Storage::default(),
         _ => models::storage_of(model.as_ref(), &file.tensors)?,
@@ -70,7 +54,7 @@ fn file_decoder(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Decoder>,
 ///
 /// # Errors
 /// [`Error::Input`] if the context exceeds the model's maximum.
-pub(super) fn step_size(options: &StepArgs, model: &dyn Decoder) -> Result<StepSize> {
+pub(super) fn step_size(options: &StepArgs, model: &dyn Model) -> Result<StepSize> {
     let length = context(options.model.context, model.dimensions().max_position)?;
     Ok(StepSize { batch: options.batch, length })
 }
@@ -91,11 +75,11 @@ pub(super) fn context(given: Option<usize>, positions: usize) -> Result<usize> {
 }
 
 /// A line that describes the step.
-pub(super) fn headline(options: &StepArgs, model: &dyn Decoder, gpu: &Gpu) -> Result<String> {
+pub(super) fn headline(options: &StepArgs, model: &dyn Model, gpu: &Gpu) -> Result<String> {
     let StepSize { batch, length } = step_size(options, model)?;
     let (parameters, adapter) = (human_count(model.parameter_count()? as u64), &gpu.info().name);
     let step = options.step.to_possible_value().map_or_else(String::new, |step| step.get_name().to_owned());
-    Ok(format!("{parameters} parameters; a {step} step of {batch} × {length} tokens on {adapter}"))
+    Ok(format!("{parameters} parameters; a {step} step, batch {batch}, context {length}, on {adapter}"))
 }
 
 /// The `config.json` of a new model.

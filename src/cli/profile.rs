@@ -12,7 +12,7 @@ use std::process::ExitCode;
 pub(super) fn run(options: &ProfileArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
-    let (model, storage) = model::decoder(&options.step)?;
+    let (model, storage) = model::of_step(&options.step)?;
     let size = model::step_size(&options.step, model.as_ref())?;
     let step = Step::prepare(&gpu, options.step.step.into(), &model, &storage, size)?;
     let profile = step.program.profile_median(options.runs)?;

@@ -1,6 +1,6 @@
 //! Answers that are parts of a text.
 
-use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use super::{Shapes, Task, TaskGraph, encoder, input, label_a_text, text};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -21,6 +21,10 @@ impl Task for SpanAnswering {
 
     fn labels(&self) -> &'static [&'static str] {
         &["start_positions", "end_positions"]
+    }
+
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        label_a_text(self.labels(), texts, length)
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {

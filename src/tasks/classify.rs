@@ -1,6 +1,6 @@
 //! Classes: of rows, of tokens, and which of several rows fits.
 
-use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use super::{Shapes, Task, TaskGraph, encoder, input, label_a_text, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
@@ -24,6 +24,10 @@ pub(super) struct SequenceClassification;
 impl Task for SequenceClassification {
     fn name(&self) -> &'static str {
         "sequence-classification"
+    }
+
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        label_a_text(self.labels(), texts, length)
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
@@ -114,6 +118,10 @@ impl Task for NextSentence {
         "next-sentence"
     }
 
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        label_a_text(self.labels(), texts, length)
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let shapes = |name: &str| shapes(name).or_else(|| shapes(OLDER).filter(|_| name == "labels"));
         classes(g, model, &shapes, training)
@@ -137,6 +145,11 @@ pub(super) struct MultipleChoice;
 impl Task for MultipleChoice {
     fn name(&self) -> &'static str {
         "multiple-choice"
+    }
+
+    /// Two choices a question.
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        vec![("input_ids".into(), Shape::new([texts, 2, length])), ("labels".into(), Shape::new([texts]))]
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {

@@ -87,6 +87,11 @@ impl Task for PreTraining {
         &["labels", "next_sentence_label"]
     }
 
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        let words = ["input_ids", "labels"].map(|name| (name.to_owned(), Shape::new([texts, length])));
+        words.into_iter().chain([("next_sentence_label".into(), Shape::new([texts]))]).collect()
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
         let inputs = text(g, model, shapes, training)?;

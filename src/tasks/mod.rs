@@ -73,6 +73,12 @@ pub trait Task: Debug + Send + Sync {
         &["labels"]
     }
 
+    /// The shapes of a batch of so many texts of that length: those of its inputs that must be there.
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        let shape = |name: &str| (name.to_owned(), Shape::new([texts, length]));
+        std::iter::once("input_ids").chain(self.labels().iter().copied()).map(shape).collect()
+    }
+
     /// Adds a model with inputs of these shapes.
     ///
     /// # Errors
@@ -118,6 +124,12 @@ pub fn task_of(model: &dyn Model) -> Result<&'static dyn Task> {
 /// A model's side that reads.
 fn encoder(model: &dyn Model) -> Result<&dyn Encoder> {
     model.encoder().ok_or_else(|| Error::input("model", "it is no encoder, which this task needs"))
+}
+
+/// [`Task::shapes`] of a task with a label a text.
+fn label_a_text(labels: &[&str], texts: usize, length: usize) -> Vec<(String, Shape)> {
+    let ids = ("input_ids".to_owned(), Shape::new([texts, length]));
+    std::iter::once(ids).chain(labels.iter().map(|name| ((*name).to_owned(), Shape::new([texts])))).collect()
 }
 
 /// An input that must be there.

@@ -1,12 +1,12 @@
 //! Tasks as what is trained, and batches of plain text for them.
 
-use super::sequence::moved;
-use super::{Task, task_of};
+use super::sequence::{halves, moved};
+use super::{Task, TaskGraph, task_of};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Tensor};
 use crate::models::{Decoder, Model};
 use crate::shape::{Shape, TensorType};
-use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, LossAndStats, Objective, in_order};
+use crate::train::{Batch, BatchSource, Batches, DataState, Feeds, HeldOut, LossAndStats, Objective};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -34,28 +34,51 @@ impl TaskObjective {
     /// # Errors
     /// [`Error::Input`] if the task needs more than text, or rows are too short.
     pub fn on_text(model: Arc<dyn Model>, rows: usize, length: usize) -> Result<Self> {
+        match task_of(model.as_ref())?.name() {
+            "sequence-to-sequence" | "language-model" | "masked-language-model" => Self::new(model, rows, length),
+            other => Err(Error::input("model", format!("its task, {other}, can't be learnt from plain text"))),
+        }
+    }
+
+    /// A model with the task that it was made for, on batches of `texts` texts of `length` tokens as [`Task::shapes`] has them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the length is too short for the task.
+    pub fn new(model: Arc<dyn Model>, texts: usize, length: usize) -> Result<Self> {
         let task = task_of(model.as_ref())?;
-        let shape = |length: usize| Shape::new([rows, length]);
-        let shapes = match task.name() {
-            "sequence-to-sequence" if length < 2 => {
-                return Err(Error::input("context", "2 tokens at least are needed: one to read and one to say"));
-            }
-            "sequence-to-sequence" => {
-                let (read, said) = halves(length);
-                vec![("input_ids".into(), shape(read)), ("labels".into(), shape(said))]
-            }
-            "language-model" | "masked-language-model" => {
-                vec![("input_ids".into(), shape(length)), ("labels".into(), shape(length))]
-            }
-            other => return Err(Error::input("model", format!("its task, {other}, can't be learnt from plain text"))),
-        };
+        if task.name() == "sequence-to-sequence" && length < 2 {
+            return Err(Error::input("context", "2 tokens at least are needed: one to read and one to say"));
+        }
+        let shapes = task.shapes(model.as_ref(), texts, length);
         Ok(Self { model, task, shapes })
     }
 
-    fn measure(&self, g: &mut Graph, training: bool) -> Result<LossAndStats> {
+    /// The task's results, by name, as outputs of a graph.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn outputs(&self, g: &mut Graph) -> Result<()> {
+        let outputs = self.graph(g, false)?.outputs;
+        outputs.into_iter().try_for_each(|(name, tensor)| g.output(&name, tensor))
+    }
+
+    fn graph(&self, g: &mut Graph, training: bool) -> Result<TaskGraph> {
         let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
-        let made = self.task.graph(g, self.model.as_ref(), &shapes, training)?;
-        made.loss_and_stats(g, training)
+        self.task.graph(g, self.model.as_ref(), &shapes, training)
+    }
+
+    /// Parameters that the loss does not depend on, as a pooler's where no class is asked for.
+    fn unreached(&self) -> Result<Vec<String>> {
+        let mut g = Graph::new();
+        self.model.declare(&mut g)?;
+        let loss = self.loss(&mut g, true)?;
+        let (names, wrt): (Vec<String>, Vec<Tensor>) = g.parameters().map(|(name, t)| (name.to_owned(), t)).unzip();
+        let reached = g.differentiate(loss, &wrt)?;
+        Ok(names.into_iter().zip(reached).filter(|(_, gradient)| gradient.is_none()).map(|(name, _)| name).collect())
+    }
+
+    fn measure(&self, g: &mut Graph, training: bool) -> Result<LossAndStats> {
+        self.graph(g, training)?.loss_and_stats(g, training)
     }
 }
 
@@ -65,7 +88,10 @@ impl Objective for TaskObjective {
     }
 
     fn frozen(&self) -> Vec<String> {
-        self.model.frozen()
+        let mut frozen = self.model.frozen();
+        // A graph that cannot be made is told of where it is needed.
+        frozen.extend(self.unreached().unwrap_or_default());
+        frozen
     }
 
     fn loss(&self, g: &mut Graph, training: bool) -> Result<Tensor> {
@@ -75,11 +101,6 @@ impl Objective for TaskObjective {
     fn loss_and_stats(&self, g: &mut Graph) -> Result<LossAndStats> {
         self.measure(g, true)
     }
-}
-
-/// How many tokens of a row an encoder reads, and how many a decoder says.
-fn halves(length: usize) -> (usize, usize) {
-    (length / 2, length - length / 2)
 }
 
 impl TextTask {
@@ -191,17 +212,20 @@ impl BatchSource for TextBatches {
     }
 }
 
-/// All of some tokens once, for a task, in batches of one size, to measure a loss on; of what does not fill a batch, next tokens alone
-/// are predicted.
+/// Batches of text that is held out ([`crate::train::in_order`]), for a task, to measure a loss on; of what does not fill a batch, next
+/// tokens alone are predicted.
 #[must_use]
-pub fn held_out_for(task: TextTask, tokens: &[u32], rows: usize, length: usize) -> Vec<HeldOut> {
-    let batches = in_order(tokens, rows, length);
-    let whole = if task == TextTask::Next { batches.len() } else { tokens.len() / (rows * length).max(1) };
+pub fn held_out_for(task: TextTask, batches: &[Batch]) -> Vec<HeldOut> {
+    // The last token of a text has none behind it.
+    let whole = |batch: &&Batch| task == TextTask::Next || batch.counted() + 1 >= batch.rows * batch.length;
     let held_out = |(number, batch): (usize, &Batch)| {
         let state = DataState { seed: 0, epoch: 0, cursor: number as u64, text: 0 };
-        HeldOut { feeds: task.feeds(batch, &state), weight: batch.counted() as f64 }
+        let feeds = task.feeds(batch, &state);
+        let labels = feeds.iter().filter(|(name, _)| name == "labels").flat_map(|(_, bytes)| bytes.chunks_exact(4));
+        let weight = labels.filter(|label| label[3] < 0x80).count() as f64;
+        HeldOut { feeds, weight }
     };
-    batches.iter().take(whole).enumerate().map(held_out).collect()
+    batches.iter().filter(whole).enumerate().map(held_out).collect()
 }
 
 #[cfg(test)]

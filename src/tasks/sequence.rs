@@ -20,6 +20,13 @@ impl Task for SequenceToSequence {
         "sequence-to-sequence"
     }
 
+    /// Half of the tokens are read, the others are the answer's.
+    fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
+        let (read, said) = halves(length);
+        let shape = |name: &str, length: usize| (name.to_owned(), Shape::new([texts, length]));
+        vec![shape("input_ids", read), shape("labels", said)]
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "it does not answer, which this task needs");
         let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
@@ -71,6 +78,11 @@ impl Task for SequenceToSequence {
             _ => file(name),
         }
     }
+}
+
+/// How many tokens of a row an encoder reads, and how many a decoder says.
+pub(super) fn halves(length: usize) -> (usize, usize) {
+    (length / 2, length - length / 2)
 }
 
 /// Labels moved by one in each row, behind `start`; what does not count becomes padding.

@@ -12,7 +12,7 @@ use wgformer::check::cases;
 use wgformer::graph::Storage;
 use wgformer::io::Config;
 use wgformer::kernel::{AdapterClass, Caps, Dialect, Dispatch, assemble};
-use wgformer::models::{self, Decoder};
+use wgformer::models::{self, Model};
 use wgformer::program::Recording;
 use wgformer::software::{Quirks, Textures};
 
@@ -81,6 +81,13 @@ fn all_models() -> Vec<(&'static str, Value, &'static [DType])> {
                "num_hidden_layers": 5, "num_recursions": 3, "routing": routing, "tie_word_embeddings": true})
     };
     let gpt2 = json!({"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 1, "n_head": 12});
+    let bert = json!({"model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 30522, "hidden_size": 384,
+                      "num_hidden_layers": 1, "num_attention_heads": 12, "intermediate_size": 1536});
+    let t5 = json!({"model_type": "t5", "vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6,
+                    "num_layers": 1, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false});
+    let bart = json!({"model_type": "bart", "vocab_size": 50265, "d_model": 768, "encoder_layers": 1, "decoder_layers": 1,
+                      "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
+                      "decoder_ffn_dim": 3072});
     let stored: &[DType] = &[DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
     vec![
         ("GPT-2", gpt2, &stored[..2]),
@@ -88,6 +95,9 @@ fn all_models() -> Vec<(&'static str, Value, &'static [DType])> {
         ("Llama, heads of 80", llama(wide(80)), &stored[..1]),
         ("Llama, heads of 128", llama(wide(128)), &stored[..1]),
         ("Llama, heads of 256", llama(wide(256)), &stored[..1]),
+        ("BERT", bert, &stored[..1]),
+        ("T5", t5, &stored[..1]),
+        ("BART", bart, &stored[..1]),
         ("Mixtral", llama(experts), &stored[..1]),
         ("Qwen2-MoE", llama(shared), &stored[..1]),
         ("recursions, expert choice", llama(recursions("expert_choice")), &stored[..1]),
@@ -100,7 +110,7 @@ fn of_models(caps: &Caps) -> wgformer::Result<Vec<(String, Recording)>> {
     let mut all = Vec::new();
     for (name, config, types) in all_models() {
         for &dtype in types {
-            let model: Arc<dyn Decoder> = models::decoder(&Config::new("config.json", config.clone())?)?.into();
+            let model: Arc<dyn Model> = models::model(&Config::new("config.json", config.clone())?)?.into();
             let storage = Storage::from(dtype);
             let step = |kind, batch, length| -> wgformer::Result<(String, Recording)> {
                 let graph = bench::step_graph(kind, caps, &model, &storage, StepSize { batch, length })?;
@@ -111,8 +121,13 @@ fn of_models(caps: &Caps) -> wgformer::Result<Vec<(String, Recording)>> {
                 all.push(step(StepKind::Evaluate, 2, 250)?);
             }
             for batch in [1, 4] {
-                all.push(step(StepKind::Prefill, batch, 64)?);
-                all.push(step(StepKind::Decode, batch, 1024)?);
+                if model.encoder().is_some() {
+                    all.push(step(StepKind::Encode, batch, 64)?);
+                }
+                if model.decoder().is_some() {
+                    all.push(step(StepKind::Prefill, batch, 64)?);
+                    all.push(step(StepKind::Decode, batch, 1024)?);
+                }
             }
         }
     }

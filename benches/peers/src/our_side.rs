@@ -10,7 +10,7 @@ use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::graph::Storage;
 use wgformer::ops::{self, AttentionOptions};
 use wgformer::program::Source;
-use wgformer::train::{IDS, LABELS};
+use wgformer::train::LABELS;
 use wgformer::{DType, Gpu, Graph, Program, Tensor, Weights};
 
 pub fn prepare(workload: &Workload, gpu: &Gpu) -> Result<Run, Box<dyn Error>> {
@@ -73,7 +73,7 @@ fn step(gpu: &Gpu, kind: StepKind) -> Result<Run, Box<dyn Error>> {
     let step = Step::prepare(gpu, kind, &model, &Storage::default(), StepSize { batch: MODEL.batch, length: MODEL.length })?;
     let count = MODEL.batch * MODEL.length;
     let bytes = |seed| tokens(count, seed).iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
-    step.program.write(IDS, &bytes(1))?;
+    step.program.write("input_ids", &bytes(1))?;
     if kind == StepKind::Train {
         step.program.write(LABELS, &bytes(2))?;
     }

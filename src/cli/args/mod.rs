@@ -36,11 +36,14 @@ pub(super) fn command() -> clap::Command {
         false => arg.allow_negative_numbers(true),
     };
     let command = Cli::command().mut_subcommands(|subcommand| subcommand.mut_args(with_value));
+    let all = [Encoder, Decoder, Both, Any];
     let families = |what: &str, sides: &[FamilySides]| format!("{what}: {}", Registered::names(sides));
     [
-        ("train", families("Families of models for --from", &[Encoder, Decoder, Both, Any])),
+        ("train", families("Families of models for --from", &all)),
         ("generate", families("Families of models", &[Decoder, Both, Any])),
-        ("inspect", families("Families of models", &[Decoder, Any])),
+        ("eval", families("Families of models", &all)),
+        ("inspect", families("Families of models", &all)),
+        ("profile", families("Families of models", &all)),
     ]
     .into_iter()
     .fold(command, |command, (name, families)| {

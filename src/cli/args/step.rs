@@ -13,6 +13,10 @@ pub(in crate::cli) enum StepName {
     Train,
     /// Forward and loss
     Eval,
+    /// Forward, up to the outputs of the model's task
+    Forward,
+    /// Read a text with the encoder
+    Encode,
     /// Read a prompt into the caches
     Prefill,
     /// One token per sequence, with caches
@@ -24,6 +28,8 @@ impl From<StepName> for StepKind {
         match name {
             StepName::Train => Self::Train,
             StepName::Eval => Self::Evaluate,
+            StepName::Forward => Self::Forward,
+            StepName::Encode => Self::Encode,
             StepName::Prefill => Self::Prefill,
             StepName::Decode => Self::Decode,
         }

@@ -15,7 +15,7 @@ use crate::program::human_count;
 use crate::tasks::{TaskObjective, TextBatches, TextTask, held_out_for};
 use crate::train::{
     AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LossScaling, Outcome, RunOptions, Schedule, StepOptions,
-    Trainer, check_tokens,
+    Trainer, check_tokens, in_order,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use learner::{Learner, from_checkpoint, prepare};
@@ -119,7 +119,7 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
     };
     let mut source = TextBatches { rows, task };
-    let held_out = sample_of(held_out_for(task, &corpus.held_out, options.batch, context));
+    let held_out = sample_of(held_out_for(task, &in_order(&corpus.held_out, options.batch, context)));
     introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some().then_some(&inherited))?;
     if let Some(first) = files.tokenizer.prefix().first().and_then(|&id| files.tokenizer.token(id)) {
         output::note(format_args!(
