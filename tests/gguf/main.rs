@@ -339,7 +339,7 @@ fn the_file_says_how_its_model_is_sampled_from() {
     let error = settings(&[("general.sampling.top_p", Meta::F32(7.0))]).unwrap_err().to_string();
     assert!(error.starts_with("some/model.gguf: top_p: 7 is given"), "{error}");
     let error = settings(&[("general.sampling.temp", Meta::Text("hot"))]).unwrap_err().to_string();
-    assert!(error.contains("\"general.sampling.temp\" is no number"), "{error}");
+    assert!(error.contains("\"general.sampling.temp\" is not a number"), "{error}");
 }
 
 #[test]
