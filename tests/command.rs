@@ -417,7 +417,7 @@ fn bad_input_is_told_in_a_sentence() {
         (vec!["experiment", "nesting", "--data", text], "leave it out"),
         (
             vec!["train", "--data", text, "--out", out, "--tokenizer", "bytes", "--steps", "5", "--warmup", "6"],
-            "there are 5",
+            "only 5 steps",
         ),
     ] {
         let said = refusal(&mut of(&arguments));
