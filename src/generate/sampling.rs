@@ -211,7 +211,7 @@ mod tests {
                 SamplingOptions { rules: rules.clone(), temperature, max_new_tokens: 4, ..Default::default() };
             assert_eq!(sample(&[0.5, 2.0, 2.0, -900.0], &[], 0, &options, &mut rng).unwrap(), 0);
             assert_eq!(sample(&[0.5, 2.0, 2.0, -900.0], &[0; 3], 3, &options, &mut rng).unwrap(), 3);
-            let none = SamplingOptions { rules: TokenRules { suppress: vec![0], ..rules.clone() }, ..options };
+            let none = SamplingOptions { rules: TokenRules { suppress: vec![0, 1, 2], ..rules.clone() }, ..options };
             assert!(sample(&[0.5, 2.0, 2.0], &[], 0, &none, &mut rng).unwrap_err().to_string().contains("no token"));
         }
     }
