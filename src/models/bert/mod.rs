@@ -208,6 +208,12 @@ impl Model for Bert {
         self.pooler = has("pooler.dense.weight");
     }
 
+    fn frozen(&self) -> Vec<String> {
+        // Nothing reads it there.
+        let idle = !self.tied && self.head.predicts_tokens();
+        if idle { vec!["cls.predictions.bias".into()] } else { Vec::new() }
+    }
+
     fn encoder(&self) -> Option<&dyn Encoder> {
         if self.head == EncoderHead::NextToken { None } else { Some(self) }
     }

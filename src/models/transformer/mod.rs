@@ -168,7 +168,8 @@ impl Model for Transformer {
     }
 
     fn frozen(&self) -> Vec<String> {
-        if self.logits_bias { vec!["final_logits_bias".into()] } else { Vec::new() }
+        let all = [(self.logits_bias, "final_logits_bias"), (self.idle_table, SHARED)];
+        all.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.into()).collect()
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {
