@@ -204,7 +204,7 @@ fn settings_of_the_model_count_unless_options_say_otherwise() {
     assert!(said.contains("max_length 1 of the model's file leaves no room behind"), "{said}");
     fs::write(model.join("generation_config.json"), r#"{"top_p": 7}"#).unwrap();
     let said = refusal(&mut generate(&model, &["-p", "It"]));
-    assert!(said.contains("generation_config.json: top_p: 7 is given"), "{said}");
+    assert!(said.contains("generation_config.json: top_p: it is 7"), "{said}");
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn numbers_that_make_no_sense_are_refused_with_what_is_allowed() {
         ("--clip", &["-1", "NaN", "inf"], "a number, 0 or more"),
         ("--accumulate", &["-1", "0"], "it must be a whole number, 1 to"),
         ("--patience", &["-1", "0"], "it must be a whole number, 1 to"),
-        ("--dropout", &["-1", "1", "NaN"], "between 0 and 1, and may be 0"),
+        ("--dropout", &["-1", "1", "NaN"], "from 0 (inclusive) to 1 (exclusive)"),
         ("--minutes", &["-1", "0", "NaN", "inf"], "a number greater than 0"),
         ("--steps", &["-1"], "it must be a whole number, 0 to"),
     ] {

@@ -149,7 +149,7 @@ fn a_run_goes_on_with_the_options_that_it_had() {
         succeed(&mut command)
     };
     let said = resume(&["--steps", "6"]);
-    assert!(said.contains("resumed  from step 4, as it began with --batch 3 "), "{said}");
+    assert!(said.contains("resumed  from step 4, with the run's options --batch 3 "), "{said}");
     // And on with those that it went on with, but for what is said now.
     resume(&["--steps", "8", "--json"]);
     let weights = |name: &str| fs::read(folder.path().join(name).join("model/model.safetensors")).unwrap();
