@@ -194,7 +194,7 @@ fn refusals(gpu: &Gpu) -> Result<(), Failed> {
     refused(Vec::new(), &greedy, "it is empty")?;
     refused(prompt(20), &greedy, "it has 20 tokens")?;
     refused(prompt(20), &greedy, "the model allows 300")?;
-    refused(vec![1, 97], &greedy, "token 97 is not among the 97")?;
+    refused(vec![1, 97], &greedy, "token 97 is out of range: the vocabulary has 97")?;
     refused(prompt(3), &SamplingOptions { temperature: -0.5, ..greedy.clone() }, "temperature")?;
     refused(prompt(3), &SamplingOptions { stop: vec!["x".into()], ..greedy.clone() }, "with_text")?;
     // The room of the caches ends an answer.
