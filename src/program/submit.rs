@@ -15,7 +15,7 @@ impl Program {
     /// handles, whatever is submitted meanwhile. After an error the next run sends the inputs again.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such output; [`Error::OutOfMemory`]; those of [`Program::run`].
+    /// [`crate::Error::Input`] if there is no such output; [`crate::Error::OutOfMemory`]; those of [`Program::run`].
     pub fn run_reading(&self, outputs: &[&str]) -> Result<Vec<Readback>> {
         self.run_watched(outputs, None).map(Option::unwrap_or_default)
     }

@@ -68,10 +68,10 @@ pub struct Attention {
     pub rotary: Option<RopeOptions>,
     /// The bias of scores by distance, if any. Cross-attention has none.
     pub relative: Option<RelativeBias>,
-    /// How far from itself a token sees, itself included where it sees none behind it: see [`AttentionOptions::window`]. Of tokens
+    /// How far from itself a token sees, itself included where it sees none behind it: see [`crate::ops::AttentionOptions::window`]. Of tokens
     /// picked out of a sequence those that were picked count. Tokens see all of an encoder's.
     pub window: Option<usize>,
-    /// The soft cap of scores: see [`AttentionOptions::soft_cap`].
+    /// The soft cap of scores: see [`crate::ops::AttentionOptions::soft_cap`].
     pub soft_cap: Option<f32>,
     /// The rate of dropout on probabilities.
     pub dropout: f32,
