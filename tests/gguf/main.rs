@@ -337,7 +337,7 @@ fn the_file_says_how_its_model_is_sampled_from() {
     let off = [("general.sampling.penalty_repeat", Meta::F32(1.5)), ("general.sampling.penalty_last_n", Meta::U32(0))];
     assert_eq!(settings(&off).unwrap().repetition_penalty, None);
     let error = settings(&[("general.sampling.top_p", Meta::F32(7.0))]).unwrap_err().to_string();
-    assert!(error.starts_with("some/model.gguf: top_p: 7 is given"), "{error}");
+    assert!(error.starts_with("some/model.gguf: top_p: it is 7"), "{error}");
     let error = settings(&[("general.sampling.temp", Meta::Text("hot"))]).unwrap_err().to_string();
     assert!(error.contains("\"general.sampling.temp\" is not a number"), "{error}");
 }
