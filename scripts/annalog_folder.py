@@ -27,7 +27,8 @@ PARTS = {
 }
 CONFIG = {
     "model_type": "marian",
-    "architectures": ["MarianMTModel"],
+    # With learned positions and without a norm of embeddings it is none of the classes of transformers.
+    "architectures": ["TransformerModel"],
     "is_encoder_decoder": True,
     "vocab_size": 59,
     "decoder_vocab_size": 59,

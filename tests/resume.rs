@@ -257,8 +257,8 @@ fn what_a_run_was_given_is_kept_or_refused() {
     for (more, words) in [
         (&["--width", "64"][..], "the run began with --width 18"),
         (&["--moe", "4:2"], "the run began without --moe"),
-        (&["--dropout", "nan"], "between 0 and 1"),
-        (&["--lr", "1e39"], "learning rate: is 1"),
+        (&["--dropout", "nan"], "from 0 (inclusive) to 1"),
+        (&["--lr", "1e39"], "learning rate: it is 1"),
         (&["--patience", "0"], "'0'"),
     ] {
         let said = refusal(&mut resume(more));

@@ -237,7 +237,7 @@ impl Counts {
                         None => words(name)?.len() as f64,
                     };
                 }
-                "depth" | "choice" => {
+                "depth" | "way" => {
                     words(name)?.into_iter().for_each(|choice| count(&mut self.choices, choice as usize));
                 }
                 _ => (),

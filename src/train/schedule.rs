@@ -64,7 +64,7 @@ impl Schedule {
         };
         // It is used as an f32.
         if !((self.peak as f32).is_finite() && self.peak >= 0.0) {
-            return Err(Error::input("learning rate", format!("it is {}, but must be 0 or more", self.peak)));
+            return Err(Error::input("learning rate", format!("it is {}, but must be from 0 to 3.4e38", self.peak)));
         }
         if self.warmup > self.steps {
             let message = format!("it is {}, longer than the run of {} steps", self.warmup, self.steps);
