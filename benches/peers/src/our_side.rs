@@ -8,6 +8,8 @@ use std::time::Instant;
 use wgformer::bench::{Step, StepKind, StepSize, gpt};
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::graph::Storage;
+use wgformer::io::Config;
+use wgformer::models;
 use wgformer::ops::{self, AttentionOptions};
 use wgformer::program::Source;
 use wgformer::train::LABELS;
@@ -70,7 +72,8 @@ fn graph(gpu: &Gpu, build: impl Fn(&mut Graph) -> wgformer::Result<Vec<Tensor>>)
 
 fn step(gpu: &Gpu, kind: StepKind) -> Result<Run, Box<dyn Error>> {
     let model = gpt(MODEL.layers, MODEL.width, MODEL.heads, MODEL.length, MODEL.vocabulary)?;
-    let step = Step::prepare(gpu, kind, &model, &Storage::default(), StepSize { batch: MODEL.batch, length: MODEL.length })?;
+    let step =
+        Step::prepare(gpu, kind, &model, &Storage::default(), StepSize { batch: MODEL.batch, length: MODEL.length })?;
     let count = MODEL.batch * MODEL.length;
     let bytes = |seed| tokens(count, seed).iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
     step.program.write("input_ids", &bytes(1))?;
@@ -89,7 +92,8 @@ fn decode(gpu: &Gpu) -> Result<Run, Box<dyn Error>> {
     let weights = Weights::new(gpu);
     model.initialise(&weights, 1)?;
     let limits = GenerateLimits { batch: 1, max_tokens: MODEL.length };
-    let mut generator = Generator::new(gpu, model, &weights, limits)?;
+    let decoder = models::decoder(&Config::new("the benchmark's model", model.config())?)?;
+    let mut generator = Generator::new(gpu, decoder.into(), &weights, limits)?;
     let prompt: Vec<u32> = tokens(PROMPT, 3).into_iter().map(|id| id as u32).collect();
     let options = SamplingOptions::greedy(DECODED + 1);
     Ok(Box::new(move || {
