@@ -168,7 +168,7 @@ mod tests {
         let schedule = Schedule { peak: 1e-3, warmup: 10, steps: 100, decay: Decay::Cosine { floor: 0.1 } };
         let error_of = |s: Schedule| s.check().unwrap_err().to_string();
         assert!(error_of(Schedule { peak: f64::NAN, ..schedule }).contains("learning rate"));
-        assert!(error_of(Schedule { peak: -1.0, ..schedule }).contains("must be 0 or more"));
+        assert!(error_of(Schedule { peak: -1.0, ..schedule }).contains("must be from 0 to 3.4e38"));
         assert!(error_of(Schedule { warmup: 101, ..schedule }).contains("100 steps"));
         assert!(error_of(Schedule { decay: Decay::Linear { floor: 1.5 }, ..schedule }).contains("between 0 and 1"));
         assert!(error_of(Schedule { decay: Decay::Wsd { fraction: -0.1, floor: 0.0 }, ..schedule }).contains("share"));
