@@ -77,10 +77,10 @@ pub enum Error {
         message: String,
     },
     /// A kernel did not compile.
-    #[error("shader {place}: {message}")]
+    #[error("shader {location}: {message}")]
     Shader {
         /// File and line.
-        place: String,
+        location: String,
         /// The compiler's words.
         message: String,
     },

@@ -90,10 +90,10 @@ impl Block {
         let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let mut quants = [0; BLOCK];
         if dtype == DType::Q6K {
-            let (side, place) = (number / 4, number % 4);
-            let (low, high) = (&bytes[64 * side + 32 * (place % 2)..], &bytes[128 + 32 * side..]);
+            let (side, quarter) = (number / 4, number % 4);
+            let (low, high) = (&bytes[64 * side + 32 * (quarter % 2)..], &bytes[128 + 32 * side..]);
             for (quant, (low, high)) in quants.iter_mut().zip(low.iter().zip(high)) {
-                *quant = (low >> (4 * (place / 2)) & 15) | (high >> (2 * place) & 3) << 4;
+                *quant = (low >> (4 * (quarter / 2)) & 15) | (high >> (2 * quarter) & 3) << 4;
             }
             let s = [0, 1].map(|i| bytes[192 + 2 * number + i].cast_signed());
             return Self { d: half(208), m: f16::ZERO, s, quants };

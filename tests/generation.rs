@@ -19,7 +19,7 @@ use wgformer::{DType, Gpu, Graph, Result, Weights};
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
+    for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 5] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
@@ -28,7 +28,7 @@ fn main() {
             ("refused prompts and limits", refusals),
             ("each answer is of the weights as they are", answers_follow_the_weights),
         ];
-        trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
+        trials.extend(tests.map(|(title, test)| device.trial(format!("[{name}] {title}"), test)));
     }
     common::run(trials);
 }

@@ -55,9 +55,9 @@ const OUTPUTS: [&str; 7] = [
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
+    for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         for model in MODELS {
-            trials.push(turn.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
+            trials.push(device.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
         }
     }
     common::run(trials);

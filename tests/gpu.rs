@@ -50,16 +50,16 @@ fn main() {
             }
         }
         // OpenGL gives up when several threads want it for long.
-        let turn = Arc::new(Mutex::new(()));
+        let lock = Arc::new(Mutex::new(()));
         for (gpu, how) in devices {
             let device = format!("{:?} {}{how}", info.backend, info.name);
             opened.insert(device.clone(), gpu.caps().clone());
             choice::keep(&gpu);
             for case in cases.iter().cloned() {
-                let (gpu, turn) = (gpu.clone(), turn.clone());
+                let (gpu, lock) = (gpu.clone(), lock.clone());
                 let name = format!("[{device}] {}", case.name);
                 trials.push(Trial::test(name, move || {
-                    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+                    let _lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
                     verdict(case.run(&gpu))
                 }));
             }

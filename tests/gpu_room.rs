@@ -11,10 +11,10 @@ use wgpu::BufferUsages as Usage;
 const DATA: Usage = Usage::STORAGE.union(Usage::COPY_SRC).union(Usage::COPY_DST);
 
 /// Devices are opened one test at a time: software drivers share two cores with everybody.
-static TURN: Mutex<()> = Mutex::new(());
+static LOCK: Mutex<()> = Mutex::new(());
 
 fn on_every_adapter(test: impl Fn(&wgpu::Adapter)) {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _lock = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let adapters = Gpu::adapters();
     assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver, e.g. apt-get install mesa-vulkan-drivers");
     for adapter in adapters {

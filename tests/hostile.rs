@@ -52,9 +52,9 @@ const CASES: [(&str, Build); 24] = [
         attend(g, x, [1, COUNT, 1, WIDTH], &options)
     }),
     ("attention of a tree, with a mask", |g, x, _, ids| {
-        let structure = Some(g.state("spans", [1, COUNT, 3], DType::U32)?);
+        let tree = Some(g.state("spans", [1, COUNT, 3], DType::U32)?);
         let key_mask = Some(ops::reshape(g, ids, [1, COUNT])?);
-        let options = AttentionOptions { structure, key_mask, ..AttentionOptions::default() };
+        let options = AttentionOptions { tree, key_mask, ..AttentionOptions::default() };
         attend(g, x, [1, COUNT, 1, WIDTH], &options)
     }),
     ("select of lengths", |g, x, _, ids| {

@@ -19,9 +19,9 @@ const CHECKS: [(&str, Check); 5] = [
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
+    for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         for (title, check) in CHECKS {
-            trials.push(turn.trial(format!("[{name}] indices: {title}"), check));
+            trials.push(device.trial(format!("[{name}] indices: {title}"), check));
         }
     }
     common::run(trials);

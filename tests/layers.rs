@@ -15,12 +15,12 @@ use wgformer::{DType, Gpu, Graph, Result, Tensor, Weights};
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters(&mut trials) {
-        trials.push(turn.trial(format!("[{name}] a stack whose tokens see a prefix"), prefixes_are_seen));
+    for (name, device) in common::adapters(&mut trials) {
+        trials.push(device.trial(format!("[{name}] a stack whose tokens see a prefix"), prefixes_are_seen));
         for mask in [nn::Mask::Causal, nn::Mask::Bidirectional] {
             let relative = nn::RelativeBias::Alibi;
             let test = move |gpu: &Gpu| twin(gpu, mask, Some(relative.clone())).map(|_| ());
-            trials.push(turn.trial(format!("[{name}] a stack with linear biases, {mask:?}"), test));
+            trials.push(device.trial(format!("[{name}] a stack with linear biases, {mask:?}"), test));
         }
     }
     common::run(trials);

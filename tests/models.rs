@@ -14,31 +14,31 @@ use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::graph::{Array, Values};
 use wgformer::io::ModelFolder;
-use wgformer::io::structure::spans_of_levels;
+use wgformer::io::tree_mask::spans_of_levels;
 use wgformer::models::{self, Decoder, TokenInputs};
 use wgformer::nn::KvSource;
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::program::pack;
 use wgformer::tasks::{ListOps, ListOpsBatches, listops};
 use wgformer::train::{
-    Batches, LanguageModel, RunOptions, Schedule, StepOptions, StructuredLanguageModel, Trainer, held_out,
+    Batches, LanguageModel, RunOptions, Schedule, StepOptions, Trainer, TreeLanguageModel, held_out,
 };
 use wgformer::{DType, Error, Gpu, Graph, Result, Tensor, Weights};
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, device) in common::adapters(&mut trials) {
         for case in cases() {
-            trials.push(turn.trial(format!("[{name}] whole model: {}", case.name), move |gpu| case.run(gpu)));
+            trials.push(device.trial(format!("[{name}] whole model: {}", case.name), move |gpu| case.run(gpu)));
         }
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 4] = [
             ("weights survive saving and loading", weights_round_trip),
             ("a trained model continues what it learnt", trained_models_continue),
-            ("a model learns over texts with a structure", structured_models_learn),
-            ("a cache and a structure exclude each other", caches_refuse_structures),
+            ("a model learns over texts with a tree mask", models_with_tree_masks_learn),
+            ("a cache and a tree mask exclude each other", caches_refuse_tree_masks),
         ];
-        trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
+        trials.extend(tests.map(|(title, test)| device.trial(format!("[{name}] {title}"), test)));
     }
     choice::run(&Arguments::from_args(), trials, |_, title| vec![part_of_the_choice(title).to_owned()]);
 }
@@ -60,7 +60,7 @@ struct Case {
     dropout: bool,
     storage: DType,
     /// Attention is limited by a tree over the tokens.
-    structure: bool,
+    tree: bool,
 }
 
 /// A mixture of experts.
@@ -79,7 +79,7 @@ fn cases() -> Vec<Case> {
         lengths: lengths.to_vec(),
         dropout,
         storage: DType::F32,
-        structure: false,
+        tree: false,
     };
     vec![
         case("gpt2 of 257 tokens", gpt2(json!({"n_inner": 51, "activation_function": "relu"})), 1, 257, &[], false),
@@ -220,10 +220,10 @@ fn cases() -> Vec<Case> {
             &[19, 9],
             false,
         ),
-        Case { structure: true, ..case("mor with a structure", mor(json!({})), 2, 33, &[33, 20], false) },
+        Case { tree: true, ..case("mor with a tree mask", mor(json!({})), 2, 33, &[33, 20], false) },
         Case { storage: DType::BF16, ..case("llama stored as bf16", llama(json!({})), 2, 9, &[], false) },
-        Case { structure: true, ..case("llama with a structure", llama(json!({})), 2, 67, &[67, 20], false) },
-        Case { structure: true, ..case("gpt2 with a structure", gpt2(json!({})), 1, 33, &[], false) },
+        Case { tree: true, ..case("llama with a tree mask", llama(json!({})), 2, 67, &[67, 20], false) },
+        Case { tree: true, ..case("gpt2 with a tree mask", gpt2(json!({})), 1, 33, &[], false) },
         Case { storage: DType::F16, ..case("gpt2 stored as f16", gpt2(json!({})), 2, 9, &[], false) },
     ]
 }
@@ -251,13 +251,13 @@ impl Case {
             inputs = inputs.with_mask(g.input("mask", shape, DType::U32)?);
             values.insert("mask".into(), Array::from_fn(shape, |i| f64::from(u8::from(real(i)))));
         }
-        if self.structure {
+        if self.tree {
             let shape = [self.batch, self.time, 3];
-            inputs = inputs.with_structure(g.input("structure", shape, DType::U32)?);
+            inputs = inputs.with_tree(g.input("tree", shape, DType::U32)?);
             let levels = |row: usize| (0..self.time).map(|i| token(i + row) % 5).collect::<Vec<_>>();
             let spans = (0..self.batch).flat_map(|row| spans_of_levels(&levels(row)));
             let words = spans.flat_map(|span| [span.position, span.first, span.last]).map(f64::from);
-            values.insert("structure".into(), Array::new(shape, words.collect())?);
+            values.insert("tree".into(), Array::new(shape, words.collect())?);
         }
         if self.dropout {
             inputs = inputs.with_dropout(g.input("seed", [2], DType::U32)?);
@@ -374,16 +374,16 @@ fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
 }
 
 /// Fresh models learn to do better on held-out expressions than to guess a digit, whose loss is 2.3.
-fn structured_models_learn(gpu: &Gpu) -> Result<(), Failed> {
+fn models_with_tree_masks_learn(gpu: &Gpu) -> Result<(), Failed> {
     let vocabulary = listops::NAMES.len();
     for config in [gpt2(json!({"vocab_size": vocabulary})), llama(json!({"vocab_size": vocabulary}))] {
         let model: Arc<dyn Decoder> = decoder(&config)?.into();
-        let task = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, structure: true, lists: false };
+        let task = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, tree: true, lists: false };
         let weights = Weights::new(gpu);
         model.initialise(&weights, 1)?;
         let (rows, steps) = (64, 80);
         let plain = LanguageModel { model, rows, length: task.length, options: CrossEntropyOptions::default() };
-        let objective = StructuredLanguageModel(plain);
+        let objective = TreeLanguageModel(plain);
         let run = RunOptions { steps, ..Default::default() };
         let schedule = Schedule::constant(0.005);
         let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
@@ -403,17 +403,17 @@ fn structured_models_learn(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Generation has no structure: a model that is asked for both says so.
-fn caches_refuse_structures(_: &Gpu) -> Result<(), Failed> {
+/// Generation has no tree mask: a model that is asked for both says so.
+fn caches_refuse_tree_masks(_: &Gpu) -> Result<(), Failed> {
     let model = decoder(&llama(json!({})))?;
     let mut g = Graph::new();
     let ids = g.input("ids", [1, 4], DType::U32)?;
-    let structure = g.input("structure", [1, 4, 3], DType::U32)?;
-    let inputs = TokenInputs::new(&mut g, ids)?.with_structure(structure);
+    let tree = g.input("tree", [1, 4, 3], DType::U32)?;
+    let inputs = TokenInputs::new(&mut g, ids)?.with_tree(tree);
     let lengths = g.input("lengths", [1], DType::U32)?;
     let inputs = TokenInputs { kv: KvSource::Prefill { capacity: 9, lengths }, ..inputs };
     match model.decode(&mut g, &inputs) {
-        Err(error) if error.to_string().contains("a structure needs whole sequences") => Ok(()),
+        Err(error) if error.to_string().contains("a tree mask needs whole sequences") => Ok(()),
         other => Err(format!("not refused: {:?}", other.err()).into()),
     }
 }

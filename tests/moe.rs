@@ -18,7 +18,7 @@ use wgformer::{DType, Gpu, Graph, Program, Recording, Result, Weights};
 
 fn main() {
     let mut trials = vec![Trial::test("a step is recorded without knowing where tokens go", recorded_once)];
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, device) in common::adapters(&mut trials) {
         let cases: [(&str, fn(&Gpu) -> std::result::Result<(), Failed>); 4] = [
             ("a step reads nothing back and is one piece of work, wherever tokens go", one_piece_of_work),
             ("experts learn, with the same bits on every run", learning),
@@ -26,7 +26,7 @@ fn main() {
             ("an expert takes no more than its capacity in training", capacity),
         ];
         for (title, case) in cases {
-            trials.push(turn.trial(format!("[{name}] {title}"), case));
+            trials.push(device.trial(format!("[{name}] {title}"), case));
         }
     }
     common::run(trials);

@@ -26,21 +26,22 @@ fn main() {
         Trial::test("weights of recursions are one tensor", weights_are_one),
         Trial::test("a recursion over a third of the tokens costs less than half", a_third_costs_less_than_half),
     ];
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, device) in common::adapters(&mut trials) {
         for (title, config) in decoders() {
             let name = format!("[{name}] decoding gives the logits of reading: {title}");
-            trials.push(turn.trial(name, move |gpu| decoding_follows_reading(gpu, &config)));
+            trials.push(device.trial(name, move |gpu| decoding_follows_reading(gpu, &config)));
         }
-        trials
-            .push(turn.trial(format!("[{name}] recursions learn, and computing them again changes nothing"), learning));
         trials.push(
-            turn.trial(format!("[{name}] capacities warm up, and a resumed run goes on where they were"), warming),
+            device.trial(format!("[{name}] recursions learn, and computing them again changes nothing"), learning),
         );
         trials.push(
-            turn.trial(format!("[{name}] a step amid the warm-up has the gradients of its f64 twin"), amid_warmup),
+            device.trial(format!("[{name}] capacities warm up, and a resumed run goes on where they were"), warming),
         );
-        trials.push(turn.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
-        trials.push(turn.trial(format!("[{name}] recursions start from a trained Llama"), from_trained));
+        trials.push(
+            device.trial(format!("[{name}] a step amid the warm-up has the gradients of its f64 twin"), amid_warmup),
+        );
+        trials.push(device.trial(format!("[{name}] gradients are the same bits on every run"), same_bits));
+        trials.push(device.trial(format!("[{name}] recursions start from a trained Llama"), from_trained));
     }
     common::run(trials);
 }
@@ -353,10 +354,10 @@ fn warming(gpu: &Gpu) -> Result<(), Failed> {
     program.write("ids", bytemuck::cast_slice(&(0..34).map(|i| token(i / 17, i % 17)).collect::<Vec<u32>>()))?;
     for (step, expected) in [[17, 17], [16, 15], [14, 12], [13, 9], [11, 6], [11, 5], [11, 5]].into_iter().enumerate() {
         program.run()?;
-        for (turn, count) in [1, 2].into_iter().zip(expected) {
-            let taken: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(&format!("taken.{turn}"))?);
+        for (recursion, count) in [1, 2].into_iter().zip(expected) {
+            let taken: Vec<u32> = bytemuck::pod_collect_to_vec(&program.read(&format!("taken.{recursion}"))?);
             if taken != [count, count] {
-                return Err(format!("recursion {turn} took {taken:?} at step {step}, not {count}").into());
+                return Err(format!("recursion {recursion} took {taken:?} at step {step}, not {count}").into());
             }
         }
     }

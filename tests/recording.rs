@@ -16,14 +16,14 @@ use wgformer::{DType, Error, Graph, Result, models};
 /// The training step of a GPT-2 of some size.
 fn training_step(
     layers: usize,
-    width: usize,
+    d_model: usize,
     heads: usize,
     vocabulary: usize,
     rows: usize,
     length: usize,
 ) -> Result<Graph> {
     let config = serde_json::json!({
-        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": length, "n_embd": width, "n_layer": layers,
+        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": length, "n_embd": d_model, "n_layer": layers,
         "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
         "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
     });
@@ -41,17 +41,17 @@ fn the_training_step_of_a_small_gpt() {
 
 #[test]
 fn memory_is_near_what_is_alive_at_once() {
-    for (layers, width, heads, vocabulary, rows, length) in
+    for (layers, d_model, heads, vocabulary, rows, length) in
         [(6, 384, 6, 65, 4, 256), (4, 128, 4, 1024, 8, 128), (2, 48, 4, 97, 2, 17), (12, 768, 12, 50257, 4, 256)]
     {
-        let graph = training_step(layers, width, heads, vocabulary, rows, length).unwrap();
+        let graph = training_step(layers, d_model, heads, vocabulary, rows, length).unwrap();
         for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }] {
             let caps = Caps { max_binding_bytes: 1 << 30, max_buffer_bytes: 1 << 30, ..caps };
             let recording = Recording::new(&graph, &caps).unwrap();
             let memory = MemoryReport::new(&recording, &Plan::new(&recording, &caps).unwrap());
             let ratio = memory.temporaries as f64 / memory.lower_bound as f64;
-            println!("{layers} layers, width {width}: {memory}");
-            assert!(ratio <= 1.15, "{layers} layers, width {width}: {ratio}");
+            println!("{layers} layers, d_model {d_model}: {memory}");
+            assert!(ratio <= 1.15, "{layers} layers, d_model {d_model}: {ratio}");
         }
     }
 }

@@ -25,13 +25,13 @@ const SOME: [&str; 3] = ["Mixtral, with a capacity", "recursions of experts", "t
 
 fn main() {
     let mut trials = vec![Trial::test("a dense model reports nothing and computes nothing for it", dense)];
-    for (name, turn) in common::adapters(&mut trials) {
+    for (name, device) in common::adapters(&mut trials) {
         for (title, config) in sparse() {
             let name = format!("[{name}] the report has the numbers of its f64 twin: {title}");
-            trials.push(turn.trial(name, move |gpu| agrees(gpu, &config)));
+            trials.push(device.trial(name, move |gpu| agrees(gpu, &config)));
         }
-        trials.push(turn.trial(format!("[{name}] a report with routers is one read-back of one step"), no_more_work));
-        trials.push(turn.trial(format!("[{name}] both halves of a step report what the whole does"), halves));
+        trials.push(device.trial(format!("[{name}] a report with routers is one read-back of one step"), no_more_work));
+        trials.push(device.trial(format!("[{name}] both halves of a step report what the whole does"), halves));
     }
     common::run(trials);
 }
@@ -237,7 +237,7 @@ impl Counts {
                         None => words(name)?.len() as f64,
                     };
                 }
-                "depth" | "way" => {
+                "depth" | "choice" => {
                     words(name)?.into_iter().for_each(|choice| count(&mut self.choices, choice as usize));
                 }
                 _ => (),
@@ -263,7 +263,7 @@ impl Counts {
             let taken = match choices.is_empty() {
                 true => self.taken.clone(),
                 false => (0..3)
-                    .map(|turn| (0..choices.len()).filter(|choice| choice % 3 >= turn).map(|w| choices[w]).sum())
+                    .map(|depth| (0..choices.len()).filter(|choice| choice % 3 >= depth).map(|w| choices[w]).sum())
                     .collect(),
             };
             if recursions.choices != choices || recursions.taken != taken {

@@ -10,10 +10,10 @@ use wgformer::program::{Budget, Pieces};
 use wgformer::{DType, Error, Gpu, Graph, Program, TensorType, Weights, ops};
 
 /// Devices are opened one test at a time: software drivers share two cores with everybody.
-static TURN: Mutex<()> = Mutex::new(());
+static LOCK: Mutex<()> = Mutex::new(());
 
 fn on_every_gpu(test: impl Fn(Gpu)) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let adapters = Gpu::adapters();
     assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver, e.g. apt-get install mesa-vulkan-drivers");
     for adapter in adapters {
@@ -217,7 +217,7 @@ fn speed_is_learnt_from_work_though_nobody_polls() {
 
 #[test]
 fn without_timestamps_speed_is_learnt_from_waiting_and_on_an_adopted_device_not_at_all() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     for adapter in Gpu::adapters() {
         let timestamps = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS

@@ -26,16 +26,17 @@ fn main() {
     let adapters = common::adapters_also_as_gpus(&mut trials);
     // Two hundred steps show the same on every driver, since results are held to be the same: on the fastest one here.
     let fastest = adapters.iter().position(|(name, _)| name.starts_with("Vulkan llvmpipe")).unwrap_or(0);
-    for (number, (name, turn)) in adapters.into_iter().enumerate() {
+    for (number, (name, device)) in adapters.into_iter().enumerate() {
         for (title, config) in families() {
-            trials.push(turn.trial(format!("[{name}] {title}"), move |gpu| twin(gpu, &config)));
+            trials.push(device.trial(format!("[{name}] {title}"), move |gpu| twin(gpu, &config)));
         }
         if number == fastest {
-            trials
-                .push(turn.trial(format!("[{name}] a bias of logits does not learn"), a_bias_of_logits_does_not_learn));
+            trials.push(
+                device.trial(format!("[{name}] a bias of logits does not learn"), a_bias_of_logits_does_not_learn),
+            );
         }
         for (title, config) in nine().into_iter().filter(|_| number == fastest) {
-            trials.push(turn.trial(format!("[{name}] {title}, learns a text"), move |gpu| learns(gpu, config)));
+            trials.push(device.trial(format!("[{name}] {title}, learns a text"), move |gpu| learns(gpu, config)));
         }
     }
     trials.push(Trial::test("gradients of the twins are differences of their losses", differences));

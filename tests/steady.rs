@@ -21,9 +21,9 @@ const ALLOWED: u64 = 8 << 20;
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters(&mut trials) {
-        trials.push(turn.trial(format!("[{name}] {STEPS} steps without growth"), steps_without_growth));
-        trials.push(turn.trial(format!("[{name}] what is dropped is freed"), what_is_dropped_is_freed));
+    for (name, device) in common::adapters(&mut trials) {
+        trials.push(device.trial(format!("[{name}] {STEPS} steps without growth"), steps_without_growth));
+        trials.push(device.trial(format!("[{name}] what is dropped is freed"), what_is_dropped_is_freed));
     }
     // One at a time: the memory that is measured is the process's.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };

@@ -22,7 +22,7 @@ const LENGTH: usize = 17;
 
 fn main() {
     let mut trials = vec![Trial::test("GPT-2 trains within the least limits of WebGPU", gpt2_fits_the_least_limits)];
-    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
+    for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 4] = [
             ("recomputed blocks give the same bits", recomputed_blocks_give_the_same_bits),
@@ -30,7 +30,7 @@ fn main() {
             ("a resumed run is the same run", a_resumed_run_is_the_same_run),
             ("a llama learns in micro-batches", a_llama_learns_in_micro_batches),
         ];
-        trials.extend(tests.map(|(title, test)| turn.trial(format!("[{name}] {title}"), test)));
+        trials.extend(tests.map(|(title, test)| device.trial(format!("[{name}] {title}"), test)));
     }
     common::run(trials);
 }

@@ -13,9 +13,9 @@ const RUNS: [&str; 5] = ["gpt2", "llama", "mixtral", "bert-token", "t5"];
 
 fn main() {
     let mut trials = Vec::new();
-    for (name, turn) in common::adapters_also_as_gpus(&mut trials) {
+    for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         for folder in RUNS {
-            trials.push(turn.trial(format!("[{name}] trajectory {folder}"), move |gpu| run(gpu, folder)));
+            trials.push(device.trial(format!("[{name}] trajectory {folder}"), move |gpu| run(gpu, folder)));
         }
     }
     common::run(trials);

@@ -20,9 +20,9 @@ const CHECKS: &[(&str, Check)] = &[
 
 fn main() {
     let mut trials = Vec::new();
-    for (adapter, turn) in common::adapters(&mut trials) {
+    for (adapter, device) in common::adapters(&mut trials) {
         for &(name, check) in CHECKS {
-            trials.push(turn.trial(format!("[{adapter}] {name}"), check));
+            trials.push(device.trial(format!("[{adapter}] {name}"), check));
         }
     }
     common::run(trials);

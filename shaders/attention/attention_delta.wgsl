@@ -24,7 +24,7 @@ fn attention_delta(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let row = group * 64u + lane;
     if (row >= p.batch * p.queries * p.heads) { return; }
     var delta = 0.0;
-    for (var c = 0u; c < WIDTH; c++) { delta += inner(out[row * WIDTH + c], dout[row * WIDTH + c]); }
+    for (var c = 0u; c < WIDTH; c++) { delta += vector_dot(out[row * WIDTH + c], dout[row * WIDTH + c]); }
     let head = row % p.heads;
     let query = row / p.heads % p.queries;
     let batch = row / (p.heads * p.queries);

@@ -60,7 +60,7 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
             let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
             for (var r = 0u; r < ROWS; r++) {
                 let a = mine[r][c];
-                s[r] += vec4f(inner(a, b0), inner(a, b1), inner(a, b2), inner(a, b3));
+                s[r] += vec4f(vector_dot(a, b0), vector_dot(a, b1), vector_dot(a, b2), vector_dot(a, b3));
             }
         }
         var shrink: array<f32, ROWS>;

@@ -58,7 +58,7 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     var seen: array<bool, GROUP>;
     for (var c = 0u; c < WIDTH; c++) {
         let b = k[(kv_base + key * p.kv_heads) * WIDTH + c];
-        for (var g = 0u; g < GROUP; g++) { s[g] += inner(asked[g * WIDTH + c], b); }
+        for (var g = 0u; g < GROUP; g++) { s[g] += vector_dot(asked[g * WIDTH + c], b); }
     }
     for (var g = 0u; g < GROUP; g++) {
         let term = bias_keys(batch, head + g, query, vec4u(key));

@@ -30,8 +30,8 @@ fn score_gradient(batch: u32, head: u32, q0: u32, k0: u32) -> array<vec4f, 4> {
             let at = query_row(batch, min(q0 + r, p.queries - 1u), head) * WIDTH + c;
             let x = q[at];
             let y = dout[at];
-            s[r] += vec4f(inner(x, a0), inner(x, a1), inner(x, a2), inner(x, a3));
-            dp[r] += vec4f(inner(y, b0), inner(y, b1), inner(y, b2), inner(y, b3));
+            s[r] += vec4f(vector_dot(x, a0), vector_dot(x, a1), vector_dot(x, a2), vector_dot(x, a3));
+            dp[r] += vec4f(vector_dot(y, b0), vector_dot(y, b1), vector_dot(y, b2), vector_dot(y, b3));
         }
     }
     let real = keys_real(batch, near);

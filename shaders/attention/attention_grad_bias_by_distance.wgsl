@@ -27,11 +27,11 @@ fn score_gradient(batch: u32, head: u32, query: u32, k0: i32) -> vec4f {
     for (var c = 0u; c < WIDTH; c++) {
         let x = q[q_at + c];
         let y = dout[q_at + c];
-        s += vec4f(inner(x, k[k_at.x + c]), inner(x, k[k_at.y + c]), inner(x, k[k_at.z + c]), inner(x, k[k_at.w + c]));
-        dp += vec4f(inner(y, v[k_at.x + c]), inner(y, v[k_at.y + c]), inner(y, v[k_at.z + c]), inner(y, v[k_at.w + c]));
+        s += vec4f(vector_dot(x, k[k_at.x + c]), vector_dot(x, k[k_at.y + c]), vector_dot(x, k[k_at.z + c]), vector_dot(x, k[k_at.w + c]));
+        dp += vec4f(vector_dot(y, v[k_at.x + c]), vector_dot(y, v[k_at.y + c]), vector_dot(y, v[k_at.z + c]), vector_dot(y, v[k_at.w + c]));
     }
     let seed = drop_seed(batch);
-    let kept = vec4f(drop_factor(seed, batch, head, query, near.x), drop_factor(seed, batch, head, query, near.y),
+    let drop = vec4f(drop_factor(seed, batch, head, query, near.x), drop_factor(seed, batch, head, query, near.y),
                      drop_factor(seed, batch, head, query, near.z), drop_factor(seed, batch, head, query, near.w));
     let stat = stats[stat_row(batch, query, head)];
     let term = bias_keys(batch, head, query, near);
@@ -40,7 +40,7 @@ fn score_gradient(batch: u32, head: u32, query: u32, k0: i32) -> vec4f {
     let near_seen = within(near, vec4u(row_start(batch, query)), vec4u(row_limit(batch, query)));
     let seen = there & keys_real(batch, near) & near_seen & kin & bias_seen(term);
     let weight = exp_below(biased(capped(s * p.scale), term) - stat.x) * stat.y;
-    return select(vec4f(), weight * (dp * kept - stat.z), seen);
+    return select(vec4f(), weight * (dp * drop - stat.z), seen);
 }
 
 @compute @workgroup_size(64)

@@ -70,13 +70,13 @@ fn attention_grad_kv_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
             let a0 = q[at.x + c]; let a1 = q[at.y + c]; let a2 = q[at.z + c]; let a3 = q[at.w + c];
             for (var r = 0u; r < ROWS; r++) {
                 let x = mine[r][c];
-                s[r] += vec4f(inner(x, a0), inner(x, a1), inner(x, a2), inner(x, a3));
+                s[r] += vec4f(vector_dot(x, a0), vector_dot(x, a1), vector_dot(x, a2), vector_dot(x, a3));
             }
             if (OF_KEYS) {
                 let b0 = dout[at.x + c]; let b1 = dout[at.y + c]; let b2 = dout[at.z + c]; let b3 = dout[at.w + c];
                 for (var r = 0u; r < ROWS; r++) {
                     let y = value[r][c];
-                    dp[r] += vec4f(inner(y, b0), inner(y, b1), inner(y, b2), inner(y, b3));
+                    dp[r] += vec4f(vector_dot(y, b0), vector_dot(y, b1), vector_dot(y, b2), vector_dot(y, b3));
                 }
             }
         }

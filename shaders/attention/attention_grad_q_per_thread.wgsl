@@ -67,8 +67,8 @@ fn attention_grad_q_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wor
             for (var r = 0u; r < ROWS; r++) {
                 let x = mine[r][c];
                 let y = upstream[r][c];
-                s[r] += vec4f(inner(x, a0), inner(x, a1), inner(x, a2), inner(x, a3));
-                dp[r] += vec4f(inner(y, b0), inner(y, b1), inner(y, b2), inner(y, b3));
+                s[r] += vec4f(vector_dot(x, a0), vector_dot(x, a1), vector_dot(x, a2), vector_dot(x, a3));
+                dp[r] += vec4f(vector_dot(y, b0), vector_dot(y, b1), vector_dot(y, b2), vector_dot(y, b3));
             }
         }
         for (var r = 0u; r < ROWS; r++) {

@@ -3,8 +3,8 @@
 //   limit[b, i] = min(lengths[b], keys, max(position[b, i] + after + 1, prefix[b]))      start[b, i] = position[b, i] - before
 //   the same of a tile of 32 queries: their largest limit, their least start
 //
-// in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32   query_structure (B, Tq, 3) u32
-//           structure (B, Tk, 3) u32   seed (2) u32   prefix (B) u32; what is absent has its flag 0 and is not read
+// in        lengths (B) u32   key_mask (B, Tk) u32   positions (B, Tq) u32   query_tree (B, Tq, 3) u32
+//           tree (B, Tk, 3) u32   seed (2) u32   prefix (B) u32; what is absent has its flag 0 and is not read
 // out       key_limits (B, n) u32, in a row: ceil(Tq / 32) limits of tiles, Tq limits [, as many starts of tiles, Tq starts]
 //           [, mask (Tk) as 0 or 1] [, seed (2)] [, spans (3 (Tq + Tk))]
 // grid      one invocation for 32 queries, 32 keys of the mask, 32 spans of queries or 32 spans of keys
@@ -16,7 +16,7 @@
 struct Params {
     base: u32, groups: u32,
     batch: u32, queries: u32, keys: u32,
-    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_structure: u32, has_seed: u32, has_prefix: u32,
+    causal: u32, has_lengths: u32, has_mask: u32, has_positions: u32, has_tree: u32, has_seed: u32, has_prefix: u32,
     windowed: u32, before: u32, after: u32,          // how far in front of itself and behind itself a query sees
 }
 
@@ -24,8 +24,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read> lengths: array<u32>;          // (B)
 @group(0) @binding(2) var<storage, read> key_mask: array<u32>;         // (B, Tk)
 @group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, Tq)
-@group(0) @binding(4) var<storage, read> query_structure: array<u32>;  // (B, Tq, 3)
-@group(0) @binding(5) var<storage, read> structure: array<u32>;        // (B, Tk, 3)
+@group(0) @binding(4) var<storage, read> query_tree: array<u32>;       // (B, Tq, 3)
+@group(0) @binding(5) var<storage, read> tree: array<u32>;             // (B, Tk, 3)
 @group(0) @binding(6) var<storage, read> seed: array<u32>;             // (2)
 @group(0) @binding(7) var<storage, read> prefix: array<u32>;           // (B)
 @group(0) @binding(8) var<storage, read_write> key_limits: array<u32>;    // (B, n)
@@ -59,7 +59,7 @@ fn attention_key_limits(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups
     let tiles = (p.queries + 31u) / 32u;
     let blocks = (p.keys + 31u) / 32u;
     let masks = select(0u, blocks, p.has_mask != 0u);
-    let chunks = tiles + masks + select(0u, tiles + blocks, p.has_structure != 0u);
+    let chunks = tiles + masks + select(0u, tiles + blocks, p.has_tree != 0u);
     let index = group * 64u + lane;
     if (index >= p.batch * chunks) { return; }
     let batch = index / chunks;
@@ -68,7 +68,7 @@ fn attention_key_limits(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups
     let mask_at = starts_at * select(1u, 2u, p.windowed != 0u);
     let seed_at = mask_at + select(0u, p.keys, p.has_mask != 0u);
     let spans_at = seed_at + select(0u, 2u, p.has_seed != 0u);
-    let words = spans_at + select(0u, 3u * (p.queries + p.keys), p.has_structure != 0u);
+    let words = spans_at + select(0u, 3u * (p.queries + p.keys), p.has_tree != 0u);
     let row = batch * words;
     if (chunk < tiles) {
         var most = 0u;
@@ -97,12 +97,12 @@ fn attention_key_limits(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups
     } else if (chunk < tiles + masks + tiles) {
         let first = (chunk - tiles - masks) * 96u;
         for (var i = first; i < min(first + 96u, 3u * p.queries); i++) {
-            key_limits[row + spans_at + i] = query_structure[batch * 3u * p.queries + i];
+            key_limits[row + spans_at + i] = query_tree[batch * 3u * p.queries + i];
         }
     } else {
         let first = (chunk - tiles - masks - tiles) * 96u;
         for (var i = first; i < min(first + 96u, 3u * p.keys); i++) {
-            key_limits[row + spans_at + 3u * p.queries + i] = structure[batch * 3u * p.keys + i];
+            key_limits[row + spans_at + 3u * p.queries + i] = tree[batch * 3u * p.keys + i];
         }
     }
 }

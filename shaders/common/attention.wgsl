@@ -1,4 +1,4 @@
-// attention: the functions that all attention kernels share. Their inputs have the layout (batch, token, head, width).
+// attention: the functions that all attention kernels share. Their inputs have the layout (batch, token, head, head_dim).
 
 struct Params {
     base: u32, groups: u32,
@@ -6,7 +6,7 @@ struct Params {
     scale: f32,
     bias_batch: u32,                     // 1 if every batch row has a bias of its own
     salt: u32, threshold: u32,           // of dropout: what tells layers apart, and below which random words drop
-    kept: f32,                           // what kept probabilities are multiplied by
+    keep_scale: f32,                     // of dropout: 1 / (1 - rate), the factor of probabilities that stay
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -19,7 +19,7 @@ const FAR = -2e38;
 // The row of q, out and their gradients.
 fn query_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.queries + query) * p.heads + head; }
 
-// The row of what is kept of a row of scores.
+// The row of the statistics of a row of scores.
 fn stat_row(batch: u32, query: u32, head: u32) -> u32 { return (batch * p.heads + head) * p.queries + query; }
 
 // The key and value head that a query head reads.

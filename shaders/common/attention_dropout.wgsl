@@ -18,7 +18,7 @@ fn drop_words(seed: vec2u, batch: u32, head: u32, query: u32, pair: u32) -> vec2
 // x of one query and four keys from an even one on; words of keys past the end are anyone's.
 fn drop_keys(x: vec4f, seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
     let words = vec4u(drop_words(seed, batch, head, query, key / 2u), drop_words(seed, batch, head, query, key / 2u + 1u));
-    return select(vec4f(), x * p.kept, words >= vec4u(p.threshold));
+    return select(vec4f(), x * p.keep_scale, words >= vec4u(p.threshold));
 }
 
 fn drop_word(seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> u32 {
@@ -28,12 +28,12 @@ fn drop_word(seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> u32 {
 
 // What the value of one query and one key is multiplied by.
 fn drop_factor(seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> f32 {
-    return select(0.0, p.kept, drop_word(seed, batch, head, query, key) >= p.threshold);
+    return select(0.0, p.keep_scale, drop_word(seed, batch, head, query, key) >= p.threshold);
 }
 
 // x of four queries from one on and one key.
 fn drop_queries(x: vec4f, seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
     let words = vec4u(drop_word(seed, batch, head, query, key), drop_word(seed, batch, head, query + 1u, key),
                       drop_word(seed, batch, head, query + 2u, key), drop_word(seed, batch, head, query + 3u, key));
-    return select(vec4f(), x * p.kept, words >= vec4u(p.threshold));
+    return select(vec4f(), x * p.keep_scale, words >= vec4u(p.threshold));
 }

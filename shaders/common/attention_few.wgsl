@@ -27,7 +27,7 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u
         var s: vec4f;
         for (var c = 0u; c < WIDTH; c++) {
             let a = mine[c];
-            s += vec4f(inner(a, k[at.x + c]), inner(a, k[at.y + c]), inner(a, k[at.z + c]), inner(a, k[at.w + c]));
+            s += vec4f(vector_dot(a, k[at.x + c]), vector_dot(a, k[at.y + c]), vector_dot(a, k[at.z + c]), vector_dot(a, k[at.w + c]));
         }
         let term = bias_keys(batch, head, query, near);
         s = biased(capped(s * p.scale), term);

@@ -11,7 +11,7 @@ fn mask_begin() -> u32 { return row_words() * select(1u, 2u, WINDOWED); }
 
 fn limits_row(batch: u32) -> u32 {
     return batch * (mask_begin() + select(0u, p.keys, MASKED)
-                    + select(0u, 2u, SEEDED) + select(0u, 3u * (p.queries + p.keys), STRUCTURED));
+                    + select(0u, 2u, SEEDED) + select(0u, 3u * (p.queries + p.keys), TREE));
 }
 
 // Where the seed of dropout stands.

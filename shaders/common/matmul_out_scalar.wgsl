@@ -11,7 +11,7 @@ fn widen(x: f32) -> vec4f { return vec4f(x); }
 fn narrow(x: vec4f) -> f32 { return x.x; }
 
 // Stores the products of row `row`, columns `column` to `column` + 3, as far as they lie in the matrix.
-fn store(at: Place, row: u32, column: u32, product: vec4f) {
+fn store(at: Tile, row: u32, column: u32, product: vec4f) {
     if (row >= at.end) { return; }
     let i = at.batch * p.c_batch + p.c_offset + row * p.c_stride + column;
     let c = p.c_column + column;

@@ -11,7 +11,7 @@ fn widen(x: vec4f) -> vec4f { return x; }
 fn narrow(x: vec4f) -> vec4f { return x; }
 
 // Stores the products of row `row`, columns `column` to `column` + 3, as far as they lie in the matrix.
-fn store(at: Place, row: u32, column: u32, product: vec4f) {
+fn store(at: Tile, row: u32, column: u32, product: vec4f) {
     if (row < at.end && column < p.n) {
         let i = at.batch * p.c_batch + p.c_offset + row * p.c_stride + column;
         finish(i / 4u, (p.c_column + column) / 4u, product);

@@ -3,7 +3,7 @@
 //   C = α op(A) op(B), op(A) (m, k), op(B) (k, n), C (m, n), for each of a batch of matrices, or of groups of rows
 //
 // constants  A_TRANSPOSED: A lies as (k, m); B_TRANSPOSED: B lies as (n, k)
-// needs      load_a, load_b (matmul_a_*, matmul_b_*), store (matmul_out_*) and place (matmul_place*)
+// needs      load_a, load_b (matmul_a_*, matmul_b_*), store (matmul_out_*) and tile_at (matmul_tiles*)
 // edges      whatever lies outside a matrix loads as zero and is not stored, so kernels need no guards of their own
 
 struct Params {
@@ -24,7 +24,7 @@ struct Params {
 
 // Where a tile lies: its matrix of the batch, its first row and column, where the rows that it may read and those that it may write
 // end, and which stretch of k it sums over.
-struct Place { batch: u32, row: u32, column: u32, rows: u32, end: u32, first: u32, last: u32 }
+struct Tile { batch: u32, row: u32, column: u32, rows: u32, end: u32, first: u32, last: u32 }
 
 alias Block = array<vec4f, 4>;
 
@@ -38,7 +38,7 @@ fn transpose_block(x: Block) -> Block {
 }
 
 // Four rows of op(A) from `row` on, each with its elements k to k + 3.
-fn a_block(at: Place, row: u32, k: u32) -> Block {
+fn a_block(at: Tile, row: u32, k: u32) -> Block {
     if (A_TRANSPOSED) {
         return transpose_block(Block(
             load_a(at.batch, k, at.last, row, p.m), load_a(at.batch, k + 1u, at.last, row, p.m),
@@ -52,7 +52,7 @@ fn a_block(at: Place, row: u32, k: u32) -> Block {
 }
 
 // Rows k to k + 3 of op(B), each with its four elements from `column` on.
-fn b_block(at: Place, k: u32, column: u32) -> Block {
+fn b_block(at: Tile, k: u32, column: u32) -> Block {
     if (B_TRANSPOSED) {
         return transpose_block(Block(
             load_b(at.batch, column, p.n, k, p.k), load_b(at.batch, column + 1u, p.n, k, p.k),

@@ -2,11 +2,11 @@
 //
 // paper     Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3"
 
-fn threefry_rounds(x: vec2u, turns: vec4u) -> vec2u {
+fn threefry_rounds(x: vec2u, rotations: vec4u) -> vec2u {
     var s = x;
     for (var i = 0u; i < 4u; i++) {
         s.x += s.y;
-        s.y = ((s.y << turns[i]) | (s.y >> (32u - turns[i]))) ^ s.x;
+        s.y = ((s.y << rotations[i]) | (s.y >> (32u - rotations[i]))) ^ s.x;
     }
     return s;
 }

@@ -1,4 +1,4 @@
 // vector4: rows as vec4f, for widths that are multiples of four.
 
 alias Vector = vec4f;
-fn inner(a: Vector, b: Vector) -> f32 { return dot(a, b); }
+fn vector_dot(a: Vector, b: Vector) -> f32 { return dot(a, b); }

@@ -2,7 +2,7 @@
 //
 //   score[e] = softmax(logits)[e], or 1 / (1 + e^−logit) with SIGMOID       lse = ln Σ e^logit
 //   choice[e] = score[e] + bias[e]; the logit itself without bias and groups, which has the same order
-//   a group's choice = the sum of its two best; the KEPT best groups stay
+//   a group's choice = the sum of its two best; the TOP_GROUPS best groups stay
 //   experts[i] = the i-th best choice, of equals the lower index
 //   weight[i] = scale · score[experts[i]], over (Σ of the chosen scores + 1e-20) with RENORMALISE
 //
@@ -38,7 +38,7 @@ fn choice_of(first: u32, e: u32, top: f32, inverse: f32) -> f32 {
 }
 
 // One bit for each group that stays.
-fn kept_groups(first: u32, top: f32, inverse: f32) -> u32 {
+fn best_groups(first: u32, top: f32, inverse: f32) -> u32 {
     var keys: array<u32, GROUPS>;
     for (var g = 0u; g < GROUPS; g++) {
         var best = choice_of(first, g * MEMBERS, top, inverse);
@@ -50,15 +50,15 @@ fn kept_groups(first: u32, top: f32, inverse: f32) -> u32 {
         }
         keys[g] = order_key(best + second);
     }
-    var kept = 0u;
+    var selected = 0u;
     for (var g = 0u; g < GROUPS; g++) {
         var better = 0u;
         for (var h = 0u; h < GROUPS; h++) {
             better += u32(keys[h] > keys[g] || (keys[h] == keys[g] && h < g));
         }
-        kept |= select(0u, 1u << g, better < KEPT);
+        selected |= select(0u, 1u << g, better < TOP_GROUPS);
     }
-    return kept;
+    return selected;
 }
 
 @compute @workgroup_size(LANES)
@@ -82,8 +82,8 @@ fn gate_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
         for (var e = 0u; e < EXPERTS; e++) { scores[first + e] = score_of(logits[first + e], top, inverse); }
     }
     if (!WITH_WEIGHTS && !WITH_EXPERTS) { return; }
-    var kept = 1u;
-    if (GROUPS > 1u) { kept = kept_groups(first, top, inverse); }
+    var selected = 1u;
+    if (GROUPS > 1u) { selected = best_groups(first, top, inverse); }
     let slot = token * CHOICES;
     var chosen = 0.0;
     // The last choice: the next is the best of what comes behind it in the order of keys and indices.
@@ -95,7 +95,7 @@ fn gate_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
         for (var e = 0u; e < EXPERTS; e++) {
             let key = order_key(choice_of(first, e, top, inverse));
             let left = i == 0u || key < last_key || (key == last_key && e > last);
-            let stays = ((kept >> (e / MEMBERS)) & 1u) == 1u;
+            let stays = ((selected >> (e / MEMBERS)) & 1u) == 1u;
             if (left && stays && (best == EXPERTS || key > best_key)) {
                 best_key = key;
                 best = e;

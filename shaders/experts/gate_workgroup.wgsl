@@ -1,6 +1,6 @@
 // gate_workgroup: scores of experts, the best of them and their weights; one workgroup a token, one invocation an expert.
 //
-//   as gate_threads; an expert's place among the choices is the number of better ones, so all find theirs at once
+//   as gate_threads; an expert's rank is the number of better ones, so all find theirs at once
 //
 // in        logits (T, EXPERTS) f32   bias (EXPERTS) f32, not read unless BIASED
 // out       weights (T, CHOICES) f32   experts (T, CHOICES) u32   scores (T, EXPERTS) f32   lse (T) f32; each only if WITH_…
@@ -71,19 +71,19 @@ fn gate_workgroup(
         for (var g = 0u; g < GROUPS; g++) {
             better += u32(group_keys[g] > group_keys[own] || (group_keys[g] == group_keys[own] && g < own));
         }
-        key = select(0u, key, better < KEPT);
+        key = select(0u, key, better < TOP_GROUPS);
     }
     keys[lane] = key;
     workgroupBarrier();
-    var place = 0u;
+    var rank = 0u;
     for (var e = 0u; e < EXPERTS; e++) {
-        place += u32(keys[e] > key || (keys[e] == key && e < lane));
+        rank += u32(keys[e] > key || (keys[e] == key && e < lane));
     }
-    let chosen = inside && place < CHOICES;
+    let chosen = inside && rank < CHOICES;
     var factor = p.scale;
     if (WITH_WEIGHTS && RENORMALISE) { factor /= sum_over_workgroup(select(0.0, score, chosen), lane) + 1e-20; }
     if (chosen) {
-        if (WITH_EXPERTS) { experts[token * CHOICES + place] = lane; }
-        if (WITH_WEIGHTS) { weights[token * CHOICES + place] = score * factor; }
+        if (WITH_EXPERTS) { experts[token * CHOICES + rank] = lane; }
+        if (WITH_WEIGHTS) { weights[token * CHOICES + rank] = score * factor; }
     }
 }

@@ -19,12 +19,12 @@ struct Params { base: u32, groups: u32, count: u32, rows: u32, capacity: u32 }
 fn limit_capacity(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let place = group * 64u + lane;
-    if (place >= p.count) { return; }
-    let slot = order[place];
+    let position = group * 64u + lane;
+    if (position >= p.count) { return; }
+    let slot = order[position];
     if (slot >= p.count) { return; }
     let row = index[slot];
-    var kept = p.rows;
-    if (row < p.rows && place - starts[min(row, p.rows)] < p.capacity) { kept = row; }
-    out[slot] = kept;
+    var taken = p.rows;
+    if (row < p.rows && position - starts[min(row, p.rows)] < p.capacity) { taken = row; }
+    out[slot] = taken;
 }

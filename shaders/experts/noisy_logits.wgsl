@@ -1,4 +1,4 @@
-// noisy_logits: normal noise of a learned width on the logits of a gate, and the gradient of that width.
+// noisy_logits: normal noise of a learned standard deviation on the logits of a gate, and the gradient of that deviation.
 //
 //   out[i] = a[i] + n[i] softplus(raw[i]); with BACKWARD a[i] n[i] σ(raw[i])
 //   n[i] = the normal number of threefry(seed, (i, salt))

@@ -3,7 +3,7 @@
 //   An invocation computes 16 rows and 8 columns, so that a load pays for as many multiplications as possible.
 //
 // in, out    see matmul_problem
-// grid       an invocation a tile of 16×8, in the order of place
+// grid       an invocation a tile of 16×8, in the order of tile_at
 // constants  LANES: invocations of a workgroup
 // numerics   f32, each element summed in the order of k, four at a time
 
@@ -12,7 +12,7 @@ fn matmul_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n:
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     // Invocations past the end work on rows past the end: nothing is loaded or stored for them.
-    let at = place(group * LANES + lane, 16u, 8u);
+    let at = tile_at(group * LANES + lane, 16u, 8u);
     let column = at.column;
     let row = at.row;
     // Loops over whole axes of the arrays, as in matmul_subgroup.

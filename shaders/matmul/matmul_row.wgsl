@@ -5,7 +5,7 @@
 //   loads brings what the others need, for all lanes at once.
 //
 // in, out    see matmul_problem; A is not transposed
-// grid       a workgroup a tile of ROWS × 4 LANES SPAN, in the order of place
+// grid       a workgroup a tile of ROWS × 4 LANES SPAN, in the order of tile_at
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations; SPAN: 1 to 4
 // layout     neighbours lie along the stored rows of B: along k if B is transposed, else along the columns
 // needs      sum_of_slices (matmul_slices), unused if SLICES is 1
@@ -19,7 +19,7 @@ fn matmul_row(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u
     if (group >= p.groups) { return; }
     let lane = select(index % LANES, index / SLICES, B_TRANSPOSED);
     let slice = select(index / LANES, index % SLICES, B_TRANSPOSED);
-    let at = place(group, ROWS, 4u * LANES * SPAN);
+    let at = tile_at(group, ROWS, 4u * LANES * SPAN);
     let column = at.column + lane * 4u * SPAN;
     var acc: array<vec4f, PIECES>;
     var a: array<vec4f, ROWS>;

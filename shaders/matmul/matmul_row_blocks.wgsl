@@ -4,7 +4,7 @@
 //   SLICES-th block; the slices are summed at the end, in order.
 //
 // in, out    see matmul_problem; scales of B at binding 4
-// grid       a workgroup a tile of ROWS × 4 LANES, in the order of place
+// grid       a workgroup a tile of ROWS × 4 LANES, in the order of tile_at
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations
 // needs      side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); sum_of_slices (matmul_slices),
 //            unused if SLICES is 1
@@ -22,7 +22,7 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     if (group >= p.groups) { return; }
     let lane = index / SLICES;
     let slice = index % SLICES;
-    let tile = place(group, ROWS, 4u * LANES);
+    let tile = tile_at(group, ROWS, 4u * LANES);
     let column = tile.column + lane * 4u;
     var acc: array<vec4f, ROWS>;
     for (var block = slice; block < tile.last / 32u; block += SLICES) {

@@ -4,7 +4,7 @@
 //   of A, the 32 of a block between them, and shuffles spread them.
 //
 // in, out    see matmul_problem; scales of B at binding 4
-// grid       a workgroup a tile of ROWS × 32, in the order of place
+// grid       a workgroup a tile of ROWS × 32, in the order of tile_at
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups
 // needs      subgroups of 8, a workgroup is one; side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks)
 // numerics   f32
@@ -16,7 +16,7 @@ const LOADS = 8u / WORD_WEIGHTS;
 fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let tile = place(group, ROWS, 32u);
+    let tile = tile_at(group, ROWS, 32u);
     let column = tile.column + lane * 4u;
     let first = vec4u(block_at(tile.batch, column, p.n, 0u), block_at(tile.batch, column + 1u, p.n, 0u),
         block_at(tile.batch, column + 2u, p.n, 0u), block_at(tile.batch, column + 3u, p.n, 0u));

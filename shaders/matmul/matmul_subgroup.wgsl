@@ -5,7 +5,7 @@
 //   A lane's columns lie side by side, so that the first load of a row of B brings all cache lines of it at once.
 //
 // in, out    see matmul_problem
-// grid       a workgroup a tile, in the order of place
+// grid       a workgroup a tile, in the order of tile_at
 // constants  LANES: the subgroup size, which must be the same everywhere; ROWS: 4 or 8 rows of the tile a lane;
 //            WIDE: 1 or 2 vectors of four columns a lane
 // needs      subgroup shuffles, a workgroup is one subgroup
@@ -18,7 +18,7 @@ const BLOCKS = ROWS / 4u;
 fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let at = place(group, ROWS * LANES, 4u * WIDE * LANES);
+    let at = tile_at(group, ROWS * LANES, 4u * WIDE * LANES);
     let column = at.column + lane * 4u * WIDE;
     let row = at.row;
     // Row (r LANES + j) 4 + i of the tile is acc[r][i][j]. Every loop runs over a whole axis of the array, else Mesa unrolls none of

@@ -4,7 +4,7 @@
 //   16 along k. The slice after the current one is on its way in registers while the current one is used.
 //
 // in, out    see matmul_problem
-// grid       a workgroup a tile, in the order of place
+// grid       a workgroup a tile, in the order of tile_at
 // constants  SIDE: 16 (64×64 tiles, 8.8 KiB) or 8 (32×32, 4.8 KiB)
 // layout     a slice is 4 rows of SIDE blocks of 4×4 elements; vec4 number i of a block lies in lane group i. So blocks are read the same
 //            way whether they were stored along k or across it, and 8 neighbours read and write 8 different banks of 16 bytes.
@@ -27,12 +27,12 @@ fn across(t: u32) -> vec2u { return vec2u(t / SIDE, t % SIDE); }
 
 fn place_across(t: u32) -> u32 { return (t / SIDE / 4u) * SLICE + (t / SIDE % 4u) * STRIDE + t % SIDE; }
 
-fn fetch_a(at: Place, k: u32, t: u32) -> vec4f {
+fn fetch_a(at: Tile, k: u32, t: u32) -> vec4f {
     if (A_TRANSPOSED) { return load_a(at.batch, k + across(t).x, at.last, at.row + across(t).y * 4u, p.m); }
     return load_a(at.batch, at.row + along(t).x, at.rows, k + along(t).y * 4u, p.k);
 }
 
-fn fetch_b(at: Place, k: u32, t: u32) -> vec4f {
+fn fetch_b(at: Tile, k: u32, t: u32) -> vec4f {
     if (B_TRANSPOSED) { return load_b(at.batch, at.column + along(t).x, p.n, k + along(t).y * 4u, p.k); }
     return load_b(at.batch, k + across(t).x, at.last, at.column + across(t).y * 4u, p.n);
 }
@@ -41,7 +41,7 @@ fn fetch_b(at: Place, k: u32, t: u32) -> vec4f {
 fn matmul_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let at = place(group, 4u * SIDE, 4u * SIDE);
+    let at = tile_at(group, 4u * SIDE, 4u * SIDE);
     let mine = vec2u(lane % SIDE, lane / SIDE);
     var acc = Block(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
     var a_next: array<vec4f, LOADS>;

@@ -4,7 +4,7 @@
 //   lie in memory there.
 //
 // in, out    see matmul_problem
-// grid       an invocation a tile of 8×8, in the order of place
+// grid       an invocation a tile of 8×8, in the order of tile_at
 // constants  LANES: invocations of a workgroup
 // numerics   f32, each element summed in the order of k, four at a time
 
@@ -16,7 +16,7 @@ fn multiply_add(sums: Block, a: Block, b: Block) -> Block {
     );
 }
 
-fn store_block(at: Place, row: u32, column: u32, sums: Block) {
+fn store_block(at: Tile, row: u32, column: u32, sums: Block) {
     store(at, row, column, sums[0]);
     store(at, row + 1u, column, sums[1]);
     store(at, row + 2u, column, sums[2]);
@@ -28,7 +28,7 @@ fn matmul_unrolled(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     // Invocations past the end work on rows past the end: nothing is loaded or stored for them.
-    let at = place(group * LANES + lane, 8u, 8u);
+    let at = tile_at(group * LANES + lane, 8u, 8u);
     var upper_left = Block();
     var upper_right = Block();
     var lower_left = Block();

@@ -83,9 +83,9 @@ fn norm_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
         }
         let rstd = inverseSqrt(over_lanes(squares) / f32(COLUMNS) + p.eps);
         // Each lane keeps the pair of one row, so that all are stored at once.
-        let turn = (row - first) % LANES;
-        own = select(own, vec2f(mean, rstd), turn == lane);
-        if ((turn == LANES - 1u || row + 1u == last) && lane <= turn) { stats[row - turn + lane] = own; }
+        let owner = (row - first) % LANES;
+        own = select(own, vec2f(mean, rstd), owner == lane);
+        if ((owner == LANES - 1u || row + 1u == last) && lane <= owner) { stats[row - owner + lane] = own; }
         for (var k = 0u; k < HELD; k++) {
             var y: array<vec4f, 2>;
             for (var i = 0u; i < 2u; i++) {

@@ -1,9 +1,9 @@
 // balance_loss: the balancing loss of a router that gives each token one of R choices, and the share of tokens of each choice.
 //
-//   shares[r] = R #{n : way[n] = r} / tokens,  loss = aux Σ_r shares[r] (Σ_n p[n, r] / tokens) + z Σ_n lse(logits[n])² / tokens
+//   shares[r] = R #{n : choice[n] = r} / tokens,  loss = aux Σ_r shares[r] (Σ_n p[n, r] / tokens) + z Σ_n lse(logits[n])² / tokens
 //   tokens = N, or Σ_b min(lengths[b], T); tokens past the length of their row are left out
 //
-// in        logits, p (N, R) f32   way (N) u32   lengths (B) u32, if has_lengths; N = B T
+// in        logits, p (N, R) f32   choice (N) u32   lengths (B) u32, if has_lengths; N = B T
 // out       loss (1) f32   shares (R) f32   counted (1) f32: 1 / tokens
 // grid      one workgroup of LANES invocations
 // needs     the constant LANES, common/reduce_workgroup
@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;          // (N, R)
 @group(0) @binding(2) var<storage, read> chances: array<f32>;         // (N, R)
-@group(0) @binding(3) var<storage, read> way: array<u32>;             // (N)
+@group(0) @binding(3) var<storage, read> choice: array<u32>;          // (N)
 @group(0) @binding(4) var<storage, read> lengths: array<u32>;         // (B)
 @group(0) @binding(5) var<storage, read_write> loss: array<f32>;      // (1)
 @group(0) @binding(6) var<storage, read_write> shares: array<f32>;    // (R)
@@ -59,7 +59,7 @@ fn balance_loss(
         for (var token = lane; token < p.tokens; token += LANES) {
             if (inside(token)) {
                 chance += chances[token * p.num_choices + r];
-                count += select(0.0, 1.0, way[token] == r);
+                count += select(0.0, 1.0, choice[token] == r);
             }
         }
         let load = f32(p.num_choices) * sum_over_workgroup(count, lane) * share;

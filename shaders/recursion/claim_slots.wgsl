@@ -10,7 +10,7 @@
 // needs     the constant FRESH
 // numerics  integers
 
-struct Params { base: u32, groups: u32, places: u32 }
+struct Params { base: u32, groups: u32, per_row: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> counts: array<u32>;          // (B)
@@ -27,8 +27,8 @@ fn claim_slots(
     let count = counts[row];
     var first = 0u;
     if (!FRESH) { first = used[row]; }
-    for (var k = lane; k < p.places; k += 64u) {
-        slots[row * p.places + k] = select(0xffffffffu, first + k, k < count);
+    for (var k = lane; k < p.per_row; k += 64u) {
+        slots[row * p.per_row + k] = select(0xffffffffu, first + k, k < count);
     }
     // All have read what is changed now.
     storageBarrier();

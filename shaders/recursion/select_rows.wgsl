@@ -119,15 +119,15 @@ fn select_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
         let sees = verdict(key_of(first + i), i < length, equal);
         let slot = before.x + min(before.y, ties);
         before += sees;
-        var place = NONE;
+        var at = NONE;
         if (slot < p.slots && (sees.x == 1u || (sees.y == 1u && before.y <= ties))) {
-            place = row * p.slots + slot;
-            index[place] = first + i;
+            at = row * p.slots + slot;
+            index[at] = first + i;
             var position = i;
             if (p.has_positions != 0u) { position = positions[first + i]; }
-            picked[place] = position;
+            picked[at] = position;
         }
-        inverse[first + i] = place;
+        inverse[first + i] = at;
     }
     for (var slot = total + lane; slot < p.slots; slot += 256u) {
         index[row * p.slots + slot] = NONE;

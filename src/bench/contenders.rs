@@ -10,15 +10,15 @@ pub struct Contender {
     /// Its `config.json` without the vocabulary.
     pub config: Value,
     /// Whether attention uses the tree mask of the text, if it has one.
-    pub structured: bool,
+    pub has_tree: bool,
 }
 
 /// The `config.json` of a small Llama for experiments.
 #[must_use]
-pub fn llama(layers: usize, width: usize, inner: usize, length: usize) -> Value {
+pub fn llama(layers: usize, d_model: usize, d_ff: usize, length: usize) -> Value {
     json!({
-        "model_type": "llama", "hidden_size": width, "num_hidden_layers": layers, "intermediate_size": inner,
-        "num_attention_heads": width / 16, "num_key_value_heads": width / 16, "max_position_embeddings": 2 * length,
+        "model_type": "llama", "hidden_size": d_model, "num_hidden_layers": layers, "intermediate_size": d_ff,
+        "num_attention_heads": d_model / 16, "num_key_value_heads": d_model / 16, "max_position_embeddings": 2 * length,
         "tie_word_embeddings": true, "rms_norm_eps": 1e-5,
     })
 }
@@ -85,15 +85,15 @@ pub fn nesting_contenders(length: usize) -> Vec<Contender> {
         ("recursive, R = 3", with(mor, json!({"routing": "none"}))),
         ("MoR, R = 3", routed.clone()),
     ]);
-    let structured = [
+    let with_tree = [
         ("dense, equal parameters, tree", llama(4, 64, 176, length)),
         ("dense, equal operations, tree", llama(8, 64, 176, length)),
         ("MoR, R = 3, tree", routed),
     ];
-    all.extend(contenders(structured).into_iter().map(|contender| Contender { structured: true, ..contender }));
+    all.extend(contenders(with_tree).into_iter().map(|contender| Contender { has_tree: true, ..contender }));
     all
 }
 
 fn contenders<const N: usize>(all: [(&str, Value); N]) -> Vec<Contender> {
-    all.map(|(name, config)| Contender { name: name.into(), config, structured: false }).into()
+    all.map(|(name, config)| Contender { name: name.into(), config, has_tree: false }).into()
 }

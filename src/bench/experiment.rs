@@ -14,7 +14,7 @@ use crate::program::{Program, Weights};
 use crate::tasks::{ListOps, ListOpsBatches, listops};
 use crate::train::{
     self, BatchSource, Batches, Corpus, Decay, Event, HeldOut, IDS, LABELS, LanguageModel, Objective, RunOptions,
-    STRUCTURE, Schedule, StepOptions, StructuredLanguageModel, Trainer,
+    Schedule, StepOptions, TREE_MASK, Trainer, TreeLanguageModel,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -124,22 +124,17 @@ pub fn learn_nesting(
     lesson: &Lesson,
     watch: &mut dyn FnMut(u64),
 ) -> Result<Learned> {
-    let task = |depth| ListOps {
-        depth,
-        arguments: 2..=4,
-        length: lesson.length,
-        structure: contender.structured,
-        lists: true,
-    };
+    let task =
+        |depth| ListOps { depth, arguments: 2..=4, length: lesson.length, tree: contender.has_tree, lists: true };
     let model = decoder(contender, listops::NAMES.len())?;
     let plain = language(&model, lesson);
-    let structured = StructuredLanguageModel(plain.clone());
-    let objective: &dyn Objective = if contender.structured { &structured } else { &plain };
+    let with_tree = TreeLanguageModel(plain.clone());
+    let objective: &dyn Objective = if contender.has_tree { &with_tree } else { &plain };
     let learned = task(1..=trained);
     let mut source = ListOpsBatches::new(learned.clone(), lesson.rows, lesson.seed)?;
     let held_out = learned.held_out(lesson.rows, HELD_OUT * lesson.rows, lesson.seed)?;
     let (weights, curve) = learn(gpu, &model, objective, lesson, &mut source, &held_out, watch)?;
-    let questions = Questions::new(gpu, model.as_ref(), &weights, lesson, contender.structured)?;
+    let questions = Questions::new(gpu, model.as_ref(), &weights, lesson, contender.has_tree)?;
     let mut accuracy = Vec::new();
     for depth in 1..=asked {
         let batches = task(depth..=depth).held_out(lesson.rows, HELD_OUT * lesson.rows, lesson.seed)?;
@@ -288,13 +283,13 @@ struct Questions {
 }
 
 impl Questions {
-    fn new(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, lesson: &Lesson, structured: bool) -> Result<Self> {
+    fn new(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, lesson: &Lesson, has_tree: bool) -> Result<Self> {
         let (rows, length) = (lesson.rows, lesson.length);
         let mut g = Graph::with_storage(weights.storage());
         let ids = g.input(IDS, [rows, length], DType::U32)?;
         let mut inputs = TokenInputs::new(&mut g, ids)?;
-        if structured {
-            inputs = inputs.with_structure(g.input(STRUCTURE, [rows, length, 3], DType::U32)?);
+        if has_tree {
+            inputs = inputs.with_tree(g.input(TREE_MASK, [rows, length, 3], DType::U32)?);
         }
         let hidden = model.decode(&mut g, &inputs)?;
         let logits = model.logits(&mut g, hidden.states)?;

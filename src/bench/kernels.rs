@@ -143,15 +143,15 @@ fn transposed(name: &str, op: fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>) 
 /// Causal attention of 12 heads of 64. Half the square counts; the backward pass has five products where the forward
 /// pass has two.
 fn attention(tokens: usize, backward: bool) -> Kernel {
-    let (heads, width) = (12, 64);
-    let forward = 2.0 * (heads * tokens * tokens * width) as f64;
-    let tensor = bytes(tokens * heads * width);
+    let (heads, head_dim) = (12, 64);
+    let forward = 2.0 * (heads * tokens * tokens * head_dim) as f64;
+    let tensor = bytes(tokens * heads * head_dim);
     let (what, work) = match backward {
         false => ("forward", [forward, 4.0 * tensor]),
         true => ("forward+backward", [3.5 * forward, 12.0 * tensor]),
     };
     Kernel::new(format!("attention {what} T{tokens}"), work, move |g| {
-        let shape = [1, tokens, heads, width];
+        let shape = [1, tokens, heads, head_dim];
         let [q, k, v] = [operand(g, "q", &shape)?, operand(g, "k", &shape)?, operand(g, "v", &shape)?];
         let out = ops::attention(g, q, k, v, &AttentionOptions { causal: true, ..Default::default() })?;
         if !backward {
@@ -165,15 +165,15 @@ fn attention(tokens: usize, backward: bool) -> Kernel {
 
 /// A gate with random logits and its experts. The backward pass has two products for each of the forward pass; the gate's own products do not
 /// count.
-fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) -> Kernel {
-    let flops = 18.0 * (tokens * k * width * inner) as f64;
-    let work = [flops, bytes(3 * tokens * width + 6 * count * width * inner)];
-    let name = format!("experts forward+backward {count} experts top-{k} d{width} ff{inner} {tokens} tokens");
+fn experts(count: usize, k: usize, d_model: usize, d_ff: usize, tokens: usize) -> Kernel {
+    let flops = 18.0 * (tokens * k * d_model * d_ff) as f64;
+    let work = [flops, bytes(3 * tokens * d_model + 6 * count * d_model * d_ff)];
+    let name = format!("experts forward+backward {count} experts top-{k} d{d_model} ff{d_ff} {tokens} tokens");
     Kernel::new(name, work, move |g| {
-        let x = operand(g, "x", &[tokens, width])?;
+        let x = operand(g, "x", &[tokens, d_model])?;
         let experts = Experts {
             count,
-            d_ff: inner,
+            d_ff,
             gate: GateOptions::new(k),
             shared: None,
             capacity: None,
@@ -189,13 +189,13 @@ fn experts(count: usize, k: usize, width: usize, inner: usize, tokens: usize) ->
 }
 
 /// A dense network with the d_ff of an expert.
-fn feed_forward(width: usize, inner: usize, tokens: usize) -> Kernel {
-    let work = [18.0 * (tokens * width * inner) as f64, bytes(3 * tokens * width + 6 * width * inner)];
-    let name = format!("dense feed-forward forward+backward d{width} ff{inner} {tokens} tokens");
+fn feed_forward(d_model: usize, d_ff: usize, tokens: usize) -> Kernel {
+    let work = [18.0 * (tokens * d_model * d_ff) as f64, bytes(3 * tokens * d_model + 6 * d_model * d_ff)];
+    let name = format!("dense feed-forward forward+backward d{d_model} ff{d_ff} {tokens} tokens");
     Kernel::new(name, work, move |g| {
-        let x = operand(g, "x", &[tokens, width])?;
+        let x = operand(g, "x", &[tokens, d_model])?;
         let config = LinearConfig::out_in(false);
-        let out = nn::gated_feed_forward(g, ["gate", "up", "down"], x, inner, Activation::Silu, [config; 2], None)?;
+        let out = nn::gated_feed_forward(g, ["gate", "up", "down"], x, d_ff, Activation::Silu, [config; 2], None)?;
         forward_and_backward(g, out)
     })
 }

@@ -201,7 +201,8 @@ impl LengthPoint {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WidthPoint {
     /// d_model.
-    pub width: usize,
+    #[serde(alias = "width")]
+    pub d_model: usize,
     /// Parameters of the model.
     pub parameters: usize,
     /// Seconds of a step.

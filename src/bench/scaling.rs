@@ -14,7 +14,7 @@ const LAYERS: usize = 2;
 /// The vocabulary of the models: small, so that blocks dominate.
 const VOCABULARY: usize = 256;
 /// The d_model of the model whose sequence grows; head_dim is 64.
-const WIDTH: usize = 256;
+const D_MODEL: usize = 256;
 /// Tokens of a sequence of the models whose d_model grows.
 const LENGTH: usize = 128;
 /// The shortest sequence and the smallest d_model.
@@ -38,9 +38,9 @@ pub(super) fn scaling(
         lengths.push(length_point(gpu, probe, options, tokens)?);
     }
     let mut widths = Vec::new();
-    for width in doubling(widest) {
-        watch(Progress::Began(&format!("scaling: width {width}")));
-        widths.push(width_point(gpu, probe, options, width)?);
+    for d_model in doubling(widest) {
+        watch(Progress::Began(&format!("scaling: d_model {d_model}")));
+        widths.push(width_point(gpu, probe, options, d_model)?);
     }
     Ok(Scaling { lengths, widths })
 }
@@ -52,7 +52,7 @@ pub(super) fn points(options: &Options) -> usize {
 }
 
 fn length_point(gpu: &Gpu, probe: &Probe, options: &Options, tokens: usize) -> Result<LengthPoint> {
-    let model = gpt(LAYERS, WIDTH, WIDTH / 64, tokens, VOCABULARY)?;
+    let model = gpt(LAYERS, D_MODEL, D_MODEL / 64, tokens, VOCABULARY)?;
     let step = Step::prepare(gpu, StepKind::Train, &model, &Storage::default(), StepSize { batch: 1, length: tokens })?;
     step.run()?;
     let samples = step_samples(probe, options, &step)?;
@@ -69,14 +69,14 @@ fn length_point(gpu: &Gpu, probe: &Probe, options: &Options, tokens: usize) -> R
     })
 }
 
-fn width_point(gpu: &Gpu, probe: &Probe, options: &Options, width: usize) -> Result<WidthPoint> {
-    let model = gpt(LAYERS, width, width / 64, LENGTH, VOCABULARY)?;
+fn width_point(gpu: &Gpu, probe: &Probe, options: &Options, d_model: usize) -> Result<WidthPoint> {
+    let model = gpt(LAYERS, d_model, d_model / 64, LENGTH, VOCABULARY)?;
     let step = Step::prepare(gpu, StepKind::Train, &model, &Storage::default(), StepSize { batch: 1, length: LENGTH })?;
     step.run()?;
     let samples = step_samples(probe, options, &step)?;
     let (parameters, seconds) = (model.parameter_count()?, samples.median());
     Ok(WidthPoint {
-        width,
+        d_model,
         parameters,
         seconds,
         per_parameter: seconds / parameters as f64,

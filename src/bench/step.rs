@@ -71,9 +71,9 @@ pub struct Step {
 ///
 /// # Errors
 /// [`Error::Format`] if the sizes do not fit together.
-pub fn gpt(layers: usize, width: usize, heads: usize, positions: usize, vocabulary: usize) -> Result<Arc<dyn Model>> {
+pub fn gpt(layers: usize, d_model: usize, heads: usize, positions: usize, vocabulary: usize) -> Result<Arc<dyn Model>> {
     let config = json!({
-        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": positions, "n_embd": width, "n_layer": layers,
+        "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": positions, "n_embd": d_model, "n_layer": layers,
         "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
         "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
     });

@@ -33,7 +33,7 @@ const STEPS: [(StepKind, &str); 4] = [
 #[derive(Clone, Copy)]
 struct ModelSize {
     layers: usize,
-    width: usize,
+    d_model: usize,
     heads: usize,
     length: usize,
     batch: usize,
@@ -48,17 +48,17 @@ impl ModelSize {
 
     fn name(self, kind: StepKind, what: &str) -> String {
         let StepSize { batch, length } = self.step(kind);
-        format!("{what} {}x{} T{length} B{batch}", self.layers, self.width)
+        format!("{what} {}x{} T{length} B{batch}", self.layers, self.d_model)
     }
 }
 
 /// All steps: those of a GPT, then training of a small dense model and its sparse siblings.
 pub(super) fn all(options: &Options) -> Result<Vec<Timed>> {
     let size = match options.quick {
-        true => ModelSize { layers: 2, width: 128, heads: 4, length: 64, batch: 2 },
-        false => ModelSize { layers: 6, width: 384, heads: 6, length: 256, batch: 4 },
+        true => ModelSize { layers: 2, d_model: 128, heads: 4, length: 64, batch: 2 },
+        false => ModelSize { layers: 6, d_model: 384, heads: 6, length: 256, batch: 4 },
     };
-    let model = gpt(size.layers, size.width, size.heads, size.length, VOCABULARY)?;
+    let model = gpt(size.layers, size.d_model, size.heads, size.length, VOCABULARY)?;
     let timed = |(kind, what): &(StepKind, &str)| Timed {
         name: size.name(*kind, what),
         kind: *kind,
@@ -67,8 +67,8 @@ pub(super) fn all(options: &Options) -> Result<Vec<Timed>> {
     };
     let mut all: Vec<Timed> = STEPS.iter().map(timed).collect();
     let size = match options.quick {
-        true => ModelSize { layers: 2, width: 64, heads: 4, length: 64, batch: 2 },
-        false => ModelSize { layers: 4, width: 256, heads: 16, length: 256, batch: 2 },
+        true => ModelSize { layers: 2, d_model: 64, heads: 4, length: 64, batch: 2 },
+        false => ModelSize { layers: 4, d_model: 256, heads: 16, length: 256, batch: 2 },
     };
     for (what, config) in siblings(size) {
         let kind = StepKind::Train;
@@ -81,16 +81,16 @@ pub(super) fn all(options: &Options) -> Result<Vec<Timed>> {
 
 /// A dense Llama; one with experts and equal operations per token; one whose second half repeats the first half for a third of the tokens.
 fn siblings(size: ModelSize) -> [(&'static str, Value); 3] {
-    let inner = (size.width * 8 / 3).next_multiple_of(16);
-    let of = |inner: usize| llama(size.layers, size.width, inner, size.length);
+    let d_ff = (size.d_model * 8 / 3).next_multiple_of(16);
+    let of = |d_ff: usize| llama(size.layers, size.d_model, d_ff, size.length);
     let experts = json!({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2,
                          "router_aux_loss_coef": 0.01});
     let recursions = json!({"model_type": "mor", "num_recursions": 2, "sharing": "cycle", "routing": "expert_choice",
                             "capacity": [1.0, 1.0 / 3.0]});
     [
-        ("llama", of(inner)),
-        ("llama 8 experts top-2", with(of(inner / 2), experts)),
-        ("llama 2 recursions, 1/3 of the tokens", with(of(inner), recursions)),
+        ("llama", of(d_ff)),
+        ("llama 8 experts top-2", with(of(d_ff / 2), experts)),
+        ("llama 2 recursions, 1/3 of the tokens", with(of(d_ff), recursions)),
     ]
 }
 

@@ -122,7 +122,7 @@ fn print_scaling(scaling: &Scaling) -> Result<()> {
     let mut widths = table(&["d_model", "parameters", "step", "per parameter", "share of ceiling"]);
     for point in &scaling.widths {
         widths.add_row([
-            point.width.to_string(),
+            point.d_model.to_string(),
             point.parameters.to_string(),
             seconds(point.seconds),
             seconds(point.per_parameter),

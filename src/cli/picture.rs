@@ -136,7 +136,7 @@ pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
         .rows
         .iter()
         .filter(|row| row.flops > 0.0 && row.kind == Kind::Kernel)
-        .map(|r| place(report, r))
+        .map(|r| point(report, r))
         .collect();
     if shown.is_empty() {
         return Ok(None);
@@ -171,7 +171,7 @@ pub(super) fn roofline(report: &Report) -> Result<Option<String>> {
 }
 
 /// A row with its operations per byte, and the operations per second at which it is drawn.
-fn place<'a>(report: &Report, row: &'a Row) -> (&'a Row, f64, f64) {
+fn point<'a>(report: &Report, row: &'a Row) -> (&'a Row, f64, f64) {
     let intensity = row.flops / row.bytes;
     (row, intensity, row.share * roof(&report.ceilings, intensity))
 }
@@ -230,8 +230,8 @@ pub(super) fn lengths(scaling: &Scaling) -> Result<String> {
 
 /// Seconds per parameter by d_model, scaled likewise.
 pub(super) fn widths(scaling: &Scaling) -> Result<String> {
-    let points = scaling.widths.iter().map(|p| (p.width as f64, p.steady() * p.per_parameter)).collect();
-    let marks = scaling.widths.iter().map(|p| p.width as f64).collect();
+    let points = scaling.widths.iter().map(|p| (p.d_model as f64, p.steady() * p.per_parameter)).collect();
+    let marks = scaling.widths.iter().map(|p| p.d_model as f64).collect();
     let across = Axis::new("d_model", marks, plain);
     lines(&across, &Axis::new("time per parameter", Vec::new(), seconds), &[("a step", BLUE, points)])
 }

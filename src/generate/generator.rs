@@ -227,7 +227,7 @@ impl Generator {
             positions,
             max_position: max_tokens,
             kv,
-            structure: None,
+            tree: None,
             prefix: None,
             dropout_seed: None,
             training: false,
@@ -301,8 +301,8 @@ fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits) -> Result
 }
 
 fn rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
-    let (rows, width) = (g.shape(hidden).rows(), g.shape(hidden).last());
-    ops::reshape(g, hidden, [rows, width])
+    let (rows, d_model) = (g.shape(hidden).rows(), g.shape(hidden).last());
+    ops::reshape(g, hidden, [rows, d_model])
 }
 
 fn with_logits(model: &dyn Decoder, mut g: Graph, rows: Tensor) -> Result<Graph> {

@@ -128,7 +128,7 @@ impl Gpu {
         let kinds: Vec<BindingKind> = bound.iter().map(|(bound, _)| *bound).collect();
         let pipeline = self
             .pipeline(entry, text, &kinds, true)
-            .map_err(|refused| Error::Shader { place: format!("{entry}.wgsl"), message: refused.message })?;
+            .map_err(|refused| Error::Shader { location: format!("{entry}.wgsl"), message: refused.message })?;
         // Pipelines have a uniform at binding 0, which probes do not read.
         let uniform = self.buffer("probe", 16, wgpu::BufferUsages::UNIFORM)?;
         let resources = std::iter::once(uniform.as_entire_binding()).chain(bound.iter().map(|(_, r)| r.clone()));

@@ -53,7 +53,7 @@ impl FileType {
 pub(super) struct Numbers<'a> {
     pub(super) dtype: FileType,
     /// The length of a row.
-    pub(super) width: usize,
+    pub(super) row_len: usize,
     pub(super) bytes: Cow<'a, [u8]>,
 }
 
@@ -147,8 +147,11 @@ impl Numbers<'_> {
     }
 
     pub(super) fn to_words(&self, dtype: DType) -> Result<Vec<u8>, String> {
-        if !dtype.holds_rows_of(self.width) {
-            return Err(format!("its rows of {} are not whole blocks of {dtype}: store it as f16 or f32", self.width));
+        if !dtype.holds_rows_of(self.row_len) {
+            return Err(format!(
+                "its rows of {} are not whole blocks of {dtype}: store it as f16 or f32",
+                self.row_len
+            ));
         }
         if self.dtype.same() == Some(dtype) {
             if dtype.is_quantised() {
@@ -176,7 +179,7 @@ mod tests {
     use super::*;
 
     fn numbers(dtype: Dtype, bytes: &[u8]) -> Numbers<'_> {
-        Numbers { dtype: FileType::Plain(dtype), width: 1, bytes: bytes.into() }
+        Numbers { dtype: FileType::Plain(dtype), row_len: 1, bytes: bytes.into() }
     }
 
     #[test]
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn blocks_are_kept_or_made_and_never_broken() {
         let block: Vec<u8> = [0x00, 0x38].into_iter().chain(0..32).collect();
-        let file = Numbers { dtype: FileType::Blocks(DType::Q8_0), width: 32, bytes: block.into() };
+        let file = Numbers { dtype: FileType::Blocks(DType::Q8_0), row_len: 32, bytes: block.into() };
         let values: Vec<f32> = (0..32_u8).map(|i| 0.5 * f32::from(i)).collect();
         assert_eq!(file.to_f32().unwrap(), values);
         let words = file.to_words(DType::Q8_0).unwrap();
@@ -225,7 +228,7 @@ mod tests {
         assert_eq!(file.to_words(DType::F32).unwrap().len(), 128);
         assert!(file.to_integers::<u32>("u32").unwrap_err().contains("q8_0"));
         let ones: Vec<u8> = 1.0_f32.to_le_bytes().repeat(48);
-        let short = Numbers { width: 48, ..numbers(Dtype::F32, &ones) };
+        let short = Numbers { row_len: 48, ..numbers(Dtype::F32, &ones) };
         assert!(short.to_words(DType::Q4_0).unwrap_err().contains("not whole blocks of q4_0"));
         assert_eq!(FileType::Blocks(DType::Q4_1).bytes(64), Some(40));
         assert_eq!(FileType::Blocks(DType::Q4_1).bytes(65), None);

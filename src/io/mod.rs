@@ -33,7 +33,6 @@ pub mod safetensors;
 mod safetensors_write;
 #[cfg(feature = "files")]
 mod shards;
-pub mod structure;
 mod text_stream;
 #[cfg(feature = "tokenizers")]
 pub mod tokenizer;
@@ -42,6 +41,7 @@ pub mod tokenizer;
 pub mod tokenizer;
 #[cfg(feature = "tokenizers")]
 mod tokenizer_train;
+pub mod tree_mask;
 
 #[cfg(feature = "tokenizers")]
 pub use chat_template::{ChatTemplate, Clock, Conversation};
@@ -57,8 +57,8 @@ pub use file::{read_json, read_text, write_atomic};
 pub use folder::Contents;
 pub use folder::ModelFolder;
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
-pub use structure::Span;
 pub use text_stream::{TextOf, TextStream};
 #[cfg(feature = "tokenizers")]
 pub use tokenizer::Encoding;
 pub use tokenizer::Tokenizer;
+pub use tree_mask::Span;

@@ -355,7 +355,7 @@ impl<'a> TensorRef<'a> {
             0 => self.bytes.into(),
             heads => convert::halves_apart(self.bytes, self.shape.dims().first().copied().unwrap_or(1), heads).into(),
         };
-        Numbers { dtype: self.dtype, width: self.shape.last(), bytes }
+        Numbers { dtype: self.dtype, row_len: self.shape.last(), bytes }
     }
 
     fn refuse(&self, message: String) -> Error {

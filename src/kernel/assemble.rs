@@ -18,7 +18,7 @@ pub struct ShaderText {
 impl ShaderText {
     /// The file and line (both from 1) that line `line` of the text came from.
     #[must_use]
-    pub fn place(&self, line: usize) -> String {
+    pub fn location(&self, line: usize) -> String {
         let part = self.parts.iter().rev().find(|(first, _)| *first <= line);
         match part {
             Some((first, file)) => format!("{file}.wgsl:{}", line - first + 1),

@@ -139,7 +139,7 @@ pub trait Model: Debug + Send + Sync {
     fn num_choices(&self, router: &str) -> usize {
         let stacks = self.stacks();
         let recursion = stacks.iter().find_map(|stack| stack.recursion.as_ref());
-        if let Some(recursion) = recursion.filter(|_| matches!(router, "depth" | "way")) {
+        if let Some(recursion) = recursion.filter(|_| matches!(router, "depth" | "choice")) {
             return recursion.recursions * recursion.modules();
         }
         let experts = |block: &Block| match &block.feed_forward {
@@ -149,9 +149,9 @@ pub trait Model: Debug + Send + Sync {
         stacks.iter().flat_map(|stack| &stack.blocks).find_map(experts).unwrap_or(1)
     }
 
-    /// The elements of a parameter that no output depends on, so that training makes noise of them: see [`Block::idle`].
-    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
-        self.stacks().iter().flat_map(|stack| &stack.blocks).flat_map(|block| block.idle(parameter)).collect()
+    /// The elements of a parameter that no output depends on, so that training makes noise of them: see [`Block::no_gradient`].
+    fn no_gradient(&self, parameter: &str) -> Vec<Range<usize>> {
+        self.stacks().iter().flat_map(|stack| &stack.blocks).flat_map(|block| block.no_gradient(parameter)).collect()
     }
 
     /// Floating-point operations of the forward pass for one token that sees `context` keys, of blocks and the head of a language

@@ -137,16 +137,16 @@ pub fn expert_feed_forward(
         }
         None => None,
     };
-    let (starts, mut kept) = (routing.sorted.starts, None);
+    let (starts, mut limited) = (routing.sorted.starts, None);
     if let (Some(factor), true) = (experts.capacity, training) {
-        (chosen, routing) = limited(g, &routing, factor)?;
-        kept = Some(routing.sorted.starts);
+        (chosen, routing) = within_capacity(g, &routing, factor)?;
+        limited = Some(routing.sorted.starts);
     }
     let sums = RouterStats::new(
         g,
         RouterDecision::Experts,
         gate.scores,
-        Assignment::Slots { starts, kept },
+        Assignment::Slots { starts, limited },
         there.map(|t| t.lengths),
     )?;
     let weights = stacks(g, &module, experts, d_model, std)?;
@@ -252,12 +252,12 @@ fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize, std: [
 }
 
 /// The routing without the slots that are beyond the capacity of their expert, `⌈factor T K / E⌉`.
-fn limited(g: &mut Graph, routing: &ExpertDispatch, factor: f32) -> Result<(Tensor, ExpertDispatch)> {
+fn within_capacity(g: &mut Graph, routing: &ExpertDispatch, factor: f32) -> Result<(Tensor, ExpertDispatch)> {
     let even = routing.slots() as f32 / routing.sorted.rows as f32;
     let capacity = (factor * even).ceil().max(1.0) as usize;
-    let kept = ops::limit_capacity(g, routing.sorted, capacity)?;
-    let kept = ops::reshape(g, kept, [routing.token_count, routing.top_k])?;
-    Ok((kept, ops::route(g, kept, routing.sorted.rows)?))
+    let experts = ops::limit_capacity(g, routing.sorted, capacity)?;
+    let experts = ops::reshape(g, experts, [routing.token_count, routing.top_k])?;
+    Ok((experts, ops::route(g, experts, routing.sorted.rows)?))
 }
 
 /// Adds the shared expert: the linear layers under `shared_expert`, and its gate `shared_expert_gate`.

@@ -26,7 +26,7 @@ pub struct TokenInputs {
     pub kv: KvSource,
     /// The spans of the tokens, `(B, T, 3)` u32, by which attention is limited as [`crate::ops::AttentionOptions`] says:
     /// only with whole sequences.
-    pub structure: Option<Tensor>,
+    pub tree: Option<Tensor>,
     /// How many tokens of each row, from the first on, all tokens of the row see, `(B)` u32, with
     /// [`Mask::Prefix`](super::Mask::Prefix): not more than are there.
     pub prefix: Option<Tensor>,
@@ -57,7 +57,7 @@ impl TokenInputs {
             positions,
             max_position: time,
             kv,
-            structure: None,
+            tree: None,
             prefix: None,
             dropout_seed: None,
             training: false,
@@ -88,10 +88,10 @@ impl TokenInputs {
         Self { type_ids: Some(type_ids), ..self }
     }
 
-    /// The same with attention limited by a structure, `(B, T, 3)` u32.
+    /// The same with attention limited by a tree mask, `(B, T, 3)` u32.
     #[must_use]
-    pub fn with_structure(self, structure: Tensor) -> Self {
-        Self { structure: Some(structure), ..self }
+    pub fn with_tree(self, tree: Tensor) -> Self {
+        Self { tree: Some(tree), ..self }
     }
 
     /// The same with prefixes that all tokens of a row see, `(B)` u32.

@@ -11,7 +11,7 @@ pub enum RouterDecision {
     Experts,
     /// Whether a recursion takes a token.
     Recursion,
-    /// How often a token recurs, and through which of several blocks: way `block · recursions + depth`.
+    /// How often a token recurs, and through which of several blocks: choice `block · recursions + depth`.
     Depth {
         /// The largest number of recursions.
         recursions: usize,
@@ -23,7 +23,7 @@ pub enum RouterDecision {
 pub struct RouterStats {
     /// The decision that it makes.
     pub decision: RouterDecision,
-    /// The load of each way, slots dropped, the sum of entropies, tokens: see [`ops::router_sums`].
+    /// The load of each choice, slots dropped, the sum of entropies, tokens: see [`ops::router_stats`].
     pub sums: Tensor,
 }
 
@@ -31,15 +31,15 @@ impl RouterStats {
     /// The sums of a router with these scores (N, R), or logits (N, 1) if it says yes or no.
     ///
     /// # Errors
-    /// Those of [`ops::router_sums`].
+    /// Those of [`ops::router_stats`].
     pub fn new(
         g: &mut Graph,
         decision: RouterDecision,
         scores: Tensor,
-        sent: Assignment,
+        assignment: Assignment,
         lengths: Option<Tensor>,
     ) -> Result<Self> {
-        let sums = g.scope("statistics", |g| ops::router_sums(g, scores, sent, lengths))?;
+        let sums = g.scope("statistics", |g| ops::router_stats(g, scores, assignment, lengths))?;
         Ok(Self { decision, sums })
     }
 }

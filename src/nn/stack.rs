@@ -43,7 +43,7 @@ struct BlockCall {
 #[derive(Clone, Copy, Debug)]
 struct Run {
     positions: Tensor,
-    structure: Option<Tensor>,
+    tree: Option<Tensor>,
     lengths: Option<Tensor>,
     /// 0 on padding.
     mask: Option<Tensor>,
@@ -156,12 +156,12 @@ impl Stack {
 impl StackRun<'_> {
     /// Adds uses of blocks one after the other.
     fn chain(&mut self, g: &mut Graph, uses: &[BlockCall], mut x: Tensor, run: Run) -> Result<Tensor> {
-        let Run { positions, structure, lengths, mask } = run;
+        let Run { positions, tree, lengths, mask } = run;
         for &BlockCall { block, number, kv, shared } in uses {
             let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kv| KvSource::Reuse(*kv));
             let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
             let attention =
-                AttentionUse { positions, kv, structure, prefix: self.inputs.prefix, lengths, seed, salt, tables };
+                AttentionUse { positions, kv, tree, prefix: self.inputs.prefix, lengths, seed, salt, tables };
             let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training, mask };
             let out = g.scope(format!("blocks.{number}"), |g| self.blocks[block].run(g, x, &with))?;
             self.kv.entry(block).or_insert(out.kv);
@@ -221,8 +221,8 @@ impl StackRun<'_> {
             KvSource::Packed { lengths } => lengths,
             _ => None,
         };
-        let TokenInputs { positions, structure, .. } = *inputs;
-        let tokens = Tokens { states: x, positions, structure, lengths, packed: false };
+        let TokenInputs { positions, tree, .. } = *inputs;
+        let tokens = Tokens { states: x, positions, tree, lengths, packed: false };
         let mut number = recursion.first();
         let block = |g: &mut Graph, pass: Pass| {
             let first = recursion.first() + pass.module * recursion.block_layers();
@@ -231,8 +231,8 @@ impl StackRun<'_> {
             let uses: Vec<BlockCall> =
                 blocks.map(|(block, number)| BlockCall { block, number, kv: pass.kv, shared }).collect();
             number += uses.len();
-            let Tokens { states, positions, structure, .. } = pass.tokens;
-            let run = Run { positions, structure, lengths: pass.tokens.ragged(g), mask: None };
+            let Tokens { states, positions, tree, .. } = pass.tokens;
+            let run = Run { positions, tree, lengths: pass.tokens.ragged(g), mask: None };
             self.chain(g, &uses, states, run)
         };
         let one_by_one = matches!(inputs.kv, KvSource::Prefill { .. } | KvSource::Decode { .. });
@@ -249,6 +249,6 @@ impl StackRun<'_> {
 impl From<&TokenInputs> for Run {
     fn from(inputs: &TokenInputs) -> Self {
         let mask = if let KvSource::Uncached { key_mask } = inputs.kv { key_mask } else { None };
-        Self { positions: inputs.positions, structure: inputs.structure, lengths: None, mask }
+        Self { positions: inputs.positions, tree: inputs.tree, lengths: None, mask }
     }
 }

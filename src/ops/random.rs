@@ -9,9 +9,9 @@ pub(crate) fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     let keys = [key[0], key[1], key[0] ^ key[1] ^ 0x1bd1_1bda];
     let [mut a, mut b] = [counter[0].wrapping_add(key[0]), counter[1].wrapping_add(key[1])];
     for block in 0..5_usize {
-        for turn in ROTATIONS[block % 2] {
+        for rotation in ROTATIONS[block % 2] {
             a = a.wrapping_add(b);
-            b = b.rotate_left(turn) ^ a;
+            b = b.rotate_left(rotation) ^ a;
         }
         a = a.wrapping_add(keys[(block + 1) % 3]);
         b = b.wrapping_add(keys[(block + 2) % 3]).wrapping_add(block as u32 + 1);

@@ -44,7 +44,7 @@ pub(super) struct SlotMemory {
 impl SlotMemory {
     /// `slots` has a buffer and an offset in bytes for each slot.
     pub(super) fn new(gpu: &Gpu, recording: &Recording, slots: Vec<Option<(wgpu::Buffer, u64)>>) -> Result<Self> {
-        let operands = Operands::new(gpu, recording, |dispatch, view| place(dispatch, view, &slots))?;
+        let operands = Operands::new(gpu, recording, |dispatch, view| buffer_of(dispatch, view, &slots))?;
         Ok(Self { slots, operands })
     }
 
@@ -55,14 +55,14 @@ impl SlotMemory {
 }
 
 /// The memory of a view of a dispatch: buffer and offset in bytes.
-fn place<'a>(
+fn buffer_of<'a>(
     dispatch: &Dispatch,
     view: &View,
     slots: &'a [Option<(wgpu::Buffer, u64)>],
 ) -> Result<(&'a wgpu::Buffer, u64)> {
-    let place = slots[view.slot].as_ref();
+    let found = slots[view.slot].as_ref();
     let (buffer, base) =
-        place.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
+        found.ok_or_else(|| Error::Graph(format!("{} binds memory that was not planned", dispatch.label)))?;
     Ok((buffer, base + view.dtype.bytes(view.start)))
 }
 
@@ -213,8 +213,8 @@ impl Step {
     ) -> Result<Self> {
         let Wanted { index, range, pipeline, .. } = wanted;
         let dispatch = &recording.dispatches[index];
-        let place = |dispatch: &Dispatch, view: &View| place(dispatch, view, &memory.slots);
-        let textures = memory.operands.views(index, dispatch, place)?;
+        let buffer_of = |dispatch: &Dispatch, view: &View| buffer_of(dispatch, view, &memory.slots);
+        let textures = memory.operands.views(index, dispatch, buffer_of)?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(uniform) }];
         for (number, (binding, texture)) in dispatch.bindings.iter().zip(&textures).enumerate() {
             if let Some(view) = texture {
@@ -223,7 +223,7 @@ impl Step {
                 continue;
             }
             let view = &binding.view;
-            let (buffer, offset) = place(dispatch, view)?;
+            let (buffer, offset) = buffer_of(dispatch, view)?;
             if offset % gpu.caps().offset_alignment != 0 {
                 let message = format!("offset {offset} is no multiple of {}", gpu.caps().offset_alignment);
                 return Err(Error::Validation {
@@ -237,7 +237,7 @@ impl Step {
         }
         let bind_group = gpu.bind_group(&dispatch.label, &pipeline, &entries)?;
         // The first range of a cut dispatch copies for the others, too.
-        let copies = if range.start == 0 { memory.operands.copies(index, dispatch, place)? } else { Vec::new() };
+        let copies = if range.start == 0 { memory.operands.copies(index, dispatch, buffer_of)? } else { Vec::new() };
         let groups = range.len() as u32;
         let width = groups.min(gpu.caps().max_groups).max(1);
         let share = f64::from(groups) / f64::from(dispatch.groups.max(1));
@@ -263,7 +263,7 @@ fn pipeline(gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
     };
     let bound: Vec<BindingKind> = dispatch.bindings.iter().map(bound).collect();
     gpu.pipeline(shader.entry, &shader.text, &bound, dispatch.is_trusted()).map_err(|refused| Error::Shader {
-        place: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.place(line)),
+        location: refused.line.map_or_else(|| format!("{}.wgsl", shader.entry), |line| shader.location(line)),
         message: refused.message,
     })
 }

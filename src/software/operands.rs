@@ -39,16 +39,16 @@ impl Copy {
 }
 
 impl Operands {
-    /// The textures of a recording; `place` returns the buffer and offset of a view.
+    /// The textures of a recording; `buffer_of` returns the buffer and offset of a view.
     #[expect(clippy::mutable_key_type, reason = "wgpu hashes a buffer by its identity")]
     pub(crate) fn new<'a>(
         gpu: &Gpu,
         recording: &Recording,
-        place: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
+        buffer_of: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
     ) -> Result<Self> {
         let staging = Staging::new(recording);
         let copied = staging.textures.iter().map(|&bytes| operand_texture(gpu, bytes)).collect::<Result<_>>()?;
-        let shared = shared_views(gpu, recording, place)?;
+        let shared = shared_views(gpu, recording, buffer_of)?;
         Ok(Self { staging, copied, shared })
     }
 
@@ -57,12 +57,12 @@ impl Operands {
         &self,
         index: usize,
         dispatch: &Dispatch,
-        place: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
+        buffer_of: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
     ) -> Result<Vec<Option<wgpu::TextureView>>> {
         let mut views = vec![None; dispatch.bindings.len()];
         for (number, binding) in dispatch.bindings.iter().enumerate() {
             if let Access::Texture { shared: true, .. } = binding.access {
-                let (buffer, offset) = place(dispatch, &binding.view)?;
+                let (buffer, offset) = buffer_of(dispatch, &binding.view)?;
                 views[number] = self.shared.get(&(buffer.clone(), offset)).cloned();
             }
         }
@@ -77,11 +77,11 @@ impl Operands {
         &self,
         index: usize,
         dispatch: &Dispatch,
-        place: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
+        buffer_of: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
     ) -> Result<Vec<Copy>> {
         let copy = |stage: &Stage| {
             let view = &dispatch.bindings[stage.binding].view;
-            let (buffer, offset) = place(dispatch, view)?;
+            let (buffer, offset) = buffer_of(dispatch, view)?;
             let (buffer, texture) = (buffer.clone(), self.copied[stage.texture].clone());
             Ok(Copy { buffer, offset, bytes: view.bytes(), texture })
         };
@@ -95,12 +95,12 @@ impl Operands {
 fn shared_views<'a>(
     gpu: &Gpu,
     recording: &Recording,
-    place: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
+    buffer_of: impl Fn(&Dispatch, &View) -> Result<(&'a wgpu::Buffer, u64)>,
 ) -> Result<HashMap<(wgpu::Buffer, u64), wgpu::TextureView>> {
     let mut sizes: HashMap<(wgpu::Buffer, u64), u64> = HashMap::new();
     for dispatch in &recording.dispatches {
         for binding in dispatch.bindings.iter().filter(|b| matches!(b.access, Access::Texture { shared: true, .. })) {
-            let (buffer, offset) = place(dispatch, &binding.view)?;
+            let (buffer, offset) = buffer_of(dispatch, &binding.view)?;
             let size = sizes.entry((buffer.clone(), offset)).or_default();
             *size = binding.view.bytes().max(*size);
         }

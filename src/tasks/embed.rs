@@ -41,8 +41,8 @@ impl Task for Embedding {
         let mut real = states;
         if let KvSource::Uncached { key_mask: Some(mask) } = inputs.kv {
             // Rows of zeros and of ones, looked up by the mask.
-            let width = g.shape(states).last();
-            let rows = Array::new([2, width], [vec![0.0; width], vec![1.0; width]].concat())?;
+            let d_model = g.shape(states).last();
+            let rows = Array::new([2, d_model], [vec![0.0; d_model], vec![1.0; d_model]].concat())?;
             let rows = g.constant("real", rows, DType::F32);
             let ones = ops::embedding(g, rows, mask)?;
             real = ops::mul(g, states, ones)?;

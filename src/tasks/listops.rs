@@ -7,9 +7,9 @@
 //! task and seed give the same rows, row by row, wherever a run begins.
 
 use crate::error::{Error, Result};
-use crate::io::structure::{Span, span_bytes, spans_of_brackets};
+use crate::io::tree_mask::{Span, span_bytes, spans_of_brackets};
 use crate::train::data::below;
-use crate::train::{BatchSource, Feeds, HeldOut, IDS, IGNORED, LABELS, STRUCTURE};
+use crate::train::{BatchSource, Feeds, HeldOut, IDS, IGNORED, LABELS, TREE_MASK};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
@@ -97,8 +97,8 @@ pub struct ListOps {
     pub arguments: RangeInclusive<usize>,
     /// Tokens of a row: an expression of one less at most, `=`, padding.
     pub length: usize,
-    /// Whether batches have the spans of the tokens, as the input [`STRUCTURE`].
-    pub structure: bool,
+    /// Whether batches have the spans of the tokens, as the input [`TREE_MASK`].
+    pub tree: bool,
     /// Whether the closing bracket of each list has its value as a label in training: an answer for each operator, where
     /// that of `=` alone says nothing of how it came about. Held-out rows ask for the value of the whole only.
     pub lists: bool,
@@ -216,15 +216,15 @@ impl ListOps {
             }
             for at in 0..self.length {
                 ids.push(tokens.get(at).copied().unwrap_or(PAD));
-                spans.push(known.get(at).copied().unwrap_or(Span::alone(at)));
+                spans.push(known.get(at).copied().unwrap_or(Span::leaf(at)));
             }
         }
         let mut feeds: Feeds = vec![
             (IDS.into(), ids.into_iter().flat_map(u32::to_le_bytes).collect()),
             (LABELS.into(), labels.into_iter().flat_map(i32::to_le_bytes).collect()),
         ];
-        if self.structure {
-            feeds.push((STRUCTURE.into(), span_bytes(&spans)));
+        if self.tree {
+            feeds.push((TREE_MASK.into(), span_bytes(&spans)));
         }
         feeds
     }

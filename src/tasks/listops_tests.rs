@@ -2,7 +2,7 @@ use super::*;
 use std::collections::HashSet;
 
 fn task(depth: RangeInclusive<usize>, length: usize) -> ListOps {
-    ListOps { depth, arguments: 2..=5, length, structure: true, lists: false }
+    ListOps { depth, arguments: 2..=5, length, tree: true, lists: false }
 }
 
 fn parse(text: &str) -> Vec<u32> {
@@ -68,14 +68,14 @@ fn depths_and_values_are_balanced() {
 
 #[test]
 fn the_narrowest_settings_are_enough() {
-    let narrow = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, structure: false, lists: false };
+    let narrow = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, tree: false, lists: false };
     narrow.check().unwrap();
     for split in [Split::Train, Split::HeldOut] {
         let values: HashSet<u8> = (0..200).map(|number| narrow.sample(0, number, split).value).collect();
         assert_eq!(values.len(), 10);
     }
     // Each level adds an operator, a bracket and a digit, and nothing else has room.
-    let deep = ListOps { depth: 6..=6, arguments: 2..=4, length: 20, structure: false, lists: false };
+    let deep = ListOps { depth: 6..=6, arguments: 2..=4, length: 20, tree: false, lists: false };
     deep.check().unwrap();
     assert!((0..50).all(|number| deep.sample(0, number, Split::Train).ids.len() == 20));
 }
@@ -136,7 +136,7 @@ fn only_the_value_has_a_label() {
     let task = task(1..=3, 40);
     let feeds = ListOpsBatches::new(task.clone(), 7, 5).unwrap().next_feeds().unwrap();
     let (ids, labels) = (numbers(&feeds, IDS), numbers(&feeds, LABELS));
-    let spans = numbers(&feeds, STRUCTURE);
+    let spans = numbers(&feeds, TREE_MASK);
     assert_eq!((ids.len(), labels.len(), spans.len()), (280, 280, 840));
     for row in 0..7 {
         let sample = task.sample(5, row as u64, Split::Train);
@@ -145,11 +145,11 @@ fn only_the_value_has_a_label() {
             let cell = row * 40 + at;
             let label = if at == end { sample.label() as i32 } else { IGNORED };
             assert_eq!((labels[cell], ids[cell]), (label, sample.ids.get(at).map_or(0, |&id| id as i32)));
-            let span = sample.spans.get(at).copied().unwrap_or(Span::alone(at));
+            let span = sample.spans.get(at).copied().unwrap_or(Span::leaf(at));
             assert_eq!(spans[3 * cell..][..3], [span.position, span.first, span.last].map(|x| x as i32));
         }
     }
-    let plain = ListOps { structure: false, ..task };
+    let plain = ListOps { tree: false, ..task };
     assert_eq!(ListOpsBatches::new(plain, 1, 5).unwrap().next_feeds().unwrap().len(), 2);
 }
 

@@ -51,7 +51,7 @@ pub fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
         Some(at) => {
             let token = tokens[at];
             let message = format!(
-                "token {token} at place {at} is not among the {vocabulary} of the model's vocabulary: do model and tokenizer \
+                "token {token} at position {at} is not among the {vocabulary} of the model's vocabulary: do model and tokenizer \
                  belong together?"
             );
             Err(Error::input("text", message))
@@ -251,7 +251,7 @@ mod tests {
     fn tokens_that_the_model_does_not_know_are_named() {
         assert!(check_tokens(&[0, 4, 2], 5).is_ok() && check_tokens(&[], 1).is_ok());
         let message = check_tokens(&[0, 4, 5, 6], 5).unwrap_err().to_string();
-        assert!(message.starts_with("text: token 5 at place 2 is not among the 5"), "{message}");
+        assert!(message.starts_with("text: token 5 at position 2 is not among the 5"), "{message}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const IDS: &str = "ids";
 pub const LABELS: &str = "labels";
 
 /// The input of the tree mask, `(rows, length, 3)` u32: the position of a token, and the first and last position of the span that it covers.
-pub const STRUCTURE: &str = "structure";
+pub const TREE_MASK: &str = "tree";
 
 /// A decoder that learns to predict the next token, from the inputs [`IDS`] and [`LABELS`].
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Objective for LanguageModel {
 }
 
 impl LanguageModel {
-    fn measure(&self, g: &mut Graph, training: bool, structured: bool) -> Result<LossAndStats> {
+    fn measure(&self, g: &mut Graph, training: bool, has_tree: bool) -> Result<LossAndStats> {
         let shape = [self.rows, self.length];
         let ids = g.input(IDS, shape, DType::U32)?;
         let labels = g.input(LABELS, shape, DType::I32)?;
@@ -57,8 +57,8 @@ impl LanguageModel {
         if training && self.model.has_dropout() {
             inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
         }
-        if structured {
-            inputs = inputs.with_structure(g.input(STRUCTURE, [self.rows, self.length, 3], DType::U32)?);
+        if has_tree {
+            inputs = inputs.with_tree(g.input(TREE_MASK, [self.rows, self.length, 3], DType::U32)?);
         }
         let options = if training { self.options } else { CrossEntropyOptions::default() };
         let hidden = self.model.decode(g, &inputs)?;
@@ -69,11 +69,11 @@ impl LanguageModel {
     }
 }
 
-/// The same for texts with a tree mask, which limits attention: one more input, [`STRUCTURE`].
+/// The same for texts with a tree mask, which limits attention: one more input, [`TREE_MASK`].
 #[derive(Clone, Debug)]
-pub struct StructuredLanguageModel(pub LanguageModel);
+pub struct TreeLanguageModel(pub LanguageModel);
 
-impl Objective for StructuredLanguageModel {
+impl Objective for TreeLanguageModel {
     fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
         self.0.parameters(storage)
     }

@@ -16,7 +16,7 @@ mod trainer;
 mod windows;
 
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens};
-pub use language::{IDS, LABELS, LanguageModel, STRUCTURE, StructuredLanguageModel, held_out};
+pub use language::{IDS, LABELS, LanguageModel, TREE_MASK, TreeLanguageModel, held_out};
 pub use layout::{FlatLayout, ParameterSlot, Range, Shard};
 pub use loss::{LabelMean, Labels, LossAndStats, label_weights};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};

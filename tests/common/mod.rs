@@ -9,17 +9,17 @@ use wgformer::gpu::{AdapterClass, GpuOptions};
 
 /// A device. Tests of one adapter take turns, on whichever of its devices: OpenGL gives up when several threads want it for long.
 #[derive(Clone)]
-pub(crate) struct Turn {
+pub(crate) struct TestDevice {
     gpu: Gpu,
     adapter: Arc<Mutex<()>>,
 }
 
-impl Turn {
+impl TestDevice {
     /// A test on this device.
     pub(crate) fn trial(&self, name: String, test: impl FnOnce(&Gpu) -> Result<(), Failed> + Send + 'static) -> Trial {
         let Self { gpu, adapter } = self.clone();
         Trial::test(name, move || {
-            let _turn = adapter.lock().unwrap_or_else(PoisonError::into_inner);
+            let _lock = adapter.lock().unwrap_or_else(PoisonError::into_inner);
             test(&gpu)
         })
     }
@@ -33,31 +33,31 @@ pub(crate) fn run(trials: Vec<Trial>) -> ! {
 
 /// All adapters, opened, by name. That there are none, or that one does not open, is a failed test.
 #[allow(dead_code, reason = "not all tests are content with it")]
-pub(crate) fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, Turn)> {
+pub(crate) fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, TestDevice)> {
     opened(trials, &[None])
 }
 
 /// As [`adapters`], and those that compute on the CPU once more as GPUs: with the kernels that a GPU gets.
 #[allow(dead_code, reason = "not all tests need it")]
-pub(crate) fn adapters_also_as_gpus(trials: &mut Vec<Trial>) -> Vec<(String, Turn)> {
+pub(crate) fn adapters_also_as_gpus(trials: &mut Vec<Trial>) -> Vec<(String, TestDevice)> {
     opened(trials, &[None, Some(AdapterClass::Gpu)])
 }
 
-fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(String, Turn)> {
+fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(String, TestDevice)> {
     let (mut opened, adapters) = (Vec::new(), Gpu::adapters());
     if adapters.is_empty() {
         let hint = "no adapter: install a Vulkan driver (mesa-vulkan-drivers)";
         trials.push(Trial::test("an adapter is there", move || Err(hint.into())));
     }
     for adapter in adapters {
-        let (info, turn) = (adapter.get_info(), Arc::new(Mutex::new(())));
+        let (info, lock) = (adapter.get_info(), Arc::new(Mutex::new(())));
         for &class in classes.iter().filter(|class| **class != Some(AdapterClass::of(&info))) {
             let how = class.map_or("", |_| ", as a GPU");
             let name = format!("{:?} {}{how}", info.backend, info.name);
             match Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }) {
                 Ok(gpu) => {
                     choice::keep(&gpu);
-                    opened.push((name, Turn { gpu, adapter: turn.clone() }));
+                    opened.push((name, TestDevice { gpu, adapter: lock.clone() }));
                 }
                 Err(error) => trials.push(Trial::test(format!("[{name}] opens"), move || Err(error.into()))),
             }

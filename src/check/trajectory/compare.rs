@@ -24,7 +24,7 @@ pub(super) struct Part {
     pub(super) weight: Vec<f64>,
     pub(super) moments: Option<[Vec<f64>; 2]>,
     /// Elements that do not count.
-    pub(super) idle: Vec<Range<usize>>,
+    pub(super) no_gradient: Vec<Range<usize>>,
 }
 
 /// What files may call a tensor of a model.
@@ -40,7 +40,7 @@ pub(super) fn names(model: &dyn Model, name: &str) -> Vec<String> {
 impl Part {
     /// What counts of a tensor's elements.
     fn kept(&self, values: &[f64]) -> Vec<f64> {
-        let counts = |index: &usize| !self.idle.iter().any(|range| range.contains(index));
+        let counts = |index: &usize| !self.no_gradient.iter().any(|range| range.contains(index));
         (0..values.len()).filter(counts).map(|index| values[index]).collect()
     }
 
@@ -59,12 +59,13 @@ pub(super) fn rows(model: &dyn Model, parts: &[Part], file: &Tensors) -> Result<
     let (mut rows, mut used, mut left_out) = (Vec::new(), HashSet::new(), Vec::new());
     let mut moments = Vec::new();
     for part in parts {
-        left_out.extend(part.idle.iter().map(|range| format!("{}[{range:?}]", part.names[part.names.len() - 1])));
+        left_out
+            .extend(part.no_gradient.iter().map(|range| format!("{}[{range:?}]", part.names[part.names.len() - 1])));
         match part.find(file, "final.")? {
             Some((name, expected)) => {
                 let (got, start) = (part.kept(&part.weight), part.kept(&part.start));
                 used.insert(name.clone());
-                // A bias of keys may be idle as a whole.
+                // A bias of keys may have no gradient at all.
                 if !(expected.is_empty() && got.is_empty()) {
                     let mut row = TrajectoryRow::new(name, relative_error(&got, &expected, 0.0), WEIGHT_LIMIT);
                     row.over_movement = Some(over_movement(&got, &expected, &start));
@@ -154,7 +155,7 @@ mod tests {
             start: zeros,
             weight: weight.to_vec(),
             moments,
-            idle: model.idle(name),
+            no_gradient: model.no_gradient(name),
         }
     }
 

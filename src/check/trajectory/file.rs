@@ -170,16 +170,16 @@ fn model_folder(config: &Config, folder: &Path, goldens: Option<&Path>) -> Resul
     let name: PathBuf = config.get("model")?;
     let beside = std::fs::canonicalize(folder).map_err(|e| Error::file(folder, e))?;
     let beside = beside.ancestors().nth(2).map(|root| root.join("goldens"));
-    let places = match goldens {
+    let folders = match goldens {
         Some(goldens) => vec![goldens.join(&name)],
         None => [Some(folder.join(&name)), beside.map(|goldens| goldens.join(&name))].into_iter().flatten().collect(),
     };
-    if let Some(found) = places.iter().find(|place| place.join("config.json").is_file()) {
+    if let Some(found) = folders.iter().find(|folder| folder.join("config.json").is_file()) {
         return Ok(found.clone());
     }
-    let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+    let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     let message =
-        format!("is {}, of which {} has no config.json: say where it is", name.display(), places.join(" or "));
+        format!("is {}, of which {} has no config.json: say where it is", name.display(), folders.join(" or "));
     Err(config.refuse("model", format!("{message} (--goldens)")))
 }
 

@@ -257,17 +257,17 @@ impl<'a> Run<'a> {
         for (parameter, ty) in self.model.parameters()? {
             let tensors = file_tensors(&parameter, &ty);
             let size = (ty.shape.numel() / tensors.len().max(1)).max(1);
-            let idle = if tensors.len() == 1 { self.model.idle(&parameter) } else { Vec::new() };
+            let no_gradient = if tensors.len() == 1 { self.model.no_gradient(&parameter) } else { Vec::new() };
             for (index, (name, _)) in tensors.iter().enumerate() {
-                let place = index * size..(index + 1) * size;
-                let part = |values: &[f64]| values.get(place.clone()).unwrap_or_default().to_vec();
+                let range = index * size..(index + 1) * size;
+                let part = |values: &[f64]| values.get(range.clone()).unwrap_or_default().to_vec();
                 let of = |all: &HashMap<String, Vec<f64>>| all.get(&parameter).map(|v| part(v)).unwrap_or_default();
                 parts.push(compare::Part {
                     names: compare::names(self.model, name),
                     start: of(&start),
                     weight: of(&ends),
                     moments: moments.get(&parameter).map(|[first, second]| [part(first), part(second)]),
-                    idle: idle.clone(),
+                    no_gradient: no_gradient.clone(),
                 });
             }
         }
@@ -283,8 +283,8 @@ impl<'a> Run<'a> {
             };
             let flats = [download(Range::FirstMoment)?, download(Range::SecondMoment)?];
             for placed in &shard.parameters {
-                let place = placed.offset..placed.offset + placed.ty.shape.numel();
-                let of = |flat: &[f64]| flat.get(place.clone()).unwrap_or_default().to_vec();
+                let range = placed.offset..placed.offset + placed.ty.shape.numel();
+                let of = |flat: &[f64]| flat.get(range.clone()).unwrap_or_default().to_vec();
                 found.insert(placed.name.clone(), [of(&flats[0]), of(&flats[1])]);
             }
         }

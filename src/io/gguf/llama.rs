@@ -119,27 +119,27 @@ impl Model<'_> {
     /// The `config.json` of the model.
     pub(super) fn config(&self) -> Result<Value> {
         let metadata = self.metadata;
-        let (width, heads) =
+        let (d_model, heads) =
             (count(metadata, "embedding_length")?, metadata.expect_layers_count("llama.attention.head_count")?);
         let key_heads = metadata.layers_count("llama.attention.head_count_kv")?.unwrap_or(heads);
         let head = match metadata.count("llama.attention.key_length")? {
             Some(head) => head,
-            None => width / heads.max(1),
+            None => d_model / heads.max(1),
         };
-        let turned = metadata.count("llama.rope.dimension_count")?.unwrap_or(head);
-        if turned != head {
+        let rotary_dim = metadata.count("llama.rope.dimension_count")?.unwrap_or(head);
+        if rotary_dim != head {
             let message =
-                format!("is {turned}; rotary positions of only a part of a head (of {head}) are not supported");
+                format!("is {rotary_dim}; rotary positions of only a part of a head (of {head}) are not supported");
             return Err(metadata.refuse("llama.rope.dimension_count", message));
         }
         let table = self.tensors.get(TABLE).and_then(|info| info.shape.dims().first().copied());
         let vocabulary = table.ok_or_else(|| Error::format(metadata.path, format!("has no tensor {TABLE:?}")))?;
         let sizes = Sizes {
-            width,
+            d_model,
             layers: count(metadata, "block_count")?,
             queries: heads.saturating_mul(head),
             keys: key_heads.saturating_mul(head),
-            inner: metadata.expect_layers_count("llama.feed_forward_length")?,
+            d_ff: metadata.expect_layers_count("llama.feed_forward_length")?,
         };
         sizes.check(metadata, self.tensors)?;
         let positions = count(metadata, "context_length")?;
@@ -152,12 +152,12 @@ impl Model<'_> {
             "architectures": ["LlamaForCausalLM"],
             "vocab_size": vocabulary,
             "max_position_embeddings": positions,
-            "hidden_size": width,
+            "hidden_size": d_model,
             "num_hidden_layers": sizes.layers,
             "num_attention_heads": heads,
             "num_key_value_heads": key_heads,
             "head_dim": head,
-            "intermediate_size": sizes.inner,
+            "intermediate_size": sizes.d_ff,
             "hidden_act": "silu",
             "rms_norm_eps": metadata.number("llama.attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
             "tie_word_embeddings": !self.tensors.contains_key(HEAD),
@@ -183,7 +183,7 @@ impl Model<'_> {
         let metadata = self.metadata;
         if let Some(info) = self.tensors.get(ROPE_FACTORS) {
             let bytes = &self.contents[info.file].bytes()[info.range.clone()];
-            let numbers = Numbers { dtype: info.dtype, width: info.shape.last(), bytes: bytes.into() };
+            let numbers = Numbers { dtype: info.dtype, row_len: info.shape.last(), bytes: bytes.into() };
             let factors = numbers.to_f32().map_err(|message| Error::format(metadata.path, message))?;
             return llama3(&factors, theta, head).ok_or_else(|| {
                 let message = format!(
@@ -210,11 +210,11 @@ impl Model<'_> {
 
 /// Sizes that the metadata claims.
 struct Sizes {
-    width: u64,
+    d_model: u64,
     layers: u64,
     queries: u64,
     keys: u64,
-    inner: u64,
+    d_ff: u64,
 }
 
 impl Sizes {
@@ -229,10 +229,10 @@ impl Sizes {
             return refuse("block_count", self.layers, &last, None);
         }
         for (key, value, name, axis) in [
-            ("embedding_length", self.width, TABLE, 1),
+            ("embedding_length", self.d_model, TABLE, 1),
             ("attention.head_count", self.queries, "blk.0.attn_q.weight", 0),
             ("attention.head_count_kv", self.keys, "blk.0.attn_k.weight", 0),
-            ("feed_forward_length", self.inner, "blk.0.ffn_gate.weight", 0),
+            ("feed_forward_length", self.d_ff, "blk.0.ffn_gate.weight", 0),
         ] {
             let there = tensors.get(name);
             let extent = there.and_then(|info| info.shape.dims().get(axis).copied());

@@ -225,8 +225,9 @@ impl<'a> Header<'a> {
         let alignment = alignment(&self.metadata)?;
         let start = (cursor.at as u64).next_multiple_of(alignment);
         let length = cursor.bytes.len();
-        let place = |(name, claim): (&'a str, Claim)| Ok((name, claim.place(name, start, alignment, (file, length))?));
-        let tensors = claims.into_iter().map(place).collect::<Result<BTreeMap<_, _>, String>>()?;
+        let locate =
+            |(name, claim): (&'a str, Claim)| Ok((name, claim.locate(name, start, alignment, (file, length))?));
+        let tensors = claims.into_iter().map(locate).collect::<Result<BTreeMap<_, _>, String>>()?;
         check_apart(&tensors)?;
         Ok(tensors)
     }
@@ -296,7 +297,7 @@ impl Claim {
     }
 
     /// Where it lies in a file, of that number and length, whose data begin at `start`.
-    fn place(self, name: &str, start: u64, alignment: u64, (file, length): (usize, usize)) -> Result<Info, String> {
+    fn locate(self, name: &str, start: u64, alignment: u64, (file, length): (usize, usize)) -> Result<Info, String> {
         if !self.offset.is_multiple_of(alignment) {
             let offset = self.offset;
             return Err(format!(
@@ -361,9 +362,9 @@ fn file_type(number: u32) -> Result<FileType, String> {
 
 /// No byte belongs to two tensors.
 fn check_apart(tensors: &BTreeMap<&str, Info>) -> Result<(), String> {
-    let mut places: Vec<(&Range<usize>, &str)> = tensors.iter().map(|(name, info)| (&info.range, *name)).collect();
-    places.sort_by_key(|(range, _)| range.start);
-    match places.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
+    let mut ranges: Vec<(&Range<usize>, &str)> = tensors.iter().map(|(name, info)| (&info.range, *name)).collect();
+    ranges.sort_by_key(|(range, _)| range.start);
+    match ranges.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
         None => Ok(()),
         Some(pair) => Err(format!("is damaged: tensors {:?} and {:?} overlap; {AGAIN}", pair[0].1, pair[1].1)),
     }

@@ -52,7 +52,7 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         family,
         vocabulary,
         decoder_vocabulary: (!shared).then_some(decoder_vocabulary.unwrap_or(vocabulary)),
-        idle_table: false,
+        unused_shared: false,
         max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(1024),
         d_model,
         encoder: side("encoder")?,
@@ -125,7 +125,7 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
     });
     if marian {
         config["decoder_vocab_size"] = model.target_vocabulary().into();
-        config["share_encoder_decoder_embeddings"] = (model.decoder_vocabulary.is_none() || model.idle_table).into();
+        config["share_encoder_decoder_embeddings"] = (model.decoder_vocabulary.is_none() || model.unused_shared).into();
     }
     // What transformers' classes do not ask for, where it is not theirs.
     let halves = model.positions == Positions::SinusoidalHalves;

@@ -151,7 +151,7 @@ impl Transformer {
 
     pub(super) fn table_head(&self, g: &mut Graph) -> Result<LmHead> {
         let tokens = self.target_vocabulary();
-        if self.idle_table {
+        if self.unused_shared {
             g.matrix(SHARED, [self.vocabulary, self.d_model], Initial::Normal(self.init_std))?;
         }
         let weight = match self.tied {

@@ -70,7 +70,7 @@ pub struct Transformer {
     /// Tokens of the decoder's vocabulary, if it has a table of its own; none: both sides look up in one table.
     pub decoder_vocabulary: Option<usize>,
     /// Whether there is a table of both sides beside the own ones, which nothing reads: transformers has it where the head is not tied.
-    pub idle_table: bool,
+    pub unused_shared: bool,
     /// The longest sequence.
     pub max_position: usize,
     /// Features of a hidden state.
@@ -163,12 +163,12 @@ impl Model for Transformer {
         let own = || ["encoder", "decoder"].iter().all(|side| has(&format!("{side}.embed_tokens.weight")));
         if self.decoder_vocabulary.is_none() && !self.tied && own() {
             self.decoder_vocabulary = Some(self.vocabulary);
-            self.idle_table = has("shared.weight");
+            self.unused_shared = has("shared.weight");
         }
     }
 
     fn frozen(&self) -> Vec<String> {
-        let all = [(self.logits_bias, "final_logits_bias"), (self.idle_table, SHARED)];
+        let all = [(self.logits_bias, "final_logits_bias"), (self.unused_shared, SHARED)];
         all.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.into()).collect()
     }
 

@@ -51,7 +51,7 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
         family: TransformerFamily::Plain,
         vocabulary: count(config, "vocab_size")?,
         decoder_vocabulary: None,
-        idle_table: false,
+        unused_shared: false,
         max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(1024),
         d_model,
         encoder,

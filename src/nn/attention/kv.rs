@@ -81,14 +81,14 @@ impl Attention {
             let what = "tokens that see later ones have no caches: only whole sequences attend in both directions";
             return Err(Error::shape("attention", what));
         }
-        if with.structure.is_some() && !whole {
-            let what = "a structure needs whole sequences: a token that is yet to come may head what is in the cache";
+        if with.tree.is_some() && !whole {
+            let what = "a tree mask needs whole sequences: a later token may cover what is in the cache";
             return Err(Error::shape("attention", what));
         }
         if self.mask == Mask::Prefix {
             options.prefix = prefix(with)?;
         }
-        options.structure = with.structure;
+        options.tree = with.tree;
         options.bias = self.bias(with.tables)?;
         match with.kv {
             KvSource::Uncached { key_mask } => options.key_mask = key_mask,

@@ -77,7 +77,7 @@ pub struct Attention {
     pub dropout: f32,
 }
 
-/// The table of rotary positions of all layers that turn alike.
+/// The table of rotary positions of all layers that rotate alike.
 #[derive(Clone, Debug)]
 pub struct RotaryTable {
     /// The rotary positions.
@@ -105,7 +105,7 @@ pub struct AttentionUse<'a> {
     /// The source of keys and values.
     pub kv: KvSource,
     /// The spans of the tokens, `(B, T, 3)`, for sequences that attend to themselves.
-    pub structure: Option<Tensor>,
+    pub tree: Option<Tensor>,
     /// The length of the prefix of each row, `(B)`, for [`Mask::Prefix`].
     pub prefix: Option<Tensor>,
     /// The number of tokens of each row, `(B)`, for products that skip the others. None: all.
@@ -252,7 +252,7 @@ impl Attention {
     }
 }
 
-/// Whether two layers turn alike, however long their tables are.
+/// Whether two layers rotate alike, however long their tables are.
 pub(super) fn alike(a: &RopeOptions, b: &RopeOptions) -> bool {
     RopeOptions { max_positions: b.max_positions, ..*a } == *b
 }
@@ -271,7 +271,7 @@ mod tests {
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
         let kv = KvSource::Uncached { key_mask: None };
-        AttentionUse { positions, kv, structure: None, prefix: None, lengths: None, seed: None, salt: 0, tables: &NONE }
+        AttentionUse { positions, kv, tree: None, prefix: None, lengths: None, seed: None, salt: 0, tables: &NONE }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum RouterFunction {
     Tanh,
     /// `l` itself.
     Identity,
-    /// `softmax(l)` over the ways, where a router chooses one of several.
+    /// `softmax(l)` over the choices, where a router chooses one of several.
     Softmax,
 }
 

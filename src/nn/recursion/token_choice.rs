@@ -93,7 +93,7 @@ impl TokenChoiceRouting {
         }
         let sum = ops::gated_add(g, rows, states, gates)?;
         let logits = ops::reshape(g, logits, [batch, time, num_choices])?;
-        let name = if self.modules == 1 { "depth" } else { "way" };
+        let name = if self.modules == 1 { "depth" } else { "choice" };
         let routing = [("router_logits", logits), (name, choice_of_rows), ("aux_loss", auxiliary)];
         let routing = routing.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
         Ok(RecursionOutput { states: ops::reshape(g, sum, shape)?, auxiliary, routing, routers: vec![sums] })

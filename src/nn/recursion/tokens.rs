@@ -14,8 +14,8 @@ pub struct Tokens {
     pub states: Tensor,
     /// The position of each in its text, `(B, K)` u32.
     pub positions: Tensor,
-    /// The spans of each, `(B, K, 3)` u32, if the text has a structure.
-    pub structure: Option<Tensor>,
+    /// The spans of each, `(B, K, 3)` u32, if the text has a tree mask.
+    pub tree: Option<Tensor>,
     /// The number of tokens of each row, `(B)` u32; none: all.
     pub lengths: Option<Tensor>,
     /// Whether some tokens of the text may be missing among them.
@@ -34,17 +34,17 @@ impl Tokens {
         let rows = ops::gather_unique(g, matrix, selected.index, selected.inverse)?;
         let [batch, _] = g.shape(self.positions).expect("positions")?;
         let states = ops::reshape(g, rows, [batch, selected.slots, g.shape(matrix).last()])?;
-        let structure = match self.structure {
-            Some(structure) => {
-                let rows = g.shape(structure).rows();
-                let spans = ops::reshape(g, structure, [rows, 3])?;
+        let tree = match self.tree {
+            Some(tree) => {
+                let rows = g.shape(tree).rows();
+                let spans = ops::reshape(g, tree, [rows, 3])?;
                 let spans = ops::gather_words(g, spans, selected.index)?;
                 Some(ops::reshape(g, spans, [batch, selected.slots, 3])?)
             }
             None => None,
         };
         let positions = selected.positions;
-        Ok(Self { states, positions, structure, lengths: Some(selected.counts), packed: true })
+        Ok(Self { states, positions, tree, lengths: Some(selected.counts), packed: true })
     }
 
     /// The lengths that products are told, so that rows that are not there cost nothing. Few rows of several texts are better
@@ -98,7 +98,7 @@ mod tests {
         let states = g.input("states", [1, 9, 4], DType::F32)?;
         let lengths = Some(g.input("lengths", [1], DType::U32)?);
         let [flat, positions] = [g.input("flat", Vec::new(), DType::U32)?, g.input("positions", [1, 9], DType::U32)?];
-        let tokens = Tokens { states, positions: flat, structure: None, lengths, packed: true };
+        let tokens = Tokens { states, positions: flat, tree: None, lengths, packed: true };
         assert_eq!(tokens.ragged(&g), None);
         assert_eq!(Tokens { positions, ..tokens }.ragged(&g), lengths);
         Ok(())

@@ -49,9 +49,9 @@ pub struct AttentionOptions {
     /// The tree mask, (B, Tk, 3) u32: for each key its position in the text, and the first and last position (inclusive) of the span that it
     /// covers. A query sees a key only if the span of one of them covers the other. Only these numbers are compared, so selected tokens take
     /// their rows along.
-    pub structure: Option<Tensor>,
-    /// (B, Tq, 3) u32: the same for the queries, if they are not the tokens of the keys. Only with `structure`.
-    pub query_structure: Option<Tensor>,
+    pub tree: Option<Tensor>,
+    /// (B, Tq, 3) u32: the same for the queries, if they are not the tokens of the keys. Only with `tree`.
+    pub query_tree: Option<Tensor>,
     /// Dropout of probabilities, for training.
     pub dropout: Option<AttentionDropout>,
     /// A kernel to prefer to the adapter's default, if it is legal.
@@ -65,7 +65,7 @@ pub struct AttentionOptions {
 /// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query without visible keys
 /// gives zeros, and gradients of zero.
 ///
-/// With a `structure` of rows `(pos, first, last)`, query `i` sees key `j` only if
+/// With a `tree` of rows `(pos, first, last)`, query `i` sees key `j` only if
 /// `first_j ≤ pos_i ≤ last_j` (j is i or an ancestor of i) or `first_i ≤ pos_j ≤ last_i` (j is a descendant of i).
 ///
 /// Products `q · k` may be as large as 3e37: softmax depends only on differences of scores, which are as exact as the scores in f32 (to 1/64
@@ -102,13 +102,13 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     }
     check_cap(options.soft_cap)?;
     let window = Window::of(options, &sizes)?;
-    if options.query_structure.is_some() && options.structure.is_none() {
-        let what = "query_structure needs structure: give the keys' structure, too, or drop it";
+    if options.query_tree.is_some() && options.tree.is_none() {
+        let what = "query_tree needs tree: give the keys' tree, too, or drop it";
         return Err(Error::shape("attention", what));
     }
-    if options.structure.is_some() && options.query_structure.is_none() && sizes.queries != sizes.keys {
+    if options.tree.is_some() && options.query_tree.is_none() && sizes.queries != sizes.keys {
         let (queries, keys) = (sizes.queries, sizes.keys);
-        let what = format!("structure has {keys} keys, but there are {queries} queries: give query_structure");
+        let what = format!("tree has {keys} keys, but there are {queries} queries: give query_tree");
         return Err(Error::shape("attention", what));
     }
     if let Some(rate) = options.dropout.map(|dropout| dropout.rate).filter(|rate| !(0.0..1.0).contains(rate)) {
@@ -126,7 +126,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         scale: options.scale.unwrap_or(1.0 / (sizes.head_dim as f32).sqrt()),
         key_limits: key_limits.is_some(),
         masked: options.key_mask.is_some(),
-        structured: options.structure.is_some(),
+        has_tree: options.tree.is_some(),
         bias: options.bias.is_some(),
         drop: options.dropout.map(|dropout| Dropout { rate: dropout.rate, salt: dropout.salt }),
         variant: options.variant,
@@ -194,13 +194,13 @@ mod tests {
             AttentionOptions { query_positions: Some(wide), ..causal },
             "query_positions is u32[3], expected u32[2, 3]",
         );
-        refuse(AttentionOptions { query_structure: Some(wide), ..none }, "needs structure");
+        refuse(AttentionOptions { query_tree: Some(wide), ..none }, "needs tree");
         refuse(
-            AttentionOptions { structure: Some(wide), ..none },
-            "structure has 5 keys, but there are 3 queries: give query_structure",
+            AttentionOptions { tree: Some(wide), ..none },
+            "tree has 5 keys, but there are 3 queries: give query_tree",
         );
-        let both = AttentionOptions { structure: Some(wide), query_structure: Some(spans), ..none };
-        refuse(both, "structure is u32[3], expected u32[2, 5, 3]");
+        let both = AttentionOptions { tree: Some(wide), query_tree: Some(spans), ..none };
+        refuse(both, "tree is u32[3], expected u32[2, 5, 3]");
         let dropout = |rate, seed| Some(AttentionDropout { rate, seed, salt: 0 });
         refuse(AttentionOptions { dropout: dropout(1.0, wide), ..none }, "dropout rate: 1 is not in [0, 1)");
         refuse(AttentionOptions { dropout: dropout(f32::NAN, wide), ..none }, "dropout rate: NaN");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_structure_does_what_a_dense_mask_of_the_tree_does() {
+    fn a_tree_mask_does_what_a_dense_mask_of_the_tree_does() {
         // The parent of each token; the text ends with a second tree. Every second token is picked as a query.
         let parents = [2_usize, 0, 2, 4, 2, 4, 7, 7, 7];
         let ends = [(0, 1), (1, 1), (0, 5), (3, 3), (3, 5), (5, 5), (6, 6), (6, 8), (8, 8)];
@@ -242,15 +242,11 @@ mod tests {
         let q = input(&mut g, "q", numbers(&[1, queries, 1, 4], 1.3), DType::F32);
         let k = input(&mut g, "k", numbers(&[1, keys, 1, 4], 0.7), DType::F32);
         let bias = input(&mut g, "bias", bias, DType::F32);
-        let structure = input(&mut g, "structure", array(&[1, keys, 3], words(1)), DType::U32);
-        let query_structure = input(&mut g, "query_structure", array(&[1, queries, 3], words(2)), DType::U32);
+        let tree = input(&mut g, "tree", array(&[1, keys, 3], words(1)), DType::U32);
+        let query_tree = input(&mut g, "query_tree", array(&[1, queries, 3], words(2)), DType::U32);
         let dense = AttentionOptions { bias: Some(bias), ..Default::default() };
         let dense = attention(&mut g, q, k, k, &dense).unwrap();
-        let tree = AttentionOptions {
-            structure: Some(structure),
-            query_structure: Some(query_structure),
-            ..Default::default()
-        };
+        let tree = AttentionOptions { tree: Some(tree), query_tree: Some(query_tree), ..Default::default() };
         let tree = attention(&mut g, q, k, k, &tree).unwrap();
         let found = g.evaluate(&values, &[dense, tree]).unwrap();
         assert!(found[0].data.iter().zip(&found[1].data).all(|(a, b)| (a - b).abs() < 1e-12));
@@ -292,7 +288,7 @@ mod tests {
     fn masks_in_the_bias_hide_keys_and_leave_means() {
         const LEAST: f64 = f32::MIN as f64;
         const HIDDEN: f64 = f64::NEG_INFINITY;
-        let (keys, width) = (4, 2);
+        let (keys, head_dim) = (4, 2);
         // The rows of the bias, and the probabilities that they leave.
         let rows = [
             ([LEAST; 4], [0.25; 4]),
@@ -309,12 +305,12 @@ mod tests {
             g.input(name, shape, DType::F32).unwrap()
         };
         let numbers = |count: usize, step: f64| (0..count).map(|i| (i as f64 * step).sin()).collect::<Vec<f64>>();
-        let (q, dout) = (numbers(rows.len() * width, 1.3), numbers(rows.len() * width, 2.1));
-        let v = numbers(keys * width, 0.7);
-        let q = input(&mut g, "q", [1, rows.len(), 1, width], q);
-        let k = input(&mut g, "k", [1, keys, 1, width], numbers(keys * width, 0.9));
-        let value = input(&mut g, "v", [1, keys, 1, width], v.clone());
-        let upstream = input(&mut g, "dout", [1, rows.len(), 1, width], dout.clone());
+        let (q, dout) = (numbers(rows.len() * head_dim, 1.3), numbers(rows.len() * head_dim, 2.1));
+        let v = numbers(keys * head_dim, 0.7);
+        let q = input(&mut g, "q", [1, rows.len(), 1, head_dim], q);
+        let k = input(&mut g, "k", [1, keys, 1, head_dim], numbers(keys * head_dim, 0.9));
+        let value = input(&mut g, "v", [1, keys, 1, head_dim], v.clone());
+        let upstream = input(&mut g, "dout", [1, rows.len(), 1, head_dim], dout.clone());
         let bias = input(&mut g, "bias", [1, 1, rows.len(), keys], rows.iter().flat_map(|row| row.0).collect());
         let options = AttentionOptions { bias: Some(bias), ..Default::default() };
         let out = attention(&mut g, q, k, value, &options).unwrap();
@@ -323,19 +319,19 @@ mod tests {
         let found = g.evaluate(&values, &wanted).unwrap();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} instead of {b}");
         for (i, (_, probabilities)) in rows.iter().enumerate() {
-            let through = |j: usize| (0..width).map(|c| dout[i * width + c] * v[j * width + c]).sum::<f64>();
+            let through = |j: usize| (0..head_dim).map(|c| dout[i * head_dim + c] * v[j * head_dim + c]).sum::<f64>();
             let delta: f64 = (0..keys).map(|j| probabilities[j] * through(j)).sum();
-            for c in 0..width {
-                let expected: f64 = (0..keys).map(|j| probabilities[j] * v[j * width + c]).sum();
-                close(found[0].data[i * width + c], expected);
+            for c in 0..head_dim {
+                let expected: f64 = (0..keys).map(|j| probabilities[j] * v[j * head_dim + c]).sum();
+                close(found[0].data[i * head_dim + c], expected);
             }
             for j in 0..keys {
                 close(found[3].data[i * keys + j], probabilities[j] * (through(j) - delta));
             }
         }
         for (at, &dv) in found[2].data.iter().enumerate() {
-            let (j, c) = (at / width, at % width);
-            close(dv, rows.iter().enumerate().map(|(i, row)| row.1[j] * dout[i * width + c]).sum());
+            let (j, c) = (at / head_dim, at % head_dim);
+            close(dv, rows.iter().enumerate().map(|(i, row)| row.1[j] * dout[i * head_dim + c]).sum());
         }
         let dq = &found[1].data;
         assert!(dq[2..6].iter().chain(&dq[8..]).all(|x| x.abs() < 1e-12), "one key or none: {dq:?}");

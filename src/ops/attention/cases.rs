@@ -84,9 +84,9 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
         let picked = |every: usize, count: usize| {
             texts.iter().flat_map(move |text| text.iter().step_by(every).take(count)).flatten().map(|&x| f64::from(x))
         };
-        feeds.push(Feed::given("structure", [batch, keys, 3], DType::U32, picked(stride, keys)));
+        feeds.push(Feed::given("tree", [batch, keys, 3], DType::U32, picked(stride, keys)));
         if tree == Tree::Queries {
-            feeds.push(Feed::given("query_structure", [batch, queries, 3], DType::U32, picked(2, queries)));
+            feeds.push(Feed::given("query_tree", [batch, queries, 3], DType::U32, picked(2, queries)));
         }
     }
     if wish.drop.is_some() {
@@ -108,8 +108,8 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             key_mask: next(wish.mask),
             bias: next(wish.bias.is_some()),
             query_positions: next(wish.positions),
-            structure: next(wish.tree.is_some()),
-            query_structure: next(wish.tree == Some(Tree::Queries)),
+            tree: next(wish.tree.is_some()),
+            query_tree: next(wish.tree == Some(Tree::Queries)),
             dropout: wish.drop.zip(next(wish.drop.is_some())).map(|(rate, seed)| AttentionDropout {
                 rate,
                 seed,
@@ -271,7 +271,7 @@ fn gathered_case() -> Case {
     };
     let feeds = vec![
         Feed::normal("x", [batch * text, head_dim]),
-        Feed::given("structure", [batch * text, 3], DType::U32, spans),
+        Feed::given("tree", [batch * text, 3], DType::U32, spans),
         Feed::given("index", [batch * picked], DType::U32, (0..batch * picked).map(index)),
         Feed::given("lengths", [batch], DType::U32, [picked as f64 - 1.0; 2]),
     ];
@@ -279,8 +279,8 @@ fn gathered_case() -> Case {
         let rows = ops::gather_rows(g, x[0], x[2])?;
         let heads = ops::reshape(g, rows, [batch, picked, 1, head_dim])?;
         let spans = ops::gather_words(g, x[1], x[2])?;
-        let structure = Some(ops::reshape(g, spans, [batch, picked, 3])?);
-        let options = AttentionOptions { causal: true, structure, lengths: Some(x[3]), ..Default::default() };
+        let tree = Some(ops::reshape(g, spans, [batch, picked, 3])?);
+        let options = AttentionOptions { causal: true, tree, lengths: Some(x[3]), ..Default::default() };
         Ok(vec![ops::attention(g, heads, heads, heads, &options)?])
     })
 }

@@ -15,10 +15,10 @@ static KEY_LIMITS: Kernel = kernel!("attention/attention_key_limits");
 
 /// The range of visible keys of each query, the mask of real keys, the seed of dropout, and the span that each token covers.
 ///
-/// Optional inputs: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' structure (B, Tq, 3) and the keys' (B, Tk, 3), the seed
+/// Optional inputs: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' tree mask (B, Tq, 3) and the keys' (B, Tk, 3), the seed
 /// (2), the prefix (B), all u32. Output (B, n) u32; a row has the largest limit of each 32 queries; the limit of each query
 /// `min(length, Tk, max(position + after + 1, prefix))`; with a window the least start of each 32 queries and the start of each query
-/// `position − before`; the mask as 0 and 1; the seed; both structures. No gradient.
+/// `position − before`; the mask as 0 and 1; the seed; both trees. No gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct KeyLimits {
     sizes: Sizes,
@@ -27,7 +27,7 @@ pub(super) struct KeyLimits {
     lengths: bool,
     mask: bool,
     positions: bool,
-    structure: bool,
+    tree: bool,
     seed: bool,
     prefix: bool,
 }
@@ -40,13 +40,13 @@ pub(super) fn key_limits(
     window: Option<Window>,
 ) -> Result<Option<Tensor>> {
     let mut inputs = Vec::new();
-    let query_structure = options.query_structure.or(options.structure);
+    let query_tree = options.query_tree.or(options.tree);
     for (what, tensor, shape) in [
         ("lengths", options.lengths, &[sizes.batch] as &[usize]),
         ("key_mask", options.key_mask, &[sizes.batch, sizes.keys]),
         ("query_positions", options.query_positions, &[sizes.batch, sizes.queries]),
-        ("query_structure", query_structure, &[sizes.batch, sizes.queries, 3]),
-        ("structure", options.structure, &[sizes.batch, sizes.keys, 3]),
+        ("query_tree", query_tree, &[sizes.batch, sizes.queries, 3]),
+        ("tree", options.tree, &[sizes.batch, sizes.keys, 3]),
         ("the seed of dropout", options.dropout.map(|dropout| dropout.seed), &[2]),
         ("prefix", options.prefix, &[sizes.batch]),
     ] {
@@ -65,7 +65,7 @@ pub(super) fn key_limits(
         lengths: options.lengths.is_some(),
         mask: options.key_mask.is_some(),
         positions: options.query_positions.is_some(),
-        structure: options.structure.is_some(),
+        tree: options.tree.is_some(),
         seed: options.dropout.is_some(),
         prefix: options.prefix.is_some(),
     };
@@ -82,15 +82,15 @@ pub(super) fn key_limits(
 
 impl KeyLimits {
     fn parts(&self) -> Parts {
-        let (starts, spans) = (self.window.is_some(), self.structure);
+        let (starts, spans) = (self.window.is_some(), self.tree);
         self.sizes.parts(Holds { starts, mask: self.mask, seed: self.seed, spans })
     }
 
-    /// The optional inputs: lengths, mask, positions, both structures, the seed and the prefix.
+    /// The optional inputs: lengths, mask, positions, both trees, the seed and the prefix.
     fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 7] {
         let mut next = 0;
-        let structure = self.structure;
-        [self.lengths, self.mask, self.positions, structure, structure, self.seed, self.prefix].map(|there| {
+        let tree = self.tree;
+        [self.lengths, self.mask, self.positions, tree, tree, self.seed, self.prefix].map(|there| {
             there.then(|| {
                 next += 1;
                 input(next - 1)
@@ -110,7 +110,7 @@ impl Op for KeyLimits {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let Sizes { batch, queries, keys, .. } = self.sizes;
-        let [lengths, mask, positions, query_structure, structure, seed, prefix] = self.sort(|i| inputs[i]);
+        let [lengths, mask, positions, query_tree, tree, seed, prefix] = self.sort(|i| inputs[i]);
         let tiles = queries.div_ceil(TILE);
         let (parts, starts) = (self.parts(), self.sizes.row_words());
         let mut out = Array::zeros([batch, parts.end]);
@@ -141,7 +141,7 @@ impl Op for KeyLimits {
             if let Some(seed) = seed {
                 out.row_mut(b)[parts.seed..][..2].copy_from_slice(&seed.data);
             }
-            let spans = [(query_structure, queries), (structure, keys)];
+            let spans = [(query_tree, queries), (tree, keys)];
             let spans = spans.into_iter().filter_map(|(given, count)| Some(&given?.data[b * 3 * count..][..3 * count]));
             let spans: Vec<f64> = spans.flatten().copied().collect();
             out.row_mut(b)[parts.spans..].copy_from_slice(&spans);
@@ -152,13 +152,13 @@ impl Op for KeyLimits {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let Sizes { batch, queries, keys, .. } = self.sizes;
         let given = self.sort(|i| cx.input(i));
-        let flags = [self.causal, self.lengths, self.mask, self.positions, self.structure, self.seed, self.prefix];
+        let flags = [self.causal, self.lengths, self.mask, self.positions, self.tree, self.seed, self.prefix];
         let window = self.window.map_or([0; 3], |window| [1, window.before as usize, window.after as usize]);
         // An absent input is not read, but its binding needs a buffer.
         let view = |given: &Option<View>| given.clone().unwrap_or_else(|| cx.input(0));
         let (tiles, blocks) = (queries.div_ceil(TILE), keys.div_ceil(TILE));
         let mut chunks = tiles + if self.mask { blocks } else { 0 };
-        chunks += if self.structure { tiles + blocks } else { 0 };
+        chunks += if self.tree { tiles + blocks } else { 0 };
         let dispatch = given.iter().fold(Dispatch::new(&KEY_LIMITS), |d, given| d.read(view(given)));
         let mut dispatch = dispatch.write(cx.output(0));
         for value in [batch, queries, keys].into_iter().chain(flags.map(usize::from)).chain(window) {

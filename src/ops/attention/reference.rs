@@ -65,7 +65,7 @@ impl<'a> Scores<'a> {
                 let real = !self.spec.masked || row[self.parts.mask + j] != 0.0;
                 let spans = &row[self.parts.spans..];
                 let span = |token: usize| &spans[3 * token..][..3];
-                let related = !self.spec.structured || span_covers(span(i), span(queries + j));
+                let related = !self.spec.has_tree || span_covers(span(i), span(queries + j));
                 let near = self.spec.window.is_none() || j >= row[self.sizes.row_words() + tiles + i] as usize;
                 j < row[tiles + i] as usize && near && real && related
             }
@@ -159,9 +159,9 @@ impl<'a> Scores<'a> {
     fn pair(&self, b: usize, h: usize, i: usize, j: usize) -> (f64, f64) {
         let stat = self.inputs[4].row(self.stat(b, h, i));
         let probability = (self.score(b, h, i, j) - stat[0]).exp() * stat[1];
-        let kept = self.dropout_factor(b, h, i, j);
-        let upstream = kept * dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
-        (probability * kept, probability * (upstream - stat[2]))
+        let drop = self.dropout_factor(b, h, i, j);
+        let upstream = drop * dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
+        (probability * drop, probability * (upstream - stat[2]))
     }
 
     /// dq.
@@ -198,8 +198,8 @@ impl<'a> Scores<'a> {
 
 /// Whether the span of one of two tokens covers the other; each is (position, first, last).
 fn span_covers(a: &[f64], b: &[f64]) -> bool {
-    let heads = |a: &[f64], b: &[f64]| a[1] <= b[0] && b[0] <= a[2];
-    heads(a, b) || heads(b, a)
+    let covers = |a: &[f64], b: &[f64]| a[1] <= b[0] && b[0] <= a[2];
+    covers(a, b) || covers(b, a)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

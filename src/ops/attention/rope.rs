@@ -41,14 +41,14 @@ pub enum RopeScaling {
         /// What longer texts would be stretched by.
         factor: f32,
     },
-    /// YaRN, Peng et al., arXiv 2309.00071: pairs that turn fewer than `slow` times in the trained length are divided by `factor`, those
-    /// that turn more than `fast` times kept, with a linear blend between in the number of the pair; cosines and sines get a factor.
+    /// YaRN, Peng et al., arXiv 2309.00071: pairs that rotate fewer than `slow` times in the trained length are divided by `factor`, those
+    /// that rotate more than `fast` times kept, with a linear blend between in the number of the pair; cosines and sines get a factor.
     Yarn {
         /// What low frequencies are divided by.
         factor: f32,
-        /// Turns in the trained length from which a pair is kept.
+        /// Rotations in the trained length from which a pair is kept.
         fast: f32,
-        /// Turns in the trained length up to which a pair is divided.
+        /// Rotations in the trained length up to which a pair is divided.
         slow: f32,
         /// Whether the ends of the blend are whole pairs.
         whole: bool,
@@ -97,16 +97,16 @@ impl RopeOptions {
 
 impl RopeScaling {
     /// How much of a pair's frequency YaRN keeps.
-    fn kept(self, pair: usize, turned: usize, theta: f64) -> f64 {
+    fn kept(self, pair: usize, rotary_dim: usize, theta: f64) -> f64 {
         let Self::Yarn { fast, slow, whole, original_max_position, .. } = self else { return 1.0 };
-        // The pair that turns so often in the trained length.
-        let place = |turns: f32| {
-            let waves = original_max_position as f64 / (f64::from(turns) * TAU);
-            turned as f64 * waves.ln() / (2.0 * theta.ln())
+        // The pair that rotates so often in the trained length.
+        let pair_of = |rotations: f32| {
+            let waves = original_max_position as f64 / (f64::from(rotations) * TAU);
+            rotary_dim as f64 * waves.ln() / (2.0 * theta.ln())
         };
-        let (low, high) = (place(fast), place(slow));
+        let (low, high) = (pair_of(fast), pair_of(slow));
         let (low, high) = if whole { (low.floor(), high.ceil()) } else { (low, high) };
-        let (low, high) = (low.max(0.0), high.min(turned as f64 - 1.0));
+        let (low, high) = (low.max(0.0), high.min(rotary_dim as f64 - 1.0));
         let length = if (high - low).abs() > 0.0 { high - low } else { 0.001 };
         1.0 - ((pair as f64 - low) / length).clamp(0.0, 1.0)
     }
@@ -218,10 +218,10 @@ impl Op for Rope {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let (x, positions, table) = (inputs[0], inputs[1], inputs[2]);
-        let [_, _, heads, width] = x.shape.expect("rope")?;
+        let [_, _, heads, head_dim] = x.shape.expect("rope")?;
         let [rows, pairs, _] = table.shape.expect("rope")?;
         let mut out = x.clone();
-        for (row, head) in out.data.chunks_exact_mut(width).enumerate() {
+        for (row, head) in out.data.chunks_exact_mut(head_dim).enumerate() {
             let position = positions.data[row / heads] as usize;
             if position >= rows {
                 let message = format!("position {position} is out of range: the rope table has {rows}");

@@ -48,7 +48,7 @@ pub(super) struct AttentionSpec {
     /// Whether the limits tensor holds a mask.
     pub masked: bool,
     /// Whether the limits tensor holds spans.
-    pub structured: bool,
+    pub has_tree: bool,
     /// Whether there is a bias.
     pub bias: bool,
     /// Dropout of probabilities. The seed is in the limits tensor, which then exists.
@@ -208,7 +208,7 @@ impl AttentionSpec {
     /// Where the parts of the limits tensor are.
     pub(super) fn parts(&self, sizes: &Sizes) -> Parts {
         let (starts, seed) = (self.window.is_some(), self.drop.is_some());
-        sizes.parts(Holds { starts, mask: self.masked, seed, spans: self.structured })
+        sizes.parts(Holds { starts, mask: self.masked, seed, spans: self.has_tree })
     }
 
     /// Sorts the inputs that follow the `fixed` first ones.
@@ -262,7 +262,7 @@ impl AttentionSpec {
             Some(view) => {
                 let binding = next(&dispatch);
                 dispatch = dispatch.constant("KEY_LIMITS", binding).constant("MASKED", self.masked);
-                dispatch = dispatch.constant("SEEDED", self.drop.is_some()).constant("STRUCTURED", self.structured);
+                dispatch = dispatch.constant("SEEDED", self.drop.is_some()).constant("TREE", self.has_tree);
                 dispatch.constant("WINDOWED", self.window.is_some()).snippet(&MASK_LIMITS).read(view)
             }
             None => match self.window {
@@ -275,7 +275,7 @@ impl AttentionSpec {
             Some(cap) => dispatch.constant("SOFT_CAP", cap).snippet(&ACTIVATION_SNIPPET).snippet(&CAP),
             None => dispatch.snippet(&CAP_NONE),
         };
-        dispatch = dispatch.snippet(if self.structured { &SPANS } else { &SPANS_NONE });
+        dispatch = dispatch.snippet(if self.has_tree { &SPANS } else { &SPANS_NONE });
         let mut bias_batch = 0;
         dispatch = match extras.bias {
             Some(view) => {

@@ -14,16 +14,16 @@ pub(super) struct Window {
 impl Window {
     /// The window of the options; `None` if it hides nothing.
     pub(super) fn of(options: &AttentionOptions, sizes: &Sizes) -> Result<Option<Self>> {
-        let Some(width) = options.window else { return Ok(None) };
-        if width == 0 && options.causal {
+        let Some(window) = options.window else { return Ok(None) };
+        if window == 0 && options.causal {
             let message = "a window of 0 hides every key, also the query's own: use 1 or more, or None for all keys";
             return Err(Error::input("attention window", message));
         }
         // Without positions no key is further from a query than the sequences are long.
-        if options.query_positions.is_none() && width >= sizes.queries.max(sizes.keys) {
+        if options.query_positions.is_none() && window >= sizes.queries.max(sizes.keys) {
             return Ok(None);
         }
-        let (before, after) = if options.causal { (width - 1, 0) } else { (width, width.min(sizes.keys)) };
+        let (before, after) = if options.causal { (window - 1, 0) } else { (window, window.min(sizes.keys)) };
         let word = |distance: usize| u32::try_from(distance).unwrap_or(u32::MAX);
         Ok(Some(Self { before: word(before), after: word(after) }))
     }
@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn windows_do_what_dense_masks_do() {
         let causal = AttentionOptions { causal: true, ..Default::default() };
-        for width in [1, 3, 6] {
-            let past = result(&[], |_| AttentionOptions { window: Some(width), ..causal });
-            same(&past, &dense(|_, i, j| j <= i + 2 && j + width > i + 2));
-            let both = result(&[], |_| AttentionOptions { window: Some(width), ..Default::default() });
-            same(&both, &dense(|_, i, j| (i + 2).abs_diff(j) <= width));
+        for window in [1, 3, 6] {
+            let past = result(&[], |_| AttentionOptions { window: Some(window), ..causal });
+            same(&past, &dense(|_, i, j| j <= i + 2 && j + window > i + 2));
+            let both = result(&[], |_| AttentionOptions { window: Some(window), ..Default::default() });
+            same(&both, &dense(|_, i, j| (i + 2).abs_diff(j) <= window));
         }
         let itself = result(&[], |_| AttentionOptions { window: Some(0), ..Default::default() });
         same(&itself, &dense(|_, i, j| i + 2 == j));
@@ -119,13 +119,13 @@ mod tests {
         let at = [0.0, 6.0, 3.0, 9.0, 200.0, 1.0, 2.0, 4_294_967_295.0, 5.0, 8.0];
         let lengths = [7.0, 4.0];
         let words = [("positions", &[BATCH, QUERIES][..], &at[..]), ("lengths", &[BATCH], &lengths)];
-        for width in [1, 3, 9, usize::MAX] {
+        for window in [1, 3, 9, usize::MAX] {
             for causal in [true, false] {
                 let found = result(&words, |x| {
                     let (query_positions, lengths) = (Some(x[0]), Some(x[1]));
-                    AttentionOptions { causal, window: Some(width), query_positions, lengths, ..Default::default() }
+                    AttentionOptions { causal, window: Some(window), query_positions, lengths, ..Default::default() }
                 });
-                let distance = if causal { width - 1 } else { width };
+                let distance = if causal { window - 1 } else { window };
                 same(
                     &found,
                     &dense(|b, i, j| {

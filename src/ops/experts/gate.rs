@@ -144,7 +144,7 @@ impl Op for TopKGate {
         dispatch = dispatch
             .constant("BIASED", cx.input_count() > 1)
             .constant("GROUPS", groups.count as u32)
-            .constant("KEPT", groups.keep as u32)
+            .constant("TOP_GROUPS", groups.keep as u32)
             .read(logits)
             .read(bias);
         for (output, name) in ["WITH_WEIGHTS", "WITH_EXPERTS", "WITH_SCORES", "WITH_LSE"].into_iter().enumerate() {

@@ -62,12 +62,12 @@ impl Op for GroupedLinear {
             );
             return Err(Error::shape(self.name(), what));
         }
-        let [tokens, width] = inputs[0].shape.expect("grouped_linear, x (T, C)")?;
-        let [experts, outputs, weight_width] = inputs[1].shape.expect("grouped_linear, weight (E, N, C)")?;
+        let [tokens, d_model] = inputs[0].shape.expect("grouped_linear, x (T, C)")?;
+        let [experts, outputs, weight_d_model] = inputs[1].shape.expect("grouped_linear, weight (E, N, C)")?;
         let slots = tokens.saturating_mul(self.top_k);
         let indices = [(&inputs[2], experts + 1), (&inputs[3], slots), (&inputs[4], slots)];
         let fits = indices.iter().all(|(ty, count)| **ty == TensorType::new([*count], DType::U32));
-        if inputs[0].dtype != DType::F32 || !is_plain(inputs[1].dtype) || width != weight_width || !fits {
+        if inputs[0].dtype != DType::F32 || !is_plain(inputs[1].dtype) || d_model != weight_d_model || !fits {
             let what = format!(
                 "x is {} and the weight {}, expected f32[T, C] and [E, N, C] of f32, f16 or bf16, with a dispatch to E experts",
                 inputs[0], inputs[1]
@@ -141,8 +141,8 @@ impl Op for GroupedBack {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let [slots, _] = inputs[0].shape.expect(self.name())?;
-        let [_, _, width] = inputs[1].shape.expect(self.name())?;
-        Ok(vec![TensorType::f32([slots, width])])
+        let [_, _, d_model] = inputs[1].shape.expect(self.name())?;
+        Ok(vec![TensorType::f32([slots, d_model])])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
@@ -190,8 +190,8 @@ impl Op for GroupedSums {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let [_, outputs] = inputs[0].shape.expect(self.name())?;
-        let [_, width] = inputs[1].shape.expect(self.name())?;
-        Ok(vec![TensorType::f32([inputs[2].shape.numel() - 1, outputs, width])])
+        let [_, d_model] = inputs[1].shape.expect(self.name())?;
+        Ok(vec![TensorType::f32([inputs[2].shape.numel() - 1, outputs, d_model])])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {

@@ -14,7 +14,7 @@ static RANDOM: Snippet = kernel!("common/random");
 static NORMAL: Snippet = kernel!("common/normal");
 
 /// `out[i] = clean[i] + n[i] · softplus(raw[i])`, `n[i]` standard normal, by Box and Muller from Threefry keyed by
-/// `seed` at counter (i, `salt`): logits of a gate with noise of a learned width, for training.
+/// `seed` at counter (i, `salt`): logits of a gate with noise of a learned standard deviation, for training.
 ///
 /// `clean` and `raw` are f32 of the same shape. `seed` (2) u32 is written by the caller for each step; `salt` distinguishes the layers of one
 /// step, and this op from dropout.
@@ -96,13 +96,13 @@ impl Op for NoisyLogits {
 /// The conformance cases.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (shape, width, salt) in [([1, 1], 1.0, 0), ([31, 8], 4.0, 3), ([257, 33], 1.0, u32::MAX), ([3, 11], 60.0, 9)] {
+    for (shape, std, salt) in [([1, 1], 1.0, 0), ([31, 8], 4.0, 3), ([257, 33], 1.0, u32::MAX), ([3, 11], 60.0, 9)] {
         let feeds = vec![
             Feed::normal("clean", shape),
-            Feed::normal_scaled("raw", shape, 0.5, width),
+            Feed::normal_scaled("raw", shape, 0.5, std),
             Feed::given("seed", [2], DType::U32, [4_000_000_007.0, 12_345.0]),
         ];
-        cases.push(Case::new(format!("noisy_logits {shape:?}, width {width}"), feeds, move |g, x| {
+        cases.push(Case::new(format!("noisy_logits {shape:?}, std {std}"), feeds, move |g, x| {
             Ok(vec![noisy_logits(g, x[0], x[1], x[2], salt)?])
         }));
     }

@@ -51,7 +51,7 @@ impl Op for ExpertOutput {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let [slots, d_ff] = inputs[0].shape.expect("expert_output, gate (M, F)")?;
-        let [experts, width, weight_d_ff] = inputs[2].shape.expect("expert_output, weight (E, C, F)")?;
+        let [experts, d_model, weight_d_ff] = inputs[2].shape.expect("expert_output, weight (E, C, F)")?;
         let [tokens, top_k] = inputs[3].shape.expect("expert_output, weights (T, K)")?;
         let refuse = |what: String| Err(Error::shape("expert_output", what));
         if inputs[0].dtype != DType::F32 || inputs[1] != inputs[0] {
@@ -76,7 +76,7 @@ impl Op for ExpertOutput {
             let (k, t) = (self.top_k, slots / self.top_k);
             return refuse(format!("the weights are {}, expected one per slot: f32[{t}, {k}]", inputs[3]));
         }
-        Ok(vec![TensorType::f32([tokens, width])])
+        Ok(vec![TensorType::f32([tokens, d_model])])
     }
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
@@ -92,12 +92,12 @@ impl Op for ExpertOutput {
         let [gate, up, weight, weights, _, starts, _, rows] = inputs else {
             return Err(Error::shape(self.name(), "expected 8 tensors"));
         };
-        let width = weight.shape.dims()[1];
+        let d_model = weight.shape.dims()[1];
         let active = gate.zip(up, |gate, up| self.activation.value(gate) * up);
-        let mut out = Array::zeros([gate.shape.rows(), width]);
+        let mut out = Array::zeros([gate.shape.rows(), d_model]);
         for (e, row) in rows_of(starts, gate.shape.rows())? {
             for (c, out) in out.row_mut(row).iter_mut().enumerate() {
-                *out = dot(active.row(row), weight.row(e * width + c));
+                *out = dot(active.row(row), weight.row(e * d_model + c));
             }
         }
         Ok(vec![sum(&out, rows, self.top_k, |slot| weights.data[slot])?])
@@ -150,7 +150,7 @@ impl Op for ExpertOutputBackward {
         let [gate, up, weight, weights, order, starts, tokens, dy] = inputs else {
             return Err(Error::shape(self.name(), "expected 8 tensors"));
         };
-        let width = weight.shape.dims()[1];
+        let d_model = weight.shape.dims()[1];
         let (mut dgate, mut dup) = (Array::zeros(gate.shape.clone()), Array::zeros(gate.shape.clone()));
         let (mut dweight, mut dweights) = (Array::zeros(weight.shape.clone()), Array::zeros(weights.shape.clone()));
         for (e, row) in rows_of(starts, gate.shape.rows())? {
@@ -161,8 +161,8 @@ impl Op for ExpertOutputBackward {
                 gate.row(row).iter().zip(up.row(row)).map(|(gate, up)| self.activation.value(*gate) * up).collect();
             let mut back = vec![0.0; active.len()];
             for (c, dy) in dy.iter().enumerate() {
-                add_scaled(&mut back, *dy, weight.row(e * width + c));
-                add_scaled(dweight.row_mut(e * width + c), dy * factor, &active);
+                add_scaled(&mut back, *dy, weight.row(e * d_model + c));
+                add_scaled(dweight.row_mut(e * d_model + c), dy * factor, &active);
             }
             dweights.data[slot] = dot(&back, &active);
             for (i, back) in back.iter().enumerate() {

@@ -10,7 +10,7 @@ use crate::shape::TensorType;
 
 static RADIX_COUNT: Kernel = kernel!("index/radix_count");
 static RADIX_SCAN: Kernel = kernel!("index/radix_scan");
-static RADIX_PLACE: Kernel = kernel!("index/radix_place");
+static RADIX_SCATTER: Kernel = kernel!("index/radix_scatter");
 static SEGMENT_STARTS: Kernel = kernel!("index/segment_starts");
 
 /// Keys of a block of the radix sort, and digits of a pass.
@@ -137,7 +137,7 @@ impl SortIndex {
         )?;
         cx.dispatch(Dispatch::new(&RADIX_SCAN).update(counts.clone()).param(blocks).groups(1))?;
         cx.dispatch(
-            Dispatch::new(&RADIX_PLACE)
+            Dispatch::new(&RADIX_SCATTER)
                 .read(from[0].clone())
                 .read(from[1].clone())
                 .read(counts.clone())

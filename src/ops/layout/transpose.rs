@@ -65,12 +65,12 @@ impl Merged {
         }
         let mut order: Vec<usize> = (0..runs.len()).collect();
         order.sort_by_key(|&run| runs[run].0);
-        let mut place = vec![0; runs.len()];
+        let mut axes = vec![0; runs.len()];
         for (position, &run) in order.iter().enumerate() {
-            place[run] = position;
+            axes[run] = position;
         }
         let extent = |&run: &usize| product(&dims[runs[run].0..runs[run].1]);
-        Self { dims: order.iter().map(extent).collect(), axes: place }
+        Self { dims: order.iter().map(extent).collect(), axes }
     }
 
     /// Strides in `x` of the axes of `x`.
@@ -119,8 +119,8 @@ impl Op for Transpose {
 
     fn gradient(&self, cx: &mut Gradient<'_>) -> Result<Vec<Option<Tensor>>> {
         let mut inverse = vec![0; self.axes.len()];
-        for (place, &axis) in self.axes.iter().enumerate() {
-            inverse[axis] = place;
+        for (position, &axis) in self.axes.iter().enumerate() {
+            inverse[axis] = position;
         }
         let upstream = cx.upstream(0)?;
         Ok(vec![Some(transpose(cx.graph, upstream, &inverse)?)])
@@ -168,8 +168,8 @@ impl Op for Transpose {
         let strides = merged.strides();
         let mut extents = vec![1; MAX_AXES - merged.axes.len()];
         let mut steps = vec![0; MAX_AXES - merged.axes.len()];
-        for (place, &axis) in merged.axes.iter().enumerate() {
-            let is_word_axis = stays && place == last;
+        for (position, &axis) in merged.axes.iter().enumerate() {
+            let is_word_axis = stays && position == last;
             extents.push(if is_word_axis { merged.dims[axis] / size } else { merged.dims[axis] });
             steps.push(if is_word_axis { 1 } else { strides[axis] / size });
         }

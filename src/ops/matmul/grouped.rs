@@ -8,8 +8,8 @@ use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View, kernel};
 use crate::ops::index::gather::gather_into;
 
-static PLACE_GROUPS: Snippet = kernel!("common/matmul_place_groups");
-static PLACE_SUMS: Snippet = kernel!("common/matmul_place_sums");
+static TILES_GROUPS: Snippet = kernel!("common/matmul_tiles_groups");
+static TILES_SUMS: Snippet = kernel!("common/matmul_tiles_sums");
 static GATHER_A: Snippet = kernel!("common/matmul_gather_a");
 static GATHER_B: Snippet = kernel!("common/matmul_gather_b");
 
@@ -180,8 +180,8 @@ impl Grouped<'_> {
     fn place(&self, dispatch: Dispatch, last: bool) -> Dispatch {
         let dispatch = dispatch.constant("STARTS_BINDING", 4_u32);
         match self.form {
-            Form::Tn => dispatch.snippet(&PLACE_SUMS),
-            _ => dispatch.constant("TAIL", last).snippet(&PLACE_GROUPS),
+            Form::Tn => dispatch.snippet(&TILES_SUMS),
+            _ => dispatch.constant("TAIL", last).snippet(&TILES_GROUPS),
         }
     }
 

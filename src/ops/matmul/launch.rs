@@ -18,8 +18,8 @@ macro_rules! snippets {
 
 snippets! {
     PROBLEM = "matmul_problem";
-    PLACE = "matmul_place";
-    PLACE_LENGTHS = "matmul_place_lengths";
+    TILES = "matmul_tiles";
+    TILES_LENGTHS = "matmul_tiles_lengths";
     GATHER_NONE = "matmul_gather_none";
     A_VEC4 = "matmul_a_vec4";
     A_SCALAR = "matmul_a_scalar";
@@ -149,9 +149,9 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     dispatch = match &io.lengths {
         Some(lengths) => {
             let binding = dispatch.bindings.len() as u32 + 1;
-            dispatch.constant("LENGTHS_BINDING", binding).snippet(&PLACE_LENGTHS).read(lengths.clone())
+            dispatch.constant("LENGTHS_BINDING", binding).snippet(&TILES_LENGTHS).read(lengths.clone())
         }
-        None => dispatch.snippet(&PLACE),
+        None => dispatch.snippet(&TILES),
     };
     dispatch = epilogue(op, io, dispatch, like_out, last);
     let row_tiles = |rows: usize| p.batch * p.m.div_ceil(rows);

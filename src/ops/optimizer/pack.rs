@@ -74,14 +74,14 @@ impl Op for Pack {
                 // Its producer wrote it in place.
                 continue;
             }
-            let place = View { start: flat.start + offset, ..flat };
+            let target = View { start: flat.start + offset, ..flat };
             for range in cx.windows(part.numel()) {
-                let (part, place) = (part.window(&range), place.window(&range));
+                let (part, target) = (part.window(&range), target.window(&range));
                 let count = range.len();
                 let dispatch = if self.accumulate {
-                    Dispatch::new(&PACK_ACCUMULATE).read(part).read(cx.input(1)).update(place).flops(count as u64)
+                    Dispatch::new(&PACK_ACCUMULATE).read(part).read(cx.input(1)).update(target).flops(count as u64)
                 } else {
-                    Dispatch::new(&PACK).read(part).write(place)
+                    Dispatch::new(&PACK).read(part).write(target)
                 };
                 cx.dispatch(dispatch.param(count).groups_for(count, 256))?;
             }
@@ -125,18 +125,18 @@ pub(super) fn cases() -> Vec<Case> {
             Feed::normal("d", [64]).fixed(),
         ]
     };
-    let place = |x: &[Tensor]| [(x[0], 0), (x[1], 128), (x[2], 128 + 1024), (x[3], 1664 - 64)];
+    let target = |x: &[Tensor]| [(x[0], 0), (x[1], 128), (x[2], 128 + 1024), (x[3], 1664 - 64)];
     let mut cases = vec![Case::new("pack", parts(), move |g, x| {
         let flat = g.state("flat", [1664], DType::F32)?;
-        Ok(vec![pack(g, flat, &place(x), None)?])
+        Ok(vec![pack(g, flat, &target(x), None)?])
     })];
     for keep in [0.0, 1.0] {
         let mut feeds = parts();
         feeds.push(Feed::given("keep", [1], DType::F32, [keep]));
         cases.push(Case::new(format!("pack_accumulate keep {keep}"), feeds, move |g, x| {
             let flat = g.state("flat", [1664], DType::F32)?;
-            let before = pack(g, flat, &place(x), None)?;
-            Ok(vec![pack(g, before, &place(x), Some(x[4]))?])
+            let before = pack(g, flat, &target(x), None)?;
+            Ok(vec![pack(g, before, &target(x), Some(x[4]))?])
         }));
     }
     cases

@@ -5,7 +5,7 @@ mod balance_loss;
 mod claim_slots;
 mod pick;
 mod router;
-mod router_sums;
+mod router_stats;
 mod row_entropy;
 pub(super) mod select;
 mod selection_loss;
@@ -16,7 +16,7 @@ pub use balance_loss::{balance_loss, balance_loss_and_shares};
 pub use claim_slots::{Claimed, claim_slots};
 pub use pick::pick;
 pub use router::RouterLoss;
-pub use router_sums::{Assignment, STATS_TAIL, router_sums};
+pub use router_stats::{Assignment, STATS_TAIL, router_stats};
 pub use row_entropy::{binary_entropy, row_entropy};
 pub use select::{NONE, SelectOptions, SelectRule, Selected, select};
 pub use selection_loss::selection_loss;
@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
         balance_loss::cases(),
         claim_slots::cases(),
         pick::cases(),
-        router_sums::cases(),
+        router_stats::cases(),
         select::cases(),
         selection_loss::cases(),
         warm_capacity::cases(),

@@ -55,14 +55,14 @@ mod tests {
     fn misfits_are_refused_by_name() -> Result<()> {
         let mut g = Graph::new();
         let logits = g.input("logits", [2, 5], DType::F32)?;
-        let way = g.input("way", [5], DType::U32)?;
+        let choice = g.input("choice", [5], DType::U32)?;
         let loss = RouterLoss { aux: 1.0, z: 0.0 };
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        let message = refused(selection_loss(&mut g, logits, way, None, loss));
+        let message = refused(selection_loss(&mut g, logits, choice, None, loss));
         assert_eq!(message, "selection_loss: inverse is u32[5], expected u32[10]");
-        let message = refused(balance_loss(&mut g, logits, logits, way, None, loss));
+        let message = refused(balance_loss(&mut g, logits, logits, choice, None, loss));
         assert_eq!(message, "balance_loss: the choice is u32[5], expected u32[2]");
-        let message = refused(pick(&mut g, logits, way));
+        let message = refused(pick(&mut g, logits, choice));
         assert_eq!(message, "pick: the index is u32[5], expected u32[2]");
         let message = refused(argmax_rows(&mut g, logits, Some(logits)));
         assert_eq!(message, "argmax_rows: the bias is f32[2, 5], expected f32[5]");

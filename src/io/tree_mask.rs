@@ -1,12 +1,12 @@
-//! Trees over texts: which span each token heads, from brackets, parents, levels, indentation or headings.
+//! Trees over texts: which span each token covers, from brackets, parents, levels, indentation or headings.
 //!
-//! The spans of a text are the `structure` of [`crate::ops::attention`]: two tokens see each other where the span of one of them covers
+//! The spans of a text are the `tree` of [`crate::ops::attention`]: two tokens see each other where the span of one of them covers
 //! the other. All functions take time linear in the text, or nearly so.
 
 use crate::error::{Error, Result};
 
-/// A token's position in its text, and the positions of the first and the last token of the span that it heads, both
-/// inclusive. A token that covers no other is alone in its span.
+/// A token's position in its text, and the positions of the first and the last token of the span that it covers, both
+/// inclusive. A token that covers no other is its whole span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
     /// Where the token stands.
@@ -20,7 +20,7 @@ pub struct Span {
 impl Span {
     /// A token that covers only itself.
     #[must_use]
-    pub fn alone(position: usize) -> Self {
+    pub fn leaf(position: usize) -> Self {
         Self::new(position, position, position)
     }
 
@@ -30,14 +30,14 @@ impl Span {
 
     /// Whether this token's span covers the other.
     #[must_use]
-    pub fn heads(self, other: Self) -> bool {
+    pub fn covers(self, other: Self) -> bool {
         (self.first..=self.last).contains(&other.position)
     }
 
     /// Whether two tokens see each other. A causal model sees only the one that stands in front.
     #[must_use]
     pub fn sees(self, other: Self) -> bool {
-        self.heads(other) || other.heads(self)
+        self.covers(other) || other.covers(self)
     }
 }
 
@@ -47,13 +47,13 @@ pub fn span_bytes(spans: &[Span]) -> Vec<u8> {
     spans.iter().flat_map(|s| [s.position, s.first, s.last]).flat_map(u32::to_le_bytes).collect()
 }
 
-/// The spans of a text in brackets. An opening bracket and the closing one that belongs to it both head all from the one
-/// to the other: in a causal model it is the closing one that has seen what stands between them. Other tokens are alone.
+/// The spans of a text in brackets. An opening bracket and the closing one that belongs to it both cover all from the one
+/// to the other: in a causal model it is the closing one that has seen what stands between them. Other tokens cover only themselves.
 ///
 /// # Errors
 /// [`Error::Input`] that names the position of a bracket without a partner.
 pub fn spans_of_brackets<T>(tokens: &[T], open: impl Fn(&T) -> bool, close: impl Fn(&T) -> bool) -> Result<Vec<Span>> {
-    let mut spans: Vec<Span> = (0..tokens.len()).map(Span::alone).collect();
+    let mut spans: Vec<Span> = (0..tokens.len()).map(Span::leaf).collect();
     let mut begun = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
         if open(token) {
@@ -72,7 +72,7 @@ pub fn spans_of_brackets<T>(tokens: &[T], open: impl Fn(&T) -> bool, close: impl
     }
 }
 
-/// The spans of a tree, or of several, in which every node knows its parent; a root is its own parent. A node heads all
+/// The spans of a tree, or of several, in which every node knows its parent; a root is its own parent. A node covers all
 /// that stands below it.
 ///
 /// # Errors
@@ -88,7 +88,7 @@ pub fn spans_of_parents(parents: &[usize]) -> Result<Vec<Span>> {
         Ok(depth) => depth,
         Err(node) => return refuse(node, "is above itself: the parents go round in a circle".into()),
     };
-    let mut spans: Vec<Span> = (0..count).map(Span::alone).collect();
+    let mut spans: Vec<Span> = (0..count).map(Span::leaf).collect();
     let mut sizes = vec![1; count];
     let mut deepest_first: Vec<usize> = (0..count).collect();
     deepest_first.sort_by_key(|&node| std::cmp::Reverse(depth[node]));
@@ -110,30 +110,30 @@ pub fn spans_of_parents(parents: &[usize]) -> Result<Vec<Span>> {
         other == node
     };
     let stranger = (first as usize..=last as usize).find(|&other| !below(other)).unwrap_or(node);
-    refuse(node, format!("heads nodes from {first} to {last}, but node {stranger} is not below it: spans would cross"))
+    refuse(node, format!("covers nodes from {first} to {last}, but node {stranger} is not below it: spans would cross"))
 }
 
 /// How far each node is from its root, or a node that is above itself.
 fn depths(parents: &[usize]) -> Result<Vec<usize>, usize> {
     const UNKNOWN: usize = usize::MAX;
-    const ON_THE_WAY: usize = usize::MAX - 1;
+    const VISITING: usize = usize::MAX - 1;
     let mut depth = vec![UNKNOWN; parents.len()];
-    let mut way = Vec::new();
+    let mut path = Vec::new();
     for start in 0..parents.len() {
         let mut node = start;
         while depth[node] == UNKNOWN && parents[node] != node {
-            depth[node] = ON_THE_WAY;
-            way.push(node);
+            depth[node] = VISITING;
+            path.push(node);
             node = parents[node];
         }
-        if depth[node] == ON_THE_WAY {
+        if depth[node] == VISITING {
             return Err(node);
         }
         if depth[node] == UNKNOWN {
             depth[node] = 0;
         }
         let mut below = depth[node];
-        while let Some(node) = way.pop() {
+        while let Some(node) = path.pop() {
             below += 1;
             depth[node] = below;
         }
@@ -141,7 +141,7 @@ fn depths(parents: &[usize]) -> Result<Vec<usize>, usize> {
     Ok(depth)
 }
 
-/// The spans of an outline: a unit heads those behind it that are on a deeper level, up to the next that is not.
+/// The spans of an outline: a unit covers those behind it that are on a deeper level, up to the next that is not.
 #[must_use]
 pub fn spans_of_levels(levels: &[usize]) -> Vec<Span> {
     let mut spans: Vec<Span> = (0..levels.len()).map(|at| Span::new(at, at, levels.len() - 1)).collect();
@@ -172,7 +172,7 @@ pub fn spans_of_indentation<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
     spans_of_levels(&levels)
 }
 
-/// The spans of the lines of a Markdown document: a heading heads all up to the next that is not below it, another line
+/// The spans of the lines of a Markdown document: a heading covers all up to the next that is not below it, another line
 /// nothing. What stands between fences is no heading.
 #[must_use]
 pub fn spans_of_headings<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
@@ -197,7 +197,7 @@ pub fn spans_of_headings<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
 }
 
 /// The spans of tokens from those of the units (lines, say) that they make up: unit `i` has `tokens[i]` tokens, which all
-/// head what the unit heads, and so see each other.
+/// cover what the unit covers, and so see each other.
 ///
 /// # Errors
 /// [`Error::Input`] if there are not as many units as counts, or a span reaches beyond the units.
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn both_brackets_head_what_stands_between_them() {
+    fn both_brackets_cover_what_stands_between_them() {
         let spans = brackets("a(b(c)d)()").unwrap();
         let expected = [(0, 0), (1, 7), (2, 2), (3, 5), (4, 4), (3, 5), (6, 6), (1, 7), (8, 9), (8, 9)];
         assert_eq!(ends(&spans), expected);
@@ -280,9 +280,9 @@ mod tests {
         assert_eq!(refused(&[0, 2, 3, 1]), "parents: node 1 is above itself: the parents go round in a circle");
         assert_eq!(
             refused(&[0, 0, 1, 0, 1]),
-            "parents: node 1 heads nodes from 1 to 4, but node 3 is not below it: spans would cross"
+            "parents: node 1 covers nodes from 1 to 4, but node 3 is not below it: spans would cross"
         );
-        assert!(refused(&[0, 1, 0]).contains("node 0 heads nodes from 0 to 2, but node 1 is not below it"));
+        assert!(refused(&[0, 1, 0]).contains("node 0 covers nodes from 0 to 2, but node 1 is not below it"));
     }
 
     #[test]

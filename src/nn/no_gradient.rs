@@ -8,18 +8,18 @@ impl Block {
     /// The elements of a parameter that no output depends on: biases of keys where positions do not turn them, and scores have no cap. Such a bias adds the same
     /// to all scores of a query, which softmax takes away. Its gradient is zero but for rounding.
     #[must_use]
-    pub fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+    pub fn no_gradient(&self, parameter: &str) -> Vec<Range<usize>> {
         let Some(rest) = parameter.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('.')) else {
             return Vec::new();
         };
         let cross = self.cross.as_ref().map(|(_, attention)| attention);
-        [Some(&self.attention), cross].into_iter().flatten().flat_map(|attention| attention.idle(rest)).collect()
+        [Some(&self.attention), cross].into_iter().flatten().flat_map(|attention| attention.no_gradient(rest)).collect()
     }
 }
 
 impl Attention {
     /// The same of a layer, the name beginning with its module.
-    fn idle(&self, parameter: &str) -> Vec<Range<usize>> {
+    fn no_gradient(&self, parameter: &str) -> Vec<Range<usize>> {
         let layer = parameter.strip_prefix(self.module).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".bias"));
         let first = match (self.qkv, layer) {
             (QkvNames::Separate([_, key, _]), Some(layer)) if layer == key => 0,

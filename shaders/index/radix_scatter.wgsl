@@ -1,4 +1,4 @@
-// radix_place: one stable pass of a radix sort: keys and their values move to where their digit belongs.
+// radix_scatter: one stable pass of a radix sort: keys and their values are scattered by their digit.
 //
 //   out[starts[block, d] + #{j < i in block : digit_j = d}] = (key_i, value_i),  d = digit_i = (key_i >> shift) & 255
 //
@@ -22,7 +22,7 @@ struct Params { base: u32, groups: u32, count: u32, shift: u32, limit: u32, is_f
 var<workgroup> digits: array<u32, 256>;
 
 @compute @workgroup_size(256)
-fn radix_place(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn radix_scatter(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let i = group * 256u + lane;
@@ -34,14 +34,14 @@ fn radix_place(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
     workgroupBarrier();
     if (!inside) { return; }
     // What stands before this key in its block is inside as well.
-    var place = starts[group * 256u + digit];
+    var at = starts[group * 256u + digit];
     for (var j = 0u; j < lane; j++) {
-        place += select(0u, 1u, digits[j] == digit);
+        at += select(0u, 1u, digits[j] == digit);
     }
-    if (place < p.count) {
-        keys_out[place] = key;
+    if (at < p.count) {
+        keys_out[at] = key;
         var value = i;
         if (p.is_first == 0u) { value = values[i]; }
-        values_out[place] = value;
+        values_out[at] = value;
     }
 }

@@ -11,9 +11,9 @@ use crate::ops::rows::workgroup_reduction;
 use crate::ops::{self, GateOptions, SelectOptions, SelectRule};
 use crate::shape::TensorType;
 
-static ROUTER_SUMS: Kernel = kernel!("recursion/router_sums");
+static ROUTER_STATS: Kernel = kernel!("recursion/router_stats");
 
-/// The number of values of [`router_sums`] after the loads: dropped slots, the sum of entropies, tokens.
+/// The number of values of [`router_stats`] after the loads: dropped slots, the sum of entropies, tokens.
 pub const STATS_TAIL: usize = 3;
 
 /// The assignment of tokens by a router.
@@ -25,7 +25,7 @@ pub enum Assignment {
         /// As the gate chose.
         starts: Tensor,
         /// Within the capacity.
-        kept: Option<Tensor>,
+        limited: Option<Tensor>,
     },
     /// One choice per token, (N) u32.
     Choice(Tensor),
@@ -41,19 +41,19 @@ pub enum Assignment {
 ///
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
-pub fn router_sums(g: &mut Graph, scores: Tensor, assignment: Assignment, lengths: Option<Tensor>) -> Result<Tensor> {
+pub fn router_stats(g: &mut Graph, scores: Tensor, assignment: Assignment, lengths: Option<Tensor>) -> Result<Tensor> {
     let entropies = match assignment {
         Assignment::Selected(_) => binary_entropy(g, scores, lengths)?,
         Assignment::Slots { .. } | Assignment::Choice(_) => row_entropy(g, scores, lengths)?,
     };
-    let (source, from, kept) = match assignment {
-        Assignment::Slots { starts, kept } => (Source::Starts, starts, kept),
+    let (source, from, limited) = match assignment {
+        Assignment::Slots { starts, limited } => (Source::Starts, starts, limited),
         Assignment::Choice(choice) => (Source::Choice, choice, None),
         Assignment::Selected(inverse) => (Source::Inverse, inverse, None),
     };
     let num_choices = g.shape(scores).last();
-    let op = SumRouter { num_choices, source, kept: kept.is_some() };
-    let inputs: Vec<Tensor> = [Some(entropies), Some(from), kept, lengths].into_iter().flatten().collect();
+    let op = RouterStatsOp { num_choices, source, limited: limited.is_some() };
+    let inputs: Vec<Tensor> = [Some(entropies), Some(from), limited, lengths].into_iter().flatten().collect();
     g.put1(op, &inputs)
 }
 
@@ -64,34 +64,34 @@ enum Source {
     Inverse,
 }
 
-/// See [`router_sums`]. Inputs: entropies (N) f32, then u32 starts (R + 1), choice (N) or inverse (N), kept starts (R + 1) and lengths
-/// (B) if they are there. No gradient.
+/// See [`router_stats`]. Inputs: entropies (N) f32, then u32 starts (R + 1), choice (N) or inverse (N), and optionally the starts within
+/// the capacity (R + 1) and lengths (B). No gradient.
 #[derive(Debug)]
-struct SumRouter {
+struct RouterStatsOp {
     num_choices: usize,
     source: Source,
-    kept: bool,
+    limited: bool,
 }
 
-impl SumRouter {
-    /// The optional inputs: kept starts and lengths.
+impl RouterStatsOp {
+    /// The optional inputs: starts within the capacity and lengths.
     fn optional<T>(&self, count: usize, input: impl Fn(usize) -> T) -> [Option<T>; 2] {
-        let lengths = 2 + usize::from(self.kept);
-        [self.kept.then(|| input(2)), (count > lengths).then(|| input(lengths))]
+        let lengths = 2 + usize::from(self.limited);
+        [self.limited.then(|| input(2)), (count > lengths).then(|| input(lengths))]
     }
 }
 
-impl Op for SumRouter {
+impl Op for RouterStatsOp {
     fn name(&self) -> &'static str {
-        "router_sums"
+        "router_stats"
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let tokens = inputs[0].shape.numel();
         let starts = TensorType::new([self.num_choices + 1], DType::U32);
         let wanted = if self.source == Source::Starts { &starts } else { &TensorType::new([tokens], DType::U32) };
-        let [kept, lengths] = self.optional(inputs.len(), |index| &inputs[index]);
-        for (what, found, wanted) in [("the assignment", Some(&inputs[1]), wanted), ("kept", kept, &starts)] {
+        let [limited, lengths] = self.optional(inputs.len(), |index| &inputs[index]);
+        for (what, found, wanted) in [("the assignment", Some(&inputs[1]), wanted), ("limited", limited, &starts)] {
             if let Some(found) = found.filter(|found| *found != wanted) {
                 return Err(Error::shape(self.name(), format!("{what} is {found}, expected {wanted}")));
             }
@@ -102,21 +102,21 @@ impl Op for SumRouter {
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let (entropies, source) = (&inputs[0].data, &inputs[1].data);
-        let [kept, lengths] = self.optional(inputs.len(), |index| inputs[index]);
+        let [limited, lengths] = self.optional(inputs.len(), |index| inputs[index]);
         let tokens = entropies.len();
         let time = lengths.map_or(tokens, |lengths| tokens / lengths.data.len());
         let inside = |token: usize| lengths.is_none_or(|l| ((token % time) as f64) < l.data[token / time]);
         let inside: Vec<usize> = (0..tokens).filter(|token| inside(*token)).collect();
-        let goes = |token: usize, choice: usize| match self.source {
+        let takes = |token: usize, choice: usize| match self.source {
             Source::Inverse => source[token] != f64::from(NONE),
             _ => source[token] == choice as f64,
         };
         let load = |choice: usize| match self.source {
             Source::Starts => source[choice + 1] - source[choice],
-            _ => inside.iter().filter(|token| goes(**token, choice)).count() as f64,
+            _ => inside.iter().filter(|token| takes(**token, choice)).count() as f64,
         };
         let mut sums: Vec<f64> = (0..self.num_choices).map(load).collect();
-        sums.push(kept.map_or(0.0, |kept| source[self.num_choices] - kept.data[self.num_choices]));
+        sums.push(limited.map_or(0.0, |limited| source[self.num_choices] - limited.data[self.num_choices]));
         sums.push(inside.iter().map(|token| entropies[*token]).sum());
         sums.push(inside.len() as f64);
         Ok(vec![Array::new([sums.len()], sums)?])
@@ -125,13 +125,14 @@ impl Op for SumRouter {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (entropies, source) = (cx.input(0), cx.input(1));
         let tokens = entropies.numel();
-        let [kept, lengths] = self.optional(cx.input_count(), |index| cx.input(index));
+        let [limited, lengths] = self.optional(cx.input_count(), |index| cx.input(index));
         let time = lengths.as_ref().map_or(tokens, |lengths| tokens / lengths.numel());
-        let there = [kept.is_some(), lengths.is_some()].map(usize::from);
-        let mut dispatch = Dispatch::new(&ROUTER_SUMS).constant("LANES", 256u32).constant("SOURCE", self.source as u32);
+        let there = [limited.is_some(), lengths.is_some()].map(usize::from);
+        let mut dispatch =
+            Dispatch::new(&ROUTER_STATS).constant("LANES", 256u32).constant("SOURCE", self.source as u32);
         dispatch = dispatch.snippet(workgroup_reduction()).read(entropies).read(source.clone());
         // An absent input is not read, but its binding needs a buffer.
-        dispatch = dispatch.read(kept.unwrap_or_else(|| source.clone())).read(lengths.unwrap_or(source));
+        dispatch = dispatch.read(limited.unwrap_or_else(|| source.clone())).read(lengths.unwrap_or(source));
         dispatch = dispatch.write(cx.output(0)).param(tokens).param(self.num_choices).param(time);
         let counted = if self.source == Source::Starts { 2 } else { 2 + self.num_choices };
         cx.dispatch(dispatch.param(there[0]).param(there[1]).groups(1).flops((tokens * counted) as u64))
@@ -152,16 +153,16 @@ pub(super) fn cases() -> Vec<Case> {
                 let lengths = (0..batch).map(|b| (time - b * 5 % time) as f64);
                 feeds.push(Feed::given("lengths", [batch], DType::U32, lengths));
             }
-            let name = format!("router_sums [{batch} · {time}, {num_choices}], k {k}, padded: {padded}");
+            let name = format!("router_stats [{batch} · {time}, {num_choices}], k {k}, padded: {padded}");
             cases.push(Case::new(name, feeds, move |g, x| {
                 let lengths = x.get(2).copied();
                 let gate = ops::top_k_gate(g, x[0], None, &GateOptions::new(k))?;
                 let slots = ops::reshape(g, gate.experts, [tokens * k])?;
                 let sorted = ops::sort_index(g, slots, num_choices)?;
                 let limited = ops::limit_capacity(g, sorted, (tokens * k).div_ceil(2 * num_choices))?;
-                let kept = ops::sort_index(g, limited, num_choices)?;
-                let all = Assignment::Slots { starts: sorted.starts, kept: None };
-                let some = Assignment::Slots { starts: sorted.starts, kept: Some(kept.starts) };
+                let sorted_limited = ops::sort_index(g, limited, num_choices)?;
+                let all = Assignment::Slots { starts: sorted.starts, limited: None };
+                let some = Assignment::Slots { starts: sorted.starts, limited: Some(sorted_limited.starts) };
                 let choice = ops::argmax_rows(g, gate.scores, None)?;
                 let options = SelectOptions { lengths, ..SelectOptions::default() };
                 let selected = ops::select(g, x[1], SelectRule::Top(time.div_ceil(3)), &options)?;
@@ -169,10 +170,10 @@ pub(super) fn cases() -> Vec<Case> {
                 Ok(vec![
                     row_entropy(g, gate.scores, lengths)?,
                     binary_entropy(g, on, lengths)?,
-                    router_sums(g, gate.scores, all, lengths)?,
-                    router_sums(g, gate.scores, some, lengths)?,
-                    router_sums(g, gate.scores, Assignment::Choice(choice), lengths)?,
-                    router_sums(g, on, Assignment::Selected(selected.inverse), lengths)?,
+                    router_stats(g, gate.scores, all, lengths)?,
+                    router_stats(g, gate.scores, some, lengths)?,
+                    router_stats(g, gate.scores, Assignment::Choice(choice), lengths)?,
+                    router_stats(g, on, Assignment::Selected(selected.inverse), lengths)?,
                 ])
             }));
         }
@@ -190,14 +191,14 @@ mod tests {
         let scores = g.input("scores", [6, 4], DType::F32)?;
         let starts = g.input("starts", [4], DType::U32)?;
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        let message = refused(router_sums(&mut g, scores, Assignment::Slots { starts, kept: None }, None));
-        assert_eq!(message, "router_sums: the assignment is u32[4], expected u32[5]");
-        let message = refused(router_sums(&mut g, scores, Assignment::Choice(starts), None));
-        assert_eq!(message, "router_sums: the assignment is u32[4], expected u32[6]");
+        let message = refused(router_stats(&mut g, scores, Assignment::Slots { starts, limited: None }, None));
+        assert_eq!(message, "router_stats: the assignment is u32[4], expected u32[5]");
+        let message = refused(router_stats(&mut g, scores, Assignment::Choice(starts), None));
+        assert_eq!(message, "router_stats: the assignment is u32[4], expected u32[6]");
         let right = g.input("right", [5], DType::U32)?;
         let message =
-            refused(router_sums(&mut g, scores, Assignment::Slots { starts: right, kept: Some(starts) }, None));
-        assert_eq!(message, "router_sums: kept is u32[4], expected u32[5]");
+            refused(router_stats(&mut g, scores, Assignment::Slots { starts: right, limited: Some(starts) }, None));
+        assert_eq!(message, "router_stats: limited is u32[4], expected u32[5]");
         Ok(())
     }
 }
