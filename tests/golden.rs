@@ -11,8 +11,9 @@ use wgformer::check::check_golden;
 use wgformer::io::{ModelFolder, Tensors};
 use wgformer::{DType, Gpu, models};
 
-const MODELS: [&str; 28] = [
+const MODELS: [&str; 29] = [
     "gpt2",
+    "gpt-neox",
     "llama",
     "mixtral",
     "mixtral-11-experts",

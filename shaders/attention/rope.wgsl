@@ -1,7 +1,7 @@
 // rope: rotary positions: pairs of a head's elements are rotated by an angle that grows with the position.
 //
 //   (a, b) → (a·cos θ − b·sin θ, b·cos θ + a·sin θ),  θ = position · frequency[i]
-//   pair i is elements (i, i + half) of the head, or (2i, 2i + 1) if INTERLEAVED; elements from 2·half on stay
+//   pair i is elements (i, i + half) of the 2·half that are rotated, or (2i, 2i + 1) if INTERLEAVED; the head's other elements stay
 //
 // in        x (rows, head_dim) Elements, a row being one head at one position   positions (rows / heads) u32
 //           table (table_rows, 2·half) Elements: cos and sin alternate
@@ -16,6 +16,7 @@ struct Params {
     rows: u32, heads: u32,
     head_dim: u32, half_rotary: u32,        // Elements of a head, and of half of those that are rotated
     table_rows: u32, direction: f32,        // −1 rotates back
+    first: u32,                             // the first Element that is rotated
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -35,13 +36,14 @@ fn rope(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @bui
     if (row >= p.rows) { return; }
     let head = row * p.head_dim;
     if (unit >= p.half_rotary) {
-        let at = head + unit + p.half_rotary;
+        let stays = unit - p.half_rotary;
+        let at = head + select(stays + 2u * p.half_rotary, stays, stays < p.first);
         out[at] = x[at];
         return;
     }
     let angle = (min(positions[row / p.heads], p.table_rows - 1u) * p.half_rotary + unit) * 2u;
     let cos_sin = unzip(table[angle], table[angle + 1u]);
-    let low = head + select(unit, 2u * unit, INTERLEAVED);
+    let low = head + p.first + select(unit, 2u * unit, INTERLEAVED);
     let high = low + select(p.half_rotary, 1u, INTERLEAVED);
     var pair = Pairs(x[low], x[high]);
     if (INTERLEAVED) { pair = unzip(pair.first, pair.second); }

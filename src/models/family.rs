@@ -1,6 +1,6 @@
 //! The registry of families, and the family of a `config.json`.
 
-use super::{Bert, Gpt2, Llama, Model, T5, TransformerFamily};
+use super::{Bert, Gpt2, GptNeoX, Llama, Model, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 use FamilySides::{Any, Both, Decoder, Encoder};
@@ -33,6 +33,10 @@ pub struct Family {
 
 fn gpt2(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(Gpt2::from_config(config)?))
+}
+
+fn gpt_neox(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(GptNeoX::from_config(config)?))
 }
 
 fn llama(config: &Config) -> Result<Box<dyn Model>> {
@@ -81,6 +85,7 @@ impl Family {
 /// The families that are read.
 pub(super) const FAMILIES: &[Family] = &[
     Family { name: "gpt2", sides: Decoder, class: "GPT2", open: gpt2 },
+    Family { name: "gpt_neox", sides: Decoder, class: "GPTNeoX", open: gpt_neox },
     Family { name: "llama", sides: Decoder, class: "Llama", open: llama },
     Family { name: "mixtral", sides: Decoder, class: "Mixtral", open: llama },
     Family { name: "qwen2_moe", sides: Decoder, class: "Qwen2Moe", open: llama },

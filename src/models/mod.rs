@@ -5,6 +5,7 @@
 mod bert;
 mod family;
 mod gpt2;
+mod gpt_neox;
 mod heads;
 mod initialise;
 mod llama;
@@ -25,6 +26,7 @@ mod weights;
 pub use bert::Bert;
 use family::{FAMILIES, check_class, check_plain, families, model_type};
 pub use family::{Family, FamilySides};
+pub use gpt_neox::GptNeoX;
 pub use gpt2::Gpt2;
 pub use initialise::{initial_values, initial_words};
 pub use llama::{Llama, Sliding};
@@ -120,7 +122,7 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, llama, mixtral, qwen2_moe, mor, bert, t5, mt5, \
+            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, gpt_neox, llama, mixtral, qwen2_moe, mor, bert, t5, mt5, \
              bart, marian, transformer are"
         );
         assert_eq!(refused(json!({})), "config.json: has no \"model_type\" or \"architectures\"");

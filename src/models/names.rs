@@ -6,7 +6,8 @@ use crate::io::{TensorRef, Tensors};
 use crate::shape::TensorType;
 use std::collections::{BTreeSet, HashSet};
 
-const HEAD: &str = "lm_head.weight";
+/// The names of heads.
+const HEADS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
 /// Ends of names by which quantising programs call what they make of a weight.
 const QUANTISED: [&str; 9] = [
     ".qweight",
@@ -192,7 +193,7 @@ impl Misfit {
 
     /// The reason that they do not fit, if it can be told.
     fn cause(&self, nothing_fits: bool) -> Option<String> {
-        let head = |name: &String| name == HEAD;
+        let head = |name: &String| HEADS.contains(&name.as_str());
         if nothing_fits && self.wrong.is_empty() {
             return Some("holds no tensor of this model: is config.json that of another one?".into());
         }
@@ -231,7 +232,8 @@ impl Misfit {
 
 /// Whether a name is that of the table of tokens or of the head.
 fn is_table(name: &str) -> bool {
-    name == HEAD || name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")
+    HEADS.contains(&name)
+        || ["embed_tokens.weight", "wte.weight", "embed_in.weight"].iter().any(|end| name.ends_with(end))
 }
 
 /// Refuses copies of parameters that are left aside and are not the same.
@@ -243,7 +245,7 @@ fn check_tied(names: &Names<'_, '_>, parameters: &[(String, TensorType)]) -> Res
         }
         let (Some(found), Some(parameter)) = (names.get(copy), names.get(name)) else { continue };
         if !same(&found, &parameter)? {
-            let hint = if *copy == HEAD { "; set tie_word_embeddings to false" } else { "" };
+            let hint = if HEADS.contains(copy) { "; set tie_word_embeddings to false" } else { "" };
             let message = format!("{copy} differs from {name} although the config ties them{hint}");
             return Err(Error::format(names.tensors.path(), message));
         }

@@ -29,7 +29,7 @@ pub enum FeedForward {
     Gated {
         /// The module.
         module: &'static str,
-        /// The gate, up and down projections in it.
+        /// The gate, up and down projections in it. Gate and up of one name are one layer, the gate's outputs in front.
         names: [&'static str; 3],
         /// Features inside.
         d_ff: usize,
@@ -94,8 +94,17 @@ impl FeedForward {
             Self::Gated { module, names, d_ff, activation, linear, output_linear } => {
                 let [gate, up, down] = names.map(|name| format!("{prefix}.{module}.{name}"));
                 let plain = LinearUse { activation: None, lengths };
-                let gate = linear_with(g, &gate, x, *d_ff, *linear, plain)?;
-                let up = linear_with(g, &up, x, *d_ff, *linear, plain)?;
+                let [gate, up] = match gate == up {
+                    true => {
+                        let both = linear_with(g, &gate, x, d_ff.saturating_mul(2), *linear, plain)?;
+                        let parts = ops::split(g, both, g.shape(both).rank() - 1, &[*d_ff; 2])?;
+                        [parts[0], parts[1]]
+                    }
+                    false => [
+                        linear_with(g, &gate, x, *d_ff, *linear, plain)?,
+                        linear_with(g, &up, x, *d_ff, *linear, plain)?,
+                    ],
+                };
                 let y = ops::gated(g, gate, up, *activation)?;
                 let y = dropout(g, y, with.dropout, seed, with.dropout_salt)?;
                 Ok((linear_with(g, &down, y, g.shape(x).last(), *output_linear, plain)?, None))

@@ -1,6 +1,6 @@
 //! Elements of parameters that no output depends on.
 
-use super::attention::{Attention, QkvNames};
+use super::attention::{Attention, Heads, QkvNames};
 use super::block::Block;
 use std::ops::Range;
 
@@ -21,18 +21,23 @@ impl Attention {
     /// The same of a layer, the name beginning with its module.
     fn no_gradient(&self, parameter: &str) -> Vec<Range<usize>> {
         let layer = parameter.strip_prefix(self.module).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".bias"));
-        let first = match (self.qkv, layer) {
-            (QkvNames::Separate([_, key, _]), Some(layer)) if layer == key => 0,
+        let Heads { query, key_value, head_dim } = self.heads;
+        // The first element of the first key head, and the distance of the next.
+        let (first, pitch) = match (self.qkv, layer) {
+            (QkvNames::Separate([_, key, _]), Some(layer)) if layer == key => (0, head_dim),
             // Behind the queries.
-            (QkvNames::Fused(name), Some(layer)) if layer == name => self.heads.query * self.heads.head_dim,
+            (QkvNames::Fused(name), Some(layer)) if layer == name => (query * head_dim, head_dim),
+            // Behind the query of the same head.
+            (QkvNames::Interleaved(name), Some(layer)) if layer == name => (head_dim, 3 * head_dim),
             _ => return Vec::new(),
         };
         if self.soft_cap.is_some() {
             return Vec::new();
         }
-        let head_dim = self.heads.head_dim;
-        let rotated = self.rotary.map_or(0, |rotary| rotary.rotary_dim.unwrap_or(head_dim));
-        let heads = (0..self.heads.key_value).map(|head| first + head * head_dim);
-        heads.map(|head| head + rotated..head + head_dim).filter(|range| !range.is_empty()).collect()
+        let turned = self.rotary.as_ref().map_or(0..0, |rotary| rotary.rotated(head_dim));
+        let idle = [0..turned.start, turned.end..head_dim];
+        let heads = (0..key_value).map(|head| first + head * pitch);
+        let ranges = heads.flat_map(|head| idle.clone().map(|range| head + range.start..head + range.end));
+        ranges.filter(|range| !range.is_empty()).collect()
     }
 }

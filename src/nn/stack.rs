@@ -112,8 +112,8 @@ impl Stack {
             let known = |rotary: &RopeOptions| {
                 tables.rotary.iter().any(|table| table.head_dim == head_dim && alike(&table.options, rotary))
             };
-            if let Some(rotary) = attention.rotary.filter(|rotary| !known(rotary)) {
-                let options = RopeOptions { max_positions: inputs.max_position, ..rotary };
+            if let Some(rotary) = attention.rotary.as_ref().filter(|rotary| !known(rotary)) {
+                let options = RopeOptions { max_positions: inputs.max_position, ..rotary.clone() };
                 let table = ops::rope_table(g, head_dim, &options)?;
                 tables.rotary.push(RotaryTable { options, head_dim, table });
             }

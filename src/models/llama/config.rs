@@ -241,7 +241,9 @@ mod tests {
         let yarn =
             json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0, "original_max_position_embeddings": 64});
         let dynamic = json!({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 5000.0});
-        let others = [llama3, yarn, dynamic].map(|rope| with("rope_parameters", rope).unwrap());
+        let long = json!({"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2], "long_factor": [1.5, 2.5, 8.0],
+                          "original_max_position_embeddings": 64});
+        let others = [llama3, yarn, dynamic, long].map(|rope| with("rope_parameters", rope).unwrap());
         for first in [old, model(small()).unwrap()].into_iter().chain(others) {
             assert_eq!(model(first.config()).unwrap(), first);
             assert_eq!(first.config()["eos_token_id"], json!([2, 3]));
@@ -252,8 +254,8 @@ mod tests {
     fn wrong_values_are_refused_by_key() {
         let refused = |key: &str, value: Value| with(key, value).unwrap_err().to_string();
         assert_eq!(
-            refused("rope_scaling", json!({"rope_type": "longrope"})),
-            "config.json: \"rope_scaling.rope_type\" is \"longrope\"; supported are default, linear, dynamic, yarn and llama3"
+            refused("rope_scaling", json!({"rope_type": "axial"})),
+            "config.json: \"rope_scaling.rope_type\" is \"axial\"; supported are default, linear, dynamic, yarn, longrope and llama3"
         );
         assert!(refused("rope_scaling", json!({"rope_type": "linear"})).contains("\"rope_scaling.factor\" is missing"));
         assert!(refused("head_dim", json!(7)).contains("need an even width"));
@@ -279,11 +281,11 @@ mod tests {
             config["rope_scaling"] = scaling;
             model(config)
         };
-        let message = both(json!({"rope_type": "longrope", "factor": 2.0})).unwrap_err().to_string();
-        assert!(message.contains("\"rope_scaling.rope_type\" is \"longrope\""), "{message}");
+        let message = both(json!({"rope_type": "axial", "factor": 2.0})).unwrap_err().to_string();
+        assert!(message.contains("\"rope_scaling.rope_type\" is \"axial\""), "{message}");
         let rope = |scaling: Value| both(scaling).map(|model| (model.rope.scaling, model.rope.theta)).unwrap();
         let linear = RopeScaling::Linear { factor: 2.0 };
-        assert_eq!(rope(json!({"type": "linear", "factor": 2.0})), (linear, 300.0));
+        assert_eq!(rope(json!({"type": "linear", "factor": 2.0})), (linear.clone(), 300.0));
         assert_eq!(rope(json!({"type": "linear", "factor": 2.0, "rope_theta": 700.0})), (linear, 700.0));
         for nothing in [json!({}), Value::Null] {
             assert_eq!(rope(nothing), (RopeScaling::None, 500.0));

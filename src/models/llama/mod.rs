@@ -92,7 +92,7 @@ impl Llama {
             attention_norm: "input_layernorm".into(),
             attention: Attention {
                 output_linear: LinearConfig::out_in(self.output_bias).with_std(self.output_std()),
-                rotary: Some(self.rope),
+                rotary: Some(self.rope.clone()),
                 window: window.map(|sliding| sliding.size),
                 dropout: self.attention_dropout,
                 ..Attention::new(

@@ -39,8 +39,11 @@ pub enum Mask {
 pub enum QkvNames {
     /// A layer each.
     Separate([&'static str; 3]),
-    /// One layer, its outputs side by side.
+    /// One layer, its outputs side by side: all queries, all keys, all values.
     Fused(&'static str),
+    /// One layer, its outputs side by side: query, key and value of the first head, then those of the next. There are as many key heads as
+    /// query heads.
+    Interleaved(&'static str),
 }
 
 /// An attention layer, of tokens to each other or to those of an encoder. Names stand behind the block's prefix.
@@ -184,7 +187,7 @@ impl Attention {
         with: &AttentionUse<'_>,
         lengths: LinearUse,
     ) -> Result<(Tensor, Tensor, Tensor)> {
-        let Heads { query, key_value, .. } = self.heads;
+        let Heads { query, key_value, head_dim } = self.heads;
         let [q_features, kv_features] = self.features();
         let separate = |g: &mut Graph, name: &str, features: usize, heads: usize, std: f64| {
             let config = self.linear.with_std(std);
@@ -211,6 +214,17 @@ impl Attention {
                     return Ok((q, kv.keys, kv.values));
                 }
                 Ok((q, self.by_head(g, split[1], key_value)?, self.by_head(g, split[2], key_value)?))
+            }
+            (QkvNames::Interleaved(name), kv) => {
+                let all = q_features.saturating_mul(3);
+                let qkv = linear_with(g, &format!("{module}.{name}"), x, all, self.linear, lengths)?;
+                let [batch, time, _] = g.shape(qkv).expect("attention")?;
+                let qkv = ops::reshape(g, qkv, [batch, time, query, 3 * head_dim])?;
+                let split = ops::split(g, qkv, 3, &[head_dim; 3])?;
+                Ok(match kv {
+                    KvSource::Reuse(kv) => (split[0], kv.keys, kv.values),
+                    _ => (split[0], split[1], split[2]),
+                })
             }
         }
     }
@@ -254,7 +268,7 @@ impl Attention {
 
 /// Whether two layers rotate alike, however long their tables are.
 pub(super) fn alike(a: &RopeOptions, b: &RopeOptions) -> bool {
-    RopeOptions { max_positions: b.max_positions, ..*a } == *b
+    RopeOptions { max_positions: b.max_positions, ..a.clone() } == *b
 }
 
 #[cfg(test)]
@@ -279,7 +293,7 @@ mod tests {
         let mut g = Graph::new();
         let x = g.input("x", [1, 2, 8], DType::F32)?;
         let positions = g.input("positions", [1, 2], DType::U32)?;
-        for qkv in [QkvNames::Fused("qkv"), QkvNames::Separate(["q", "k", "v"])] {
+        for qkv in [QkvNames::Fused("qkv"), QkvNames::Interleaved("qkv"), QkvNames::Separate(["q", "k", "v"])] {
             let error = attention(qkv, usize::MAX).run(&mut g, "layer", x, &whole(positions)).unwrap_err();
             assert!(error.to_string().contains("more elements than any device holds"), "{error}");
         }

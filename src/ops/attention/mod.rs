@@ -8,6 +8,7 @@ mod forward;
 mod key_limits;
 mod reference;
 mod rope;
+mod rope_scaling;
 mod score_cases;
 mod sinusoidal;
 mod spec;
@@ -17,7 +18,8 @@ mod window_cases;
 
 pub use attention::{AttentionDropout, AttentionOptions, attention};
 pub use cache::cache_write;
-pub use rope::{RopeOptions, RopeScaling, rope, rope_table};
+pub use rope::{RopeOptions, rope, rope_table};
+pub use rope_scaling::RopeScaling;
 pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
 pub use variant::AttentionVariant;
 

@@ -1,6 +1,6 @@
 //! Rotary positions.
 
-use super::sinusoidal::check_table;
+use super::rope_scaling::RopeScaling;
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -8,64 +8,20 @@ use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::ops::rows::width;
 use crate::shape::TensorType;
-use std::f64::consts::TAU;
 
 static ROPE: Kernel = kernel!("attention/rope");
 static PAIRS1: Snippet = kernel!("common/pairs1");
 static PAIRS4: Snippet = kernel!("common/pairs4");
 
-/// Changes of the frequencies for texts that are longer than in training.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum RopeScaling {
-    /// No change.
-    #[default]
-    None,
-    /// All positions divided by a factor.
-    Linear {
-        /// The factor.
-        factor: f32,
-    },
-    /// Llama 3.1: low frequencies divided by `factor`, high ones kept, a linear blend between.
-    Llama3 {
-        /// The divisor of low frequencies.
-        factor: f32,
-        /// Waves longer than the trained length over this are low frequencies.
-        low_freq_factor: f32,
-        /// Waves shorter than the trained length over this are high frequencies.
-        high_freq_factor: f32,
-        /// The trained length.
-        original_max_position: usize,
-    },
-    /// Beyond the positions that there are, which no text here is: nothing changes.
-    Dynamic {
-        /// What longer texts would be stretched by.
-        factor: f32,
-    },
-    /// YaRN, Peng et al., arXiv 2309.00071: pairs that rotate fewer than `slow` times in the trained length are divided by `factor`, those
-    /// that rotate more than `fast` times kept, with a linear blend between in the number of the pair; cosines and sines get a factor.
-    Yarn {
-        /// What low frequencies are divided by.
-        factor: f32,
-        /// Rotations in the trained length from which a pair is kept.
-        fast: f32,
-        /// Rotations in the trained length up to which a pair is divided.
-        slow: f32,
-        /// Whether the ends of the blend are whole pairs.
-        whole: bool,
-        /// What cosines and sines are multiplied by.
-        attention: f32,
-        /// The trained length.
-        original_max_position: usize,
-    },
-}
-
 /// Options of [`rope`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeOptions {
     /// The base: pair i is rotated by the angle `position · theta^(−2i / rotary_dim)`.
     pub theta: f32,
-    /// The number of rotated elements of a head, an even number; all if not given. The rest is unchanged.
+    /// The number of rotated elements of a head; all if not given. The rest is unchanged. Of an odd number the next even one is rotated.
     pub rotary_dim: Option<usize>,
+    /// The rotated elements are the last of a head; else the first.
+    pub last: bool,
     /// The number of positions: the length of the table.
     pub max_positions: usize,
     /// Changes of the frequencies for long texts.
@@ -76,59 +32,13 @@ pub struct RopeOptions {
 
 impl Default for RopeOptions {
     fn default() -> Self {
-        Self { theta: 10000.0, rotary_dim: None, max_positions: 2048, scaling: RopeScaling::None, interleaved: false }
-    }
-}
-
-impl RopeOptions {
-    /// The angle per position of each pair, for heads of `head_dim` elements.
-    fn frequencies(&self, head_dim: usize) -> Result<Vec<f64>> {
-        let rotated = self.rotary_dim.unwrap_or(head_dim);
-        if rotated == 0 || rotated % 2 == 1 || rotated > head_dim {
-            let what = format!("rotary_dim is {rotated}, but must be an even number from 2 to the head_dim {head_dim}");
-            return Err(Error::shape("rope", what));
-        }
-        check_table("rope", self.max_positions, rotated)?;
-        let frequency = |pair: usize| f64::from(self.theta).powf(-2.0 * pair as f64 / rotated as f64);
-        let kept = |pair: usize| self.scaling.kept(pair, rotated, f64::from(self.theta));
-        Ok((0..rotated / 2).map(|pair| self.scaling.apply(frequency(pair), kept(pair))).collect())
-    }
-}
-
-impl RopeScaling {
-    /// How much of a pair's frequency YaRN keeps.
-    fn kept(self, pair: usize, rotary_dim: usize, theta: f64) -> f64 {
-        let Self::Yarn { fast, slow, whole, original_max_position, .. } = self else { return 1.0 };
-        // The pair that rotates so often in the trained length.
-        let pair_of = |rotations: f32| {
-            let waves = original_max_position as f64 / (f64::from(rotations) * TAU);
-            rotary_dim as f64 * waves.ln() / (2.0 * theta.ln())
-        };
-        let (low, high) = (pair_of(fast), pair_of(slow));
-        let (low, high) = if whole { (low.floor(), high.ceil()) } else { (low, high) };
-        let (low, high) = (low.max(0.0), high.min(rotary_dim as f64 - 1.0));
-        let length = if (high - low).abs() > 0.0 { high - low } else { 0.001 };
-        1.0 - ((pair as f64 - low) / length).clamp(0.0, 1.0)
-    }
-
-    /// What cosines and sines are multiplied by.
-    fn attention(self) -> f64 {
-        if let Self::Yarn { attention, .. } = self { f64::from(attention) } else { 1.0 }
-    }
-
-    /// A frequency after scaling, of which YaRN keeps so much.
-    fn apply(self, frequency: f64, kept: f64) -> f64 {
-        match self {
-            Self::None | Self::Dynamic { .. } => frequency,
-            Self::Yarn { factor, .. } => kept * frequency + (1.0 - kept) * frequency / f64::from(factor),
-            Self::Linear { factor } => frequency / f64::from(factor),
-            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
-                let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
-                // Periods in the trained length; outside of low..high the blend is 0 or 1.
-                let waves = original_max_position as f64 * frequency / TAU;
-                let kept = ((waves - low) / (high - low)).clamp(0.0, 1.0);
-                kept * frequency + (1.0 - kept) * frequency / f64::from(factor)
-            }
+        Self {
+            theta: 10000.0,
+            rotary_dim: None,
+            last: false,
+            max_positions: 2048,
+            scaling: RopeScaling::None,
+            interleaved: false,
         }
     }
 }
@@ -169,13 +79,14 @@ pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Resu
 /// # Errors
 /// [`Error::Shape`] if the operands do not fit together.
 pub fn rope(g: &mut Graph, x: Tensor, positions: Tensor, table: Tensor, options: &RopeOptions) -> Result<Tensor> {
-    g.put1(Rope { interleaved: options.interleaved, back: false }, &[x, positions, table])
+    g.put1(Rope { interleaved: options.interleaved, last: options.last, back: false }, &[x, positions, table])
 }
 
 /// See [`rope`].
 #[derive(Debug)]
 struct Rope {
     interleaved: bool,
+    last: bool,
     back: bool,
 }
 
@@ -211,7 +122,7 @@ impl Op for Rope {
         if cx.needed[2] {
             return Err(Error::NotDifferentiable { op: "rope with respect to its table".into() });
         }
-        let rotate = Self { interleaved: self.interleaved, back: !self.back };
+        let rotate = Self { back: !self.back, ..*self };
         let upstream = cx.upstream(0)?;
         Ok(vec![Some(cx.graph.put1(rotate, &[upstream, cx.inputs[1], cx.inputs[2]])?), None, None])
     }
@@ -220,6 +131,7 @@ impl Op for Rope {
         let (x, positions, table) = (inputs[0], inputs[1], inputs[2]);
         let [_, _, heads, head_dim] = x.shape.expect("rope")?;
         let [rows, pairs, _] = table.shape.expect("rope")?;
+        let first = if self.last { head_dim - 2 * pairs } else { 0 };
         let mut out = x.clone();
         for (row, head) in out.data.chunks_exact_mut(head_dim).enumerate() {
             let position = positions.data[row / heads] as usize;
@@ -229,6 +141,7 @@ impl Op for Rope {
             }
             for pair in 0..pairs {
                 let (a, b) = if self.interleaved { (2 * pair, 2 * pair + 1) } else { (pair, pair + pairs) };
+                let (a, b) = (first + a, first + b);
                 let at = (position * pairs + pair) * 2;
                 let (cos, sin) = (table.data[at], if self.back { -table.data[at + 1] } else { table.data[at + 1] });
                 (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[b] * cos + head[a] * sin);
@@ -258,6 +171,7 @@ impl Op for Rope {
                 .param(half)
                 .param(table_rows)
                 .param_f32(if self.back { -1.0 } else { 1.0 })
+                .param(if self.last { head - 2 * half } else { 0 })
                 .groups_for(rows * (head - half), 64)
                 .flops((rows * pairs * 6) as u64),
         )
@@ -269,20 +183,29 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let llama3 =
         RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position: 64 };
+    let (short, long) = ([1.0, 1.5].into(), [2.0, 7.0].into());
+    let long = RopeScaling::Long { short, long, attention: 1.25, original_max_position: 128 };
     for (shape, rotary_dim, scaling) in [
         ([1, 1, 1, 2], None, RopeScaling::None),
         ([2, 31, 3, 6], None, RopeScaling::None),
         ([1, 33, 2, 64], None, llama3),
         ([2, 7, 3, 24], Some(16), RopeScaling::Linear { factor: 4.0 }),
         ([1, 9, 5, 11], Some(6), RopeScaling::None),
+        ([2, 5, 2, 10], Some(3), RopeScaling::None),
+        ([1, 7, 2, 12], Some(4), long),
     ] {
-        for interleaved in [false, true] {
-            let options = RopeOptions { theta: 500.0, rotary_dim, max_positions: 257, scaling, interleaved };
+        for (interleaved, last) in [(false, false), (true, false), (false, true), (true, true)] {
+            if last && rotary_dim.is_none() {
+                continue;
+            }
+            let scaling = scaling.clone();
+            let options = RopeOptions { theta: 500.0, rotary_dim, last, max_positions: 257, scaling, interleaved };
             let count = shape[0] * shape[1];
             let positions = (0..count).map(|i| (i * 29 % 257) as f64);
             let feeds =
                 vec![Feed::normal("x", shape), Feed::given("positions", [shape[0], shape[1]], DType::U32, positions)];
-            let name = format!("rope {shape:?} rotated {rotary_dim:?} interleaved {interleaved}");
+            let place = if last { "last " } else { "" };
+            let name = format!("rope {shape:?} rotated {place}{rotary_dim:?} interleaved {interleaved}");
             cases.push(Case::new(name, feeds, move |g, x| {
                 let table = rope_table(g, shape[3], &options)?;
                 Ok(vec![rope(g, x[0], x[1], table, &options)?])
@@ -297,49 +220,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn llama_3_keeps_high_frequencies_and_divides_low_ones() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position: 8192,
-        };
-        let wave = |length: f64| scaling.apply(TAU / length, 1.0) / (TAU / length);
-        assert_eq!(wave(100.0), 1.0);
-        assert_eq!(wave(20000.0), 0.125);
-        // 8192 / 4096 = 2 waves, a third of the way from 1 to 4.
-        assert!((wave(4096.0) - (1.0 / 3.0 + 2.0 / 3.0 / 8.0)).abs() < 1e-12);
-    }
-
-    #[test]
-    fn yarn_keeps_the_first_pairs_and_divides_the_last() -> Result<()> {
-        let scaling = RopeScaling::Yarn {
-            factor: 4.0,
-            fast: 32.0,
-            slow: 1.0,
-            whole: true,
-            attention: 1.5,
-            original_max_position: 1024,
-        };
-        let options = |scaling| RopeOptions { scaling, ..RopeOptions::default() };
-        let (plain, scaled) = (options(RopeScaling::None).frequencies(64)?, options(scaling).frequencies(64)?);
-        let kept: Vec<f64> = plain.iter().zip(&scaled).map(|(plain, scaled)| scaled / plain).collect();
-        // 1024 / (32 · 2π) = 5.09 waves: pair 5.6, and 1024 / 2π = 163: pair 17.7; the blend goes from 5 to 18.
-        assert!(
-            kept[..=5].iter().all(|kept| *kept == 1.0) && kept[18..].iter().all(|kept| (kept - 0.25).abs() < 1e-12)
-        );
-        assert!((kept[11] - (1.0 - 0.75 * 6.0 / 13.0)).abs() < 1e-12);
-        assert_eq!(options(RopeScaling::Dynamic { factor: 2.0 }).frequencies(64)?, plain);
-        assert_eq!(scaling.attention(), 1.5);
-        Ok(())
-    }
-
-    #[test]
     fn misfits_are_refused_by_name() -> Result<()> {
         let mut g = Graph::new();
-        let options = RopeOptions { rotary_dim: Some(5), ..RopeOptions::default() };
+        let options = RopeOptions { rotary_dim: Some(9), ..RopeOptions::default() };
         let message = rope_table(&mut g, 8, &options).map(|_| String::new()).unwrap_or_else(|e| e.to_string());
-        assert_eq!(message, "rope: rotary_dim is 5, but must be an even number from 2 to the head_dim 8");
+        assert_eq!(message, "rope: rotary_dim is 9; at least 1 and at most 8 of a head of 8 can be rotated");
         let options = RopeOptions { max_positions: 4, ..RopeOptions::default() };
         let table = rope_table(&mut g, 8, &options)?;
         let x = g.input("x", [1, 2, 3, 8], DType::F32)?;
@@ -353,7 +238,7 @@ mod tests {
     #[test]
     fn a_position_past_the_table_is_named() -> Result<()> {
         let (x, positions) = (Array::zeros([1, 1, 1, 2]), Array::new([1, 1], vec![4.0])?);
-        let op = Rope { interleaved: false, back: false };
+        let op = Rope { interleaved: false, last: false, back: false };
         let result = op.reference(&[&x, &positions, &Array::zeros([4, 1, 2])]);
         let message = result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         assert_eq!(message, "positions: position 4 is out of range: the rope table has 4");
