@@ -13,6 +13,7 @@ mod evaluate;
 mod fuse;
 mod initial;
 mod live;
+mod node;
 mod op;
 mod rematerialize;
 mod storage;
@@ -22,6 +23,7 @@ pub use array::Array;
 pub use constant::Constant;
 pub use evaluate::{Values, finite_difference};
 pub use initial::Initial;
+pub use node::{Kind, Node, Tensor};
 pub use op::{Alias, Gradient, Op, Rematerialization, RematerializeInput, WriteInto};
 pub use storage::Storage;
 
@@ -34,45 +36,6 @@ use std::sync::{Arc, LazyLock};
 
 /// The most elements of a tensor: four terabytes of f32, or a gigabyte on 32-bit machines.
 const MOST_ELEMENTS: usize = 1 << if usize::BITS > 32 { 40 } else { 28 };
-
-/// A handle to one output of a node of a [`Graph`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tensor {
-    pub(crate) node: u32,
-    pub(crate) output: u32,
-}
-
-/// Where a node's value comes from.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// Written by the caller before a run.
-    Input(String),
-    /// A trained weight, found by name in the weights store.
-    Parameter(String),
-    /// Memory that persists between runs: optimiser moments, caches, counters. Initially zero.
-    State(String),
-    /// A value that is known when the graph is built.
-    Constant(Arc<Constant>),
-    /// Computed by an op.
-    Op(Arc<dyn Op>),
-}
-
-/// One node of a graph.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Where the value comes from.
-    pub kind: Kind,
-    /// The tensors the op reads.
-    pub inputs: Vec<Tensor>,
-    /// The types of its outputs.
-    pub outputs: Vec<TensorType>,
-    /// A dotted path for people: `blocks.3.attention.scores`.
-    pub label: String,
-    /// Whether the op belongs to the crate and was added by the crate.
-    pub(crate) own: bool,
-    /// How each output shares memory with an input.
-    pub(crate) aliases: Vec<Option<Alias>>,
-}
 
 /// A model or a training step as symbolic operations.
 #[derive(Clone, Debug, Default)]

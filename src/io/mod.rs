@@ -33,6 +33,7 @@ pub mod safetensors;
 mod safetensors_write;
 #[cfg(feature = "files")]
 mod shards;
+mod tensor_ref;
 mod text_stream;
 #[cfg(feature = "tokenizers")]
 pub mod tokenizer;

@@ -3,14 +3,13 @@
 //! The format: eight bytes with the length of a JSON header, the header (name → type, shape, range of bytes), the bytes. What
 //! is read is checked whole when the file is opened, so that no offset can lead outside the file.
 
-use super::convert::{self, FileType, Numbers};
+use super::convert::FileType;
 #[cfg(feature = "files")]
 use super::file;
 #[cfg(feature = "files")]
 use super::folder::{if_missing, is_there};
 #[cfg(feature = "files")]
 use super::shards;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 #[cfg(feature = "files")]
@@ -25,6 +24,7 @@ pub(crate) use super::safetensors_write::Layout;
 #[cfg(feature = "files")]
 pub use super::safetensors_write::write;
 pub use super::safetensors_write::{NamedTensor, to_bytes};
+pub use super::tensor_ref::TensorRef;
 pub use safetensors::Dtype;
 
 /// Bytes in front of the header.
@@ -56,7 +56,7 @@ struct Entry {
     end: usize,
     dtype: FileType,
     shape: Shape,
-    /// Heads whose rows lie in pairs ([`convert::halves_apart`]); 0: the rows are in order.
+    /// Heads whose rows lie in pairs ([`halves_apart`](super::convert::halves_apart)); 0: the rows are in order.
     paired: usize,
 }
 
@@ -331,69 +331,6 @@ fn header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
     let metadata: Metadata =
         serde_json::from_slice(text).map_err(|e| format!("has a damaged header ({e}); copy or download it again"))?;
     Ok((PREFIX + length, metadata))
-}
-
-/// One tensor of a file: what it is and its bytes, little-endian and row-major.
-#[derive(Clone, Copy, Debug)]
-pub struct TensorRef<'a> {
-    path: &'a Path,
-    /// The name.
-    pub name: &'a str,
-    /// The element type in the file.
-    pub dtype: FileType,
-    /// The extents.
-    pub shape: &'a Shape,
-    /// The elements in the order of the file, which for rows that are turned by rotary positions may be another one than
-    /// that of the conversions below.
-    pub bytes: &'a [u8],
-    paired: usize,
-}
-
-impl<'a> TensorRef<'a> {
-    fn numbers(&self) -> Numbers<'a> {
-        let bytes = match self.paired {
-            0 => self.bytes.into(),
-            heads => convert::halves_apart(self.bytes, self.shape.dims().first().copied().unwrap_or(1), heads).into(),
-        };
-        Numbers { dtype: self.dtype, row_len: self.shape.last(), bytes }
-    }
-
-    fn refuse(&self, message: String) -> Error {
-        Error::format(self.path, format!("tensor {:?}: {message}", self.name))
-    }
-
-    /// The elements as f32, rounded to nearest.
-    ///
-    /// # Errors
-    /// [`Error::Format`] for element types that hold no plain numbers (8-bit floats and smaller, complex).
-    pub fn to_f32(&self) -> Result<Vec<f32>> {
-        self.numbers().to_f32().map_err(|m| self.refuse(m))
-    }
-
-    /// The elements as i32.
-    ///
-    /// # Errors
-    /// [`Error::Format`] if they are no integers or one does not fit.
-    pub fn to_i32(&self) -> Result<Vec<i32>> {
-        self.numbers().to_integers("i32").map_err(|m| self.refuse(m))
-    }
-
-    /// The elements as u32.
-    ///
-    /// # Errors
-    /// [`Error::Format`] if they are no integers or one does not fit.
-    pub fn to_u32(&self) -> Result<Vec<u32>> {
-        self.numbers().to_integers("u32").map_err(|m| self.refuse(m))
-    }
-
-    /// The elements as they lie in GPU memory when stored as `dtype`: 16-bit types packed in pairs, the last word filled up
-    /// with zero; weights of the file's own quantised type stay as they are, others are rounded to a quantised type.
-    ///
-    /// # Errors
-    /// As the other conversions.
-    pub fn to_words(&self, dtype: DType) -> Result<Vec<u8>> {
-        self.numbers().to_words(dtype).map_err(|m| self.refuse(m))
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Tests of safetensors files: round trips, damage of every kind, and disks that are full.
 
 use super::*;
+use crate::dtype::DType;
 use crate::shape::TensorType;
 use proptest::prelude::*;
 use serde_json::json;

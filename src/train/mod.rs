@@ -3,6 +3,7 @@
 #[cfg(feature = "files")]
 mod checkpoint;
 pub mod data;
+mod health;
 mod language;
 mod layout;
 mod loss;

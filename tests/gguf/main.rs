@@ -3,11 +3,11 @@
 
 #[path = "../common/gguf.rs"]
 mod made;
+mod refused;
+mod tokenizer;
 mod unusual;
 
-use half::f16;
 use made::{Meta, VOCABULARY, file, metadata, tensors};
-use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ use wgformer::generate::{GenerateLimits, GenerationSettings, Generator, Sampling
 use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::{ModelFolder, gguf};
 use wgformer::models::{self, Decoder, TokenInputs};
-use wgformer::{DType, Error, Gpu, Graph, Program, Weights};
+use wgformer::{DType, Gpu, Graph, Program, Weights};
 
 fn small() -> Vec<u8> {
     file(&metadata(), &tensors()).0
@@ -111,156 +111,6 @@ fn a_file_computes_what_its_formulas_say_on_every_adapter() {
             let error = error.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
             assert!(error / largest <= 1e-5, "{storage:?} on {}: error {:.1e}", gpu.info().name, error / largest);
         }
-    }
-}
-
-#[test]
-fn the_tokenizer_of_the_file_is_the_one_it_describes() {
-    let opened = gguf::from_bytes("small.gguf", small()).unwrap();
-    let tokenizer = opened.expect_tokenizer().unwrap();
-    let (t, the) = (256, 258);
-    assert_eq!(tokenizer.encode("the the to<|end|>").unwrap(), [u32::from(b't'), 257, the, t, u32::from(b'o'), 259]);
-    // Each digit is a word of its own.
-    assert_eq!(tokenizer.encode("12").unwrap(), [u32::from(b'1'), u32::from(b'2')]);
-    assert_eq!(tokenizer.decode(&[the, t, 259]).unwrap(), " the t");
-    assert_eq!((tokenizer.eos(), tokenizer.special("bos")), (Some(259), None));
-    assert_eq!(models::end_tokens(&opened.config, tokenizer.vocab_size()).unwrap(), [259]);
-    let begun = gguf::from_bytes("small.gguf", {
-        let mut metadata = metadata();
-        metadata.insert("tokenizer.ggml.bos_token_id", Meta::U32(260));
-        metadata.insert("tokenizer.ggml.add_bos_token", Meta::Flag(true));
-        file(&metadata, &tensors()).0
-    });
-    let begun = begun.unwrap().expect_tokenizer().unwrap().clone();
-    assert_eq!(begun.encode_for_model("to", None).unwrap().ids, [260, u32::from(b't'), u32::from(b'o')]);
-}
-
-/// Words of a text by the name of the way to cut it: each token is a byte, so that merges do not matter.
-#[test]
-fn the_chat_template_of_the_file_is_found() {
-    let clock: wgformer::io::Clock = Arc::new(|_| Err("there is no time here".into()));
-    let text = Meta::Text("{{ eos_token }}{{ messages[0].content }}");
-    let opened = gguf::from_bytes("small.gguf", with("tokenizer.chat_template", text)).unwrap();
-    let tokenizer = opened.tokenizer.unwrap();
-    let template = tokenizer.chat_template(clock).unwrap().unwrap();
-    let eos = tokenizer.token(tokenizer.eos().unwrap()).unwrap();
-    let conversation = wgformer::io::Conversation::of_user("Hi", None);
-    assert_eq!(template.render(&conversation).unwrap(), format!("{eos}Hi"));
-    let plain = gguf::from_bytes("small.gguf", small()).unwrap();
-    assert!(!plain.tokenizer.unwrap().has_chat_template());
-}
-
-#[test]
-fn texts_are_cut_as_the_file_says() {
-    let cut = |pre: &'static str, text: &str| {
-        let opened = gguf::from_bytes("small.gguf", with("tokenizer.ggml.pre", Meta::Text(pre))).unwrap();
-        let words = opened.expect_tokenizer().unwrap().encode_for_model(text, None).unwrap().words;
-        let mut lengths: Vec<usize> = Vec::new();
-        for (i, word) in words.iter().enumerate() {
-            if i > 0 && word == &words[i - 1] {
-                *lengths.last_mut().unwrap() += 1;
-            } else {
-                lengths.push(1);
-            }
-        }
-        lengths
-    };
-    // "A1234!" with a blank in front of the second copy, which joins what it stands before.
-    assert_eq!(cut("gpt-2", "A1234! A1234!"), [1, 4, 1, 2, 4, 1]);
-    assert_eq!(cut("smollm", "A1234! A1234!"), [1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1]);
-    assert_eq!(cut("llama-bpe", "A1234! A1234!"), [1, 3, 1, 1, 2, 3, 1, 1]);
-    assert_eq!(cut("qwen2", "A12! A12!"), [1, 1, 1, 1, 2, 1, 1, 1]);
-    assert_eq!(cut("default", "A1234! A1234!"), [1, 3, 1, 1, 2, 3, 1, 1]);
-}
-
-#[test]
-fn what_is_not_supported_is_named() {
-    assert!(
-        refusal(with("general.architecture", Meta::Text("mamba")))
-            .contains("the architecture mamba, which is not supported yet")
-    );
-    assert!(no_tokenizer(with("tokenizer.ggml.model", Meta::Text("t5"))).contains("\"t5\""));
-    assert!(no_tokenizer(with("tokenizer.ggml.pre", Meta::Text("tekken"))).contains("\"tekken\""));
-    assert!(refusal(with("llama.expert_count", Meta::U32(8))).contains("experts"));
-    assert!(refusal(with("llama.rope.scaling.type", Meta::Text("yarn"))).contains("\"yarn\""));
-    assert!(
-        refusal(with("llama.block_count", Meta::Text("two"))).contains("\"llama.block_count\" is not a whole number")
-    );
-    for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"] {
-        let key = format!("llama.{key}").leak();
-        for value in [0, 7, u32::MAX] {
-            let message = refusal(with(key, Meta::U32(value)));
-            assert!(message.contains("llama.") || message.contains("rows"), "{key} {value}: {message}");
-        }
-    }
-    assert!(refusal(with("llama.context_length", Meta::U32(u32::MAX))).contains("llama.context_length"));
-    assert!(no_tokenizer(with("tokenizer.ggml.token_type", Meta::Integers(vec![1; 5]))).contains("5 items"));
-    assert!(no_tokenizer(with("tokenizer.ggml.merges", Meta::Texts(vec!["ab".into()]))).contains("\"ab\""));
-    let mut lacking = metadata();
-    lacking.remove("llama.embedding_length");
-    assert!(refusal(file(&lacking, &tensors()).0).contains("\"llama.embedding_length\" is missing"));
-    let mut made = tensors();
-    made[3].kind = 12;
-    assert!(
-        refusal(file(&metadata(), &made).0).contains("\"blk.0.attn_v.weight\" has type Q4_K, which is not read yet")
-    );
-    let mut no_tokenizer = metadata();
-    no_tokenizer.remove("tokenizer.ggml.model");
-    let opened = gguf::from_bytes("m", file(&no_tokenizer, &tensors()).0).unwrap();
-    assert!(opened.expect_tokenizer().is_err());
-    assert!(refusal(b"PK\x03\x04".to_vec()).contains("no GGUF file"));
-    assert!(refusal(b"version https://git-lfs.github.com/spec/v1".to_vec()).contains("git lfs pull"));
-    assert!(refusal(b"GGUF\x00\x00\x00\x03".to_vec()).contains("big-endian"));
-    assert!(refusal(b"GGUF\x01\x00\x00\x00".to_vec()).contains("version 1"));
-}
-
-#[test]
-fn truncated_and_lying_files_are_refused() {
-    let (bytes, start) = file(&metadata(), &tensors());
-    for cut in [0, 3, 7, 20, 24, 40, 200, start / 2, start - 1, start, start + 1, bytes.len() - 100] {
-        let message = refusal(bytes[..cut].to_vec());
-        assert!(message.contains("truncated") || message.contains("no GGUF file"), "{cut}: {message}");
-    }
-    let mut twice = tensors();
-    twice[1].name = "token_embd.weight".into();
-    assert!(refusal(file(&metadata(), &twice).0).contains("\"token_embd.weight\" twice"));
-    let mut broken = tensors();
-    broken[2].shape = vec![32, 63];
-    assert!(refusal(file(&metadata(), &broken).0).contains("not whole blocks"));
-    let mut huge = tensors();
-    huge[3].shape = vec![1 << 40, 1 << 40];
-    assert!(refusal(file(&metadata(), &huge).0).contains("extents"));
-    huge[3].shape = vec![1 << 40, 64];
-    assert!(refusal(file(&metadata(), &huge).0).contains("truncated"));
-    huge[3].shape = vec![0, 64];
-    assert!(refusal(file(&metadata(), &huge).0).contains("extents"));
-    let mut counts = bytes.clone();
-    counts[8..16].fill(0xff);
-    refusal(counts);
-    let mut counts = bytes.clone();
-    counts[16..24].fill(0xff);
-    refusal(counts);
-    let mut odd = bytes;
-    let at = start - 200;
-    odd[at..at + 8].fill(0xff);
-    refusal(odd);
-    // A model that is whole, and whose tensors are not those that it says.
-    let mut missing = tensors();
-    missing.pop();
-    let opened = gguf::from_bytes("m", file(&metadata(), &missing).0).unwrap();
-    let Err(error) = models::load(&gpus()[0], &opened, None) else { panic!("a tensor was made up") };
-    assert!(error.to_string().contains("1 missing: model.norm.weight"), "{error}");
-}
-
-#[test]
-fn scales_that_are_no_numbers_are_refused() {
-    let mut made = tensors();
-    made[1].bytes[20..22].copy_from_slice(&f16::INFINITY.to_le_bytes());
-    let opened = gguf::from_bytes("m", file(&metadata(), &made).0).unwrap();
-    for storage in [None, Some(DType::F32)] {
-        let Err(error) = models::load(&gpus()[0], &opened, storage) else { panic!("an infinity was taken") };
-        assert!(matches!(error, Error::NonFinite { .. }), "{error}");
-        assert!(error.to_string().contains("model.layers.0.self_attn.q_proj.weight"), "{error}");
     }
 }
 
@@ -377,40 +227,6 @@ fn a_file_works_like_a_folder_in_the_command() {
     for step in ["decode", "eval", "train"] {
         let seen = run(&["inspect", "--json", path, "--step", step, "--batch", "1", "--context", "16"]);
         assert!(seen["dispatches"].as_u64().unwrap() > 10);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn damaged_headers_never_panic(
-        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        words in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u64, 1, 255, 1 << 31, 1 << 40, u64::MAX])), 0..2),
-        end in prop::option::of(any::<prop::sample::Index>()),
-    ) {
-        let mut metadata = metadata();
-        // Most of the header is its tokens: fewer of them, so that what is damaged is not always a token.
-        metadata.remove("tokenizer.ggml.token_type");
-        metadata.insert("tokenizer.ggml.tokens", Meta::Texts(["Ġ", "t", "Ġt"].map(str::to_owned).into()));
-        metadata.insert("tokenizer.ggml.merges", Meta::Texts(vec!["Ġ t".into()]));
-        metadata.insert("tokenizer.ggml.eos_token_id", Meta::U32(2));
-        let (mut bytes, start) = file(&metadata, &tensors());
-        for (at, value) in flips {
-            bytes[at.index(start)] = value;
-        }
-        for (at, value) in words {
-            bytes[at.index(start)..][..8].copy_from_slice(&value.to_le_bytes());
-        }
-        if let Some(end) = end {
-            bytes.truncate(end.index(bytes.len()));
-        }
-        if let Ok(opened) = gguf::from_bytes("m", bytes) {
-            for tensor in opened.tensors.iter() {
-                let _ = (tensor.to_f32(), tensor.to_u32(), tensor.to_words(DType::Q8_0), tensor.to_words(DType::F16));
-            }
-            let _ = models::decoder_of(&opened).map(|model| model.dimensions());
-        }
     }
 }
 

@@ -1,57 +1,17 @@
-//! Whole models of awkward sizes against the f64 twin of their own graph, their files, and what they learn, on every adapter of
-//! this machine.
+//! Whole models of awkward sizes.
 
-mod common;
-#[path = "common/models.rs"]
-mod small;
-
-use common::choice;
-use libtest_mimic::{Arguments, Failed};
+use super::small::{against_twin, decoder, gpt2, llama, merged, mor, token, upload_in, weights_in};
+use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use small::{against_twin, decoder, gpt2, llama, merged, mor, token, upload_in, weights_in};
-use std::ops::ControlFlow;
-use std::sync::Arc;
-use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::graph::{Array, Values};
-use wgformer::io::ModelFolder;
 use wgformer::io::tree_mask::spans_of_levels;
-use wgformer::models::{self, Decoder, TokenInputs};
-use wgformer::nn::KvSource;
+use wgformer::models::{Decoder, TokenInputs};
 use wgformer::ops::{self, CrossEntropyOptions};
-use wgformer::program::pack;
-use wgformer::tasks::{ListOps, ListOpsBatches, listops};
-use wgformer::train::{
-    Batches, LanguageModel, RunOptions, Schedule, StepOptions, Trainer, TreeLanguageModel, held_out,
-};
-use wgformer::{DType, Error, Gpu, Graph, Result, Tensor, Weights};
-
-fn main() {
-    let mut trials = Vec::new();
-    for (name, device) in common::adapters(&mut trials) {
-        for case in cases() {
-            trials.push(device.trial(format!("[{name}] whole model: {}", case.name), move |gpu| case.run(gpu)));
-        }
-        type Test = fn(&Gpu) -> Result<(), Failed>;
-        let tests: [(&str, Test); 4] = [
-            ("weights survive saving and loading", weights_round_trip),
-            ("a trained model continues what it learnt", trained_models_continue),
-            ("a model learns over texts with a tree mask", models_with_tree_masks_learn),
-            ("a cache and a tree mask exclude each other", caches_refuse_tree_masks),
-        ];
-        trials.extend(tests.map(|(title, test)| device.trial(format!("[{name}] {title}"), test)));
-    }
-    choice::run(&Arguments::from_args(), trials, |_, title| vec![part_of_the_choice(title).to_owned()]);
-}
-
-/// The family of a whole model: its kernels run everywhere in other tests, so that only families must. Other tests must themselves.
-fn part_of_the_choice(title: &str) -> &str {
-    let family = title.strip_prefix("whole model: ").and_then(|name| name.split([' ', ',']).next());
-    family.unwrap_or(title)
-}
+use wgformer::{DType, Error, Gpu, Graph, Result, Tensor};
 
 /// A model with sizes that no kernel likes.
-struct Case {
-    name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     config: Value,
     batch: usize,
     time: usize,
@@ -68,7 +28,7 @@ fn mixtral(more: Value) -> Value {
     llama(merged(json!({"model_type": "mixtral", "intermediate_size": 33, "router_aux_loss_coef": 0.1}), more))
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let rope = json!({"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
                       "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
     let case = |name, config, batch, time, lengths: &[usize], dropout| Case {
@@ -229,7 +189,7 @@ fn cases() -> Vec<Case> {
 }
 
 impl Case {
-    fn run(&self, gpu: &Gpu) -> Result<(), Failed> {
+    pub(crate) fn run(&self, gpu: &Gpu) -> Result<(), Failed> {
         let model = decoder(&self.config)?;
         let mut values = weights_in(model.as_ref(), &self.storage.into())?;
         let weights = upload_in(gpu, model.as_ref(), &values, self.storage)?;
@@ -284,136 +244,5 @@ impl Case {
             g.output(name, *tensor)?;
         }
         Ok((g, wanted))
-    }
-}
-
-fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
-    let folder = tempfile::tempdir()?;
-    let model = decoder(&llama(json!({"tie_word_embeddings": true})))?;
-    let weights = Weights::new(gpu);
-    model.initialise(&weights, 3)?;
-    models::save(model.as_ref(), &weights, None, folder.path())?;
-    let load = || models::load(gpu, &ModelFolder::open(folder.path())?, DType::F32);
-    let (again, loaded) = load()?;
-    for (name, _) in model.parameters()? {
-        if weights.download(&name)? != loaded.download(&name)? {
-            return Err(format!("{name} changed").into());
-        }
-    }
-    if again.config() != model.config() {
-        return Err(format!("{} became {}", model.config(), again.config()).into());
-    }
-    // A config that asks for more layers is told what is missing; one with fewer leaves the others aside.
-    let set = |layers: usize, width: usize| {
-        let mut config = again.config();
-        (config["num_hidden_layers"], config["intermediate_size"]) = (layers.into(), width.into());
-        std::fs::write(folder.path().join("config.json"), config.to_string())
-    };
-    let refused = |layers: usize, width: usize, words: &str| -> Result<(), Failed> {
-        set(layers, width)?;
-        match load() {
-            Err(error) if error.to_string().contains(words) => Ok(()),
-            other => Err(format!("expected \"{words}\", got {:?}", other.err()).into()),
-        }
-    };
-    refused(3, 51, "9 missing: model.layers.2.")?;
-    // As Hugging Face does; the log warns of what is left aside.
-    set(1, 51)?;
-    let (shorter, loaded) = load()?;
-    for (name, _) in shorter.parameters()? {
-        if weights.download(&name)? != loaded.download(&name)? {
-            return Err(format!("{name} of fewer layers changed").into());
-        }
-    }
-    refused(2, 52, "model.layers.0.mlp.gate_proj.weight has shape [51, 35], the config says [52, 35]")?;
-    weights.upload("model.norm.weight", &pack(&[f64::NAN; 35], DType::F32))?;
-    models::save(model.as_ref(), &weights, None, folder.path())?;
-    match load() {
-        Err(Error::NonFinite { what, .. }) if what == "weight model.norm.weight" => Ok(()),
-        other => Err(format!("a NaN was loaded: {:?}", other.err()).into()),
-    }
-}
-
-/// Fresh models learn a text that repeats, with dropout where they have it, and then generate it.
-fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
-    let text: Vec<u32> = (0..400).map(|i| [5, 17, 3, 96, 42, 0, 61, 8, 77, 29, 50][i % 11]).collect();
-    for config in [
-        gpt2(json!({"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1})),
-        llama(json!({"attention_dropout": 0.1})),
-    ] {
-        let model: Arc<dyn Decoder> = decoder(&config)?.into();
-        let weights = Weights::new(gpu);
-        model.initialise(&weights, 1)?;
-        let (rows, length, steps) = (4, 16, 80);
-        let objective = LanguageModel { model: model.clone(), rows, length, options: CrossEntropyOptions::default() };
-        let run = RunOptions { steps, ..Default::default() };
-        let schedule = Schedule::constant(0.01);
-        let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
-        let held_out = held_out(&text[..80], rows, length);
-        let before = trainer.evaluate(&held_out)?;
-        let mut data = Batches::new(text.clone().into(), rows, length, 3)?;
-        for _ in 0..steps {
-            trainer.submit_step(&mut data)?;
-            trainer.reports(2, &mut |_: &wgformer::train::Event| ())?;
-        }
-        trainer.reports(0, &mut |_: &wgformer::train::Event| ())?;
-        let after = trainer.evaluate(&held_out)?;
-        // An untrained model knows nothing: the loss is the logarithm of 97. The first tokens of a window stay uncertain.
-        if !((before - 97.0_f64.ln()).abs() < 0.1 && after < 0.5) {
-            return Err(format!("{}: the loss went from {before} to {after}", config["model_type"]).into());
-        }
-        let limits = GenerateLimits { batch: 1, max_tokens: 40 };
-        let mut generator = Generator::new(gpu, model, trainer.weights(), limits)?;
-        let prompt = text[..9].to_vec();
-        let answers = generator.generate(&[prompt], &SamplingOptions::greedy(20), |_| ControlFlow::Continue(()))?;
-        if answers[0].tokens != text[9..29] {
-            return Err(format!("{:?} does not go on as {:?}", answers[0].tokens, &text[9..29]).into());
-        }
-    }
-    Ok(())
-}
-
-/// Fresh models learn to do better on held-out expressions than to guess a digit, whose loss is 2.3.
-fn models_with_tree_masks_learn(gpu: &Gpu) -> Result<(), Failed> {
-    let vocabulary = listops::NAMES.len();
-    for config in [gpt2(json!({"vocab_size": vocabulary})), llama(json!({"vocab_size": vocabulary}))] {
-        let model: Arc<dyn Decoder> = decoder(&config)?.into();
-        let task = ListOps { depth: 1..=1, arguments: 2..=2, length: 5, tree: true, lists: false };
-        let weights = Weights::new(gpu);
-        model.initialise(&weights, 1)?;
-        let (rows, steps) = (64, 80);
-        let plain = LanguageModel { model, rows, length: task.length, options: CrossEntropyOptions::default() };
-        let objective = TreeLanguageModel(plain);
-        let run = RunOptions { steps, ..Default::default() };
-        let schedule = Schedule::constant(0.005);
-        let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
-        let held_out = task.held_out(rows, 96, 2)?;
-        let before = trainer.evaluate(&held_out)?;
-        let mut data = ListOpsBatches::new(task, rows, 3)?;
-        for _ in 0..steps {
-            trainer.submit_step(&mut data)?;
-            trainer.reports(2, &mut |_: &wgformer::train::Event| ())?;
-        }
-        trainer.reports(0, &mut |_: &wgformer::train::Event| ())?;
-        let after = trainer.evaluate(&held_out)?;
-        if !((before - (vocabulary as f64).ln()).abs() < 0.1 && after < 2.0) {
-            return Err(format!("{}: the loss went from {before} to {after}", config["model_type"]).into());
-        }
-    }
-    Ok(())
-}
-
-/// Generation has no tree mask: a model that is asked for both says so.
-fn caches_refuse_tree_masks(_: &Gpu) -> Result<(), Failed> {
-    let model = decoder(&llama(json!({})))?;
-    let mut g = Graph::new();
-    let ids = g.input("ids", [1, 4], DType::U32)?;
-    let tree = g.input("tree", [1, 4, 3], DType::U32)?;
-    let inputs = TokenInputs::new(&mut g, ids)?.with_tree(tree);
-    let lengths = g.input("lengths", [1], DType::U32)?;
-    let inputs = TokenInputs { kv: KvSource::Prefill { capacity: 9, lengths }, ..inputs };
-    match model.decode(&mut g, &inputs) {
-        Err(error) if error.to_string().contains("a tree mask needs whole sequences") => Ok(()),
-        other => Err(format!("not refused: {:?}", other.err()).into()),
     }
 }

@@ -1,0 +1,95 @@
+//! Choosing an adapter, and what an opened device can do.
+
+use super::{DATA, on_every_adapter};
+use wgformer::Gpu;
+use wgformer::gpu::{AdapterClass, AdapterSummary, Caps, GpuOptions, Timestamps};
+use wgformer::software::{Driver, Options, Quirks};
+
+#[test]
+fn adapters_are_chosen_by_number_backend_and_name() {
+    let adapters = Gpu::summaries();
+    assert!(!adapters.is_empty());
+    for adapter in &adapters {
+        eprintln!("{adapter}");
+        let text = serde_json::to_string(adapter).unwrap();
+        assert_eq!(&serde_json::from_str::<AdapterSummary>(&text).unwrap(), adapter);
+        let gpu = Gpu::choose(Some(&adapter.index.to_string())).unwrap();
+        assert_eq!((&gpu.info().name, gpu.info().backend.to_str()), (&adapter.name, adapter.backend.as_str()));
+        // Where textures lie shows when a device is open.
+        let Quirks { shared_textures, texture_work, .. } = gpu.caps().quirks;
+        let quirks = Quirks { shared_textures, texture_work, ..adapter.caps.quirks.clone() };
+        let caps = Caps { quirks, ..adapter.caps.clone() };
+        assert_eq!(gpu.caps(), &caps, "an opened device has all that its adapter has");
+        let gpu = Gpu::choose(Some(&format!("{}:{}", adapter.backend, adapter.name))).unwrap();
+        assert_eq!((&gpu.info().name, gpu.info().backend.to_str()), (&adapter.name, adapter.backend.as_str()));
+    }
+    let message = Gpu::choose(Some("a card that nobody sells")).unwrap_err().to_string();
+    assert!(message.contains(&adapters[0].to_string()), "{message}");
+}
+
+#[test]
+fn a_weaker_device_than_the_adapter_can_be_asked_for() {
+    on_every_adapter(|adapter| {
+        let gpu = Gpu::open_with(adapter, &GpuOptions { checked: true, ..GpuOptions::portable() }).unwrap();
+        let caps = gpu.caps();
+        let least = Caps {
+            name: caps.name.clone(),
+            class: caps.class,
+            quirks: Quirks {
+                max_textures: caps.quirks.max_textures.min(16),
+                max_texture_bytes: caps.quirks.max_texture_bytes.min(128 << 20),
+                ..caps.quirks.clone()
+            },
+            ..Caps::baseline()
+        };
+        assert_eq!(caps, &least);
+        assert!(gpu.checked());
+        assert!(gpu.buffer("larger than portable", (256 << 20) + 4, DATA).is_err());
+        assert!(Timestamps::new(&gpu, 2).unwrap().is_none());
+        let few = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..Default::default() };
+        let options = GpuOptions { limits: Some(few.clone()), ..Default::default() };
+        let message = Gpu::open_with(adapter, &options).unwrap_err().to_string();
+        assert!(message.contains("max_storage_buffers_per_shader_stage of at least 8 (it is 4)"), "{message}");
+        let descriptor = wgpu::DeviceDescriptor { required_limits: few, ..Default::default() };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+        let message = Gpu::adopt(device, queue).unwrap_err().to_string();
+        assert!(message.contains("required_limits: adapter.limits()"), "{message}");
+    });
+}
+
+#[test]
+fn subgroups_that_are_not_as_a_device_says_are_not_used() {
+    on_every_adapter(|adapter| {
+        let own = Gpu::open(adapter).unwrap().caps().subgroup;
+        for claimed in [2, 4, 8, 16, 32, 64] {
+            let software = Options { claimed_subgroup: Some(claimed), ..Options::default() };
+            let gpu = Gpu::open_with(adapter, &GpuOptions { software, ..GpuOptions::default() }).unwrap();
+            assert_eq!(gpu.caps().subgroup, own.filter(|own| *own == claimed), "{claimed} of {own:?}");
+            assert_eq!((gpu.submissions(), gpu.buffers_created()), (0, 0), "a probe leaves no trace");
+        }
+    });
+}
+
+#[test]
+fn a_driver_that_computes_on_the_cpu_runs_as_a_gpu() {
+    on_every_adapter(|adapter| {
+        let info = adapter.get_info();
+        let gpu = Gpu::open_with(adapter, &GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() });
+        let gpu = gpu.unwrap();
+        assert_eq!(gpu.caps().class, AdapterClass::Gpu);
+        assert_eq!(gpu.caps().quirks, Driver::of(&info).map(|_| Quirks::of_results()).unwrap_or_default());
+        let descriptor = wgpu::DeviceDescriptor {
+            required_features: adapter.features() & Gpu::wanted_features(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+        let (told, seen) = std::sync::mpsc::channel();
+        device.on_uncaptured_error(std::sync::Arc::new(move |error| told.send(error.to_string()).unwrap()));
+        let start = std::time::Instant::now();
+        let gpu =
+            Gpu::adopt_with(device, queue, &GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() });
+        println!("{}: adopted in {:?}", info.name, start.elapsed());
+        assert_eq!(gpu.unwrap().caps().class, AdapterClass::Gpu);
+        assert!(seen.try_recv().is_err(), "the application was told of an error");
+    });
+}
