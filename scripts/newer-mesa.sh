@@ -11,6 +11,12 @@ case ${1-} in
   -h | --help | '') sed -n '2,4s/^# //p' "$0"; exit 0 ;;
 esac
 
+# Wider vectors than the CPU's registers are the driver's to split, and it cannot: reads through textures end the process.
+if [ "${LP_NATIVE_VECTOR_WIDTH:-0}" -gt 256 ] && ! grep -qw avx512f /proc/cpuinfo; then
+  echo "newer-mesa: LP_NATIVE_VECTOR_WIDTH=$LP_NATIVE_VECTOR_WIDTH needs a CPU with AVX-512, which this one is not" >&2
+  exit 2
+fi
+
 if [ ! -e "$folder/complete" ]; then
   rm -rf "$folder"
   scripts/debian-packages.sh "$release" "$folder" mesa-vulkan-drivers libvulkan1

@@ -94,7 +94,7 @@ impl Caps {
         class: AdapterClass,
     ) -> Self {
         let quirks = Driver::of(info).map(|driver| match class {
-            AdapterClass::Cpu => Quirks::of(driver, info.backend, limits),
+            AdapterClass::Cpu => Quirks::of(driver, info, limits),
             AdapterClass::Gpu => Quirks::of_results(),
         });
         let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;

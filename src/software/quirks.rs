@@ -74,13 +74,15 @@ pub struct Quirks {
 impl Quirks {
     /// The quirks of a driver on an adapter or device with these limits.
     #[must_use]
-    pub fn of(driver: Driver, backend: wgpu::Backend, limits: &wgpu::Limits) -> Self {
+    pub fn of(driver: Driver, info: &wgpu::AdapterInfo, limits: &wgpu::Limits) -> Self {
         if cfg!(not(feature = "software-drivers")) {
             return Self::of_results();
         }
         // Mesa reads storage textures faster, but wgpu refuses them in a layout with OpenGL. SwiftShader reads sampled textures faster.
         let textures = match driver {
-            Driver::Mesa if backend == wgpu::Backend::Vulkan => Textures::Storage,
+            // Its functions for textures end the process there, so that no probe could tell.
+            Driver::Mesa if vector_bits(&info.name).is_some_and(|bits| bits > register_bits()) => Textures::None,
+            Driver::Mesa if info.backend == wgpu::Backend::Vulkan => Textures::Storage,
             Driver::Mesa | Driver::SwiftShader => Textures::Sampled,
         };
         Self {
@@ -122,6 +124,27 @@ impl Quirks {
     }
 }
 
+/// The bits of Mesa's vectors, which end the name of its adapter: "llvmpipe (LLVM 19.1.7, 256 bits)".
+fn vector_bits(adapter: &str) -> Option<u32> {
+    adapter.strip_suffix(" bits)")?.rsplit(' ').next()?.parse().ok()
+}
+
+/// The bits of this CPU's vector registers, as far as it is known.
+fn register_bits() -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        match () {
+            () if std::arch::is_x86_feature_detected!("avx512f") => 512,
+            () if std::arch::is_x86_feature_detected!("avx") => 256,
+            () => 128,
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        u32::MAX
+    }
+}
+
 /// Options for tests, which override the best choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -131,4 +154,25 @@ pub struct Options {
     pub copied_textures: bool,
     /// The assumed size of subgroups, right or wrong.
     pub claimed_subgroup: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_wider_than_registers_read_no_textures() {
+        assert_eq!(vector_bits("llvmpipe (LLVM 15.0.6, 256 bits)"), Some(256));
+        assert_eq!(vector_bits("SwiftShader Device (LLVM 16.0.0)"), None);
+        let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Cpu, wgpu::Backend::Vulkan);
+        let mut textures = |bits: u32| {
+            info.name = format!("llvmpipe (LLVM 19.1.7, {bits} bits)");
+            Quirks::of(Driver::Mesa, &info, &wgpu::Limits::default()).textures
+        };
+        let known = cfg!(feature = "software-drivers");
+        assert_eq!(textures(128), if known { Textures::Storage } else { Textures::None });
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(textures(1024), Textures::None);
+        }
+    }
 }
