@@ -4,17 +4,19 @@
 mod common;
 
 use libtest_mimic::Failed;
-use wgformer::ops::{self, CrossEntropyOptions, RopeOptions};
+use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions, GateOptions, RopeOptions};
 use wgformer::{DType, Gpu, Graph, Program, Tensor, TensorType, Weights};
 
 type Check = fn(&Gpu) -> Result<(), Failed>;
 
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 7] = [
     ("ids of a table", ids_of_a_table),
     ("labels", labels),
     ("positions of a rotation", positions_of_a_rotation),
     ("positions of a cache", positions_of_a_cache),
     ("rows of a sum", rows_of_a_sum),
+    ("lengths, positions and prefixes of attention", limits_of_attention),
+    ("logits of a gate that are no numbers", logits_of_a_gate),
 ];
 
 fn main() {
@@ -188,6 +190,86 @@ fn rows_of_a_sum(gpu: &Gpu) -> Result<(), Failed> {
             }
         }
         equal(&found, &wanted)?;
+    }
+    Ok(())
+}
+
+/// What lies behind the last key counts as the last key, for few queries and for many; forward, and in the gradients of keys and values.
+fn limits_of_attention(gpu: &Gpu) -> Result<(), Failed> {
+    for (queries, keys, window) in [(1, 150, Some(40)), (37, 70, None)] {
+        let lengths = hostile(keys as u32);
+        let batch = lengths.len();
+        let positions: Vec<u32> = (0..batch * queries).map(|i| lengths[(i / queries + i) % batch]).collect();
+        let prefixes: Vec<u32> = (0..batch).map(|i| lengths[(i + 5) % batch]).collect();
+        let new = numbers(batch * keys * 4);
+        let of = |lengths: &[u32], positions: &[u32], prefixes: &[u32]| {
+            let new = bits(&new);
+            let states: [(&str, &[u32]); 6] = [
+                ("q", &new[..batch * queries * 4]),
+                ("k", &new),
+                ("v", &new),
+                ("lengths", lengths),
+                ("positions", positions),
+                ("prefixes", prefixes),
+            ];
+            run(gpu, &Weights::new(gpu), &states, |g| {
+                let q = g.state("q", [batch, queries, 1, 4], DType::F32)?;
+                let [k, v] =
+                    [g.state("k", [batch, keys, 1, 4], DType::F32)?, g.state("v", [batch, keys, 1, 4], DType::F32)?];
+                let options = AttentionOptions {
+                    causal: true,
+                    window,
+                    lengths: Some(g.state("lengths", [batch], DType::U32)?),
+                    query_positions: Some(g.state("positions", [batch, queries], DType::U32)?),
+                    prefix: Some(g.state("prefixes", [batch], DType::U32)?),
+                    ..AttentionOptions::default()
+                };
+                let out = ops::attention(g, q, k, v, &options)?;
+                let loss = ops::sum(g, out)?;
+                let gradients = g.differentiate(loss, &[q, k, v])?;
+                let gradients = gradients.into_iter().flatten().collect::<Vec<_>>();
+                gradients.into_iter().try_fold(loss, |total, gradient| {
+                    let weighted = ops::mul(g, gradient, gradient)?;
+                    let sum = ops::sum(g, weighted)?;
+                    ops::add(g, total, sum)
+                })
+            })
+        };
+        let clamped = |words: &[u32], most: usize| words.iter().map(|&word| word.min(most as u32)).collect::<Vec<_>>();
+        let found = of(&lengths, &positions, &prefixes)?;
+        let last = keys + window.unwrap_or(0);
+        let wanted = of(&clamped(&lengths, keys), &clamped(&positions, last), &clamped(&prefixes, keys))?;
+        if !found.iter().all(|x| x.is_finite() && *x != 0.0) {
+            return Err(format!("{found:?}").into());
+        }
+        equal(&found, &wanted)?;
+    }
+    Ok(())
+}
+
+/// Tokens whose logits are numbers have their gradients, whatever the others have.
+fn logits_of_a_gate(gpu: &Gpu) -> Result<(), Failed> {
+    for (tokens, experts, k) in [(70, 6, 2), (9, 240, 8)] {
+        let numbers: Vec<f32> = (0..tokens * experts).map(|i| ((i * 37 % 101) as f32).sin()).collect();
+        // Of both signs, quiet and signalling, in some of the logits of a row or in all.
+        let wrong = [0x7fc0_0000, 0xffff_ffff, 0x7f80_0001, 0xff80_0001];
+        let odd = |i: usize| i / experts % 3 == 1 && (i / experts % 2 == 1 || i.is_multiple_of(3));
+        let words = |i: usize| if odd(i) { wrong[i % 4] } else { numbers[i].to_bits() };
+        let of = |words: &[u32]| {
+            run(gpu, &Weights::new(gpu), &[("logits", words)], |g| {
+                let logits = g.state("logits", [tokens, experts], DType::F32)?;
+                let gate = ops::top_k_gate(g, logits, None, &GateOptions::new(k))?;
+                let squares = ops::mul(g, gate.weights, gate.weights)?;
+                let loss = ops::sum(g, squares)?;
+                let gradient = g.differentiate(loss, &[logits])?;
+                gradient[0].ok_or_else(|| wgformer::Error::Graph("no gradient".into()))
+            })
+        };
+        let found = of(&(0..tokens * experts).map(words).collect::<Vec<_>>())?;
+        let wanted = of(&bits(&numbers))?;
+        for row in (0..tokens).filter(|row| row % 3 != 1) {
+            equal(&found[row * experts..][..experts], &wanted[row * experts..][..experts])?;
+        }
     }
     Ok(())
 }

@@ -21,6 +21,9 @@ struct Params { base: u32, groups: u32, tokens: u32, scale: f32 }
 @group(0) @binding(5) var<storage, read> dlse: array<f32>;             // (T)
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>;    // (T, EXPERTS)
 
+// The i-th expert that a token chose.
+fn chosen_at(slot: u32) -> u32 { return min(experts[slot], EXPERTS - 1u); }
+
 fn score_of(logit: f32, top: f32, inverse: f32) -> f32 {
     if (SIGMOID) { return logistic(logit); }
     return exp(max(logit - top, -100.0)) * inverse;
@@ -54,7 +57,7 @@ fn gate_backward_threads(
         var total = 0.0;
         var weighted = 0.0;
         for (var i = 0u; i < CHOICES; i++) {
-            let score = score_of(logits[first + experts[slot + i]], top, inverse);
+            let score = score_of(logits[first + chosen_at(slot + i)], top, inverse);
             total += score;
             weighted += score * dweights[slot + i];
         }
@@ -89,7 +92,7 @@ fn gate_backward_threads(
     }
     if (HAS_DWEIGHTS) {
         for (var i = 0u; i < CHOICES; i++) {
-            let e = experts[slot + i];
+            let e = chosen_at(slot + i);
             let logit = logits[first + e];
             var slope = score_of(logit, top, inverse);
             if (SIGMOID) { slope *= logistic(-logit); }

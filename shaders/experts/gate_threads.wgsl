@@ -101,6 +101,7 @@ fn gate_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
                 best = e;
             }
         }
+        best = min(best, EXPERTS - 1u);
         last_key = best_key;
         last = best;
         if (WITH_EXPERTS) { experts[slot + i] = best; }
