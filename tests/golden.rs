@@ -11,9 +11,10 @@ use wgformer::check::check_golden;
 use wgformer::io::{ModelFolder, Tensors};
 use wgformer::{DType, Gpu, models};
 
-const MODELS: [&str; 29] = [
+const MODELS: [&str; 30] = [
     "gpt2",
     "gpt-neox",
+    "deepseek-v3",
     "llama",
     "mixtral",
     "mixtral-11-experts",

@@ -1,6 +1,6 @@
 //! The registry of families, and the family of a `config.json`.
 
-use super::{Bert, Gpt2, GptNeoX, Llama, Model, T5, TransformerFamily};
+use super::{Bert, DeepSeek, Gpt2, GptNeoX, Llama, Model, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 use FamilySides::{Any, Both, Decoder, Encoder};
@@ -41,6 +41,10 @@ fn gpt_neox(config: &Config) -> Result<Box<dyn Model>> {
 
 fn llama(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(Llama::from_config(config)?))
+}
+
+fn deepseek_v3(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(DeepSeek::from_config(config)?))
 }
 
 fn bert(config: &Config) -> Result<Box<dyn Model>> {
@@ -90,6 +94,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { name: "llama", sides: Decoder, class: "Llama", open: llama },
     Family { name: "mixtral", sides: Decoder, class: "Mixtral", open: llama },
     Family { name: "qwen2_moe", sides: Decoder, class: "Qwen2Moe", open: llama },
+    Family { name: "deepseek_v3", sides: Decoder, class: "DeepseekV3", open: deepseek_v3 },
     Family { name: "mor", sides: Decoder, class: "Mor", open: llama },
     Family { name: "bert", sides: Encoder, class: "Bert", open: bert },
     Family { name: "t5", sides: Both, class: "T5", open: t5 },

@@ -3,6 +3,7 @@
 //! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder or a GGUF file with [`load`].
 
 mod bert;
+mod deepseek;
 mod family;
 mod gpt2;
 mod gpt_neox;
@@ -24,6 +25,7 @@ mod transformer;
 mod weights;
 
 pub use bert::Bert;
+pub use deepseek::DeepSeek;
 use family::{FAMILIES, check_class, check_plain, families, model_type};
 pub use family::{Family, FamilySides};
 pub use gpt_neox::GptNeoX;
@@ -122,7 +124,7 @@ mod tests {
         let refused = |config| decoder(&Config::new("config.json", config).unwrap()).unwrap_err().to_string();
         assert_eq!(
             refused(json!({"model_type": "mamba"})),
-            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, gpt_neox, llama, mixtral, qwen2_moe, mor, bert, t5, mt5, \
+            "config.json: \"model_type\" is \"mamba\", which is not read yet; gpt2, gpt_neox, llama, mixtral, qwen2_moe, deepseek_v3, mor, bert, t5, mt5, \
              bart, marian, transformer are"
         );
         assert_eq!(refused(json!({})), "config.json: has no \"model_type\" or \"architectures\"");

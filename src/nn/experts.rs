@@ -46,13 +46,18 @@ pub struct ExpertNames {
     pub module: &'static str,
     /// The gate, up and down projections of an expert.
     pub parts: [&'static str; 3],
+    /// The expert that every token goes through, in that module.
+    pub shared: &'static str,
 }
 
 impl ExpertNames {
     /// As Mixtral's files have them.
-    pub const MIXTRAL: Self = Self { module: "block_sparse_moe", parts: ["w1", "w3", "w2"] };
+    pub const MIXTRAL: Self = Self { module: "block_sparse_moe", parts: ["w1", "w3", "w2"], shared: "shared_expert" };
     /// As Qwen2-MoE's files have them.
-    pub const QWEN2: Self = Self { module: "mlp", parts: ["gate_proj", "up_proj", "down_proj"] };
+    pub const QWEN2: Self =
+        Self { module: "mlp", parts: ["gate_proj", "up_proj", "down_proj"], shared: "shared_expert" };
+    /// As DeepSeek-V3's files have them.
+    pub const DEEPSEEK: Self = Self { shared: "shared_experts", ..Self::QWEN2 };
 }
 
 /// The outputs of a layer's gate.
@@ -152,7 +157,7 @@ pub fn expert_feed_forward(
     let weights = stacks(g, &module, experts, d_model, std)?;
     let mut y = ops::expert_feed_forward(g, x, weights, gate.weights, &routing, activation)?;
     if let Some(shared) = experts.shared {
-        y = with_shared(g, &module, (x, y), shared, mode)?;
+        y = with_shared(g, (&module, experts.names.shared), (x, y), shared, mode)?;
     }
     let y = ops::reshape(g, y, shape)?;
     Ok((y, GateOutput { scores, lse, share, counts, chosen, bias, sums }))
@@ -196,7 +201,7 @@ pub fn expert_choice_feed_forward(
     let weights = stacks(g, &module, experts, d_model, std)?;
     let mut y = ops::expert_choice_feed_forward(g, flat, weights, &choice, activation)?;
     if let Some(shared) = experts.shared {
-        y = with_shared(g, &module, (flat, y), shared, mode)?;
+        y = with_shared(g, (&module, experts.names.shared), (flat, y), shared, mode)?;
     }
     Ok((ops::reshape(g, y, shape)?, choice))
 }
@@ -260,22 +265,22 @@ fn within_capacity(g: &mut Graph, routing: &ExpertDispatch, factor: f32) -> Resu
     Ok((experts, ops::route(g, experts, routing.sorted.rows)?))
 }
 
-/// Adds the shared expert: the linear layers under `shared_expert`, and its gate `shared_expert_gate`.
+/// Adds the shared expert: its linear layers under its name, `shared_expert` with most families, and its gate `shared_expert_gate`.
 fn with_shared(
     g: &mut Graph,
-    module: &str,
+    (module, name): (&str, &str),
     (x, y): (Tensor, Tensor),
     shared: SharedExpert,
     mode: ExpertMode,
 ) -> Result<Tensor> {
-    let names = GATED.map(|name| format!("{module}.shared_expert.{name}"));
+    let names = GATED.map(|part| format!("{module}.{name}.{part}"));
     let names = [names[0].as_str(), &names[1], &names[2]];
     let configs = mode.std.map(|std| LinearConfig::out_in(false).with_std(std));
     let all = gated_feed_forward(g, names, x, shared.d_ff, mode.activation, configs, None)?;
     if !shared.gated {
         return ops::add(g, y, all);
     }
-    let gate = linear(g, &format!("{module}.shared_expert_gate"), x, 1, LinearConfig::router().with_std(mode.std[0]))?;
+    let gate = linear(g, &format!("{module}.{name}_gate"), x, 1, LinearConfig::router().with_std(mode.std[0]))?;
     let gate = ops::activation(g, gate, Activation::Sigmoid)?;
     let rows = g.shape(x).rows();
     let gate = ops::reshape(g, gate, [rows])?;

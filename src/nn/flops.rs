@@ -1,5 +1,6 @@
 //! The floating-point operations of blocks.
 
+use super::attention::Attention;
 use super::block::Block;
 use super::recursion::{Recursion, RecursionRouting};
 use super::stack::Stack;
@@ -8,11 +9,11 @@ impl Block {
     /// The floating-point operations of the forward pass for one token that sees `context` keys.
     #[must_use]
     pub fn forward_flops(&self, d_model: usize, context: usize) -> u64 {
-        let attention = |[query, key_value]: [usize; 2]| {
-            2 * (2 * d_model * (query + key_value)) as u64 + 4 * (query * context) as u64
+        let attention = |attention: &Attention| {
+            2 * attention.active_parameters(d_model) as u64 + 4 * (attention.features()[0] * context) as u64
         };
-        let cross = self.cross.as_ref().map_or(0, |(_, cross)| attention(cross.features()));
-        attention(self.attention.features()) + cross + 2 * self.feed_forward.active_parameters(d_model) as u64
+        let cross = self.cross.as_ref().map_or(0, |(_, cross)| attention(cross));
+        attention(&self.attention) + cross + 2 * self.feed_forward.active_parameters(d_model) as u64
     }
 }
 

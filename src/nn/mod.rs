@@ -15,7 +15,9 @@ mod relative;
 mod router_stats;
 mod stack;
 
-pub use attention::{Attention, AttentionUse, Heads, KeyValues, KvSource, Mask, PositionTables, QkvNames, RotaryTable};
+pub use attention::{
+    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkvNames, RotaryTable,
+};
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};
 pub use dense::{LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with};

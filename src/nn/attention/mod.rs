@@ -2,8 +2,10 @@
 
 mod cross;
 mod kv;
+mod latent;
 
 pub use kv::{KeyValues, KvSource};
+pub use latent::Latent;
 
 use super::dense::{LinearConfig, LinearUse, linear_with};
 use super::relative::RelativeBias;
@@ -44,6 +46,8 @@ pub enum QkvNames {
     /// One layer, its outputs side by side: query, key and value of the first head, then those of the next. There are as many key heads as
     /// query heads.
     Interleaved(&'static str),
+    /// Latent attention.
+    Latent(Latent),
 }
 
 /// An attention layer, of tokens to each other or to those of an encoder. Names stand behind the block's prefix.
@@ -157,6 +161,15 @@ impl Attention {
         [query.saturating_mul(head_dim), key_value.saturating_mul(head_dim)]
     }
 
+    /// The elements of the matrices that a token of `d_model` features is multiplied by.
+    #[must_use]
+    pub fn active_parameters(&self, d_model: usize) -> usize {
+        match self.qkv {
+            QkvNames::Latent(latent) => latent.active_parameters(d_model, self.heads.query),
+            _ => 2 * d_model * self.features().iter().sum::<usize>(),
+        }
+    }
+
     /// Attention of `x (B, T, C)` under `prefix`, and the keys and values that were attended to. With [`KvSource::Reuse`] none
     /// are projected.
     ///
@@ -174,7 +187,10 @@ impl Attention {
         };
         let q = rotated(g, q)?;
         let k = if let KvSource::Reuse(_) = with.kv { k } else { rotated(g, k)? };
-        let (out, kv) = self.attend(g, &module, [q, k, v], with)?;
+        let (mut out, kv) = self.attend(g, &module, [q, k, v], with)?;
+        if let QkvNames::Latent(latent) = self.qkv {
+            out = ops::slice(g, out, 3, 0, latent.value_dim)?;
+        }
         Ok((self.project_back(g, &module, x, out, lengths)?, kv))
     }
 
@@ -225,6 +241,10 @@ impl Attention {
                     KvSource::Reuse(kv) => (split[0], kv.keys, kv.values),
                     _ => (split[0], split[1], split[2]),
                 })
+            }
+            (QkvNames::Latent(latent), kv) => {
+                let [q, k, v] = self.project_latent(g, module, &latent, (x, kv), lengths)?;
+                Ok((q, k, v))
             }
         }
     }

@@ -110,6 +110,17 @@ impl RopeScaling {
         1.0 - ((pair as f64 - low) / length).clamp(0.0, 1.0)
     }
 
+    /// What longer texts are stretched by; 1 where there is no such number.
+    pub(crate) fn factor(&self) -> f32 {
+        match *self {
+            Self::Linear { factor }
+            | Self::Llama3 { factor, .. }
+            | Self::Dynamic { factor }
+            | Self::Yarn { factor, .. } => factor,
+            Self::None | Self::Long { .. } => 1.0,
+        }
+    }
+
     /// What cosines and sines are multiplied by.
     pub(super) fn attention(&self) -> f64 {
         if let Self::Yarn { attention, .. } | Self::Long { attention, .. } = self { f64::from(*attention) } else { 1.0 }
