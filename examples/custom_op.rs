@@ -8,7 +8,7 @@ use wgformer::graph::{Array, Gradient, Op};
 use wgformer::kernel::{Dispatch, Kernel, Launch};
 use wgformer::{DType, Error, Gpu, Graph, Program, Result, Tensor, TensorType, Weights};
 
-/// What both kernels begin with: the parameters, and the index of an element.
+/// The head of both kernels: the parameters, and the index of an element.
 macro_rules! shared {
     ($rest:literal) => {
         concat!(

@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What the application does each frame, once, on one adapter; gives the negated output of the engine.
+/// One frame of the application on one adapter; returns the negated output of the engine.
 ///
 /// # Errors
 /// Those of wgpu and of the engine.

@@ -15,17 +15,17 @@ const SIZE: usize = 256;
 /// How much of a frame the engine may take.
 const SHARE: Duration = Duration::from_millis(2);
 
-/// What the application does in each frame: here, it counts them.
+/// The application's work in each frame: here, counting frames.
 const FRAME: &str = "
     @group(0) @binding(0) var<storage, read_write> frames: u32;
     @compute @workgroup_size(1) fn frame() { frames++; }
 ";
 
-/// What the frames gave.
+/// The result of the frames.
 pub(crate) struct Shown {
     /// The frames that were drawn, as the application counted them on the device.
     pub(crate) frames: u32,
-    /// Those of them that took a piece of the run along.
+    /// The frames that carried a piece of the run.
     pub(crate) pieces: u32,
     /// The result of the run.
     pub(crate) out: Vec<f32>,

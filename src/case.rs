@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
 
-/// Values that are drawn for a tensor; larger ones repeat them. A prime, so that no row is like another.
+/// The number of drawn values; larger tensors repeat them. A prime, so that rows differ.
 const DRAWN: usize = 65_537;
 
 /// One input of a case.
@@ -42,9 +42,8 @@ impl Feed {
         Self { name, value, dtype: DType::F32, differentiate: true }
     }
 
-    /// Given values that are not differentiated (indices, lengths, masks).
-    ///
-    /// Panics never: a length that does not fit the shape shows when the case is built.
+    /// Given values that are not differentiated (indices, lengths, masks). A length that does not fit the shape is an error when the case is
+    /// built.
     pub fn given(
         name: &'static str,
         shape: impl Into<Shape>,
@@ -110,15 +109,15 @@ pub struct Tolerance {
 }
 
 impl Tolerance {
-    /// For what only moves or counts: no error at all.
+    /// For ops that only move or count: exact.
     pub(crate) const EXACT: Self = Self { nmse: 0.0, worst: 0.0 };
 }
 
 type Build = Box<dyn Fn(&mut Graph, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
 
-/// A small graph with inputs: what one test of the suite checks.
+/// A small graph with inputs: one test of the suite.
 pub struct Case {
-    /// What prints.
+    /// The name in reports.
     pub name: String,
     /// How close outputs must come.
     pub forward: Tolerance,
@@ -136,15 +135,15 @@ impl fmt::Debug for Case {
     }
 }
 
-/// The graph of a case and what is computed of it.
+/// The graph of a case, its inputs and results.
 pub(crate) struct Built {
-    /// With every result as an output.
+    /// The graph, with every result as an output.
     pub(crate) graph: Graph,
-    /// Of the inputs, upstream gradients among them.
+    /// The values of inputs and upstream gradients.
     pub(crate) values: Values,
     /// The outputs of the case and the gradients of its inputs, by name.
     pub(crate) results: Vec<(String, Tensor)>,
-    /// What gradients are taken of, where any is.
+    /// The scalar that gradients are taken of, if any.
     pub(crate) loss: Option<Tensor>,
 }
 
@@ -169,16 +168,16 @@ impl Case {
         self
     }
 
-    /// Says that the gradient of an input is a sum whose terms are about so large and may cancel. Where they do so in all of its
-    /// elements, what is left in f32 is their rounding, so errors are measured by the terms.
+    /// Declares that the gradient of an input is a sum of terms of about this size that may cancel. Where they cancel in all elements, only
+    /// rounding is left in f32, so errors are relative to the terms.
     #[must_use]
     pub fn cancelling(mut self, input: &'static str, terms: f64) -> Self {
         self.terms.push((input, terms));
         self
     }
 
-    /// Takes finite differences of these inputs alone: those of others show nothing, where steps are lost beside larger numbers
-    /// that are added, or are too long beside larger numbers that they are multiplied by.
+    /// Takes finite differences of these inputs only. Those of the others are useless: the step is lost beside larger summands, or is too
+    /// long beside larger factors.
     #[must_use]
     pub fn differences_of(mut self, inputs: &'static [&'static str]) -> Self {
         self.differenced = Some(inputs);
@@ -228,7 +227,7 @@ impl Case {
     }
 }
 
-/// `Σ tensor · upstream` over all pairs, as a scalar: its gradients are what `upstream` asks for.
+/// `Σ tensor · upstream` over all pairs, as a scalar: the gradient of each tensor is its `upstream`.
 fn weighted_sum(graph: &mut Graph, pairs: &[(Tensor, Tensor)]) -> Result<Tensor> {
     let inputs: Vec<Tensor> = pairs.iter().flat_map(|&(a, b)| [a, b]).collect();
     graph.apply1(WeightedSum, &inputs)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Shorthand for a result with the engine's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong, in words that a user can act on.
+/// An error, with words that a user can act on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,21 +17,21 @@ pub enum Error {
         /// What was expected and what was given.
         what: String,
     },
-    /// A graph was put together in a way that has no meaning.
+    /// A graph is not valid.
     #[error("graph: {0}")]
     Graph(String),
     /// An op has no gradient, and one was asked for.
     #[error("{op} has no gradient: keep it out of the path between the loss and what it is differentiated by")]
     NotDifferentiable {
-        /// The op's name.
+        /// The op.
         op: String,
     },
-    /// No adapter fits what was asked for.
+    /// No adapter fits the request.
     #[error("no GPU adapter {wanted}. Found: {found}. {hint}")]
     NoAdapter {
-        /// What was asked for.
+        /// The request.
         wanted: String,
-        /// The adapters that are there.
+        /// The adapters of this machine.
         found: String,
         /// What the user can do.
         hint: String,
@@ -39,7 +39,7 @@ pub enum Error {
     /// The adapter lacks a feature or a limit.
     #[error("{what} needs {needs}, which adapter \"{adapter}\" does not offer. {hint}")]
     Unsupported {
-        /// What was to be done.
+        /// The operation.
         what: String,
         /// The feature or limit.
         needs: String,
@@ -48,14 +48,14 @@ pub enum Error {
         /// What the user can do.
         hint: String,
     },
-    /// The device could not give the memory.
+    /// The device has not enough memory.
     #[error("{what} needs {needed} of GPU memory, the device allows {available}. {hint}")]
     OutOfMemory {
-        /// What the memory was for.
+        /// The use of the memory.
         what: String,
-        /// The size asked for, with its unit.
+        /// The requested size, with its unit.
         needed: String,
-        /// What is known of the limit, with its unit.
+        /// The limit as far as it is known, with its unit.
         available: String,
         /// What to lower.
         hint: String,
@@ -65,7 +65,7 @@ pub enum Error {
         "the GPU device was lost ({reason}). Open it again, prepare the programs again and resume from the last checkpoint"
     )]
     DeviceLost {
-        /// What the driver said.
+        /// The driver's message.
         reason: String,
     },
     /// wgpu refused a call. This is a defect of the engine or of a custom op.
@@ -73,7 +73,7 @@ pub enum Error {
     Validation {
         /// The call or object.
         what: String,
-        /// wgpu's words.
+        /// wgpu's message.
         message: String,
     },
     /// A kernel did not compile.
@@ -81,15 +81,15 @@ pub enum Error {
     Shader {
         /// File and line.
         location: String,
-        /// The compiler's words.
+        /// The compiler's message.
         message: String,
     },
-    /// A value handed in by the caller is not usable.
+    /// An argument is not valid.
     #[error("{what}: {message}")]
     Input {
         /// The argument.
         what: String,
-        /// What is wrong with it and what would be right.
+        /// What is wrong, and what is valid.
         message: String,
     },
     /// A file could not be read or written.
@@ -97,10 +97,10 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// The operating system's words.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file was read, and what it says makes no sense.
+    /// The content of a file is not valid.
     #[error("{}: {message}", path.display())]
     Format {
         /// The file.
@@ -108,12 +108,12 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
-    /// Numbers left the finite range.
+    /// A number is NaN or infinite.
     #[error("{what} is not finite: {message}")]
     NonFinite {
         /// The quantity.
         what: String,
-        /// Where it was seen and what to do.
+        /// Where, and what to do.
         message: String,
     },
 }
@@ -124,17 +124,17 @@ impl Error {
         Self::Shape { op: op.into(), what: what.into() }
     }
 
-    /// An argument `what` that is not usable, and why.
+    /// An argument `what` that is not valid, and why.
     pub fn input(what: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Input { what: what.into(), message: message.into() }
     }
 
-    /// A file the operating system would not read or write.
+    /// A file that the operating system could not read or write.
     pub fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::File { path: path.as_ref().to_owned(), source }
     }
 
-    /// A file whose content makes no sense.
+    /// A file whose content is not valid.
     pub fn format(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::Format { path: path.as_ref().to_owned(), message: message.into() }
     }

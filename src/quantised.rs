@@ -23,7 +23,7 @@ use half::f16;
 /// Weights that share an s.
 const HALF: usize = BLOCK / 2;
 
-/// A block of weights, whatever its type. Where the type has no `m`, it is 0.
+/// A block of weights of any type. `m` is 0 where the type has none.
 #[derive(Clone, Copy)]
 struct Block {
     d: f16,

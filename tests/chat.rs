@@ -1,5 +1,5 @@
-//! Chat templates against what the reference makes of conversations. `tests/chat` has templates in the manner of real ones, and what
-//! `apply_chat_template` of transformers 5.23 (Jinja 3.1.6) gives at 2026-03-05 14:07:09.
+//! Chat templates against the reference. `tests/chat` has templates like real ones, with the results of transformers 5.23's
+//! `apply_chat_template` (Jinja 3.1.6) at 2026-03-05 14:07:09.
 
 #![cfg(feature = "tokenizers")]
 #![allow(clippy::unwrap_used, reason = "a test says so and stops")]
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use wgformer::io::{ChatTemplate, Clock, Conversation};
 
-/// The time of the reference, as far as the templates ask for it.
+/// The time of the reference, in the formats that the templates use.
 fn clock() -> Clock {
     Arc::new(|format| {
         let parts = [("%d", "05"), ("%m", "03"), ("%b", "Mar"), ("%B", "March"), ("%Y", "2026"), ("%A", "Thursday")];
@@ -47,7 +47,7 @@ fn conversations_become_the_texts_of_the_reference() {
                     let message = made
                         .map(|text| panic!("{label} became {text:?}"))
                         .unwrap_or_else(|e: wgformer::Error| e.to_string());
-                    // What a template says must reach who is to read it, whole.
+                    // The error message of a template must reach the user unchanged.
                     let own = case["kind"] == "raise_exception";
                     assert!(!own || message.ends_with(words), "{label}: {message}");
                     errors += 1;

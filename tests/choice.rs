@@ -1,4 +1,4 @@
-//! The choice of tests that `make test` runs: what it promises, on names that are made up.
+//! Properties of the choice of tests that `make test` runs, on invented names.
 
 #[path = "common/choice.rs"]
 mod choice;
@@ -43,7 +43,7 @@ fn parts(device: &str) -> (String, String) {
     (device.trim_end_matches(mode).into(), mode.into())
 }
 
-/// All that a set of tests covers: cases, kernels by adapter and by mode, adapters in modes.
+/// The coverage of a set of tests: cases, kernels by adapter and by mode, adapters in modes.
 fn covered<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<[String; 2]> {
     let mut all = BTreeSet::new();
     for (device, title) in names.filter_map(split) {

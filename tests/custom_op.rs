@@ -1,4 +1,4 @@
-//! Ops from outside the crate: the example against its reference, and ops that lie or reach beyond what they were given.
+//! Ops of an application: the example against its reference, ops with false shapes, and ops that access memory outside their tensors.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "../examples/custom_op.rs"]
@@ -34,7 +34,7 @@ fn the_example_holds_on_every_adapter() {
     }
 }
 
-/// Writes and reads far beyond its bindings, and then what it should.
+/// Accesses memory far outside its bindings, then computes its output.
 static WILD: Kernel = Kernel::new(
     "wild",
     "struct Params { base: u32, groups: u32, count: u32 }
@@ -58,7 +58,7 @@ fn wild(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: 
 ",
 );
 
-/// What [`WILD`] does.
+/// The effect of [`WILD`].
 #[derive(Debug)]
 struct Wild;
 
@@ -125,7 +125,7 @@ fn what_reaches_beyond_its_tensors_harms_nothing() {
             let found: Vec<f32> = bytemuck::pod_collect_to_vec(&weights.download(weight).unwrap());
             assert!(found.iter().all(|v| *v == expected), "{name}: {weight} is {found:?}");
         }
-        // Nothing of a neighbour; what is written far off may end in the last elements.
+        // Neighbours are unchanged; writes out of bounds may land in the last elements.
         let seen = program.read_f32("seen").unwrap();
         assert!(seen[..COUNT - 1].iter().all(|v| [0.0, 2.0, 4.0].contains(v)), "{name}: saw {seen:?}");
         let out = program.read_f32("out").unwrap();
@@ -147,7 +147,7 @@ fn copy(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) lane: 
 ",
 );
 
-/// Wants bindings, and a uniform, that are larger than any it gets.
+/// Declares bindings and a uniform that are larger than those it gets.
 static HUNGRY: Kernel = Kernel::new(
     "hungry",
     "struct Params { base: u32, groups: u32, many: array<vec4u, 256> }
@@ -162,7 +162,7 @@ fn hungry(@builtin(local_invocation_index) lane: u32) { out.all[lane * 64u] = ve
 
 type Lies = fn(&mut Launch<'_>) -> Result<()>;
 
-/// An op that says it copies, and says or launches something else.
+/// An op that should copy, and declares or launches something else.
 #[derive(Debug, Clone, Copy)]
 struct Liar {
     launch: Lies,
@@ -231,7 +231,7 @@ fn tried(gpu: &Gpu, op: Liar) -> Result<Program> {
     Program::new(gpu, &g, &Weights::new(gpu))
 }
 
-/// Launches that must be refused, and a word of why.
+/// Launches that must be refused, and a word of the error.
 const LIES: [(&str, Lies); 15] = [
     ("is outside the op's", |cx| {
         let mut out = cx.output(0);
@@ -324,7 +324,7 @@ fn a_gradient_of_another_graph_is_an_error() {
     let mut g = Graph::new();
     let x = g.parameter("x", [1], DType::F32).unwrap();
     let out = g.apply1(HONEST, &[x]).unwrap();
-    // The stranger's handle is the first op's here, and of that shape; further on there is no such tensor.
+    // The foreign handle is valid here by chance; further on there is no such tensor.
     let loss = ops::sum(&mut g, out).unwrap();
     g.differentiate(loss, &[x]).map(drop).unwrap_or_else(|error| assert!(matches!(error, Error::Graph(_)), "{error}"));
 }

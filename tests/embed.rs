@@ -1,4 +1,4 @@
-//! The embedding examples are tests: their numbers are those of plain arithmetic, and of a run all at once, on every adapter.
+//! The embedding examples on every adapter: their results equal plain arithmetic and an undivided run.
 
 #[path = "../examples/embed.rs"]
 #[expect(dead_code, reason = "the example's main is not called")]

@@ -1,4 +1,4 @@
-//! Model folders as people have them: unusual, incomplete, of another kind; and that what is saved loads again.
+//! Model folders: unusual, incomplete, of another kind; saving and loading again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn decoder(config: Value) -> Box<dyn Decoder> {
     models::decoder(&Config::new("config.json", config).unwrap()).unwrap()
 }
 
-/// The tensors of a model as a file has them, each number another one.
+/// The tensors of a model as a file has them, with distinct numbers.
 fn tensors(model: &dyn Decoder) -> Vec<NamedTensor<'static>> {
     let parts = model.parameters().unwrap();
     let parts = parts.iter().flat_map(|(name, ty)| file_tensors(name, ty));
@@ -79,7 +79,7 @@ fn refused(home: &tempfile::TempDir) -> String {
     }
 }
 
-/// Every key that changes which weights there are, or their shapes, away from its default.
+/// Every key that changes the names or shapes of weights, away from its default.
 const KEYS: [(&str, &[&str]); 5] = [
     (
         "gpt2",

@@ -1,4 +1,4 @@
-//! `wgformer generate` and `eval` as people use them: what the answer's text is, where it ends, which settings count, what options allow.
+//! `wgformer generate` and `eval`: the text of an answer, its end, settings, and the ranges of options.
 
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, reason = "a test says so and stops")]
@@ -51,7 +51,7 @@ fn tokens(answer: &Value) -> Vec<u32> {
     answer["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// What the command says on standard error, if it succeeds.
+/// The command's standard error; it must succeed.
 fn told(command: &mut Command) -> (String, String) {
     let output = run(command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -65,7 +65,7 @@ fn with_input(command: &mut Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// The text of an answer is what decoding prompt and answer together gives behind the prompt, as text, as a stream and as JSON.
+/// The text of an answer is the decoded prompt and answer without the decoded prompt, as text, as a stream and as JSON.
 #[test]
 fn answers_are_joined_to_their_prompts() {
     let folder = tempfile::tempdir().unwrap();
@@ -123,7 +123,7 @@ fn an_answer_ends_where_any_of_the_files_says_so() {
         let (shown, _) = told(&mut generate(&model, &options));
         assert_eq!(shown, format!("It{}", answer["text"].as_str().unwrap()), "the end is no text");
     }
-    // An end of turn that only its name tells.
+    // An end token known by its name only.
     let answer = in_json(&case("llama3_chat.gguf"), &options)["answers"][0].clone();
     let file = ModelFolder::open(case("llama3_chat.gguf")).unwrap();
     let turn = file.expect_tokenizer().unwrap().id("<|eot_id|>").unwrap();
@@ -141,7 +141,7 @@ fn stop_texts_end_an_answer_that_streams() {
     assert_eq!(told(&mut generate(&model, &stopped)).0, format!("It{front}"));
     let answer = in_json(&model, &stopped)["answers"][0].clone();
     assert_eq!((answer["text"].as_str(), answer["finish"].as_str()), (Some(front), Some("stop")));
-    // A special token is no text, and stops all the same.
+    // A special token is no text, but stops an answer.
     let options = ["-p", "It", "--greedy", "-n", "6", "--stop", "<|eot_id|>"];
     let answer = in_json(&case("llama3_chat.gguf"), &options)["answers"][0].clone();
     assert_eq!(answer["finish"], "stop", "{answer}");
@@ -227,12 +227,12 @@ fn a_chat_template_is_applied_where_that_is_wanted_and_told_of_where_not() {
     let wanted = in_json(&model, &greedy(&["-p", &by_hand]))["answers"][0].clone();
     let answer = in_json(&model, &greedy(&["-p", "It is", "--chat", "--system", "Be brief."]))["answers"][0].clone();
     assert_eq!(answer["tokens"], wanted["tokens"]);
-    // A prompt as it stands is told of; one that has the template's tokens is not.
+    // The command warns of a prompt without the template's tokens only.
     let (_, said) = told(&mut generate(&model, &greedy(&["-p", "It is"])));
     assert!(said.contains("the model has a chat template") && said.contains("--chat applies the template"), "{said}");
     let (_, said) = told(&mut generate(&model, &greedy(&["-p", &by_hand])));
     assert!(!said.contains("chat template"), "{said}");
-    // One in a file of its own counts more.
+    // A template in a file of its own takes precedence.
     fs::write(model.join("chat_template.jinja"), "{{ raise_exception('only ' ~ messages|length) }}").unwrap();
     assert!(
         refusal(&mut generate(&model, &greedy(&["-p", "x", "--chat"]))).contains("refuses the conversation: only 1")
@@ -260,7 +260,7 @@ fn prompts_come_from_files_and_from_standard_input() {
     let mut from_file = greedy(&[]);
     let output = from_file.stdin(fs::File::open(file).unwrap()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), wanted);
-    // What is given on the command line does not wait for standard input; two prompts are answered.
+    // Prompts on the command line do not wait for standard input; two are answered.
     let both = succeed(&mut greedy(&["-p", "- It", "--prompt-file", file]));
     assert!(both.starts_with("- It") && both.contains(&format!("{wanted}\n---\n")), "{both}");
     assert!(refusal(&mut greedy(&["-p", "-", "--prompt-file", "-"])).contains("can be read only once"));
@@ -285,7 +285,7 @@ fn a_bos_stands_in_front_of_each_window_where_the_tokenizer_puts_one() {
             "{loss} over {tokens}, where {wanted:?} is right"
         );
     };
-    // Of PyTorch.
+    // PyTorch's values.
     let (with, without) = ((6.426134, 95), (6.453812, 94));
     close(loss(&model, &[]), with);
     close(loss(&model, &["--bos", "always"]), with);

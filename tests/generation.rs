@@ -44,7 +44,7 @@ fn prompt(length: usize) -> Vec<u32> {
     (0..length).map(|i| token(i + 11 * length) as u32).collect()
 }
 
-/// Prompts of different lengths in one batch, more prompts than rows: each token must be the likeliest one by a whole
+/// Prompts of different lengths in one batch, more prompts than rows: each token must be the most likely one of a whole
 /// forward pass in f64.
 fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
     let sequence = json!({"routing": "none", "sharing": "sequence", "num_hidden_layers": 4, "num_recursions": 2});
@@ -136,7 +136,7 @@ fn follows_its_weights(gpu: &Gpu) -> Result<(), Failed> {
     let first = answers(&mut generator)?;
     let names: Vec<&String> = values.keys().collect();
     for (index, name) in names.iter().enumerate() {
-        // Turned round, which no other weight is like.
+        // Reversed, so that it differs from every other weight.
         let mut data: Vec<f32> = values[*name].data.iter().map(|&x| x as f32).collect();
         data.reverse();
         if index % 2 == 0 {
@@ -163,7 +163,7 @@ fn seeds_decide(gpu: &Gpu) -> Result<(), Failed> {
     if a != b || a == c {
         return Err(format!("{a:?}, {b:?}, {c:?}").into());
     }
-    // Whatever came third ends the answer when it is an end token, and a stop text is cut off.
+    // The third token ends the answer if it is an end token; a stop text is cut off.
     let third = a[0].tokens[2];
     let ended = wide.generate(&prompts[..1], &SamplingOptions { end: vec![third], ..options(1) }, quiet)?;
     let length = a[0].tokens.iter().position(|&id| id == third).unwrap_or(0) + 1;

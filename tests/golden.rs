@@ -1,4 +1,4 @@
-//! Golden folders on every adapter of this machine: what PyTorch computed from the same weights.
+//! Golden folders on every adapter of this machine: comparisons with PyTorch on the same weights.
 //!
 //! `cargo test --test golden -- NAME` runs some of it; the errors measured are printed.
 
@@ -44,7 +44,7 @@ const MODELS: [&str; 30] = [
     "mixtral-window",
 ];
 
-/// What models give.
+/// The outputs of models.
 const OUTPUTS: [&str; 7] = [
     "logits",
     "prediction_logits",
@@ -103,7 +103,7 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
     saved_as_it_was(gpu, &folder)
 }
 
-/// A model that is loaded and saved has the tensors that it had: names, shapes, values.
+/// Loading and saving a model keeps its tensors: names, shapes, values.
 fn saved_as_it_was(gpu: &Gpu, path: &Path) -> Result<(), Failed> {
     let (folder, home) = (ModelFolder::open(path)?, tempfile::tempdir()?);
     let (model, weights) = models::load_model(gpu, &folder, DType::F32)?;

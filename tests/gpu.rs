@@ -84,8 +84,8 @@ fn kernels(case: &Case, caps: &Caps) -> Vec<String> {
     launched.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
-/// How else than by default a driver that computes on the CPU is run: with tensors read the other way (where they are copied into
-/// textures, small ones are read from buffers by default, and where nothing is copied none is), and with the kernels of a GPU.
+/// The modes of a CPU driver besides the default: reading tensors the other way (by default, drivers that copy into textures read small
+/// tensors from buffers, and drivers that do not copy read none), and the kernels of a GPU.
 fn other_ways(caps: &Caps) -> Vec<(GpuOptions, &'static str)> {
     if caps.class == AdapterClass::Gpu {
         return Vec::new();

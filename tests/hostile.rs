@@ -1,4 +1,4 @@
-//! Indices that come from data and name nothing: what is there stays as it is, and nothing crashes. On every adapter.
+//! Indices out of range that come from data: other memory stays unchanged, and nothing crashes. On every adapter.
 
 use wgformer::gpu::{AdapterClass, GpuOptions};
 use wgformer::ops::{
@@ -9,7 +9,7 @@ use wgformer::{DType, Gpu, Graph, Program, Result, Tensor, Weights};
 const COUNT: usize = 8;
 const ROWS: usize = 4;
 const WIDTH: usize = 12;
-/// One of them names something.
+/// Indices of which one is in range.
 const IDS: [u32; COUNT] = [u32::MAX, 0x7fff_ffff, 0x8000_0000, 4, 5, 3, 0x4000_0000, 0xffff_fff0];
 const CANARIES: usize = 6;
 

@@ -1,4 +1,4 @@
-//! Indices that come from data on the device, where nothing checks them on their way: kernels drop them or clamp them, as the ops say, and
+//! Indices from data on the device, which the host cannot check: kernels drop or clamp those out of range, as the ops say, and
 //! write nowhere else. On every adapter, with the kernels for either class.
 
 mod common;
@@ -29,12 +29,12 @@ fn main() {
     common::run(trials);
 }
 
-/// Inside, at both ends, and outside of `size` in all ways.
+/// Indices inside, at both ends, and outside of `size`.
 fn hostile(size: u32) -> Vec<u32> {
     vec![0, size, size - 1, size + 1, i32::MIN as u32, u32::MAX, 1, u32::MAX - 7, i32::MAX as u32]
 }
 
-/// What the graph computes, with states that hold these words.
+/// The results of a graph whose states hold these words.
 fn run(
     gpu: &Gpu,
     weights: &Weights,
@@ -68,7 +68,7 @@ fn equal(found: &[f32], wanted: &[f32]) -> Result<(), Failed> {
     }
 }
 
-/// A row of zeros where there is none.
+/// A missing row gives zeros.
 fn ids_of_a_table(gpu: &Gpu) -> Result<(), Failed> {
     for (rows, width) in [(5, 8), (1, 3), (300, 4)] {
         let (ids, table) = (hostile(rows as u32), numbers(rows * width));
@@ -85,7 +85,7 @@ fn ids_of_a_table(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A row whose label names no class has no loss and no gradient.
+/// A row whose label is out of range has no loss and no gradient.
 fn labels(gpu: &Gpu) -> Result<(), Failed> {
     for classes in [6, 1000] {
         let labels = hostile(classes as u32);
@@ -112,7 +112,7 @@ fn labels(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The last row of the table stands for positions behind it.
+/// Positions past the table use its last row.
 fn positions_of_a_rotation(gpu: &Gpu) -> Result<(), Failed> {
     let (rows, width) = (5, 8);
     let positions = hostile(rows as u32);
@@ -131,7 +131,7 @@ fn positions_of_a_rotation(gpu: &Gpu) -> Result<(), Failed> {
     equal(&of(&positions)?, &of(&clamped)?)
 }
 
-/// What has no slot is dropped, and what lies around the caches stays as it is.
+/// Tokens without a slot are dropped, and memory around the caches stays unchanged.
 fn positions_of_a_cache(gpu: &Gpu) -> Result<(), Failed> {
     let (slots, row) = (7, 4);
     let positions = hostile(slots as u32);
@@ -172,7 +172,7 @@ fn positions_of_a_cache(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Rows that there are not get nothing, however often they are named.
+/// Indices out of range contribute to no row.
 fn rows_of_a_sum(gpu: &Gpu) -> Result<(), Failed> {
     for (rows, width, times) in [(5, 4, 1), (3, 7, 100)] {
         let index: Vec<u32> = hostile(rows as u32).repeat(times);

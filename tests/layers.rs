@@ -1,4 +1,4 @@
-//! Stacks of blocks that no family has, against the f64 twin of their own graph, on every adapter of this machine.
+//! Stacks of blocks that no family uses, against the f64 twin of their own graph, on every adapter of this machine.
 
 mod common;
 #[path = "common/models.rs"]

@@ -115,7 +115,7 @@ fn cut_products_are_right() {
     }
 }
 
-/// What is chosen for GPUs runs on drivers for the CPU as well, only slower: few rows, whose sums along k are cut into slices, and tiles.
+/// The variants of GPUs, on CPU drivers: few rows, whose sums along k are cut into slices, and tiles.
 #[test]
 fn kernels_for_gpus_are_right() {
     let products = [

@@ -1,5 +1,5 @@
-//! Mixtures of experts on every adapter of this machine: a step without the host's help, the same bits on every run, files with
-//! the experts one by one, capacity, and biases that follow the loads.
+//! Mixtures of experts on every adapter of this machine: a step without work on the host, the same bits on every run, files with
+//! one tensor per expert, capacity, and biases that follow the loads.
 
 mod common;
 
@@ -65,7 +65,7 @@ fn sparse() -> [Value; 3] {
     [mixtral(json!({"expert_capacity_factor": 0.8, "router_bias_rate": 0.125})), mor, tokens]
 }
 
-/// There is no device here: what is recorded can depend on nothing that one computes.
+/// Recording needs no device, so it cannot depend on results.
 fn recorded_once() -> std::result::Result<(), Failed> {
     for config in sparse() {
         let objective = objective(config, 2, 24)?;
@@ -136,7 +136,7 @@ fn train(gpu: &Gpu, config: &Value, steps: usize) -> Result<(Vec<f32>, Trainer)>
 
 /// With capacity, noise and a bias at once; the bias moves in steps of its rate.
 fn learning(gpu: &Gpu) -> std::result::Result<(), Failed> {
-    // An odd number: so large a rate overshoots, and what one step adds the next takes back.
+    // An odd number: the large rate overshoots, and each step undoes the one before.
     const STEPS: usize = 15;
     let config = mixtral(json!({"expert_capacity_factor": 1.25, "router_noise": true, "router_bias_rate": 0.125,
                        "router_z_loss_coef": 0.001}));
@@ -190,7 +190,7 @@ fn files(gpu: &Gpu) -> std::result::Result<(), Failed> {
     Ok(())
 }
 
-/// What is beyond the capacity of an expert goes to none, in training only, and all else is as the gate chose.
+/// Slots beyond an expert's capacity go to no expert, in training only; all others follow the gate.
 fn capacity(gpu: &Gpu) -> std::result::Result<(), Failed> {
     const TOKENS: usize = 40;
     let config = mixtral(json!({"expert_capacity_factor": 0.75}));

@@ -40,7 +40,7 @@ fn recordings() -> impl Strategy<Value = Recording> {
     )
 }
 
-/// First and last dispatch that touches a slot; the output lives on.
+/// The first and last dispatch that touches a slot; the output stays alive.
 fn span(recording: &Recording, slot: usize) -> Option<(usize, usize)> {
     let touches = |d: &Dispatch| d.bindings.iter().any(|b| b.view.slot == slot);
     let first = recording.dispatches().iter().position(touches)?;

@@ -11,7 +11,7 @@ use wgformer::io::ModelFolder;
 use wgformer::models;
 use wgformer::tasks::Embedder;
 
-/// The folder of a model, which `scripts/fetch-weights.sh` fetches; none, and a word about it, where there is none and need be none.
+/// The folder of a model from `scripts/fetch-weights.sh`; without one, `None` and a message, unless it is required.
 fn fetched(name: &str) -> Option<PathBuf> {
     let variable = format!("WGFORMER_{}", name.to_uppercase());
     let folder = std::env::var_os(&variable).map(PathBuf::from);
@@ -60,7 +60,7 @@ fn vectors_are_those_of_pytorch() {
     }
 }
 
-/// What the program that the weights come with computes of four molecules, in f64: states, logits, loss, and the likeliest answers.
+/// The original program's results for four molecules, in f64: states, logits, loss, and the most likely answers.
 #[test]
 fn molecules_are_rewritten_as_by_pytorch() {
     const ANSWERS: [(&str, &str); 2] = [

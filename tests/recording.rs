@@ -1,4 +1,4 @@
-//! The recording of a GPT's training step, without a GPU: what it launches, how much memory it needs, what it refuses.
+//! The recording of a GPT's training step, without a GPU: launches, memory, refusals.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn products_take_up_the_adds_behind_them() {
     g.output("y", y).unwrap();
     let recording = Recording::new(&g, &Caps::baseline()).unwrap();
     assert_eq!(recording.dispatches().len(), 1, "{recording}");
-    // Where the product itself is asked for, it stays.
+    // A product that is an output is not fused away.
     let z = ops::matmul(&mut g, x, w).unwrap();
     let sum = ops::add(&mut g, z, x).unwrap();
     g.output("z", z).unwrap();
@@ -91,7 +91,7 @@ fn a_value_that_was_overwritten_is_not_read() {
     assert!(matches!(error, Error::Graph(_)) && error.to_string().contains("after it was overwritten"), "{error}");
 }
 
-/// Which operands of the first launch are copied into textures, on an adapter that could read all of them where they lie.
+/// The operands of the first launch that are copied into textures, on an adapter that could read all of them in place.
 fn copied(g: &Graph) -> Vec<bool> {
     let caps = Caps {
         class: AdapterClass::Cpu,

@@ -1,4 +1,4 @@
-//! Training runs of the command: killed, interrupted, on a full disk, resumed; what they keep and what they refuse.
+//! Training runs of the command: killed, interrupted, on a full disk, resumed; changed options.
 
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, reason = "a test says so and stops")]
@@ -20,7 +20,7 @@ fn a_run_killed_at_any_moment_and_resumed_gives_the_bits_of_one_that_was_not() {
     let wanted = results(&folder.path().join("whole"));
     let out = folder.path().join("killed");
     let mut killed = 0;
-    // Moments of a step and of a save that no multiple of anything hits twice.
+    // Random moments within a step or a save.
     for (number, pause) in [0_u64, 7, 23, 61, 113, 211].into_iter().enumerate() {
         let resume: &[&str] = if number == 0 { &[] } else { &["--resume"] };
         let mut child = start(&mut train(folder.path(), "killed", resume));
@@ -150,7 +150,7 @@ fn a_run_goes_on_with_the_options_that_it_had() {
     };
     let said = resume(&["--steps", "6"]);
     assert!(said.contains("resumed  from step 4, with the run's options --batch 3 "), "{said}");
-    // And on with those that it went on with, but for what is said now.
+    // It continues with the options of the resumed run, except for those given now.
     resume(&["--steps", "8", "--json"]);
     let weights = |name: &str| fs::read(folder.path().join(name).join("model/model.safetensors")).unwrap();
     assert!(weights("parts") == weights("whole"), "the resumed run differs");
@@ -167,7 +167,7 @@ fn a_run_is_resumed_with_its_own_text_and_seed_only() {
     fs::write(folder.path().join("text.txt"), TEXT.to_uppercase().repeat(12)).unwrap();
     let said = refusal(&mut other);
     assert!(said.contains("belongs to another text, tokenizer or context length"), "{said}");
-    // A seed that is not repeated does not change what is dropped, and another one is refused.
+    // Without --seed dropout is unchanged; another seed is refused.
     let said = refusal(&mut train_steps(folder.path(), "out", 8, &["--resume", "--seed", "77"]));
     assert!(said.contains("the run began with --seed 1"), "{said}");
     succeed(&mut train_steps(folder.path(), "out", 8, &["--resume"]));
@@ -232,7 +232,7 @@ fn a_new_run_replaces_nothing_and_two_do_not_meet() {
     let said = refusal(again.arg("--out").arg(out));
     assert!(said.contains("the folder contains a model without a run"), "{said}");
     assert!(fs::read(model.join("model.safetensors")).unwrap() == before);
-    // While one run has the folder, another is told.
+    // While one run has the folder, another is refused.
     let out = folder.path().join("busy");
     let mut first = start(&mut train_steps(folder.path(), "busy", 100_000, &[]));
     let_run(&mut first, &out, Duration::ZERO);
@@ -247,7 +247,7 @@ fn a_new_run_replaces_nothing_and_two_do_not_meet() {
 fn what_a_run_was_given_is_kept_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let said = succeed(&mut train_steps(folder.path(), "out", 3, &[]));
-    // The last step is measured, whatever the interval.
+    // The last step is evaluated at any interval.
     assert!(said.lines().any(|line| line.contains("\"evaluated\"") && line.contains("\"step\":3")), "{said}");
     let resume = |more: &[&str]| {
         let mut command = wgformer();
@@ -269,7 +269,7 @@ fn what_a_run_was_given_is_kept_or_refused() {
     let model = model.to_str().unwrap();
     let said = refusal(&mut train_steps(folder.path(), "from", 1, &["--from", model]));
     assert!(said.contains("cannot be used with"), "{said}");
-    // What lies beside the weights comes along, and the type of the matrices is said.
+    // Files beside the weights are copied, and the type of the matrices is reported.
     fs::write(Path::new(model).join("generation_config.json"), r#"{"eos_token_id": [2, 7]}"#).unwrap();
     fs::write(Path::new(model).join("chat_template.jinja"), "{{ messages }}").unwrap();
     let mut from = wgformer();

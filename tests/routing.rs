@@ -1,5 +1,5 @@
-//! What training reports of routers, on every adapter of this machine: the numbers of an f64 twin, counted again on the CPU, with
-//! the report of the step and nothing besides.
+//! Statistics of routers in training, on every adapter of this machine: equal to an f64 twin and to counts on the CPU, without an extra
+//! submission or read-back.
 
 mod common;
 
@@ -133,8 +133,8 @@ fn train(
     Ok((found, trainer))
 }
 
-/// The first step's report, of one micro-batch and of two, against an f64 evaluation of the same sums, and against counts of what
-/// the model says of each token.
+/// The first step's report, of one micro-batch and of two, against an f64 evaluation of the same sums, and against counts of
+/// the model's decisions.
 fn agrees(gpu: &Gpu, config: &Value) -> std::result::Result<(), Failed> {
     let objective = objective(config)?;
     let values = values_of(&objective)?;
@@ -195,7 +195,7 @@ fn close(found: &RoutingReport, expected: &RoutingReport) -> std::result::Result
     if same { Ok(()) } else { Err(format!("{found:?}, expected {expected:?}").into()) }
 }
 
-/// A report that would be the same whatever the router did shows nothing.
+/// Refuses reports that do not depend on the router.
 fn says_something(found: &RoutingReport) -> std::result::Result<(), Failed> {
     let uneven = |loads: &[f64]| loads.iter().any(|load| (load - loads[0]).abs() > 0.0);
     let gates = found.gates.iter().all(|gate| uneven(&gate.loads) && gate.entropy > 0.0);
@@ -203,7 +203,7 @@ fn says_something(found: &RoutingReport) -> std::result::Result<(), Failed> {
     if gates && recursions { Ok(()) } else { Err(format!("{found:?} is the same of all").into()) }
 }
 
-/// What the model says of each token, counted.
+/// Counts of the model's decisions.
 #[derive(Default)]
 struct Counts {
     /// Slots that each expert of each gate took, then those that none took.
@@ -298,7 +298,7 @@ fn no_more_work(gpu: &Gpu) -> std::result::Result<(), Failed> {
             let (run, schedule) = (RunOptions::default(), Schedule::constant(0.01));
             let mut trainer = Trainer::new(gpu, weights, objective, options, run, schedule)?;
             let (mut data, mut losses, mut told) = (batches()?, Vec::new(), 0);
-            // The first step looks at the weights besides.
+            // The first step also checks the weights.
             trainer.submit_step(&mut data)?;
             let before = (gpu.submissions(), gpu.readbacks());
             for _ in 1..STEPS {

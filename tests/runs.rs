@@ -1,4 +1,4 @@
-//! Runs of programs that meet: threads, callbacks of wgpu, errors in between, and a device that nobody waits for. On every adapter
+//! Concurrent runs of programs: threads, callbacks of wgpu, errors in between, and a device without a waiter. On every adapter
 //! of this machine.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -9,7 +9,7 @@ use wgformer::gpu::{AdapterClass, GpuOptions, Tuning};
 use wgformer::program::{Budget, Pieces};
 use wgformer::{DType, Error, Gpu, Graph, Program, TensorType, Weights, ops};
 
-/// Devices are opened one test at a time: software drivers share two cores with everybody.
+/// Devices are opened one test at a time: software drivers share the cores with all tests.
 static LOCK: Mutex<()> = Mutex::new(());
 
 fn on_every_gpu(test: impl Fn(Gpu)) {
@@ -23,7 +23,7 @@ fn on_every_gpu(test: impl Fn(Gpu)) {
     }
 }
 
-/// x doubled so many times, one launch each.
+/// x doubled `count` times, one launch each.
 fn doubling(gpu: &Gpu, elements: usize, times: usize) -> Program {
     let mut g = Graph::new();
     let mut x = g.input("x", [elements], DType::F32).unwrap();
@@ -85,9 +85,9 @@ fn launches_follow_the_speed_of_the_device_and_results_stay() {
         assert_eq!(whole, program.recording().dispatches().len(), "fast: nothing is cut");
         program.run().unwrap();
         let wanted = program.read("out").unwrap();
-        // What is in flight when launches are made anew is not disturbed.
+        // New launches do not disturb runs in flight.
         let mut flying = Vec::new();
-        // The slowest that a device is taken for: 2e9 on a GPU, 4e7 on a CPU.
+        // The lowest assumed speed of a device: 2e9 on a GPU, 4e7 on a CPU.
         gpu.assume_speed(0.0);
         flying.extend(program.run_reading(&["out"]).unwrap());
         let cut = program.launches();
@@ -127,7 +127,7 @@ fn a_run_in_pieces_is_a_run() {
         program.write("x", &ones(1 << 16, 3.0)).unwrap();
         let mut pieces = program.pieces(budget).unwrap();
         assert_eq!(pieces.progress(), 0.0);
-        // What is written behind the first piece is for the next run.
+        // Inputs written after the first piece belong to the next run.
         let mut count = 1;
         assert!(piece(&gpu, &mut pieces) && pieces.progress() > 0.0);
         program.write("x", &ones(1 << 16, 4.0)).unwrap();
@@ -168,7 +168,7 @@ fn pieces_that_are_left_half_way_harm_nothing() {
         drop(again);
         program.run().unwrap();
         assert_eq!(program.read_f32("out").unwrap(), [24.0; 1 << 10]);
-        // Budgets that are none.
+        // Invalid budgets.
         for budget in [f64::NAN, -1.0, 0.0, f64::INFINITY] {
             let mut pieces = program.pieces(Budget::of(budget)).unwrap();
             while piece(&gpu, &mut pieces) {}
@@ -177,7 +177,7 @@ fn pieces_that_are_left_half_way_harm_nothing() {
     });
 }
 
-/// Runs a program, looks the other way for a while, and waits; gives the seconds of all that.
+/// Runs a program, sleeps for a while, and waits; returns the seconds of all that.
 fn run_and_sleep(gpu: &Gpu, program: &Program) -> f64 {
     let start = Instant::now();
     program.run().unwrap();
@@ -186,7 +186,7 @@ fn run_and_sleep(gpu: &Gpu, program: &Program) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Runs a program and waits for it; gives the seconds.
+/// Runs a program and waits for it; returns the seconds.
 fn run_and_wait(gpu: &Gpu, program: &Program) -> f64 {
     let start = Instant::now();
     program.run().unwrap();
@@ -206,7 +206,7 @@ fn speed_is_learnt_from_work_though_nobody_polls() {
         let speed = gpu.speed().unwrap();
         let quick = run_and_wait(&gpu, &program);
         eprintln!("{cost:e} operations in less than {slept} s, then {quick} s: {speed:e} a second");
-        // One lesson makes a device four times as fast at the most.
+        // One measurement makes a device at most four times as fast.
         let most = 4.0 * if gpu.caps().class == AdapterClass::Cpu { 2e9 } else { 1e11 };
         assert!(speed >= (0.9 * cost / slept).min(most) && speed <= most, "{speed:e}");
         if quick < 0.7 && slept < 2.0 {
@@ -230,7 +230,7 @@ fn without_timestamps_speed_is_learnt_from_waiting_and_on_an_adopted_device_not_
         if slept < 5.0 {
             assert_eq!(gpu.speed(), None, "learnt from {slept} s, of which it slept through 1.5");
         }
-        // What the application submits is not known, so it is not learnt from either.
+        // Work that the application submits is unknown, so it is not measured.
         let mut encoder = gpu.encoder("the application's");
         program.encode(&mut encoder).unwrap();
         gpu.submit("the application's", [encoder]).unwrap();
@@ -239,7 +239,7 @@ fn without_timestamps_speed_is_learnt_from_waiting_and_on_an_adopted_device_not_
         let times = [(); 3].map(|()| run_and_wait(&gpu, &program));
         let (speed, longest) = (gpu.speed(), times.into_iter().fold(0.0, f64::max));
         eprintln!("[{}] {cost:e} operations in {times:?} s: {speed:?} a second", gpu.info().name);
-        // What is over in a moment says nothing.
+        // Very short work is not measured.
         let moment = if gpu.caps().class == AdapterClass::Cpu { 0.08 } else { 0.005 };
         assert!(speed.is_some_and(|speed| speed >= 0.5 * (cost / longest).min(8e9)) || longest < moment, "{speed:?}");
 
@@ -322,7 +322,7 @@ fn a_device_that_nobody_waits_for_is_freed() {
         before = before.or_else(threads);
     }
     let more = || threads().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
-    // Devices of other tests come and go; what is not freed stays.
+    // Devices of other tests come and go; leaked memory stays.
     let began = Instant::now();
     while more() >= 8 && began.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(100));

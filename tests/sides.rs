@@ -18,13 +18,13 @@ use wgformer::tasks::{TaskObjective, TextBatches, TextTask, task_of};
 use wgformer::train::{Batches, Corpus, Event, RunOptions, Schedule, StepOptions, Trainer};
 use wgformer::{Gpu, Result, Shape, Tensor, Weights};
 
-/// Steps that a model learns for.
+/// Training steps of a model.
 const STEPS: usize = 200;
 
 fn main() {
     let mut trials = Vec::new();
     let adapters = common::adapters_also_as_gpus(&mut trials);
-    // Two hundred steps show the same on every driver, since results are held to be the same: on the fastest one here.
+    // Learning runs on the fastest driver only, since other tests compare the results of all drivers.
     let fastest = adapters.iter().position(|(name, _)| name.starts_with("Vulkan llvmpipe")).unwrap_or(0);
     for (number, (name, device)) in adapters.into_iter().enumerate() {
         for (title, config) in families() {
@@ -40,7 +40,7 @@ fn main() {
         }
     }
     trials.push(Trial::test("gradients of the twins are differences of their losses", differences));
-    // What a family does on a driver shows in any of its kinds.
+    // One kind of a family covers the family on a driver.
     let parts = |_: &str, title: &str| title.split(", ").map(str::to_owned).collect();
     common::choice::run(&Arguments::from_args(), trials, parts)
 }
@@ -74,7 +74,7 @@ fn nine() -> Vec<(String, Value)> {
     all
 }
 
-/// The nine, and what families change of them.
+/// The nine, and variants as families use them.
 fn families() -> Vec<(String, Value)> {
     let bert = |class: &str| {
         json!({"model_type": "bert", "architectures": [class], "vocab_size": 97, "hidden_size": 36, "num_attention_heads": 4,
@@ -259,7 +259,7 @@ fn novel() -> Result<(Vec<u32>, u32), Failed> {
 /// A model learns a text: the loss of its last steps is well below that of its first ones.
 fn learns(gpu: &Gpu, mut config: Value) -> Result<(), Failed> {
     let (ids, alphabet) = novel()?;
-    // Two numbers more: a mask, and what answers begin with.
+    // Two ids more: a mask, and the start of answers.
     config["vocab_size"] = (alphabet + 2).into();
     config["pad_token_id"] = (alphabet + 1).into();
     config["hidden_size"] = 64.into();

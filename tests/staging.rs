@@ -8,7 +8,7 @@ use wgformer::{DType, TensorType};
 
 static KERNEL: Kernel = Kernel::new("nothing", "");
 
-/// A slot of so many elements: a weight, a state or a temporary.
+/// A slot of `count` elements: a weight, a state or a temporary.
 fn slot(index: usize, elements: usize, kind: u8) -> Slot {
     let source = match kind {
         0 => Source::Parameter(format!("weight {index}")),
@@ -18,7 +18,7 @@ fn slot(index: usize, elements: usize, kind: u8) -> Slot {
     Slot { label: index.to_string(), source, ty: TensorType::f32([elements]), below: None }
 }
 
-/// Which slots there are; and for each dispatch what it reads through textures (slot, second half only) and updates.
+/// The slots; and for each dispatch its reads through textures (slot, second half only) and its updates.
 type Parts = (Vec<(usize, u8)>, Vec<(Vec<(usize, bool)>, Option<usize>)>);
 
 fn parts() -> impl Strategy<Value = Parts> {
@@ -49,7 +49,7 @@ fn recording((slots, dispatches): Parts) -> Recording {
     Recording::from_parts(slots, dispatches, Vec::new())
 }
 
-/// Whether a write of one slot may change what is in another: itself, and weights and states, which may be parts of one another.
+/// Whether a write to one slot may change another: itself, and weights and states, which may be parts of one another.
 fn may_change(recording: &Recording, written: usize, slot: usize) -> bool {
     let stored = |slot: usize| matches!(recording.slots()[slot].source, Source::Parameter(_) | Source::State(_));
     written == slot || (stored(written) && stored(slot))

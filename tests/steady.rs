@@ -1,5 +1,5 @@
-//! A thousand training steps on every adapter of this machine: no buffer is created and the process does not grow. What is dropped
-//! is freed.
+//! A thousand training steps on every adapter of this machine: no buffer is created and the process does not grow. Dropped
+//! objects are freed.
 
 mod common;
 
@@ -12,11 +12,11 @@ use wgformer::train::{Batches, Event, LanguageModel, RunOptions, Schedule, StepO
 use wgformer::{DType, Gpu, Graph, Program, Weights, models};
 
 const STEPS: u64 = 1000;
-/// By then every pool has what it needs.
+/// The steps until all pools are filled.
 const WARM: u64 = 200;
-/// Staging buffers that a busy moment, with more in flight than any before, may add.
+/// Staging buffers that a moment with more work in flight may add.
 const FEW: u64 = 8;
-/// What allocators may add without it being a leak: a step has about 100 dispatches, so that 100 bytes lost in each would show.
+/// Growth by allocators that is no leak: a step has about 100 dispatches, so a leak of 100 bytes in each exceeds it.
 const ALLOWED: u64 = 8 << 20;
 
 fn main() {
@@ -30,7 +30,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Bytes of memory that the process holds, where the system tells.
+/// The resident bytes of the process, where the system reports them.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

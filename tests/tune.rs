@@ -1,4 +1,4 @@
-//! The tuner on every adapter of this machine: it is bounded, its choices are legal and kept, and damaged files are ignored.
+//! The tuner on every adapter of this machine: its time is bounded, its choices are legal and saved, and damaged files are ignored.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn ensure(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
     if holds { Ok(()) } else { Err(what.into().into()) }
 }
 
-/// A device of the same adapter that nobody has tuned.
+/// An untuned device of the same adapter.
 fn fresh(gpu: &Gpu) -> Result<Gpu, Failed> {
     Ok(Gpu::adopt(gpu.device().clone(), gpu.queue().clone())?)
 }
@@ -136,7 +136,7 @@ fn a_tuned_program_computes_the_same(gpu: &Gpu) -> Result<(), Failed> {
         Ok(vec![program.read_f32("out")?, program.read_f32("dw")?])
     };
     let wanted = run(&fresh(gpu)?)?;
-    // Every variant of everything, not only those that happen to win here. One that is not legal is not taken.
+    // All variants, not only the winners. Illegal ones are not used.
     let variants: [[&str; 2]; 6] = [
         ["Tile64", "Rows"],
         ["Tile32", "Tile"],

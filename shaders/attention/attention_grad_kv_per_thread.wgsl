@@ -17,7 +17,7 @@
 @group(0) @binding(5) var<storage, read> stats: array<vec4f>;          // (B, H, Tq)
 @group(0) @binding(6) var<storage, read_write> grad: array<Vector>;    // (B, Tk, Hkv, D)
 
-// A vector of what the scores' gradients, or the weights, spread over the keys.
+// A vector of the sum over queries: scores' gradients times q, or weights times dout.
 fn spread(at: u32) -> Vector {
     if (OF_KEYS) { return q[at]; }
     return dout[at];

@@ -1,4 +1,4 @@
-// attention_key_limits: how many keys each query sees, which keys are not padding, a seed and spans, from up to seven inputs.
+// attention_key_limits: one tensor of each query's key limit, the mask of padding, the seed and spans, from up to seven inputs.
 //
 //   limit[b, i] = min(lengths[b], keys, max(position[b, i] + after + 1, prefix[b]))      start[b, i] = position[b, i] - before
 //   the same of a tile of 32 queries: their largest limit, their least start

@@ -31,7 +31,7 @@ fn exp_below(x: vec4f) -> vec4f { return exp(clamp(x, vec4f(-80.0), vec4f(0.0)))
 // 1 / the sum of exp(s - max), 0 for a row that sees no key: its sum is 0, and any other at least exp(0).
 fn share_of(sum: f32) -> f32 { return select(0.0, 1.0 / max(sum, 0.5), sum > 0.0); }
 
-// Which of four keys lie in the range that a query sees; the same of a key and four queries.
+// Whether each of four keys is in the range that a query sees; or a key in the ranges of four queries.
 fn within(key: vec4u, start: vec4u, limit: vec4u) -> vec4<bool> { return (key >= start) & (key < limit); }
 
 fn row_starts(batch: u32, query: vec4u) -> vec4u {

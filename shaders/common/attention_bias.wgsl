@@ -3,7 +3,7 @@
 @group(0) @binding(BIAS) var<storage, read> bias: array<f32>;   // (heads, queries, keys), one such for each batch row,
                                                                 // or (heads, queries + keys - 1): by how far the key is behind
 
-// Which of four terms are not minus infinity, by their bits: comparisons may take it for a number that does not occur.
+// Whether each of four terms is above minus infinity, by its bits: a driver may assume in comparisons that it does not occur.
 fn bias_seen(term: vec4f) -> vec4<bool> { return bitcast<vec4u>(term) != vec4u(0xff800000u); }
 
 // Scores with their terms, of which masks have the least finite number: sums and differences stay finite.

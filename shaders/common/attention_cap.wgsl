@@ -11,5 +11,5 @@ fn share_of_cap(score: vec4f) -> vec4f {
 
 fn capped(score: vec4f) -> vec4f { return SOFT_CAP * tanh4(share_of_cap(score)); }
 
-// The gradient by a score from that by what the cap made of it.
+// The gradient with respect to the score, from that of the capped score.
 fn through_cap(gradient: vec4f, score: vec4f) -> vec4f { return gradient * d_tanh4(share_of_cap(score)); }

@@ -15,7 +15,7 @@ fn drop_words(seed: vec2u, batch: u32, head: u32, query: u32, pair: u32) -> vec2
     return threefry(seed, counter);
 }
 
-// x of one query and four keys from an even one on; words of keys past the end are anyone's.
+// x of one query and four keys from an even one on; the words of keys past the end are not used.
 fn drop_keys(x: vec4f, seed: vec2u, batch: u32, head: u32, query: u32, key: u32) -> vec4f {
     let words = vec4u(drop_words(seed, batch, head, query, key / 2u), drop_words(seed, batch, head, query, key / 2u + 1u));
     return select(vec4f(), x * p.keep_scale, words >= vec4u(p.threshold));

@@ -1,11 +1,11 @@
 // attention_mask_causal: query i sees the keys up to i + keys - queries.
 
-// How many keys a query sees.
+// The number of keys that a query sees.
 fn row_limit(batch: u32, query: u32) -> u32 {
     return max(query + p.keys + 1u, p.queries) - p.queries;
 }
 
-// The most that one of the 32 queries beside it sees (tiles begin at multiples of 32).
+// The largest such number in its tile of 32 queries (tiles begin at multiples of 32).
 fn tile_limit(batch: u32, query: u32) -> u32 { return row_limit(batch, min(query | 31u, p.queries - 1u)); }
 
 // The first key that a query sees, and that one of the 32 queries beside it sees.

@@ -4,7 +4,7 @@
 //
 // constants  A_TRANSPOSED: A lies as (k, m); B_TRANSPOSED: B lies as (n, k)
 // needs      load_a, load_b (matmul_a_*, matmul_b_*), store (matmul_out_*) and tile_at (matmul_tiles*)
-// edges      whatever lies outside a matrix loads as zero and is not stored, so kernels need no guards of their own
+// edges      elements outside a matrix load as zero and are not stored, so kernels need no guards of their own
 
 struct Params {
     base: u32, groups: u32,

@@ -29,7 +29,7 @@ fn load(i: u32) -> Element {
     return x[i];
 }
 
-// How many values there were, their mean (0 if not CENTERED) and the sum of the squares of their differences from it.
+// The number of values so far, their mean (0 if not CENTERED) and the sum of squared differences from it.
 struct Moments { count: f32, mean: f32, squares: f32 }
 
 fn both(a: Moments, b: Moments) -> Moments {

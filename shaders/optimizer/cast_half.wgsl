@@ -1,6 +1,6 @@
 // cast_half: rounds f32 to f16 or bf16, two elements a word.
 //
-//   out[i] = round(x[i]) to nearest, ties to even; what is too large becomes the largest finite value
+//   out[i] = round(x[i]) to nearest, ties to even; larger values become the largest finite one
 //
 // in        x (4 n or more) f32 as vec4
 // out       out (2 n words), the element of the lower index in the low half

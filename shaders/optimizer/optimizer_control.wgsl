@@ -1,5 +1,5 @@
-// optimizer_control: what one step of the optimiser does, decided on the GPU: clipping, bias correction, loss scaling,
-// and whether to skip the step because something is not finite.
+// optimizer_control: the control values of an optimiser step: clipping, bias correction, loss scaling, and whether to skip the
+// step because a gradient is not finite.
 //
 //   true_norm = norm * share / scale          coefficient = min(1, max_norm / (true_norm + 1e-6)) * share / scale
 //   c1 <- a1 + (1 - a1) * c1                  a1 = 1 - beta1, so that c1 = 1 - beta1^t without a power; c2 alike
@@ -8,7 +8,7 @@
 // in        norm (1) f32 as bits   loss (1 or more) f32 as bits, the first is read   scalars (16) f32
 // out       control (16) f32 as bits   state (64) f32, 8 in use, updated
 // grid      one invocation
-// numerics  f32; betas come as 1 - beta, since 1 - 0.999 is off by 1e-5 in f32; what may be NaN is looked at and passed on as bits only
+// numerics  f32; betas come as 1 - beta, since 1 - 0.999 is off by 1e-5 in f32; values that may be NaN are tested and copied as bits only
 // paper     Loshchilov and Hutter, arXiv:1711.05101; Micikevicius et al., arXiv:1710.03740
 
 struct Params { base: u32, groups: u32 }

@@ -5,7 +5,7 @@
 // in        part (n) f32   keep (1) f32: 0 overwrites, anything else adds
 // out       flat (n) f32: the part's window of the flat range; what lies around it is not touched
 // grid      256 elements for a workgroup, 4 for an invocation, 64 apart
-// numerics  one rounding; what is not kept is not multiplied by zero, so NaN does not survive
+// numerics  one rounding; the old values are dropped, not multiplied by zero, so NaN does not survive
 
 struct Params { base: u32, groups: u32, count: u32 }
 

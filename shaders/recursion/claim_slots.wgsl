@@ -30,11 +30,11 @@ fn claim_slots(
     for (var k = lane; k < p.per_row; k += 64u) {
         slots[row * p.per_row + k] = select(0xffffffffu, first + k, k < count);
     }
-    // All have read what is changed now.
+    // All invocations have read `used` before it changes.
     storageBarrier();
     if (lane == 0u) {
         used[row] = first + count;
-        // Nobody asks for the keys of a row without new tokens.
+        // A row without new tokens attends to no keys.
         lengths[row] = select(0u, first + count, count > 0u);
     }
 }

@@ -1,4 +1,4 @@
-// pick_backward: the gradient of pick: each row's number at the place it was picked from, zeros elsewhere.
+// pick_backward: the gradient of pick: dout at the picked column of each row, zeros elsewhere.
 //
 //   dx[n, r] = dout[n]  if r = index[n],  else 0
 //

@@ -1,4 +1,4 @@
-// row_entropy: how undecided a router is about each token.
+// row_entropy: the entropy of a router's decision for each token.
 //
 //   out[n] = ln S − Σ_r x[n, r] ln x[n, r] / S,  S = Σ_r x[n, r];  0 where S is not positive
 //   with BINARY, R = 1: the entropy of saying yes with probability σ(x[n])

@@ -14,8 +14,8 @@
 // needs     the constant MODE; 3 KiB of workgroup memory
 // numerics  integers; the atomics add ones, so that their order is of no consequence
 //
-// MODE 0 finds the key of rank k digit by digit, 8 bits at a time (radix select). What is taken is then numbered by one
-// scan over the workgroup, each invocation counting a run of neighbours.
+// MODE 0 finds the key of rank k digit by digit, 8 bits at a time (radix select). One scan then numbers the taken candidates,
+// over over the workgroup, each invocation counting a run of neighbours.
 
 struct Params {
     base: u32, groups: u32,
@@ -78,7 +78,7 @@ fn select_rows(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
     var ties = min(p.low, length);
     if (MODE == 0u) {
         if (p.has_most != 0u) { ties = min(ties, most[p.entry]); }
-        // No key has rank 0: nobody is a candidate then.
+        // No key has rank 0: there are no candidates.
         if (ties == 0u) { length = 0u; }
         for (var step = 0u; step < 4u; step++) {
             let shift = 24u - 8u * step;

@@ -1,4 +1,4 @@
-// selection_loss: what each candidate's logit adds to the loss of a router that selects tokens.
+// selection_loss: the term of each candidate's logit in the loss of a router that selects tokens.
 //
 //   losses[b, i] = (aux (softplus(l) − [taken] l) + z l²) / candidates,  l = logits[b, i]
 //   candidates = B N, or Σ_b min(lengths[b], N); past its length a row adds 0

@@ -1,4 +1,4 @@
-// warm_capacity: how many tokens each recursion takes while capacities shrink over the first steps of training.
+// warm_capacity: the number of tokens of each recursion while capacities shrink over the first steps of training.
 //
 //   counts[r] = least[r] + floor((tokens − least[r]) · ½ (1 + cos(π · min(1, step / steps))))
 //   step ← step + 1

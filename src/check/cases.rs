@@ -1,4 +1,4 @@
-//! The cases: those of every op, which stand beside them, and those of what the benchmark measures an adapter's ceilings with.
+//! All cases: those of the ops, each beside its op, and those of the kernels that measure an adapter's ceilings.
 
 use crate::case::Case;
 use crate::{bench, ops};
@@ -19,7 +19,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
-    /// The names that ops in `src/ops` give themselves, and the files that they stand in.
+    /// The names of the ops in `src/ops`, and their files.
     fn ops() -> BTreeMap<String, PathBuf> {
         let mut found = BTreeMap::new();
         let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")];
@@ -53,7 +53,7 @@ mod tests {
                 }
             }
         }
-        // What is fused has a name of its own in what is launched.
+        // Fused ops are launched under names of their own.
         for case in &cases {
             if missing.is_empty() {
                 break;

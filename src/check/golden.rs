@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Inputs that files may have, whether a model reads them or not.
+/// Inputs that a golden file may have, even if the model does not read them.
 const INPUTS: [&str; 7] = [
     "input_ids",
     "attention_mask",
@@ -45,7 +45,7 @@ pub struct GoldenRow {
     pub what: String,
     /// The largest error over the largest entry; for `greedy` the number of wrong tokens.
     pub error: f64,
-    /// What is allowed.
+    /// The largest error allowed.
     pub limit: f64,
     /// Whether the error is within the limit.
     pub passed: bool,
@@ -77,7 +77,7 @@ impl GoldenReport {
         !self.rows.is_empty() && self.rows.iter().all(|row| row.passed)
     }
 
-    /// The largest error among the rows whose name begins so; NaN if one is.
+    /// The largest error among the rows whose names begin with `prefix`; NaN if one is NaN.
     #[must_use]
     pub fn worst(&self, prefix: &str) -> f64 {
         let errors = self.rows.iter().filter(|row| row.what.starts_with(prefix)).map(|row| row.error);
@@ -88,7 +88,7 @@ impl GoldenReport {
 /// Runs the model of a golden folder on the GPU and compares it: outputs, loss, every gradient, greedy tokens.
 ///
 /// # Errors
-/// Whatever keeps the model from running at all; a result that is off is a row of the report.
+/// Any error that keeps the model from running. A result outside its limit is a row of the report, not an error.
 pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport> {
     let folder = folder.as_ref();
     let files = ModelFolder::open(folder)?;
@@ -127,13 +127,13 @@ fn check_step(
     let made = task.graph(&mut g, model, &shapes, false)?;
     let loss = made.loss_and_stats(&mut g, routers_count)?.loss(&mut g)?;
     let TaskGraph { outputs, routing, routers, .. } = made;
-    // What the file has of it.
+    // The routing that the file has.
     let wanted = |(name, _): &(String, Tensor)| golden.get(name).is_some();
     for (name, tensor) in outputs.into_iter().chain(routing).filter(wanted) {
         g.output(&name, tensor)?;
     }
     g.output("loss", loss)?;
-    // A file without gradients is of outputs alone.
+    // A file without gradients has outputs only.
     let trained = golden.names().any(|name| name.starts_with("grad."));
     let parameters: Vec<(String, Tensor)> =
         g.parameters().filter(|_| trained).map(|(name, t)| (name.to_owned(), t)).collect();
@@ -146,7 +146,7 @@ fn check_step(
     }
     let program = Program::new(gpu, &g, weights)?;
     for (name, input) in g.inputs() {
-        // Numbers go as their bits.
+        // Floats are written as their bits.
         let file = |name: &str| {
             let tensor = golden.get(name)?;
             match g.ty(input).dtype {
@@ -161,7 +161,7 @@ fn check_step(
     }
     program.run()?;
     let mut read = read_step(&program, &g)?;
-    // What the loss does not depend on has a gradient of zero.
+    // Parameters that the loss does not depend on have a gradient of zero.
     for (name, ty) in model.parameters()?.iter().flat_map(|(name, ty)| file_tensors(name, ty)) {
         let name = format!("grad.{name}");
         let wanted = golden.get(&name).is_some() || golden.get(&as_called(&name, names)).is_some();
@@ -169,10 +169,10 @@ fn check_step(
             read.insert(name, vec![0.0; ty.shape.numel()]);
         }
     }
-    // The file may have the names of its own model file.
+    // The file may use the names of its own model file.
     let called = |name: String| if golden.get(&name).is_some() { name } else { as_called(&name, names) };
     let read = read.into_iter().map(|(name, values)| (called(name), values)).collect();
-    // Experts leave padding out, which nothing depends on.
+    // Experts leave padding out; no output depends on it.
     let real = if routers.is_empty() { None } else { golden.get("attention_mask") };
     compare_step(&read, &g, real.map(|mask| mask.to_i32()).transpose()?.as_deref(), golden)
 }
@@ -197,7 +197,7 @@ fn as_called(name: &str, names: &HashMap<String, String>) -> String {
     called.map_or_else(|| name.to_owned(), |called| format!("grad.{called}"))
 }
 
-/// Those of the values that are of real tokens, if there is one for each token or several.
+/// The values at real tokens, if there is one or several per token.
 fn of_real(values: &[f64], real: &[i32]) -> Vec<f64> {
     let size = values.len() / real.len().max(1);
     if size == 0 || size * real.len() != values.len() {
@@ -211,7 +211,7 @@ fn of_real(values: &[f64], real: &[i32]) -> Vec<f64> {
         .collect()
 }
 
-/// A row for every output of the golden file; of outputs, only what belongs to `real` tokens.
+/// A row for each result of the golden file; logits are compared at `real` tokens only.
 fn compare_step(
     read: &HashMap<String, Vec<f64>>,
     g: &Graph,
@@ -231,7 +231,7 @@ fn compare_step(
         let got = read.get(name).map_or(&[] as &[f64], Vec::as_slice);
         let (floor, limit) = match name {
             "loss" | "aux_loss" => (0.0, LOSS_LIMIT),
-            // Tokens and depths that were selected, exactly.
+            // Selected tokens and depths must agree exactly.
             _ if tensor.dtype.is_integer() => (0.0, 0.0),
             _ if name.starts_with("grad.") => (GRADIENT_FLOOR * largest_gradient, GRADIENT_LIMIT),
             _ => (0.0, OUTPUT_LIMIT),
@@ -271,7 +271,7 @@ pub(super) fn relative_error(got: &[f64], expected: &[f64], floor: f64) -> f64 {
     }
     let errors = got.iter().zip(expected).map(|(a, b)| (a - b).abs());
     let (error, scale) = (errors.fold(0.0, larger), largest(expected).max(floor));
-    // What should be zero must be zero.
+    // Expected zeros must be zeros.
     if error == 0.0 { 0.0 } else { error / scale }
 }
 
@@ -292,7 +292,7 @@ fn check_greedy(
             let [_, length] = prompt.shape.expect("prompt")?;
             (prompt.to_u32()?.chunks_exact(length.max(1)).map(<[u32]>::to_vec).collect(), length)
         }
-        // Answers begin with a token of their own.
+        // Answers begin with a start token.
         None => (texts(golden)?, 1),
     };
     if rows != prompts.len() || whole <= length || length == 0 {
@@ -304,12 +304,12 @@ fn check_greedy(
     let limits = GenerateLimits { batch: rows, max_tokens: longest };
     let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
     let settings = GenerationSettings::of(files, model.dimensions().vocabulary)?;
-    // As in transformers, the one file says where answers end if it says it at all.
+    // As in transformers, generation_config.json decides where answers end, if it has the key.
     let says = |config: &&Config| config.value().get("eos_token_id").is_some();
     let config = files.generation.as_ref().filter(says).unwrap_or(&files.config);
     let end = models::end_tokens(config, model.dimensions().vocabulary)?;
     let (expected, rules) = (greedy.to_u32()?, settings.rules_behind(length));
-    // Answers may be cut off by the file's length or by another one, at which ends are forced.
+    // An answer may be cut off at the file's length, or at a length that forces its end.
     let forced = expected.chunks_exact(whole).all(|row| {
         let (last, before) = (row[whole - 1], &row[length..whole - 1]);
         rules.forced_last.contains(&last) || before.iter().any(|id| end.contains(id))
@@ -321,7 +321,7 @@ fn check_greedy(
     let mut wrong = 0;
     for (row, answer) in expected.chunks_exact(whole).zip(&answers) {
         let expected = &row[length..];
-        // Behind an end token the file is padded.
+        // The file is padded after an end token.
         let end = expected.iter().position(|id| options.end.contains(id)).map_or(expected.len(), |i| i + 1);
         let same = expected[..end].iter().zip(&answer.tokens).filter(|(a, b)| a == b).count();
         wrong += end.max(answer.tokens.len()) - same;

@@ -13,7 +13,7 @@ use crate::program::{Program, Recording, Weights, pack, unpack};
 pub struct Comparison {
     /// `out0`, `grad.x`, …
     pub what: String,
-    /// The sum of squared errors over the sum of squared values; infinite where all values should be zero and one is not.
+    /// The sum of squared errors over the sum of squared values; infinite if all values should be zero and one is not.
     pub nmse: f64,
     /// The largest single error over the largest value; infinite as above.
     pub worst: f64,
@@ -22,13 +22,13 @@ pub struct Comparison {
 }
 
 impl Case {
-    /// How large the terms of a result are that may cancel, if the case says so.
+    /// The size of a result's terms that may cancel; 0 if the case names none.
     fn terms_of(&self, result: &str) -> f64 {
         let input = result.strip_prefix("grad.").unwrap_or_default();
         self.terms.iter().find(|(name, _)| *name == input).map_or(0.0, |(_, terms)| *terms)
     }
 
-    /// What the case would launch on an adapter with these abilities.
+    /// The recording of the case for an adapter with these capabilities.
     ///
     /// # Errors
     /// Those of building the graph and of recording it.
@@ -39,13 +39,13 @@ impl Case {
     /// Runs the case on a GPU and compares every output and gradient with the f64 twin.
     ///
     /// # Errors
-    /// Whatever keeps the case from running at all.
+    /// Any error that keeps the case from running.
     pub fn run(&self, gpu: &Gpu) -> Result<Vec<Comparison>> {
         self.run_as(gpu, gpu.caps())
     }
 
-    /// As [`Case::run`], recorded for other abilities than the GPU's, which must have at least these: to see what is
-    /// launched under tighter limits, or by a class of adapter that is not there.
+    /// As [`Case::run`], recorded for capabilities of which the GPU must have at least these. So a test covers the kernels
+    /// of tighter limits, or of a class of adapter that the machine does not have.
     ///
     /// # Errors
     /// As [`Case::run`].
@@ -76,7 +76,7 @@ impl Case {
     /// Compares the gradients of the f64 twin with finite differences, at up to `points` elements of each input.
     ///
     /// # Errors
-    /// Whatever keeps the case from being evaluated.
+    /// Any error that keeps the case from being evaluated.
     pub fn check_gradients(&self, points: usize) -> Result<Vec<Comparison>> {
         let built = self.build()?;
         let Some(loss) = built.loss else { return Ok(Vec::new()) };
@@ -94,7 +94,7 @@ impl Case {
                 .map(|&i| finite_difference(&built.graph, &built.values, loss, input, i, 1e-5))
                 .collect::<Result<_>>()?;
             let analytic: Vec<f64> = chosen.iter().map(|&i| analytic.data[i]).collect();
-            // Differences have their own errors: less than a GPU's, but where a case says that its gradients are hard to tell.
+            // Differences have errors of their own, smaller than a GPU's except where the case's tolerance is wide.
             let tolerance = Tolerance { nmse: self.backward.nmse.max(1e-10), worst: self.backward.worst.max(1e-5) };
             comparisons.push(compare(name, &analytic, &numeric, self.terms_of(name), tolerance));
         }
@@ -102,11 +102,11 @@ impl Case {
     }
 }
 
-/// Beside terms of which this share is left, f32 knows no more than zero.
+/// A sum below this share of its terms is indistinguishable from zero in f32.
 const CANCELLED: f64 = 1e-7;
 
-/// Compares a result with its twin: errors are measured by the twin's values, or, if they are what is left where terms cancel, by
-/// those. Without such terms, what is zero must be zero.
+/// Compares a result with its twin. Errors are relative to the twin's values, or to the terms where the terms cancel. Without
+/// terms, expected zeros must be zeros.
 fn compare(what: &str, got: &[f64], expected: &[f64], terms: f64, tolerance: Tolerance) -> Comparison {
     let largest = expected.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
     let cancelled = largest < CANCELLED * terms;
@@ -116,7 +116,7 @@ fn compare(what: &str, got: &[f64], expected: &[f64], terms: f64, tolerance: Tol
     let squared_error: f64 = errors().map(|e| e * e).sum();
     // Not f64::max: it would drop a NaN.
     let largest_error = errors().fold(0.0, |m: f64, e| if m.is_nan() || e.abs() <= m { m } else { e.abs() });
-    // Without an error, zeros are not to be divided; with one, zero makes infinity.
+    // 0 / 0 counts as no error; a nonzero error over zero is infinite.
     let ratio = |error: f64, scale: f64| if error == 0.0 { 0.0 } else { error / scale };
     let (nmse, worst) = (ratio(squared_error, squares), ratio(largest_error, largest));
     let passed = got.len() == expected.len() && nmse <= tolerance.nmse && worst <= tolerance.worst;

@@ -156,7 +156,7 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
         (Some(length), Some(_)) => words.push(format!("max_length {length}")),
         (Some(length), None) => {
             log::warn!(
-                "max_length {length} of the model's file leaves no room behind {given} tokens: it is left aside"
+                "max_length {length} of the model's file leaves no room after {given} tokens: it is ignored"
             );
         }
         _ => (),

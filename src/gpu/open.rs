@@ -23,13 +23,13 @@ pub struct GpuOptions {
     /// The class for the choice of kernels; `None` detects it ([`AdapterClass::of`]). With [`AdapterClass::Gpu`] a CPU driver runs the kernels
     /// of a GPU: slower, with the same results up to rounding.
     pub class: Option<AdapterClass>,
-    /// Who polls the device while a future waits.
+    /// The poller of the device while a future waits.
     pub polling: Polling,
     #[doc(hidden)]
     pub software: software::Options,
 }
 
-/// Who polls the device, so that callbacks run and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`]) complete. Blocking
+/// The poller of the device, so that callbacks run and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`]) complete. Blocking
 /// calls ([`Gpu::wait`], [`super::Readback::wait`], [`Gpu::read`]) always poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Polling {

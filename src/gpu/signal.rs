@@ -16,7 +16,7 @@ pub(super) enum Outcome {
     Done,
     /// The callback came with an error, or the device was lost.
     Failed,
-    /// The callback will never come: its encoder was never submitted, or nobody waits any more.
+    /// The callback will never come: its encoder was never submitted, or the waiter is gone.
     Abandoned,
 }
 

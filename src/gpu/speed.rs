@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(span.waited(at(52), at(100), gap, true, false), Some((3.0, 0.1)));
         (span.done, span.in_flight) = (4.0, 0);
         assert_eq!(span.waited(at(100), at(150), gap, true, true), Some((4.0, 0.05)), "from where the first was done");
-        // Nobody looked for most of the time.
+        // No measurement for most of the time.
         span.begin(at(1000));
         (span.done, span.in_flight) = (5.0, 0);
         assert_eq!(span.waited(at(1900), at(2000), gap, true, true), None);

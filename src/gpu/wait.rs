@@ -157,7 +157,7 @@ impl Gpu {
         let signal = Arc::new(Signal::default());
         let guard = CallbackGuard::new(&signal);
         self.queue().on_submitted_work_done(move || guard.complete(true));
-        // Whatever the outcome, the state of the device decides.
+        // The state of the device decides, not the outcome.
         SignalFuture::new(self, &signal).await;
         self.check()
     }

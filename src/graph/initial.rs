@@ -1,6 +1,6 @@
-//! What fresh parameters are filled with.
+//! The initialisation of fresh parameters.
 
-/// What a fresh parameter is filled with: the layer that asks a graph for it says so.
+/// The initial values of a fresh parameter, chosen by its layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
     /// Zeros: biases.

@@ -94,7 +94,7 @@ impl Graph {
         self.initialised(name, shape, self.storage.dtype, initial)
     }
 
-    /// The weight of that name in f32, whatever matrices are stored in: gains, biases, routers.
+    /// The weight of that name in f32, independent of the storage of matrices: gains, biases, routers.
     ///
     /// # Errors
     /// As [`Graph::matrix`].
@@ -112,7 +112,7 @@ impl Graph {
         }
     }
 
-    /// What a fresh weight of that name is filled with, if [`Graph::matrix`] or [`Graph::full_precision`] asked for it.
+    /// The initialisation of a fresh weight of that name, if [`Graph::matrix`] or [`Graph::full_precision`] asked for it.
     #[must_use]
     pub fn initial(&self, name: &str) -> Option<Initial> {
         self.initial.get(name).copied()

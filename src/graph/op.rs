@@ -84,7 +84,7 @@ pub trait Op: Any + Debug + Send + Sync {
         Vec::new()
     }
 
-    /// The exclusive upper bound of integer output `index`, whatever the inputs hold. Trusted only for ops of the crate.
+    /// The exclusive upper bound of integer output `index`, for any inputs. Trusted only for ops of the crate.
     fn below(&self, _index: usize, _inputs: &[TensorType]) -> Option<usize> {
         None
     }

@@ -8,7 +8,7 @@ use crate::gpu::{AdapterClass, Gpu, TunedVariants};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What a cache is valid for. Another version of a driver counts as another adapter: its fastest kernel may be another one.
+/// The adapter and driver that a cache is valid for. Another version of a driver counts as another adapter: its fastest kernel may be another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Scope {
     engine: String,

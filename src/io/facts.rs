@@ -58,7 +58,7 @@ pub(super) fn prefix(source: &Path, tokenizer: &tokenizers::Tokenizer) -> Vec<u3
     let encoded = ["a", ""].into_iter().find_map(|text| guarded(source, || tokenizer.encode(text, true)).ok()?.ok());
     let Some(encoding) = encoded else { return Vec::new() };
     let special = encoding.get_special_tokens_mask().iter().take_while(|&&special| special == 1).count();
-    // What surrounds nothing can not be told apart: the first of it stands in front.
+    // Around an empty text prefix and suffix are one string: it counts as the prefix.
     let count = if special == encoding.len() { special.min(1) } else { special };
     encoding.get_ids()[..count].to_vec()
 }

@@ -103,7 +103,7 @@ pub fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
     serde_json::from_str(&plain_json(&text)).map_err(|e| Error::format(path, format!("is not valid JSON: {e}")))
 }
 
-/// JSON in which numbers that only Python knows are texts: a key that nobody reads does not matter, and one that is read is refused
+/// JSON in which numbers that only Python knows are texts: a key that is not read does not matter, and one that is read is refused
 /// with what it holds.
 pub(crate) fn plain_json(text: &str) -> Cow<'_, str> {
     const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];

@@ -179,7 +179,7 @@ fn sharded_models_that_lie_are_refused() {
     assert!(Tensors::open(folder.path()).unwrap_err().to_string().contains("holds \"a\", which another file"));
 }
 
-/// Everything that can be asked of a file that was accepted.
+/// Calls every reader of an accepted file.
 fn touch(tensors: &Tensors) {
     for tensor in tensors.iter() {
         let _ = (tensor.to_f32(), tensor.to_i32(), tensor.to_u32(), tensor.to_words(DType::BF16));

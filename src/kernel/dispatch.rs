@@ -60,7 +60,7 @@ impl View {
     }
 }
 
-/// What a dispatch does with a binding.
+/// The access of a dispatch to a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `var<storage, read>`

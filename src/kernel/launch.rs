@@ -1,4 +1,4 @@
-//! What an op gets when it is recorded: its tensors, the adapter's capabilities, and where to put its dispatches.
+//! The context of an op while it is recorded: its tensors, the adapter's capabilities, and the dispatches it adds.
 
 use super::{Dispatch, View};
 use crate::dtype::DType;
@@ -17,7 +17,7 @@ pub struct TuningProblem {
     pub variants: Vec<String>,
 }
 
-/// What an op gets when it is recorded.
+/// The context of an op while it is recorded.
 #[derive(Debug)]
 pub struct Launch<'a> {
     caps: &'a Caps,

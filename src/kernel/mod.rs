@@ -12,7 +12,7 @@
 //!   [`Dispatch::update`], each declared in a line of its own. Read-only ones become textures on CPU drivers (the same).
 //! * A type that is constructed or zeroed has one name in a text: either the alias `Block` or `array<vec4f, 4>`, not both. naga writes
 //!   HLSL helpers for each name, and no compiler accepts them twice.
-//! * No index leaves a binding, whatever the bindings hold: every load and store of the crate's kernels is guarded by the kernel itself,
+//! * No index leaves a binding, for any content of the bindings: every load and store of the crate's kernels is guarded by the kernel itself,
 //!   because they are compiled without wgpu's checks. Kernels of applications are compiled with them ([`Kernel::new`]).
 
 mod assemble;

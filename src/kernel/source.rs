@@ -17,10 +17,10 @@ pub struct Kernel {
     trust: Trust,
 }
 
-/// Who vouches for a text that is compiled without checks.
+/// The authority that allows compiling a text without checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Trust {
-    /// Nobody.
+    /// None: it is compiled with checks.
     Checked,
     /// The crate, in launches that its own ops make from shapes that they have checked.
     Own,

@@ -72,7 +72,7 @@ fn llama(more: Value) -> Llama {
     Llama::from_config(&Config::new("config.json", config).unwrap()).unwrap()
 }
 
-/// What is said of a file with these tensors of one llama, and those more, that is to be another.
+/// The error of reading a llama of other sizes from a file with these tensors and more.
 fn said(of: Value, is: Value, keep: impl Fn(&str) -> Option<String>, more: &[&str]) -> String {
     let parameters = llama(of).parameters().unwrap();
     let names = parameters.iter().filter_map(|(name, ty)| Some((keep(name)?, ty.clone())));

@@ -81,7 +81,7 @@ pub(super) fn write(recursion: &Recursion, config: &mut Value) {
     set("router_z_coef", json_f32(router.loss.z).into());
 }
 
-/// The name of one of several things.
+/// The name of a variant.
 fn name_of<T: PartialEq>(all: &[(&'static str, T)], wanted: &T) -> Option<&'static str> {
     all.iter().find(|(_, value)| value == wanted).map(|(name, _)| *name)
 }
@@ -94,7 +94,7 @@ const FUNCTIONS: [(&str, RouterFunction); 4] = [
 ];
 const KINDS: [(&str, RouterKind); 2] = [("linear", RouterKind::Linear), ("mlp", RouterKind::Mlp)];
 
-/// The value of a key that names one of several things.
+/// The value of a key that names a variant.
 fn choice<T: Copy>(config: &Config, key: &str, default: &str, all: &[(&str, T)]) -> Result<T> {
     let name = config.get_or(key, default.to_owned())?;
     let found = all.iter().find(|(other, _)| *other == name);

@@ -111,7 +111,7 @@ fn choices_of(values: &[u32], positions: &[u32]) -> Vec<(u32, Vec<u32>)> {
     positions.iter().copied().zip(values.chunks(per_token.max(1)).map(<[u32]>::to_vec)).collect()
 }
 
-/// The choices in the order of the text; rows that hold no token chose nobody.
+/// The choices in the order of the text; rows without a token have none.
 fn in_text(rows: &[(u32, Vec<u32>)], tokens: usize, of: usize) -> Vec<Vec<u32>> {
     let mut choices = vec![Vec::new(); tokens];
     for (position, chosen) in rows.iter().filter(|(_, chosen)| chosen.iter().any(|choice| (*choice as usize) < of)) {

@@ -1,4 +1,4 @@
-//! What elementwise and row kernels share: the width of loads, the division of rows, shape rules.
+//! The common parts of elementwise and row kernels: the width of loads, the division of rows, shape rules.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ type Leave<'a> = &'a dyn Fn(usize) -> bool;
 
 impl Program {
     /// Encodes and submits one run, and the readback of outputs with it: their values of this run arrive in the returned
-    /// handles, whatever is submitted meanwhile. After an error the next run sends the inputs again.
+    /// handles, even if others submit meanwhile. After an error the next run sends the inputs again.
     ///
     /// # Errors
     /// [`crate::Error::Input`] if there is no such output; [`crate::Error::OutOfMemory`]; those of [`Program::run`].

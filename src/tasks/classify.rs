@@ -1,4 +1,4 @@
-//! Classes: of rows, of tokens, and which of several rows fits.
+//! Classification of rows and of tokens, and multiple choice.
 
 use super::{Shapes, Task, TaskGraph, encoder, input, label_a_text, text};
 use crate::dtype::DType;
@@ -9,12 +9,12 @@ use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
 use crate::train::LossAndStats;
 
-/// What is said of each row: `logits (B, labels)`, and by `problem_type`
+/// Classification or regression of each row: `logits (B, labels)`, and by `problem_type`
 ///
 /// | `problem_type` | `labels` | loss |
 /// |---|---|---|
 /// | single_label_classification | i32 `(B)`, a class | mean cross-entropy |
-/// | multi_label_classification | f32 `(B, labels)`, how far each class holds | mean of log(1 + exp x) − x · label |
+/// | multi_label_classification | f32 `(B, labels)`, the probability of each class | mean of log(1 + exp x) − x · label |
 /// | regression | f32 `(B, labels)`, or `(B)` if there is one | mean of (x − label)² |
 ///
 /// Without one, as in transformers: a single logit is a regression, labels of two axes are those of several classes.
@@ -46,7 +46,7 @@ impl Task for SequenceClassification {
     }
 }
 
-/// A class of each token: `logits (B, T, labels)`, `labels (B, T)`.
+/// The class of each token: `logits (B, T, labels)`, `labels (B, T)`.
 #[derive(Debug)]
 pub(super) struct TokenClassification;
 
@@ -60,10 +60,10 @@ impl Task for TokenClassification {
     }
 }
 
-/// The key that says what the labels of a row are.
+/// The key of the kind of labels.
 const PROBLEM: &str = "problem_type";
 
-/// The logits of a model's classes, and what `loss` makes of them and of `labels`, f32.
+/// The logits of a model's classes, and `loss` of them and of `labels`, f32.
 fn numbers(
     g: &mut Graph,
     model: &dyn Model,
@@ -106,7 +106,7 @@ fn several_classes(g: &mut Graph, logits: Tensor, labels: Tensor) -> Result<Tens
     ops::sub(g, none_holds, held)
 }
 
-/// What the labels of [`NextSentence`] were called before.
+/// The former name of the labels of [`NextSentence`].
 const OLDER: &str = "next_sentence_label";
 
 /// Whether the second part of a text follows the first (class 0) or not (1): `logits (B, 2)`, `labels (B)`.
@@ -138,7 +138,7 @@ impl Task for NextSentence {
     }
 }
 
-/// Which of several rows fits: `input_ids (B, choices, T)`, `logits (B, choices)`, `labels (B)`.
+/// Multiple choice: `input_ids (B, choices, T)`, `logits (B, choices)`, `labels (B)`.
 #[derive(Debug)]
 pub(super) struct MultipleChoice;
 
@@ -147,7 +147,7 @@ impl Task for MultipleChoice {
         "multiple-choice"
     }
 
-    /// Two choices a question.
+    /// Two choices per question.
     fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
         vec![("input_ids".into(), Shape::new([texts, 2, length])), ("labels".into(), Shape::new([texts]))]
     }

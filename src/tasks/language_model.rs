@@ -19,7 +19,7 @@ impl Task for LanguageModelling {
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        let no_decoder = || Error::input("model", "it does not continue texts, which this task needs");
+        let no_decoder = || Error::input("model", "this task needs a decoder, which it does not have");
         let decoder = model.decoder().ok_or_else(no_decoder)?;
         let inputs = text(g, model, shapes, training)?;
         let shape = g.shape(inputs.ids).clone();

@@ -1,6 +1,6 @@
-//! `ListOps`: nested operations on lists of digits, `[MAX 2 9 [MIN 4 7 ] 0 ]`, whose value a model is to find. It has to
-//! follow the brackets for that, so the task shows whether a model uses the tree of its text, and whether what it has
-//! learnt holds at greater depth. Nangia and Bowman, 2018 (arXiv 1804.06028).
+//! `ListOps`: nested operations on lists of digits, `[MAX 2 9 [MIN 4 7 ] 0 ]`, whose value a model must find. It has to
+//! follow the brackets, so the task shows whether a model uses the tree of its text, and whether it generalises to greater
+//! depth. Nangia and Bowman, 2018 (arXiv 1804.06028).
 //!
 //! A row is an expression and `=`; the label of `=` is the value, and no other token has one, but for closing brackets where
 //! the values of their lists are taught, too ([`ListOps::lists`]). Expressions are generated, not read from a file: the same
@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 /// The tokens by id.
 pub const NAMES: [&str; 17] =
     ["<pad>", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "[MAX", "[MIN", "[MED", "[SM", "]", "="];
-/// Fills rows up.
+/// Padding.
 pub const PAD: u32 = 0;
 /// The digit 0; the others follow.
 pub const ZERO: u32 = 1;
@@ -26,15 +26,15 @@ pub const ZERO: u32 = 1;
 const FIRST_OPERATOR: u32 = 11;
 /// Closes an operator's list.
 pub const CLOSE: u32 = 15;
-/// Asks for the value.
+/// `=`, whose label is the value.
 pub const EQUALS: u32 = 16;
 
-/// Of ten arguments that need not be nested, so many are.
+/// The number in ten of arguments that are nested without need.
 const NESTED_OF_TEN: u64 = 3;
-/// Every eighth expression, by its tokens, is kept from training.
+/// One expression in eight, by a hash of its tokens, is held out.
 const PARTS: u64 = 8;
 
-/// What is done to a list of digits.
+/// An operator on a list of digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
     /// The largest.
@@ -48,7 +48,7 @@ pub enum Operator {
 }
 
 impl Operator {
-    /// All of them, in the order of their ids.
+    /// All operators, in the order of their ids.
     pub const ALL: [Self; 4] = [Self::Max, Self::Min, Self::Median, Self::SumModulo];
 
     /// The token that opens a list of it.
@@ -78,7 +78,7 @@ impl Operator {
     }
 }
 
-/// Which expressions: those to train on, or those that are never trained on, wherever both have the same depths.
+/// The part of the expressions: for training, or held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// To train on.
@@ -99,8 +99,8 @@ pub struct ListOps {
     pub length: usize,
     /// Whether batches have the spans of the tokens, as the input [`TREE_MASK`].
     pub tree: bool,
-    /// Whether the closing bracket of each list has its value as a label in training: an answer for each operator, where
-    /// that of `=` alone says nothing of how it came about. Held-out rows ask for the value of the whole only.
+    /// Whether the closing bracket of each list has its value as a label in training: an intermediate result for each
+    /// operator. Held-out rows have the label of `=` only.
     pub lists: bool,
 }
 
@@ -109,7 +109,7 @@ pub struct ListOps {
 pub struct Sample {
     /// The expression and `=`.
     pub ids: Vec<u32>,
-    /// The span of each token: an operator and its closing bracket head their list, `=` heads all.
+    /// The span of each token: an operator and its closing bracket cover their list, `=` covers all.
     pub spans: Vec<Span>,
     /// The value, 0 to 9.
     pub value: u8,
@@ -167,7 +167,7 @@ impl ListOps {
             ids.push(ZERO + u32::from(digit));
             return digit;
         }
-        // What all arguments have together; one of them is as deep as it must be.
+        // The tokens of all arguments together; one argument has the full depth.
         let mut rest = budget.saturating_sub(2);
         let deep = self.shortest(depth - 1);
         let (fewest, most) = (*self.arguments.start(), *self.arguments.end());
@@ -178,7 +178,7 @@ impl ListOps {
         ids.push(operator.id());
         let mut values = Vec::with_capacity(count);
         for argument in 0..count {
-            // What is left beyond the shortest arguments is shared out evenly.
+            // Tokens beyond the shortest arguments are shared evenly.
             let share = rest / (count - argument);
             let (depth, least) = if argument == deepest {
                 (depth - 1, deep)
@@ -229,7 +229,7 @@ impl ListOps {
         feeds
     }
 
-    /// So many expressions that are not trained on, in batches of `rows` rows.
+    /// `count` held-out expressions, in batches of `rows` rows.
     ///
     /// # Errors
     /// As [`ListOps::check`].
@@ -273,7 +273,7 @@ impl Sample {
 /// The value of an expression without its `=`.
 ///
 /// # Errors
-/// [`Error::Input`] that names the position of the token that has no place there.
+/// [`Error::Input`] with the position of the token that does not fit.
 pub fn evaluate(expression: &[u32]) -> Result<u8> {
     walk(expression, |_, _| ())
 }
@@ -297,23 +297,23 @@ fn walk(expression: &[u32], mut closed: impl FnMut(usize, u8)) -> Result<u8> {
                     }
                     None => return refuse(at, "closes an empty list"),
                 },
-                None => return refuse(at, "closes what was never opened"),
+                None => return refuse(at, "closes no open list"),
             },
             _ => match Operator::of(id) {
                 Some(operator) => {
                     open.push((operator, Vec::new()));
                     continue;
                 }
-                None => return refuse(at, "is no part of an expression"),
+                None => return refuse(at, "is not allowed in an expression"),
             },
         };
         match open.last_mut() {
             Some((_, values)) => values.push(value),
             None if at + 1 == expression.len() => return Ok(value),
-            None => return refuse(at + 1, "stands behind a whole expression"),
+            None => return refuse(at + 1, "follows a complete expression"),
         }
     }
-    refuse(expression.len(), "comes before the expression is whole")
+    refuse(expression.len(), "ends an incomplete expression")
 }
 
 /// Endless batches of one task to train on.
@@ -324,12 +324,12 @@ pub struct ListOpsBatches {
     state: ListOpsState,
 }
 
-/// Where a run stands in its expressions.
+/// The position of a run in its expressions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListOpsState {
-    /// What fixes the expressions.
+    /// The seed of the expressions.
     pub seed: u64,
-    /// How many were given out.
+    /// The number of expressions used so far.
     pub row: u64,
 }
 
@@ -342,14 +342,14 @@ impl ListOpsBatches {
         Self::resume(task, rows, ListOpsState { seed, row: 0 })
     }
 
-    /// As [`ListOpsBatches::new`], going on where a run stood.
+    /// As [`ListOpsBatches::new`], from the position of an earlier run.
     ///
     /// # Errors
     /// As [`ListOpsBatches::new`].
     pub fn resume(task: ListOps, rows: usize, state: ListOpsState) -> Result<Self> {
         task.check()?;
         if rows == 0 {
-            return Err(Error::input("batch", "0 rows are nothing: give 1 or more"));
+            return Err(Error::input("batch", "it has 0 rows: give 1 or more"));
         }
         Ok(Self { task, rows, state })
     }

@@ -105,11 +105,11 @@ fn what_is_no_expression_is_named() {
     assert_eq!(evaluate(&parse("[MED 9 2 5 4 ]")).unwrap(), 4);
     assert_eq!(evaluate(&parse("[SM 9 [MAX 2 8 ] 5 ]")).unwrap(), 2);
     let refused = |text| evaluate(&parse(text)).unwrap_err().to_string();
-    assert!(refused("[MAX 2 ] 3").contains("3 at position 3 stands behind a whole expression"));
+    assert!(refused("[MAX 2 ] 3").contains("3 at position 3 follows a complete expression"));
     assert!(refused("[MAX ]").contains("] at position 1 closes an empty list"));
-    assert!(refused("]").contains("] at position 0 closes what was never opened"));
-    assert!(refused("[MAX 1 = ]").contains("= at position 2 is no part of an expression"));
-    assert!(refused("[MAX 1").contains("the end at position 2 comes before the expression is whole"));
+    assert!(refused("]").contains("] at position 0 closes no open list"));
+    assert!(refused("[MAX 1 = ]").contains("= at position 2 is not allowed in an expression"));
+    assert!(refused("[MAX 1").contains("the end at position 2 ends an incomplete expression"));
     assert!(evaluate(&[]).is_err() && evaluate(&[99]).unwrap_err().to_string().contains("an unknown id"));
 }
 

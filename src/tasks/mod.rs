@@ -1,4 +1,4 @@
-//! What models are used for: a task says its inputs, its outputs, its loss, and how files of examples feed it.
+//! Tasks: the inputs, outputs and loss of a use of a model, and how a file of examples becomes inputs.
 
 mod answer;
 mod classify;
@@ -22,32 +22,32 @@ use crate::shape::Shape;
 use crate::train::{DROPOUT_SEED, LossAndStats};
 use std::fmt::Debug;
 
-/// The shape of an input, if it is there: names are those that transformers gives them.
+/// The shape of an input, by transformers' name; `None` if it is absent.
 pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Shape>;
 
-/// What a task made of a model.
+/// A model with a task: results and loss as tensors of a graph.
 #[derive(Clone, Debug)]
 pub struct TaskGraph {
-    /// The results, by the names that transformers gives them.
+    /// The results, by transformers' names.
     pub outputs: Vec<(String, Tensor)>,
-    /// What else may be looked at: what routers did, and a text's vector, by name.
+    /// Further tensors by name: decisions of routers, the vector of a text.
     pub routing: Vec<(String, Tensor)>,
     /// The loss by its parts.
     pub loss: LossAndStats,
-    /// The losses of routers, which training adds to it.
+    /// The losses of routers, which training adds to the loss.
     pub auxiliary: Option<Tensor>,
-    /// What is reported of routers.
+    /// The statistics of routers.
     pub routers: Vec<RouterStats>,
 }
 
 impl TaskGraph {
-    /// Outputs and loss of a model that had these states.
+    /// The outputs and loss of a model with these final states.
     fn new(outputs: Vec<(String, Tensor)>, loss: LossAndStats, hidden: Hidden) -> Self {
         let Hidden { auxiliary, routing, routers, .. } = hidden;
         Self { outputs, routing, loss, auxiliary, routers }
     }
 
-    /// What a step is given: the loss, with the losses of routers if it is to train, and what is reported of them.
+    /// The loss of a step, with the losses of routers if it trains, and their statistics.
     ///
     /// # Errors
     /// Those of [`ops::add`].
@@ -62,18 +62,18 @@ impl TaskGraph {
 
 /// A task: inputs, outputs and loss.
 ///
-/// Inputs are `input_ids (B, T)`, if it is there `attention_mask (B, T)`, 0 on padding, `token_type_ids (B, T)`, and the labels that
+/// Inputs are `input_ids (B, T)`, optionally `attention_mask (B, T)`, 0 on padding, and `token_type_ids (B, T)`, and the labels that
 /// [`Task::labels`] names.
 pub trait Task: Debug + Send + Sync {
-    /// What it is called.
+    /// Its name.
     fn name(&self) -> &'static str;
 
-    /// The inputs that tell what is right: i32, of which negative ones do not count, or f32 where a task says so.
+    /// The labels: i32, of which negative ones are ignored, or f32 where the task's documentation says so.
     fn labels(&self) -> &'static [&'static str] {
         &["labels"]
     }
 
-    /// The shapes of a batch of so many texts of that length: those of its inputs that must be there.
+    /// The shapes of the required inputs, for a batch of texts of a length.
     fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
         let shape = |name: &str| (name.to_owned(), Shape::new([texts, length]));
         std::iter::once("input_ids").chain(self.labels().iter().copied()).map(shape).collect()
@@ -85,7 +85,7 @@ pub trait Task: Debug + Send + Sync {
     /// [`Error::Input`] if the model is not made for the task, or an input is missing; those of the ops.
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph>;
 
-    /// The values of an input of that shape, those of f32 as their bits, from those that a file of examples has by their names.
+    /// The words of an input of that shape (f32 as bits), from the named tensors of a file of examples.
     fn feed(
         &self,
         _model: &dyn Model,
@@ -121,18 +121,18 @@ pub fn task_of(model: &dyn Model) -> Result<&'static dyn Task> {
     })
 }
 
-/// A model's side that reads.
+/// The encoder of a model.
 fn encoder(model: &dyn Model) -> Result<&dyn Encoder> {
-    model.encoder().ok_or_else(|| Error::input("model", "it is no encoder, which this task needs"))
+    model.encoder().ok_or_else(|| Error::input("model", "this task needs an encoder, which it does not have"))
 }
 
-/// [`Task::shapes`] of a task with a label a text.
+/// [`Task::shapes`] of a task with one label per text.
 fn label_a_text(labels: &[&str], texts: usize, length: usize) -> Vec<(String, Shape)> {
     let ids = ("input_ids".to_owned(), Shape::new([texts, length]));
     std::iter::once(ids).chain(labels.iter().map(|name| ((*name).to_owned(), Shape::new([texts])))).collect()
 }
 
-/// An input that must be there.
+/// A required input.
 fn input(g: &mut Graph, shapes: Shapes<'_>, name: &str, dtype: DType) -> Result<Tensor> {
     match shapes(name) {
         Some(shape) => g.input(name, shape, dtype),
@@ -140,10 +140,10 @@ fn input(g: &mut Graph, shapes: Shapes<'_>, name: &str, dtype: DType) -> Result<
     }
 }
 
-/// The text that goes into a model, as rows of tokens: ids, and what is there of mask and parts.
+/// The text inputs of a model as rows of tokens: ids, and mask and part numbers where they are given.
 fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TokenInputs> {
     let ids = input(g, shapes, "input_ids", DType::U32)?;
-    // Choices of a row are rows of their own.
+    // Each choice becomes a row.
     let [rows, time] = [g.shape(ids).rows(), g.shape(ids).last()];
     let as_rows = |g: &mut Graph, tensor: Tensor| ops::reshape(g, tensor, [rows, time]);
     let ids = as_rows(g, ids)?;

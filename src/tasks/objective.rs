@@ -1,4 +1,4 @@
-//! Tasks as what is trained, and batches of plain text for them.
+//! Training on tasks, and batches of plain text for them.
 
 use super::sequence::{halves, moved};
 use super::{Task, TaskGraph, task_of};
@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 /// The share of tokens that a masked language model has to find.
 const MASKED: f64 = 0.15;
-/// The label of what does not count.
+/// The label of tokens that do not count.
 const IGNORED: i32 = -100;
 
-/// A model that learns the task that it was made for, from micro-batches of fixed shapes.
+/// A model trained for its task, on micro-batches of fixed shapes.
 #[derive(Clone, Debug)]
 pub struct TaskObjective {
     /// The model.
@@ -47,7 +47,7 @@ impl TaskObjective {
     pub fn new(model: Arc<dyn Model>, texts: usize, length: usize) -> Result<Self> {
         let task = task_of(model.as_ref())?;
         if task.name() == "sequence-to-sequence" && length < 2 {
-            return Err(Error::input("context", "2 tokens at least are needed: one to read and one to say"));
+            return Err(Error::input("context", "it must be 2 tokens or more: one to read and one to predict"));
         }
         let shapes = task.shapes(model.as_ref(), texts, length);
         Ok(Self { model, task, shapes })
@@ -67,7 +67,7 @@ impl TaskObjective {
         self.task.graph(g, self.model.as_ref(), &shapes, training)
     }
 
-    /// Parameters that the loss does not depend on, as a pooler's where no class is asked for.
+    /// Parameters that the loss does not depend on, such as a pooler's without a classifier.
     fn unreached(&self) -> Result<Vec<String>> {
         let mut g = Graph::new();
         self.model.declare(&mut g)?;
@@ -89,7 +89,7 @@ impl Objective for TaskObjective {
 
     fn frozen(&self) -> Vec<String> {
         let mut frozen = self.model.frozen();
-        // A graph that cannot be made is told of where it is needed.
+        // An error of the graph is reported where the graph is used.
         frozen.extend(self.unreached().unwrap_or_default());
         frozen
     }
@@ -104,7 +104,7 @@ impl Objective for TaskObjective {
 }
 
 impl TextTask {
-    /// How text is learnt by a model, whose tokenizer may have a token that stands for a mask.
+    /// The objective for plain text of a model whose tokenizer may have a mask token.
     ///
     /// # Errors
     /// [`Error::Input`] if its task needs more than text, or there is no such token where it is needed.
@@ -116,12 +116,12 @@ impl TextTask {
                 let missing = || Error::input("tokenizer", "it has no token that stands for a mask ([MASK] or <mask>)");
                 let mask = key("mask_token_id").or(mask).ok_or_else(missing)?;
                 let all = model.dimensions().vocabulary as u32;
-                // New models have their mask behind all tokens of text.
+                // New models have the mask token after all tokens of text.
                 Ok(Self::Masked { mask, below: if key("mask_token_id").is_some() { mask } else { all } })
             }
             "sequence-to-sequence" => {
                 let start = model.decoder().and_then(Decoder::start_token);
-                let missing = || Error::input("model", "it has no decoder_start_token_id, which answers begin with");
+                let missing = || Error::input("model", "it has no decoder_start_token_id, the first token of answers");
                 Ok(Self::Continued { start: start.ok_or_else(missing)? })
             }
             other => Err(Error::input("model", format!("its task, {other}, can't be learnt from plain text"))),
@@ -132,19 +132,19 @@ impl TextTask {
 /// How rows of text become the inputs of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextTask {
-    /// Each token's next one.
+    /// Predict the next token.
     Next,
-    /// Tokens behind masks: of 15 % of all, eight in ten are masked, one becomes any other token, one stays. Devlin et al., arXiv
-    /// 1810.04805.
+    /// Predict 15 % of the tokens, of which 8 in 10 are masked, 1 is replaced by a random token and 1 stays. Devlin et al.,
+    /// arXiv 1810.04805.
     Masked {
-        /// The token that stands for a mask.
+        /// The mask token.
         mask: u32,
-        /// Tokens that others may become: those below this one.
+        /// The exclusive upper bound of random replacements.
         below: u32,
     },
-    /// The second half, to a decoder that begins with this token; an encoder reads the first.
+    /// Predict the second half with a decoder; an encoder reads the first.
     Continued {
-        /// The token that answers begin with.
+        /// The decoder's start token.
         start: u32,
     },
 }
@@ -161,7 +161,7 @@ impl TextTask {
             Self::Next => vec![ids("input_ids", tokens.clone()), labels(batch.labels.clone())],
             Self::Masked { mask, below } => {
                 let mut rng = ChaCha8Rng::seed_from_u64(state.seed);
-                // A stream for every place in the data, so that a resumed run masks what it would have.
+                // One random stream per position in the data, so that a resumed run masks the same tokens.
                 rng.set_stream((state.epoch << 40) ^ state.cursor);
                 let (mut shown, mut wanted) = (tokens.clone(), vec![IGNORED; tokens.len()]);
                 for (shown, wanted) in shown.iter_mut().zip(&mut wanted) {
@@ -193,7 +193,7 @@ impl TextTask {
 pub struct TextBatches {
     /// The rows of text.
     pub rows: Batches,
-    /// What becomes of them.
+    /// The objective.
     pub task: TextTask,
 }
 
@@ -212,11 +212,11 @@ impl BatchSource for TextBatches {
     }
 }
 
-/// Batches of text that is held out ([`crate::train::in_order`]), for a task, to measure a loss on; of what does not fill a batch, next
-/// tokens alone are predicted.
+/// Batches of held-out text ([`crate::train::in_order`]) to measure a task's loss on. The last, incomplete batch serves next-token
+/// prediction only.
 #[must_use]
 pub fn held_out_for(task: TextTask, batches: &[Batch]) -> Vec<HeldOut> {
-    // The last token of a text has none behind it.
+    // The last token of a text has no next one.
     let whole = |batch: &&Batch| task == TextTask::Next || batch.counted() + 1 >= batch.rows * batch.length;
     let held_out = |(number, batch): (usize, &Batch)| {
         let state = DataState { seed: 0, epoch: 0, cursor: number as u64, text: 0 };

@@ -28,7 +28,7 @@ impl Task for SequenceToSequence {
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        let no_decoder = || Error::input("model", "it does not answer, which this task needs");
+        let no_decoder = || Error::input("model", "this task needs an encoder and a decoder, which it does not have");
         let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
         let source = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;

@@ -16,7 +16,7 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
     let output = run(bench(&[]).arg("--html").arg(&page));
     let (report, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
-    // Without a terminal lines tell what runs.
+    // Without a terminal the progress is lines.
     assert!(told.contains(" measurements, ") && told.contains(" so far"), "{told}");
     let mut report: Value = serde_json::from_str(&report).unwrap();
     let positive = |value: &Value| value.as_f64().is_some_and(|v| v.is_finite() && v > 0.0);
@@ -45,7 +45,7 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
         }
         assert!(row["runs"].as_u64().unwrap() >= 3, "{row}");
     }
-    // Of a GPT four; of a Llama, one with experts and one that recurs one each.
+    // Four rows of a GPT; one each of a Llama, one with experts and one with recursions.
     assert_eq!(rows.len(), names.len() + 7);
     for key in ["record", "plan", "prepare", "first_run", "second_run"] {
         assert!(positive(&report["first_step"][key]), "{key} of {report}");
@@ -56,7 +56,7 @@ fn a_benchmark_has_every_row_and_finds_what_got_slower() {
     assert!(pictures == 4 && page.matches("</svg>").count() == 4 && page.ends_with("</html>\n"), "{pictures}");
     assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains("href="));
 
-    // As if it had been ten times as close to the ceiling once, or ten times as far.
+    // An older report ten times as close to the ceiling, and one ten times as far.
     let old = folder.path().join("old.json");
     let shares: Vec<f64> =
         report["rows"].as_array().unwrap().iter().map(|row| row["share"].as_f64().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! The `wgformer` command as people run it, and what it says of bad input and of output that cannot be written.
+//! The `wgformer` command: steps, output, errors of bad input and of output that cannot be written.
 #![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, reason = "a test says so and stops")]
 
@@ -46,7 +46,7 @@ fn a_profile_accounts_for_every_launch_of_every_kind_of_step() {
     }
 }
 
-/// Every model has the steps of its sides, and says which where another one is asked for.
+/// Every model has the steps of its sides; another step is an error that lists them.
 #[test]
 fn steps_are_those_of_a_models_sides() {
     let model = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
@@ -83,7 +83,7 @@ fn steps_are_those_of_a_models_sides() {
     }
 }
 
-/// A transformer of any sides is trained, measured and, where it answers, asked.
+/// Transformers with any sides train and evaluate; those with a decoder generate.
 #[test]
 fn a_transformer_of_any_sides_is_trained_measured_and_asked() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn kernels_are_those_of_the_class_that_is_asked_for() {
     assert!(said.contains("possible values: gpu, cpu"), "{said}");
 }
 
-/// What a device alone needs is not made on the host: tables of positions, multipliers for each block of weights.
+/// The host does not compute constants that only a device needs: tables of positions, multipliers of blocks of weights.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mixture_of_47_billion_weights_is_inspected_in_a_gigabyte() {
@@ -136,7 +136,7 @@ fn a_mixture_of_47_billion_weights_is_inspected_in_a_gigabyte() {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let status = format!("/proc/{}/status", child.id());
         let mut peak = 0;
-        // An adapter whose bindings are too small for the experts refuses; that takes no more.
+        // An adapter whose bindings are too small for the experts refuses, with no more memory.
         while child.try_wait().unwrap().is_none() {
             let text = fs::read_to_string(&status).unwrap_or_default();
             let kilobytes = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));

@@ -27,7 +27,7 @@ fn output_that_cannot_be_written_is_an_error_and_output_that_nobody_reads_is_non
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains("error: standard output: No space left"), "{arguments:?}: {said}");
-        // Not even that can be told.
+        // Standard error is full as well.
         let output = wgformer().args(&arguments).stdout(full()).stderr(full()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let mut closed = wgformer();
@@ -37,7 +37,7 @@ fn output_that_cannot_be_written_is_an_error_and_output_that_nobody_reads_is_non
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(141) && said.is_empty(), "{arguments:?}: {} {said}", output.status);
     }
-    // A run that cannot tell of its steps saves before it stops.
+    // A run that cannot write its progress saves before it stops.
     let output = train(folder.path(), "full", &[]).stdout(full()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && said.contains("standard output"), "{said}");
@@ -106,7 +106,7 @@ fn texts_come_through_pipes_as_well() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    // The same command but for its text.
+    // The same command with the text from a pipe.
     let like = train_steps(folder.path(), "piped", 4, &[]);
     let file = folder.path().join("text.txt");
     let piped = like.get_args().map(|word| if word == file.as_os_str() { OsStr::new("/dev/stdin") } else { word });

@@ -1,4 +1,4 @@
-//! Bad input, told in a sentence.
+//! Errors of bad input.
 
 use super::common::*;
 use serde_json::Value;
@@ -26,14 +26,14 @@ fn a_tokenizer_of_another_model_and_weights_that_overflow_are_told() {
         assert!(said.contains("is not among the 256 of the model's vocabulary"), "{said}");
     }
     assert!(!folder.path().join("from").exists());
-    // Finite weights whose products are not.
+    // Finite weights with infinite products.
     let model = small_model_of_large_weights(folder.path());
     let mut eval = wgformer();
     eval.arg("eval").arg("--json").arg(model).arg("--data").arg(&text);
     assert!(refusal(&mut eval).contains("the loss is not finite"));
 }
 
-/// A model whose embedding has been replaced by the largest numbers there are.
+/// A model whose embedding is the largest finite numbers.
 fn small_model_of_large_weights(folder: &Path) -> PathBuf {
     succeed(&mut train_steps(folder, "large", 1, &[]));
     let path = folder.join("large/model/model.safetensors");

@@ -1,10 +1,9 @@
-//! Which tests of devices run: all with `WGFORMER_TESTS=full` or where names are given on the command line, else a choice.
+//! The tests of devices that run: all with `WGFORMER_TESTS=full` or with names on the command line, else a choice.
 //!
-//! A test of a device is named `[ADAPTER] TITLE`, or `[ADAPTER, MODE] TITLE` where the device is opened otherwise than by default.
-//! Each title runs on one device at least. What it covers there (names that the caller gives, of kernels) is covered on each adapter,
-//! and in each mode, by one title at least; and so is every pair of adapter and mode. Among those that could cover it, it is the one
-//! with the least fingerprint of title and device, so that the choice is the same on every run, and a new test takes only what it covers.
-//! What is left out counts as ignored.
+//! A test of a device is named `[ADAPTER] TITLE`, or `[ADAPTER, MODE] TITLE` where the device is not opened by default.
+//! Each title runs on at least one device. Each name that titles cover (the caller gives them: kernels) is covered on each adapter and in
+//! each mode, and each pair of adapter and mode runs a title. Among candidates the least hash of title and device wins, so the choice is
+//! the same on every run, and a new test takes over only the names that it covers. The other tests count as ignored.
 #![allow(dead_code, reason = "each of the tests uses a part")]
 
 use libtest_mimic::{Arguments, Trial};
@@ -16,7 +15,7 @@ use wgformer::Gpu;
 /// The environment variable that asks for all tests.
 const ALL: &str = "WGFORMER_TESTS";
 
-/// Devices that stay until all tests are done: one that goes while another of its adapter compiles waits for OpenGL, which gives up.
+/// Devices that live until all tests are done: dropping one while another of its adapter compiles makes OpenGL wait and give up.
 static KEPT: Mutex<Vec<Gpu>> = Mutex::new(Vec::new());
 
 /// Keeps a device until all tests are done.
@@ -30,12 +29,12 @@ pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>, covers: impl Fn(&st
     let by_name = arguments.filter.is_some() || arguments.ignored || arguments.include_ignored || arguments.list;
     let trials = if all || by_name { trials } else { reduced(trials, covers) };
     let conclusion = libtest_mimic::run(arguments, trials);
-    // Devices go, and their threads, before drivers end with the process.
+    // Drop devices and their threads before the process ends its drivers.
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
     conclusion.exit();
 }
 
-/// The tests, those ignored that are not chosen.
+/// The tests; those that are not chosen are ignored.
 fn reduced(trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String>) -> Vec<Trial> {
     let names: Vec<&str> = trials.iter().map(Trial::name).collect();
     let seen = RefCell::new(BTreeSet::new());

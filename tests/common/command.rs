@@ -62,7 +62,7 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     out.into_owned()
 }
 
-/// What a command that must fail says: one sentence, and no panic.
+/// The error of a command that must fail: one sentence, no panic.
 pub(crate) fn refusal(command: &mut Command) -> String {
     let output = run(command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -71,7 +71,7 @@ pub(crate) fn refusal(command: &mut Command) -> String {
     said
 }
 
-/// The weights of the finished model, and all of the last checkpoint that a resumed run goes on from.
+/// The weights of the finished model, and the state of the last checkpoint.
 pub(crate) fn results(out: &Path) -> Vec<Vec<u8>> {
     let newest = fs::read_to_string(out.join("checkpoints/latest")).unwrap();
     let newest = out.join("checkpoints").join(newest.trim());

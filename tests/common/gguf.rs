@@ -66,7 +66,7 @@ impl Meta {
     }
 }
 
-/// A tensor of the file: its number of type, and what its bytes stand for in the order of Hugging Face.
+/// A tensor of the file: its type number, and its values in Hugging Face's order.
 pub(crate) struct Made {
     pub(crate) name: String,
     pub(crate) theirs: String,
@@ -163,7 +163,7 @@ impl Numbers {
         values.extend((0..256).map(|n| d.to_f64() * f64::from(scales[n / 16]) * (f64::from(quants[n]) - 32.0)));
     }
 
-    /// A matrix; `heads`: its rows are written in pairs, for rotary positions that turn neighbours.
+    /// A matrix; `heads`: its rows are written in pairs, for rotary positions that rotate neighbours.
     fn matrix(&mut self, name: &str, theirs: &str, [rows, width]: [usize; 2], kind: u32, heads: usize) -> Made {
         let all: Vec<_> = (0..rows).map(|_| self.row(kind, width)).collect();
         let values = all.iter().flat_map(|(_, values)| values.clone()).collect();

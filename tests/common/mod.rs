@@ -1,4 +1,4 @@
-//! What the tests on adapters share.
+//! The devices of the tests on adapters.
 
 pub(crate) mod choice;
 
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgformer::Gpu;
 use wgformer::gpu::{AdapterClass, GpuOptions};
 
-/// A device. Tests of one adapter take turns, on whichever of its devices: OpenGL gives up when several threads want it for long.
+/// A device. Tests of one adapter run one at a time: OpenGL gives up when several threads want it for long.
 #[derive(Clone)]
 pub(crate) struct TestDevice {
     gpu: Gpu,
@@ -31,7 +31,7 @@ pub(crate) fn run(trials: Vec<Trial>) -> ! {
     choice::run(&Arguments::from_args(), trials, |_, title| vec![title.into()])
 }
 
-/// All adapters, opened, by name. That there are none, or that one does not open, is a failed test.
+/// All adapters, opened, by name. A missing adapter, or one that does not open, is a failed test.
 #[allow(dead_code, reason = "not all tests are content with it")]
 pub(crate) fn adapters(trials: &mut Vec<Trial>) -> Vec<(String, TestDevice)> {
     opened(trials, &[None])

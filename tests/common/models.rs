@@ -40,7 +40,7 @@ pub(crate) fn decoder(config: &Value) -> Result<Box<dyn Decoder>> {
     models::decoder(&Config::new("config.json", config.clone())?)
 }
 
-/// Weights wide enough that a missing bias, scale or gain shows.
+/// Weights with a spread that makes a missing bias, scale or gain visible.
 pub(crate) fn weights_of(model: &dyn Model) -> Result<Values> {
     weights_in(model, &Storage::default())
 }
@@ -79,8 +79,8 @@ pub(crate) fn token(i: usize) -> usize {
     (i * i * 31 + i * 7 + 3) % 97
 }
 
-/// Runs a graph whose outputs are `wanted`, and compares each with its f64 twin: by the largest error over the largest entry of its
-/// tensor or, of gradients, a thousandth of the largest of all gradients. `limits` are of outputs and of gradients.
+/// Runs a graph with the outputs `wanted`, and compares each with its f64 twin: the largest error over the tensor's largest entry; for
+/// gradients at least over a thousandth of the largest gradient. `limits` are those of outputs and of gradients.
 pub(crate) fn against_twin(
     gpu: &Gpu,
     g: &Graph,

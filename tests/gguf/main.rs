@@ -1,4 +1,4 @@
-//! GGUF files: a small one that is written here, damaged ones, and a real model where there is one.
+//! GGUF files: a small one made here, damaged ones, and a real model if present.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 #[path = "../common/gguf.rs"]

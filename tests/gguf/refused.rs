@@ -79,7 +79,7 @@ fn truncated_and_lying_files_are_refused() {
     let at = start - 200;
     odd[at..at + 8].fill(0xff);
     refusal(odd);
-    // A model that is whole, and whose tensors are not those that it says.
+    // A valid file whose tensors are not those of its architecture.
     let mut missing = tensors();
     missing.pop();
     let opened = gguf::from_bytes("m", file(&metadata(), &missing).0).unwrap();

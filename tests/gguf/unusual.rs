@@ -1,4 +1,4 @@
-//! GGUF files that are whole and unusual: in several parts, with duplicates, with more than a model needs, or no model.
+//! Valid but unusual GGUF files: in several parts, with duplicates, with unused tensors, or not a model.
 
 use super::made::{Made, Meta, VOCABULARY, file, metadata, tensors};
 use std::process::Command;
@@ -189,7 +189,7 @@ fn tensors_that_compute_nothing_are_left_aside_and_others_are_refused() {
     assert!(error.contains("1 not of this model: blk.1.attn_q_norm.weight"), "{error}");
 }
 
-/// Lists in lists, so many levels.
+/// Nested lists, of so many levels.
 fn nested(levels: usize) -> Meta {
     let mut bytes = 9_u32.to_le_bytes().to_vec();
     for _ in 1..levels {

@@ -56,7 +56,7 @@ fn adopting_and_looking_at_a_device_makes_no_error() {
     });
 }
 
-/// How many threads of the engine wait for signals in this process.
+/// The number of the engine's threads that wait for signals in this process.
 #[cfg(target_os = "linux")]
 fn watching_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();

@@ -1,4 +1,4 @@
-//! Choosing an adapter, and what an opened device can do.
+//! Choosing an adapter, and the capabilities of an opened device.
 
 use super::{DATA, on_every_adapter};
 use wgformer::Gpu;

@@ -1,4 +1,4 @@
-//! Wrong calls, memory that is not there, lost devices.
+//! Wrong calls, exhausted memory, lost devices.
 
 use super::{DATA, all_calls_tell_of_the_loss, lost, on_every_adapter, on_every_gpu};
 use wgformer::{Error, Gpu};
@@ -86,7 +86,7 @@ fn memory_that_the_driver_does_not_give_is_an_error() {
 #[test]
 fn wgpu_saying_by_a_panic_that_the_device_is_lost_becomes_an_error() {
     on_every_adapter(|adapter| {
-        // The words with which `Device::poll` panics when the driver fails in the middle of a wait.
+        // The message of `Device::poll`'s panic when the driver fails during a wait.
         let gpu = Gpu::open(adapter).unwrap();
         gpu.submit("work", [gpu.encoder("work")]).unwrap();
         gpu.queue().on_submitted_work_done(|| panic!("Error in {}: Validation Error\n\n    lost", "Device::poll"));

@@ -14,7 +14,7 @@ use wgpu::BufferUsages as Usage;
 
 const DATA: Usage = Usage::STORAGE.union(Usage::COPY_SRC).union(Usage::COPY_DST);
 
-/// Devices are opened one test at a time: software drivers share two cores with everybody.
+/// Devices are opened one test at a time: software drivers share the cores with all tests.
 static LOCK: Mutex<()> = Mutex::new(());
 
 fn on_every_adapter(test: impl Fn(&wgpu::Adapter)) {
@@ -48,7 +48,7 @@ fn lost(result: Result<(), Error>, what: &str) {
     }
 }
 
-/// Everything that can be asked of a device, after it was lost.
+/// Every call to a device after it was lost.
 fn all_calls_tell_of_the_loss(gpu: &Gpu) {
     let buffer = gpu.buffer("data", 1 << 20, DATA).unwrap();
     let mut uploads = wgformer::gpu::Uploads::new(gpu, 1024);

@@ -83,7 +83,7 @@ fn a_wait_for_an_early_submission_does_not_wait_for_later_ones() {
             pass.set_bind_group(0, &group, &[]);
             pass.dispatch_workgroups(512, 1, 1);
         };
-        // On a busy machine a thread may be late for its own reasons, not for the GPU's: one attempt in five counts.
+        // On a busy machine the thread itself may be late: one good attempt of five suffices.
         let attempts: Vec<_> = (0..5)
             .map(|_| {
                 let mut encoder = gpu.encoder("early");

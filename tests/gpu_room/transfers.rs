@@ -68,7 +68,7 @@ fn steady_work_creates_no_buffers() {
             }
         }
         assert_eq!(gpu.buffers_created(), created, "buffers after 10 steps and after 100");
-        // The CPU running ahead of the GPU is held back by the ring instead of filling the memory.
+        // When the CPU runs ahead of the GPU, the ring blocks instead of filling the memory.
         let ahead: Vec<_> = (0..100).map(|seed| step(&mut uploads, seed)).collect();
         for (seed, (readback, data)) in ahead.into_iter().enumerate() {
             assert!(readback.wait().unwrap() == data, "step {seed} of many in flight");
@@ -124,7 +124,7 @@ fn futures_of_readbacks_wake_without_anybody_polling() {
         let both = pollster::block_on(async { futures::future::join(first, second).await });
         assert_eq!((both.0.unwrap(), both.1.unwrap()), (vec![5; 4], vec![5; 4]));
         pollster::block_on(gpu.wait_async()).unwrap();
-        // A thread that polls for somebody else makes this one say "not yet".
+        // While another thread polls, this call may return "not yet".
         let start = std::time::Instant::now();
         while !gpu.poll().unwrap() {
             assert!(start.elapsed() < Duration::from_secs(1), "something is in flight after the wait");

@@ -9,7 +9,7 @@ use wgformer::models::{Decoder, TokenInputs};
 use wgformer::ops::{self, CrossEntropyOptions};
 use wgformer::{DType, Error, Gpu, Graph, Result, Tensor};
 
-/// A model with sizes that no kernel likes.
+/// A model with awkward sizes.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     config: Value,

@@ -1,4 +1,4 @@
-//! What fresh models learn.
+//! Training fresh models.
 
 use super::small::{decoder, gpt2, llama};
 use libtest_mimic::Failed;
@@ -38,7 +38,7 @@ pub(crate) fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
         }
         trainer.reports(0, &mut |_: &wgformer::train::Event| ())?;
         let after = trainer.evaluate(&held_out)?;
-        // An untrained model knows nothing: the loss is the logarithm of 97. The first tokens of a window stay uncertain.
+        // The loss of an untrained model is the logarithm of 97. The first tokens of a window stay uncertain.
         if !((before - 97.0_f64.ln()).abs() < 0.1 && after < 0.5) {
             return Err(format!("{}: the loss went from {before} to {after}", config["model_type"]).into());
         }

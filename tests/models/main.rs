@@ -38,7 +38,7 @@ fn main() {
     choice::run(&Arguments::from_args(), trials, |_, title| vec![part_of_the_choice(title).to_owned()]);
 }
 
-/// The family of a whole model: its kernels run everywhere in other tests, so that only families must. Other tests must themselves.
+/// The name that a test covers: the family of a whole model, whose kernels run everywhere in other tests; else the title itself.
 fn part_of_the_choice(title: &str) -> &str {
     let family = title.strip_prefix("whole model: ").and_then(|name| name.split([' ', ',']).next());
     family.unwrap_or(title)
@@ -60,7 +60,7 @@ fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
     if again.config() != model.config() {
         return Err(format!("{} became {}", model.config(), again.config()).into());
     }
-    // A config that asks for more layers is told what is missing; one with fewer leaves the others aside.
+    // More layers in the config are an error that names the missing tensors; with fewer, the others are ignored.
     let set = |layers: usize, width: usize| {
         let mut config = again.config();
         (config["num_hidden_layers"], config["intermediate_size"]) = (layers.into(), width.into());
@@ -74,7 +74,7 @@ fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
         }
     };
     refused(3, 51, "9 missing: model.layers.2.")?;
-    // As Hugging Face does; the log warns of what is left aside.
+    // As in transformers; the log warns of ignored tensors.
     set(1, 51)?;
     let (shorter, loaded) = load()?;
     for (name, _) in shorter.parameters()? {
@@ -91,7 +91,7 @@ fn weights_round_trip(gpu: &Gpu) -> Result<(), Failed> {
     }
 }
 
-/// Generation has no tree mask: a model that is asked for both says so.
+/// A cache with a tree mask is an error.
 fn caches_refuse_tree_masks(_: &Gpu) -> Result<(), Failed> {
     let model = decoder(&llama(json!({})))?;
     let mut g = Graph::new();

@@ -76,7 +76,7 @@ pub(crate) fn decoding_follows_reading(gpu: &Gpu, config: &Value) -> Result<(), 
     Ok(())
 }
 
-/// The logits at all positions of both texts, decided as if they came token by token.
+/// The logits at all positions of both texts, routed as in decoding.
 fn read_whole(model: &dyn Decoder, values: &mut Values, time: usize) -> Result<Array> {
     let mut g = Graph::new();
     let ids = g.input("ids", [2, time], DType::U32)?;

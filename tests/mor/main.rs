@@ -1,5 +1,5 @@
-//! Mixtures of recursions on every adapter of this machine: decoding against reading, weights that are one, what a
-//! recursion costs.
+//! Mixtures of recursions on every adapter of this machine: decoding against reading, shared weights, the
+//! cost of a recursion.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -105,7 +105,7 @@ fn weights_are_one() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a training step computes and moves for a last recursion over a third of the tokens, beside one over all.
+/// The operations and bytes of a last recursion over a third of the tokens, against one over all.
 fn a_third_costs_less_than_half() -> Result<(), Failed> {
     let caps = Caps::baseline();
     let cost = |capacity: &[f64]| -> Result<[f64; 2]> {

@@ -134,7 +134,7 @@ pub(crate) fn warming(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Loss and gradients of a step amid the warm-up, in which slots are left over, whatever was in memory before.
+/// Loss and gradients of a step amid the warm-up, with unused slots and arbitrary old memory.
 pub(crate) fn amid_warmup(gpu: &Gpu) -> Result<(), Failed> {
     for more in [json!({}), json!({"kv_sharing": true, "sampling": "aux_router"}), json!({"capacity": [0.7, 0.4, 0.4]})]
     {

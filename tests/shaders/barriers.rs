@@ -1,5 +1,5 @@
-//! How many barriers a kernel comes to when a compiler unrolls its loops. Where loops index arrays, drivers unroll them whatever their size,
-//! and each barrier cuts the code anew: a product of 8 rows with 16 of them took LLVM 19 more than 20 s to compile, with 3 of them 3 s.
+//! The number of barriers of a kernel after a compiler unrolls its loops. Drivers unroll loops that index arrays at any size, and each
+//! barrier splits the code: a product of 8 rows with 16 of them took LLVM 19 more than 20 s to compile, with 3 of them 3 s.
 
 use super::parse;
 use naga::{BinaryOperator, Block, Expression, Function, Handle, Literal, Module, Statement};
@@ -7,7 +7,7 @@ use wgformer::kernel::{AdapterClass, Caps, Dialect, assemble};
 use wgformer::program::Recording;
 use wgformer::{DType, Graph, ops};
 
-/// The most that a product of few rows may come to.
+/// The most barriers of a product of few rows.
 const MOST: u32 = 4;
 
 #[test]
@@ -62,7 +62,7 @@ impl Unrolled<'_> {
         }
     }
 
-    /// How often `for (var i = 0u; i < constant; i += constant)` runs at most; none of other loops.
+    /// The iterations of `for (var i = 0u; i < constant; i += constant)`; `None` for other loops.
     fn rounds(self, body: &Block, continuing: &Block) -> Option<u32> {
         let condition = body.iter().find_map(|statement| match statement {
             Statement::If { condition, reject, .. } if matches!(reject.first(), Some(Statement::Break)) => {

@@ -1,4 +1,4 @@
-//! What compilers other than naga make of the texts: Microsoft's DXC of the HLSL that naga writes, Chromium's Tint of the WGSL itself.
+//! The texts with compilers other than naga: Microsoft's DXC on naga's HLSL, Chromium's Tint on the WGSL.
 //!
 //! `scripts/fetch-compilers.sh` fetches them. Where one is missing its test says so and checks nothing, and fails if `REQUIRE_COMPILERS`
 //! names it (`dxc,tint`).
@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-/// Where a file of a compiler lies, if it is there.
+/// The path of a compiler's file, if it exists.
 fn tool(name: &str, file: &str) -> Option<PathBuf> {
     let required = std::env::var("REQUIRE_COMPILERS").unwrap_or_default();
     let required: Vec<&str> = required.split(',').filter(|name| !name.is_empty()).collect();
@@ -47,10 +47,10 @@ fn complain(distinct: BTreeMap<String, &Text>, compiler: impl Fn(&[(String, &Tex
     nothing_but(&complaints.collect::<Vec<_>>(), distinct.len());
 }
 
-/// How long Tint may take for one text.
+/// The time limit of Tint for one text.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What Tint has against texts. Now and then Dawn, around it, crashes or its threads lock each other out: then another process goes on
+/// Tint's errors. Now and then Dawn, around it, crashes or its threads lock each other out: then another process goes on
 /// from the text that has no answer, unless three have ended there.
 fn tint(package: &Path, codes: &[&str]) -> Vec<Option<String>> {
     let mut answers = Vec::new();
@@ -64,7 +64,7 @@ fn tint(package: &Path, codes: &[&str]) -> Vec<Option<String>> {
     answers
 }
 
-/// What one process says until it ends.
+/// The output of one process.
 fn tint_once(package: &Path, codes: &[&str]) -> Vec<Option<String>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shaders/tint.mjs");
     let mut node = Command::new("node");

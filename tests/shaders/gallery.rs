@@ -1,4 +1,4 @@
-//! The shader files themselves: what each says of itself, that a case launches it, and the page about them.
+//! The shader files: headers, a case that launches each, and the gallery page.
 
 use super::{for_every_dispatch, stem};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +71,7 @@ fn every_file_is_launched_by_a_case() {
     assert!(unused.is_empty(), "no case of the suite launches {unused:?}");
 }
 
-/// What is known of a kernel from the dispatches of the suite.
+/// The use of a kernel in the dispatches of the suite.
 #[derive(Default)]
 struct Use {
     ops: BTreeSet<String>,
@@ -79,7 +79,7 @@ struct Use {
     snippets: BTreeSet<String>,
 }
 
-/// `shaders/README.md` is made from the headers of the files and from what the suite launches. To renew it:
+/// `shaders/README.md` is made of the headers of the files and of the suite's launches. To make it anew:
 /// `UPDATE_GALLERY=1 cargo test --test shaders gallery`.
 #[test]
 fn the_gallery_is_up_to_date() {
@@ -146,7 +146,7 @@ fn gallery(files: &BTreeMap<String, String>, uses: &BTreeMap<String, Use>) -> St
     page
 }
 
-/// What the header says after `key`, up to a line that is not indented further.
+/// The text of the header after `key`, up to a line that is not indented further.
 fn header(text: &str, key: &str) -> String {
     let mut lines = text.lines().map_while(|line| line.strip_prefix("//"));
     let Some(first) = lines.find_map(|line| line.trim_start().strip_prefix(key)) else { return String::new() };

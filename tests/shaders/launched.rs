@@ -1,4 +1,4 @@
-//! What the conformance suite, the benchmark and models launch on adapters of every kind, and the texts of it.
+//! The launches of the conformance suite, the benchmark and models on adapters of every kind, and their texts.
 
 use super::parse;
 use naga::Module;
@@ -209,7 +209,7 @@ pub(super) struct Text {
     pub(super) int64: bool,
     /// Whether a GPU launches it: drivers for the CPU are known as such with Vulkan and OpenGL only, and never in a browser.
     pub(super) on_gpus: bool,
-    /// What naga makes of it.
+    /// naga's module, or its error.
     pub(super) module: Result<(Module, ModuleInfo), String>,
 }
 

@@ -32,7 +32,7 @@ fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
     assert!(complaints.is_empty(), "{} complaints, such as\n{}", complaints.len(), shown.join("\n"));
 }
 
-/// What naga makes of a text, with no capability beyond WebGPU's but subgroups and 64-bit integers where the adapter has them.
+/// naga's module of a text, with WebGPU's capabilities, and with subgroups and 64-bit integers if the adapter has them.
 fn parse(text: &str, subgroups: bool, int64: bool) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
     // unpack2x16float is part of WebGPU; wgpu marks only the oldest OpenGL drivers as without.

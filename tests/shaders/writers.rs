@@ -1,4 +1,4 @@
-//! What naga makes of every text for the drivers: HLSL for Direct3D 12, MSL for Metal, GLSL for OpenGL and SPIR-V for Vulkan, as wgpu asks
+//! naga's output of every text for the drivers: HLSL for Direct3D 12, MSL for Metal, GLSL for OpenGL and SPIR-V for Vulkan, as wgpu asks
 //! for it, with and without checks.
 
 use super::launched::{Text, in_parallel, nothing_but, texts};
@@ -115,7 +115,7 @@ fn spv(module: &Module, info: &ModuleInfo, text: &Text, checks: bool) -> Written
     spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| e.to_string())
 }
 
-/// What an HLSL text defines twice: functions with the same name and types, structures and other names of types. naga writes its helpers
+/// The names that an HLSL text defines twice: functions with the same name and types, structures and aliases. naga writes its helpers
 /// by type, and those of a type and of its alias are the same text, which no compiler of HLSL takes.
 fn defined_twice(hlsl: &str) -> Option<String> {
     let mut seen = HashSet::new();
@@ -127,7 +127,7 @@ fn defined_twice(hlsl: &str) -> Option<String> {
             Some((head, rest)) if !line.ends_with([';', '}']) => {
                 let name = head.rsplit(' ').next().unwrap_or(head);
                 let parameters = rest.rsplit_once(')').map_or(rest, |(parameters, _)| parameters);
-                // What stands before the last space is the type.
+                // The type is before the last space.
                 let types: Vec<&str> =
                     parameters.split(',').map(|p| p.trim().rsplit_once(' ').map_or("", |(ty, _)| ty)).collect();
                 format!("{name}({})", types.join(", "))

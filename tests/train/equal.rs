@@ -50,7 +50,7 @@ pub(crate) fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     let mut whole = trainer(gpu, &objective, options(), RunOptions::default())?;
     losses(&mut whole, &mut data, 1)?;
     let store = weights(gpu, &objective)?;
-    // So small a limit that every parameter gets a shard of its own.
+    // A limit so small that every parameter gets its own shard.
     let caps = wgformer::kernel::Caps { max_buffer_bytes: 128 * 4, ..gpu.caps().clone() };
     let step = TrainStep::new(&objective.parameters(&Storage::default())?, &caps, options())?;
     ensure(step.layout().shards.len() > 1, "one shard")?;
@@ -115,7 +115,7 @@ pub(crate) fn recomputation_gives_the_same_bits(gpu: &Gpu) -> Result<(), Failed>
         let dispatches = trainer.program().recording().dispatches().iter();
         dispatches.filter(|d| d.label.contains("again.")).map(|d| d.kernel.name).collect()
     };
-    // Activations are made again in any case, from what went into them.
+    // Activations are recomputed from their inputs in any case.
     ensure(twice(&plain).iter().all(|kernel| *kernel == "activation"), format!("{:?}", twice(&plain)))?;
     ensure(!twice(&plain).is_empty(), "no activation is made again")?;
     ensure(twice(&again).iter().any(|kernel| kernel.starts_with("matmul")), format!("{:?}", twice(&again)))?;

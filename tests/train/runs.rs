@@ -83,7 +83,7 @@ pub(crate) fn a_killed_run_resumes_bit_by_bit(gpu: &Gpu) -> Result<(), Failed> {
             let mut killed = new()?;
             losses(&mut killed, &mut data, 5)?;
             killed.save(&checkpoints, &data.position(), &[])?;
-            // What happens after the save is lost.
+            // Steps after the save are lost.
             losses(&mut killed, &mut data, 1)?;
         }
         let loaded = checkpoints.latest()?.ok_or("no checkpoint")?;

@@ -18,7 +18,7 @@ pub type Run = Box<dyn FnMut() -> Result<f64, Box<dyn Error>>>;
 /// What makes a workload ready.
 type Prepare = Box<dyn Fn(&Workload) -> Result<Run, Box<dyn Error>>>;
 
-/// Who is measured.
+/// The measured engine.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Side {
     Wgformer,
@@ -87,7 +87,7 @@ impl SideProcess {
         let name = if let Side::Burn = side { "burn" } else { "wgformer" };
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--side", name, "--adapter", &adapter.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Of a group of its own: a terminal that closes hangs up on every group in which somebody is stopped.
+        // In its own process group: a closing terminal hangs up every group that has a stopped process.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn()?;

@@ -22,7 +22,7 @@ pub struct Model {
     pub vocabulary: usize,
 }
 
-/// One thing that both sides do.
+/// A workload of both sides.
 #[derive(Clone, Copy, Debug)]
 pub enum Workload {
     /// (M, K) times (K, N).

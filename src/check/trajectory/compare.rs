@@ -1,4 +1,4 @@
-//! What the steps left behind, against what the file has.
+//! Compares final weights and moments with those of the file.
 
 use super::{Figure, TrajectoryRow};
 use crate::check::golden::{larger, relative_error};
@@ -10,24 +10,24 @@ use std::ops::Range;
 
 /// The largest error of a weight over the largest entry of its tensor.
 pub(super) const WEIGHT_LIMIT: f64 = 3e-4;
-/// The same of the moments.
+/// The same for moments.
 pub(super) const MOMENT_LIMIT: f64 = 5e-4;
 
-/// A tensor as files have it.
+/// A tensor of the model, as files store it.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
-    /// What files may call it.
+    /// Its names in files.
     pub(super) names: Vec<String>,
-    /// Before the first step.
+    /// The values before the first step.
     pub(super) start: Vec<f64>,
-    /// After the last one: itself, and its two moments if it was trained.
+    /// The values after the last step, and both moments if it was trained.
     pub(super) weight: Vec<f64>,
     pub(super) moments: Option<[Vec<f64>; 2]>,
-    /// Elements that do not count.
+    /// Elements that are not compared.
     pub(super) no_gradient: Vec<Range<usize>>,
 }
 
-/// What files may call a tensor of a model.
+/// The names that files may have for a tensor of a model.
 pub(super) fn names(model: &dyn Model, name: &str) -> Vec<String> {
     let mut names = Vec::new();
     for name in std::iter::once(name.to_owned()).chain(model.naming().older(name)) {
@@ -38,13 +38,13 @@ pub(super) fn names(model: &dyn Model, name: &str) -> Vec<String> {
 }
 
 impl Part {
-    /// What counts of a tensor's elements.
+    /// The elements that are compared.
     fn kept(&self, values: &[f64]) -> Vec<f64> {
         let counts = |index: &usize| !self.no_gradient.iter().any(|range| range.contains(index));
         (0..values.len()).filter(counts).map(|index| values[index]).collect()
     }
 
-    /// The name that a file has it under behind `kind`, and the elements that count there.
+    /// Its name in the file, after `kind`, and the elements to compare.
     fn find(&self, file: &Tensors, kind: &str) -> Result<Option<(String, Vec<f64>)>> {
         let Some(tensor) = self.names.iter().find_map(|name| file.get(&format!("{kind}{name}"))) else {
             return Ok(None);
@@ -54,7 +54,7 @@ impl Part {
     }
 }
 
-/// A row for each weight, and each moment that the file has, and one for each that has no counterpart; and the elements left out.
+/// A row for each weight and each moment of the file, and for each without a counterpart; then the elements left out.
 pub(super) fn rows(model: &dyn Model, parts: &[Part], file: &Tensors) -> Result<(Vec<TrajectoryRow>, Vec<String>)> {
     let (mut rows, mut used, mut left_out) = (Vec::new(), HashSet::new(), Vec::new());
     let mut moments = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn rows(model: &dyn Model, parts: &[Part], file: &Tensors) -> Result<
                     rows.push(row);
                 }
             }
-            // What does not learn may be missing.
+            // Tensors that are not trained may be missing.
             None if part.moments.is_none() => (),
             None => rows.push(lacking(format!("final.{}, which the file lacks", part.names[0]))),
         }
@@ -87,7 +87,7 @@ pub(super) fn rows(model: &dyn Model, parts: &[Part], file: &Tensors) -> Result<
     }
     rows.extend(moments);
     for (kind, name) in file.names().filter_map(|name| Some((name, name.split_once('.')?))).filter_map(result) {
-        // Tied weights may be there twice.
+        // The file may have tied weights twice.
         let ignored = kind == "final" && model.naming().ignores(name);
         if !used.contains(&format!("{kind}.{name}")) && !ignored {
             rows.push(lacking(format!("{kind}.{name}, which the model lacks")));
@@ -115,7 +115,7 @@ fn over_movement(got: &[f64], expected: &[f64], start: &[f64]) -> f64 {
     if error == 0.0 { 0.0 } else { error / movement }
 }
 
-/// The largest errors of each kind, beside those of PyTorch in f32.
+/// The largest error of each kind, and PyTorch's in f32.
 pub(super) fn figures(rows: &[TrajectoryRow], pytorch: &BTreeMap<String, f64>) -> Vec<Figure> {
     let worst = |kind: &str| {
         let errors = rows.iter().filter(|row| row.what.starts_with(kind)).map(|row| row.error);

@@ -1,4 +1,4 @@
-//! What a folder of a training run holds: settings, micro-batches, and what came of them.
+//! The folder of a training run: settings, micro-batches and results.
 
 use crate::error::{Error, Result};
 use crate::io::{Config, TensorRef, Tensors};
@@ -8,19 +8,19 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The names of tensors that are results begin with one of these, and a dot.
+/// The prefixes of the names of results.
 const RESULTS: [&str; 3] = ["final.", "exp_avg.", "exp_avg_sq."];
 
 /// A training run that PyTorch made.
 #[derive(Debug)]
 pub(super) struct Trajectory {
-    /// The folder of the model that it begins with.
+    /// The folder of the model that the run starts from.
     pub(super) model: PathBuf,
     pub(super) options: StepOptions,
     pub(super) steps: Vec<Step>,
-    /// The parameters whose moments are there.
+    /// The parameters whose moments the file has.
     pub(super) moments: Vec<String>,
-    /// How far PyTorch is off in f32.
+    /// PyTorch's errors in f32.
     pub(super) pytorch_f32: BTreeMap<String, f64>,
     pub(super) tensors: Tensors,
     settings: Settings,
@@ -36,7 +36,7 @@ pub(super) struct Step {
     pub(super) lr: f64,
     pub(super) loss: f64,
     pub(super) grad_norm: f64,
-    /// Of each micro-batch.
+    /// One per micro-batch.
     pub(super) aux_loss: Option<Vec<f64>>,
 }
 
@@ -54,8 +54,7 @@ struct Settings {
 }
 
 impl Trajectory {
-    /// Opens a folder. Its model is looked for in `goldens`, or as a path of its own, or in the folder `goldens` beside the one that the
-    /// folder is in.
+    /// Opens a folder. Its model is searched in `goldens`, else as a path, else in the folder `goldens` beside the folder's parent.
     pub(super) fn open(folder: &Path, goldens: Option<&Path>) -> Result<Self> {
         let config = Config::read(folder.join("trajectory.json"))?;
         let settings: Settings = config.get("settings")?;
@@ -86,21 +85,21 @@ impl Trajectory {
         if self.steps.len() != self.settings.steps || self.steps.is_empty() {
             return refuse(
                 "steps",
-                format!("has {} steps, the settings say {}", self.steps.len(), self.settings.steps),
+                format!("has {} entries, but settings.steps is {}", self.steps.len(), self.settings.steps),
             );
         }
         for (at, step) in (1..).zip(&self.steps) {
             let (count, batches) = (step.micro_batches.len(), self.batches);
-            let says = |what: &str| refuse("steps", format!("has a step {at} {what}"));
+            let says = |what: &str| refuse("steps", format!("entry {at} {what}"));
             if step.step != at {
-                return says(&format!("that is called {}", step.step));
+                return says(&format!("has \"step\" {}: steps are numbered from 1", step.step));
             }
             if count == 0 || !step.micro_batches.iter().all(|batch| *batch < batches) {
-                return says(&format!("whose micro_batches are none, or not all of the {batches} that input_ids has"));
+                return says(&format!("needs micro_batches, one or more, each below {batches} (the rows of input_ids)"));
             }
             let auxiliary = step.aux_loss.as_ref().map_or(count, Vec::len);
             if step.counted_labels.len() != count || auxiliary != count {
-                return says("with another number of counted_labels or aux_loss than micro_batches");
+                return says("needs one of counted_labels, and of aux_loss if it has any, per micro-batch");
             }
         }
         for tensor in self.tensors.iter().filter(|tensor| self.input(tensor.name).is_some()) {
@@ -127,14 +126,13 @@ impl Trajectory {
         Some(tensor.to_i32().ok()?.get(batch * size..(batch + 1) * size)?.to_vec())
     }
 
-    /// A tensor that has something for every micro-batch.
+    /// A tensor with a slice for every micro-batch.
     fn input(&self, name: &str) -> Option<TensorRef<'_>> {
         let result = RESULTS.iter().any(|result| name.starts_with(result));
         self.tensors.get(name).filter(|tensor| !result && tensor.shape.dims().first() == Some(&self.batches))
     }
 
-    /// The learning rate of a step, from 0 on: up in a straight line, then half a cosine that has its first step behind the last one of
-    /// the warm-up, and ends with the last step.
+    /// The learning rate of a step, counted from 0: linear warm-up, then half a cosine from the step after the warm-up to the last step.
     pub(super) fn rate(&self, step: usize) -> f64 {
         let (step, warm_up) = (step as u64, self.settings.warmup_steps);
         match step.checked_sub(warm_up) {
@@ -165,7 +163,7 @@ impl Settings {
     }
 }
 
-/// The folder of the model that a run begins with.
+/// The folder of the model that a run starts from.
 fn model_folder(config: &Config, folder: &Path, goldens: Option<&Path>) -> Result<PathBuf> {
     let name: PathBuf = config.get("model")?;
     let beside = std::fs::canonicalize(folder).map_err(|e| Error::file(folder, e))?;
@@ -179,7 +177,7 @@ fn model_folder(config: &Config, folder: &Path, goldens: Option<&Path>) -> Resul
     }
     let folders: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
     let message =
-        format!("is {}, of which {} has no config.json: say where it is", name.display(), folders.join(" or "));
+        format!("is {}, but {} has no config.json: name the folder of goldens", name.display(), folders.join(" or "));
     Err(config.refuse("model", format!("{message} (--goldens)")))
 }
 
@@ -190,7 +188,7 @@ mod tests {
     use crate::shape::TensorType;
     use serde_json::{Value, json};
 
-    /// A folder with this run, of a model that is not read.
+    /// A folder with this run; its model is never opened.
     fn folder(change: impl Fn(&mut Value)) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let (run, model) = (root.path().join("trajectories/run"), root.path().join("goldens/model"));
@@ -239,12 +237,12 @@ mod tests {
             let message = open(|run| drop(run.as_object_mut().unwrap().remove(key))).unwrap_err().to_string();
             assert!(message.contains(&format!("has no \"{key}\"")), "{message}");
         }
-        assert!(said(|run| run["settings"]["steps"] = 3.into()).contains("has 2 steps, the settings say 3"));
+        assert!(said(|run| run["settings"]["steps"] = 3.into()).contains("has 2 entries, but settings.steps is 3"));
         assert!(said(|run| run["settings"]["beta1"] = 1.into()).contains("beta1"));
-        assert!(said(|run| run["steps"][1]["micro_batches"] = json!([0, 2])).contains("a step 2 whose micro_batches"));
-        assert!(said(|run| run["steps"][1]["step"] = 4.into()).contains("has a step 2 that is called 4"));
+        assert!(said(|run| run["steps"][1]["micro_batches"] = json!([0, 2])).contains("entry 2 needs micro_batches"));
+        assert!(said(|run| run["steps"][1]["step"] = 4.into()).contains("entry 2 has \"step\" 4"));
         assert!(said(|run| run["moments"][0] = "b".into()).contains("exp_avg.b"));
-        assert!(said(|run| run["model"] = "other".into()).contains("is other, of which"));
+        assert!(said(|run| run["model"] = "other".into()).contains("is other, but "));
         let folder = folder(|_| ());
         let run = folder.path().join("trajectories/run");
         assert!(Trajectory::open(&run, Some(&folder.path().join("goldens"))).is_ok());

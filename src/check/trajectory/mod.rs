@@ -36,15 +36,16 @@ const AUXILIARY: &str = "aux_loss";
 /// One compared result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrajectoryRow {
-    /// `lr`, `counted_labels`, `loss`, `grad_norm` and `aux_loss` with the step that is off most, `final.NAME`, `exp_avg.NAME`, `exp_avg_sq.NAME`.
+    /// `lr`, `counted_labels`, `loss`, `grad_norm` and `aux_loss` with the step of the largest error; `final.NAME`, `exp_avg.NAME`,
+    /// `exp_avg_sq.NAME`.
     pub what: String,
-    /// Of a number its relative error, of a tensor its largest error over its largest entry, of labels how often their number is wrong.
+    /// For a number the relative error, for a tensor the largest error over its largest entry, for labels the count of wrong numbers.
     pub error: f64,
-    /// What is allowed.
+    /// The largest error allowed.
     pub limit: f64,
     /// Whether the error is within the limit.
     pub passed: bool,
-    /// Of a weight: its largest error over its largest change from start to end.
+    /// For a weight: the largest error over the largest change from start to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub over_movement: Option<f64>,
 }
@@ -62,7 +63,7 @@ pub struct Figure {
     pub what: &'static str,
     /// The error.
     pub error: f64,
-    /// That of PyTorch in f32, if the file has it.
+    /// PyTorch's in f32, if the file has it.
     pub pytorch_f32: Option<f64>,
 }
 
@@ -99,7 +100,7 @@ impl TrajectoryReport {
 /// moments. The model's folder is the one that `trajectory.json` names, in `goldens` or else in `../../goldens` as seen from `folder`.
 ///
 /// # Errors
-/// Whatever keeps the model from being trained at all; a result that is off is a row of the report.
+/// Any error that keeps the model from being trained. A result outside its limit is a row of the report, not an error.
 pub fn check_trajectory(gpu: &Gpu, folder: impl AsRef<Path>, goldens: Option<&Path>) -> Result<TrajectoryReport> {
     let folder = folder.as_ref();
     let file = Trajectory::open(folder, goldens)?;
@@ -126,7 +127,7 @@ pub fn check_trajectory(gpu: &Gpu, folder: impl AsRef<Path>, goldens: Option<&Pa
     })
 }
 
-/// What a step gave.
+/// The results of a step.
 struct Taken {
     report: StepReport,
     counted: Vec<usize>,
@@ -249,7 +250,7 @@ impl<'a> Run<'a> {
         Ok(Taken { report, counted, auxiliary })
     }
 
-    /// Every tensor that files have of the model, as the steps left it.
+    /// Every tensor of the model as files store it, after the steps.
     fn parts(&self, start: HashMap<String, Vec<f64>>, weights: &Weights) -> Result<Vec<compare::Part>> {
         let ends = downloaded(self.model, weights)?;
         let moments = self.moments(weights)?;
@@ -274,7 +275,7 @@ impl<'a> Run<'a> {
         Ok(parts)
     }
 
-    /// AdamW's moments of what is trained.
+    /// AdamW's moments of the trained parameters.
     fn moments(&self, weights: &Weights) -> Result<HashMap<String, [Vec<f64>; 2]>> {
         let mut found = HashMap::new();
         for (index, shard) in self.layout.layout().shards.iter().enumerate() {
@@ -292,7 +293,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The parameters that a loss depends on, and those that steps change by themselves. PyTorch's optimiser leaves the others alone.
+/// The parameters that the loss depends on, and those that steps update in place. PyTorch's optimiser does not change the others.
 fn trained(g: &mut Graph, loss: Tensor) -> Result<Vec<(String, TensorType)>> {
     let all: Vec<(String, Tensor)> = g.parameters().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
     let gradients = g.differentiate(loss, &all.iter().map(|(_, tensor)| *tensor).collect::<Vec<_>>())?;
@@ -310,7 +311,7 @@ fn downloaded(model: &dyn Model, weights: &Weights) -> Result<HashMap<String, Ve
     model.parameters()?.into_iter().map(read).collect()
 }
 
-/// A row for each kind of number that steps have, with the step that is off most.
+/// A row for each kind of number of a step, with the step of the largest error.
 fn number_rows(file: &Trajectory, taken: &[Taken]) -> Vec<TrajectoryRow> {
     let worst = |what: &str, limit: f64, error: &dyn Fn(usize, &Step, &Taken) -> f64| {
         let errors = file.steps.iter().zip(taken).enumerate().map(|(at, (step, taken))| error(at, step, taken));

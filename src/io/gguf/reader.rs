@@ -94,7 +94,7 @@ pub(super) struct List<'a> {
 
 const TEXT: u32 = 8;
 const LIST: u32 = 9;
-/// Lists within lists, more than anyone writes.
+/// The deepest nesting of lists that is read.
 const DEEPEST: u32 = 4;
 
 /// The bytes of a number by its type in the file.

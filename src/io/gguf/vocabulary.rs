@@ -24,7 +24,7 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 /// As Qwen 2 cuts them: as Llama 3, each digit for itself.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// What is cut out, one after the other, where the file names no way: signs, words, digits in threes.
+/// The default rules of cutting, in order: signs, words, digits in threes.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", "[0-9][0-9][0-9]"];
 
 /// The tokenizer; none if the file holds none.
@@ -79,7 +79,7 @@ fn special<'a>(metadata: &Metadata<'_>, tokens: &'a [String], key: &str) -> Resu
     Ok(id.and_then(|id| tokens.get(id as usize)).map(String::as_str))
 }
 
-/// The first of the characters that mark tokens: those of plane 15, which are nobody's.
+/// The first of the characters that mark tokens: those of plane 15, a private-use area.
 const MARK: u32 = 0xF_0000;
 /// The number of items.
 const MARKS: usize = 0xFFFE;

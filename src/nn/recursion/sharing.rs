@@ -32,7 +32,7 @@ impl Sharing {
 /// The routing of tokens through the recursions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecursionRouting {
-    /// Nobody: all tokens go through it `R` times.
+    /// No router: all tokens go through it `R` times.
     None,
     /// Each recursion chooses its tokens.
     ExpertChoice(ExpertChoiceRouting),

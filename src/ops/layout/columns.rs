@@ -1,4 +1,4 @@
-//! What ops along an axis share: windows of columns, and the word size of copies.
+//! The common parts of ops along an axis: windows of columns, and the word size of copies.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

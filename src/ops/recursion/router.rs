@@ -1,4 +1,4 @@
-//! What the losses of routers share.
+//! The common parts of the losses of routers.
 
 use crate::case::Feed;
 use crate::dtype::DType;
