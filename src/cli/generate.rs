@@ -155,9 +155,7 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
     match (max_length, room) {
         (Some(length), Some(_)) => words.push(format!("max_length {length}")),
         (Some(length), None) => {
-            log::warn!(
-                "max_length {length} of the model's file leaves no room after {given} tokens: it is ignored"
-            );
+            log::warn!("max_length {length} of the model's file leaves no room after {given} tokens: it is ignored");
         }
         _ => (),
     }

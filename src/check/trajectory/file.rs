@@ -95,7 +95,9 @@ impl Trajectory {
                 return says(&format!("has \"step\" {}: steps are numbered from 1", step.step));
             }
             if count == 0 || !step.micro_batches.iter().all(|batch| *batch < batches) {
-                return says(&format!("needs micro_batches, one or more, each below {batches} (the rows of input_ids)"));
+                return says(&format!(
+                    "needs micro_batches, one or more, each below {batches} (the rows of input_ids)"
+                ));
             }
             let auxiliary = step.aux_loss.as_ref().map_or(count, Vec::len);
             if step.counted_labels.len() != count || auxiliary != count {
