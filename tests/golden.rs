@@ -11,7 +11,7 @@ use wgformer::check::check_golden;
 use wgformer::io::{ModelFolder, Tensors};
 use wgformer::{DType, Gpu, models};
 
-const MODELS: [&str; 30] = [
+const MODELS: &[&str] = &[
     "gpt2",
     "gpt-neox",
     "deepseek-v3",
@@ -42,13 +42,24 @@ const MODELS: [&str; 30] = [
     "bart-rules",
     "marian-two-vocabularies",
     "mixtral-window",
+    "roberta-masked-lm",
+    "roberta-answers",
+    "roberta-padding-within",
+    "roberta-classes",
+    "distilbert-masked-lm",
+    "distilbert-choice",
+    "electra-discriminator",
+    "electra-generator",
+    "albert-masked-lm",
+    "albert-two-groups",
 ];
 
 /// The outputs of models.
-const OUTPUTS: [&str; 7] = [
+const OUTPUTS: [&str; 8] = [
     "logits",
     "prediction_logits",
     "seq_relationship_logits",
+    "sop_logits",
     "start_logits",
     "end_logits",
     "last_hidden_state",
@@ -58,7 +69,7 @@ const OUTPUTS: [&str; 7] = [
 fn main() {
     let mut trials = Vec::new();
     for (name, device) in common::adapters_also_as_gpus(&mut trials) {
-        for model in MODELS {
+        for &model in MODELS {
             trials.push(device.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
         }
     }

@@ -98,6 +98,19 @@ fn families() -> Vec<(String, Value)> {
     ] {
         all.push((format!("BERT, {head}"), bert(&format!("Bert{head}"))));
     }
+    let relatives = [
+        ("roberta", "RobertaForSequenceClassification"),
+        ("xlm-roberta", "XLMRobertaForMaskedLM"),
+        ("distilbert", "DistilBertForMultipleChoice"),
+        ("electra", "ElectraForPreTraining"),
+        ("albert", "AlbertForPreTraining"),
+    ];
+    for (family, class) in relatives {
+        let sizes = json!({"model_type": family, "type_vocab_size": 2, "embedding_size": 20, "num_hidden_groups": 2, "num_hidden_layers": 3,
+                           "num_labels": 2, "dim": 36, "n_heads": 4, "n_layers": 2, "hidden_dim": 51, "dropout": 0.0,
+                           "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "classifier_dropout_prob": 0.0});
+        all.push((class.to_owned(), merged(bert(class), sizes)));
+    }
     let own = [
         (
             "encoder, experts that choose",

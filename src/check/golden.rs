@@ -19,13 +19,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Inputs that a golden file may have, even if the model does not read them.
-const INPUTS: [&str; 7] = [
+const INPUTS: [&str; 8] = [
     "input_ids",
     "attention_mask",
     "token_type_ids",
     "position_ids",
     "labels",
     "next_sentence_label",
+    "sentence_order_label",
     "decoder_input_ids",
 ];
 /// The largest error of an output, over its largest entry.

@@ -9,4 +9,9 @@ pub enum Initial {
     Ones,
     /// Normal numbers around zero with this standard deviation.
     Normal(f64),
+    /// Rows of sines and cosines in turn, so many columns each: positions that begin as [`crate::ops::sinusoidal_table`] has them.
+    Sinusoids {
+        /// The columns.
+        columns: usize,
+    },
 }

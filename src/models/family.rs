@@ -48,7 +48,27 @@ fn deepseek_v3(config: &Config) -> Result<Box<dyn Model>> {
 }
 
 fn bert(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config)?))
+    Ok(Box::new(Bert::from_config(config, super::BertFamily::Bert)?))
+}
+
+fn roberta(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Bert::from_config(config, super::BertFamily::Roberta)?))
+}
+
+fn xlm_roberta(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Bert::from_config(config, super::BertFamily::XlmRoberta)?))
+}
+
+fn distilbert(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Bert::from_config(config, super::BertFamily::DistilBert)?))
+}
+
+fn electra(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Bert::from_config(config, super::BertFamily::Electra)?))
+}
+
+fn albert(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Bert::from_config(config, super::BertFamily::Albert)?))
 }
 
 fn t5(config: &Config) -> Result<Box<dyn Model>> {
@@ -97,6 +117,11 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { name: "deepseek_v3", sides: Decoder, class: "DeepseekV3", open: deepseek_v3 },
     Family { name: "mor", sides: Decoder, class: "Mor", open: llama },
     Family { name: "bert", sides: Encoder, class: "Bert", open: bert },
+    Family { name: "roberta", sides: Encoder, class: "Roberta", open: roberta },
+    Family { name: "xlm-roberta", sides: Encoder, class: "XLMRoberta", open: xlm_roberta },
+    Family { name: "distilbert", sides: Encoder, class: "DistilBert", open: distilbert },
+    Family { name: "electra", sides: Encoder, class: "Electra", open: electra },
+    Family { name: "albert", sides: Encoder, class: "Albert", open: albert },
     Family { name: "t5", sides: Both, class: "T5", open: t5 },
     Family { name: "mt5", sides: Both, class: "MT5", open: mt5 },
     Family { name: "bart", sides: Both, class: "Bart", open: bart },
@@ -134,7 +159,7 @@ pub(super) fn model_type(config: &Config) -> Result<String> {
     family.map(|family| family.name.to_owned()).ok_or_else(refuse)
 }
 
-/// Refuses classes of a family whose heads, or whose lack of a side, are not read. BERT's are.
+/// Refuses classes of a family whose heads, or whose lack of a side, are not read. Encoders say which they read.
 pub(super) fn check_class(config: &Config, family: &Family) -> Result<()> {
     const OTHERS: [&str; 6] = [
         "ForSequenceClassification",
@@ -146,7 +171,7 @@ pub(super) fn check_class(config: &Config, family: &Family) -> Result<()> {
     ];
     const KEY: &str = "architectures";
     let read = match family.name {
-        "bert" => return Ok(()),
+        _ if family.sides == Encoder => return Ok(()),
         "gpt2" => "LMHeadModel",
         "t5" | "mt5" | "bart" => "ForConditionalGeneration",
         "marian" => "MTModel",

@@ -6,46 +6,35 @@ use crate::error::Result;
 use crate::io::Config;
 use serde_json::{Map, Value, json};
 
-/// The head of a model of the family whose classes begin with `family`; without `architectures` there is none.
-pub(super) fn head(config: &Config, family: &str) -> Result<EncoderHead> {
+/// Heads by the ends of classes' names.
+pub(super) type HeadKinds = &'static [(&'static str, EncoderHead)];
+
+/// The head of a model of the family whose classes begin with `family` and end as `kinds` says; without `architectures` there is none.
+pub(super) fn head(config: &Config, family: &str, kinds: HeadKinds) -> Result<EncoderHead> {
     const KEY: &str = "architectures";
     let classes: Vec<String> = config.get_or(KEY, Vec::new())?;
     let Some(class) = classes.first() else { return Ok(EncoderHead::None) };
-    let found = match class.strip_prefix(family) {
-        Some("Model") => EncoderHead::None,
-        Some("ForMaskedLM") => EncoderHead::MaskedLanguageModel,
-        Some("LMHeadModel") => EncoderHead::NextToken,
-        Some("ForPreTraining") => EncoderHead::PreTraining,
-        Some("ForNextSentencePrediction") => EncoderHead::NextSentence,
-        Some("ForSequenceClassification") => {
+    let end = class.strip_prefix(family);
+    let Some((_, kind)) = kinds.iter().find(|(known, _)| end == Some(known)) else {
+        let ends: Vec<&str> = kinds.iter().map(|(end, _)| *end).collect();
+        let (last, front) = ends.split_last().map_or(("", String::new()), |(last, front)| (*last, front.join(", ")));
+        let message = format!("is \"{class}\"; supported are {family} with {front} and {last} behind it");
+        return Err(config.refuse(KEY, message));
+    };
+    Ok(match kind {
+        EncoderHead::SequenceClassification { .. } => {
             problem_type(config)?;
             EncoderHead::SequenceClassification { labels: labels(config)? }
         }
-        Some("ForTokenClassification") => EncoderHead::TokenClassification { labels: labels(config)? },
-        Some("ForQuestionAnswering") => EncoderHead::QuestionAnswering,
-        Some("ForMultipleChoice") => EncoderHead::MultipleChoice,
-        _ => {
-            let kinds = "Model, ForMaskedLM, LMHeadModel, ForPreTraining, ForNextSentencePrediction, ForSequenceClassification, \
-                         ForTokenClassification, ForQuestionAnswering and ForMultipleChoice";
-            return Err(config.refuse(KEY, format!("is \"{class}\"; supported are {family} with {kinds} behind it")));
-        }
-    };
-    Ok(found)
+        EncoderHead::TokenClassification { .. } => EncoderHead::TokenClassification { labels: labels(config)? },
+        kind => *kind,
+    })
 }
 
 /// The class of a head.
-pub(super) fn class(family: &str, head: EncoderHead) -> String {
-    let end = match head {
-        EncoderHead::None => "Model",
-        EncoderHead::MaskedLanguageModel => "ForMaskedLM",
-        EncoderHead::NextToken => "LMHeadModel",
-        EncoderHead::PreTraining => "ForPreTraining",
-        EncoderHead::NextSentence => "ForNextSentencePrediction",
-        EncoderHead::SequenceClassification { .. } => "ForSequenceClassification",
-        EncoderHead::TokenClassification { .. } => "ForTokenClassification",
-        EncoderHead::QuestionAnswering => "ForQuestionAnswering",
-        EncoderHead::MultipleChoice => "ForMultipleChoice",
-    };
+pub(super) fn class(family: &str, head: EncoderHead, kinds: HeadKinds) -> String {
+    let same = |kind: EncoderHead| std::mem::discriminant(&kind) == std::mem::discriminant(&head);
+    let end = kinds.iter().find(|(_, kind)| same(*kind)).map_or("Model", |(end, _)| *end);
     format!("{family}{end}")
 }
 
@@ -73,7 +62,7 @@ fn problem_type(config: &Config) -> Result<()> {
 }
 
 /// The number of classes: `num_labels`, or the names in `id2label`; 2 without either.
-fn labels(config: &Config) -> Result<usize> {
+pub(super) fn labels(config: &Config) -> Result<usize> {
     let named: Option<Map<String, Value>> = config.optional("id2label")?;
     match (named, config.has("num_labels")) {
         (Some(names), _) if !names.is_empty() => Ok(names.len()),

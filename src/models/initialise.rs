@@ -34,6 +34,12 @@ fn endless(initial: Initial, seed: u64, name: &str) -> Box<dyn Iterator<Item = f
     match initial {
         Initial::Zeros => Box::new(std::iter::repeat(0.0)),
         Initial::Ones => Box::new(std::iter::repeat(1.0)),
+        Initial::Sinusoids { columns } => Box::new((0..).map(move |i: usize| {
+            let columns = columns.max(1);
+            let (position, column) = (i / columns, i % columns);
+            let angle = position as f64 * 10000_f64.powf(-2.0 * (column / 2) as f64 / columns as f64);
+            if column % 2 == 0 { angle.sin() } else { angle.cos() }
+        })),
         Initial::Normal(deviation) => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(hash(name));
@@ -74,6 +80,12 @@ mod tests {
         assert_eq!(values, initial_values(Initial::Normal(0.02), 20001, 7, "a.weight"));
         assert_ne!(values[0], initial_values(Initial::Normal(0.02), 1, 8, "a.weight")[0]);
         assert_ne!(values[0], initial_values(Initial::Normal(0.02), 1, 7, "b.weight")[0]);
+    }
+
+    #[test]
+    fn sinusoids_are_those_of_the_table() {
+        let table = crate::ops::sinusoidal_table(7, 5).unwrap();
+        assert_eq!(initial_values(Initial::Sinusoids { columns: 5 }, 35, 1, "w"), table.data);
     }
 
     #[test]

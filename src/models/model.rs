@@ -297,6 +297,10 @@ pub enum EncoderHead {
     NextSentence,
     /// Both of these.
     PreTraining,
+    /// The words behind masks, and whether the parts of a text are in their order: two logits a row.
+    SentenceOrder,
+    /// Which tokens were put in place of others: a logit a token.
+    ReplacedTokens,
     /// A class of each row.
     SequenceClassification {
         /// Classes.
@@ -317,7 +321,7 @@ impl EncoderHead {
     /// Whether it has the head of a language model.
     #[must_use]
     pub fn predicts_tokens(self) -> bool {
-        matches!(self, Self::MaskedLanguageModel | Self::PreTraining | Self::NextToken)
+        matches!(self, Self::MaskedLanguageModel | Self::PreTraining | Self::SentenceOrder | Self::NextToken)
     }
 }
 

@@ -84,9 +84,16 @@ impl Block {
     /// Whether training drops anything in it, or makes noise.
     #[must_use]
     pub fn has_dropout(&self) -> bool {
-        let cross = self.cross.as_ref().map_or(0.0, |(_, attention)| attention.dropout);
+        let attentions = [Some(&self.attention), self.cross.as_ref().map(|(_, cross)| cross)];
+        let of_attention = |attention: &Attention| [attention.dropout, self.after(attention)];
+        let mut rates = attentions.into_iter().flatten().flat_map(of_attention);
         let noisy = matches!(&self.feed_forward, FeedForward::Experts { experts, .. } if experts.noisy);
-        noisy || [self.dropout, self.activation_dropout, self.attention.dropout, cross].iter().any(|rate| *rate > 0.0)
+        noisy || self.dropout > 0.0 || self.activation_dropout > 0.0 || rates.any(|rate| rate > 0.0)
+    }
+
+    /// The rate of dropout on the result of attention.
+    fn after(&self, attention: &Attention) -> f32 {
+        attention.output_dropout.unwrap_or(self.dropout)
     }
 
     /// The block of states `x (B, T, C)`.
@@ -97,7 +104,7 @@ impl Block {
         let (seed, salt) = (with.attention.seed, 2 * with.attention.salt + 1);
         let attend = |g: &mut Graph, x: Tensor| {
             let (y, kv) = self.attention.run(g, &self.prefix, x, &with.attention)?;
-            Ok((dropout(g, y, self.dropout, seed, salt)?, kv))
+            Ok((dropout(g, y, self.after(&self.attention), seed, salt)?, kv))
         };
         let feed = |g: &mut Graph, x: Tensor| {
             let (lengths, dropout_salt) = (with.attention.lengths, ACTIVATION_SALT + salt);
@@ -120,7 +127,7 @@ impl Block {
             let attention = AttentionUse { salt: CROSS_SALT + with.attention.salt, ..with.attention };
             let attend = |g: &mut Graph, x: Tensor| {
                 let y = cross.cross(g, &self.prefix, x, context, &attention)?;
-                Ok((dropout(g, y, self.dropout, seed, CROSS_SALT + salt)?, ()))
+                Ok((dropout(g, y, self.after(cross), seed, CROSS_SALT + salt)?, ()))
             };
             let (y, ()) = self.branch(g, "cross_attention", *norm, x, attend)?;
             x = self.sum(g, *norm, y, x)?;

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 /// The blocks of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stack {
-    /// The blocks, each stored once.
+    /// The blocks, each stored once; those of one prefix share their weights, in a stack without caches.
     pub blocks: Vec<Block>,
     /// The recursions of some of them, if any.
     pub recursion: Option<Recursion>,

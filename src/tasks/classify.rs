@@ -106,6 +106,45 @@ fn several_classes(g: &mut Graph, logits: Tensor, labels: Tensor) -> Result<Tens
     ops::sub(g, none_holds, held)
 }
 
+/// Whether each token was put in place of another (1) or not (0): `logits (B, T)`, `labels (B, T)`; the loss is the mean of
+/// log(1 + exp x) − x · label over real tokens. In files, labels of padding do not count.
+#[derive(Debug)]
+pub(super) struct ReplacedTokens;
+
+impl Task for ReplacedTokens {
+    fn name(&self) -> &'static str {
+        "replaced-token-detection"
+    }
+
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+        let encoder = encoder(model)?;
+        let inputs = text(g, model, shapes, training)?;
+        let labels = input(g, shapes, "labels", DType::I32)?;
+        let hidden = encoder.encode(g, &inputs)?;
+        let logits = encoder.class_logits(g, hidden.states, &inputs)?;
+        // It is the cross-entropy of (0, x).
+        let zeros = g.constant("zeros", Array::zeros(g.shape(logits).clone()), DType::F32);
+        let pairs = ops::concat(g, &[zeros, logits], 2)?;
+        let loss = ops::cross_entropy(g, pairs, labels, &CrossEntropyOptions::default())?;
+        let loss = LossAndStats::over(loss, "labels", 2);
+        let shape = g.shape(inputs.ids).clone();
+        let logits = ops::reshape(g, logits, shape)?;
+        Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
+    }
+
+    fn feed(
+        &self,
+        _model: &dyn Model,
+        name: &str,
+        _shape: &Shape,
+        file: &dyn Fn(&str) -> Option<Vec<i32>>,
+    ) -> Option<Vec<i32>> {
+        let values = file(name)?;
+        let Some(mask) = file("attention_mask").filter(|_| name == "labels") else { return Some(values) };
+        Some(values.into_iter().zip(mask).map(|(label, real)| if real == 0 { -100 } else { label }).collect())
+    }
+}
+
 /// The former name of the labels of [`NextSentence`].
 const OLDER: &str = "next_sentence_label";
 

@@ -74,29 +74,43 @@ impl Task for MaskedLanguageModelling {
     }
 }
 
-/// The tokens behind masks, and whether the second part of a text follows the first.
+/// The tokens behind masks, and what is said of the two parts of a text.
 #[derive(Debug)]
-pub(super) struct PreTraining;
+pub(super) struct PreTraining {
+    name: &'static str,
+    /// What is right: of tokens, and of texts.
+    labels: &'static [&'static str; 2],
+    /// The logits of texts.
+    logits: &'static str,
+}
+
+/// Whether the second part of a text follows the first.
+pub(super) const PRE_TRAINING: PreTraining =
+    PreTraining { name: "pre-training", labels: &["labels", "next_sentence_label"], logits: "seq_relationship_logits" };
+
+/// Whether the parts are in their order (class 0) or not (1).
+pub(super) const SENTENCE_ORDER: PreTraining =
+    PreTraining { name: "sentence-order", labels: &["labels", "sentence_order_label"], logits: "sop_logits" };
 
 impl Task for PreTraining {
     fn name(&self) -> &'static str {
-        "pre-training"
+        self.name
     }
 
     fn labels(&self) -> &'static [&'static str] {
-        &["labels", "next_sentence_label"]
+        self.labels
     }
 
     fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
         let words = ["input_ids", "labels"].map(|name| (name.to_owned(), Shape::new([texts, length])));
-        words.into_iter().chain([("next_sentence_label".into(), Shape::new([texts]))]).collect()
+        words.into_iter().chain([(self.labels[1].into(), Shape::new([texts]))]).collect()
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
         let inputs = text(g, model, shapes, training)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
-        let next = input(g, shapes, "next_sentence_label", DType::I32)?;
+        let next = input(g, shapes, self.labels[1], DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
         let (states, head) = encoder.mlm_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
@@ -104,8 +118,8 @@ impl Task for PreTraining {
         let follows = encoder.class_logits(g, hidden.states, &inputs)?;
         let sentences = ops::cross_entropy(g, follows, next, &CrossEntropyOptions::default())?;
         let loss = LossAndStats::over(words, "labels", model.dimensions().vocabulary);
-        let loss = loss.and(sentences, "next_sentence_label", g.shape(follows).last());
-        let outputs = vec![("prediction_logits".into(), logits), ("seq_relationship_logits".into(), follows)];
+        let loss = loss.and(sentences, self.labels[1], g.shape(follows).last());
+        let outputs = vec![("prediction_logits".into(), logits), (self.logits.into(), follows)];
         Ok(TaskGraph::new(outputs, loss, hidden))
     }
 }

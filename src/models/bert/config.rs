@@ -1,6 +1,6 @@
 //! The `config.json`.
 
-use super::Bert;
+use super::{Bert, BertFamily};
 use crate::error::Result;
 use crate::io::Config;
 use crate::models::EncoderHead;
@@ -9,10 +9,71 @@ use crate::models::settings::{
     reject_if_true,
 };
 use crate::models::{heads, passed_on};
+use crate::ops::Activation;
 use serde_json::{Value, json};
 
+const EPSILON: f32 = 1e-12;
+
+/// The keys that families name differently, and their defaults.
+struct Keys {
+    d_model: &'static str,
+    layers: &'static str,
+    heads: &'static str,
+    d_ff: &'static str,
+    activation: (&'static str, &'static str),
+    dropout: (&'static str, f32),
+    attention_dropout: (&'static str, f32),
+}
+
+const KEYS: Keys = Keys {
+    d_model: "hidden_size",
+    layers: "num_hidden_layers",
+    heads: "num_attention_heads",
+    d_ff: "intermediate_size",
+    activation: ("hidden_act", "gelu"),
+    dropout: ("hidden_dropout_prob", 0.1),
+    attention_dropout: ("attention_probs_dropout_prob", 0.1),
+};
+
+impl BertFamily {
+    fn keys(self) -> Keys {
+        match self {
+            Self::DistilBert => Keys {
+                d_model: "dim",
+                layers: "n_layers",
+                heads: "n_heads",
+                d_ff: "hidden_dim",
+                activation: ("activation", "gelu"),
+                dropout: ("dropout", 0.1),
+                attention_dropout: ("attention_dropout", 0.1),
+            },
+            Self::Albert => Keys {
+                activation: ("hidden_act", "gelu_new"),
+                dropout: ("hidden_dropout_prob", 0.0),
+                attention_dropout: ("attention_probs_dropout_prob", 0.0),
+                ..KEYS
+            },
+            _ => KEYS,
+        }
+    }
+
+    /// The key of dropout in front of a head's layers, and its default, where that is not the rate of all others.
+    fn head_dropout(self, head: EncoderHead) -> Option<(&'static str, Option<f32>)> {
+        match (self, head) {
+            (Self::DistilBert, EncoderHead::QuestionAnswering) => Some(("qa_dropout", Some(0.1))),
+            (Self::DistilBert, EncoderHead::SequenceClassification { .. } | EncoderHead::MultipleChoice) => {
+                Some(("seq_classif_dropout", Some(0.2)))
+            }
+            (Self::DistilBert, _) => None,
+            (Self::Electra, EncoderHead::MultipleChoice) => Some(("summary_last_dropout", Some(0.1))),
+            (Self::Albert, _) => Some(("classifier_dropout_prob", Some(0.1))),
+            _ => Some(("classifier_dropout", None)),
+        }
+    }
+}
+
 impl Bert {
-    /// A model of these sizes, the rest as the family has it where its files say nothing, without a head, with a feed-forward network four times as wide.
+    /// A BERT of these sizes, the rest as the family has it where its files say nothing, without a head, with a feed-forward network four times as wide.
     ///
     /// ```
     /// # use wgformer::models::Bert;
@@ -23,48 +84,104 @@ impl Bert {
     /// # Errors
     /// [`crate::Error::Format`] that names the size that is wrong.
     pub fn new(vocabulary: usize, d_model: usize, layers: usize, heads: usize) -> Result<Self> {
-        let config = json!({"model_type": "bert", "vocab_size": vocabulary, "hidden_size": d_model, "num_hidden_layers": layers,
-                            "num_attention_heads": heads, "intermediate_size": 4 * d_model});
-        Self::from_config(&Config::new("the sizes given", config)?)
+        Self::of_family(BertFamily::Bert, vocabulary, d_model, layers, heads)
     }
 
-    /// The model of a `config.json` with `model_type` bert.
+    /// [`Bert::new`] of a relative, with embeddings as wide as states.
+    ///
+    /// # Errors
+    /// As [`Bert::new`].
+    pub fn of_family(
+        family: BertFamily,
+        vocabulary: usize,
+        d_model: usize,
+        layers: usize,
+        heads: usize,
+    ) -> Result<Self> {
+        let keys = family.keys();
+        let mut config = json!({"vocab_size": vocabulary, "embedding_size": d_model});
+        for (key, size) in
+            [(keys.d_model, d_model), (keys.layers, layers), (keys.heads, heads), (keys.d_ff, 4 * d_model)]
+        {
+            config[key] = size.into();
+        }
+        Self::from_config(&Config::new("the sizes given", config)?, family)
+    }
+
+    /// The model of a `config.json` with the `model_type` of that family.
     ///
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
-    pub fn from_config(config: &Config) -> Result<Self> {
-        reject_if_true(config, "add_cross_attention")?;
-        let (head, causal) = (heads::head(config, "Bert")?, config.get_or("is_decoder", false)?);
+    pub fn from_config(config: &Config, family: BertFamily) -> Result<Self> {
+        let (names, keys) = (family.names(), family.keys());
+        let decodes = !matches!(family, BertFamily::DistilBert | BertFamily::Albert);
+        if decodes {
+            reject_if_true(config, "add_cross_attention")?;
+        }
+        let head = heads::head(config, names.class, names.heads)?;
+        let causal = decodes && config.get_or("is_decoder", false)?;
         if head == EncoderHead::NextToken && !causal {
-            let message = "is BertLMHeadModel, which continues texts: \"is_decoder\" must be true";
+            let class = heads::class(names.class, head, names.heads);
+            let message = format!("is {class}, which continues texts: \"is_decoder\" must be true");
             return Err(config.refuse("architectures", message));
         }
-        let (d_model, heads) = (count(config, "hidden_size")?, count(config, "num_attention_heads")?);
-        must_divide(config, "num_attention_heads", heads, d_model, "hidden_size")?;
+        if head == EncoderHead::SentenceOrder && heads::labels(config)? != 2 {
+            return Err(config.refuse("num_labels", "must be 2: parts of a text are in order or not"));
+        }
+        let (d_model, heads) = (count(config, keys.d_model)?, count(config, keys.heads)?);
+        must_divide(config, keys.heads, heads, d_model, keys.d_model)?;
         if config.get_or("position_embedding_type", "absolute".to_owned())? != "absolute" {
             return Err(config.refuse("position_embedding_type", "is not \"absolute\"; only that is supported"));
         }
-        let dropout = rate_or(config, "hidden_dropout_prob", 0.1)?;
+        let dropout = rate_or(config, keys.dropout.0, keys.dropout.1)?;
+        let layers = layer_count(config, keys.layers)?;
+        let (mut groups, mut group_layers) = (layers, 1);
+        if family == BertFamily::Albert {
+            groups = optional_count(config, "num_hidden_groups")?.unwrap_or(1);
+            group_layers = if config.has("inner_group_num") { layer_count(config, "inner_group_num")? } else { 1 };
+            if groups > layers {
+                let message = format!("is {groups}; there are {layers} layers (num_hidden_layers) to share them");
+                return Err(config.refuse("num_hidden_groups", message));
+            }
+        }
+        let padding = padding(config, family)?;
+        let max_position = optional_count(config, "max_position_embeddings")?.unwrap_or(512);
+        if let Some(padding) = padding.filter(|_| family.counts_from_padding()) {
+            if max_position <= padding as usize + 1 {
+                let message = format!("is {max_position}; positions begin behind pad_token_id, {padding}, and 1 more");
+                return Err(config.refuse("max_position_embeddings", message));
+            }
+        }
+        let distilled = family == BertFamily::DistilBert;
         Ok(Self {
+            family,
             vocabulary: count(config, "vocab_size")?,
-            max_position: optional_count(config, "max_position_embeddings")?.unwrap_or(512),
-            types: optional_count(config, "type_vocab_size")?.unwrap_or(2),
-            d_model,
-            layers: layer_count(config, "num_hidden_layers")?,
-            heads,
-            d_ff: count(config, "intermediate_size")?,
-            activation: activation(config, "hidden_act", "gelu")?,
-            epsilon: positive_number(config, "layer_norm_eps", 1e-12)?,
-            dropout,
-            attention_dropout: rate_or(config, "attention_probs_dropout_prob", 0.1)?,
-            classifier_dropout: rate_or(config, "classifier_dropout", dropout)?,
-            padding: match config.value().get("pad_token_id") {
-                None => Some(0),
-                Some(_) => config.optional("pad_token_id")?,
+            max_position,
+            types: if distilled { 0 } else { optional_count(config, "type_vocab_size")?.unwrap_or(2) },
+            embedding_size: match family.factorises() {
+                true => optional_count(config, "embedding_size")?.unwrap_or(128),
+                false => d_model,
             },
+            d_model,
+            layers,
+            groups,
+            group_layers,
+            heads,
+            d_ff: count(config, keys.d_ff)?,
+            activation: activation(config, keys.activation.0, keys.activation.1)?,
+            epsilon: if distilled { EPSILON } else { positive_number(config, "layer_norm_eps", EPSILON)? },
+            dropout,
+            attention_dropout: rate_or(config, keys.attention_dropout.0, keys.attention_dropout.1)?,
+            classifier_dropout: match family.head_dropout(head) {
+                Some((key, default)) => rate_or(config, key, default.unwrap_or(dropout))?,
+                None => dropout,
+            },
+            padding,
             head,
             causal,
-            pooler: true,
+            pooler: names.pooler.is_some(),
+            summary_activation: summary(config, family, head)?,
+            sinusoidal: distilled && config.get_or("sinusoidal_pos_embds", false)?,
             tied: config.get_or("tie_word_embeddings", true)?,
             init_std: config.get_or("initializer_range", 0.02)?,
             extra: passed_on(config),
@@ -73,31 +190,81 @@ impl Bert {
 
     /// The `config.json`.
     pub(super) fn to_config(&self) -> Value {
+        let (names, keys) = (self.family.names(), self.family.keys());
         let mut config = json!({
-            "model_type": "bert",
-            "architectures": [heads::class("Bert", self.head)],
+            "model_type": names.model_type,
+            "architectures": [heads::class(names.class, self.head, names.heads)],
             "vocab_size": self.vocabulary,
             "max_position_embeddings": self.max_position,
-            "type_vocab_size": self.types,
-            "hidden_size": self.d_model,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "intermediate_size": self.d_ff,
-            "hidden_act": activation_name(self.activation),
-            "layer_norm_eps": json_f32(self.epsilon),
-            "hidden_dropout_prob": json_f32(self.dropout),
-            "attention_probs_dropout_prob": json_f32(self.attention_dropout),
-            "classifier_dropout": json_f32(self.classifier_dropout),
             "initializer_range": self.init_std,
             "pad_token_id": self.padding,
-            "is_decoder": self.causal,
             "tie_word_embeddings": self.tied,
             "dtype": "float32",
         });
+        let mut set = |key: &str, value: Value| config[key] = value;
+        set(keys.d_model, self.d_model.into());
+        set(keys.layers, self.layers.into());
+        set(keys.heads, self.heads.into());
+        set(keys.d_ff, self.d_ff.into());
+        set(keys.activation.0, activation_name(self.activation).into());
+        set(keys.dropout.0, json_f32(self.dropout).into());
+        set(keys.attention_dropout.0, json_f32(self.attention_dropout).into());
+        if let Some((key, _)) = self.family.head_dropout(self.head) {
+            set(key, json_f32(self.classifier_dropout).into());
+        }
+        if self.family == BertFamily::DistilBert {
+            set("sinusoidal_pos_embds", self.sinusoidal.into());
+        } else {
+            set("type_vocab_size", self.types.into());
+            set("layer_norm_eps", json_f32(self.epsilon).into());
+            set("is_decoder", self.causal.into());
+        }
+        if self.family.factorises() {
+            set("embedding_size", self.embedding_size.into());
+        }
+        if self.family == BertFamily::Albert {
+            set("num_hidden_groups", self.groups.into());
+            set("inner_group_num", self.group_layers.into());
+        }
+        if self.family == BertFamily::Electra && self.head == EncoderHead::MultipleChoice {
+            set("summary_activation", self.summary_activation.map(activation_name).into());
+        }
         heads::write(self.head, &mut config);
         for (key, value) in &self.extra {
             config[key] = value.clone();
         }
         config
+    }
+}
+
+/// The token of padding.
+fn padding(config: &Config, family: BertFamily) -> Result<Option<u32>> {
+    const KEY: &str = "pad_token_id";
+    let default = u32::from(family.counts_from_padding());
+    match config.value().get(KEY) {
+        None => Ok(Some(default)),
+        Some(Value::Null) if family.counts_from_padding() => {
+            Err(config.refuse(KEY, "is null; positions are counted from it"))
+        }
+        Some(_) => config.optional(KEY),
+    }
+}
+
+/// The activation of the layer by which an ELECTRA chooses among rows.
+fn summary(config: &Config, family: BertFamily, head: EncoderHead) -> Result<Option<Activation>> {
+    const KEY: &str = "summary_activation";
+    if family != BertFamily::Electra || head != EncoderHead::MultipleChoice {
+        return Ok(None);
+    }
+    if config.get_or("summary_type", "first".to_owned())? != "first" {
+        return Err(config.refuse("summary_type", "is not \"first\"; only that is supported"));
+    }
+    if !config.get_or("summary_use_proj", true)? {
+        return Err(config.refuse("summary_use_proj", "is false; only true is supported"));
+    }
+    match config.value().get(KEY) {
+        Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) if name.is_empty() => Ok(None),
+        _ => activation(config, KEY, "gelu").map(Some),
     }
 }

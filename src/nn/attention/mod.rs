@@ -82,6 +82,8 @@ pub struct Attention {
     pub soft_cap: Option<f32>,
     /// The rate of dropout on probabilities.
     pub dropout: f32,
+    /// The rate of dropout on its result; none: the block's.
+    pub output_dropout: Option<f32>,
 }
 
 /// The table of rotary positions of all layers that rotate alike.
@@ -150,6 +152,7 @@ impl Attention {
             window: None,
             soft_cap: None,
             dropout: 0.0,
+            output_dropout: None,
         }
     }
 
