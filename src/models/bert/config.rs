@@ -146,11 +146,10 @@ impl Bert {
         }
         let padding = padding(config, family)?;
         let max_position = optional_count(config, "max_position_embeddings")?.unwrap_or(512);
-        if let Some(padding) = padding.filter(|_| family.counts_from_padding()) {
-            if max_position <= padding as usize + 1 {
-                let message = format!("is {max_position}; positions begin behind pad_token_id, {padding}, and 1 more");
-                return Err(config.refuse("max_position_embeddings", message));
-            }
+        let behind = padding.filter(|_| family.counts_from_padding()).map(|padding| padding as usize + 1);
+        if let Some(behind) = behind.filter(|behind| max_position <= *behind) {
+            let message = format!("is {max_position}; positions begin at {behind}, behind pad_token_id");
+            return Err(config.refuse("max_position_embeddings", message));
         }
         let distilled = family == BertFamily::DistilBert;
         Ok(Self {
