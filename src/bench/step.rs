@@ -2,7 +2,7 @@
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateLimits, Generator};
+use crate::generate::{GenerateLimits, Generator, TokenPick};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Storage};
 use crate::io::Config;
@@ -119,9 +119,11 @@ pub fn step_graph(
         },
         StepKind::Prefill => {
             let prompt = prompt(model.as_ref(), length);
-            return Generator::prefill_graph(decoder()?, storage, limits, prompt);
+            return Generator::prefill_graph(decoder()?, storage, limits, prompt, TokenPick::Draw { edits: 0 });
         }
-        StepKind::Decode => return Generator::decode_graph(decoder()?, storage, limits),
+        StepKind::Decode => {
+            return Generator::decode_graph(decoder()?, storage, limits, TokenPick::Draw { edits: 0 });
+        }
     }
     Ok(g)
 }
@@ -160,7 +162,7 @@ impl Step {
         let reads = match kind {
             StepKind::Train => Some(REPORT),
             StepKind::Evaluate => Some("loss"),
-            StepKind::Prefill | StepKind::Decode => Some("logits"),
+            StepKind::Prefill | StepKind::Decode => Some("tokens"),
             StepKind::Forward | StepKind::Encode => None,
         };
         let tokens = size.batch
@@ -200,7 +202,7 @@ impl Step {
         Ok(())
     }
 
-    /// Runs once and waits for the result of a caller: the report of a training step, the logits of generation.
+    /// Runs once and waits for the result of a caller: the report of a training step, the tokens of generation.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::DeviceLost`].

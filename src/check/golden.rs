@@ -1,22 +1,20 @@
 //! Golden folders: a small model as Hugging Face writes it, with what PyTorch computed from it in f64.
 //!
 //! A folder holds `config.json`, `model.safetensors`, `golden.safetensors` (inputs, outputs, `loss`, and `grad.NAME` of
-//! every parameter) and, for models that generate, `generated.safetensors` (`prompt` and the `greedy` continuation).
+//! every parameter) and, for models that generate, `generated.safetensors` (see `generated.rs`).
 
+use super::generated::check_generated;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateLimits, GenerationSettings, Generator, SamplingOptions};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
-use crate::io::{Config, ModelFolder, TensorRef, Tensors};
-use crate::models::{self, Decoder, Model, file_tensors};
+use crate::io::{ModelFolder, TensorRef, Tensors};
+use crate::models::{self, Model, file_tensors};
 use crate::program::{Program, Weights, unpack};
 use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Inputs that a golden file may have, even if the model does not read them.
 const INPUTS: [&str; 8] = [
@@ -42,9 +40,9 @@ const GRADIENT_FLOOR: f64 = 1e-3;
 /// One compared result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GoldenRow {
-    /// `logits`, `loss`, `grad.NAME` or `greedy`.
+    /// `logits`, `loss`, `grad.NAME`, `greedy` or `beam4`.
     pub what: String,
-    /// The largest error over the largest entry; for `greedy` the number of wrong tokens.
+    /// The largest error over the largest entry; for `greedy` and beams the number of wrong tokens.
     pub error: f64,
     /// The largest error allowed.
     pub limit: f64,
@@ -53,7 +51,7 @@ pub struct GoldenRow {
 }
 
 impl GoldenRow {
-    fn new(what: impl Into<String>, error: f64, limit: f64) -> Self {
+    pub(super) fn new(what: impl Into<String>, error: f64, limit: f64) -> Self {
         Self { what: what.into(), error, limit, passed: error <= limit }
     }
 }
@@ -86,7 +84,7 @@ impl GoldenReport {
     }
 }
 
-/// Runs the model of a golden folder on the GPU and compares it: outputs, loss, every gradient, greedy tokens.
+/// Runs the model of a golden folder on the GPU and compares it: outputs, loss, every gradient, generated tokens.
 ///
 /// # Errors
 /// Any error that keeps the model from running. A result outside its limit is a row of the report, not an error.
@@ -103,7 +101,7 @@ pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport>
     let generated = folder.join("generated.safetensors");
     let family = model.config()["model_type"].as_str().unwrap_or_default().to_owned();
     if let (true, Some(decoder)) = (generated.exists(), model.into_decoder()) {
-        rows.push(check_greedy(gpu, &decoder.into(), &weights, &files, &Tensors::open(generated)?, &golden)?);
+        rows.extend(check_generated(gpu, &decoder.into(), &weights, &files, &Tensors::open(generated)?, &golden)?);
     }
     Ok(GoldenReport {
         folder: folder.display().to_string(),
@@ -274,74 +272,6 @@ pub(super) fn relative_error(got: &[f64], expected: &[f64], floor: f64) -> f64 {
     let (error, scale) = (errors.fold(0.0, larger), largest(expected).max(floor));
     // Expected zeros must be zeros.
     if error == 0.0 { 0.0 } else { error / scale }
-}
-
-/// The greedy continuation of all prompts in one batch, counted in wrong tokens; for an encoder-decoder, the answers to the texts of
-/// the golden file.
-fn check_greedy(
-    gpu: &Gpu,
-    model: &Arc<dyn Decoder>,
-    weights: &Weights,
-    files: &ModelFolder,
-    generated: &Tensors,
-    golden: &Tensors,
-) -> Result<GoldenRow> {
-    let greedy = generated.expect("greedy")?;
-    let [rows, whole] = greedy.shape.expect("greedy")?;
-    let (prompts, length) = match generated.get("prompt") {
-        Some(prompt) => {
-            let [_, length] = prompt.shape.expect("prompt")?;
-            (prompt.to_u32()?.chunks_exact(length.max(1)).map(<[u32]>::to_vec).collect(), length)
-        }
-        // Answers begin with a start token.
-        None => (texts(golden)?, 1),
-    };
-    if rows != prompts.len() || whole <= length || length == 0 {
-        let message =
-            format!("greedy has shape {}, which does not continue {} prompts of {length}", greedy.shape, prompts.len());
-        return Err(Error::format(generated.path(), message));
-    }
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0).max(whole);
-    let limits = GenerateLimits { batch: rows, max_tokens: longest };
-    let mut generator = Generator::new(gpu, model.clone(), weights, limits)?;
-    let settings = GenerationSettings::of(files, model.dimensions().vocabulary)?;
-    // As in transformers, generation_config.json decides where answers end, if it has the key.
-    let says = |config: &&Config| config.value().get("eos_token_id").is_some();
-    let config = files.generation.as_ref().filter(says).unwrap_or(&files.config);
-    let end = models::end_tokens(config, model.dimensions().vocabulary)?;
-    let (expected, rules) = (greedy.to_u32()?, settings.rules_behind(length));
-    // An answer may be cut off at the file's length, or at a length that forces its end.
-    let forced = expected.chunks_exact(whole).all(|row| {
-        let (last, before) = (row[whole - 1], &row[length..whole - 1]);
-        rules.forced_last.contains(&last) || before.iter().any(|id| end.contains(id))
-    });
-    let longest = settings.most_new_tokens(length).filter(|_| !forced).unwrap_or(whole - length);
-    let repetition_penalty = settings.repetition_penalty.unwrap_or(1.0);
-    let options = SamplingOptions { end, repetition_penalty, rules, ..SamplingOptions::greedy(longest) };
-    let answers = generator.generate(&prompts, &options, |_| ControlFlow::Continue(()))?;
-    let mut wrong = 0;
-    for (row, answer) in expected.chunks_exact(whole).zip(&answers) {
-        let expected = &row[length..];
-        // The file is padded after an end token.
-        let end = expected.iter().position(|id| options.end.contains(id)).map_or(expected.len(), |i| i + 1);
-        let same = expected[..end].iter().zip(&answer.tokens).filter(|(a, b)| a == b).count();
-        wrong += end.max(answer.tokens.len()) - same;
-    }
-    Ok(GoldenRow::new("greedy", wrong as f64, 0.0))
-}
-
-/// The texts of a golden file, without their padding.
-fn texts(golden: &Tensors) -> Result<Vec<Vec<u32>>> {
-    let ids = golden.expect("input_ids")?;
-    let time = ids.shape.last().max(1);
-    let mask = match golden.get("attention_mask") {
-        Some(mask) => mask.to_u32()?,
-        None => vec![1; ids.shape.numel()],
-    };
-    let real = |(ids, mask): (&[u32], &[u32])| {
-        ids.iter().zip(mask).filter(|(_, real)| **real != 0).map(|(id, _)| *id).collect()
-    };
-    Ok(ids.to_u32()?.chunks_exact(time).zip(mask.chunks_exact(time)).map(real).collect())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 pub mod cases;
 #[cfg(feature = "files")]
+mod generated;
+#[cfg(feature = "files")]
 mod golden;
 mod run;
 #[cfg(feature = "files")]

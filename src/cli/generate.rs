@@ -3,10 +3,12 @@
 use super::args::GenerateArgs;
 use super::device::Device;
 use super::progress::Lines;
-use super::{chat, output, print_json, prompts};
+use super::{beams, chat, output, print_json, prompts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::generate::{Answer, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions, TokenRules};
+use crate::generate::{
+    Answer, BeamSearch, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions, TokenRules,
+};
 use crate::io::{ModelFolder, Tokenizer};
 use crate::models;
 use serde_json::json;
@@ -19,7 +21,7 @@ const TOKENS: usize = 200;
 /// The temperature if neither the options nor the model set it.
 const TEMPERATURE: f32 = 0.8;
 /// The time after which reading prompts prints a note.
-const QUIET: Duration = Duration::from_secs(5);
+pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let prompts = prompts::read(options)?;
@@ -33,10 +35,16 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     // The token that a decoder begins with is one of its answer's length.
-    let (mut sampling, from_file) = sampling(options, &settings, if answers_alone { 1 } else { longest });
+    let (mut sampling, mut from_file) = sampling(options, &settings, if answers_alone { 1 } else { longest });
     let file = folder.generation.as_ref().unwrap_or(&folder.config).source().file_name().unwrap_or_default();
     let file = file.to_string_lossy();
     add_stops(&mut sampling, &tokenizer, options, &settings)?;
+    let asked = beams::options(options, &settings)?;
+    if let Some((_, words)) = &asked {
+        // How tokens are drawn is of no consequence.
+        from_file.retain(|word| !["do_sample", "temperature", "top_"].iter().any(|key| word.starts_with(key)));
+        from_file.extend(words.iter().cloned());
+    }
     if !from_file.is_empty() {
         output::note(format_args!("{file}: {} (options override)", from_file.join(", ")));
     }
@@ -48,13 +56,18 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let answer = sampling.max_new_tokens.saturating_add(1);
     let max_tokens = if answers_alone { longest.max(answer) } else { longest.saturating_add(answer - 1) }.min(room);
     let limits = GenerateLimits { batch: ids.len(), max_tokens };
+    if let Some((beams, _)) = asked {
+        let search = BeamSearch::new(&gpu, model.into(), &weights, limits, beams)?.with_text(tokenizer.text_of());
+        let texts = beams::Texts { prompts: &prompts, ids: &ids, continues: !options.chat && !answers_alone };
+        return beams::run(search, &sampling, &texts, &device, options.common.json);
+    }
     let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?.with_text(tokenizer.text_of());
     let prompt_tokens: usize = ids.iter().map(Vec::len).sum();
     let mut waiting = Some(Lines::start(QUIET, move |elapsed| {
         format!("[reading {prompt_tokens} tokens of prompt, {} s so far]", elapsed.as_secs())
     }));
     if longest < max_tokens {
-        generator.prepare(longest)?;
+        generator.prepare(longest, &sampling)?;
     }
     let start = Instant::now();
     let mut read = None;
@@ -159,8 +172,11 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
         }
         _ => (),
     }
-    let rules = file.rules_behind(given);
-    if rules != TokenRules::default() {
+    let mut rules = file.rules_behind(given);
+    if let Some(size) = options.no_repeat_ngram {
+        rules.no_repeat_ngram = size;
+    }
+    if file.rules != TokenRules::default() {
         words.push("rules for single tokens".to_owned());
     }
     let sampling = SamplingOptions {
@@ -209,7 +225,7 @@ fn add_stops(
 }
 
 /// The times of prompts and answers.
-struct Times {
+pub(super) struct Times {
     prompt_tokens: usize,
     prompt_seconds: f64,
     answer_tokens: usize,
@@ -219,7 +235,7 @@ struct Times {
 }
 
 impl Times {
-    fn new(answers: &[Answer], prompt_tokens: usize, read: Duration, total: Duration) -> Self {
+    pub(super) fn new(answers: &[Answer], prompt_tokens: usize, read: Duration, total: Duration) -> Self {
         Self {
             prompt_tokens,
             prompt_seconds: read.as_secs_f64(),
@@ -237,7 +253,7 @@ impl Times {
         (self.further_tokens > 0).then(|| self.further_tokens as f64 / self.further_seconds.max(1e-9))
     }
 
-    fn with(&self, answers: Vec<serde_json::Value>) -> serde_json::Value {
+    pub(super) fn with(&self, answers: Vec<serde_json::Value>) -> serde_json::Value {
         let seconds = self.prompt_seconds + self.further_seconds;
         json!({
             "answers": answers,

@@ -1,6 +1,7 @@
 //! The `wgformer` command: its arguments, and one file per subcommand.
 
 mod args;
+mod beams;
 mod bench;
 mod chat;
 mod check;

@@ -61,6 +61,18 @@ pub(super) fn temperature(text: &str) -> Result<f32, String> {
     number(text, |value: f32| value >= 0.0 && value.is_finite(), "a number: 0 (the most likely token) or more")
 }
 
+pub(super) fn beams(text: &str) -> Result<usize, String> {
+    whole(text, 1, crate::ops::MAX_BEAMS)
+}
+
+pub(super) fn length_penalty(text: &str) -> Result<f64, String> {
+    number(text, |value: f64| value.is_finite(), "a number")
+}
+
+pub(super) fn ngram(text: &str) -> Result<usize, String> {
+    whole(text, 0, 1 << 40)
+}
+
 pub(super) fn top_k(text: &str) -> Result<usize, String> {
     whole(text, 0, 1 << 40).map_err(|e| format!("{e} (0: all)"))
 }

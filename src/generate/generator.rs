@@ -1,5 +1,6 @@
 //! A decoder prepared for generation: programs that read prompts, and one that adds a token.
 
+use super::pick::TokenPick;
 use super::sampling::SamplingOptions;
 use super::session::{Answer, Session, Token};
 use crate::dtype::DType;
@@ -8,7 +9,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Storage, Tensor};
 use crate::io::TextOf;
 use crate::models::{Decoder, TokenInputs};
-use crate::nn::{Context, KvSource};
+use crate::nn::{self, Context, KvSource};
 use crate::ops;
 use crate::program::{Program, Weights};
 use futures::{Stream, StreamExt, stream};
@@ -31,8 +32,8 @@ pub struct GenerateLimits {
 
 /// A decoder with its caches on one device.
 ///
-/// Keys and values of all layers are cached, `(batch, max_tokens, kv_heads, head_dim)` each. One run reads the prompts and computes the logits
-/// of each row's last token; every further token takes one run over the batch.
+/// Keys and values of all layers are cached, `(batch, max_tokens, kv_heads, head_dim)` each. One run reads the prompts and chooses the token
+/// behind each; every further token takes one run over the batch. The GPU chooses ([`ops::draw`]), and a run gives back one token a row.
 ///
 /// An encoder-decoder model reads prompts with its encoder, in one run that also computes and caches the keys and values of cross-attention.
 /// Answers begin with the model's start token ([`Decoder::start_token`]), which is not part of them.
@@ -40,11 +41,14 @@ pub struct Generator {
     pub(super) gpu: Gpu,
     pub(super) model: Arc<dyn Decoder>,
     pub(super) limits: GenerateLimits,
+    /// Rows that answer one prompt; `limits.batch` counts rows.
+    pub(super) beams: usize,
     pub(super) text: Option<TextOf>,
     weights: Weights,
     encode: BTreeMap<usize, Program>,
-    prefill: BTreeMap<usize, Program>,
-    decode: Option<Program>,
+    prefill: BTreeMap<(TokenPick, usize), Program>,
+    decode: BTreeMap<TokenPick, Program>,
+    reorder: Option<Program>,
 }
 
 impl fmt::Debug for Generator {
@@ -76,11 +80,13 @@ impl Generator {
             gpu: gpu.clone(),
             model,
             limits,
+            beams: 1,
             text: None,
             weights: weights.share(),
             encode: BTreeMap::new(),
             prefill: BTreeMap::new(),
-            decode: None,
+            decode: BTreeMap::new(),
+            reorder: None,
         })
     }
 
@@ -97,21 +103,25 @@ impl Generator {
         self.limits
     }
 
-    /// Prepares the programs for prompts of up to `longest` tokens now, so that the first answer does not wait for them.
+    /// Prepares the programs for prompts of up to `longest` tokens now, so that the first answer by such options does not wait for them.
     ///
     /// # Errors
     /// Those of the model; [`Error::OutOfMemory`].
-    pub fn prepare(&mut self, longest: usize) -> Result<()> {
+    pub fn prepare(&mut self, longest: usize, options: &SamplingOptions) -> Result<()> {
+        self.prepare_picking(longest, TokenPick::of(options, self.limits, self.model.as_ref()))
+    }
+
+    pub(super) fn prepare_picking(&mut self, longest: usize, pick: TokenPick) -> Result<()> {
         match self.start() {
             Some(_) => {
                 self.encode(longest)?;
-                self.prefill(1)?;
+                self.prefill(pick, 1)?;
             }
             None => {
-                self.prefill(longest)?;
+                self.prefill(pick, longest)?;
             }
         }
-        self.decode().map(|_| ())
+        self.decode(pick).map(|_| ())
     }
 
     /// The token that answers begin with, if an encoder reads the prompts.
@@ -123,7 +133,8 @@ impl Generator {
     pub(super) fn encode(&mut self, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
         if !self.encode.contains_key(&bucket) {
-            let graph = Self::encode_graph(self.model.as_ref(), self.weights.storage(), self.limits, bucket)?;
+            let limits = GenerateLimits { batch: self.limits.batch / self.beams, ..self.limits };
+            let graph = Self::encode_graph(self.model.as_ref(), self.weights.storage(), limits, bucket)?;
             self.encode.insert(bucket, Program::new(&self.gpu, &graph, &self.weights)?);
         }
         self.encode.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("encode"))
@@ -135,29 +146,49 @@ impl Generator {
     }
 
     /// The program that reads prompts of up to `length` tokens, and the padded length.
-    pub(super) fn prefill(&mut self, length: usize) -> Result<(&Program, usize)> {
+    pub(super) fn prefill(&mut self, pick: TokenPick, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
-        if !self.prefill.contains_key(&bucket) {
-            let program = Program::new(
-                &self.gpu,
-                &Self::prefill_graph(self.model.as_ref(), self.weights.storage(), self.limits, bucket)?,
-                &self.weights,
-            )?;
-            self.prefill.insert(bucket, program);
+        if !self.prefill.contains_key(&(pick, bucket)) {
+            let sizes = Rows { beams: self.beams, bucket, pick };
+            let graph = prefill_graph(self.model.as_ref(), self.weights.storage(), self.limits, sizes)?;
+            self.prefill.insert((pick, bucket), Program::new(&self.gpu, &graph, &self.weights)?);
         }
-        self.prefill.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
+        self.prefill.get(&(pick, bucket)).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
     }
 
     /// The program that adds a token to every row.
-    pub(super) fn decode(&mut self) -> Result<&Program> {
-        if self.decode.is_none() {
-            self.decode = Some(Program::new(
-                &self.gpu,
-                &Self::decode_graph(self.model.as_ref(), self.weights.storage(), self.limits)?,
-                &self.weights,
-            )?);
+    pub(super) fn decode(&mut self, pick: TokenPick) -> Result<&Program> {
+        if !self.decode.contains_key(&pick) {
+            let graph = self.graph_of_decode(pick)?;
+            self.decode.insert(pick, Program::new(&self.gpu, &graph, &self.weights)?);
         }
-        self.decode.as_ref().ok_or_else(|| absent("decode"))
+        self.decode.get(&pick).ok_or_else(|| absent("decode"))
+    }
+
+    fn graph_of_decode(&self, pick: TokenPick) -> Result<Graph> {
+        let sizes = Rows { beams: self.beams, bucket: 1, pick };
+        decode_graph(self.model.as_ref(), self.weights.storage(), self.limits, sizes)
+    }
+
+    /// The program that lets beams go on from one another's caches. Inputs `parents (rows)`, each a beam of its prompt's, and `used (rows)`,
+    /// the positions in use.
+    pub(super) fn reorder(&mut self, pick: TokenPick) -> Result<&Program> {
+        if self.reorder.is_none() {
+            let (rows, beams) = (self.limits.batch, self.beams);
+            let decode = self.graph_of_decode(pick)?;
+            let mut g = Graph::with_storage(self.weights.storage());
+            let parents = g.input("parents", [rows], DType::U32)?;
+            let used = g.input("used", [rows], DType::U32)?;
+            for (name, state) in decode.states().filter(|(name, _)| nn::is_cache(name)) {
+                // Caches of what an encoder gave belong to all beams of a prompt.
+                if decode.shape(state).dims().first() == Some(&rows) {
+                    let state = g.state(name, decode.shape(state).clone(), decode.dtype(state))?;
+                    ops::reorder_beams(&mut g, state, parents, used, beams)?;
+                }
+            }
+            self.reorder = Some(Program::new(&self.gpu, &g, &self.weights)?);
+        }
+        self.reorder.as_ref().ok_or_else(|| absent("reorder"))
     }
 
     /// The graph whose encoder reads prompts of `bucket` tokens and caches keys and values of cross-attention. Inputs `source_ids (B, bucket)` and
@@ -185,7 +216,7 @@ impl Generator {
 
     /// The graph that reads prompts of `bucket` tokens. Inputs `ids (B, bucket)`; `last (B)`, the index of each row's last token among all
     /// `B · bucket` tokens; and `lengths (B)`, which only models with recursions read. With an encoder also `source_lengths (B)`, the number
-    /// of tokens that it read.
+    /// of tokens that it read. Further inputs and the outputs are those of `pick`.
     ///
     /// # Errors
     /// Those of the model.
@@ -194,47 +225,23 @@ impl Generator {
         storage: &Storage,
         limits: GenerateLimits,
         bucket: usize,
+        pick: TokenPick,
     ) -> Result<Graph> {
-        let GenerateLimits { batch, max_tokens } = limits;
-        let mut g = Graph::with_storage(storage);
-        let ids = g.input("ids", [batch, bucket], DType::U32)?;
-        let last = g.input("last", [batch], DType::U32)?;
-        let lengths = g.input("lengths", [batch], DType::U32)?;
-        let kv = KvSource::Prefill { capacity: max_tokens, lengths };
-        let context = context(model, &mut g, limits)?;
-        let inputs = TokenInputs { kv, context, ..TokenInputs::new(&mut g, ids)? };
-        let hidden = model.decode(&mut g, &inputs)?.states;
-        let rows = rows(&mut g, hidden)?;
-        let rows = ops::gather_rows(&mut g, rows, last)?;
-        with_logits(model, g, rows)
+        prefill_graph(model, storage, limits, Rows { beams: 1, bucket, pick })
     }
 
-    /// The graph that adds a token to every row. Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which includes the new token. With an encoder also `source_lengths (B)`.
+    /// The graph that adds a token to every row. Inputs `ids (B, 1)`, `positions (B, 1)` and `lengths (B)`, which includes the new token. With an
+    /// encoder also `source_lengths (B)`. Further inputs and the outputs are those of `pick`.
     ///
     /// # Errors
     /// Those of the model.
-    pub fn decode_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits) -> Result<Graph> {
-        let GenerateLimits { batch, max_tokens } = limits;
-        let mut g = Graph::with_storage(storage);
-        let ids = g.input("ids", [batch, 1], DType::U32)?;
-        let positions = g.input("positions", [batch, 1], DType::U32)?;
-        let lengths = g.input("lengths", [batch], DType::U32)?;
-        let kv = KvSource::Decode { capacity: max_tokens, lengths };
-        let inputs = TokenInputs {
-            ids,
-            type_ids: None,
-            context: context(model, &mut g, limits)?,
-            positions,
-            max_position: max_tokens,
-            kv,
-            tree: None,
-            prefix: None,
-            dropout_seed: None,
-            training: false,
-        };
-        let hidden = model.decode(&mut g, &inputs)?.states;
-        let rows = rows(&mut g, hidden)?;
-        with_logits(model, g, rows)
+    pub fn decode_graph(
+        model: &dyn Decoder,
+        storage: &Storage,
+        limits: GenerateLimits,
+        pick: TokenPick,
+    ) -> Result<Graph> {
+        decode_graph(model, storage, limits, Rows { beams: 1, bucket: 1, pick })
     }
 
     /// Answers any number of prompts, `batch` at a time. `watch` receives each token as it comes, with the text that is certain by then, and can
@@ -253,8 +260,8 @@ impl Generator {
         let batch = self.limits.batch;
         for (chunk, prompts) in prompts.chunks(batch).enumerate() {
             let mut session = Session::new(self, prompts, options, chunk * batch)?;
-            'session: while let Some(logits) = session.submit()? {
-                for token in session.accept(&logits.wait()?)? {
+            'session: while let Some(tokens) = session.submit()? {
+                for token in session.accept(&tokens.wait()?)? {
                     if watch(&token).is_break() {
                         break 'session;
                     }
@@ -281,9 +288,9 @@ impl Generator {
         let session = Session::new(self, prompts, options, 0)?;
         let steps = stream::try_unfold((session, VecDeque::new()), |(mut session, mut ready)| async move {
             if ready.is_empty()
-                && let Some(logits) = session.submit()?
+                && let Some(tokens) = session.submit()?
             {
-                ready.extend(session.accept(&logits.await?)?);
+                ready.extend(session.accept(&tokens.await?)?);
             }
             Ok(ready.pop_front().map(|token| (token, (session, ready))))
         });
@@ -291,24 +298,74 @@ impl Generator {
     }
 }
 
+/// The rows of a graph.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    /// Rows that share what an encoder gave.
+    beams: usize,
+    /// Tokens of each.
+    bucket: usize,
+    /// What is computed of the last.
+    pick: TokenPick,
+}
+
+/// See [`Generator::prefill_graph`].
+fn prefill_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits, rows: Rows) -> Result<Graph> {
+    let GenerateLimits { batch, max_tokens } = limits;
+    let mut g = Graph::with_storage(storage);
+    let ids = g.input("ids", [batch, rows.bucket], DType::U32)?;
+    let last = g.input("last", [batch], DType::U32)?;
+    let lengths = g.input("lengths", [batch], DType::U32)?;
+    let kv = KvSource::Prefill { capacity: max_tokens, lengths };
+    let context = context(model, &mut g, limits, rows.beams)?;
+    let inputs = TokenInputs { kv, context, ..TokenInputs::new(&mut g, ids)? };
+    let hidden = model.decode(&mut g, &inputs)?.states;
+    let hidden = as_rows(&mut g, hidden)?;
+    let hidden = ops::gather_rows(&mut g, hidden, last)?;
+    let logits = model.logits(&mut g, hidden)?;
+    rows.pick.outputs(&mut g, logits)?;
+    Ok(g)
+}
+
+/// See [`Generator::decode_graph`].
+fn decode_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits, rows: Rows) -> Result<Graph> {
+    let GenerateLimits { batch, max_tokens } = limits;
+    let mut g = Graph::with_storage(storage);
+    let ids = g.input("ids", [batch, 1], DType::U32)?;
+    let positions = g.input("positions", [batch, 1], DType::U32)?;
+    let lengths = g.input("lengths", [batch], DType::U32)?;
+    let kv = KvSource::Decode { capacity: max_tokens, lengths };
+    let inputs = TokenInputs {
+        ids,
+        type_ids: None,
+        context: context(model, &mut g, limits, rows.beams)?,
+        positions,
+        max_position: max_tokens,
+        kv,
+        tree: None,
+        prefix: None,
+        dropout_seed: None,
+        training: false,
+    };
+    let hidden = model.decode(&mut g, &inputs)?.states;
+    let hidden = as_rows(&mut g, hidden)?;
+    let logits = model.logits(&mut g, hidden)?;
+    rows.pick.outputs(&mut g, logits)?;
+    Ok(g)
+}
+
 /// The cached keys and values of cross-attention from [`Generator::encode_graph`], for encoder-decoder models.
-fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits) -> Result<Option<Context>> {
+fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits, beams: usize) -> Result<Option<Context>> {
     if model.encoder().is_none() {
         return Ok(None);
     }
-    let lengths = g.input("source_lengths", [limits.batch], DType::U32)?;
+    let lengths = g.input("source_lengths", [limits.batch / beams], DType::U32)?;
     Ok(Some(Context::Cached { capacity: limits.max_tokens, lengths }))
 }
 
-fn rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
+fn as_rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
     let (rows, d_model) = (g.shape(hidden).rows(), g.shape(hidden).last());
     ops::reshape(g, hidden, [rows, d_model])
-}
-
-fn with_logits(model: &dyn Decoder, mut g: Graph, rows: Tensor) -> Result<Graph> {
-    let logits = model.logits(&mut g, rows)?;
-    g.output("logits", logits)?;
-    Ok(g)
 }
 
 fn absent(what: &str) -> Error {

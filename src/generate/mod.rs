@@ -1,6 +1,10 @@
-//! Generation: caches, sampling, streams of tokens.
+//! Generation: caches, sampling, beams, streams of tokens.
 
+mod beams;
+mod feed;
 mod generator;
+mod hypotheses;
+mod pick;
 mod rules;
 mod sampling;
 mod session;
@@ -8,8 +12,11 @@ mod settings;
 mod text;
 
 pub use crate::io::TextOf;
+pub use beams::{BeamSearch, ScoredAnswer};
 pub use generator::{GenerateLimits, Generator};
+pub use hypotheses::{BeamOptions, EarlyStopping};
+pub use pick::TokenPick;
 pub use rules::TokenRules;
-pub use sampling::{SamplingOptions, sample};
+pub use sampling::SamplingOptions;
 pub use session::{Answer, Finish, Token};
 pub use settings::GenerationSettings;

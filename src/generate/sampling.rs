@@ -1,14 +1,14 @@
-//! Samples a token from logits, on the CPU.
+//! The options of sampling.
 
-use super::rules::{Allowed, TokenRules};
+use super::rules::TokenRules;
 use crate::error::{Error, Result};
+use crate::ops::TokenChoice;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::cmp::Ordering;
 
 /// The sampling of tokens, and the end of answers.
 ///
-/// The order is that of Hugging Face: repetition penalty, rules, temperature, top-k, top-p, min-p.
+/// The order is that of Hugging Face: repetition penalty, rules, temperature, top-k, top-p, min-p. Equally likely tokens stay or go together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
     /// The most tokens of an answer.
@@ -83,96 +83,19 @@ impl SamplingOptions {
             false => Ok(()),
         }
     }
-}
 
-/// The next token after `history` (prompt and answer so far), whose last `made` tokens are the answer.
-///
-/// # Errors
-/// [`Error::NonFinite`] if a logit is not finite; [`Error::Input`] if the rules leave no token.
-pub fn sample(
-    logits: &[f32],
-    history: &[u32],
-    made: usize,
-    options: &SamplingOptions,
-    rng: &mut ChaCha8Rng,
-) -> Result<u32> {
-    if let Some(id) = logits.iter().position(|x| !x.is_finite()) {
-        let message = format!("the logit of token {id} is {}; the weights or the prompt are damaged", logits[id]);
-        return Err(Error::NonFinite { what: "generation".into(), message });
-    }
-    if logits.is_empty() {
-        return Err(Error::input("logits", "there are none"));
-    }
-    let mut scores: Vec<(u32, f64)> = logits.iter().enumerate().map(|(i, &x)| (i as u32, f64::from(x))).collect();
-    penalise(&mut scores, history, f64::from(options.repetition_penalty));
-    match options.rules.allowed(history, made, options.max_new_tokens, &options.end) {
-        // A forced token comes with certainty; of several, the lowest.
-        Allowed::Only(forced) => scores = forced.iter().min().map(|id| (*id, 0.0)).into_iter().collect(),
-        Allowed::AllBut(banned) if banned.is_empty() => (),
-        Allowed::AllBut(banned) => scores.retain(|(id, _)| !banned.contains(id)),
-    }
-    if scores.iter().all(|(id, _)| *id as usize >= logits.len()) {
-        return Err(Error::input("rules", "they leave no token of the vocabulary that may come"));
-    }
-    if options.temperature == 0.0 {
-        return Ok(scores.iter().copied().min_by(likelier).map_or(0, |(id, _)| id));
-    }
-    scores.iter_mut().for_each(|(_, x)| *x /= f64::from(options.temperature));
-    let candidates = candidates(scores, options);
-    let total: f64 = candidates.iter().map(|(_, p)| p).sum();
-    let mut left = rng.random::<f64>() * total;
-    for &(id, p) in &candidates {
-        left -= p;
-        if left < 0.0 {
-            return Ok(id);
+    /// How the GPU chooses the next token of a row. Greedy decoding takes no random number.
+    pub(super) fn choice(&self, rng: &mut ChaCha8Rng) -> TokenChoice {
+        let greedy = self.temperature == 0.0;
+        TokenChoice {
+            // So large that only the likeliest is left, and finite.
+            scale: if greedy { 0.0 } else { self.temperature.recip().min(1e30) },
+            top_k: u32::try_from(self.top_k).unwrap_or(0),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            random: if greedy { 0.0 } else { rng.random::<f32>() },
         }
     }
-    Ok(candidates[candidates.len() - 1].0)
-}
-
-/// Orders by falling probability, ties by id.
-fn likelier(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
-    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
-}
-
-fn penalise(scores: &mut [(u32, f64)], history: &[u32], penalty: f64) {
-    if penalty == 1.0 {
-        return;
-    }
-    let mut seen = vec![false; scores.len()];
-    for &id in history {
-        if let Some(seen) = seen.get_mut(id as usize) {
-            *seen = true;
-        }
-    }
-    for ((_, x), _) in scores.iter_mut().zip(seen).filter(|(_, seen)| *seen) {
-        *x = if *x < 0.0 { *x * penalty } else { *x / penalty };
-    }
-}
-
-/// The tokens to sample from, with weights relative to the most likely one's.
-fn candidates(mut scores: Vec<(u32, f64)>, options: &SamplingOptions) -> Vec<(u32, f64)> {
-    if options.top_k > 0 && options.top_k < scores.len() {
-        scores.select_nth_unstable_by(options.top_k - 1, likelier);
-        scores.truncate(options.top_k);
-        scores.sort_unstable_by(likelier);
-    }
-    let largest = scores.iter().fold(f64::NEG_INFINITY, |m, &(_, x)| m.max(x));
-    scores.iter_mut().for_each(|(_, x)| *x = (*x - largest).exp());
-    if options.top_p < 1.0 {
-        scores.sort_unstable_by(likelier);
-        let wanted = f64::from(options.top_p) * scores.iter().map(|(_, p)| p).sum::<f64>();
-        let mut reached = 0.0;
-        let enough = scores.iter().position(|(_, p)| {
-            reached += p;
-            reached >= wanted
-        });
-        scores.truncate(enough.map_or(scores.len(), |last| last + 1));
-    }
-    if options.min_p > 0.0 {
-        scores.retain(|&(_, p)| p >= f64::from(options.min_p));
-    }
-    scores
 }
 
 #[cfg(test)]
@@ -180,11 +103,15 @@ mod tests {
     use super::*;
     use rand::SeedableRng;
 
+    fn choose(logits: &[f32], options: &SamplingOptions, rng: &mut ChaCha8Rng) -> u32 {
+        options.choice(rng).of(&logits.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())
+    }
+
     fn draw(logits: &[f32], options: &SamplingOptions, count: usize) -> Vec<usize> {
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         let mut counts = vec![0; logits.len()];
         for _ in 0..count {
-            counts[sample(logits, &[], 0, options, &mut rng).unwrap() as usize] += 1;
+            counts[choose(logits, options, &mut rng) as usize] += 1;
         }
         counts
     }
@@ -198,22 +125,8 @@ mod tests {
     fn greedy_takes_the_largest_and_the_lower_id_of_equals() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let options = SamplingOptions::greedy(1);
-        assert_eq!(sample(&[0.5, 2.0, 2.0, -1.0], &[], 0, &options, &mut rng).unwrap(), 1);
-        assert_eq!(sample(&[-3.0, -3.0], &[], 0, &options, &mut rng).unwrap(), 0);
-    }
-
-    #[test]
-    fn rules_hold_for_greedy_and_drawn_tokens_alike() {
-        let rules = TokenRules { suppress: vec![1, 2], forced_last: vec![3], ..TokenRules::default() };
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        for temperature in [0.0, 1.0] {
-            let options =
-                SamplingOptions { rules: rules.clone(), temperature, max_new_tokens: 4, ..Default::default() };
-            assert_eq!(sample(&[0.5, 2.0, 2.0, -900.0], &[], 0, &options, &mut rng).unwrap(), 0);
-            assert_eq!(sample(&[0.5, 2.0, 2.0, -900.0], &[0; 3], 3, &options, &mut rng).unwrap(), 3);
-            let none = SamplingOptions { rules: TokenRules { suppress: vec![0, 1, 2], ..rules.clone() }, ..options };
-            assert!(sample(&[0.5, 2.0, 2.0], &[], 0, &none, &mut rng).unwrap_err().to_string().contains("no token"));
-        }
+        assert_eq!(choose(&[0.5, 2.0, 2.0, -1.0], &options, &mut rng), 1);
+        assert_eq!(choose(&[-3.0, -3.0], &options, &mut rng), 0);
     }
 
     #[test]
@@ -245,20 +158,13 @@ mod tests {
         let with = |top_k, top_p, min_p| SamplingOptions { top_k, top_p, min_p, ..Default::default() };
         assert_eq!(support(&logits, &with(0, 1.0, 0.0)), [0, 1, 2, 3, 4]);
         assert_eq!(support(&logits, &with(2, 1.0, 0.0)), [0, 1]);
-        assert_eq!(support(&logits, &with(4, 1.0, 0.0)), [0, 1, 2, 3], "of equals the lower id stays");
+        assert_eq!(support(&logits, &with(4, 1.0, 0.0)), [0, 1, 2, 3, 4], "equals stay together");
         assert_eq!(support(&logits, &with(0, 0.6, 0.0)), [0, 1]);
         assert_eq!(support(&logits, &with(0, 0.4, 0.0)), [0]);
         assert_eq!(support(&logits, &with(0, 0.76, 0.0)), [0, 1, 2]);
         assert_eq!(support(&logits, &with(0, 1.0, 0.2)), [0, 1, 2]);
         assert_eq!(support(&logits, &with(3, 0.8, 0.0)), [0, 1], "top-p counts what top-k left: 0.75 of 0.875");
         assert_eq!(support(&logits, &with(9, 1.0, 1.0)), [0]);
-    }
-
-    #[test]
-    fn the_repetition_penalty_lowers_seen_tokens_of_either_sign() {
-        let mut scores = vec![(0, 2.0), (1, -2.0), (2, 3.0)];
-        penalise(&mut scores, &[0, 1, 1, 77], 2.0);
-        assert_eq!(scores, [(0, 1.0), (1, -4.0), (2, 3.0)]);
     }
 
     #[test]
@@ -275,7 +181,7 @@ mod tests {
         assert!(refused(SamplingOptions { min_p: 1.5, ..default() }).starts_with("min_p"));
         assert!(refused(SamplingOptions { repetition_penalty: 0.0, ..default() }).starts_with("repetition_penalty"));
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let error = sample(&[0.0, f32::NAN], &[], 0, &default(), &mut rng).unwrap_err().to_string();
-        assert!(error.contains("token 1 is NaN"), "{error}");
+        assert_eq!(choose(&[0.0, f32::NAN], &default(), &mut rng), crate::ops::DAMAGED_ROW);
+        assert_eq!(choose(&[-3e38, -3e38], &default(), &mut rng), crate::ops::BANNED_ROW);
     }
 }

@@ -1,11 +1,13 @@
 //! The generation of answers for one batch of prompts.
 
+use super::feed::{Texts, feed_edits};
 use super::generator::Generator;
-use super::sampling::{SamplingOptions, sample};
+use super::pick::TokenPick;
+use super::sampling::SamplingOptions;
 use super::text::AnswerText;
 use crate::error::{Error, Result};
 use crate::gpu::Readback;
-use crate::program::Program;
+use crate::ops::{BANNED_ROW, DAMAGED_ROW};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -74,6 +76,8 @@ struct Row {
     rng: ChaCha8Rng,
     finish: Option<Finish>,
     text: Option<AnswerText>,
+    /// The token that comes next, whatever the logits.
+    forced: Option<u32>,
 }
 
 impl Row {
@@ -115,6 +119,7 @@ impl Row {
 pub(super) struct Session<'a> {
     generator: &'a mut Generator,
     options: SamplingOptions,
+    pick: TokenPick,
     rows: Vec<Row>,
     /// The number of the first prompt among all of them.
     first: usize,
@@ -151,9 +156,10 @@ impl<'a> Session<'a> {
             // The answer of an encoder-decoder model does not continue its prompt.
             let before = if source.is_empty() { &tokens[..] } else { &[] };
             let text = generator.text.clone().map(|text_of| AnswerText::after(text_of, before)).transpose()?;
-            rows.push(Row { source, prompt: tokens.len(), tokens, rng, finish, text });
+            rows.push(Row { source, prompt: tokens.len(), tokens, rng, finish, text, forced: None });
         }
-        Ok(Self { generator, options: options.clone(), rows, first, started: false })
+        let pick = TokenPick::of(options, limits, generator.model.as_ref());
+        Ok(Self { generator, options: options.clone(), pick, rows, first, started: false })
     }
 
     pub(super) fn finished(&self) -> bool {
@@ -165,99 +171,54 @@ impl<'a> Session<'a> {
         if self.finished() {
             return Ok(None);
         }
-        if !self.started && self.generator.start().is_some() {
-            self.encode()?.run()?;
+        let (rows, vocabulary) = (self.generator.limits().batch, self.generator.model.dimensions().vocabulary);
+        let (mut edits, mut choices) = (Vec::new(), vec![0_u32; rows * 5]);
+        for (row, choice) in self.rows.iter_mut().zip(choices.chunks_exact_mut(5)) {
+            // What comes of a finished row is not looked at.
+            let (words, forced) = match row.finish {
+                Some(_) => (Vec::new(), None),
+                None => self.options.edits_behind(&row.tokens, row.answer().len(), vocabulary),
+            };
+            row.forced = forced.map(|tokens| forced_token(&tokens, vocabulary)).transpose()?;
+            choice.copy_from_slice(&self.options.choice(&mut row.rng).words());
+            edits.push(words);
         }
-        let program = if self.started { self.decode()? } else { self.prefill()? };
-        let logits = program.run_reading(&["logits"])?.pop();
+        let sources = self.rows.iter().filter(|row| !row.source.is_empty()).map(|row| &row.source[..]).collect();
+        let texts = Texts { sources, rows: self.rows.iter().map(|row| &row.tokens[..]).collect() };
+        if !self.started && self.generator.start().is_some() {
+            self.generator.feed_encoder(&texts)?.run()?;
+        }
+        let program = match self.started {
+            true => self.generator.feed_decode(self.pick, &texts)?,
+            false => self.generator.feed_prefill(self.pick, &texts)?,
+        };
+        feed_edits(program, self.pick, rows, &edits, self.options.repetition_penalty)?;
+        program.write("choices", bytemuck::cast_slice(&choices))?;
+        let tokens = program.run_reading(&["tokens"])?.pop();
         self.started = true;
-        logits.map(Some).ok_or_else(|| Error::Graph("the run returned no logits".into()))
+        tokens.map(Some).ok_or_else(|| Error::Graph("the run returned no tokens".into()))
     }
 
-    /// Samples the tokens from logits `(B, V)`.
-    pub(super) fn accept(&mut self, logits: &[u8]) -> Result<Vec<Token>> {
-        let logits: Vec<f32> = bytemuck::pod_collect_to_vec(logits);
-        let vocabulary = self.generator.model.dimensions().vocabulary;
+    /// Takes the tokens `(B)` of a run.
+    pub(super) fn accept(&mut self, drawn: &[u8]) -> Result<Vec<Token>> {
+        let drawn: Vec<u32> = bytemuck::pod_collect_to_vec(drawn);
         let mut tokens = Vec::new();
-        for (index, logits) in logits.chunks_exact(vocabulary).take(self.rows.len()).enumerate() {
-            let row = &mut self.rows[index];
+        for (index, (row, drawn)) in self.rows.iter_mut().zip(drawn).enumerate() {
             if row.finish.is_some() {
                 continue;
             }
-            let id = sample(logits, &row.tokens, row.answer().len(), &self.options, &mut row.rng)?;
+            let id = match (drawn, row.forced) {
+                (DAMAGED_ROW, _) => return Err(damaged()),
+                (_, Some(forced)) => forced,
+                (BANNED_ROW, None) => return Err(nothing_allowed()),
+                (id, None) => id,
+            };
             row.tokens.push(id);
             let (finish, text) = row.take(id, &self.options, self.generator.limits().max_tokens)?;
             row.finish = finish;
             tokens.push(Token { prompt: self.first + index, id, text, finish });
         }
         Ok(tokens)
-    }
-
-    /// The encoder program, with its inputs written.
-    fn encode(&mut self) -> Result<&Program> {
-        let longest = self.rows.iter().map(|row| row.source.len()).max().unwrap_or(1);
-        let (batch, lengths) = (self.generator.limits().batch, self.source_lengths());
-        let (program, bucket) = self.generator.encode(longest)?;
-        let mut ids = vec![0_u32; batch * bucket];
-        for (index, row) in self.rows.iter().enumerate() {
-            ids[index * bucket..][..row.source.len()].copy_from_slice(&row.source);
-        }
-        program.write("source_ids", bytemuck::cast_slice(&ids))?;
-        program.write("source_lengths", bytemuck::cast_slice(&lengths))?;
-        Ok(program)
-    }
-
-    /// The number of tokens of each row for the encoder; one for rows without a prompt.
-    fn source_lengths(&self) -> Vec<u32> {
-        let mut lengths = vec![1; self.generator.limits().batch];
-        lengths.iter_mut().zip(&self.rows).for_each(|(length, row)| *length = row.source.len().max(1) as u32);
-        lengths
-    }
-
-    /// The program that reads the prompts, with its inputs written.
-    fn prefill(&mut self) -> Result<&Program> {
-        let longest = self.rows.iter().map(|row| row.tokens.len()).max().unwrap_or(1);
-        let (batch, source_lengths) = (self.generator.limits().batch, self.source_lengths());
-        let (program, bucket) = self.generator.prefill(longest)?;
-        let mut ids = vec![0_u32; batch * bucket];
-        // Rows without a prompt read their first token, and the result is ignored.
-        let mut last: Vec<u32> = (0..batch).map(|row| (row * bucket) as u32).collect();
-        for (index, row) in self.rows.iter().enumerate() {
-            ids[index * bucket..][..row.tokens.len()].copy_from_slice(&row.tokens);
-            last[index] += row.tokens.len() as u32 - 1;
-        }
-        program.write("ids", bytemuck::cast_slice(&ids))?;
-        program.write("last", bytemuck::cast_slice(&last))?;
-        if program.has_input("lengths") {
-            let lengths: Vec<u32> = last.iter().zip(0..).map(|(last, row)| last - row * bucket as u32 + 1).collect();
-            program.write("lengths", bytemuck::cast_slice(&lengths))?;
-        }
-        if program.has_input("source_lengths") {
-            program.write("source_lengths", bytemuck::cast_slice(&source_lengths))?;
-        }
-        Ok(program)
-    }
-
-    /// The program that adds a token to every row, with its inputs written.
-    fn decode(&mut self) -> Result<&Program> {
-        let batch = self.generator.limits().batch;
-        let (mut ids, mut positions, mut lengths) = (vec![0_u32; batch], vec![0_u32; batch], vec![1_u32; batch]);
-        for (index, row) in self.rows.iter().enumerate() {
-            ids[index] = row.tokens[row.tokens.len() - 1];
-            positions[index] = row.tokens.len() as u32 - 1;
-            lengths[index] = row.tokens.len() as u32;
-        }
-        let source_lengths = self.source_lengths();
-        let program = self.generator.decode()?;
-        if program.has_input("source_lengths") {
-            program.write("source_lengths", bytemuck::cast_slice(&source_lengths))?;
-        }
-        program.write("ids", bytemuck::cast_slice(&ids))?;
-        program.write("positions", bytemuck::cast_slice(&positions))?;
-        if program.has_input("lengths") {
-            program.write("lengths", bytemuck::cast_slice(&lengths))?;
-        }
-        Ok(program)
     }
 
     pub(super) fn answers(self) -> Result<Vec<Answer>> {
@@ -274,7 +235,24 @@ impl<'a> Session<'a> {
     }
 }
 
-fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<()> {
+/// The error of logits that are not finite.
+pub(super) fn damaged() -> Error {
+    let message = "a logit is not finite; the weights or the prompt are damaged".to_owned();
+    Error::NonFinite { what: "generation".into(), message }
+}
+
+/// The error of rules that forbid all tokens.
+pub(super) fn nothing_allowed() -> Error {
+    Error::input("rules", "they leave no token of the vocabulary that may come")
+}
+
+/// Of several forced tokens the lowest.
+fn forced_token(tokens: &[u32], vocabulary: usize) -> Result<u32> {
+    let known = tokens.iter().copied().filter(|token| (*token as usize) < vocabulary);
+    known.min().ok_or_else(nothing_allowed)
+}
+
+pub(super) fn check_prompt(generator: &Generator, prompt: &[u32], number: usize) -> Result<()> {
     let refuse = |message: String| Err(Error::input(format!("prompt {number}"), message));
     let vocabulary = generator.model.source_vocabulary();
     let (limit, positions) = (generator.limits().max_tokens, generator.model.dimensions().max_position);

@@ -1,5 +1,6 @@
 //! The generation settings in a model's files.
 
+use super::hypotheses::{BeamOptions, EarlyStopping};
 use super::rules::TokenRules;
 use super::sampling::SamplingOptions;
 use crate::error::{Error, Result};
@@ -35,6 +36,14 @@ pub struct GenerationSettings {
     pub min_length: Option<usize>,
     /// [`SamplingOptions::rules`].
     pub rules: TokenRules,
+    /// [`BeamOptions::beams`]; not set: beam search is not asked for.
+    pub beams: Option<usize>,
+    /// [`BeamOptions::length_penalty`].
+    pub length_penalty: Option<f64>,
+    /// [`BeamOptions::early_stopping`].
+    pub early_stopping: Option<EarlyStopping>,
+    /// [`BeamOptions::answers`].
+    pub answers: Option<usize>,
     /// [`SamplingOptions::stop`].
     pub stop: Vec<String>,
     /// Tokens that end an answer: those of `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer.
@@ -44,8 +53,7 @@ pub struct GenerationSettings {
 }
 
 /// Unsupported keys, with the values that have no effect.
-const OTHERS: [(&str, f64); 15] = [
-    ("num_beams", 1.0),
+const OTHERS: [(&str, f64); 13] = [
     ("num_beam_groups", 1.0),
     ("penalty_alpha", 0.0),
     ("encoder_repetition_penalty", 1.0),
@@ -55,7 +63,6 @@ const OTHERS: [(&str, f64); 15] = [
     ("epsilon_cutoff", 0.0),
     ("eta_cutoff", 0.0),
     ("max_time", 0.0),
-    ("num_return_sequences", 1.0),
     ("guidance_scale", 1.0),
     ("general.sampling.penalty_last_n", -1.0),
     ("general.sampling.xtc_probability", 0.0),
@@ -85,6 +92,18 @@ impl GenerationSettings {
     pub fn rules_behind(&self, before: usize) -> TokenRules {
         let least = self.min_length.unwrap_or(0).saturating_sub(before);
         TokenRules { min_new_tokens: self.rules.min_new_tokens.max(least), ..self.rules.clone() }
+    }
+
+    /// The options of beam search with so many beams.
+    #[must_use]
+    pub fn beam_options(&self, beams: usize) -> BeamOptions {
+        let default = BeamOptions::default();
+        BeamOptions {
+            beams,
+            length_penalty: self.length_penalty.unwrap_or(default.length_penalty),
+            early_stopping: self.early_stopping.unwrap_or(default.early_stopping),
+            answers: self.answers.unwrap_or(default.answers).min(beams),
+        }
     }
 
     /// The settings of an open model with a vocabulary of that size.
@@ -132,6 +151,10 @@ impl GenerationSettings {
             max_length: config.optional("max_length")?,
             min_length: config.optional("min_length")?,
             rules: rules(config)?,
+            beams: positive(config, "num_beams")?.filter(|beams| *beams > 1),
+            length_penalty: config.optional("length_penalty")?,
+            early_stopping: early_stopping(config)?,
+            answers: positive(config, "num_return_sequences")?,
             stop,
             end: Vec::new(),
             ignored: ignored(config.value()),
@@ -148,6 +171,25 @@ impl GenerationSettings {
         };
         sampling.validate().map_err(|error| Error::format(config.source(), error.to_string()))?;
         Ok(settings)
+    }
+}
+
+/// A number that is at least 1.
+fn positive(config: &Config, key: &str) -> Result<Option<usize>> {
+    match config.optional::<usize>(key)? {
+        Some(0) => Err(config.refuse(key, "is 0, but must be at least 1".to_owned())),
+        count => Ok(count),
+    }
+}
+
+fn early_stopping(config: &Config) -> Result<Option<EarlyStopping>> {
+    const KEY: &str = "early_stopping";
+    match config.value().get(KEY) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(false)) => Ok(Some(EarlyStopping::Heuristic)),
+        Some(Value::Bool(true)) => Ok(Some(EarlyStopping::AtOnce)),
+        Some(Value::String(word)) if word == "never" => Ok(Some(EarlyStopping::Never)),
+        Some(other) => Err(config.refuse(KEY, format!("is {other}, but must be true, false or \"never\""))),
     }
 }
 
@@ -217,7 +259,8 @@ mod tests {
         assert_eq!((settings.top_k, settings.max_new_tokens, settings.min_p), (Some(0), Some(12), None));
         assert_eq!(settings.max_length, Some(20));
         assert_eq!(settings.stop, ["END"]);
-        assert_eq!(settings.ignored, ["num_beams 4", "force_words_ids"]);
+        assert_eq!(settings.ignored, ["force_words_ids"]);
+        assert_eq!(settings.beams, Some(4));
         let rules = TokenRules { suppress: vec![1], forced_last: vec![3], ..TokenRules::default() };
         assert_eq!(settings.rules, rules);
         assert_eq!(settings.rules_behind(2).min_new_tokens, 3);

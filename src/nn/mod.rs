@@ -16,7 +16,7 @@ mod router_stats;
 mod stack;
 
 pub use attention::{
-    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkvNames, RotaryTable,
+    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkvNames, RotaryTable, is_cache,
 };
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};

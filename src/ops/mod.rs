@@ -16,6 +16,7 @@ mod optimizer;
 mod random;
 mod recursion;
 mod rows;
+mod sampling;
 
 pub use arithmetic::*;
 pub use attention::*;
@@ -29,6 +30,7 @@ pub use matmul::{
 pub use norm::*;
 pub use optimizer::*;
 pub use recursion::*;
+pub use sampling::*;
 
 use crate::case::Case;
 
@@ -45,6 +47,7 @@ pub(crate) fn cases() -> Vec<Case> {
         norm::cases(),
         optimizer::cases(),
         recursion::cases(),
+        sampling::cases(),
         long_cases::cases(),
     ];
     folders.into_iter().flatten().collect()

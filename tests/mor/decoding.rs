@@ -4,7 +4,7 @@ use super::small::{decoder, upload, weights_of};
 use super::{mor, token};
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use wgformer::generate::{GenerateLimits, Generator};
+use wgformer::generate::{GenerateLimits, Generator, TokenPick};
 use wgformer::graph::{Array, Values};
 use wgformer::models::{Decoder, TokenInputs};
 use wgformer::nn::KvSource;
@@ -47,8 +47,8 @@ pub(crate) fn decoding_follows_reading(gpu: &Gpu, config: &Value) -> Result<(), 
     let weights = upload(gpu, model.as_ref(), &values)?;
     let expected = read_whole(model.as_ref(), &mut values, WHOLE)?;
     let prefill =
-        Program::new(gpu, &Generator::prefill_graph(model.as_ref(), weights.storage(), limits, 9)?, &weights)?;
-    let decode = Program::new(gpu, &Generator::decode_graph(model.as_ref(), weights.storage(), limits)?, &weights)?;
+        Program::new(gpu, &Generator::prefill_graph(model.as_ref(), weights.storage(), limits, 9, TokenPick::Logits)?, &weights)?;
+    let decode = Program::new(gpu, &Generator::decode_graph(model.as_ref(), weights.storage(), limits, TokenPick::Logits)?, &weights)?;
     prefill.fill_temporaries(f32::NAN.to_bits())?;
     decode.fill_temporaries(f32::NAN.to_bits())?;
     let words = |values: &[usize]| values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect::<Vec<u8>>();

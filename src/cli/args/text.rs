@@ -1,7 +1,10 @@
 //! Arguments of `wgformer generate` and `wgformer eval`.
 
 use super::{Common, InferenceStorage};
-use crate::cli::numbers::{count, min_p, penalty, positive, stop, temperature, top_k, top_p};
+use crate::cli::numbers::{
+    beams, count, length_penalty, min_p, ngram, penalty, positive, stop, temperature, top_k, top_p,
+};
+use crate::generate::EarlyStopping;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -45,6 +48,23 @@ pub(in crate::cli) struct GenerateArgs {
     /// Divide the scores of tokens that already occurred by this factor; 1: no penalty [default: the model's, else 1]
     #[arg(long, value_name = "FACTOR", value_parser = penalty)]
     pub(in crate::cli) repetition_penalty: Option<f32>,
+    /// Beam search: this many continuations of each prompt side by side, and the likeliest answer of all; 1: none [default: the model's, else 1]
+    #[arg(long, value_name = "COUNT", value_parser = beams, conflicts_with_all = ["greedy", "temperature", "top_k", "top_p", "min_p"])]
+    pub(in crate::cli) beams: Option<usize>,
+    /// With beams: the score of an answer is its log-probability over its length to this power; above 1 longer answers win, below 1 shorter
+    /// ones [default: the model's, else 1]
+    #[arg(long, value_name = "POWER", allow_negative_numbers = true, value_parser = length_penalty)]
+    pub(in crate::cli) length_penalty: Option<f64>,
+    /// With beams: when to end: "no" when no running beam looks better than the answers found, "yes" as soon as there are as many answers
+    /// as beams, "never" before no better answer is possible [default: the model's, else no]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) early_stopping: Option<Early>,
+    /// With beams: print this many answers of each prompt, the best first [default: the model's, else 1]
+    #[arg(long, value_name = "COUNT", value_parser = positive)]
+    pub(in crate::cli) best: Option<usize>,
+    /// No sequence of this many tokens comes twice; 0: any may [default: the model's, else 0]
+    #[arg(long, value_name = "COUNT", value_parser = ngram)]
+    pub(in crate::cli) no_repeat_ngram: Option<usize>,
     /// Random seed
     #[arg(long, default_value_t = 1, value_parser = count)]
     pub(in crate::cli) seed: u64,
@@ -54,6 +74,27 @@ pub(in crate::cli) struct GenerateArgs {
     /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]
     #[arg(long, value_enum)]
     pub(in crate::cli) dtype: Option<InferenceStorage>,
+}
+
+/// When beam search ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Early {
+    /// When no running beam looks better than the answers found
+    No,
+    /// When there are as many answers as beams
+    Yes,
+    /// When no better answer is possible
+    Never,
+}
+
+impl From<Early> for EarlyStopping {
+    fn from(early: Early) -> Self {
+        match early {
+            Early::No => Self::Heuristic,
+            Early::Yes => Self::AtOnce,
+            Early::Never => Self::Never,
+        }
+    }
 }
 
 /// When windows of a text begin with a BOS token.

@@ -29,7 +29,8 @@ impl Attention {
         let [q_features, _] = self.features();
         let config = self.linear.with_std(self.query_std);
         let q = linear_with(g, &format!("{module}.{q}"), x, q_features, config, lengths)?;
-        let q = self.by_head(g, q, self.heads.query)?;
+        let mut q = self.by_head(g, q, self.heads.query)?;
+        let [batch, time, heads, head_dim] = g.shape(q).expect("attention, q (B, T, H, D)")?;
         let (scale, soft_cap, dropout) = (self.scale, self.soft_cap, self.dropout(with));
         let mut options = AttentionOptions { scale, soft_cap, dropout, ..Default::default() };
         let [k, v] = match context {
@@ -39,11 +40,16 @@ impl Attention {
             }
             Context::Cached { capacity, lengths } => {
                 options.lengths = Some(lengths);
-                let [batch, ..] = g.shape(q).expect::<4>("attention, q (B, T, H, D)")?;
-                self.caches(g, &module, batch, capacity)?
+                let contexts = g.shape(lengths).last();
+                // Rows that answer one text see the same keys: they are queries of one row.
+                if contexts > 0 && contexts < batch && batch.is_multiple_of(contexts) {
+                    q = ops::reshape(g, q, [contexts, batch / contexts * time, heads, head_dim])?;
+                }
+                self.caches(g, &module, contexts, capacity)?
             }
         };
         let out = ops::attention(g, q, k, v, &options)?;
+        let out = ops::reshape(g, out, [batch, time, heads, head_dim])?;
         self.project_back(g, &module, x, out, lengths)
     }
 

@@ -146,6 +146,12 @@ impl Attention {
     }
 }
 
+/// Whether a state holds what a decoder keeps of each row: keys, values, slots in use.
+#[must_use]
+pub fn is_cache(state: &str) -> bool {
+    [".key_cache", ".value_cache", ".used"].iter().any(|end| state.ends_with(end))
+}
+
 /// How many keys of each row all queries see.
 fn prefix(with: &AttentionUse<'_>) -> Result<Option<Tensor>> {
     let refuse = |what: &str| Err(Error::shape("attention", what));

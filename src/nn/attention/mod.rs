@@ -4,7 +4,7 @@ mod cross;
 mod kv;
 mod latent;
 
-pub use kv::{KeyValues, KvSource};
+pub use kv::{KeyValues, KvSource, is_cache};
 pub use latent::Latent;
 
 use super::dense::{LinearConfig, LinearUse, linear_with};

@@ -1,0 +1,36 @@
+// edit_logits: logits of some tokens of each row are lowered or forbidden, in place.
+//
+//   edit e of row n is of token i = edits[n, e] without its highest bit; for i < V
+//   with the highest bit     x[n, i] ← −3e38, which no logit reaches: the token is banned
+//   without                  x[n, i] ← x[n, i] / penalty[n], or x[n, i] · penalty[n] where it is negative
+//
+// in        edits (N, M) u32: tokens of a row are distinct, 0xffffffff is no edit   penalties (N) f32
+// in, out   x (N, V) f32, in place
+// grid      one invocation for an edit
+// numerics  one rounding
+
+struct Params { base: u32, groups: u32, count: u32, edits: u32, vocabulary: u32 }
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> edits: array<u32>;       // (N, M)
+@group(0) @binding(2) var<storage, read> penalties: array<f32>;   // (N)
+@group(0) @binding(3) var<storage, read_write> x: array<f32>;     // (N, V)
+
+@compute @workgroup_size(64)
+fn edit_logits(
+    @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32,
+) {
+    let group = p.base + w.x + w.y * n.x;
+    if (group >= p.groups) { return; }
+    let index = group * 64u + lane;
+    if (index >= p.count) { return; }
+    let edit = edits[index];
+    let token = edit & 0x7fffffffu;
+    if (token >= p.vocabulary) { return; }
+    let row = index / p.edits;
+    let at = row * p.vocabulary + token;
+    let logit = x[at];
+    let penalty = penalties[row];
+    let lowered = select(logit / penalty, logit * penalty, logit < 0.0);
+    x[at] = select(lowered, -3.0e38, (edit >> 31u) == 1u);
+}

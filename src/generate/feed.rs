@@ -1,0 +1,105 @@
+//! The programs of a generator with their inputs written.
+
+use super::generator::Generator;
+use super::pick::TokenPick;
+use crate::error::Result;
+use crate::ops::LogitEdit;
+use crate::program::Program;
+
+/// The tokens of a batch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Texts<'a> {
+    /// What the encoder reads, a text for each prompt; none without one.
+    pub(super) sources: Vec<&'a [u32]>,
+    /// What the decoder has read, for each row, the token that is to be read now included.
+    pub(super) rows: Vec<&'a [u32]>,
+}
+
+impl Generator {
+    /// The encoder program.
+    pub(super) fn feed_encoder(&mut self, texts: &Texts<'_>) -> Result<&Program> {
+        let longest = texts.sources.iter().map(|source| source.len()).max().unwrap_or(1);
+        let (contexts, lengths) = (self.limits.batch / self.beams, self.source_lengths(texts));
+        let (program, bucket) = self.encode(longest)?;
+        let mut ids = vec![0_u32; contexts * bucket];
+        for (index, source) in texts.sources.iter().enumerate() {
+            ids[index * bucket..][..source.len()].copy_from_slice(source);
+        }
+        program.write("source_ids", bytemuck::cast_slice(&ids))?;
+        program.write("source_lengths", bytemuck::cast_slice(&lengths))?;
+        Ok(program)
+    }
+
+    /// The number of tokens of each prompt for the encoder; one where there is no prompt.
+    fn source_lengths(&self, texts: &Texts<'_>) -> Vec<u32> {
+        let mut lengths = vec![1; self.limits.batch / self.beams];
+        lengths.iter_mut().zip(&texts.sources).for_each(|(length, source)| *length = source.len().max(1) as u32);
+        lengths
+    }
+
+    /// The program that reads the rows.
+    pub(super) fn feed_prefill(&mut self, pick: TokenPick, texts: &Texts<'_>) -> Result<&Program> {
+        let longest = texts.rows.iter().map(|row| row.len()).max().unwrap_or(1);
+        let (batch, source_lengths) = (self.limits.batch, self.source_lengths(texts));
+        let (program, bucket) = self.prefill(pick, longest)?;
+        let mut ids = vec![0_u32; batch * bucket];
+        // Rows without a text read their first token, and the result is ignored.
+        let mut last: Vec<u32> = (0..batch).map(|row| (row * bucket) as u32).collect();
+        for (index, row) in texts.rows.iter().enumerate() {
+            ids[index * bucket..][..row.len()].copy_from_slice(row);
+            last[index] += row.len() as u32 - 1;
+        }
+        program.write("ids", bytemuck::cast_slice(&ids))?;
+        program.write("last", bytemuck::cast_slice(&last))?;
+        if program.has_input("lengths") {
+            let lengths: Vec<u32> = last.iter().zip(0..).map(|(last, row)| last - row * bucket as u32 + 1).collect();
+            program.write("lengths", bytemuck::cast_slice(&lengths))?;
+        }
+        if program.has_input("source_lengths") {
+            program.write("source_lengths", bytemuck::cast_slice(&source_lengths))?;
+        }
+        Ok(program)
+    }
+
+    /// The program that adds the last token of every row.
+    pub(super) fn feed_decode(&mut self, pick: TokenPick, texts: &Texts<'_>) -> Result<&Program> {
+        let batch = self.limits.batch;
+        let (mut ids, mut positions, mut lengths) = (vec![0_u32; batch], vec![0_u32; batch], vec![1_u32; batch]);
+        for (index, row) in texts.rows.iter().enumerate() {
+            ids[index] = row[row.len() - 1];
+            positions[index] = row.len() as u32 - 1;
+            lengths[index] = row.len() as u32;
+        }
+        let source_lengths = self.source_lengths(texts);
+        let program = self.decode(pick)?;
+        program.write("ids", bytemuck::cast_slice(&ids))?;
+        program.write("positions", bytemuck::cast_slice(&positions))?;
+        if program.has_input("lengths") {
+            program.write("lengths", bytemuck::cast_slice(&lengths))?;
+        }
+        if program.has_input("source_lengths") {
+            program.write("source_lengths", bytemuck::cast_slice(&source_lengths))?;
+        }
+        Ok(program)
+    }
+}
+
+/// Writes the edits of each row, of which others have none.
+pub(super) fn feed_edits(
+    program: &Program,
+    pick: TokenPick,
+    rows: usize,
+    edits: &[Vec<u32>],
+    penalty: f32,
+) -> Result<()> {
+    let most = pick.edits();
+    if most == 0 {
+        return Ok(());
+    }
+    let mut words = vec![LogitEdit::None.word(); rows * most];
+    for (row, edits) in edits.iter().enumerate() {
+        words[row * most..][..edits.len()].copy_from_slice(edits);
+    }
+    program.write("edits", bytemuck::cast_slice(&words))?;
+    program.write("penalties", bytemuck::cast_slice(&vec![penalty; rows]))
+}
