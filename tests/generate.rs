@@ -170,10 +170,44 @@ fn a_full_context_is_said() {
 }
 
 #[test]
+fn beams_find_answers_that_are_at_least_as_likely() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = copy(folder.path(), "llama_bytes", &[]);
+    let options = ["-p", "It", "-p", "was", "-n", "7"];
+    let found = |model: &Path, more: &[&str]| in_json(model, &[&options, more].concat())["answers"].clone();
+    let scores = |answers: &Value| -> Vec<f64> {
+        answers.as_array().unwrap().iter().map(|answer| answer["score"].as_f64().unwrap()).collect()
+    };
+    let best = found(&plain, &["--beams", "3", "--best", "2"]);
+    let prompts: Vec<&str> = best.as_array().unwrap().iter().map(|one| one["prompt"].as_str().unwrap()).collect();
+    assert_eq!(prompts, ["It", "It", "was", "was"]);
+    let of_best = scores(&best);
+    assert!(of_best[0] >= of_best[1] && of_best[2] >= of_best[3] && of_best.iter().all(|score| *score < 0.0));
+    assert_eq!(scores(&found(&plain, &["--beams", "3"])), [of_best[0], of_best[2]], "one answer is the best of two");
+    // What the model's file says counts, unless tokens are drawn.
+    let settings = json!({"num_beams": 3, "num_return_sequences": 2});
+    let model = copy(folder.path(), "llama_bytes", &[("generation_config.json", settings)]);
+    assert_eq!(found(&model, &[]), best);
+    assert!(found(&model, &["--greedy"])[0].get("score").is_none());
+    let said = told(generate(&model, &options).arg("--beams").arg("2"));
+    assert!(said.1.contains("num_return_sequences 2") && said.0.matches("\n--- -").count() == 4, "{said:?}");
+    for (more, wanted) in [
+        (["--best", "2", "--beams", "1"], "it is an option of beam search: give --beams as well"),
+        (["--beams", "2", "--best", "3"], "there are 3, but 2 beams give 1 to 2"),
+        (["--beams", "65", "--best", "3"], "it must be a whole number, 1 to 64"),
+        (["--beams", "4", "--top-k", "3"], "cannot be used with"),
+    ] {
+        let output = run(generate(&plain, &options).args(more));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(wanted), "{said}");
+    }
+}
+
+#[test]
 fn settings_of_the_model_count_unless_options_say_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let plain = copy(folder.path(), "llama_bytes", &[]);
-    let settings = json!({"do_sample": false, "repetition_penalty": 1.5, "max_new_tokens": 9, "num_beams": 4});
+    let settings = json!({"do_sample": false, "repetition_penalty": 1.5, "max_new_tokens": 9, "typical_p": 0.5});
     let model = copy(folder.path(), "llama_bytes", &[("generation_config.json", settings)]);
     let of = |model: &Path, more: &[&str]| tokens(&in_json(model, &[&["-p", "It"], more].concat())["answers"][0]);
     let by_file = of(&model, &[]);
@@ -186,7 +220,7 @@ fn settings_of_the_model_count_unless_options_say_otherwise() {
     let said = told(&mut generate(&model, &["-p", "It"])).1;
     let wanted =
         "generation_config.json: do_sample false (greedy), repetition_penalty 1.5, max_new_tokens 9 (options override)";
-    assert!(said.contains(wanted) && said.contains("not supported: num_beams 4"), "{said}");
+    assert!(said.contains(wanted) && said.contains("not supported: typical_p 0.5"), "{said}");
     let said = told(&mut generate(&model, &["-p", "It", "-n", "2", "--greedy", "--repetition-penalty", "1"])).1;
     assert!(!said.contains("options override"), "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("generation_config.json")).count(), 0, "{said}");

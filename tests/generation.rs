@@ -10,10 +10,15 @@ use serde_json::{Value, json};
 use small::{decoder, gpt2, llama, mor, token, upload, weights_of};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use wgformer::generate::{Finish, GenerateLimits, Generator, SamplingOptions, Token};
+use wgformer::generate::{
+    BeamOptions, BeamSearch, EarlyStopping, Finish, GenerateLimits, Generator, SamplingOptions, ScoredAnswer, Token,
+    TokenPick, TokenRules,
+};
 use wgformer::gpu::GpuOptions;
 use wgformer::graph::{Array, Values};
 use wgformer::models::{Decoder, TokenInputs};
+use wgformer::ops::TokenChoice;
+use wgformer::program::Program;
 use wgformer::software::Options;
 use wgformer::{DType, Gpu, Graph, Result, Weights};
 
@@ -21,10 +26,13 @@ fn main() {
     let mut trials = Vec::new();
     for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
-        let tests: [(&str, Test); 5] = [
+        let tests: [(&str, Test); 8] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
             ("a stream gives the tokens of generate", streams_agree),
             ("seeds decide what is drawn", seeds_decide),
+            ("beams of a batch are those of each prompt alone", beams_are_those_of_each_prompt),
+            ("answers of beams have the scores of whole forward passes", scores_are_those_of_whole_passes),
+            ("drawn tokens are those that the logits give", draws_follow_the_logits),
             ("refused prompts and limits", refusals),
             ("each answer is of the weights as they are", answers_follow_the_weights),
         ];
@@ -76,6 +84,119 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
                 if !(row[text[t] as usize] >= largest - 1e-4) {
                     return Err(format!("token {t} of {text:?} is not the likeliest").into());
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sum of the logarithms of the probabilities of the tokens behind a prompt, by a whole forward pass in f64.
+fn log_prob(model: &dyn Decoder, values: &mut Values, prompt: &[u32], answer: &[u32]) -> Result<f64> {
+    let text = [prompt, answer].concat();
+    let mut g = Graph::new();
+    let ids = g.input("ids", [1, text.len()], DType::U32)?;
+    values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
+    let inputs = TokenInputs::new(&mut g, ids)?;
+    let hidden = model.decode(&mut g, &inputs)?.states;
+    let logits = model.logits(&mut g, hidden)?;
+    let logits = g.evaluate(values, &[logits])?.remove(0);
+    let of = |t: usize| {
+        let row = logits.row(t - 1);
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        row[text[t] as usize] - largest - row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln()
+    };
+    Ok((prompt.len()..text.len()).map(of).sum())
+}
+
+/// A search with tokens that end, and rules, so that beams of a batch end at different times.
+fn search(
+    gpu: &Gpu,
+    config: &Value,
+    batch: usize,
+    prompts: &[Vec<u32>],
+) -> Result<(Vec<Vec<ScoredAnswer>>, Values, Arc<dyn Decoder>)> {
+    let model: Arc<dyn Decoder> = decoder(config)?.into();
+    let values = weights_of(model.as_ref())?;
+    let weights = upload(gpu, model.as_ref(), &values)?;
+    let beams = BeamOptions { beams: 3, answers: 3, early_stopping: EarlyStopping::Never, ..BeamOptions::default() };
+    let mut search = BeamSearch::new(gpu, model.clone(), &weights, GenerateLimits { batch, max_tokens: 30 }, beams)?;
+    let rules = TokenRules { no_repeat_ngram: 3, min_new_tokens: 2, ..TokenRules::default() };
+    let end = (0..6).map(|i| token(i * 5 + 3) as u32).collect();
+    let options = SamplingOptions { end, rules, repetition_penalty: 1.1, ..SamplingOptions::greedy(8) };
+    Ok((search.search(prompts, &options, |_| ControlFlow::Continue(()))?, values, model))
+}
+
+fn beams_are_those_of_each_prompt(gpu: &Gpu) -> Result<(), Failed> {
+    let depths = json!({"routing": "token_choice", "num_modules": 2});
+    for config in [gpt2(json!({})), llama(json!({})), mor(depths)] {
+        let prompts = [prompt(7), prompt(1), prompt(18), prompt(5), prompt(11)];
+        let (all, ..) = search(gpu, &config, 3, &prompts)?;
+        for (prompt, together) in prompts.iter().zip(&all) {
+            let (alone, ..) = search(gpu, &config, 1, std::slice::from_ref(prompt))?;
+            for (alone, together) in alone[0].iter().zip(together) {
+                if alone.answer != together.answer || !((alone.score - together.score).abs() <= 1e-4) {
+                    return Err(format!("{alone:?} alone, {together:?} among others").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn scores_are_those_of_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
+    let model: Arc<dyn Decoder> = decoder(&llama(json!({})))?.into();
+    let mut values = weights_of(model.as_ref())?;
+    let weights = upload(gpu, model.as_ref(), &values)?;
+    let beams = BeamOptions { beams: 5, answers: 5, length_penalty: 0.5, ..BeamOptions::default() };
+    let mut search = BeamSearch::new(gpu, model.clone(), &weights, GenerateLimits { batch: 2, max_tokens: 30 }, beams)?;
+    let options = SamplingOptions { end: vec![token(3) as u32], ..SamplingOptions::greedy(9) };
+    let prompts = [prompt(4), prompt(9)];
+    let found = search.search(&prompts, &options, |_| ControlFlow::Continue(()))?;
+    for (prompt, answers) in prompts.iter().zip(&found) {
+        if answers.len() != 5 {
+            return Err(format!("{} answers", answers.len()).into());
+        }
+        for ScoredAnswer { answer, score } in answers {
+            let sum = log_prob(model.as_ref(), &mut values, prompt, &answer.tokens)?;
+            let wanted = sum / (answer.tokens.len() as f64).sqrt();
+            if !((wanted - score).abs() <= 1e-4) {
+                return Err(format!("the score is {score}, but should be {wanted}: {answer:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One step whose logits and tokens are both known, for each rule of sampling.
+fn draws_follow_the_logits(gpu: &Gpu) -> Result<(), Failed> {
+    let model = decoder(&gpt2(json!({})))?;
+    let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
+    let limits = GenerateLimits { batch: 2, max_tokens: 16 };
+    let program = |pick| {
+        Program::new(gpu, &Generator::prefill_graph(model.as_ref(), weights.storage(), limits, 4, pick)?, &weights)
+    };
+    let (whole, drawn) = (program(TokenPick::Logits)?, program(TokenPick::Draw { edits: 0 })?);
+    for one in [&whole, &drawn] {
+        let ids: Vec<u32> = (0..8).map(|i| token(i) as u32).collect();
+        one.write("ids", bytemuck::cast_slice(&ids))?;
+        one.write("last", bytemuck::cast_slice(&[3_u32, 6]))?;
+    }
+    whole.run()?;
+    let logits = whole.read_f32("logits")?;
+    let columns = logits.len() / 2;
+    let choice = TokenChoice { scale: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, random: 0.0 };
+    for n in 0..20 {
+        let random = n as f32 / 20.0 + 0.013;
+        let rows =
+            [TokenChoice { random, ..choice }, TokenChoice { random, top_k: 40, top_p: 0.8, scale: 2.0, ..choice }];
+        let words: Vec<u32> = rows.iter().flat_map(TokenChoice::words).collect();
+        drawn.write("choices", bytemuck::cast_slice(&words))?;
+        drawn.run()?;
+        let tokens: Vec<u32> = bytemuck::pod_collect_to_vec(&drawn.read("tokens")?);
+        for (row, (choice, token)) in rows.iter().zip(tokens).enumerate() {
+            let logits: Vec<f64> = logits[row * columns..][..columns].iter().map(|x| f64::from(*x)).collect();
+            if choice.of(&logits) != token {
+                return Err(format!("{choice:?} gives {}, the GPU {token}", choice.of(&logits)).into());
             }
         }
     }
