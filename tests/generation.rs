@@ -109,30 +109,24 @@ fn log_prob(model: &dyn Decoder, values: &mut Values, prompt: &[u32], answer: &[
 }
 
 /// A search with tokens that end, and rules, so that beams of a batch end at different times.
-fn search(
-    gpu: &Gpu,
-    config: &Value,
-    batch: usize,
-    prompts: &[Vec<u32>],
-) -> Result<(Vec<Vec<ScoredAnswer>>, Values, Arc<dyn Decoder>)> {
+fn search(gpu: &Gpu, config: &Value, batch: usize, prompts: &[Vec<u32>]) -> Result<Vec<Vec<ScoredAnswer>>> {
     let model: Arc<dyn Decoder> = decoder(config)?.into();
-    let values = weights_of(model.as_ref())?;
-    let weights = upload(gpu, model.as_ref(), &values)?;
+    let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
     let beams = BeamOptions { beams: 3, answers: 3, early_stopping: EarlyStopping::Never, ..BeamOptions::default() };
-    let mut search = BeamSearch::new(gpu, model.clone(), &weights, GenerateLimits { batch, max_tokens: 30 }, beams)?;
+    let mut search = BeamSearch::new(gpu, model, &weights, GenerateLimits { batch, max_tokens: 30 }, beams)?;
     let rules = TokenRules { no_repeat_ngram: 3, min_new_tokens: 2, ..TokenRules::default() };
     let end = (0..6).map(|i| token(i * 5 + 3) as u32).collect();
     let options = SamplingOptions { end, rules, repetition_penalty: 1.1, ..SamplingOptions::greedy(8) };
-    Ok((search.search(prompts, &options, |_| ControlFlow::Continue(()))?, values, model))
+    search.search(prompts, &options, |_| ControlFlow::Continue(()))
 }
 
 fn beams_are_those_of_each_prompt(gpu: &Gpu) -> Result<(), Failed> {
     let depths = json!({"routing": "token_choice", "num_modules": 2});
-    for config in [gpt2(json!({})), llama(json!({})), mor(depths)] {
-        let prompts = [prompt(7), prompt(1), prompt(18), prompt(5), prompt(11)];
-        let (all, ..) = search(gpu, &config, 3, &prompts)?;
+    for config in [llama(json!({})), mor(depths)] {
+        let prompts = [prompt(7), prompt(1), prompt(18)];
+        let all = search(gpu, &config, 2, &prompts)?;
         for (prompt, together) in prompts.iter().zip(&all) {
-            let (alone, ..) = search(gpu, &config, 1, std::slice::from_ref(prompt))?;
+            let alone = search(gpu, &config, 1, std::slice::from_ref(prompt))?;
             for (alone, together) in alone[0].iter().zip(together) {
                 if alone.answer != together.answer || !((alone.score - together.score).abs() <= 1e-4) {
                     return Err(format!("{alone:?} alone, {together:?} among others").into());
