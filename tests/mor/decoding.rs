@@ -46,9 +46,16 @@ pub(crate) fn decoding_follows_reading(gpu: &Gpu, config: &Value) -> Result<(), 
     let mut values = weights_of(model.as_ref())?;
     let weights = upload(gpu, model.as_ref(), &values)?;
     let expected = read_whole(model.as_ref(), &mut values, WHOLE)?;
-    let prefill =
-        Program::new(gpu, &Generator::prefill_graph(model.as_ref(), weights.storage(), limits, 9, TokenPick::Logits)?, &weights)?;
-    let decode = Program::new(gpu, &Generator::decode_graph(model.as_ref(), weights.storage(), limits, TokenPick::Logits)?, &weights)?;
+    let prefill = Program::new(
+        gpu,
+        &Generator::prefill_graph(model.as_ref(), weights.storage(), limits, 9, TokenPick::Logits)?,
+        &weights,
+    )?;
+    let decode = Program::new(
+        gpu,
+        &Generator::decode_graph(model.as_ref(), weights.storage(), limits, TokenPick::Logits)?,
+        &weights,
+    )?;
     prefill.fill_temporaries(f32::NAN.to_bits())?;
     decode.fill_temporaries(f32::NAN.to_bits())?;
     let words = |values: &[usize]| values.iter().flat_map(|v| (*v as u32).to_le_bytes()).collect::<Vec<u8>>();
