@@ -1,5 +1,4 @@
-// optimizer_control: the control values of an optimiser step: clipping, bias correction, loss scaling, skipping of steps that are not
-// finite.
+// optimizer_control: the control values of an optimiser step: clipping, bias correction, loss scaling, skipping.
 //
 //   true_norm = norm * share / scale          coefficient = min(1, max_norm / (true_norm + 1e-6)) * share / scale
 //   c1 <- a1 + (1 - a1) * c1                  a1 = 1 - beta1, so that c1 = 1 - beta1^t without a power; c2 alike

@@ -15,11 +15,11 @@ pub type Clock = Arc<dyn Fn(&str) -> std::result::Result<String, String> + Send 
 
 type Rendered<T> = std::result::Result<T, minijinja::Error>;
 
-/// Instructions that a rendering may take: templates come with files, and files are hostile.
+/// The most instructions of a rendering: templates come with files, and files are hostile.
 const FUEL: u64 = 20_000_000;
-/// Calls within calls.
+/// The deepest nesting of calls.
 const DEPTH: usize = 100;
-/// Bytes of a template.
+/// The largest template in bytes.
 const LARGEST: usize = 4 << 20;
 const NAME: &str = "chat_template";
 

@@ -71,7 +71,7 @@ pub struct Checkpoints {
     keep: usize,
 }
 
-/// The moments of a save between which a kill makes a difference.
+/// The stages of a save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     FolderMade,
@@ -96,7 +96,7 @@ impl Checkpoints {
         &self.folder
     }
 
-    /// Makes the folder, and tries whether it can be written.
+    /// Creates the folder, and tests that it is writable.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot.
@@ -118,7 +118,7 @@ impl Checkpoints {
                 let message = "another process trains here: wait for it, or choose another folder (--out)";
                 Err(Error::format(&self.folder, message))
             }
-            // Some file systems of networks have no locks.
+            // Some network file systems have no locks.
             Err(TryLockError::Error(error)) => {
                 log::warn!("{} cannot be locked, so two runs could write to it: {error}", path.display());
                 Ok(file)
@@ -254,7 +254,7 @@ impl Checkpoints {
         Ok(self.list()?.is_empty())
     }
 
-    /// The newest whole checkpoint; `None` if there is no checkpoint at all. What had to be skipped is logged and listed in
+    /// The newest whole checkpoint; `None` if there is no checkpoint at all. Skipped checkpoints are logged and listed in
     /// the result.
     ///
     /// # Errors
@@ -262,7 +262,7 @@ impl Checkpoints {
     pub fn latest(&self) -> Result<Option<Loaded>> {
         let mut skipped = Vec::new();
         let (recorded, torn): (Vec<Listed>, Vec<Listed>) = self.list()?.into_iter().partition(|l| l.sequence.is_some());
-        // The torn ones first: their age is unknown, and the user must hear of them.
+        // Torn ones first: their age is unknown, and the user must see them.
         for listed in torn.into_iter().chain(recorded) {
             match Self::load(&listed.path) {
                 Ok(loaded) => return Ok(Some(Loaded { skipped, ..loaded })),

@@ -45,7 +45,7 @@ pub(super) fn ends(tokenizer: &tokenizers::Tokenizer, names: &[Value]) -> Vec<u3
     let named = named.and_then(|token| tokenizer.token_to_id(&token));
     let added = tokenizer.get_added_tokens_decoder();
     let is_there = |name: &str| added.values().any(|token| token.content == name);
-    // Where these two end a turn, a message within it ends with that.
+    // If these two end a turn, this one ends a message within it.
     let within = |name: &str| name == "<|end|>" && is_there("<|return|>") && is_there("<|call|>");
     let known = added.iter().filter(|(_, token)| ENDS.contains(&token.content.as_str()) && !within(&token.content));
     let ids: BTreeSet<u32> = known.map(|(&id, _)| id).chain(named).collect();
@@ -89,8 +89,8 @@ pub(super) fn alphabet(tokenizer: &tokenizers::Tokenizer) -> Option<HashSet<char
     bare.then(|| bpe.get_vocab().into_keys().filter_map(single).collect())
 }
 
-/// Whether a text may be cut before a blank: so it is with the plain byte-level pattern, which never joins a blank to what
-/// stands before it, and where there are no merges at all.
+/// Whether a text may be cut before a blank: true for the plain byte-level pattern, which never joins a blank to the text
+/// before it, and without merges.
 pub(super) fn divisible(tokenizer: &tokenizers::Tokenizer) -> bool {
     let plain = match tokenizer.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::ByteLevel(level)) => {

@@ -27,7 +27,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a text file, or all that comes out of a pipe. The mark that some editors put in front of UTF-8 is left out.
+/// Reads a text file, or a pipe to its end. The mark that some editors put in front of UTF-8 is left out.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is too large or not UTF-8.
@@ -56,7 +56,7 @@ fn is_pipe(path: &Path) -> bool {
     }
 }
 
-/// All that comes out of a pipe; `path` stands for it in messages.
+/// The content of a pipe; `path` names it in messages.
 ///
 /// # Errors
 /// As [`read_text`].
@@ -205,7 +205,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The error with advice, where there is any.
+/// The error, with advice if there is any.
 pub(crate) fn explain(error: io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk, or write elsewhere",

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 /// The model's configuration.
 pub const CONFIG: &str = "config.json";
-/// How to generate with it.
+/// Its defaults for generation.
 pub const GENERATION: &str = "generation_config.json";
 /// Its tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
@@ -169,7 +169,7 @@ impl Contents<'_> {
     }
 
     /// Saves the folder. A new one appears whole or not at all; in one that exists each file is replaced atomically, the weights
-    /// first and the configuration last; small files of an older model go, and what else lies there stays.
+    /// first and the configuration last; small files of an older model are removed, other files stay.
     ///
     /// # Errors
     /// [`Error::File`] if something cannot be written, [`Error::Input`] if a tensor or a name is not usable.
@@ -209,7 +209,7 @@ impl Contents<'_> {
             file::write_atomic(folder.join(name), bytes)?;
         }
         let written: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
-        // Descriptions of an older model must not outlive it.
+        // Remove descriptions of an older model.
         let stale = COMPANIONS.into_iter().chain([GENERATION, TOKENIZER]).filter(|name| !written.contains(name));
         for path in stale.chain([INDEX]).map(|name| folder.join(name)).filter(|path| is_there(path)) {
             std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
@@ -246,7 +246,7 @@ pub(super) fn if_missing(error: Error, hint: &str) -> Error {
     }
 }
 
-/// JSON as people read it, with a line's end at its end.
+/// Indented JSON with a line end.
 #[cfg(feature = "files")]
 pub(crate) fn pretty(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()

@@ -2,12 +2,12 @@
 
 use crate::error::Result;
 
-/// Bytes to both sides of a cut that is tried.
+/// Bytes of context to both sides of a tried cut.
 const NEAR: usize = 256;
-/// Places that are tried for a cut.
+/// Positions tried for a cut.
 const TRIES: usize = 64;
-/// The text in pieces of about `size` bytes whose tokens, one behind the other, are those of the text: each cut is tried on what
-/// lies around it. A blank is left out where the tokenizer puts one in front of whatever it encodes.
+/// The text in pieces of about `size` bytes whose tokens together are those of the text: each cut is tried on its
+/// context. A blank is left out where the tokenizer adds one in front of every text.
 pub(super) fn tried_pieces<'t>(
     encode: &dyn Fn(&str) -> Result<Vec<u32>>,
     text: &'t str,
@@ -32,7 +32,7 @@ pub(super) fn tried_pieces<'t>(
                 }
             }
         }
-        // Where nothing fits, there are as few wrong tokens as cuts.
+        // Where no cut fits, at most one token per cut is wrong.
         let Some((at, blank)) = found.or(first) else { break };
         pieces.push(&rest[..at]);
         rest = &rest[at + blank..];

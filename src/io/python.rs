@@ -4,7 +4,7 @@ use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use std::fmt::Write;
 
-/// Values within values that are written.
+/// The deepest nesting of values that is written.
 const NESTED: usize = 100;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -14,7 +14,7 @@ pub(super) fn pairs(map: &Value) -> Result<Vec<(Value, Value)>> {
     map.try_iter()?.map(|key| map.get_item(&key).map(|value| (key, value))).collect()
 }
 
-/// Lines as Python parts them, without their ends.
+/// Lines as Python splits them, without their ends.
 pub(super) fn split_lines(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();

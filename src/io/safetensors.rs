@@ -39,7 +39,7 @@ pub const INDEX: &str = "model.safetensors.index.json";
 /// The tensors of a file, or of the files of one model: read-only, by name.
 ///
 /// A file is mapped, not copied. Replacing it by rename (as everything here writes) is safe while it is open; shortening it in
-/// place is not, and no program that handles models does so.
+/// place is not; programs that handle models do not do that.
 #[derive(Debug)]
 pub struct Tensors {
     path: PathBuf,
@@ -48,7 +48,7 @@ pub struct Tensors {
     metadata: BTreeMap<String, String>,
 }
 
-/// The place of a tensor in the files.
+/// The file and range of a tensor.
 #[derive(Debug)]
 struct Entry {
     file: usize,

@@ -1,4 +1,4 @@
-//! Models in several files, and what else a folder without a readable model holds.
+//! Models in several files, and errors for folders without a readable model.
 
 use super::folder::{is_adapter, is_there};
 use super::safetensors::{INDEX, SINGLE};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The configuration of an adapter.
 pub(super) const ADAPTER: &str = "adapter_config.json";
-/// How Python makes a model of one that it can read, with all its tensors.
+/// The transformers code that saves a readable model, for messages.
 const CONVERT: &str =
     "with Python: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)";
 

@@ -7,24 +7,24 @@ use std::sync::Arc;
 /// Turns tokens into text.
 pub type TextOf = Arc<dyn Fn(&[u32]) -> Result<String> + Send + Sync>;
 
-/// A text that grows with its tokens. All that it gives, together, is what decoding the tokens before and after the place where
-/// it began gives behind those before: blanks between words, and suffixes that join the last word, are there.
+/// A text that grows with its tokens. Its pieces together are the decoded known and new tokens without the decoded known ones: blanks
+/// between words, and suffixes that join the last word, are included.
 ///
-/// Bytes that make no character come as `U+FFFD` each, even where the decoder takes back a whole character in front of them.
+/// Each byte that is part of no character becomes `U+FFFD`, even where the decoder changes a whole character in front of it.
 #[derive(Clone)]
 pub struct TextStream {
     text_of: TextOf,
-    /// The tokens of the last piece, which say how the next one is joined on, and those after it.
+    /// The tokens of the last piece, which decide how the next one joins, and those after it.
     ids: Vec<u32>,
     /// The text that was returned already.
     emitted: String,
-    /// How many of them came after the last piece was given out.
+    /// The number of them after the last piece.
     fresh: usize,
 }
 
-/// After this many tokens without text, the bytes before the last character's are given out as they are.
+/// After this many tokens without text, the bytes before those of the last character are returned as they are.
 const PATIENCE: usize = 8;
-/// After this many, all of them are.
+/// After this many, all bytes are returned.
 const LIMIT: usize = 64;
 /// Bytes of an incomplete character, at most; decoders write `U+FFFD` for each of them or for all.
 const INCOMPLETE: usize = 3;
@@ -42,7 +42,7 @@ impl TextStream {
         Self { text_of, ids: Vec::new(), emitted: String::new(), fresh: 0 }
     }
 
-    /// The text that follows tokens which are known, those of a prompt.
+    /// The text after known tokens, those of a prompt.
     ///
     /// # Errors
     /// Those of `text_of`.
@@ -51,7 +51,7 @@ impl TextStream {
         Ok(Self { text_of, ids: before.to_vec(), emitted, fresh: 0 })
     }
 
-    /// Takes a token; gives the text that is certain now.
+    /// Adds a token; returns the text that is now final.
     ///
     /// # Errors
     /// Those of the function that makes text.
@@ -67,7 +67,7 @@ impl TextStream {
         })
     }
 
-    /// Gives what is left, incomplete characters as `U+FFFD`. What is pushed from here on is another text.
+    /// Returns the rest, incomplete characters as `U+FFFD`. Tokens pushed after that begin another text.
     ///
     /// # Errors
     /// Those of the function that makes text.
@@ -77,7 +77,7 @@ impl TextStream {
         Ok(rest)
     }
 
-    /// The text that was not given out yet, without up to `held` replacement characters at its end.
+    /// The text not yet returned, without up to `held` replacement characters at its end.
     fn take(&mut self, held: usize) -> Result<Option<String>> {
         let mut text = (self.text_of)(&self.ids)?;
         let mut certain = certain(&text, held);
@@ -91,7 +91,7 @@ impl TextStream {
             if certain.starts_with(&self.emitted[..whole]) {
                 self.emitted.truncate(whole);
             } else {
-                // The decoder took back what was given out, because what followed made no character.
+                // The decoder changed returned text, because the bytes after it are no character.
                 self.ids.drain(..self.ids.len() - self.fresh);
                 self.emitted.clear();
                 text = (self.text_of)(&self.ids)?;
@@ -112,7 +112,7 @@ impl TextStream {
         Ok(Some(new))
     }
 
-    /// How many tokens it remembers.
+    /// The number of tokens that it remembers.
     #[cfg(all(test, feature = "tokenizers"))]
     pub(super) fn remembered(&self) -> usize {
         self.ids.len()

@@ -1,6 +1,6 @@
 //! Text ↔ token ids: tokenizers of Hugging Face, and three that need no download: bytes, characters, trained on the spot.
 //!
-//! There is one representation, the `tokenizer.json` of Hugging Face's library, so whatever is trained here loads there:
+//! There is one representation, the `tokenizer.json` of Hugging Face's library, so tokenizers trained here load there:
 //! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
 
 use super::chat_template::{ChatTemplate, Clock};
@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 /// The token that ends a text, in tokenizers that are trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
-/// Texts up to this size are encoded in one piece where cutting them might change tokens, and on one core: what a thread allocates
-/// once it keeps.
+/// Texts up to this size are encoded in one piece where cutting them might change tokens, and on one core: threads keep
+/// their allocations.
 const WHOLE: usize = 4 << 20;
 /// Longer ones in pieces of about this size.
 pub(super) const PIECE: usize = 1 << 14;

@@ -295,7 +295,7 @@ fn what_is_damaged_in_tests_is_whole_before() {
     Tokenizer::from_json("small", SMALL.clone()).unwrap();
 }
 
-/// The tokenizers of the cases, of which several put a blank in front of whatever they encode.
+/// The tokenizers of the cases, of which several put a blank in front of every text.
 fn of_cases() -> Vec<Tokenizer> {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
     let files = ["llama_spm/tokenizer_llama2.json", "llama_spm/tokenizer_mistral.json", "llama_words/tokenizer.json"];
@@ -338,7 +338,7 @@ proptest! {
         }
     }
 
-    /// Whatever tokens come, nothing is lost: what a stream gives has all that is decoded but replacement characters.
+    /// For any tokens nothing is lost: a stream returns all decoded text except replacement characters.
     #[test]
     fn a_stream_of_any_tokens_loses_no_text(ids in prop::collection::vec(0u32..262, 0..40)) {
         let tokenizer = with_fallback();

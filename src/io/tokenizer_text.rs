@@ -1,4 +1,4 @@
-//! In place of `tokenizer.rs` without the feature `tokenizers`: the text of a tokenizer is kept, for copies of the model and for
+//! Replaces `tokenizer.rs` without the feature `tokenizers`: the text of a tokenizer is kept, for copies of the model and for
 //! other libraries; texts are not encoded.
 
 #[cfg(feature = "files")]

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// inclusive. A token that covers no other is its whole span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Span {
-    /// Where the token stands.
+    /// The token's position.
     pub position: u32,
     /// The first position of its span.
     pub first: u32,
@@ -48,7 +48,7 @@ pub fn span_bytes(spans: &[Span]) -> Vec<u8> {
 }
 
 /// The spans of a text in brackets. An opening bracket and the closing one that belongs to it both cover all from the one
-/// to the other: in a causal model it is the closing one that has seen what stands between them. Other tokens cover only themselves.
+/// to the other: in a causal model the closing one sees the tokens between them. Other tokens cover only themselves.
 ///
 /// # Errors
 /// [`Error::Input`] that names the position of a bracket without a partner.
@@ -73,7 +73,7 @@ pub fn spans_of_brackets<T>(tokens: &[T], open: impl Fn(&T) -> bool, close: impl
 }
 
 /// The spans of a tree, or of several, in which every node knows its parent; a root is its own parent. A node covers all
-/// that stands below it.
+/// nodes below it.
 ///
 /// # Errors
 /// [`Error::Input`] that names a node whose parent does not exist, a node that is above itself, or a node below which
@@ -156,7 +156,7 @@ pub fn spans_of_levels(levels: &[usize]) -> Vec<Span> {
 }
 
 /// The spans of lines, as in code: a line covers those after it that are indented further. A tab goes on to the next
-/// multiple of 8 columns. An empty line stands where the next line with a text does.
+/// multiple of 8 columns. An empty line has the level of the next line with text.
 #[must_use]
 pub fn spans_of_indentation<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
     let mut levels = vec![0; lines.len()];
@@ -173,7 +173,7 @@ pub fn spans_of_indentation<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
 }
 
 /// The spans of the lines of a Markdown document: a heading covers all up to the next that is not below it, another line
-/// nothing. What stands between fences is no heading.
+/// nothing. Lines between fences are no headings.
 #[must_use]
 pub fn spans_of_headings<S: AsRef<str>>(lines: &[S]) -> Vec<Span> {
     /// Below all headings.

@@ -9,7 +9,7 @@ use crate::io::safetensors::{Found, OneFile};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names of a block's tensors in the file, and those that Hugging Face gives them.
+/// The names of a block's tensors in the file, and Hugging Face's.
 const BLOCK_NAMES: [(&str, &str); 9] = [
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -23,13 +23,13 @@ const BLOCK_NAMES: [(&str, &str); 9] = [
 ];
 const TABLE: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
-/// Old converters wrote these of each block; nothing was ever computed with them.
+/// Tensors of each block that old converters wrote and that nothing uses.
 const OF_OLD_CONVERTERS: &str = "attn_rot_embd";
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// The stretching of rotary positions in Llama 3.1 and later; files hold only the result.
+/// The frequency factors of rotary positions in Llama 3.1 and later; files hold only the result.
 const LLAMA3: (f64, f64, f64) = (1.0, 4.0, 8192.0);
 
-/// The name that Hugging Face gives a tensor of the file, if it is one of this family.
+/// Hugging Face's name of a tensor of the file, if the family has it.
 fn hugging_face_name(name: &str) -> Option<String> {
     match name {
         TABLE => return Some("model.embed_tokens.weight".into()),
@@ -76,7 +76,7 @@ pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A model as its file or files say that it is.
+/// A model as its file or files describe it.
 pub(super) struct Model<'a> {
     pub(super) metadata: &'a Metadata<'a>,
     pub(super) tensors: &'a BTreeMap<&'a str, Info>,
@@ -84,7 +84,7 @@ pub(super) struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// The tensors under the names that models ask for. Others keep theirs, so that a model can say that they are not its own.
+    /// The tensors under Hugging Face's names. Unknown ones keep theirs, so that a model can report them.
     pub(super) fn found(&self) -> Result<Vec<Found>> {
         let metadata = self.metadata;
         let heads = metadata.expect_layers_count("llama.attention.head_count")?;
@@ -170,7 +170,7 @@ impl Model<'_> {
                 config[theirs] = json!(id);
             }
         }
-        // A chat's turn may end with another token than a text.
+        // A turn of a chat may end with another token than a text.
         let turn = metadata.token("eot", vocabulary)?;
         if let (Some(turn), Some(end)) = (turn, config["eos_token_id"].as_u64().filter(|&end| Some(end) != turn)) {
             config["eos_token_id"] = json!([end, turn]);
@@ -178,7 +178,7 @@ impl Model<'_> {
         Ok(config)
     }
 
-    /// Rotary positions: plain, stretched evenly, or by the factors that the file gives for each pair of a head.
+    /// Rotary positions: plain, scaled linearly, or with the file's factor for each pair of a head.
     fn rope(&self, theta: f64, head: u64) -> Result<Value> {
         let metadata = self.metadata;
         if let Some(info) = self.tensors.get(ROPE_FACTORS) {
@@ -218,7 +218,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Compares them with tensors that are there, so that no model is built by a number that is damaged.
+    /// Compares them with the tensors, so that no model is built of a damaged number.
     fn check(&self, metadata: &Metadata<'_>, tensors: &BTreeMap<&str, Info>) -> Result<()> {
         let refuse = |key: &str, value: u64, name: &str, there: Option<&Info>| {
             let there = there.map_or("is missing".into(), |info| format!("has shape {}", info.shape));
@@ -248,7 +248,7 @@ fn count(metadata: &Metadata<'_>, key: &str) -> Result<u64> {
     metadata.expect_count(&format!("llama.{key}"))
 }
 
-/// The setting of Llama 3.1 that gives these factors, if one does.
+/// Llama 3.1's settings that give these factors, if there are any.
 fn llama3(factors: &[f32], theta: f64, head: u64) -> Option<Value> {
     let (low, high, original) = LLAMA3;
     let factor = factors.iter().fold(1.0_f64, |largest, &f| largest.max(f64::from(f)));
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn factors_of_rotary_positions_are_recognised_or_refused() {
-        // A head of 8 with theta 500000 and factor 8: the second pair turns 8192 / (2 pi 26.6) = 49 times, the third 1.8 times.
+        // A head of 8 with theta 500000 and factor 8: the second pair rotates 8192 / (2 pi 26.6) = 49 times, the third 1.8 times.
         let kept = (8192.0 / (std::f64::consts::TAU * 500_000.0_f64.powf(0.5)) - 1.0) / 3.0;
         let third = 1.0 / ((1.0 - kept) / 8.0 + kept);
         let value = llama3(&[1.0, 1.0, third as f32, 8.0], 500_000.0, 8).unwrap_or_default();

@@ -45,8 +45,8 @@ impl<'a> Metadata<'a> {
         self.expect(key, found)
     }
 
-    /// The number of a token with a role. One outside the vocabulary is ignored, with a warning unless it is the value that
-    /// converters write for none.
+    /// The id of a token with a role. An id outside the vocabulary is ignored, with a warning unless it is the value that
+    /// converters write for a missing token.
     pub(super) fn token(&self, role: &str, vocabulary: usize) -> Result<Option<u64>> {
         let key = format!("tokenizer.ggml.{role}_token_id");
         let id = self.of(&key, "whole number", |value| match value {
@@ -62,7 +62,7 @@ impl<'a> Metadata<'a> {
         Ok(None)
     }
 
-    /// A count that may be given for each layer, where it must be the same.
+    /// A count, or a list of equal counts, one per layer.
     pub(super) fn layers_count(&self, key: &str) -> Result<Option<u64>> {
         let Some(Value::List(list)) = self.values.get(key) else { return self.count(key) };
         let counts = list.integers(key).ok_or_else(|| self.refuse(key, "is not a list of whole numbers"))?;

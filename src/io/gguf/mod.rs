@@ -45,7 +45,7 @@ pub fn from_bytes(label: impl AsRef<Path>, bytes: Vec<u8>) -> Result<ModelFolder
     from_contents(label.as_ref(), &[], vec![OneFile::Owned(bytes)])
 }
 
-/// A model of one file or several, `parts` being the names of those behind the first.
+/// A model of one file or several; `parts` are the names of the others.
 fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>) -> Result<ModelFolder> {
     let header = Header::read(contents[0].bytes()).map_err(|message| Error::format(path, message))?;
     let metadata = Metadata { path, values: header.metadata.clone() };

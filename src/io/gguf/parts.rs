@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 const COUNT: &str = "split.count";
 const NUMBER: &str = "split.no";
-/// Parts that a model may have: names count with five digits.
+/// The most parts of a model: names have five digits.
 const MOST: u64 = 99_999;
 
-/// Which part of a model a file is, from 1 on, and how many there are.
+/// The number of a part, from 1, and the number of parts.
 ///
 /// # Errors
 /// [`Error::Format`] if there is no such part.
@@ -41,7 +41,7 @@ pub(super) fn check_whole(metadata: &Metadata<'_>) -> Result<()> {
     }
 }
 
-/// The files behind the first of a model; none if it is whole.
+/// The files after the first of a model; none if it has one file.
 ///
 /// # Errors
 /// [`Error::Format`] if this is not the first part, or others are missing.

@@ -19,7 +19,7 @@ use std::ops::Range;
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 /// The default alignment of tensors.
 const ALIGNMENT: u64 = 32;
-/// More axes than any tensor of the format has are damage.
+/// The most axes of a tensor; more mean damage.
 const MOST_AXES: u32 = 4;
 
 const AGAIN: &str = "copy or download it again";
@@ -79,12 +79,12 @@ pub(super) enum Value<'a> {
     Signed(i64),
     Float(f64),
     Flag(bool),
-    /// UTF-8, if the writer was right.
+    /// UTF-8 in a valid file.
     Text(&'a [u8]),
     List(List<'a>),
 }
 
-/// A list of the metadata, whose items are read when they are asked for.
+/// A list of the metadata; its items are read on request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List<'a> {
     kind: u32,
@@ -132,14 +132,14 @@ fn list<'a>(cursor: &mut Cursor<'a>, key: &str) -> Result<List<'a>, String> {
     let mut items = *cursor;
     skip(cursor, key, (kind, count), 0)?;
     items.bytes = &items.bytes[..cursor.at];
-    // As many bytes at least were there.
+    // The file has at least that many bytes.
     Ok(List { kind, count: count as usize, items })
 }
 
-/// Goes behind the items of a list, which may be lists, so many levels down.
+/// Skips the items of a list, which may be lists; `level` counts the nesting.
 fn skip(cursor: &mut Cursor<'_>, key: &str, (kind, count): (u32, u64), level: u32) -> Result<(), String> {
     match kind {
-        // Each takes at least its length, so that a claimed number ends at the end of the file.
+        // Each item has at least a length, so a false count ends at the end of the file.
         TEXT => (0..count).try_for_each(|_| cursor.bytes(key).map(|_| ())),
         LIST if level < DEEPEST => (0..count).try_for_each(|_| {
             let inner = (cursor.u32(key)?, cursor.u64(key)?);
@@ -181,7 +181,7 @@ impl<'a> List<'a> {
 /// A tensor and where its bytes lie in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Info {
-    /// The number of the file, of those of one model.
+    /// The number of its file.
     pub(super) file: usize,
     pub(super) dtype: FileType,
     pub(super) shape: Shape,
@@ -316,7 +316,7 @@ impl Claim {
     }
 }
 
-/// The element type by its number; what it is called where it is not read.
+/// The element type by its number; its name if it is not read.
 fn file_type(number: u32) -> Result<FileType, String> {
     const OTHERS: [(u32, &str); 24] = [
         (6, "Q5_0"),
@@ -360,7 +360,7 @@ fn file_type(number: u32) -> Result<FileType, String> {
     })
 }
 
-/// No byte belongs to two tensors.
+/// Refuses tensors that overlap.
 fn check_apart(tensors: &BTreeMap<&str, Info>) -> Result<(), String> {
     let mut ranges: Vec<(&Range<usize>, &str)> = tensors.iter().map(|(name, info)| (&info.range, *name)).collect();
     ranges.sort_by_key(|(range, _)| range.start);

@@ -1,4 +1,4 @@
-//! How a file says that its model is sampled from, in the words of `generation_config.json`.
+//! The sampling settings of a file, under the names of `generation_config.json`.
 
 use super::metadata::Metadata;
 use super::reader::Value;
@@ -7,11 +7,11 @@ use serde_json::{Map, json};
 
 const KEY: &str = "general.sampling.";
 
-/// The settings that the metadata hold: followed ones by the names of `generation_config.json`, others by their own, if they change anything.
+/// The settings of the metadata: supported ones under the names of `generation_config.json`, others that have an effect under their own.
 pub(super) fn generation(metadata: &Metadata<'_>) -> Result<Option<serde_json::Value>> {
     let number = |key: &str| metadata.number(&format!("{KEY}{key}"));
     let mut found = Map::new();
-    // Where such files say "off", 0 or less does.
+    // 0 or less means "off" in these files.
     if let Some(temperature) = number("temp")? {
         found.insert("temperature".into(), json!(temperature.max(0.0)));
     }
@@ -23,7 +23,7 @@ pub(super) fn generation(metadata: &Metadata<'_>) -> Result<Option<serde_json::V
             found.insert(ours.into(), json!(value));
         }
     }
-    // The penalty looks at so many tokens: none, all (-1), or the last ones, which is not followed.
+    // The number of tokens that the penalty covers: none, all (-1), or the last ones, which is not supported.
     let last = number("penalty_last_n")?;
     if let Some(penalty) = number("penalty_repeat")?.filter(|_| last != Some(0.0)) {
         found.insert("repetition_penalty".into(), json!(penalty));

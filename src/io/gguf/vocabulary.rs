@@ -13,7 +13,7 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const MERGES: &str = "tokenizer.ggml.merges";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// Types of tokens: they have a meaning of their own and are no text, or are text that is never cut.
+/// Types of tokens: control tokens, which are no text, and text that is never cut.
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
@@ -21,13 +21,13 @@ const USER_DEFINED: i64 = 4;
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 /// As Llama 3 cuts them: up to three digits, a sign joined to the letters behind it, lines' ends apart.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// As Qwen 2 cuts them: as Llama 3, each digit for itself.
+/// As Qwen 2 cuts them: as Llama 3, but each digit alone.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The default rules of cutting, in order: signs, words, digits in threes.
 const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", "[0-9][0-9][0-9]"];
 
-/// The tokenizer; none if the file holds none.
+/// The tokenizer; `None` if the file has none.
 ///
 /// # Errors
 /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
@@ -84,8 +84,8 @@ const MARK: u32 = 0xF_0000;
 /// The number of items.
 const MARKS: usize = 0xFFFE;
 
-/// Tokens as a `tokenizer.json` needs them, each text once: those that are empty or were there before are marked by their number,
-/// so that no text becomes them, and [`unmarked`] takes the marks away from what they give. And whether any was marked.
+/// Tokens for a `tokenizer.json`, each text once, and whether any was marked. Empty and repeated tokens are marked with their number, so
+/// that no text is encoded to them; [`unmarked`] removes the marks when they are decoded.
 fn distinct(metadata: &Metadata<'_>, tokens: Vec<Cow<'_, str>>) -> (Vec<String>, bool) {
     let mut before = HashSet::new();
     let mut marked = 0;
@@ -125,7 +125,7 @@ fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
     metadata.expect_texts(MERGES)?.iter().map(|merge| pair(merge)).collect()
 }
 
-/// Tokens that are found in a text before anything else is.
+/// Tokens that are found in a text first.
 fn added(metadata: &Metadata<'_>, tokens: &[String]) -> Result<Vec<Value>> {
     let Some(types) = metadata.integers(TYPES, tokens.len())? else { return Ok(Vec::new()) };
     let known = types.iter().zip(tokens).enumerate().filter(|(_, (ty, _))| matches!(**ty, CONTROL | USER_DEFINED));
@@ -144,7 +144,7 @@ fn split(pattern: &str) -> Value {
     json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
 }
 
-/// How a text is cut into words before merges, by the name that the file gives.
+/// The rules of cutting a text into words before merges, by their name in the file.
 fn pre_tokenizer(metadata: &Metadata<'_>, name: &str) -> Result<Value> {
     let steps = match name {
         "gpt-2" | "gpt2" | "phi-2" | "mpt" | "olmo" | "roberta-bpe" => vec![byte_level(true)],
