@@ -9,6 +9,7 @@ mod bounds;
 mod checkpoint;
 mod constant;
 mod differentiate;
+mod display;
 mod evaluate;
 mod fuse;
 mod initial;
@@ -31,7 +32,6 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType, product};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 /// The most elements of a tensor: four terabytes of f32, or a gigabyte on 32-bit machines.
@@ -377,24 +377,6 @@ pub(crate) fn check_size(what: &str, ty: &TensorType) -> Result<()> {
     let message =
         format!("{ty} has more elements than any device holds: lower the batch, the context or the model's sizes");
     Err(Error::shape(what, message))
-}
-
-impl fmt::Display for Graph {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, node) in self.nodes.iter().enumerate() {
-            let what = match &node.kind {
-                Kind::Input(_) => "input",
-                Kind::Parameter(_) => "parameter",
-                Kind::State(_) => "state",
-                Kind::Constant(_) => "constant",
-                Kind::Op(op) => op.name(),
-            };
-            let inputs: Vec<String> = node.inputs.iter().map(|t| format!("%{}.{}", t.node, t.output)).collect();
-            let outputs: Vec<String> = node.outputs.iter().map(ToString::to_string).collect();
-            writeln!(f, "%{index:<5} {what:<24} {:<40} ({}) -> {}", node.label, inputs.join(" "), outputs.join(" "))?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
