@@ -52,6 +52,17 @@ const MODELS: &[&str] = &[
     "electra-generator",
     "albert-masked-lm",
     "albert-two-groups",
+    "llama-rope3",
+    "llama-yarn",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+    "olmoe",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "granite",
 ];
 
 /// The outputs of models.

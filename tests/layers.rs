@@ -58,6 +58,7 @@ fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result
         parallel: false,
         dropout: 0.0,
         activation_dropout: 0.0,
+        residual_scale: 1.0,
     };
     let blocks = (0..2).map(block).collect();
     let stack = nn::Stack { blocks, recursion: None, final_norm: None, balance: nn::Balance::default(), salt: 0 };

@@ -5,7 +5,8 @@
 // in        logits (rows, columns) f32   labels (rows) i32   lse (rows) f32   scale, upstream (1) f32
 // out       out (rows, columns) f32
 // grid      one workgroup for each row and tile of 512 Elements
-// needs     common/elements4 or elements1, `columns` in units of Element; common/cross_entropy_gradient
+// needs     common/elements4 or elements1, `columns` in units of Element; common/cross_entropy_gradient and soft_cap or soft_cap_none, which
+//           multiplies the slope of the cap in
 // numerics  f32
 
 struct Params { base: u32, groups: u32, columns: u32, tiles: u32, smoothing: f32, z_loss: f32 }

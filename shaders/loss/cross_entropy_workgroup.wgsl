@@ -1,13 +1,13 @@
 // cross_entropy_workgroup: log-sum-exp and loss of each row of logits; one workgroup or subgroup a row.
 //
-//   lse = ln Σ_v e^(z_v),  loss = (1 − ε)(lse − z_label) + ε(lse − mean_v z_v) + c·lse²
+//   z = capped(logits),  lse = ln Σ_v e^(z_v),  loss = (1 − ε)(lse − z_label) + ε(lse − mean_v z_v) + c·lse²
 //   a row whose label is no class (negative: to be ignored) has the loss 0
 //
 // in        logits (rows, columns) f32   labels (all rows) i32: those of the logits begin at first_row
 // out       lse, losses (all rows) f32
 // grid      one workgroup of LANES invocations for a row
 // needs     the constant LANES, common/reduce_workgroup or reduce_subgroup; common/elements4 or elements1, `columns` in units
-//           of Element
+//           of Element; common/soft_cap or soft_cap_none
 // numerics  the largest logit is subtracted first, so any finite row is safe; sums in a fixed order
 
 struct Params { base: u32, groups: u32, columns: u32, first_row: u32, smoothing: f32, z_loss: f32 }
@@ -17,6 +17,9 @@ struct Params { base: u32, groups: u32, columns: u32, first_row: u32, smoothing:
 @group(0) @binding(2) var<storage, read> labels: array<i32>;         // (all rows)
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;      // (all rows)
 @group(0) @binding(4) var<storage, read_write> losses: array<f32>;   // (all rows)
+
+// Logits as the loss sees them.
+fn logit(i: u32) -> Element { return narrow(capped(widen(logits[i]))); }
 
 // Part k of an element; without an index into a vector, which crashes llvmpipe's GL.
 fn part_of(e: Element, k: u32) -> f32 {
@@ -32,17 +35,17 @@ fn cross_entropy_workgroup(
     if (row >= p.groups) { return; }
     let first = row * p.columns;
     // Every invocation starts from an element that is there, also where the row is shorter than the workgroup.
-    var top = logits[first + min(lane, p.columns - 1u)];
+    var top = logit(first + min(lane, p.columns - 1u));
     var part = Element();
     for (var c = lane; c < p.columns; c += LANES) {
-        top = max(top, logits[first + c]);
-        part += logits[first + c];
+        top = max(top, logit(first + c));
+        part += logit(first + c);
     }
     let m = max_over_workgroup(largest(top), lane);
     let sum = sum_over_workgroup(total(part), lane);
     var exps = Element();
     for (var c = lane; c < p.columns; c += LANES) {
-        exps += exp(max(logits[first + c] - m, Element(-100.0)));
+        exps += exp(max(logit(first + c) - m, Element(-100.0)));
     }
     let log_sum = m + log(sum_over_workgroup(total(exps), lane));
     if (lane != 0u) { return; }
@@ -51,7 +54,7 @@ fn cross_entropy_workgroup(
     let label = labels[p.first_row + row];
     var loss = 0.0;
     if (label >= 0 && u32(label) < classes) {
-        let hit = part_of(logits[first + u32(label) / WIDTH], u32(label) % WIDTH);
+        let hit = part_of(logit(first + u32(label) / WIDTH), u32(label) % WIDTH);
         loss = (1.0 - p.smoothing) * (log_sum - hit) + p.smoothing * (log_sum - sum / f32(classes))
             + p.z_loss * log_sum * log_sum;
     }

@@ -3,7 +3,7 @@
 //
 //   s = x + residual (RESIDUAL) or x
 //   μ = mean of s (CENTERED) or 0,  r = 1 / √(mean of (s − μ)² + eps)
-//   out = (s − μ) r gain + bias (BIAS) or (s − μ) r gain
+//   out = (s − μ) r gain + bias (BIAS) or (s − μ) r gain, gain being what is stored, or that and 1 (PLUS_ONE)
 //
 //   Such drivers store lane by lane, and take little longer for four words of 64 bits than for four of 32: a lane has eight columns
 //   side by side. x, gain and bias are read once, the latter for all rows of a workgroup.
@@ -11,7 +11,7 @@
 // in        x, residual (rows, columns) f32   gain, bias (columns) f32   what a constant rules out is bound but not read
 // out       out (rows, columns) f32   stats (rows) of μ and r   sum (rows, columns) f32, only with RESIDUAL
 // grid      workgroups of `share` rows
-// needs     the constants LANES (the subgroup size, the same everywhere), HELD (columns are 8 HELD LANES), CENTERED, BIAS, RESIDUAL;
+// needs     the constants LANES (the subgroup size, the same everywhere), HELD (columns are 8 HELD LANES), CENTERED, BIAS, PLUS_ONE, RESIDUAL;
 //           subgroup shuffles, 64-bit integers
 // numerics  two passes: the mean first, then the squares of the differences from it, never E[s²] − μ²; sums in a fixed order
 // papers    layer norm: Ba et al. 2016, arXiv 1607.06450; RMS norm: Zhang and Sennrich 2019, arXiv 1910.07467
@@ -56,6 +56,7 @@ fn norm_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
     for (var k = 0u; k < HELD; k++) {
         for (var i = 0u; i < 2u; i++) {
             g[k][i] = gain[2u * (k * LANES + lane) + i];
+            if (PLUS_ONE) { g[k][i] += 1.0; }
             if (BIAS) { b[k][i] = bias[2u * (k * LANES + lane) + i]; }
         }
     }

@@ -2,12 +2,12 @@
 //
 //   s = x + residual (RESIDUAL) or x
 //   μ = mean of s (CENTERED) or 0,  r = 1 / √(mean of (s − μ)² + eps)
-//   out = (s − μ) r gain + bias (BIAS) or (s − μ) r gain
+//   out = (s − μ) r gain + bias (BIAS) or (s − μ) r gain, gain being what is stored, or that and 1 (PLUS_ONE)
 //
 // in        x, residual (rows, columns) f32   gain, bias (columns) f32   what a constant rules out is bound but not read
 // out       out (rows, columns) f32   stats (rows) of μ and r   sum (rows, columns) f32, only with RESIDUAL
 // grid      workgroups of LANES rows
-// needs     the constants LANES, CENTERED, BIAS, RESIDUAL; common/elements4 or elements1, `columns` in units of Element
+// needs     the constants LANES, CENTERED, BIAS, PLUS_ONE, RESIDUAL; common/elements4 or elements1, `columns` in units of Element
 // numerics  x is read twice: mean and squares of the differences from it for four elements at a time, put together as they come, never
 //           E[s²] − μ²
 // papers    layer norm: Ba et al. 2016, arXiv 1607.06450; RMS norm: Zhang and Sennrich 2019, arXiv 1910.07467; moments of parts:
@@ -23,6 +23,12 @@ struct Params { base: u32, groups: u32, rows: u32, columns: u32, eps: f32 }
 @group(0) @binding(5) var<storage, read_write> out: array<Element>;    // (rows, columns)
 @group(0) @binding(6) var<storage, read_write> stats: array<vec2f>;    // (rows)
 @group(0) @binding(7) var<storage, read_write> sum: array<Element>;    // (rows, columns)
+
+// The gain of a column: what is stored, or that and 1.
+fn gain_of(c: u32) -> Element {
+    if (PLUS_ONE) { return gain[c] + 1.0; }
+    return gain[c];
+}
 
 fn load(i: u32) -> Element {
     if (RESIDUAL) { return x[i] + residual[i]; }
@@ -73,7 +79,7 @@ fn norm_threads(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec
     stats[row] = vec2f(mean, rstd);
     for (var c = 0u; c < p.columns; c++) {
         let s = load(first + c);
-        var y = (s - mean) * rstd * gain[c];
+        var y = (s - mean) * rstd * gain_of(c);
         if (BIAS) { y += bias[c]; }
         if (RESIDUAL) { sum[first + c] = s; }
         out[first + c] = y;

@@ -2,12 +2,12 @@
 //
 //   s = x + residual (RESIDUAL) or x
 //   μ = mean of s (CENTERED) or 0,  r = 1 / √(mean of (s − μ)² + eps)
-//   out = (s − μ) r gain + bias (BIAS) or (s − μ) r gain
+//   out = (s − μ) r gain + bias (BIAS) or (s − μ) r gain, gain being what is stored, or that and 1 (PLUS_ONE)
 //
 // in        x, residual (rows, columns) f32   gain, bias (columns) f32   what a constant rules out is bound but not read
 // out       out (rows, columns) f32   stats (rows) of μ and r   sum (rows, columns) f32, only with RESIDUAL
 // grid      one workgroup of LANES invocations for a row
-// needs     the constants LANES, CENTERED, BIAS, RESIDUAL; common/reduce_workgroup; common/elements4 or elements1, `columns`
+// needs     the constants LANES, CENTERED, BIAS, PLUS_ONE, RESIDUAL; common/reduce_workgroup; common/elements4 or elements1, `columns`
 //           in units of Element
 // numerics  two passes: the mean first, then the squares of the differences from it, never E[s²] − μ²; sums in a fixed order
 // papers    layer norm: Ba et al. 2016, arXiv 1607.06450; RMS norm: Zhang and Sennrich 2019, arXiv 1910.07467
@@ -25,6 +25,12 @@ struct Params { base: u32, groups: u32, columns: u32, eps: f32 }
 
 // The first HELD elements of an invocation stay in registers, so that a row of usual length is read once.
 const HELD: u32 = 4u;
+
+// The gain of a column: what is stored, or that and 1.
+fn gain_of(c: u32) -> Element {
+    if (PLUS_ONE) { return gain[c] + 1.0; }
+    return gain[c];
+}
 
 fn load(i: u32) -> Element {
     if (RESIDUAL) { return x[i] + residual[i]; }
@@ -70,7 +76,7 @@ fn norm_workgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
 }
 
 fn finish(first: u32, c: u32, s: Element, mean: f32, rstd: f32) {
-    var y = (s - mean) * rstd * gain[c];
+    var y = (s - mean) * rstd * gain_of(c);
     if (BIAS) { y += bias[c]; }
     if (RESIDUAL) { sum[first + c] = s; }
     out[first + c] = y;

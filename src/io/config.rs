@@ -42,6 +42,11 @@ impl Config {
         }
     }
 
+    /// The same place with other keys.
+    pub(crate) fn with_value(&self, value: Value) -> Self {
+        Self { source: self.source.clone(), prefix: self.prefix.clone(), value }
+    }
+
     /// The object.
     #[must_use]
     pub fn value(&self) -> &Value {

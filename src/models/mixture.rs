@@ -1,4 +1,5 @@
-//! Decoders with experts: what Mixtral (Jiang et al., arXiv 2401.04088) and Qwen2-MoE (arXiv 2407.10671) add to Llama.
+//! Decoders with experts: what Mixtral (Jiang et al., arXiv 2401.04088), Qwen2-MoE (arXiv 2407.10671), Qwen3-MoE (arXiv 2505.09388) and OLMoE
+//! (arXiv 2409.02060) add to Llama.
 
 use super::settings::{count, json_f32, optional_count, part_count, positive_number, reject_if_true};
 use crate::error::Result;
@@ -14,6 +15,10 @@ pub enum MixtureFamily {
     Mixtral,
     /// Qwen2-MoE: many small experts and a shared one; blocks may be dense.
     Qwen2,
+    /// Qwen3-MoE: many small experts; blocks may be dense.
+    Qwen3,
+    /// OLMoE: many small experts in every block.
+    Olmoe,
 }
 
 /// The experts of a decoder.
@@ -43,9 +48,17 @@ impl Mixture {
         let [of_experts, d_ff] = match family {
             MixtureFamily::Mixtral => ["num_local_experts", "intermediate_size"],
             MixtureFamily::Qwen2 => ["num_experts", "moe_intermediate_size"],
+            MixtureFamily::Qwen3 => [either(config), "moe_intermediate_size"],
+            MixtureFamily::Olmoe => [either(config), "intermediate_size"],
         };
         let experts = part_count(config, of_experts)?;
-        let k = optional_count(config, "num_experts_per_tok")?.unwrap_or(if mixtral { 2 } else { 4 });
+        let usual = match family {
+            MixtureFamily::Mixtral => 2,
+            MixtureFamily::Qwen2 => 4,
+            MixtureFamily::Qwen3 | MixtureFamily::Olmoe => 8,
+        };
+        let k = optional_count(config, "num_experts_per_tok")?.unwrap_or(usual);
+        let loss = if family == MixtureFamily::Olmoe { 0.01 } else { 0.001 };
         if k > experts {
             let message = format!("is {k}; there are only {experts} experts ({of_experts})");
             return Err(config.refuse("num_experts_per_tok", message));
@@ -64,7 +77,7 @@ impl Mixture {
                 count: experts,
                 d_ff: count(config, d_ff)?,
                 gate: gate(config, k, mixtral)?,
-                shared: shared(config, mixtral)?,
+                shared: shared(config, family)?,
                 capacity,
                 biased: bias_rate > 0.0,
                 noisy: config.get_or("router_noise", false)?,
@@ -72,7 +85,7 @@ impl Mixture {
             },
             dense_layers: dense_layers(config, layers)?,
             balance: Balance {
-                loss: not_negative(config, "router_aux_loss_coef", 0.001)?,
+                loss: not_negative(config, "router_aux_loss_coef", loss)?,
                 z: not_negative(config, "router_z_loss_coef", 0.0)?,
                 bias_rate,
             },
@@ -99,6 +112,16 @@ impl Mixture {
                 set("shared_expert_intermediate_size", json!(shared.map_or(0, |shared| shared.d_ff)));
                 set("decoder_sparse_step", json!(1));
                 set("mlp_only_layers", json!(self.dense_layers));
+            }
+            MixtureFamily::Qwen3 => {
+                set("num_experts", json!(count));
+                set("moe_intermediate_size", json!(d_ff));
+                set("decoder_sparse_step", json!(1));
+                set("mlp_only_layers", json!(self.dense_layers));
+            }
+            MixtureFamily::Olmoe => {
+                set("num_experts", json!(count));
+                set("intermediate_size", json!(d_ff));
             }
         }
         set("norm_topk_prob", json!(gate.renormalise));
@@ -150,8 +173,13 @@ fn gate(config: &Config, k: usize, mixtral: bool) -> Result<GateOptions> {
     })
 }
 
-fn shared(config: &Config, mixtral: bool) -> Result<Option<SharedExpert>> {
-    if mixtral {
+/// The key of the number of experts: newer files of some families have Mixtral's.
+fn either(config: &Config) -> &'static str {
+    if config.has("num_local_experts") && !config.has("num_experts") { "num_local_experts" } else { "num_experts" }
+}
+
+fn shared(config: &Config, family: MixtureFamily) -> Result<Option<SharedExpert>> {
+    if family != MixtureFamily::Qwen2 {
         return Ok(None);
     }
     let d_ff: usize = config.get_or("shared_expert_intermediate_size", 0)?;
@@ -162,7 +190,7 @@ fn shared(config: &Config, mixtral: bool) -> Result<Option<SharedExpert>> {
 fn dense_layers(config: &Config, layers: usize) -> Result<Vec<usize>> {
     let family = super::model_type(config)?;
     // Other families do not have windows.
-    if !["mixtral", "qwen2_moe"].contains(&family.as_str()) {
+    if !["mixtral", "qwen2_moe", "qwen3_moe"].contains(&family.as_str()) {
         reject_if_true(config, "use_sliding_window")?;
         if config.optional::<Value>("sliding_window")?.is_some_and(|window| !window.is_null()) {
             return Err(config.refuse("sliding_window", "is set; only attention over all tokens is supported"));

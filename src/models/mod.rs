@@ -31,7 +31,7 @@ pub use family::{Family, FamilySides};
 pub use gpt_neox::GptNeoX;
 pub use gpt2::Gpt2;
 pub use initialise::{initial_values, initial_words};
-pub use llama::{Llama, Sliding};
+pub use llama::{Llama, LlamaFamily, Multipliers, Sliding};
 pub use mixture::{Mixture, MixtureFamily};
 pub use model::{Decoder, Dimensions, Encoder, EncoderHead, LmHead, Model};
 pub use mor_init::{LayerInit, uptrain_from_llama};

@@ -5,8 +5,8 @@ use super::naming::Naming;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Initial, Storage, Tensor};
-use crate::nn::{Block, Context, FeedForward, Hidden, Stack, TokenInputs};
-use crate::ops::{self, CrossEntropyOptions, WeightLayout};
+use crate::nn::{Block, Context, FeedForward, Hidden, Stack, TokenInputs, scaled};
+use crate::ops::{self, Activation, CrossEntropyOptions, WeightLayout};
 use crate::program::Weights;
 use crate::shape::TensorType;
 use serde_json::Value;
@@ -36,6 +36,10 @@ pub struct LmHead {
     pub bias: Option<Tensor>,
     /// The order of the axes of the weight.
     pub layout: WeightLayout,
+    /// The factor of the states, and so of the logits.
+    pub scale: f32,
+    /// c: a logit z is `c tanh(z / c)`.
+    pub soft_cap: Option<f32>,
 }
 
 impl LmHead {
@@ -45,7 +49,7 @@ impl LmHead {
     /// Those of [`Graph::matrix`].
     pub(super) fn new(g: &mut Graph, name: &str, table: [usize; 2], std: f64) -> Result<Self> {
         let weight = g.matrix(name, table, Initial::Normal(std))?;
-        Ok(Self { weight, bias: None, layout: WeightLayout::OutIn })
+        Ok(Self { weight, bias: None, layout: WeightLayout::OutIn, scale: 1.0, soft_cap: None })
     }
 
     /// The logits, `(…, V)`, of hidden states `(…, C)`.
@@ -53,7 +57,14 @@ impl LmHead {
     /// # Errors
     /// Those of [`ops::linear`].
     pub fn logits(&self, g: &mut Graph, states: Tensor) -> Result<Tensor> {
-        g.scope("head", |g| ops::linear(g, states, self.weight, self.bias, self.layout))
+        g.scope("head", |g| {
+            let states = scaled(g, states, self.scale)?;
+            let logits = ops::linear(g, states, self.weight, self.bias, self.layout)?;
+            let Some(cap) = self.soft_cap else { return Ok(logits) };
+            let share = ops::scale(g, logits, 1.0 / cap)?;
+            let share = ops::activation(g, share, Activation::Tanh)?;
+            ops::scale(g, share, cap)
+        })
     }
 
     /// The mean cross-entropy of the logits against `labels (…)` i32; negative ones do not count. All logits are never in memory
@@ -62,8 +73,12 @@ impl LmHead {
     /// # Errors
     /// Those of [`ops::linear_cross_entropy`].
     pub fn loss(&self, g: &mut Graph, states: Tensor, labels: Tensor, options: &CrossEntropyOptions) -> Result<Tensor> {
-        let Self { weight, bias, layout } = *self;
-        g.scope("head", |g| ops::linear_cross_entropy(g, states, weight, bias, layout, labels, options))
+        let Self { weight, bias, layout, scale, soft_cap } = *self;
+        let options = CrossEntropyOptions { soft_cap: soft_cap.or(options.soft_cap), ..*options };
+        g.scope("head", |g| {
+            let states = scaled(g, states, scale)?;
+            ops::linear_cross_entropy(g, states, weight, bias, layout, labels, &options)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A block of a transformer as data: attention and feed-forward network, each with its norm and its residual sum.
 
 use super::attention::{Attention, AttentionUse, KeyValues};
-use super::dense::dropout;
+use super::dense::{dropout, scaled};
 use super::experts::GateOutput;
 use super::feed_forward::{FeedForward, FeedForwardUse};
 use super::inputs::Context;
@@ -54,6 +54,8 @@ pub struct Block {
     pub dropout: f32,
     /// The rate of dropout inside the feed-forward network.
     pub activation_dropout: f32,
+    /// The factor of what each part adds to the residual stream.
+    pub residual_scale: f32,
 }
 
 /// The inputs of a block besides the states.
@@ -159,6 +161,7 @@ impl Block {
 
     /// The residual sum, and the norm behind it if the order has one there. Fusion makes one kernel of a sum and the norm that reads it.
     fn sum(&self, g: &mut Graph, names: NormNames, y: Tensor, x: Tensor) -> Result<Tensor> {
+        let y = scaled(g, y, self.residual_scale)?;
         let sum = ops::add(g, y, x)?;
         match self.order {
             NormOrder::Post => self.norm.apply(g, &format!("{}.{}", self.prefix, names.norm), sum),

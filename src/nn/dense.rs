@@ -112,6 +112,14 @@ pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Option<Tensor>, salt: 
     }
 }
 
+/// `x · factor`, or x itself if the factor is 1.
+///
+/// # Errors
+/// Those of [`ops::scale`].
+pub fn scaled(g: &mut Graph, x: Tensor, factor: f32) -> Result<Tensor> {
+    if (factor - 1.0).abs() > 0.0 { ops::scale(g, x, factor) } else { Ok(x) }
+}
+
 /// The state of the first token of each row: `(B, C)` of `(B, T, C)`.
 ///
 /// # Errors

@@ -16,11 +16,12 @@ mod router_stats;
 mod stack;
 
 pub use attention::{
-    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkvNames, RotaryTable, is_cache,
+    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkNorm, QkvNames, RotaryTable,
+    is_cache,
 };
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};
-pub use dense::{LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with};
+pub use dense::{LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with, scaled};
 pub use experts::{
     ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
 };

@@ -5,7 +5,7 @@ use super::block::Block;
 use std::ops::Range;
 
 impl Block {
-    /// The elements of a parameter that no output depends on: biases of keys where positions do not turn them, and scores have no cap. Such a bias adds the same
+    /// The elements of a parameter that no output depends on: biases of keys where positions do not turn them, nothing norms or clips them, and scores have no cap. Such a bias adds the same
     /// to all scores of a query, which softmax takes away. Its gradient is zero but for rounding.
     #[must_use]
     pub fn no_gradient(&self, parameter: &str) -> Vec<Range<usize>> {
@@ -31,7 +31,7 @@ impl Attention {
             (QkvNames::Interleaved(name), Some(layer)) if layer == name => (head_dim, 3 * head_dim),
             _ => return Vec::new(),
         };
-        if self.soft_cap.is_some() {
+        if self.soft_cap.is_some() || self.qk_norm.is_some() || self.clip.is_some() {
             return Vec::new();
         }
         let turned = self.rotary.as_ref().map_or(0..0, |rotary| rotary.rotated(head_dim));

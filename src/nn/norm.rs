@@ -17,22 +17,29 @@ pub enum NormKind {
         /// Added to the mean square.
         eps: f32,
     },
+    /// RMS norm with the gain `1 + weight`: [`ops::rms_norm_plus_one`].
+    RmsPlusOne {
+        /// Added to the mean square.
+        eps: f32,
+    },
 }
 
 impl NormKind {
     /// The norm of `x (…, C)` with `PREFIX.weight (C)` and, if it has one, `PREFIX.bias (C)`, all f32.
     ///
     /// # Errors
-    /// Those of [`ops::layer_norm`] and [`ops::rms_norm`].
+    /// Those of [`ops::layer_norm`], [`ops::rms_norm`] and [`ops::rms_norm_plus_one`].
     pub fn apply(self, g: &mut Graph, prefix: &str, x: Tensor) -> Result<Tensor> {
         let d_model = g.shape(x).last();
-        let gain = g.full_precision(&format!("{prefix}.weight"), [d_model], Initial::Ones)?;
+        let fresh = if let Self::RmsPlusOne { .. } = self { Initial::Zeros } else { Initial::Ones };
+        let gain = g.full_precision(&format!("{prefix}.weight"), [d_model], fresh)?;
         match self {
             Self::Layer { eps } => {
                 let bias = g.full_precision(&format!("{prefix}.bias"), [d_model], Initial::Zeros)?;
                 ops::layer_norm(g, x, gain, Some(bias), eps)
             }
             Self::Rms { eps } => ops::rms_norm(g, x, gain, eps),
+            Self::RmsPlusOne { eps } => ops::rms_norm_plus_one(g, x, gain, eps),
         }
     }
 }

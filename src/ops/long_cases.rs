@@ -15,7 +15,7 @@ const BACKWARD: Tolerance = Tolerance { nmse: 1e-8, worst: 2e-4 };
 const FORWARD: Tolerance = Tolerance { nmse: 1e-11, worst: 5e-6 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let options = CrossEntropyOptions { label_smoothing: 0.1, z_loss: 0.01 };
+    let options = CrossEntropyOptions { label_smoothing: 0.1, z_loss: 0.01, soft_cap: None };
     let labels = || Feed::given("labels", [ROWS], DType::I32, (0..ROWS).map(|i| (i * 5_471 + 1_009) as f64));
     let wide = |columns: usize| Feed::normal("x", [ROWS, columns]);
     let mut cases = vec![

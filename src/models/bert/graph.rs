@@ -70,6 +70,7 @@ impl Bert {
             parallel: false,
             dropout,
             activation_dropout: 0.0,
+            residual_scale: 1.0,
         }
     }
 

@@ -102,6 +102,7 @@ impl DeepSeek {
             parallel: false,
             dropout: 0.0,
             activation_dropout: 0.0,
+            residual_scale: 1.0,
         }
     }
 

@@ -89,6 +89,7 @@ impl Gpt2 {
             parallel: false,
             dropout: self.residual_dropout,
             activation_dropout: 0.0,
+            residual_scale: 1.0,
         }
     }
 }

@@ -86,6 +86,7 @@ impl GptNeoX {
             parallel: self.parallel,
             dropout: self.dropout,
             activation_dropout: 0.0,
+            residual_scale: 1.0,
         }
     }
 }

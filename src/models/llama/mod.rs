@@ -1,16 +1,22 @@
-//! Llama: Touvron et al., arXiv 2302.13971 and 2307.09288; Grattafiori et al., arXiv 2407.21783.
+//! Llama, and the families that are a Llama with differences ([`LlamaFamily`]).
 
 mod config;
+mod family;
+mod layers;
+mod write;
+
+pub use family::LlamaFamily;
 
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::models::mixture::Mixture;
 use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
-    self, Attention, Balance, Block, FeedForward, GATED, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
-    Recursion, Stack,
+    self, Attention, Balance, Block, FeedForward, GATED, Heads, LinearConfig, Mask, NormKind, NormNames, NormOrder,
+    QkNorm, QkvNames, Recursion, Stack,
 };
 use crate::ops::{Activation, RopeOptions};
+use family::QkNorms;
 use serde_json::Value;
 
 /// Layers whose tokens see themselves and those in front of them, so many in all.
@@ -22,11 +28,33 @@ pub struct Sliding {
     pub layers: Vec<usize>,
 }
 
-/// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward.
+/// Factors, all 1 in most families.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multipliers {
+    /// Of embeddings.
+    pub embedding: f32,
+    /// Of what each half of a block adds to the residual stream.
+    pub residual: f32,
+    /// Of scores; none: `1 / sqrt(head_dim)`.
+    pub scores: Option<f32>,
+    /// Of logits.
+    pub logits: f32,
+}
+
+impl Default for Multipliers {
+    fn default() -> Self {
+        Self { embedding: 1.0, residual: 1.0, scores: None, logits: 1.0 }
+    }
+}
+
+/// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward; with the differences of
+/// its family. Those that no `config.json` can change, such as norms of queries and keys, go by [`Llama::family`] alone.
 ///
 /// In training, `attention_dropout` is applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama {
+    /// Whose keys and differences it has.
+    pub family: LlamaFamily,
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
     /// The longest sequence.
@@ -53,6 +81,18 @@ pub struct Llama {
     pub mlp_bias: bool,
     /// The rotary positions.
     pub rope: RopeOptions,
+    /// Those of layers whose tokens see only so many, where they differ.
+    pub local_rope: Option<RopeOptions>,
+    /// Layers without rotary positions.
+    pub no_rope: Vec<usize>,
+    /// Factors of embeddings, scores, residual sums and logits.
+    pub multipliers: Multipliers,
+    /// The soft cap of scores.
+    pub score_cap: Option<f32>,
+    /// The soft cap of logits.
+    pub logit_cap: Option<f32>,
+    /// The limit of queries, keys and values.
+    pub clip: Option<f32>,
     /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
     /// The standard deviation of fresh weights.
@@ -79,20 +119,47 @@ impl Llama {
         let stored = recursion.as_ref().map_or(self.layers, Recursion::stored);
         let blocks = (0..stored).map(|layer| self.block(layer)).collect();
         let balance = self.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance);
-        let final_norm = Some((NormKind::Rms { eps: self.epsilon }, "model.norm".into()));
+        let final_norm = Some((self.norm(), "model.norm".into()));
         Stack { blocks, recursion, final_norm, balance, salt: 0 }
     }
 
+    fn norm(&self) -> NormKind {
+        let eps = self.epsilon;
+        if self.family.traits().is_gemma { NormKind::RmsPlusOne { eps } } else { NormKind::Rms { eps } }
+    }
+
+    fn qk_norm(&self) -> Option<QkNorm> {
+        let over_all_heads = match self.family.traits().qk_norm {
+            QkNorms::None => return None,
+            QkNorms::Heads => false,
+            QkNorms::AllHeads => true,
+        };
+        Some(QkNorm { names: ["q_norm", "k_norm"], norm: self.norm(), over_all_heads })
+    }
+
     fn block(&self, layer: usize) -> Block {
+        let both = self.family.traits().both_norms;
+        let [attention_norm, feed_forward_norm] = match both {
+            true => [
+                NormNames { norm: "input_layernorm", post_norm: "post_attention_layernorm" },
+                NormNames { norm: "pre_feedforward_layernorm", post_norm: "post_feedforward_layernorm" },
+            ],
+            false => ["input_layernorm".into(), "post_attention_layernorm".into()],
+        };
         let window = self.sliding.as_ref().filter(|sliding| sliding.layers.contains(&layer));
+        let rope = self.local_rope.as_ref().filter(|_| window.is_some()).unwrap_or(&self.rope);
         Block {
             prefix: format!("model.layers.{layer}"),
-            norm: NormKind::Rms { eps: self.epsilon },
-            order: NormOrder::Pre,
-            attention_norm: "input_layernorm".into(),
+            norm: self.norm(),
+            order: if both { NormOrder::Both } else { NormOrder::Pre },
+            attention_norm,
             attention: Attention {
                 output_linear: LinearConfig::out_in(self.output_bias).with_std(self.output_std()),
-                rotary: Some(self.rope.clone()),
+                qk_norm: self.qk_norm(),
+                clip: self.clip,
+                rotary: if self.no_rope.contains(&layer) { None } else { Some(rope.clone()) },
+                scale: self.multipliers.scores,
+                soft_cap: self.score_cap,
                 window: window.map(|sliding| sliding.size),
                 dropout: self.attention_dropout,
                 ..Attention::new(
@@ -103,11 +170,12 @@ impl Llama {
                 )
             },
             cross: None,
-            feed_forward_norm: "post_attention_layernorm".into(),
+            feed_forward_norm,
             feed_forward: self.feed_forward(layer),
             parallel: false,
             dropout: 0.0,
             activation_dropout: 0.0,
+            residual_scale: self.multipliers.residual,
         }
     }
 
@@ -171,12 +239,16 @@ impl Decoder for Llama {
     fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
         inputs.check(self.max_position, "max_position_embeddings")?;
         let table = [self.vocabulary, self.d_model];
-        let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.init_std))?;
+        let x = g.scope("embedding", |g| {
+            let x = nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.init_std)?;
+            nn::scaled(g, x, self.multipliers.embedding)
+        })?;
         self.stack().run(g, x, inputs)
     }
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
         let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)
+        let head = LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)?;
+        Ok(LmHead { scale: self.multipliers.logits, soft_cap: self.logit_cap, ..head })
     }
 }

@@ -138,6 +138,7 @@ impl T5 {
             parallel: false,
             dropout: self.dropout,
             activation_dropout: self.dropout,
+            residual_scale: 1.0,
         };
         Stack {
             blocks: (0..layers).map(block).collect(),

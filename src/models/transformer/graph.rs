@@ -64,6 +64,7 @@ impl Transformer {
             parallel: false,
             dropout: self.dropout,
             activation_dropout: self.activation_dropout,
+            residual_scale: 1.0,
         };
         let stored = side.recursion.as_ref().map_or(side.layers, Recursion::stored);
         Stack {
@@ -166,6 +167,6 @@ impl Transformer {
             }
             false => None,
         };
-        Ok(LmHead { weight, bias, layout: WeightLayout::OutIn })
+        Ok(LmHead { weight, bias, layout: WeightLayout::OutIn, scale: 1.0, soft_cap: None })
     }
 }

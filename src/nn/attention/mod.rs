@@ -3,9 +3,11 @@
 mod cross;
 mod kv;
 mod latent;
+mod qk_norm;
 
 pub use kv::{KeyValues, KvSource, is_cache};
 pub use latent::Latent;
+pub use qk_norm::QkNorm;
 
 use super::dense::{LinearConfig, LinearUse, linear_with};
 use super::relative::RelativeBias;
@@ -71,6 +73,10 @@ pub struct Attention {
     pub scale: Option<f32>,
     /// The keys that a query sees.
     pub mask: Mask,
+    /// The norms of queries and keys in front of their positions, if any. Cross-attention has none.
+    pub qk_norm: Option<QkNorm>,
+    /// c: queries, keys and values stay within -c and c, behind those norms. Cross-attention has no such limit.
+    pub clip: Option<f32>,
     /// Rotary positions of queries and keys, if any.
     pub rotary: Option<RopeOptions>,
     /// The bias of scores by distance, if any. Cross-attention has none.
@@ -147,6 +153,8 @@ impl Attention {
             heads,
             scale: None,
             mask,
+            qk_norm: None,
+            clip: None,
             rotary: None,
             relative: None,
             window: None,
@@ -184,6 +192,7 @@ impl Attention {
         let module = format!("{prefix}.{}", self.module);
         let lengths = LinearUse { activation: None, lengths: with.lengths };
         let (q, k, v) = self.project(g, &module, x, with, lengths)?;
+        let [q, k, v] = self.normed(g, &module, [q, k, v], matches!(with.kv, KvSource::Reuse(_)))?;
         let rotated = |g: &mut Graph, x: Tensor| match self.table(&with.tables.rotary)? {
             Some(rotary) => ops::rope(g, x, with.positions, rotary.table, &rotary.options),
             None => Ok(x),

@@ -100,7 +100,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     if options.prefix.is_some() && !options.causal {
         return Err(Error::shape("attention", "prefix needs causal: set it or drop the prefix"));
     }
-    check_cap(options.soft_cap)?;
+    check_cap("attention soft_cap", options.soft_cap)?;
     let window = Window::of(options, &sizes)?;
     if options.query_tree.is_some() && options.tree.is_none() {
         let what = "query_tree needs tree: give the keys' tree, too, or drop it";

@@ -22,6 +22,7 @@ pub use rope::{RopeOptions, rope, rope_table};
 pub use rope_scaling::RopeScaling;
 pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
 pub use variant::AttentionVariant;
+pub(in crate::ops) use window::check_cap;
 
 use crate::case::Case;
 

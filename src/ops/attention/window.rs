@@ -40,11 +40,11 @@ impl Window {
 }
 
 /// Refuses a soft cap out of range.
-pub(super) fn check_cap(cap: Option<f32>) -> Result<()> {
+pub(in crate::ops) fn check_cap(what: &str, cap: Option<f32>) -> Result<()> {
     match cap {
         Some(cap) if !(1e-30..=1e30).contains(&cap) => {
             let message = format!("{cap} is not between 1e-30 and 1e30 (use None for no cap)");
-            Err(Error::input("attention soft_cap", message))
+            Err(Error::input(what, message))
         }
         _ => Ok(()),
     }

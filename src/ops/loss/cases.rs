@@ -7,8 +7,9 @@ use crate::dtype::DType;
 use crate::ops::rows::RowVariant;
 use crate::ops::{self, CrossEntropyOptions, WeightLayout};
 
-const PLAIN: CrossEntropyOptions = CrossEntropyOptions { label_smoothing: 0.0, z_loss: 0.0 };
-const FULL: CrossEntropyOptions = CrossEntropyOptions { label_smoothing: 0.1, z_loss: 0.01 };
+const PLAIN: CrossEntropyOptions = CrossEntropyOptions { label_smoothing: 0.0, z_loss: 0.0, soft_cap: None };
+const FULL: CrossEntropyOptions = CrossEntropyOptions { label_smoothing: 0.1, z_loss: 0.01, soft_cap: None };
+const CAPPED: CrossEntropyOptions = CrossEntropyOptions { label_smoothing: 0.1, z_loss: 0.01, soft_cap: Some(2.5) };
 
 /// Labels of all classes, every fifth row ignored.
 fn labels(shape: &[usize], classes: usize) -> Feed {
@@ -20,15 +21,18 @@ fn labels(shape: &[usize], classes: usize) -> Feed {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (shape, classes) in [(vec![], 5), (vec![1], 2), (vec![3, 11], 33), (vec![33], 256), (vec![2, 5], 2051)] {
-        for (options, variant) in [(PLAIN, RowVariant::Threads), (FULL, RowVariant::Threads)]
-            .into_iter()
-            .chain([RowVariant::Workgroup, RowVariant::Subgroup].map(|variant| (FULL, variant)))
+        for (options, variant) in
+            [(PLAIN, RowVariant::Threads), (FULL, RowVariant::Threads), (CAPPED, RowVariant::Threads)]
+                .into_iter()
+                .chain([RowVariant::Workgroup, RowVariant::Subgroup].map(|variant| (FULL, variant)))
+                .chain([(CAPPED, RowVariant::Workgroup)])
         {
             let mut dims = shape.clone();
             dims.push(classes);
             let feeds = vec![Feed::normal_scaled("logits", dims.clone(), 1.0, 3.0), labels(&shape, classes)];
             let smoothing = options.label_smoothing;
-            let name = format!("cross_entropy {dims:?} smoothing {smoothing} {variant:?}");
+            let capped = if options.soft_cap.is_some() { " capped" } else { "" };
+            let name = format!("cross_entropy{capped} {dims:?} smoothing {smoothing} {variant:?}");
             cases.push(Case::new(name, feeds, move |g, x| {
                 Ok(vec![g.put1(CrossEntropy { options, variant: Some(variant) }, x)?])
             }));
@@ -73,6 +77,14 @@ fn fused() -> Vec<Case> {
                 }));
             }
         }
+    }
+    for layout in [WeightLayout::InOut, WeightLayout::OutIn] {
+        let weight = if layout == WeightLayout::InOut { [5, 31] } else { [31, 5] };
+        let feeds = vec![Feed::normal("x", [70, 5]), Feed::normal("weight", weight), labels(&[70], 31)];
+        cases.push(Case::new(format!("linear_cross_entropy capped {layout:?}"), feeds, move |g, x| {
+            let op = LinearCrossEntropy { options: CAPPED, layout, bias: false, rows: Some(64) };
+            Ok(vec![g.put1(op, x)?])
+        }));
     }
     // A gradient of the weight alone, and the form that stores the logits.
     let feeds = || vec![Feed::normal("x", [70, 9]).fixed(), Feed::normal("weight", [11, 9]), labels(&[70], 11)];

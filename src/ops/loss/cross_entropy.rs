@@ -4,6 +4,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
+use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
+use crate::ops::attention::check_cap;
 use crate::ops::rows::{RowVariant, elements, width, workgroup_reduction};
 use crate::shape::{Shape, TensorType};
 
@@ -12,6 +14,8 @@ static MEAN: Kernel = kernel!("loss/cross_entropy_mean");
 static BACKWARD: Kernel = kernel!("loss/cross_entropy_backward");
 static IN_PLACE: Kernel = kernel!("loss/cross_entropy_in_place");
 static GRADIENT: Snippet = kernel!("common/cross_entropy_gradient");
+static CAP: Snippet = kernel!("common/soft_cap");
+static CAP_NONE: Snippet = kernel!("common/soft_cap_none");
 
 /// Options beyond plain cross-entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,6 +24,8 @@ pub struct CrossEntropyOptions {
     pub label_smoothing: f32,
     /// c: adds c · lse², which keeps the logits' normaliser near 1 (PaLM, ST-MoE).
     pub z_loss: f32,
+    /// c: the loss sees `c tanh(z / c)` in place of each logit z. Gemma Team, `Gemma 2`, 2024 (arXiv 2408.00118).
+    pub soft_cap: Option<f32>,
 }
 
 /// Cross-entropy of logits, the mean over all rows that have a label, with label smoothing ε and a z-loss of weight c:
@@ -29,6 +35,8 @@ pub struct CrossEntropyOptions {
 /// loss = scale · Σ_r [(1 − ε)(lse_r − z_label) + ε(lse_r − mean_v z_rv) + c lse_r²],  scale = 1 / rows with a label
 /// dz_rv = dloss · scale · ((1 + 2c lse_r) e^(z_rv − lse_r) − (1 − ε)[v = label_r] − ε / V)
 /// ```
+///
+/// With a soft cap these are the capped logits, and the gradient is multiplied by the slope of the cap.
 ///
 /// logits z (…, V) f32, labels (…) i32; rows with a negative label are ignored. If all rows are ignored the loss is 0. A label of V or more
 /// is an error of the reference; the GPU ignores its row.
@@ -49,7 +57,22 @@ impl CrossEntropyOptions {
         if !(self.z_loss >= 0.0 && self.z_loss.is_finite()) {
             return Err(Error::input("z_loss", format!("{} is negative or not finite", self.z_loss)));
         }
-        Ok(())
+        check_cap("cross_entropy soft_cap", self.soft_cap)
+    }
+
+    /// A logit as the loss sees it, and the slope of the cap there.
+    fn capped(&self, z: f64) -> (f64, f64) {
+        let Some(cap) = self.soft_cap.map(f64::from) else { return (z, 1.0) };
+        let share = (z / cap).tanh();
+        (cap * share, 1.0 - share * share)
+    }
+
+    /// The texts of the cap in front of a kernel.
+    fn with_cap(&self, dispatch: Dispatch) -> Dispatch {
+        match self.soft_cap {
+            Some(cap) => dispatch.constant("SOFT_CAP", cap).snippet(&ACTIVATION_SNIPPET).snippet(&CAP),
+            None => dispatch.snippet(&CAP_NONE),
+        }
     }
 }
 
@@ -136,7 +159,7 @@ impl Op for CrossEntropyBackward {
 
 impl CrossEntropyOptions {
     fn params(&self, dispatch: Dispatch) -> Dispatch {
-        dispatch.param_f32(self.label_smoothing).param_f32(self.z_loss)
+        self.with_cap(dispatch).param_f32(self.label_smoothing).param_f32(self.z_loss)
     }
 }
 
@@ -257,7 +280,7 @@ pub(in crate::ops) fn forward_f64(logits: &Array, labels: &Array, options: &Cros
     let mut lse = Array::zeros(labels.shape.clone());
     let (mut loss, mut count) = (0.0, 0.0);
     for (row, &label) in labels.data.iter().enumerate() {
-        let z = logits.row(row);
+        let z: Vec<f64> = logits.row(row).iter().map(|z| options.capped(*z).0).collect();
         let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let log_sum = top + z.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
         lse.data[row] = log_sum;
@@ -293,8 +316,9 @@ pub(in crate::ops) fn backward_f64(
         }
         for (class, (out, z)) in out.row_mut(row).iter_mut().zip(logits.row(row)).enumerate() {
             let hit = if class == label as usize { 1.0 - smoothing } else { 0.0 };
+            let (z, slope) = options.capped(*z);
             let probability = (1.0 + 2.0 * z_loss * lse) * (z - lse).exp();
-            *out = factor * (probability - hit - smoothing / classes as f64);
+            *out = slope * factor * (probability - hit - smoothing / classes as f64);
         }
     }
     out
@@ -313,9 +337,12 @@ mod tests {
         let refused = |result: Result<Tensor>| result.map(|_| String::new()).unwrap_or_else(|e| e.to_string());
         let message = refused(cross_entropy(&mut g, logits, labels, &options));
         assert_eq!(message, "cross_entropy: logits f32[2, 3, 5] need labels i32[2, 3], got i32[2, 5]");
-        let options = CrossEntropyOptions { label_smoothing: 1.0, z_loss: 0.0 };
+        let options = CrossEntropyOptions { label_smoothing: 1.0, ..Default::default() };
         let message = refused(cross_entropy(&mut g, logits, labels, &options));
         assert_eq!(message, "label_smoothing: 1 is not in [0, 1)");
+        let options = CrossEntropyOptions { soft_cap: Some(0.0), ..Default::default() };
+        let message = refused(cross_entropy(&mut g, logits, labels, &options));
+        assert_eq!(message, "cross_entropy soft_cap: 0 is not between 1e-30 and 1e30 (use None for no cap)");
         Ok(())
     }
 
@@ -331,7 +358,7 @@ mod tests {
     #[test]
     fn uniform_logits_cost_the_logarithm_of_the_classes() -> Result<()> {
         let labels = Array::new([3], vec![0.0, -1.0, 4.0])?;
-        let options = CrossEntropyOptions { label_smoothing: 0.3, z_loss: 0.0 };
+        let options = CrossEntropyOptions { label_smoothing: 0.3, ..Default::default() };
         let found = forward_f64(&Array::zeros([3, 5]), &labels, &options)?;
         assert!((found[0].data[0] - 5_f64.ln()).abs() < 1e-15);
         assert_eq!(found[2].data[0], 0.5);

@@ -2,9 +2,10 @@
 
 mod norm;
 mod norm_cases;
+mod norm_gain;
 mod softmax;
 
-pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
+pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm, rms_norm_plus_one};
 pub use softmax::{log_softmax, softmax};
 
 use crate::case::Case;

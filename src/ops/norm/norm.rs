@@ -1,5 +1,6 @@
 //! Layer norm and RMS norm, alone and with a fused residual add.
 
+use super::norm_gain::{NormGainBackward, check_stats};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Add, Array, Gradient, Graph, Op, Rematerialization, RematerializeInput, Tensor};
@@ -12,7 +13,6 @@ use std::sync::Arc;
 static NORM: [Kernel; 2] = [kernel!("norm/norm_threads"), kernel!("norm/norm_workgroup")];
 static NORM_REGISTERS: Kernel = kernel!("norm/norm_registers");
 static NORM_BACKWARD: [Kernel; 2] = [kernel!("norm/norm_backward_threads"), kernel!("norm/norm_backward_workgroup")];
-static GAIN_BACKWARD: Kernel = kernel!("norm/norm_gain_backward");
 
 /// `out = (x − μ) r gain + bias` with `r = 1 / √(mean (x − μ)² + eps)`, μ the mean of the row: `x` (…, C), `gain` (C),
 /// `bias` (C) if there is one, all f32.
@@ -26,7 +26,7 @@ static GAIN_BACKWARD: Kernel = kernel!("norm/norm_gain_backward");
 /// [`Error::Shape`] if gain or bias are not as long as the last axis of `x`, a type is not f32 or `eps` is not
 /// positive.
 pub fn layer_norm(g: &mut Graph, x: Tensor, gain: Tensor, bias: Option<Tensor>, eps: f32) -> Result<Tensor> {
-    Ok(norm(g, NormKind { centered: true, eps, variant: None }, x, None, gain, bias)?.1)
+    Ok(norm(g, NormKind::new(true, eps), x, None, gain, bias)?.1)
 }
 
 /// `out = x r gain` with `r = 1 / √(mean x² + eps)`, the mean being that of the row: `x` (…, C), `gain` (C), f32.
@@ -38,7 +38,15 @@ pub fn layer_norm(g: &mut Graph, x: Tensor, gain: Tensor, bias: Option<Tensor>, 
 /// # Errors
 /// As [`layer_norm`].
 pub fn rms_norm(g: &mut Graph, x: Tensor, gain: Tensor, eps: f32) -> Result<Tensor> {
-    Ok(norm(g, NormKind { centered: false, eps, variant: None }, x, None, gain, None)?.1)
+    Ok(norm(g, NormKind::new(false, eps), x, None, gain, None)?.1)
+}
+
+/// [`rms_norm`] with the gain `1 + weight`, as Gemma has it: `weight` (C) is the gain's difference from 1, and has the gain's gradient.
+///
+/// # Errors
+/// As [`layer_norm`].
+pub fn rms_norm_plus_one(g: &mut Graph, x: Tensor, weight: Tensor, eps: f32) -> Result<Tensor> {
+    Ok(norm(g, NormKind { plus_one: true, ..NormKind::new(false, eps) }, x, None, weight, None)?.1)
 }
 
 /// `sum = x + residual` and its [`layer_norm`], in one kernel; returns both. Gradients: `dx = dresidual` = that of the norm, plus `dsum`.
@@ -53,7 +61,7 @@ pub fn add_layer_norm(
     bias: Option<Tensor>,
     eps: f32,
 ) -> Result<(Tensor, Tensor)> {
-    norm(g, NormKind { centered: true, eps, variant: None }, x, Some(residual), gain, bias)
+    norm(g, NormKind::new(true, eps), x, Some(residual), gain, bias)
 }
 
 /// `sum = x + residual` and its [`rms_norm`], in one kernel; returns both. Gradients as in [`add_layer_norm`].
@@ -61,7 +69,7 @@ pub fn add_layer_norm(
 /// # Errors
 /// As [`add_layer_norm`].
 pub fn add_rms_norm(g: &mut Graph, x: Tensor, residual: Tensor, gain: Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
-    norm(g, NormKind { centered: false, eps, variant: None }, x, Some(residual), gain, None)
+    norm(g, NormKind::new(false, eps), x, Some(residual), gain, None)
 }
 
 /// The kind of a norm.
@@ -69,10 +77,24 @@ pub fn add_rms_norm(g: &mut Graph, x: Tensor, residual: Tensor, gain: Tensor, ep
 pub(crate) struct NormKind {
     /// Layer norm, which subtracts the mean; else RMS norm.
     pub(crate) centered: bool,
+    /// The gain is 1 + what is stored.
+    pub(crate) plus_one: bool,
     /// Added to the variance or mean square.
     pub(crate) eps: f32,
     /// The variant; the adapter's default if not given.
     pub(crate) variant: Option<RowVariant>,
+}
+
+impl NormKind {
+    /// The kind with the stored gain and the adapter's variant.
+    pub(crate) fn new(centered: bool, eps: f32) -> Self {
+        Self { centered, plus_one: false, eps, variant: None }
+    }
+
+    /// The gain that is meant by a stored one.
+    fn gain(self, stored: f64) -> f64 {
+        if self.plus_one { 1.0 + stored } else { stored }
+    }
 }
 
 /// Adds a norm to the graph; returns its input (the sum, if there is a residual) and its result.
@@ -174,8 +196,8 @@ impl Op for Norm {
             let rstd = 1.0 / (square + f64::from(self.kind.eps)).sqrt();
             stats.row_mut(row).copy_from_slice(&[mean, rstd]);
             for (c, y) in out.row_mut(row).iter_mut().enumerate() {
-                *y =
-                    (s[c] - mean) * rstd * gain.data[c] + if self.bias { inputs[self.gain() + 1].data[c] } else { 0.0 };
+                *y = (s[c] - mean) * rstd * self.kind.gain(gain.data[c])
+                    + if self.bias { inputs[self.gain() + 1].data[c] } else { 0.0 };
             }
         }
         Ok(if self.residual { vec![out, stats, sum] } else { vec![out, stats] })
@@ -211,7 +233,10 @@ impl Op for Norm {
         });
         let dispatch = dispatch.param_f32(self.kind.eps);
         let dispatch = dispatch.constant("CENTERED", self.kind.centered).constant("BIAS", self.bias);
-        let dispatch = dispatch.constant("RESIDUAL", self.residual).flops(8 * x.numel() as u64);
+        let dispatch = dispatch
+            .constant("PLUS_ONE", self.kind.plus_one)
+            .constant("RESIDUAL", self.residual)
+            .flops(8 * x.numel() as u64);
         let dispatch = dispatch.read(x).read(residual).read(gain).read(bias);
         cx.dispatch(dispatch.write(out).write(cx.output(1)).write(sum))
     }
@@ -264,7 +289,7 @@ impl Op for NormBackward {
             let (mean, rstd) = (stats.data[2 * row], stats.data[2 * row + 1]);
             let normed: Vec<f64> = x.row(row).iter().map(|x| (x - mean) * rstd).collect();
             let d = out.row_mut(row);
-            d.iter_mut().zip(&gain.data).for_each(|(d, gain)| *d *= gain);
+            d.iter_mut().zip(&gain.data).for_each(|(d, gain)| *d *= self.kind.gain(*gain));
             let c1 = d.iter().zip(&normed).map(|(d, n)| d * n).sum::<f64>() / columns;
             let c2 = if self.kind.centered { d.iter().sum::<f64>() / columns } else { 0.0 };
             d.iter_mut().zip(&normed).for_each(|(d, n)| *d = rstd * (*d - n * c1 - c2));
@@ -284,74 +309,14 @@ impl Op for NormBackward {
         let variant = RowVariant::choose(self.kind.variant, cx.caps(), rows, columns);
         let dispatch = variant.over_rows(cx.caps(), &NORM_BACKWARD, rows, columns);
         let dispatch = dispatch.constant("CENTERED", self.kind.centered).constant("RESIDUAL", self.residual);
-        let dispatch = dispatch.flops(12 * x.numel() as u64).read(x).read(cx.input(1)).read(cx.input(2));
+        let dispatch = dispatch
+            .constant("PLUS_ONE", self.kind.plus_one)
+            .flops(12 * x.numel() as u64)
+            .read(x)
+            .read(cx.input(1))
+            .read(cx.input(2));
         cx.dispatch(dispatch.read(dout).read(dsum).write(out))
     }
-}
-
-/// The gradients of [`Norm`] with respect to gain and bias (if there is one). Inputs: the norm's input, (μ, r) and dout.
-#[derive(Debug)]
-struct NormGainBackward {
-    bias: bool,
-}
-
-impl Op for NormGainBackward {
-    fn name(&self) -> &'static str {
-        "norm_gain_backward"
-    }
-
-    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let [x, stats, dout] = inputs else {
-            return Err(Error::shape(self.name(), format!("expected 3 tensors, got {}", inputs.len())));
-        };
-        rows::same_f32(self.name(), &[x.clone(), dout.clone()], 2)?;
-        check_stats(self.name(), x, stats)?;
-        Ok(vec![TensorType::f32([x.shape.last()]); 1 + usize::from(self.bias)])
-    }
-
-    fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let (x, stats, dout) = (inputs[0], inputs[1], inputs[2]);
-        let (mut dgain, mut dbias) = (Array::zeros([x.shape.last()]), Array::zeros([x.shape.last()]));
-        for row in 0..x.shape.rows() {
-            for (c, (x, d)) in x.row(row).iter().zip(dout.row(row)).enumerate() {
-                dgain.data[c] += d * (x - stats.data[2 * row]) * stats.data[2 * row + 1];
-                dbias.data[c] += d;
-            }
-        }
-        Ok(if self.bias { vec![dgain, dbias] } else { vec![dgain] })
-    }
-
-    fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let (x, dgain) = (cx.input(0), cx.output(0));
-        let (rows, columns) = (x.shape.rows(), x.shape.last());
-        let (block, blocks) = rows::blocks(rows);
-        let width = rows::width(columns);
-        let partial = |cx: &mut Launch<'_>, whole| {
-            if blocks == 1 { whole } else { cx.scratch([blocks, columns], DType::F32) }
-        };
-        let gain = partial(cx, dgain.clone());
-        let bias = if self.bias { partial(cx, cx.output(1)) } else { cx.scratch([4], DType::F32) };
-        let dispatch = Dispatch::new(&GAIN_BACKWARD).constant("BIAS", self.bias).snippet(rows::elements(width));
-        let dispatch = dispatch.param(rows).param(columns / width).param(block).flops(5 * x.numel() as u64);
-        let dispatch = dispatch.read(x).read(cx.input(1)).read(cx.input(2)).write(gain.clone()).write(bias.clone());
-        cx.dispatch(dispatch.groups(blocks * (columns / width).div_ceil(64)))?;
-        if blocks > 1 {
-            rows::sum_blocks(cx, gain, dgain)?;
-            if self.bias {
-                rows::sum_blocks(cx, bias, cx.output(1))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The rule that there is a pair (μ, r) for each row.
-fn check_stats(op: &str, x: &TensorType, stats: &TensorType) -> Result<()> {
-    rows::has_rows(op, x)?;
-    if *stats != TensorType::f32([x.shape.rows(), 2]) {
-        return Err(Error::shape(op, format!("the statistics {stats} do not fit {x}")));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

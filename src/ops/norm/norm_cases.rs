@@ -17,7 +17,11 @@ pub(super) fn cases() -> Vec<Case> {
                     if shape.ends_with(&[1]) && !centered {
                         continue;
                     }
-                    cases.push(case(shape, NormKind { centered, eps: 1e-5, variant: Some(variant) }, bias, residual));
+                    let kind = NormKind { variant: Some(variant), ..NormKind::new(centered, 1e-5) };
+                    cases.push(case(shape, kind, bias, residual));
+                    if !centered && shape.len() < 3 {
+                        cases.push(case(shape, NormKind { plus_one: true, ..kind }, bias, residual));
+                    }
                 }
             }
         }
@@ -27,10 +31,15 @@ pub(super) fn cases() -> Vec<Case> {
         for (centered, bias, residual) in
             [(true, true, false), (true, true, true), (true, false, true), (false, false, false)]
         {
-            cases.push(case(shape, NormKind { centered, eps: 1e-5, variant: None }, bias, residual));
+            cases.push(case(shape, NormKind::new(centered, 1e-5), bias, residual));
         }
+        cases.push(case(shape, NormKind { plus_one: true, ..NormKind::new(false, 1e-5) }, false, true));
     }
     cases.extend([260, 256].map(far_from_zero));
+    cases.push(one_output("rms_norm_plus_one", |g, x| {
+        let sum = ops::add(g, x[0], x[1])?;
+        Ok(vec![ops::rms_norm_plus_one(g, sum, x[2], 1e-6)?])
+    }));
     cases.push(one_output("norm of add_rms_norm only", |g, x| {
         Ok(vec![ops::add_rms_norm(g, x[0], x[1], x[2], 1e-6)?.1])
     }));
@@ -46,9 +55,10 @@ fn case(shape: &[usize], kind: NormKind, bias: bool, residual: bool) -> Case {
     if bias {
         feeds.push(Feed::normal("bias", [last]));
     }
-    let name = match (kind.centered, bias) {
-        (true, true) => "layer_norm",
-        (true, false) => "layer_norm without bias",
+    let name = match (kind.centered, bias, kind.plus_one) {
+        (true, true, _) => "layer_norm",
+        (true, false, _) => "layer_norm without bias",
+        (false, _, true) => "rms_norm plus one",
         _ => "rms_norm",
     };
     let name = format!("{}{name} {shape:?} {:?}", if residual { "add_" } else { "" }, kind.variant);

@@ -1,4 +1,4 @@
-// attention_cap: scores stay within SOFT_CAP of zero.
+// soft_cap: scores, or logits, stay within SOFT_CAP of zero.
 //
 //   S = SOFT_CAP * tanh(score / SOFT_CAP);   dscore = dS * (1 - (S / SOFT_CAP)^2)
 //
