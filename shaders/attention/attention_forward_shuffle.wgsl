@@ -43,8 +43,9 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         limit[r] = row_limit(batch, query);
         for (var j = 0u; j < LANES; j++) { top[r][j] = FAR; }
     }
-    let end = tile_limit(batch, first);
-    for (var k0 = tile_start(batch, first) / 4u * 4u; k0 < end; k0 += BLOCK) {
+    let begin = tile_start(batch, first) / 4u * 4u;
+    let end = max(tile_limit(batch, first), begin + 1u);
+    for (var k0 = begin; k0 < end; k0 += BLOCK) {
         let key = vec4u(k0 + lane * 4u) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
