@@ -43,6 +43,7 @@ fn attention_forward_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         limit[r] = row_limit(batch, query);
         for (var j = 0u; j < LANES; j++) { top[r][j] = FAR; }
     }
+    // Entered once at least: a driver reads what it did not set in a loop that no lane enters.
     let begin = tile_start(batch, first) / 4u * 4u;
     let end = max(tile_limit(batch, first), begin + 1u);
     for (var k0 = begin; k0 < end; k0 += BLOCK) {

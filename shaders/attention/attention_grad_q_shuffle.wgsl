@@ -40,6 +40,7 @@ fn attention_grad_q_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgr
         limit[r] = row_limit(batch, query);
         stat[r] = stats[stat_row(batch, query, head)];
     }
+    // Entered once at least: a driver reads what it did not set in a loop that no lane enters.
     let begin = tile_start(batch, first) / 4u * 4u;
     let end = max(tile_limit(batch, first), begin + 1u);
     for (var k0 = begin; k0 < end; k0 += BLOCK) {

@@ -2,13 +2,15 @@
 //!
 //! A test of a device is named `[ADAPTER] TITLE`, or `[ADAPTER, MODE] TITLE` where the device is not opened by default.
 //! Each title runs on at least one device. Each name that titles cover (the caller gives them: kernels) is covered on each adapter and in
-//! each mode, and each pair of adapter and mode runs a title. Among candidates the least hash of title and device wins, so the choice is
-//! the same on every run, and a new test takes over only the names that it covers. The other tests count as ignored.
+//! each mode, and each pair of adapter and mode runs a title. Among candidates the title that covers most wins, of equals the one with the
+//! least hash, and adapters and modes take turns: few tests cover much. The choice is the same on every run, and a new test takes over only
+//! the names that it covers. The other tests count as ignored.
 #![allow(dead_code, reason = "each of the tests uses a part")]
 
 use libtest_mimic::{Arguments, Trial};
-use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use wgformer::Gpu;
 
@@ -24,7 +26,7 @@ pub(crate) fn keep(gpu: &Gpu) {
 }
 
 /// Runs the tests, and exits.
-pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String>) -> ! {
+pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String> + Sync) -> ! {
     let all = std::env::var(ALL).is_ok_and(|wanted| wanted == "full");
     let by_name = arguments.filter.is_some() || arguments.ignored || arguments.include_ignored || arguments.list;
     let trials = if all || by_name { trials } else { reduced(trials, covers) };
@@ -35,16 +37,17 @@ pub(crate) fn run(arguments: &Arguments, trials: Vec<Trial>, covers: impl Fn(&st
 }
 
 /// The tests; those that are not chosen are ignored.
-fn reduced(trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String>) -> Vec<Trial> {
+fn reduced(trials: Vec<Trial>, covers: impl Fn(&str, &str) -> Vec<String> + Sync) -> Vec<Trial> {
     let names: Vec<&str> = trials.iter().map(Trial::name).collect();
-    let seen = RefCell::new(BTreeSet::new());
+    let seen = Mutex::new(BTreeSet::new());
     let chosen = chosen(&names, |device, title| {
         let covered = covers(device, title);
-        seen.borrow_mut().extend(covered.iter().cloned());
+        seen.lock().unwrap_or_else(PoisonError::into_inner).extend(covered.iter().cloned());
         covered
     });
     let devices = names.iter().filter(|name| device_of(name).is_some()).count();
-    let (count, variants) = (chosen.len() + devices - names.len(), seen.into_inner().len());
+    let variants = seen.into_inner().unwrap_or_else(PoisonError::into_inner).len();
+    let count = chosen.len() + devices - names.len();
     println!(
         "{count} of {devices} tests of devices are chosen, for {variants} kernels and variants; {ALL}=full runs all"
     );
@@ -64,34 +67,52 @@ fn device_of(name: &str) -> Option<(&str, &str)> {
 }
 
 /// The names of the tests that run, among them all that are of no device.
-pub(crate) fn chosen<'a>(names: &[&'a str], covers: impl Fn(&str, &str) -> Vec<String>) -> BTreeSet<&'a str> {
+pub(crate) fn chosen<'a>(names: &[&'a str], covers: impl Fn(&str, &str) -> Vec<String> + Sync) -> BTreeSet<&'a str> {
     let devices: BTreeSet<&str> = names.iter().filter_map(|name| Some(device_of(name)?.0)).collect();
-    let adapter = |device: &'a str| {
+    let parts = |device: &'a str| {
         let whole = |other: &&&str| device.strip_prefix(**other).is_some_and(|mode| mode.starts_with(", "));
         devices.iter().find(whole).map_or((device, ""), |adapter| (*adapter, &device[adapter.len()..]))
     };
-    let mut least: BTreeMap<Vec<String>, (u64, &str)> = BTreeMap::new();
+    let adapters: BTreeSet<&str> = devices.iter().map(|device| parts(device).0).collect();
+    let modes: BTreeSet<&str> = devices.iter().map(|device| parts(device).1).collect();
+    let place = |all: &BTreeSet<&str>, one: &str| all.iter().position(|other| *other == one).unwrap_or(0) as u64;
+    let mut least = BTreeMap::new();
     let mut chosen = BTreeSet::new();
-    for name in names {
+    for (name, covered) in names.iter().zip(covered_by(names, covers)) {
         let Some((device, title)) = device_of(name) else {
             chosen.insert(*name);
             continue;
         };
-        let (adapter, mode) = adapter(device);
+        let (adapter, mode) = parts(device);
+        let print = fingerprint(title);
+        // One title on as many devices as there are modes has each adapter in another mode.
+        let turn = (place(&adapters, adapter) + place(&modes, mode)).wrapping_add(print >> 8);
+        let turn = turn % adapters.len().max(modes.len()) as u64;
+        let rank = (Reverse(covered.len()), print, turn, *name);
         let (adapter, mode) = (format!("adapter {adapter}"), format!("mode {mode}"));
         let mut purposes = vec![vec![format!("title {title}")], vec![adapter.clone(), mode.clone()]];
-        for covered in covers(device, title) {
+        for covered in covered {
             purposes.push(vec![covered.clone(), adapter.clone()]);
             purposes.push(vec![covered, mode.clone()]);
         }
-        let print = fingerprint(name);
         for purpose in purposes {
-            let best = least.entry(purpose).or_insert((print, name));
-            *best = (print, *name).min(*best);
+            let best = least.entry(purpose).or_insert(rank);
+            *best = rank.min(*best);
         }
     }
-    chosen.extend(least.into_values().map(|(_, name)| name));
+    chosen.extend(least.into_values().map(|(.., name)| name));
     chosen
+}
+
+/// What each of the tests covers, found by all processors.
+fn covered_by(names: &[&str], covers: impl Fn(&str, &str) -> Vec<String> + Sync) -> Vec<Vec<String>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let find = |name: &&str| device_of(name).map(|(device, title)| covers(device, title)).unwrap_or_default();
+    std::thread::scope(|scope| {
+        let parts = names.chunks(names.len().div_ceil(threads).max(1));
+        let found: Vec<_> = parts.map(|part| scope.spawn(|| part.iter().map(find).collect::<Vec<_>>())).collect();
+        found.into_iter().flat_map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 /// FNV-1a, with its high bits brought down.
