@@ -1,6 +1,6 @@
 //! The registry of families, and the family of a `config.json`.
 
-use super::{Bert, DeepSeek, Gpt2, GptNeoX, Llama, Model, T5, TransformerFamily};
+use super::{Bert, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 use FamilySides::{Any, Both, Decoder, Encoder};
@@ -87,6 +87,18 @@ fn marian(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Marian)?))
 }
 
+fn mbart(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::MBart)?))
+}
+
+fn pegasus(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Pegasus)?))
+}
+
+fn modernbert(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(ModernBert::from_config(config)?))
+}
+
 fn transformer(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(super::transformer::plain::from_config(config)?))
 }
@@ -134,15 +146,18 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { name: "distilbert", sides: Encoder, class: "DistilBert", open: distilbert },
     Family { name: "electra", sides: Encoder, class: "Electra", open: electra },
     Family { name: "albert", sides: Encoder, class: "Albert", open: albert },
+    Family { name: "modernbert", sides: Encoder, class: "ModernBert", open: modernbert },
     Family { name: "t5", sides: Both, class: "T5", open: t5 },
     Family { name: "mt5", sides: Both, class: "MT5", open: mt5 },
     Family { name: "bart", sides: Both, class: "Bart", open: bart },
     Family { name: "marian", sides: Both, class: "Marian", open: marian },
+    Family { name: "mbart", sides: Both, class: "MBart", open: mbart },
+    Family { name: "pegasus", sides: Both, class: "Pegasus", open: pegasus },
     Family { name: "transformer", sides: Any, class: "Transformer", open: transformer },
 ];
 
 /// The ends of the names of classes, after the family's prefix.
-const CLASS_ENDS: [&str; 12] = [
+const CLASS_ENDS: [&str; 13] = [
     "ForCausalLM",
     "LMHeadModel",
     "ForConditionalGeneration",
@@ -154,6 +169,7 @@ const CLASS_ENDS: [&str; 12] = [
     "ForTokenClassification",
     "ForQuestionAnswering",
     "ForMultipleChoice",
+    "EncoderModel",
     "Model",
 ];
 
@@ -185,13 +201,14 @@ pub(super) fn check_class(config: &Config, family: &Family) -> Result<()> {
     let read = match family.name {
         _ if family.sides == Encoder => return Ok(()),
         "gpt2" => "LMHeadModel",
-        "t5" | "mt5" | "bart" => "ForConditionalGeneration",
+        "t5" | "mt5" | "bart" | "mbart" | "pegasus" => "ForConditionalGeneration",
         "marian" => "MTModel",
         _ => "ForCausalLM",
     };
     let classes: Vec<String> = config.get_or(KEY, Vec::new())?;
     let Some(class) = classes.first() else { return Ok(()) };
     match class.strip_prefix(family.class) {
+        Some("EncoderModel") if matches!(family.name, "t5" | "mt5") => Ok(()),
         Some(end) if OTHERS.contains(&end) && end != read => {
             Err(config.refuse(KEY, format!("is \"{class}\", which is not read; {}{read} is", family.class)))
         }
@@ -241,7 +258,7 @@ mod tests {
             ("gpt2", "GPT2ForSequenceClassification", "GPT2LMHeadModel"),
             ("bart", "BartForCausalLM", "BartForConditionalGeneration"),
             ("marian", "MarianForCausalLM", "MarianMTModel"),
-            ("t5", "T5EncoderModel", "T5ForConditionalGeneration"),
+            ("t5", "T5ForTokenClassification", "T5ForConditionalGeneration"),
             ("llama", "LlamaForTokenClassification", "LlamaForCausalLM"),
         ] {
             let config = json!({"model_type": family, "architectures": [class]});

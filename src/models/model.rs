@@ -267,6 +267,11 @@ pub trait Decoder: Model {
         None
     }
 
+    /// Whether an answer to learn begins with its own last token, which is a language's in mBART, and not with [`Decoder::start_token`].
+    fn starts_with_last(&self) -> bool {
+        false
+    }
+
     /// Tokens that the encoder knows, if one reads what answers are given to.
     fn source_vocabulary(&self) -> usize {
         self.dimensions().vocabulary

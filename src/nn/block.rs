@@ -17,7 +17,7 @@ const ACTIVATION_SALT: u32 = 1 << 29;
 /// Names of the norms of one part of a block, after the block's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormNames {
-    /// The only norm, or the one before the part if there are two.
+    /// The only norm, or the one before the part if there are two. Where norms stand in front of parts, an empty name is none.
     pub norm: &'static str,
     /// The one behind the part, with [`NormOrder::Both`].
     pub post_norm: &'static str,
@@ -148,6 +148,7 @@ impl Block {
         part: impl FnOnce(&mut Graph, Tensor) -> Result<(Tensor, T)>,
     ) -> Result<(Tensor, T)> {
         let x = match self.order {
+            NormOrder::Pre if names.norm.is_empty() => x,
             NormOrder::Pre | NormOrder::Both => self.norm.apply(g, &format!("{}.{}", self.prefix, names.norm), x)?,
             NormOrder::Post => x,
         };

@@ -12,6 +12,11 @@ pub enum NormKind {
         /// Added to the variance.
         eps: f32,
     },
+    /// Layer norm with `weight` alone.
+    LayerGain {
+        /// Added to the variance.
+        eps: f32,
+    },
     /// RMS norm with `weight`: [`ops::rms_norm`].
     Rms {
         /// Added to the mean square.
@@ -38,6 +43,7 @@ impl NormKind {
                 let bias = g.full_precision(&format!("{prefix}.bias"), [d_model], Initial::Zeros)?;
                 ops::layer_norm(g, x, gain, Some(bias), eps)
             }
+            Self::LayerGain { eps } => ops::layer_norm(g, x, gain, None, eps),
             Self::Rms { eps } => ops::rms_norm(g, x, gain, eps),
             Self::RmsPlusOne { eps } => ops::rms_norm_plus_one(g, x, gain, eps),
         }

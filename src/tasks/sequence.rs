@@ -69,9 +69,14 @@ impl Task for SequenceToSequence {
         file: &dyn Fn(&str) -> Option<Vec<i32>>,
     ) -> Option<Vec<i32>> {
         let shifted = || {
-            let start = i32::try_from(model.decoder()?.start_token()?).ok()?;
-            let padding = model.config()["pad_token_id"].as_i64().and_then(|id| i32::try_from(id).ok());
-            Some(moved(&file("labels")?, shape.last(), start, padding.unwrap_or(0)))
+            let (decoder, labels) = (model.decoder()?, file("labels")?);
+            let padding = model.config()["pad_token_id"].as_i64().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
+            if decoder.starts_with_last() {
+                let rows = labels.chunks_exact(shape.last().max(1));
+                return Some(rows.flat_map(|row| moved(row, row.len(), last(row, padding), padding)).collect());
+            }
+            let start = i32::try_from(decoder.start_token()?).ok()?;
+            Some(moved(&labels, shape.last(), start, padding))
         };
         match name {
             "decoder_input_ids" => file(name).or_else(shifted),
@@ -92,6 +97,12 @@ pub(super) fn moved(labels: &[i32], time: usize, start: i32, padding: i32) -> Ve
     labels.chunks_exact(time.max(1)).flat_map(row).collect()
 }
 
+/// The last label of a row, by transformers' count of those that are no padding.
+fn last(row: &[i32], padding: i32) -> i32 {
+    let real = row.iter().filter(|label| **label >= 0 && **label != padding).count();
+    row.get(real.saturating_sub(1)).copied().filter(|label| *label >= 0).unwrap_or(padding)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +110,6 @@ mod tests {
     #[test]
     fn labels_move_behind_the_token_that_answers_begin_with() {
         assert_eq!(moved(&[5, 6, 7, 8, -100, -100], 3, 9, 0), [9, 5, 6, 9, 8, 0]);
+        assert_eq!([last(&[5, 6, 7], 1), last(&[5, 6, -100], 1), last(&[5, 1, 1], 1), last(&[-100], 1)], [7, 6, 5, 1]);
     }
 }

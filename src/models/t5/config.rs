@@ -10,6 +10,10 @@ use crate::models::settings::{
 use crate::ops::Activation;
 use serde_json::{Value, json};
 
+/// The ends of the names of classes.
+const ENCODER: &str = "EncoderModel";
+const WHOLE: &str = "ForConditionalGeneration";
+
 impl T5 {
     /// A model of these sizes, the rest as the family has it where its files say nothing, with as many layers on each side and feed-forward networks four times as wide.
     ///
@@ -61,6 +65,10 @@ impl T5 {
             } else {
                 layers
             },
+            encoder_only: {
+                let classes: Vec<String> = config.get_or("architectures", Vec::new())?;
+                classes.first().is_some_and(|class| class.ends_with(ENCODER))
+            },
             activation: activation_of(config, FEED_FORWARD, name)?,
             gated: gated.is_some(),
             buckets,
@@ -84,8 +92,8 @@ impl T5 {
         };
         let mut config = json!({
             "model_type": self.family,
-            "architectures": [if self.family == "mt5" { "MT5ForConditionalGeneration" } else { "T5ForConditionalGeneration" }],
-            "is_encoder_decoder": true,
+            "architectures": [format!("{}{}", self.family.to_uppercase(), if self.encoder_only { ENCODER } else { WHOLE })],
+            "is_encoder_decoder": !self.encoder_only,
             "vocab_size": self.vocabulary,
             "d_model": self.d_model,
             "d_kv": self.head_dim,
@@ -133,6 +141,7 @@ mod tests {
             json!({}),
             json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false, "num_decoder_layers": 3}),
             json!({"feed_forward_proj": "gated-silu", "scale_decoder_outputs": false}),
+            json!({"architectures": ["T5EncoderModel"]}),
         ] {
             let first = model(more).unwrap();
             let config = Config::new("config.json", first.config()).unwrap();

@@ -40,6 +40,8 @@ pub struct T5 {
     pub layers: usize,
     /// Layers of the decoder.
     pub decoder_layers: usize,
+    /// Whether it is the encoder alone, `T5EncoderModel`.
+    pub encoder_only: bool,
     /// The activation of the feed-forward networks.
     pub activation: Activation,
     /// Whether they are gated.
@@ -169,7 +171,7 @@ impl Model for T5 {
 
     fn dimensions(&self) -> Dimensions {
         // Distances have no end; caches have.
-        let layers = self.layers + self.decoder_layers;
+        let layers = self.layers + if self.encoder_only { 0 } else { self.decoder_layers };
         Dimensions { vocabulary: self.vocabulary, max_position: 1 << 16, d_model: self.d_model, layers }
     }
 
@@ -183,10 +185,14 @@ impl Model for T5 {
     }
 
     fn stacks(&self) -> Vec<Stack> {
-        vec![self.stack("encoder"), self.stack("decoder")]
+        let sides = if self.encoder_only { &["encoder"][..] } else { &["encoder", "decoder"] };
+        sides.iter().map(|side| self.stack(side)).collect()
     }
 
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
+        if self.encoder_only {
+            return;
+        }
         self.tied = !has("lm_head.weight");
     }
 
@@ -195,11 +201,11 @@ impl Model for T5 {
     }
 
     fn decoder(&self) -> Option<&dyn Decoder> {
-        Some(self)
+        if self.encoder_only { None } else { Some(self) }
     }
 
     fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
-        Some(self)
+        if self.encoder_only { None } else { Some(self) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! BART (Lewis et al., arXiv 1910.13461) and Marian (Junczys-Dowmunt et al., arXiv 1804.00344) as [`Transformer`]s.
+//! BART (Lewis et al., arXiv 1910.13461), Marian (Junczys-Dowmunt et al., arXiv 1804.00344), mBART and Pegasus as [`Transformer`]s.
 
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
@@ -18,9 +18,67 @@ const OWN_CLASS: &str = "TransformerModel";
 const EPSILON: &str = "layer_norm_eps";
 const EPSILON_DEFAULT: f32 = 1e-5;
 
-/// The model of a `config.json` with `model_type` bart or marian.
+/// What a family is where its `config.json` does not say, and what classes of transformers always are.
+struct Kind {
+    model_type: &'static str,
+    /// The class of transformers that its weights are of.
+    class: &'static str,
+    norm_first: bool,
+    final_norm: bool,
+    embedding_norm: bool,
+    sinusoidal: bool,
+    padding: u32,
+    start: Option<u32>,
+}
+
+impl Kind {
+    fn of(family: TransformerFamily) -> Self {
+        let bart = Self {
+            model_type: "bart",
+            class: "BartForConditionalGeneration",
+            norm_first: false,
+            final_norm: false,
+            embedding_norm: true,
+            sinusoidal: false,
+            padding: 1,
+            start: Some(2),
+        };
+        match family {
+            TransformerFamily::Plain | TransformerFamily::Bart => bart,
+            TransformerFamily::Marian => Self {
+                model_type: "marian",
+                class: "MarianMTModel",
+                embedding_norm: false,
+                sinusoidal: true,
+                padding: 58_100,
+                start: Some(58_100),
+                ..bart
+            },
+            TransformerFamily::MBart => Self {
+                model_type: "mbart",
+                class: "MBartForConditionalGeneration",
+                norm_first: true,
+                final_norm: true,
+                start: None,
+                ..bart
+            },
+            TransformerFamily::Pegasus => Self {
+                model_type: "pegasus",
+                class: "PegasusForConditionalGeneration",
+                norm_first: true,
+                final_norm: true,
+                embedding_norm: false,
+                sinusoidal: true,
+                padding: 0,
+                start: Some(0),
+            },
+        }
+    }
+}
+
+/// The model of a `config.json` with the `model_type` of one of the families.
 pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily) -> Result<Transformer> {
-    let marian = family == TransformerFamily::Marian;
+    let kind = Kind::of(family);
     let d_model = count(config, "d_model")?;
     let side = |name: &str| -> Result<Option<Side>> {
         let [layers, heads, d_ff] = ["layers", "attention_heads", "ffn_dim"].map(|key| format!("{name}_{key}"));
@@ -37,17 +95,24 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         }))
     };
     let vocabulary = count(config, "vocab_size")?;
-    let decoder_vocabulary = optional_count(config, "decoder_vocab_size")?;
-    let shared = config.get_or("share_encoder_decoder_embeddings", true)?;
+    // The others know neither key.
+    let two = matches!(family, TransformerFamily::Bart | TransformerFamily::Marian);
+    let decoder_vocabulary = if two { optional_count(config, "decoder_vocab_size")? } else { None };
+    let shared = !two || config.get_or("share_encoder_decoder_embeddings", true)?;
     if shared && decoder_vocabulary.is_some_and(|other| other != vocabulary) {
         let message = format!("differs from vocab_size, {vocabulary}, though share_encoder_decoder_embeddings is true");
         return Err(config.refuse("decoder_vocab_size", message));
     }
-    let own = own_keys(config, family)?;
+    let own = own_keys(config, &kind)?;
     let flag =
         |key: &str, default: bool| -> Result<bool> { if own { config.get_or(key, default) } else { Ok(default) } };
-    let static_positions = flag("static_position_embeddings", marian)?;
-    let (padding, start) = if marian { (58_100, 58_100) } else { (1, 2) };
+    let static_positions = flag("static_position_embeddings", kind.sinusoidal)?;
+    let start = match config.optional("decoder_start_token_id")? {
+        // As transformers, where answers begin with no token of their own.
+        None if kind.start.is_none() => config.optional("bos_token_id")?.or(Some(0)),
+        None => kind.start,
+        start => start,
+    };
     Ok(Transformer {
         family,
         vocabulary,
@@ -58,17 +123,17 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         encoder: side("encoder")?,
         decoder: side("decoder")?,
         activation: activation(config, "activation_function", "gelu")?,
-        order: if flag("normalize_before", false)? { NormOrder::Pre } else { NormOrder::Post },
-        final_norm: flag("add_final_layer_norm", false)?,
-        embedding_norm: flag("normalize_embedding", !marian)?,
+        order: if flag("normalize_before", kind.norm_first)? { NormOrder::Pre } else { NormOrder::Post },
+        final_norm: flag("add_final_layer_norm", kind.final_norm)?,
+        embedding_norm: flag("normalize_embedding", kind.embedding_norm)?,
         scale_embedding: config.get_or("scale_embedding", false)?,
         positions: if static_positions { Positions::SinusoidalHalves } else { Positions::Learned { offset: OFFSET } },
         epsilon: if own { positive_number(config, EPSILON, EPSILON_DEFAULT)? } else { EPSILON_DEFAULT },
         dropout: rate_or(config, "dropout", 0.1)?,
         attention_dropout: rate(config, "attention_dropout")?,
         activation_dropout: rate(config, "activation_dropout")?,
-        padding: Some(config.get_or("pad_token_id", padding)?),
-        start: Some(config.get_or("decoder_start_token_id", start)?),
+        padding: Some(config.get_or("pad_token_id", kind.padding)?),
+        start,
         logits_bias: true,
         tied: config.get_or("tie_word_embeddings", true)?,
         init_std: config.get_or("init_std", 0.02)?,
@@ -76,27 +141,22 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
     })
 }
 
-/// The class of transformers that a family's weights are of.
-fn class(family: TransformerFamily) -> &'static str {
-    if family == TransformerFamily::Marian { "MarianMTModel" } else { "BartForConditionalGeneration" }
-}
-
 /// Whether keys count that transformers' classes do not read; they do where `architectures` names none of these.
-fn own_keys(config: &Config, family: TransformerFamily) -> Result<bool> {
+fn own_keys(config: &Config, kind: &Kind) -> Result<bool> {
     let classes: Vec<String> = config.get_or("architectures", Vec::new())?;
     if classes.first().is_some_and(|class| class == OWN_CLASS) {
         return Ok(true);
     }
-    let marian = family == TransformerFamily::Marian;
+    let other = |key: &str, wanted: bool| -> Result<bool> { Ok(config.get_or(key, wanted)? != wanted) };
     let read = [
-        ("normalize_before", config.get_or("normalize_before", false)?),
-        ("add_final_layer_norm", config.get_or("add_final_layer_norm", false)?),
-        ("normalize_embedding", config.get_or("normalize_embedding", !marian)? == marian),
-        ("static_position_embeddings", config.get_or("static_position_embeddings", marian)? != marian),
+        ("normalize_before", other("normalize_before", kind.norm_first)?),
+        ("add_final_layer_norm", other("add_final_layer_norm", kind.final_norm)?),
+        ("normalize_embedding", other("normalize_embedding", kind.embedding_norm)?),
+        ("static_position_embeddings", other("static_position_embeddings", kind.sinusoidal)?),
         (EPSILON, config.get_or(EPSILON, EPSILON_DEFAULT)?.to_bits() != EPSILON_DEFAULT.to_bits()),
     ];
     for (key, _) in read.iter().filter(|(_, other)| *other) {
-        let (source, class) = (config.source().display(), class(family));
+        let (source, class) = (config.source().display(), kind.class);
         log::warn!("{source}: \"{key}\" is not what {class} does, which does not read it; it is left aside");
     }
     Ok(false)
@@ -104,10 +164,10 @@ fn own_keys(config: &Config, family: TransformerFamily) -> Result<bool> {
 
 /// The `config.json` of a model of that family.
 pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
-    let marian = family == TransformerFamily::Marian;
+    let kind = Kind::of(family);
     let mut config = json!({
-        "model_type": if marian { "marian" } else { "bart" },
-        "architectures": [class(family)],
+        "model_type": kind.model_type,
+        "architectures": [kind.class],
         "is_encoder_decoder": true,
         "vocab_size": model.vocabulary,
         "d_model": model.d_model,
@@ -123,18 +183,19 @@ pub(super) fn write(model: &Transformer, family: TransformerFamily) -> Value {
         "init_std": model.init_std,
         "dtype": "float32",
     });
-    if marian {
+    if family == TransformerFamily::Marian {
         config["decoder_vocab_size"] = model.target_vocabulary().into();
         config["share_encoder_decoder_embeddings"] = (model.decoder_vocabulary.is_none() || model.unused_shared).into();
     }
     // What transformers' classes do not ask for, where it is not theirs.
     let halves = model.positions == Positions::SinusoidalHalves;
+    let first = model.order == NormOrder::Pre;
     let own: [(&str, Value, bool); 5] = [
-        ("normalize_before", true.into(), model.order == NormOrder::Pre),
-        ("add_final_layer_norm", true.into(), model.final_norm),
-        ("normalize_embedding", model.embedding_norm.into(), model.embedding_norm == marian),
-        ("static_position_embeddings", halves.into(), halves != marian),
-        ("layer_norm_eps", json_f32(model.epsilon).into(), (model.epsilon - EPSILON_DEFAULT).abs() > 1e-9),
+        ("normalize_before", first.into(), first != kind.norm_first),
+        ("add_final_layer_norm", model.final_norm.into(), model.final_norm != kind.final_norm),
+        ("normalize_embedding", model.embedding_norm.into(), model.embedding_norm != kind.embedding_norm),
+        ("static_position_embeddings", halves.into(), halves != kind.sinusoidal),
+        (EPSILON, json_f32(model.epsilon).into(), (model.epsilon - EPSILON_DEFAULT).abs() > 1e-9),
     ];
     for (name, side) in [("encoder", &model.encoder), ("decoder", &model.decoder)] {
         let Some(side) = side else { continue };

@@ -25,6 +25,10 @@ pub enum TransformerFamily {
     Bart,
     /// Marian's.
     Marian,
+    /// mBART's, with norms in front of parts and behind the last block: Liu et al., arXiv 2001.08210.
+    MBart,
+    /// Pegasus', as mBART's with sinusoidal positions and without a norm of embeddings: Zhang et al., arXiv 1912.08777.
+    Pegasus,
 }
 
 /// The kind of position embedding.
@@ -210,6 +214,10 @@ impl Decoder for Transformer {
 
     fn start_token(&self) -> Option<u32> {
         self.start.filter(|_| self.encoder.is_some())
+    }
+
+    fn starts_with_last(&self) -> bool {
+        self.family == TransformerFamily::MBart
     }
 
     fn source_vocabulary(&self) -> usize {
