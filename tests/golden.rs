@@ -63,6 +63,13 @@ const MODELS: &[&str] = &[
     "gemma2",
     "gemma3",
     "granite",
+    "modernbert-masked-lm",
+    "modernbert-mean",
+    "t5-encoder",
+    "mbart",
+    "pegasus",
+    "switch",
+    "switch-capacity",
 ];
 
 /// The outputs of models.
@@ -99,8 +106,8 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
         report.worst("greedy"),
     );
     let outputs: &[&str] = match model {
-        "bert-base-model" => &["last_hidden_state"],
-        "bert-mask-with-holes" => &["last_hidden_state"],
+        "bert-base-model" | "bert-mask-with-holes" | "t5-encoder" => &["last_hidden_state"],
+        "albert-two-groups" => &["prediction_logits", "sop_logits"],
         "bert-question-answering" | "bert-answer-outside" => &["start_logits", "end_logits"],
         "bert-untied" => &["prediction_logits", "seq_relationship_logits"],
         _ => &["logits"],

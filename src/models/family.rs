@@ -79,6 +79,10 @@ fn mt5(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(T5::from_config(config, "mt5")?))
 }
 
+fn switch_transformers(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(T5::from_config(config, "switch_transformers")?))
+}
+
 fn bart(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Bart)?))
 }
@@ -149,6 +153,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { name: "modernbert", sides: Encoder, class: "ModernBert", open: modernbert },
     Family { name: "t5", sides: Both, class: "T5", open: t5 },
     Family { name: "mt5", sides: Both, class: "MT5", open: mt5 },
+    Family { name: "switch_transformers", sides: Both, class: "SwitchTransformers", open: switch_transformers },
     Family { name: "bart", sides: Both, class: "Bart", open: bart },
     Family { name: "marian", sides: Both, class: "Marian", open: marian },
     Family { name: "mbart", sides: Both, class: "MBart", open: mbart },
@@ -201,14 +206,14 @@ pub(super) fn check_class(config: &Config, family: &Family) -> Result<()> {
     let read = match family.name {
         _ if family.sides == Encoder => return Ok(()),
         "gpt2" => "LMHeadModel",
-        "t5" | "mt5" | "bart" | "mbart" | "pegasus" => "ForConditionalGeneration",
+        "t5" | "mt5" | "switch_transformers" | "bart" | "mbart" | "pegasus" => "ForConditionalGeneration",
         "marian" => "MTModel",
         _ => "ForCausalLM",
     };
     let classes: Vec<String> = config.get_or(KEY, Vec::new())?;
     let Some(class) = classes.first() else { return Ok(()) };
     match class.strip_prefix(family.class) {
-        Some("EncoderModel") if matches!(family.name, "t5" | "mt5") => Ok(()),
+        Some("EncoderModel") if matches!(family.name, "t5" | "mt5" | "switch_transformers") => Ok(()),
         Some(end) if OTHERS.contains(&end) && end != read => {
             Err(config.refuse(KEY, format!("is \"{class}\", which is not read; {}{read} is", family.class)))
         }

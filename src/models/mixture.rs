@@ -299,6 +299,7 @@ mod tests {
                 chosen: counts,
                 bias: Some(bias),
                 share: None,
+                by_text: None,
                 sums,
             });
         }

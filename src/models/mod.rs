@@ -40,7 +40,7 @@ pub use mor_init::{LayerInit, uptrain_from_llama};
 pub use naming::Naming;
 pub use routing::{TokenRoutes, token_routes};
 pub use stacked::file_tensors;
-pub use t5::T5;
+pub use t5::{Switch, T5};
 pub use transformer::{Positions, Side, Transformer, TransformerFamily};
 #[cfg(feature = "files")]
 pub use weights::save;

@@ -159,6 +159,7 @@ pub trait Model: Debug + Send + Sync {
         }
         let experts = |block: &Block| match &block.feed_forward {
             FeedForward::Experts { experts, .. } => Some(experts.count),
+            FeedForward::Switch(experts) => Some(experts.count),
             _ => None,
         };
         stacks.iter().flat_map(|stack| &stack.blocks).find_map(experts).unwrap_or(1)

@@ -1,6 +1,6 @@
 //! Weights of experts: one stacked tensor in memory, a tensor each in files.
 //!
-//! A parameter whose name has a `*` between two dots, `experts.*.w1.weight (E, F, C)`, is `experts.0.w1.weight (F, C)` up to
+//! A parameter whose name has a `*`, `experts.*.w1.weight (E, F, C)`, is `experts.0.w1.weight (F, C)` up to
 //! `experts.E-1.w1.weight` in files.
 
 use crate::dtype::DType;
@@ -10,10 +10,10 @@ use crate::shape::TensorType;
 /// The tensors that a parameter is in a file, in order: itself, or a part for every index of its first axis.
 #[must_use]
 pub fn file_tensors(name: &str, ty: &TensorType) -> Vec<(String, TensorType)> {
-    match (name.split_once(".*."), ty.shape.dims()) {
+    match (name.split_once('*'), ty.shape.dims()) {
         (Some((front, back)), [count, part @ ..]) => {
             let part = TensorType::new(part, ty.dtype);
-            (0..*count).map(|index| (format!("{front}.{index}.{back}"), part.clone())).collect()
+            (0..*count).map(|index| (format!("{front}{index}{back}"), part.clone())).collect()
         }
         _ => vec![(name.to_owned(), ty.clone())],
     }
@@ -43,6 +43,7 @@ mod tests {
         let parts = file_tensors("a.experts.*.w1.weight", &ty);
         assert_eq!(parts.len(), 3);
         assert_eq!(parts[2], ("a.experts.2.w1.weight".into(), TensorType::f32([2, 5])));
+        assert_eq!(file_tensors("a.expert_*.wi.weight", &ty)[1].0, "a.expert_1.wi.weight");
         assert_eq!(file_tensors("a.weight", &ty), [("a.weight".into(), ty)]);
     }
 

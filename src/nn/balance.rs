@@ -1,6 +1,7 @@
 //! Load balancing of experts, over all layers of a stack.
 
 use super::experts::GateOutput;
+use super::switch::balance_by_text;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops;
@@ -27,7 +28,11 @@ impl Balance {
         let counts: Vec<Tensor> = gates.iter().map(|gate| gate.counts).collect();
         // All gates of a model choose as many.
         let k = gates.first().map_or(1, |gate| g.shape(gate.chosen).last());
-        let balance = ops::load_balance_loss(g, &scores, &counts, k)?;
+        let by_text: Vec<[Tensor; 2]> = gates.iter().filter_map(|gate| gate.by_text).collect();
+        let balance = match balance_by_text(g, gates, &by_text)? {
+            Some(balance) => balance,
+            None => ops::load_balance_loss(g, &scores, &counts, k)?,
+        };
         let mut parts = Vec::new();
         if self.loss > 0.0 {
             parts.push(ops::scale(g, balance, self.loss)?);
@@ -47,6 +52,26 @@ impl Balance {
             sum = ops::add(g, sum, part)?;
         }
         Ok((balance, Some(sum)))
+    }
+
+    /// The router z-loss without its coefficient.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub(super) fn z_loss(g: &mut Graph, gates: &[GateOutput]) -> Result<Option<Tensor>> {
+        let mut sum = None;
+        for gate in gates {
+            let mut z = ops::router_z_loss(g, gate.lse)?;
+            if let Some(share) = gate.share {
+                z = ops::scale_by(g, z, share)?;
+            }
+            let z = ops::scale(g, z, 1.0 / gates.len() as f32)?;
+            sum = Some(match sum {
+                Some(sum) => ops::add(g, sum, z)?,
+                None => z,
+            });
+        }
+        Ok(sum)
     }
 
     /// Moves the biases of the choice towards an even load, after everything has read them. A layer that is used several times

@@ -75,6 +75,9 @@ pub struct GateOutput {
     pub bias: Option<Tensor>,
     /// Where tokens are missing, whose `lse` is 0: all tokens over those that are there, (1) f32.
     pub share: Option<Tensor>,
+    /// Where loads are balanced within each row of a batch: slots of each row and expert before any were dropped, and mean scores, both (B · E)
+    /// f32.
+    pub by_text: Option<[Tensor; 2]>,
     /// The statistics to report.
     pub sums: RouterStats,
 }
@@ -160,7 +163,7 @@ pub fn expert_feed_forward(
         y = with_shared(g, (&module, experts.names.shared), (x, y), shared, mode)?;
     }
     let y = ops::reshape(g, y, shape)?;
-    Ok((y, GateOutput { scores, lse, share, counts, chosen, bias, sums }))
+    Ok((y, GateOutput { scores, lse, share, counts, chosen, bias, by_text: None, sums }))
 }
 
 /// The network of experts of `x (…, C)` under `prefix` where experts choose: each takes the `⌈factor T / E⌉` of all T tokens that

@@ -2,6 +2,7 @@
 
 use super::dense::{LinearConfig, LinearUse, dropout, linear_with};
 use super::experts::{ExpertMode, Experts, GateOutput, expert_choice_feed_forward, expert_feed_forward};
+use super::switch::SwitchExperts;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation};
@@ -51,6 +52,8 @@ pub enum FeedForward {
         /// The standard deviation of fresh weights: of all but the down projections, and of these.
         std: [f64; 2],
     },
+    /// The best of several plain networks for each token, as in Switch Transformers.
+    Switch(SwitchExperts),
 }
 
 /// The inputs of a feed-forward network besides the states.
@@ -118,6 +121,10 @@ impl FeedForward {
                 let (y, gate) = expert_feed_forward(g, prefix, x, experts, mode)?;
                 Ok((y, Some(gate)))
             }
+            Self::Switch(experts) => {
+                let (y, gate) = experts.run(g, prefix, x, with)?;
+                Ok((y, Some(gate)))
+            }
         }
     }
 
@@ -125,7 +132,7 @@ impl FeedForward {
     #[must_use]
     pub fn active_parameters(&self, d_model: usize) -> usize {
         match self {
-            Self::Plain { d_ff, .. } => 2 * d_model * d_ff,
+            Self::Plain { d_ff, .. } | Self::Switch(SwitchExperts { d_ff, .. }) => 2 * d_model * d_ff,
             Self::Gated { d_ff, .. } => 3 * d_model * d_ff,
             Self::Experts { experts, .. } => {
                 let d_ff = experts.gate.k * experts.d_ff + experts.shared.map_or(0, |shared| shared.d_ff);

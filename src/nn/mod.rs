@@ -14,6 +14,7 @@ mod recursion;
 mod relative;
 mod router_stats;
 mod stack;
+mod switch;
 
 pub use attention::{
     Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkNorm, QkvNames, RotaryTable,
@@ -36,3 +37,4 @@ pub use recursion::{
 pub use relative::{RelativeBias, RelativeBuckets};
 pub use router_stats::{RouterDecision, RouterStats};
 pub use stack::Stack;
+pub use switch::SwitchExperts;

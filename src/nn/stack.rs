@@ -145,6 +145,10 @@ impl Stack {
         if !hidden.routing.iter().any(|(name, _)| name == "aux_loss") {
             hidden.routing.push(("aux_loss".into(), balance));
         }
+        if gates.iter().any(|gate| gate.by_text.is_some()) {
+            let z = g.scope("balance", |g| Balance::z_loss(g, gates))?;
+            hidden.routing.extend(z.map(|z| ("z_loss".into(), z)));
+        }
         hidden.auxiliary = match (hidden.auxiliary, auxiliary) {
             (Some(a), Some(b)) => Some(ops::add(g, a, b)?),
             (a, b) => a.or(b),

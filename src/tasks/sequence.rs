@@ -52,7 +52,11 @@ impl Task for SequenceToSequence {
             (a, b) => a.or(b),
         };
         let named = |side: &'static str, routing: Vec<(String, Tensor)>| {
-            routing.into_iter().map(move |(name, tensor)| (format!("{side}.{name}"), tensor))
+            routing.into_iter().map(move |(name, tensor)| {
+                // Losses are called as transformers calls them.
+                let joint = if name.ends_with("_loss") { '_' } else { '.' };
+                (format!("{side}{joint}{name}"), tensor)
+            })
         };
         let decided = std::mem::take(&mut hidden.routing);
         hidden.routing = named("encoder", encoded.routing).chain(named("decoder", decided)).collect();

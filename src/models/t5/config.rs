@@ -1,6 +1,6 @@
 //! The `config.json`.
 
-use super::T5;
+use super::{Switch, T5};
 use crate::error::Result;
 use crate::io::Config;
 use crate::models::passed_on;
@@ -36,13 +36,15 @@ impl T5 {
     /// # Errors
     /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
     pub fn from_config(config: &Config, family: &'static str) -> Result<Self> {
-        const FEED_FORWARD: &str = "feed_forward_proj";
+        let switches = family == "switch_transformers";
+        // A Switch Transformer's networks are plain.
+        let feed_forward = if switches { "dense_act_fn" } else { "feed_forward_proj" };
         let multilingual = family == "mt5";
         let layers = layer_count(config, "num_layers")?;
-        let kind = config.get_or(FEED_FORWARD, if multilingual { "gated-gelu" } else { "relu" }.to_owned())?;
-        let gated = kind.strip_prefix("gated-");
+        let kind = config.get_or(feed_forward, if multilingual { "gated-gelu" } else { "relu" }.to_owned())?;
+        let gated = kind.strip_prefix("gated-").filter(|_| !switches);
         // A gated network's "gelu" is the one by tanh.
-        let name = if kind == "gated-gelu" { "gelu_new" } else { gated.unwrap_or(&kind) };
+        let name = if kind == "gated-gelu" && !switches { "gelu_new" } else { gated.unwrap_or(&kind) };
         let tied = config.get_or("tie_word_embeddings", !multilingual)?;
         let buckets = optional_count(config, "relative_attention_num_buckets")?.unwrap_or(32);
         let max_distance = optional_count(config, "relative_attention_max_distance")?.unwrap_or(128);
@@ -52,6 +54,8 @@ impl T5 {
             );
             return Err(config.refuse("relative_attention_num_buckets", message));
         }
+        let decoder_layers =
+            if config.has("num_decoder_layers") { layer_count(config, "num_decoder_layers")? } else { layers };
         Ok(Self {
             family,
             vocabulary: count(config, "vocab_size")?,
@@ -60,23 +64,20 @@ impl T5 {
             heads: count(config, "num_heads")?,
             d_ff: count(config, "d_ff")?,
             layers,
-            decoder_layers: if config.has("num_decoder_layers") {
-                layer_count(config, "num_decoder_layers")?
-            } else {
-                layers
-            },
+            decoder_layers,
             encoder_only: {
                 let classes: Vec<String> = config.get_or("architectures", Vec::new())?;
                 classes.first().is_some_and(|class| class.ends_with(ENCODER))
             },
-            activation: activation_of(config, FEED_FORWARD, name)?,
+            activation: activation_of(config, feed_forward, name)?,
             gated: gated.is_some(),
             buckets,
             max_distance,
             epsilon: positive_number(config, "layer_norm_epsilon", 1e-6)?,
             dropout: rate_or(config, "dropout_rate", 0.1)?,
             tied,
-            scaled: !multilingual && tied && config.get_or("scale_decoder_outputs", true)?,
+            scaled: !multilingual && tied && (switches || config.get_or("scale_decoder_outputs", true)?),
+            switch: if switches { Some(Switch::from_config(config, [layers, decoder_layers])?) } else { None },
             factor: config.get_or("initializer_factor", 1.0)?,
             start: config.get_or("decoder_start_token_id", config.get_or("pad_token_id", 0)?)?,
             extra: passed_on(config),
@@ -92,7 +93,7 @@ impl T5 {
         };
         let mut config = json!({
             "model_type": self.family,
-            "architectures": [format!("{}{}", self.family.to_uppercase(), if self.encoder_only { ENCODER } else { WHOLE })],
+            "architectures": [format!("{}{}", self.class(), if self.encoder_only { ENCODER } else { WHOLE })],
             "is_encoder_decoder": !self.encoder_only,
             "vocab_size": self.vocabulary,
             "d_model": self.d_model,
@@ -101,23 +102,40 @@ impl T5 {
             "num_heads": self.heads,
             "num_layers": self.layers,
             "num_decoder_layers": self.decoder_layers,
-            "feed_forward_proj": name,
             "relative_attention_num_buckets": self.buckets,
             "relative_attention_max_distance": self.max_distance,
             "layer_norm_epsilon": json_f32(self.epsilon),
             "dropout_rate": json_f32(self.dropout),
             "tie_word_embeddings": self.tied,
-            "scale_decoder_outputs": self.scaled,
             "initializer_factor": self.factor,
             "decoder_start_token_id": self.start,
             "pad_token_id": 0,
             "eos_token_id": 1,
             "dtype": "float32",
         });
+        match &self.switch {
+            Some(switch) => {
+                config["dense_act_fn"] = name.into();
+                switch.write(&mut config);
+            }
+            None => {
+                config["feed_forward_proj"] = name.into();
+                config["scale_decoder_outputs"] = self.scaled.into();
+            }
+        }
         for (key, value) in &self.extra {
             config[key] = value.clone();
         }
         config
+    }
+
+    /// The beginning of the names of its classes.
+    fn class(&self) -> &'static str {
+        match self.family {
+            "mt5" => "MT5",
+            "switch_transformers" => "SwitchTransformers",
+            _ => "T5",
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 //! mT5: Xue et al., arXiv 2010.11934.
 
 mod config;
+mod switch;
+
+pub use switch::Switch;
 
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
@@ -24,7 +27,7 @@ const LAST_SALT: u32 = 1 << 27;
 /// networks and behind the last norms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct T5 {
-    /// Its `model_type`: t5 or mt5.
+    /// Its `model_type`: t5, mt5 or `switch_transformers`.
     pub family: &'static str,
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
@@ -58,6 +61,8 @@ pub struct T5 {
     pub tied: bool,
     /// Whether what goes into the head is divided by the root of `d_model`.
     pub scaled: bool,
+    /// The experts in some layers, of a Switch Transformer.
+    pub switch: Option<Switch>,
     /// The factor of fresh weights.
     pub factor: f64,
     /// The token that answers begin with.
@@ -105,17 +110,12 @@ impl T5 {
             bidirectional: !decodes,
             std: self.std(self.d_model),
         });
-        let (norm, module, plain) = match decodes {
-            true => (
-                "layer.2.layer_norm",
-                "layer.2.DenseReluDense",
-                ["layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"],
-            ),
-            false => (
-                "layer.1.layer_norm",
-                "layer.1.DenseReluDense",
-                ["layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"],
-            ),
+        let norm = if decodes { "layer.2.layer_norm" } else { "layer.1.layer_norm" };
+        let (module, plain) = match (decodes, self.switch.is_some()) {
+            (true, false) => ("layer.2.DenseReluDense", ["layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"]),
+            (false, false) => ("layer.1.DenseReluDense", ["layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"]),
+            (true, true) => ("layer.2.mlp", ["layer.2.mlp.wi", "layer.2.mlp.wo"]),
+            (false, true) => ("layer.1.mlp", ["layer.1.mlp.wi", "layer.1.mlp.wo"]),
         };
         let (d_ff, activation) = (self.d_ff, self.activation);
         let (linear, output_linear) = (self.linear(self.d_model), self.linear(d_ff));
@@ -128,6 +128,7 @@ impl T5 {
         };
         let cross =
             || ("layer.1.layer_norm".into(), self.attention("layer.1.EncDecAttention", Mask::Bidirectional, None));
+        let sparse = |layer: usize| self.switch.as_ref()?.feed_forward(self, side, layer);
         let block = |layer: usize| Block {
             prefix: format!("{side}.block.{layer}"),
             norm: self.norm(),
@@ -136,7 +137,7 @@ impl T5 {
             attention: self.attention("layer.0.SelfAttention", mask, Some(relative.clone())),
             cross: decodes.then(cross),
             feed_forward_norm: norm.into(),
-            feed_forward: feed_forward.clone(),
+            feed_forward: sparse(layer).unwrap_or_else(|| feed_forward.clone()),
             parallel: false,
             dropout: self.dropout,
             activation_dropout: self.dropout,
@@ -146,7 +147,7 @@ impl T5 {
             blocks: (0..layers).map(block).collect(),
             recursion: None,
             final_norm: Some((self.norm(), format!("{side}.final_layer_norm"))),
-            balance: Balance::default(),
+            balance: self.switch.as_ref().map_or_else(Balance::default, |switch| switch.balance(side)),
             salt: if decodes { DECODER_SALT } else { 0 },
         }
     }

@@ -12,7 +12,7 @@ pub(super) mod unique;
 pub use embedding::{embedding, embedding_with_padding};
 pub use gather::gather_rows;
 pub use gather_words::gather_words;
-pub use ids::{omit_id, shift_ids};
+pub use ids::{offset_ids, omit_id, shift_ids};
 pub use mask_rows::{fill_rows, mask_rows};
 pub use scatter::{scatter_rows, scatter_rows_sorted};
 pub use sort::{SortedIndex, sort_index};
