@@ -100,6 +100,7 @@ fn families() -> Vec<(String, Value)> {
     }
     let relatives = [
         ("roberta", "RobertaForSequenceClassification"),
+        ("modernbert", "ModernBertForSequenceClassification"),
         ("xlm-roberta", "XLMRobertaForMaskedLM"),
         ("distilbert", "DistilBertForMultipleChoice"),
         ("electra", "ElectraForPreTraining"),
@@ -108,7 +109,9 @@ fn families() -> Vec<(String, Value)> {
     for (family, class) in relatives {
         let sizes = json!({"model_type": family, "type_vocab_size": 2, "embedding_size": 20, "num_hidden_groups": 2, "num_hidden_layers": 3,
                            "num_labels": 2, "dim": 36, "n_heads": 4, "n_layers": 2, "hidden_dim": 51, "dropout": 0.0,
-                           "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "classifier_dropout_prob": 0.0});
+                           "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "classifier_dropout_prob": 0.0,
+                           "local_attention": 4, "classifier_pooling": "mean", "pad_token_id": if family.ends_with("roberta") { 1 } else { 0 },
+                           "num_attention_heads": 3});
         all.push((class.to_owned(), merged(bert(class), sizes)));
     }
     let own = [
@@ -130,6 +133,15 @@ fn families() -> Vec<(String, Value)> {
             ),
         ),
         ("T5", t5.clone()),
+        ("T5, its encoder", merged(t5.clone(), json!({"architectures": ["T5EncoderModel"]}))),
+        (
+            "Switch Transformer",
+            merged(
+                t5.clone(),
+                json!({"model_type": "switch_transformers", "num_experts": 3, "expert_capacity": 4,
+                       "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}),
+            ),
+        ),
         (
             "T5, gated, with a head of its own",
             merged(t5.clone(), json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})),
@@ -139,6 +151,11 @@ fn families() -> Vec<(String, Value)> {
             merged(t5, json!({"model_type": "mt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false})),
         ),
         ("BART", bart.clone()),
+        ("mBART", merged(bart.clone(), json!({"model_type": "mbart"}))),
+        (
+            "Pegasus",
+            merged(bart.clone(), json!({"model_type": "pegasus", "pad_token_id": 0, "decoder_start_token_id": 0})),
+        ),
         (
             "Marian",
             merged(bart, json!({"model_type": "marian", "scale_embedding": true, "decoder_attention_heads": 4})),
@@ -175,7 +192,7 @@ fn step(model: &dyn Model) -> Result<Step> {
         "input_ids" | "attention_mask" => Some(rows.clone()),
         "token_type_ids" => typed.then(|| rows.clone()),
         "labels" => Some(answers.clone()),
-        "next_sentence_label" | "start_positions" | "end_positions" => Some([batch].into()),
+        "next_sentence_label" | "sentence_order_label" | "start_positions" | "end_positions" => Some([batch].into()),
         _ => None,
     };
     let (mut g, training) = (Graph::new(), model.has_dropout());
@@ -191,7 +208,8 @@ fn step(model: &dyn Model) -> Result<Step> {
             "labels" if answers.rank() == 1 => ((i * 3 + 1) % 2) as f64,
             "labels" if i % 4 == 3 => -100.0,
             "labels" if task.name() == "token-classification" => (i % 5) as f64,
-            "next_sentence_label" => (i % 2) as f64,
+            "labels" if task.name() == "replaced-token-detection" => (i % 2) as f64,
+            "next_sentence_label" | "sentence_order_label" => (i % 2) as f64,
             "start_positions" | "end_positions" => (i * 5 % time) as f64,
             "dropout_seed" => (4321 + i) as f64,
             _ => ((i * 31 + 7) * (i + 3) % 97) as f64,
