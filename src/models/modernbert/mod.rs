@@ -131,6 +131,7 @@ impl ModernBert {
                 output_linear: linear(biases.mlp, self.out_std()),
             },
             parallel: false,
+            residual_scale: 1.0,
             dropout: 0.0,
             activation_dropout: self.mlp_dropout,
         }
