@@ -186,10 +186,24 @@ pub(super) fn model_type(config: &Config) -> Result<String> {
     }
     let classes: Vec<String> = config.get_or(CLASSES, Vec::new())?;
     let Some(class) = classes.first() else { return config.any(&["model_type", CLASSES]) };
-    let stem = CLASS_ENDS.iter().find_map(|end| class.strip_suffix(end));
-    let family = FAMILIES.iter().find(|family| stem == Some(family.class));
+    let family = of_class(class);
     let refuse = || config.refuse(CLASSES, format!("is \"{class}\", which is not read yet; {} are", families()));
     family.map(|family| family.name.to_owned()).ok_or_else(refuse)
+}
+
+/// The family of a class.
+fn of_class(class: &str) -> Option<&'static Family> {
+    let stem = CLASS_ENDS.iter().find_map(|end| class.strip_suffix(end));
+    FAMILIES.iter().find(|family| stem == Some(family.class))
+}
+
+/// The family of the class in `architectures`, and that class, where it is another family than that of `model_type`.
+pub(super) fn other_family(config: &Config) -> Result<Option<(&'static Family, String)>> {
+    let Some(named) = config.optional::<String>("model_type")? else { return Ok(None) };
+    let classes: Vec<String> = config.get_or("architectures", Vec::new())?;
+    let known = FAMILIES.iter().find(|family| family.name == named);
+    let found = classes.into_iter().next().and_then(|class| Some((of_class(&class)?, class)));
+    Ok(found.filter(|(family, _)| known.is_some_and(|known| known.class != family.class)))
 }
 
 /// Refuses classes of a family whose heads, or whose lack of a side, are not read. Encoders say which they read.

@@ -1,5 +1,6 @@
 //! Weights from files into the store and back, every name and shape checked.
 
+use super::family::other_family;
 use super::names::{Names, matched};
 use super::{Decoder, Model, model, model_type, stacked};
 use crate::dtype::DType;
@@ -7,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
 #[cfg(feature = "files")]
-use crate::io::{Config, Contents};
-use crate::io::{FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
+use crate::io::Contents;
+use crate::io::{Config, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
 use serde_json::Value;
@@ -17,14 +18,35 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The model of a Hugging Face folder or a GGUF file.
+/// The model of a Hugging Face folder or a GGUF file. Where `model_type` and the class in `architectures` are of two families, it is that of
+/// `model_type`, unless only the other's tensors are there, which is noted in the log.
 ///
 /// # Errors
 /// Those of [`model`].
 pub fn model_of(folder: &ModelFolder) -> Result<Box<dyn Model>> {
-    let mut model = model(&folder.config)?;
-    model.adapt_to_tensors(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
-    Ok(model)
+    let read = |config: &Config| {
+        let mut model = model(config)?;
+        model.adapt_to_tensors(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
+        Ok(model)
+    };
+    let named = read(&folder.config);
+    let Some((family, class)) = other_family(&folder.config)? else { return named };
+    let fits = |model: &dyn Model| {
+        model.parameters().is_ok_and(|parameters| matched(model, &parameters, &folder.tensors).is_ok())
+    };
+    if named.as_ref().is_ok_and(|model| fits(model.as_ref())) {
+        return named;
+    }
+    let mut keys = folder.config.value().clone();
+    keys["model_type"] = family.name.into();
+    match read(&folder.config.with_value(keys)) {
+        Ok(other) if fits(other.as_ref()) => {
+            let source = folder.config.source().display();
+            log::warn!("{source}: the tensors are those of \"architectures\", {class}, and not of \"model_type\"");
+            Ok(other)
+        }
+        _ => named,
+    }
 }
 
 /// The decoder of a Hugging Face folder or a GGUF file, as [`model_of`].

@@ -103,3 +103,122 @@ fn parameters_are_those_of_hugging_face() {
     let biased = Llama { attention_bias: true, output_bias: true, mlp_bias: true, tied: true, ..model };
     assert_eq!(biased.parameters().unwrap().len(), 1 + 2 * 16 + 1);
 }
+
+/// A model of a family in six layers, with more keys.
+fn of_family(family: &str, more: Value) -> Result<Llama> {
+    let mut config = json!({"model_type": family, "vocab_size": 97, "hidden_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
+                            "num_hidden_layers": 6, "intermediate_size": 51, "num_experts": 4, "num_experts_per_tok": 2,
+                            "moe_intermediate_size": 8});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    model(config)
+}
+
+#[test]
+fn options_of_each_family_survive_the_round_trip() {
+    let local = json!({"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 2e6},
+                       "sliding_attention": {"rope_type": "default", "rope_theta": 3e3}});
+    let kinds = ["sliding_attention", "full_attention"];
+    let kinds: Vec<&str> = (0..6).map(|layer| kinds[usize::from(layer % 3 == 1)]).collect();
+    for (family, more) in [
+        ("mistral", json!({})),
+        ("mistral", json!({"sliding_window": null})),
+        ("mistral", json!({"sliding_window": 7, "head_dim": 6})),
+        ("qwen2", json!({"use_sliding_window": true, "max_window_layers": 4, "sliding_window": 5})),
+        ("qwen2", json!({"use_sliding_window": true, "layer_types": kinds})),
+        ("qwen2", json!({"use_sliding_window": false, "sliding_window": 5})),
+        ("qwen3", json!({"use_sliding_window": true, "max_window_layers": 2, "attention_bias": true})),
+        (
+            "qwen3_moe",
+            json!({"use_sliding_window": true, "norm_topk_prob": true, "mlp_only_layers": [1], "decoder_sparse_step": 2}),
+        ),
+        ("olmoe", json!({"clip_qkv": 0.3, "attention_bias": true, "num_key_value_heads": 4})),
+        ("smollm3", json!({"no_rope_layers": [1, 0, 1, 1, 0, 0], "tie_word_embeddings": false})),
+        ("smollm3", json!({"no_rope_layer_interval": 3, "use_sliding_window": true, "sliding_window": 9})),
+        ("smollm3", json!({"layer_types": kinds, "sliding_window": 9})),
+        ("gemma", json!({"hidden_act": "gelu_python"})),
+        ("gemma", json!({"hidden_act": "gelu", "tie_word_embeddings": false})),
+        ("gemma2", json!({"query_pre_attn_scalar": 24, "attn_logit_softcapping": null, "layer_types": kinds})),
+        ("gemma2", json!({"final_logit_softcapping": 7.5, "query_pre_attn_scalar": 144})),
+        ("gemma3_text", json!({"sliding_window_pattern": 2, "rope_scaling": {"rope_type": "linear", "factor": 8.0}})),
+        ("gemma3_text", json!({"rope_parameters": local, "final_logit_softcapping": 4.0, "sliding_window": 5})),
+        (
+            "granite",
+            json!({"embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.22,
+                           "logits_scaling": 8.0, "mlp_bias": true}),
+        ),
+        ("granite", json!({})),
+    ] {
+        let first = of_family(family, more.clone()).unwrap_or_else(|e| panic!("{family} {more}: {e}"));
+        let config = first.config();
+        assert_eq!(config["model_type"], family);
+        assert_eq!(model(config).unwrap(), first, "{family} {more}");
+        assert!(first.parameters().is_ok(), "{family} {more}");
+    }
+}
+
+#[test]
+fn layers_differ_as_their_families_have_it() {
+    let sliding = |family: &str, more: Value| of_family(family, more).unwrap().sliding.map(|s| (s.size, s.layers));
+    assert_eq!(sliding("mistral", json!({})), Some((4096, (0..6).collect())));
+    assert_eq!(sliding("mistral", json!({"sliding_window": null})), None);
+    assert_eq!(sliding("llama", json!({"sliding_window": 3})), None);
+    let used = |more: &str, number: usize| json!({"use_sliding_window": true, "sliding_window": 3, more: number});
+    assert_eq!(sliding("qwen2", used("max_window_layers", 4)), Some((3, vec![4, 5])));
+    assert_eq!(sliding("qwen2", used("max_window_layers", 6)), None);
+    assert_eq!(sliding("qwen2_moe", used("max_window_layers", 3)), Some((3, vec![0, 2])));
+    assert_eq!(sliding("qwen3_moe", used("max_window_layers", 3)), Some((3, (0..6).collect())));
+    assert_eq!(sliding("smollm3", used("no_rope_layer_interval", 2)), Some((3, vec![1, 3, 5])));
+    assert_eq!(sliding("gemma2", json!({})), Some((4096, vec![0, 2, 4])));
+    assert_eq!(sliding("gemma3_text", json!({"sliding_window": 8})), Some((8, (0..5).collect())));
+    assert_eq!(of_family("smollm3", json!({})).unwrap().no_rope, [3]);
+    let gemma3 = of_family("gemma3_text", json!({})).unwrap();
+    assert_eq!((gemma3.rope.theta, gemma3.local_rope.map(|rope| rope.theta)), (1e6, Some(1e4)));
+    let caps = |model: Llama| (model.score_cap, model.logit_cap);
+    assert_eq!(caps(of_family("gemma2", json!({})).unwrap()), (Some(50.0), Some(30.0)));
+    assert_eq!(caps(of_family("gemma3_text", json!({"attn_logit_softcapping": 50.0})).unwrap()), (None, None));
+}
+
+#[test]
+fn a_gemma_that_sees_pictures_has_its_texts_decoder_within() {
+    let text = json!({"hidden_size": 48, "num_hidden_layers": 6, "intermediate_size": 51, "model_type": "gemma3_text",
+                      "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window": 1024});
+    let config = json!({"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "eos_token_id": [1, 106],
+                        "text_config": text, "vision_config": {"hidden_size": 32}});
+    let read = model(config).unwrap();
+    assert_eq!((read.vocabulary, read.heads.query, read.heads.head_dim, read.tied), (262_208, 8, 256, true));
+    assert_eq!(read.rope.scaling, RopeScaling::Linear { factor: 8.0 });
+    let written = read.config();
+    assert_eq!((&written["model_type"], &written["eos_token_id"]), (&json!("gemma3_text"), &json!([1, 106])));
+    assert_eq!(model(written).unwrap(), read);
+}
+
+#[test]
+fn what_a_family_cannot_do_is_refused_by_key() {
+    let refused = |family: &str, more: Value| of_family(family, more).unwrap_err().to_string();
+    for (family, more, wanted) in [
+        ("gemma", json!({"use_bidirectional_attention": true}), "\"use_bidirectional_attention\" is true"),
+        ("gemma2", json!({"sliding_window": null}), "\"sliding_window\" is null"),
+        (
+            "gemma2",
+            json!({"layer_types": ["full_attention"]}),
+            "\"layer_types\" needs sliding_attention or full_attention for each of 6",
+        ),
+        ("gemma3_text", json!({"rope_parameters": {"rope_theta": 1e4}}), "\"rope_parameters\" is one for all layers"),
+        ("gemma3_text", json!({"sliding_window_pattern": 0}), "\"sliding_window_pattern\" is 0"),
+        (
+            "qwen3",
+            json!({"sliding_window": 4, "layer_types": vec!["sliding_attention"; 6]}),
+            "use_sliding_window is not true",
+        ),
+        ("smollm3", json!({"layer_types": vec!["sliding_attention"; 6]}), "there is no sliding_window"),
+        ("smollm3", json!({"no_rope_layers": [1, 0]}), "\"no_rope_layers\" has 2 numbers"),
+        ("granite", json!({"logits_scaling": 0.0}), "\"logits_scaling\" is 0"),
+        ("olmoe", json!({"clip_qkv": -1.0, "num_key_value_heads": 4}), "\"clip_qkv\" is -1"),
+        ("olmoe", json!({"sliding_window": 3}), "\"sliding_window\" is set"),
+    ] {
+        let message = refused(family, more);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
