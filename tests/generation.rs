@@ -57,7 +57,8 @@ fn prompt(length: usize) -> Vec<u32> {
 fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
     let sequence = json!({"routing": "none", "sharing": "sequence", "num_hidden_layers": 4, "num_recursions": 2});
     let depths = json!({"routing": "token_choice", "num_modules": 2});
-    for config in [gpt2(json!({})), llama(json!({})), mor(sequence), mor(depths)] {
+    let window = json!({"model_type": "mistral", "sliding_window": 6});
+    for config in [gpt2(json!({})), llama(json!({})), llama(window), mor(sequence), mor(depths)] {
         let (mut generator, mut values) = generator(gpu, &config, 3, 40)?;
         let prompts = [prompt(7), prompt(1), prompt(18), prompt(5)];
         let options = SamplingOptions::greedy(9);

@@ -17,8 +17,8 @@ mod stack;
 mod switch;
 
 pub use attention::{
-    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkNorm, QkvNames, RotaryTable,
-    is_cache,
+    Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkNorm, QkvNames, Ring,
+    RotaryTable, is_cache,
 };
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};

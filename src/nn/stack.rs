@@ -1,6 +1,6 @@
 //! A stack of blocks as data: run one after the other, or some of them several times.
 
-use super::attention::{AttentionUse, KeyValues, KvSource, PositionTables, RotaryTable, alike};
+use super::attention::{AttentionUse, KeyValues, KvSource, PositionTables, Ring, RotaryTable, alike};
 use super::balance::Balance;
 use super::block::{Block, BlockUse};
 use super::experts::GateOutput;
@@ -124,6 +124,14 @@ impl Stack {
             if let Some(relative) = attention.relative.as_ref().filter(|relative| !known(relative)) {
                 let bias = g.scope("relative_bias", |g| relative.scores(g, heads, inputs))?;
                 tables.relative.push((relative.clone(), heads, bias));
+            }
+            let (KvSource::Prefill { capacity, lengths } | KvSource::Decode { capacity, lengths }) = inputs.kv else {
+                continue;
+            };
+            let known = |size: &usize| tables.rings.iter().any(|ring| ring.size == *size);
+            if let Some(size) = attention.ring_size(capacity).filter(|size| !known(size)) {
+                let (slots, held) = ops::ring_slots(g, inputs.positions, lengths, size)?;
+                tables.rings.push(Ring { size, slots, held });
             }
         }
         Ok(tables)

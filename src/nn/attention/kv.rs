@@ -1,6 +1,6 @@
 //! The source of keys and values: the tokens themselves, or caches.
 
-use super::{Attention, AttentionUse, Mask};
+use super::{Attention, AttentionUse, Mask, Ring};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -93,13 +93,25 @@ impl Attention {
         match with.kv {
             KvSource::Uncached { key_mask } => options.key_mask = key_mask,
             KvSource::Prefill { capacity, .. } => {
-                self.write_caches(g, module, capacity, with.positions, [k, v])?;
+                let (capacity, slots) = match self.ring(with) {
+                    Some(ring) => (ring.size, ring.slots),
+                    None => (capacity, with.positions),
+                };
+                self.write_caches(g, module, capacity, slots, [k, v])?;
             }
-            KvSource::Decode { capacity, lengths } => {
-                (found.keys, found.values) = self.write_caches(g, module, capacity, with.positions, [k, v])?;
-                found.lengths = Some(lengths);
-                options.query_positions = Some(with.positions);
-            }
+            KvSource::Decode { capacity, lengths } => match self.ring(with) {
+                Some(ring) => {
+                    (found.keys, found.values) = self.write_caches(g, module, ring.size, ring.slots, [k, v])?;
+                    found.lengths = Some(ring.held);
+                    // A new token sees all that the ring holds.
+                    (options.causal, options.window) = (false, None);
+                }
+                None => {
+                    (found.keys, found.values) = self.write_caches(g, module, capacity, with.positions, [k, v])?;
+                    found.lengths = Some(lengths);
+                    options.query_positions = Some(with.positions);
+                }
+            },
             KvSource::Packed { lengths } => found.lengths = lengths,
             KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty } => {
                 let module =
@@ -121,6 +133,19 @@ impl Attention {
         }
         options.lengths = found.lengths;
         Ok((ops::attention(g, q, found.keys, found.values, &options)?, found))
+    }
+
+    /// The tokens that a cache of `capacity` positions keeps as a ring: those of the window, where all that a new token sees are in it.
+    pub(crate) fn ring_size(&self, capacity: usize) -> Option<usize> {
+        let plain = self.mask == Mask::Causal && self.relative.is_none();
+        self.window.filter(|window| plain && *window < capacity)
+    }
+
+    /// The ring of the caches, if they are one.
+    fn ring(&self, with: &AttentionUse<'_>) -> Option<Ring> {
+        let (KvSource::Prefill { capacity, .. } | KvSource::Decode { capacity, .. }) = with.kv else { return None };
+        let size = self.ring_size(capacity)?;
+        with.tables.rings.iter().copied().find(|ring| ring.size == size)
     }
 
     /// Writes keys and values to the caches, at these positions, and gives the caches.

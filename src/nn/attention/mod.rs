@@ -110,6 +110,19 @@ pub struct PositionTables {
     pub rotary: Vec<RotaryTable>,
     /// Relative biases, of so many heads, `(H, 2T − 1)`, `(H, T, T)` or `(B, H, 1, capacity)`.
     pub relative: Vec<(RelativeBias, usize, Tensor)>,
+    /// The rings of caches that keep the last tokens of each row.
+    pub rings: Vec<Ring>,
+}
+
+/// Where caches that keep the last tokens of each row keep new ones: see [`ops::ring_slots`].
+#[derive(Clone, Copy, Debug)]
+pub struct Ring {
+    /// Tokens of a row.
+    pub size: usize,
+    /// The slot of each new token, `(B, T)`.
+    pub slots: Tensor,
+    /// The number of tokens that are kept, `(B)`.
+    pub held: Tensor,
 }
 
 /// The inputs of an attention layer besides the states.
@@ -313,7 +326,7 @@ mod tests {
         Attention::new(("attn", qkv, "out"), LinearConfig::in_out(false), heads, Mask::Causal)
     }
 
-    static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new() };
+    static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new(), rings: Vec::new() };
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
         let kv = KvSource::Uncached { key_mask: None };

@@ -7,6 +7,7 @@ mod cases;
 mod forward;
 mod key_limits;
 mod reference;
+mod ring;
 mod rope;
 mod rope_scaling;
 mod score_cases;
@@ -18,6 +19,7 @@ mod window_cases;
 
 pub use attention::{AttentionDropout, AttentionOptions, attention};
 pub use cache::cache_write;
+pub use ring::ring_slots;
 pub use rope::{RopeOptions, rope, rope_table};
 pub use rope_scaling::RopeScaling;
 pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
@@ -28,5 +30,5 @@ use crate::case::Case;
 
 /// The conformance cases of the ops.
 pub(super) fn cases() -> Vec<Case> {
-    [cases::cases(), cache::cases(), rope::cases()].into_iter().flatten().collect()
+    [cases::cases(), cache::cases(), ring::cases(), rope::cases()].into_iter().flatten().collect()
 }
