@@ -14,6 +14,7 @@ use wgformer::{DType, Gpu, models};
 const MODELS: &[&str] = &[
     "gpt2",
     "gpt-neox",
+    "phi3",
     "deepseek-v3",
     "llama",
     "mixtral",

@@ -1,6 +1,6 @@
 //! The registry of families, and the family of a `config.json`.
 
-use super::{Bert, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, T5, TransformerFamily};
+use super::{Bert, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, Phi3, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 use FamilySides::{Any, Both, Decoder, Encoder};
@@ -45,6 +45,10 @@ fn llama(config: &Config) -> Result<Box<dyn Model>> {
 
 fn deepseek_v3(config: &Config) -> Result<Box<dyn Model>> {
     Ok(Box::new(DeepSeek::from_config(config)?))
+}
+
+fn phi3(config: &Config) -> Result<Box<dyn Model>> {
+    Ok(Box::new(Phi3::from_config(config)?))
 }
 
 fn bert(config: &Config) -> Result<Box<dyn Model>> {
@@ -143,6 +147,7 @@ pub(super) const FAMILIES: &[Family] = &[
     // The decoder of texts of one that also sees pictures.
     Family { name: "gemma3", sides: Decoder, class: "Gemma3", open: llama },
     Family { name: "granite", sides: Decoder, class: "Granite", open: llama },
+    Family { name: "phi3", sides: Decoder, class: "Phi3", open: phi3 },
     Family { name: "mor", sides: Decoder, class: "Mor", open: llama },
     Family { name: "bert", sides: Encoder, class: "Bert", open: bert },
     Family { name: "roberta", sides: Encoder, class: "Roberta", open: roberta },

@@ -113,16 +113,31 @@ fn long(config: &Config, pairs: usize, [original_max_position, max_positions]: [
     };
     let ratio = max_positions as f32 / original_max_position as f32;
     let factor = f64::from(positive_number(config, "factor", ratio)?);
-    let attention = match factor <= 1.0 {
-        true => 1.0,
-        false => (1.0 + factor.ln() / (original_max_position as f64).ln()).sqrt(),
-    };
     Ok(RopeScaling::Long {
         short: factors("short_factor")?,
         long: factors("long_factor")?,
-        attention: positive_number(config, "attention_factor", attention as f32)?,
+        attention: positive_number(config, "attention_factor", long_attention(factor, original_max_position))?,
         original_max_position,
     })
+}
+
+/// What LongRoPE multiplies cosines and sines by, unless a file says otherwise.
+fn long_attention(factor: f64, original_max_position: usize) -> f32 {
+    match factor <= 1.0 {
+        true => 1.0,
+        false => (1.0 + factor.ln() / (original_max_position as f64).ln()).sqrt() as f32,
+    }
+}
+
+/// LongRoPE as Phi-3's files had it before transformers 5, which took these keys alone; an attention factor of its own needs the others.
+pub(super) fn older_long(rope: &RopeOptions, max_positions: usize) -> Value {
+    let all = rope_config(rope);
+    let RopeScaling::Long { attention, original_max_position, .. } = rope.scaling else { return all };
+    let ratio = f64::from(max_positions as f32 / original_max_position as f32);
+    if (attention - long_attention(ratio, original_max_position)).abs() > 0.0 {
+        return all;
+    }
+    json!({"type": "longrope", "short_factor": all["short_factor"], "long_factor": all["long_factor"]})
 }
 
 /// YaRN's, the defaults being transformers'.

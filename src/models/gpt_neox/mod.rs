@@ -111,7 +111,13 @@ impl Model for GptNeoX {
             // The causal mask and rotary frequencies, which old checkpoints have.
             ignored: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
             aliases: &[("embed_out.weight", "lm_head.weight")],
-            tied: &[("embed_out.weight", "gpt_neox.embed_in.weight"), ("lm_head.weight", "gpt_neox.embed_in.weight")],
+            // The newer name of a head that is not tied is an alias.
+            tied: match self.tied {
+                true => {
+                    &[("embed_out.weight", "gpt_neox.embed_in.weight"), ("lm_head.weight", "gpt_neox.embed_in.weight")]
+                }
+                false => &[],
+            },
         }
     }
 
