@@ -17,7 +17,9 @@ fn what_is_not_supported_is_named() {
     assert!(no_tokenizer(with("tokenizer.ggml.model", Meta::Text("t5"))).contains("\"t5\""));
     assert!(no_tokenizer(with("tokenizer.ggml.pre", Meta::Text("tekken"))).contains("\"tekken\""));
     assert!(refusal(with("llama.expert_count", Meta::U32(8))).contains("experts"));
-    assert!(refusal(with("llama.rope.scaling.type", Meta::Text("yarn"))).contains("\"yarn\""));
+    let scaled = |kind| refusal(with("llama.rope.scaling.type", Meta::Text(kind)));
+    assert!(scaled("longrope").contains("is \"longrope\", which is not read yet; none, linear and yarn are"));
+    assert!(scaled("yarn").contains("\"llama.rope.scaling.factor\" is missing"));
     assert!(
         refusal(with("llama.block_count", Meta::Text("two"))).contains("\"llama.block_count\" is not a whole number")
     );

@@ -32,6 +32,22 @@ fn values(folder: &ModelFolder) -> Vec<(String, Vec<f32>)> {
 }
 
 #[test]
+fn rotary_positions_by_yarn_have_the_defaults_of_llama_cpp() {
+    let mut metadata = metadata();
+    metadata.insert("llama.rope.scaling.type", Meta::Text("yarn"));
+    metadata.insert("llama.rope.scaling.factor", Meta::F32(4.0));
+    metadata.insert("llama.rope.scaling.original_context_length", Meta::U32(16));
+    let folder = opened(file(&metadata, &tensors()).0);
+    let rope = &folder.config.value()["rope_scaling"];
+    let rope = if rope.is_null() { &folder.config.value()["rope_parameters"] } else { rope };
+    assert_eq!((&rope["rope_type"], &rope["original_max_position_embeddings"]), (&"yarn".into(), &16.into()));
+    assert_eq!((rope["beta_fast"].as_f64(), rope["beta_slow"].as_f64()), (Some(32.0), Some(1.0)));
+    let attention = rope["attention_factor"].as_f64().unwrap();
+    assert!((attention - 1.138_629_436).abs() <= 1e-6, "{attention}");
+    load(&folder);
+}
+
+#[test]
 fn a_model_in_parts_is_read_whole_by_its_first() {
     let all = tensors();
     let expected = values(&opened(file(&metadata(), &all).0));

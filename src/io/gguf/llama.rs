@@ -199,13 +199,30 @@ impl Model<'_> {
             (Some("linear") | None, Some(factor)) => {
                 Ok(json!({"rope_type": "linear", "rope_theta": theta, "factor": factor}))
             }
-            (Some("linear"), None) => Err(metadata.refuse("llama.rope.scaling.factor", "is missing")),
+            (Some("yarn"), Some(factor)) => yarn(metadata, theta, factor),
+            (Some("linear" | "yarn"), None) => Err(metadata.refuse("llama.rope.scaling.factor", "is missing")),
             (Some(other), _) => {
-                let message = format!("is \"{other}\"; which is not read yet; none and linear are");
+                let message = format!("is \"{other}\", which is not read yet; none, linear and yarn are");
                 Err(metadata.refuse("llama.rope.scaling.type", message))
             }
         }
     }
+}
+
+/// YaRN by the keys of a file, with llama.cpp's defaults.
+fn yarn(metadata: &Metadata<'_>, theta: f64, factor: f64) -> Result<Value> {
+    let number = |key: &str| metadata.number(&format!("llama.rope.scaling.{key}"));
+    let original = match metadata.count("llama.rope.scaling.original_context_length")? {
+        Some(original) => original,
+        None => count(metadata, "context_length")?,
+    };
+    // Cosines and sines are multiplied by this; a file may have a further factor.
+    let attention = number("attn_factor")?.or(number("yarn_attn_factor")?).unwrap_or(1.0);
+    Ok(json!({
+        "rope_type": "yarn", "rope_theta": theta, "factor": factor, "original_max_position_embeddings": original,
+        "attention_factor": attention * (1.0 + 0.1 * factor.max(1.0).ln()),
+        "beta_fast": number("yarn_beta_fast")?.unwrap_or(32.0), "beta_slow": number("yarn_beta_slow")?.unwrap_or(1.0),
+    }))
 }
 
 /// Sizes that the metadata claims.
