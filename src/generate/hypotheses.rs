@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_penalty_of_length_and_the_end_of_the_search() {
-        let long = BeamOptions { beams: 2, length_penalty: 4.0, ..BeamOptions::default() };
+        let long = BeamOptions { beams: 3, length_penalty: 4.0, ..BeamOptions::default() };
         let short = BeamOptions { length_penalty: -4.0, ..long };
         assert!(search(&TABLE, long, 6)[0].0.len() > search(&TABLE, short, 6)[0].0.len());
         for early_stopping in [EarlyStopping::AtOnce, EarlyStopping::Heuristic, EarlyStopping::Never] {
