@@ -4,7 +4,8 @@
 
 mod common;
 
-use libtest_mimic::Failed;
+use common::choice;
+use libtest_mimic::{Arguments, Failed};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use wgformer::check::check_golden;
@@ -92,11 +93,23 @@ fn main() {
             trials.push(device.trial(format!("[{name}] golden {model}"), move |gpu| run(gpu, model)));
         }
     }
-    common::run(trials);
+    choice::run(&Arguments::from_args(), trials, |_, title| vec![family(title)]);
+}
+
+/// What a test covers: the family of its model, by `config.json`.
+fn family(title: &str) -> String {
+    let model = title.trim_start_matches("golden ");
+    let config = std::fs::read(folder(model).join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    config["model_type"].as_str().unwrap_or(model).to_owned()
+}
+
+fn folder(model: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(model)
 }
 
 fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(model);
+    let folder = folder(model);
     let report = check_golden(gpu, &folder)?;
     println!(
         "{} {model}: outputs {:.1e}, loss {:.1e}, gradients {:.1e}, {} wrong tokens",
@@ -104,7 +117,7 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
         OUTPUTS.iter().map(|output| report.worst(output)).fold(0.0, f64::max),
         report.worst("loss"),
         report.worst("grad."),
-        report.worst("greedy"),
+        report.worst("greedy") + report.worst("beam"),
     );
     let outputs: &[&str] = match model {
         "bert-base-model" | "bert-mask-with-holes" | "t5-encoder" => &["last_hidden_state"],
