@@ -1,6 +1,6 @@
 //! Biases of attention scores by the distance of query and key.
 
-use super::attention::KvSource;
+use super::attention::{KvSource, all_positions};
 use super::inputs::TokenInputs;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -71,7 +71,7 @@ impl RelativeBias {
     }
 
     /// The bias of the scores of `heads` heads: by distance, `(H, 2T − 1)`, for whole sequences, or `(H, T, T)` where a small one is
-    /// trained; `(B, H, 1, capacity)` for a new token.
+    /// trained; `(B, H, T, capacity)` for new tokens.
     ///
     /// # Errors
     /// [`Error::Shape`] if tokens were picked out of the sequence; those of the ops.
@@ -105,16 +105,37 @@ impl RelativeBias {
                     }
                 }
             }
-            KvSource::Decode { capacity, .. } if time == 1 => {
-                let table = self.table(g, heads, inputs.max_position.max(capacity))?;
-                let all = self.all(g, inputs.max_position, capacity);
-                let positions = ops::reshape(g, inputs.positions, [batch])?;
-                let ids = ops::gather_words(g, all, positions)?;
-                let rows = ops::embedding(g, table, ids)?;
-                let by_head = ops::transpose(g, rows, &[0, 2, 1])?;
-                ops::reshape(g, by_head, [batch, heads, 1, capacity])
+            KvSource::Decode { capacity, .. } => {
+                let keys = all_positions(g, batch, capacity);
+                self.between(g, heads, [inputs.positions, keys], inputs.max_position.max(capacity))
             }
-            _ => Err(Error::shape("attention", "relative biases need whole sequences, or one new token a row")),
+            _ => Err(Error::shape("attention", "relative biases need whole sequences, or new tokens and a cache")),
+        }
+    }
+
+    /// The bias of the scores of `heads` heads for queries and keys at these positions, `(B, T)` and `(B, S)` u32, below `positions`:
+    /// `(B, H, T, S)`.
+    ///
+    /// # Errors
+    /// Those of the ops.
+    pub fn between(&self, g: &mut Graph, heads: usize, places: [Tensor; 2], positions: usize) -> Result<Tensor> {
+        let table = self.table(g, heads, positions)?;
+        let distances = 2 * positions.max(1) - 1;
+        let bias = self.clone();
+        let rows = g.constant_with("buckets", [distances], DType::U32, move || {
+            Array::from_fn([distances], |i| bias.row(i as i64 - (distances / 2) as i64) as f64)
+        });
+        let [queries, keys] = places;
+        let ids = ops::by_distance(g, rows, queries, keys)?;
+        let rows = ops::embedding(g, table, ids)?;
+        ops::transpose(g, rows, &[0, 3, 1, 2])
+    }
+
+    /// The row of that table for a distance.
+    fn row(&self, distance: i64) -> usize {
+        match self {
+            Self::Buckets(buckets) => buckets.bucket(distance),
+            Self::Alibi => distance.unsigned_abs() as usize,
         }
     }
 
@@ -139,13 +160,7 @@ impl RelativeBias {
     fn all(&self, g: &mut Graph, queries: usize, keys: usize) -> Tensor {
         let bias = self.clone();
         g.constant_with("buckets", [queries, keys], DType::U32, move || {
-            Array::from_fn([queries, keys], |i| {
-                let distance = (i % keys) as i64 - (i / keys) as i64;
-                match &bias {
-                    Self::Buckets(buckets) => buckets.bucket(distance) as f64,
-                    Self::Alibi => distance.unsigned_abs() as f64,
-                }
-            })
+            Array::from_fn([queries, keys], |i| bias.row((i % keys) as i64 - (i / keys) as i64) as f64)
         })
     }
 }
@@ -154,6 +169,7 @@ impl RelativeBias {
 mod tests {
     use super::*;
     use crate::graph::Values;
+    use crate::nn::{Attention, AttentionUse, Heads, LinearConfig, Mask, PositionTables, QkvNames};
 
     #[test]
     fn buckets_are_those_of_the_paper() {
@@ -182,6 +198,82 @@ mod tests {
         assert_eq!(slopes(2), [2_f64.powi(-4), 2_f64.powi(-8)]);
         assert_eq!(slopes(12), [&eight[..], &[0.5, 1.5, 2.5, 3.5].map(|x: f64| 2_f64.powf(-x))].concat());
         assert_eq!(slopes(3), [2_f64.powi(-4), 2_f64.powi(-8), 2_f64.powi(-2)]);
+    }
+
+    fn values(g: &Graph, given: [(&str, Array); 2]) -> Values {
+        let fill = |(name, tensor): (&str, Tensor)| {
+            let phase = name.len() as f64;
+            (name.to_owned(), Array::from_fn(g.shape(tensor).clone(), |i| (1.3 * i as f64 + phase).sin()))
+        };
+        let mut values: Values = g.parameters().map(fill).collect();
+        values.extend(given.map(|(name, array)| (name.to_owned(), array)));
+        values
+    }
+
+    /// Tokens that were picked attend as all do where the others are hidden, and move the same biases.
+    #[test]
+    fn picked_tokens_have_the_biases_of_their_positions() -> Result<()> {
+        const ROWS: [[f64; 3]; 2] = [[1.0, 4.0, 6.0], [0.0, 2.0, 3.0]];
+        let (time, heads, d_model) = (7, 2, 6);
+        let buckets =
+            RelativeBuckets { name: "bias".into(), buckets: 4, max_distance: 6, bidirectional: true, std: 1.0 };
+        let layer = Attention {
+            relative: Some(RelativeBias::Buckets(buckets)),
+            ..Attention::new(
+                ("attn", QkvNames::Separate(["q", "k", "v"]), "out"),
+                LinearConfig::out_in(false),
+                Heads { query: heads, key_value: heads, head_dim: 3 },
+                Mask::Causal,
+            )
+        };
+        let x = Array::from_fn([2, time, d_model], |i| (0.7 * i as f64).cos());
+        let with =
+            |positions: Tensor, tables: &PositionTables, kv: KvSource, picked: bool, g: &mut Graph, x: Tensor| {
+                let (tree, prefix, lengths, seed) = (None, None, None, None);
+                let with = AttentionUse { positions, kv, tree, prefix, lengths, seed, picked, salt: 0, tables };
+                Ok(layer.run(g, "layer", x, &with)?.0)
+            };
+        let finish = |g: &mut Graph, out: Tensor, given: [(&str, Array); 2]| -> Result<[Array; 2]> {
+            let squares = ops::mul(g, out, out)?;
+            let loss = ops::sum(g, squares)?;
+            let table = g.parameters().find(|(name, _)| *name == "bias").map(|(_, table)| table);
+            let table = table.ok_or_else(|| Error::Graph("no table".into()))?;
+            let gradient = g.differentiate(loss, &[table])?[0].ok_or_else(|| Error::Graph("no gradient".into()))?;
+            let mut found = g.evaluate(&values(g, given), &[out, gradient])?;
+            Ok([found.remove(0), found.remove(0)])
+        };
+        let relative = layer.relative.clone().ok_or_else(|| Error::Graph("no bias".into()))?;
+        // All tokens, those that were not picked hidden; the outputs of the others count for nothing.
+        let mut g = Graph::new();
+        let (ids, states) = (g.input("ids", [2, time], DType::U32)?, g.input("x", [2, time, d_model], DType::F32)?);
+        let there = |i: usize| ROWS[i / time].contains(&((i % time) as f64));
+        let mask = g.constant("mask", Array::from_fn([2, time], |i| f64::from(u8::from(there(i)))), DType::U32);
+        let counted = Array::from_fn([2, time, d_model], |i| f64::from(u8::from(there(i / d_model))));
+        let counted = g.constant("counted", counted, DType::F32);
+        let inputs = TokenInputs::new(&mut g, ids)?.with_mask(mask);
+        let bias = relative.scores(&mut g, heads, &inputs)?;
+        let tables =
+            PositionTables { relative: vec![(relative, heads, bias)], max_position: time, ..Default::default() };
+        let out = with(inputs.positions, &tables, inputs.kv, false, &mut g, states)?;
+        let out = ops::mul(&mut g, out, counted)?;
+        let ids = Array::zeros([2, time]);
+        let whole = finish(&mut g, out, [("ids", ids), ("x", x.clone())])?;
+        // The picked tokens alone.
+        let mut g = Graph::new();
+        let (at, states) = (g.input("at", [2, 3], DType::U32)?, g.input("x", [2, 3, d_model], DType::F32)?);
+        let tables = PositionTables { max_position: time, ..Default::default() };
+        let out = with(at, &tables, KvSource::Packed { lengths: None }, true, &mut g, states)?;
+        let place = |i: usize| i / 3 * time + ROWS[i / 3][i % 3] as usize;
+        let some =
+            |all: &Array| Array::from_fn([2, 3, d_model], |i| all.data[place(i / d_model) * d_model + i % d_model]);
+        let at = Array::new([2, 3], ROWS.concat())?;
+        let picked = finish(&mut g, out, [("at", at), ("x", some(&x))])?;
+        for (a, b) in some(&whole[0]).data.iter().zip(&picked[0].data).chain(whole[1].data.iter().zip(&picked[1].data))
+        {
+            approx::assert_relative_eq!(a, b, epsilon = 1e-12, max_relative = 1e-9);
+        }
+        assert!(picked[1].data.iter().any(|x| x.abs() > 1e-6));
+        Ok(())
     }
 
     #[test]

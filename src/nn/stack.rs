@@ -47,6 +47,8 @@ struct Run {
     lengths: Option<Tensor>,
     /// 0 on padding.
     mask: Option<Tensor>,
+    /// Tokens of the texts may be missing.
+    picked: bool,
 }
 
 /// A pass through a stack, and what its blocks leave behind.
@@ -106,7 +108,7 @@ impl Stack {
 
     /// The tables of positions, one for all blocks that have the same.
     fn tables(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<PositionTables> {
-        let mut tables = PositionTables::default();
+        let mut tables = PositionTables { max_position: inputs.max_position, ..Default::default() };
         for attention in self.blocks.iter().map(|block| &block.attention) {
             let head_dim = attention.heads.head_dim;
             let known = |rotary: &RopeOptions| {
@@ -168,12 +170,12 @@ impl Stack {
 impl StackRun<'_> {
     /// Adds uses of blocks one after the other.
     fn chain(&mut self, g: &mut Graph, uses: &[BlockCall], mut x: Tensor, run: Run) -> Result<Tensor> {
-        let Run { positions, tree, lengths, mask } = run;
+        let Run { positions, tree, lengths, mask, picked } = run;
         for &BlockCall { block, number, kv, shared } in uses {
             let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kv| KvSource::Reuse(*kv));
             let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
-            let attention =
-                AttentionUse { positions, kv, tree, prefix: self.inputs.prefix, lengths, seed, salt, tables };
+            let prefix = self.inputs.prefix;
+            let attention = AttentionUse { positions, kv, tree, prefix, lengths, seed, picked, salt, tables };
             let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training, mask };
             let out = g.scope(format!("blocks.{number}"), |g| self.blocks[block].run(g, x, &with))?;
             self.kv.entry(block).or_insert(out.kv);
@@ -243,8 +245,8 @@ impl StackRun<'_> {
             let uses: Vec<BlockCall> =
                 blocks.map(|(block, number)| BlockCall { block, number, kv: pass.kv, shared }).collect();
             number += uses.len();
-            let Tokens { states, positions, tree, .. } = pass.tokens;
-            let run = Run { positions, tree, lengths: pass.tokens.ragged(g), mask: None };
+            let Tokens { states, positions, tree, packed: picked, .. } = pass.tokens;
+            let run = Run { positions, tree, lengths: pass.tokens.ragged(g), mask: None, picked };
             self.chain(g, &uses, states, run)
         };
         let one_by_one = matches!(inputs.kv, KvSource::Prefill { .. } | KvSource::Decode { .. });
@@ -261,6 +263,6 @@ impl StackRun<'_> {
 impl From<&TokenInputs> for Run {
     fn from(inputs: &TokenInputs) -> Self {
         let mask = if let KvSource::Uncached { key_mask } = inputs.kv { key_mask } else { None };
-        Self { positions: inputs.positions, tree: inputs.tree, lengths: None, mask }
+        Self { positions: inputs.positions, tree: inputs.tree, lengths: None, mask, picked: false }
     }
 }

@@ -3,7 +3,8 @@
 use super::{Attention, AttentionUse, Mask, Ring};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Array, Graph, Tensor};
+use crate::nn::relative::RelativeBias;
 use crate::ops::{self, AttentionOptions};
 
 /// The source of the keys and values of self-attention.
@@ -61,6 +62,8 @@ pub struct KeyValues {
     pub values: Tensor,
     /// The number in use, `(B)`; none: all.
     pub lengths: Option<Tensor>,
+    /// The position of each, `(B, S)`; none: 0, 1, 2, …
+    pub positions: Option<Tensor>,
 }
 
 impl Attention {
@@ -75,7 +78,8 @@ impl Attention {
         let (causal, dropout) = (self.mask != Mask::Bidirectional, self.dropout(with));
         let (scale, window, soft_cap) = (self.scale, self.window, self.soft_cap);
         let mut options = AttentionOptions { causal, scale, window, soft_cap, dropout, ..Default::default() };
-        let mut found = KeyValues { keys: k, values: v, lengths: None };
+        let mut found =
+            KeyValues { keys: k, values: v, lengths: None, positions: with.picked.then_some(with.positions) };
         let whole = matches!(with.kv, KvSource::Uncached { .. } | KvSource::Packed { .. });
         if !causal && !whole {
             let what = "tokens that see later ones have no caches: only whole sequences attend in both directions";
@@ -89,7 +93,6 @@ impl Attention {
             options.prefix = prefix(with)?;
         }
         options.tree = with.tree;
-        options.bias = self.bias(with.tables)?;
         match with.kv {
             KvSource::Uncached { key_mask } => options.key_mask = key_mask,
             KvSource::Prefill { capacity, .. } => {
@@ -128,6 +131,12 @@ impl Attention {
                 options.query_positions = Some(with.positions);
             }
         }
+        options.bias = match &self.relative {
+            Some(relative) if with.picked || found.positions.is_some() => {
+                Some(self.picked_bias(g, relative, with, &found)?)
+            }
+            _ => self.bias(with.tables)?,
+        };
         if let Some(bias) = options.bias {
             check_distances(g, bias, q, found.keys)?;
         }
@@ -146,6 +155,28 @@ impl Attention {
         let (KvSource::Prefill { capacity, .. } | KvSource::Decode { capacity, .. }) = with.kv else { return None };
         let size = self.ring_size(capacity)?;
         with.tables.rings.iter().copied().find(|ring| ring.size == size)
+    }
+
+    /// The bias of tokens of which some are missing, `(B, H, T, S)`, by their positions.
+    fn picked_bias(
+        &self,
+        g: &mut Graph,
+        relative: &RelativeBias,
+        with: &AttentionUse<'_>,
+        found: &KeyValues,
+    ) -> Result<Tensor> {
+        if let KvSource::Slots { .. } = with.kv {
+            let what =
+                "relative biases need all tokens in the caches: recursions that choose their tokens keep some of them";
+            return Err(Error::shape("attention", what));
+        }
+        let [batch, keys, ..] = g.shape(found.keys).expect::<4>("attention, k (B, T, H, D)")?;
+        let positions = match found.positions {
+            Some(positions) => positions,
+            None => all_positions(g, batch, keys),
+        };
+        let most = with.tables.max_position.max(keys);
+        g.scope("relative_bias", |g| relative.between(g, self.heads.query, [with.positions, positions], most))
     }
 
     /// Writes keys and values to the caches, at these positions, and gives the caches.
@@ -190,15 +221,21 @@ fn prefix(with: &AttentionUse<'_>) -> Result<Option<Tensor>> {
     }
 }
 
-/// Refuses a bias for tokens of which some are missing: their distances are not those of their rows.
+/// Positions 0, 1, 2, … of so many keys of each row.
+pub(in crate::nn) fn all_positions(g: &mut Graph, batch: usize, keys: usize) -> Tensor {
+    g.constant_with("key_positions", [batch, keys], DType::U32, move || {
+        Array::from_fn([batch, keys], |i| (i % keys.max(1)) as f64)
+    })
+}
+
+/// Refuses a bias that is not of these queries and keys.
 fn check_distances(g: &Graph, bias: Tensor, q: Tensor, keys: Tensor) -> Result<()> {
     let ([_, queries, _, _], [_, keys, _, _]) = (g.shape(q).expect("q")?, g.shape(keys).expect("keys")?);
     match *g.shape(bias).dims() {
         [_, distances] if distances + 1 == queries + keys => Ok(()),
         [_, .., rows, columns] if [rows, columns] == [queries, keys] => Ok(()),
         _ => {
-            let what =
-                "relative biases need all tokens of a sequence: recursions that choose their tokens can't have them";
+            let what = "the relative bias is not of these queries and keys";
             Err(Error::shape("attention", what))
         }
     }

@@ -5,6 +5,7 @@ mod kv;
 mod latent;
 mod qk_norm;
 
+pub(in crate::nn) use kv::all_positions;
 pub use kv::{KeyValues, KvSource, is_cache};
 pub use latent::Latent;
 pub use qk_norm::QkNorm;
@@ -112,6 +113,8 @@ pub struct PositionTables {
     pub relative: Vec<(RelativeBias, usize, Tensor)>,
     /// The rings of caches that keep the last tokens of each row.
     pub rings: Vec<Ring>,
+    /// Exclusive upper bound of the positions.
+    pub max_position: usize,
 }
 
 /// Where caches that keep the last tokens of each row keep new ones: see [`ops::ring_slots`].
@@ -140,6 +143,8 @@ pub struct AttentionUse<'a> {
     pub lengths: Option<Tensor>,
     /// The seed of dropout, `(2)` u32; none: nothing is dropped.
     pub seed: Option<Tensor>,
+    /// Whether tokens of the texts may be missing: biases by distance then go by `positions`, not by the order of the tokens.
+    pub picked: bool,
     /// Tells the layers of a model apart where something is dropped.
     pub salt: u32,
     /// The tables of positions, with those of this layer.
@@ -326,11 +331,21 @@ mod tests {
         Attention::new(("attn", qkv, "out"), LinearConfig::in_out(false), heads, Mask::Causal)
     }
 
-    static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new(), rings: Vec::new() };
+    static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new(), rings: Vec::new(), max_position: 2 };
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
         let kv = KvSource::Uncached { key_mask: None };
-        AttentionUse { positions, kv, tree: None, prefix: None, lengths: None, seed: None, salt: 0, tables: &NONE }
+        AttentionUse {
+            positions,
+            kv,
+            tree: None,
+            prefix: None,
+            lengths: None,
+            seed: None,
+            picked: false,
+            salt: 0,
+            tables: &NONE,
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Rows by index: gathered, scattered, sorted, counted.
 
+mod by_distance;
 mod embedding;
 pub(super) mod gather;
 mod gather_words;
@@ -9,6 +10,7 @@ mod scatter;
 pub(super) mod sort;
 pub(super) mod unique;
 
+pub use by_distance::by_distance;
 pub use embedding::{embedding, embedding_with_padding};
 pub use gather::gather_rows;
 pub use gather_words::gather_words;
@@ -23,6 +25,7 @@ use crate::case::Case;
 /// The conformance cases of the ops.
 pub(super) fn cases() -> Vec<Case> {
     let of_ops = [
+        by_distance::cases(),
         embedding::cases(),
         gather::cases(),
         gather_words::cases(),
