@@ -23,6 +23,6 @@ fn by_distance(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
     if (i >= p.count) { return; }
     let row = i / p.tk;
     let key = i - row * p.tk;
-    let distance = i32(keys[row / p.tq * p.tk + key] - queries[row]);
-    out[i] = values[u32(clamp(distance + i32(p.last / 2u), 0, i32(p.last)))];
+    let offset = i32(keys[row / p.tq * p.tk + key] - queries[row]);
+    out[i] = values[u32(clamp(offset + i32(p.last / 2u), 0, i32(p.last)))];
 }

@@ -331,7 +331,8 @@ mod tests {
         Attention::new(("attn", qkv, "out"), LinearConfig::in_out(false), heads, Mask::Causal)
     }
 
-    static NONE: PositionTables = PositionTables { rotary: Vec::new(), relative: Vec::new(), rings: Vec::new(), max_position: 2 };
+    static NONE: PositionTables =
+        PositionTables { rotary: Vec::new(), relative: Vec::new(), rings: Vec::new(), max_position: 2 };
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
         let kv = KvSource::Uncached { key_mask: None };
