@@ -14,64 +14,6 @@ use serde_json::{Value, json};
 
 const EPSILON: f32 = 1e-12;
 
-/// The keys that families name differently, and their defaults.
-struct Keys {
-    d_model: &'static str,
-    layers: &'static str,
-    heads: &'static str,
-    d_ff: &'static str,
-    activation: (&'static str, &'static str),
-    dropout: (&'static str, f32),
-    attention_dropout: (&'static str, f32),
-}
-
-const KEYS: Keys = Keys {
-    d_model: "hidden_size",
-    layers: "num_hidden_layers",
-    heads: "num_attention_heads",
-    d_ff: "intermediate_size",
-    activation: ("hidden_act", "gelu"),
-    dropout: ("hidden_dropout_prob", 0.1),
-    attention_dropout: ("attention_probs_dropout_prob", 0.1),
-};
-
-impl BertFamily {
-    fn keys(self) -> Keys {
-        match self {
-            Self::DistilBert => Keys {
-                d_model: "dim",
-                layers: "n_layers",
-                heads: "n_heads",
-                d_ff: "hidden_dim",
-                activation: ("activation", "gelu"),
-                dropout: ("dropout", 0.1),
-                attention_dropout: ("attention_dropout", 0.1),
-            },
-            Self::Albert => Keys {
-                activation: ("hidden_act", "gelu_new"),
-                dropout: ("hidden_dropout_prob", 0.0),
-                attention_dropout: ("attention_probs_dropout_prob", 0.0),
-                ..KEYS
-            },
-            _ => KEYS,
-        }
-    }
-
-    /// The key of dropout in front of a head's layers, and its default, where that is not the rate of all others.
-    fn head_dropout(self, head: EncoderHead) -> Option<(&'static str, Option<f32>)> {
-        match (self, head) {
-            (Self::DistilBert, EncoderHead::QuestionAnswering) => Some(("qa_dropout", Some(0.1))),
-            (Self::DistilBert, EncoderHead::SequenceClassification { .. } | EncoderHead::MultipleChoice) => {
-                Some(("seq_classif_dropout", Some(0.2)))
-            }
-            (Self::DistilBert, _) => None,
-            (Self::Electra, EncoderHead::MultipleChoice) => Some(("summary_last_dropout", Some(0.1))),
-            (Self::Albert, _) => Some(("classifier_dropout_prob", Some(0.1))),
-            _ => Some(("classifier_dropout", None)),
-        }
-    }
-}
-
 impl Bert {
     /// A BERT of these sizes, the rest as the family has it where its files say nothing, without a head, with a feed-forward network four times as wide.
     ///

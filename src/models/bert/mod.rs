@@ -3,7 +3,9 @@
 
 mod config;
 mod graph;
+mod keys;
 mod names;
+mod relatives;
 
 pub use names::BertFamily;
 

@@ -1,6 +1,7 @@
 //! DeepSeek-V3: DeepSeek-AI, arXiv 2412.19437.
 
 mod config;
+mod mscale;
 
 use crate::error::Result;
 use crate::graph::Graph;

@@ -1,13 +1,41 @@
 //! What differs from layer to layer in a `config.json`: windows, and positions.
 
+use super::Llama;
 use super::family::{LlamaFamily, Windows};
-use super::{Llama, Sliding};
 use crate::error::Result;
 use crate::io::Config;
 use crate::models::rope::{rope_config, rope_options};
 use crate::models::settings::{json_f32, optional_count};
 use crate::ops::{RopeOptions, RopeScaling};
 use serde_json::{Value, json};
+
+/// Layers whose tokens see themselves and those in front of them, so many in all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sliding {
+    /// How many.
+    pub size: usize,
+    /// The layers.
+    pub layers: Vec<usize>,
+}
+
+/// Factors, all 1 in most families.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multipliers {
+    /// Of embeddings.
+    pub embedding: f32,
+    /// Of what each half of a block adds to the residual stream.
+    pub residual: f32,
+    /// Of scores; none: `1 / sqrt(head_dim)`.
+    pub scores: Option<f32>,
+    /// Of logits.
+    pub logits: f32,
+}
+
+impl Default for Multipliers {
+    fn default() -> Self {
+        Self { embedding: 1.0, residual: 1.0, scores: None, logits: 1.0 }
+    }
+}
 
 const TYPES: &str = "layer_types";
 const WINDOW: &str = "sliding_window";

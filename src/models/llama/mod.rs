@@ -3,9 +3,11 @@
 mod config;
 mod family;
 mod layers;
+mod table;
 mod write;
 
 pub use family::LlamaFamily;
+pub use layers::{Multipliers, Sliding};
 
 use crate::error::Result;
 use crate::graph::Graph;
@@ -18,34 +20,6 @@ use crate::nn::{
 use crate::ops::{Activation, RopeOptions};
 use family::QkNorms;
 use serde_json::Value;
-
-/// Layers whose tokens see themselves and those in front of them, so many in all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sliding {
-    /// How many.
-    pub size: usize,
-    /// The layers.
-    pub layers: Vec<usize>,
-}
-
-/// Factors, all 1 in most families.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Multipliers {
-    /// Of embeddings.
-    pub embedding: f32,
-    /// Of what each half of a block adds to the residual stream.
-    pub residual: f32,
-    /// Of scores; none: `1 / sqrt(head_dim)`.
-    pub scores: Option<f32>,
-    /// Of logits.
-    pub logits: f32,
-}
-
-impl Default for Multipliers {
-    fn default() -> Self {
-        Self { embedding: 1.0, residual: 1.0, scores: None, logits: 1.0 }
-    }
-}
 
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward; with the differences of
 /// its family. Those that no `config.json` can change, such as norms of queries and keys, go by [`Llama::family`] alone.
