@@ -235,7 +235,7 @@ fn settings_of_the_model_count_unless_options_say_otherwise() {
     assert_eq!(answer(r#"{"max_length": 12}"#, &["--greedy", "-n", "3"]).1, 3);
     fs::write(model.join("generation_config.json"), r#"{"max_length": 1}"#).unwrap();
     let said = told(&mut generate(&model, &["-p", "It", "--greedy"])).1;
-    assert!(said.contains("max_length 1 of the model's file leaves no room behind"), "{said}");
+    assert!(said.contains("max_length 1 of the model's file leaves no room after"), "{said}");
     fs::write(model.join("generation_config.json"), r#"{"top_p": 7}"#).unwrap();
     let said = refusal(&mut generate(&model, &["-p", "It"]));
     assert!(said.contains("generation_config.json: top_p: it is 7"), "{said}");
