@@ -193,7 +193,10 @@ fn a_folder_without_a_family_goes_by_its_class() {
     let message = refused(&folder(&json!({"model_type": null, "architectures": ["MambaForCausalLM"]})));
     assert!(message.contains("\"architectures\" is \"MambaForCausalLM\", which is not read yet"), "{message}");
     let message = refused(&folder(&json!({"model_type": "mamba"})));
-    assert!(message.contains("\"model_type\" is \"mamba\", which is not read yet; gpt2, gpt_neox, llama, "), "{message}");
+    assert!(
+        message.contains("\"model_type\" is \"mamba\", which is not read yet; gpt2, gpt_neox, llama, "),
+        "{message}"
+    );
 }
 
 #[test]
