@@ -1,6 +1,7 @@
 //! The recording of a GPT's training step, without a GPU: launches, memory, refusals.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use serde_json::json;
 use std::sync::Arc;
 use wgformer::check::cases;
 use wgformer::gpu::{AdapterClass, Caps};
@@ -10,6 +11,7 @@ use wgformer::kernel::{Access, Dispatch};
 use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions};
 use wgformer::program::{MemoryReport, Plan, Recording};
 use wgformer::software::{Quirks, Textures};
+use wgformer::tasks::TaskObjective;
 use wgformer::train::{LanguageModel, Objective, Part, StepOptions, TrainStep};
 use wgformer::{DType, Error, Graph, Result, models};
 
@@ -22,7 +24,7 @@ fn training_step(
     rows: usize,
     length: usize,
 ) -> Result<Graph> {
-    let config = serde_json::json!({
+    let config = json!({
         "model_type": "gpt2", "vocab_size": vocabulary, "n_positions": length, "n_embd": d_model, "n_layer": layers,
         "n_head": heads, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true,
         "embd_pdrop": 0.0, "resid_pdrop": 0.0, "attn_pdrop": 0.0,
@@ -52,6 +54,34 @@ fn memory_is_near_what_is_alive_at_once() {
             let ratio = memory.temporaries as f64 / memory.lower_bound as f64;
             println!("{layers} layers, d_model {d_model}: {memory}");
             assert!(ratio <= 1.15, "{layers} layers, d_model {d_model}: {ratio}");
+        }
+    }
+}
+
+/// A training step over 8,192 tokens a side has no tensor with an entry for each pair of them, nor has its bias by distance.
+#[test]
+fn long_texts_have_no_tensor_of_their_pairs() {
+    const TOKENS: usize = 8192;
+    let llama = json!({"model_type": "llama", "vocab_size": 97, "hidden_size": 16, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "num_hidden_layers": 1, "intermediate_size": 32, "max_position_embeddings": TOKENS});
+    let t5 = json!({"model_type": "t5", "vocab_size": 97, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2,
+        "num_layers": 1, "dropout_rate": 0.1});
+    for (config, length, biases) in [(llama, TOKENS, 0), (t5, 2 * TOKENS, 2)] {
+        let model: Arc<dyn models::Model> = models::model(&Config::new("test", config).unwrap()).unwrap().into();
+        let objective = TaskObjective::new(model, 1, length).unwrap();
+        for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }] {
+            let parameters = objective.parameters(&Storage::default()).unwrap();
+            let step = TrainStep::new(&parameters, &caps, StepOptions::default()).unwrap();
+            let graph = step.graph(Part::Whole, |g| objective.loss(g, true)).unwrap();
+            let recording = Recording::new(&graph, &caps).unwrap();
+            for slot in recording.slots() {
+                assert!(slot.ty.shape.numel() <= TOKENS * 128, "{} is {}", slot.label, slot.ty);
+            }
+            let named = |part: &str| recording.dispatches().iter().filter(|d| d.kernel.name.contains(part)).count();
+            assert!(
+                named("attention_forward") >= 1 && named("attention_grad_q") >= 1 && named("attention_grad_kv") >= 1
+            );
+            assert_eq!((named("grad_bias_by_distance"), named("grad_bias")), (biases, biases));
         }
     }
 }

@@ -5,14 +5,16 @@ mod common;
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use wgformer::graph::Storage;
+use wgformer::gpu::GpuOptions;
+use wgformer::graph::{Array, Graph, Storage, Values};
 use wgformer::io::{Checkpoints, Config};
 use wgformer::kernel::Caps;
 use wgformer::models;
 use wgformer::ops::CrossEntropyOptions;
-use wgformer::program::Plan;
+use wgformer::program::{Plan, Program};
+use wgformer::tasks::{TaskObjective, task_of};
 use wgformer::train::{
-    BatchSource, Batches, Event, LanguageModel, LossScaling, Objective, Part, RunOptions, Schedule, StepOptions,
+    BatchSource, Batches, Event, Feeds, LanguageModel, LossScaling, Objective, Part, RunOptions, Schedule, StepOptions,
     TrainStep, Trainer,
 };
 use wgformer::{DType, Gpu, Recording, Result, Weights};
@@ -22,6 +24,7 @@ const LENGTH: usize = 17;
 
 fn main() {
     let mut trials = vec![Trial::test("GPT-2 trains within the least limits of WebGPU", gpt2_fits_the_least_limits)];
+    trials.push(Trial::test("mT5's vocabulary trains within the default limits of WebGPU", a_large_vocabulary_trains));
     for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
         let tests: [(&str, Test); 4] = [
@@ -64,7 +67,7 @@ fn text() -> Arc<[u32]> {
     (0..400).map(|i| [5, 17, 3, 81, 42, 0, 61, 8, 77, 29, 50][i % 11]).collect()
 }
 
-fn losses(trainer: &mut Trainer, data: &mut Batches, steps: usize) -> Result<Vec<f32>> {
+fn losses(trainer: &mut Trainer, data: &mut dyn BatchSource, steps: usize) -> Result<Vec<f32>> {
     let mut losses = Vec::new();
     let mut note = |event: &Event| {
         if let Event::Step(step) = event {
@@ -151,4 +154,84 @@ fn a_llama_learns_in_micro_batches(gpu: &Gpu) -> Result<(), Failed> {
     let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions { accumulation: 2, ..StepOptions::default() })?;
     let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 20)?;
     ensure(losses[19] < 0.5 * losses[0], format!("from {} to {}", losses[0], losses[19]))
+}
+
+/// A token of a text over a vocabulary of 250,112.
+fn token(i: usize) -> u32 {
+    (i % 23 * 10_859 + 7) as u32
+}
+
+/// Inputs of an encoder-decoder that reads and says so many tokens.
+fn sequence(read: usize, said: usize) -> Vec<(&'static str, Vec<u32>)> {
+    let ids = |first: usize, count: usize| (first..first + count).map(token).collect::<Vec<u32>>();
+    let shifted = std::iter::once(0).chain(ids(read, said - 1)).collect();
+    vec![("input_ids", ids(0, read)), ("labels", ids(read, said)), ("decoder_input_ids", shifted)]
+}
+
+/// An embedding table and a head of 250,112 tokens: each is half a binding, and weights, gradients, moments and logits are larger than one.
+fn a_large_vocabulary_trains() -> Result<(), Failed> {
+    let config = json!({"model_type": "mt5", "vocab_size": 250_112, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_heads": 4, "num_layers": 1,
+                        "num_decoder_layers": 1, "dropout_rate": 0.0, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false});
+    let model: Arc<dyn models::Model> = models::model(&Config::new("config.json", config)?)?.into();
+    let adapters = Gpu::adapters();
+    let adapter = adapters.iter().find(|adapter| adapter.get_info().name.starts_with("llvmpipe")).or(adapters.first());
+    let gpu = Gpu::open_with(adapter.ok_or("no adapter")?, &GpuOptions::portable())?;
+    ensure(gpu.caps().max_binding_bytes <= 128 << 20, "bindings are larger than WebGPU's default")?;
+    let objective = |read: usize, said: usize| -> Result<TaskObjective> {
+        let shapes = vec![("input_ids".into(), [1, read].into()), ("labels".into(), [1, said].into())];
+        Ok(TaskObjective { model: model.clone(), task: task_of(model.as_ref())?, shapes })
+    };
+    let (weights, mut values) = (Weights::new(&gpu), Values::new());
+    for (name, ty) in model.parameters()? {
+        // Numbers that are quick to make: there are 32 million.
+        let word = |i: usize| (i as u32 ^ name.len() as u32).wrapping_mul(0x9e37_79b1) >> 16;
+        let numbers: Vec<f32> = (0..ty.shape.numel()).map(|i| word(i) as f32 / 65536.0 - 0.5).collect();
+        weights.ensure(&name, &ty)?;
+        weights.upload(&name, bytemuck::cast_slice(&numbers))?;
+        values.insert(name, Array::new(ty.shape, numbers.into_iter().map(f64::from).collect())?);
+    }
+    // The loss of few tokens is that of the f64 twin.
+    let mut g = Graph::new();
+    let loss = objective(2, 3)?.loss(&mut g, false)?;
+    g.output("loss", loss)?;
+    let program = Program::new(&gpu, &g, &weights)?;
+    for (name, words) in sequence(2, 3) {
+        program.write(name, bytemuck::cast_slice(&words))?;
+        let data: Vec<f64> = words.iter().map(|&word| f64::from(word)).collect();
+        values.insert(name.into(), Array::new([1, data.len()], data)?);
+    }
+    program.run()?;
+    let (found, twin) = (f64::from(program.read_f32("loss")?[0]), g.evaluate(&values, &[loss])?[0].data[0]);
+    ensure((found - twin).abs() <= 1e-5 * twin, format!("{found}, twin {twin}"))?;
+    drop((program, values));
+    // The logits of these 24 tokens are not stored, and their loss falls.
+    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let options = StepOptions::default();
+    let mut trainer = Trainer::new(&gpu, &weights, &objective(4, 24)?, options.clone(), run, Schedule::constant(0.01))?;
+    let losses = losses(&mut trainer, &mut Same(sequence(4, 24)), 2)?;
+    ensure(losses[1] < losses[0] - 0.3, format!("{losses:?}"))?;
+    // The logits of 512 tokens would be four times as large as a binding.
+    let many = objective(512, 512)?;
+    let step = TrainStep::new(&many.parameters(&Storage::default())?, gpu.caps(), options)?;
+    let recording = Recording::new(&step.graph(Part::Whole, |g| many.loss(g, true))?, gpu.caps())?;
+    let bindings = recording.dispatches().iter().flat_map(|dispatch| &dispatch.bindings);
+    let largest = bindings.map(|binding| binding.view.bytes()).max().unwrap_or(0);
+    ensure((64 << 20..=128 << 20).contains(&largest), format!("a binding of {largest} bytes"))
+}
+
+/// The same batch again and again.
+struct Same(Vec<(&'static str, Vec<u32>)>);
+
+impl BatchSource for Same {
+    fn next_feeds(&mut self) -> Result<Feeds> {
+        Ok(self.0.iter().map(|(name, words)| ((*name).into(), bytemuck::cast_slice(words).to_vec())).collect())
+    }
+
+    fn position(&self) -> Value {
+        Value::Null
+    }
+
+    fn tokens(&self) -> u64 {
+        self.0.iter().map(|(_, words)| words.len() as u64).sum()
+    }
 }
