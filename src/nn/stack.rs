@@ -210,11 +210,9 @@ impl StackRun<'_> {
     fn plain(&self, recursion: &Recursion) -> Vec<BlockCall> {
         let slots = self.inputs.positions;
         let kv = |recursion: usize| match self.inputs.kv {
-            KvSource::Prefill { capacity, lengths } => {
-                KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty: true }
-            }
-            KvSource::Decode { capacity, lengths } => {
-                KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty: false }
+            kv @ (KvSource::Prefill { capacity, lengths } | KvSource::Decode { capacity, lengths }) => {
+                let (positions, cache_is_empty) = (None, matches!(kv, KvSource::Prefill { .. }));
+                KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty }
             }
             kv => kv,
         };
@@ -237,6 +235,7 @@ impl StackRun<'_> {
         };
         let TokenInputs { positions, tree, .. } = *inputs;
         let tokens = Tokens { states: x, positions, tree, lengths, packed: false };
+        let by_distance = self.blocks.iter().any(|block| block.attention.relative.is_some());
         let mut number = recursion.first();
         let block = |g: &mut Graph, pass: Pass| {
             let first = recursion.first() + pass.module * recursion.block_layers();
@@ -250,8 +249,9 @@ impl StackRun<'_> {
             self.chain(g, &uses, states, run)
         };
         let one_by_one = matches!(inputs.kv, KvSource::Prefill { .. } | KvSource::Decode { .. });
-        let prefix = recursion.prefix.as_str();
-        let with = RecursionUse { prefix, kv: inputs.kv, one_by_one, training: inputs.training, std: recursion.std };
+        let (prefix, std) = (recursion.prefix.as_str(), recursion.std);
+        let TokenInputs { kv, training, .. } = *inputs;
+        let with = RecursionUse { prefix, kv, one_by_one, by_distance, training, std };
         match &recursion.routing {
             RecursionRouting::ExpertChoice(choice) => choice.run(g, tokens, with, block),
             RecursionRouting::TokenChoice(choice) => choice.run(g, tokens, with, block),

@@ -1,6 +1,7 @@
 //! Mixtures of recursions on every adapter of this machine: decoding against reading, shared weights, the
 //! cost of a recursion.
 
+mod biased;
 #[path = "../common/mod.rs"]
 mod common;
 mod decoding;
@@ -9,6 +10,7 @@ mod small;
 mod training;
 mod uptraining;
 
+use biased::{biased_decoding, recursions};
 use decoding::{decoders, decoding_follows_reading};
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
@@ -29,6 +31,10 @@ fn main() {
         for (title, config) in decoders() {
             let name = format!("[{name}] decoding gives the logits of reading: {title}");
             trials.push(device.trial(name, move |gpu| decoding_follows_reading(gpu, &config)));
+        }
+        for (title, recursion, relative) in recursions() {
+            let name = format!("[{name}] decoding gives the states of reading, with biases by distance: {title}");
+            trials.push(device.trial(name, move |gpu| biased_decoding(gpu, &recursion, &relative)));
         }
         trials.push(
             device.trial(format!("[{name}] recursions learn, and computing them again changes nothing"), learning),

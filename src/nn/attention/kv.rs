@@ -46,6 +46,8 @@ pub enum KvSource {
         slots: Tensor,
         /// Slots in use per row `(B)`, the new tokens included.
         lengths: Tensor,
+        /// The position of the token in each slot, `(B, capacity)`, for biases by distance; none: its slot.
+        positions: Option<Tensor>,
         /// Nothing has been kept before the new tokens.
         cache_is_empty: bool,
     },
@@ -116,17 +118,22 @@ impl Attention {
                 }
             },
             KvSource::Packed { lengths } => found.lengths = lengths,
-            KvSource::Slots { recursion, capacity, slots, lengths, cache_is_empty } => {
+            KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty } => {
                 let module =
                     if recursion == 0 { module.to_owned() } else { format!("{module}.recursions.{recursion}") };
                 let caches = self.write_caches(g, &module, capacity, slots, [k, v])?;
                 found.lengths = Some(lengths);
                 if !cache_is_empty {
                     (found.keys, found.values) = caches;
+                    found.positions = positions;
                     options.query_positions = Some(slots);
                 }
             }
             KvSource::Reuse(kv) => {
+                if kv.positions.is_some() {
+                    let what = "keys and values of tokens that were picked can't be shared: the first recursion must take all tokens";
+                    return Err(Error::shape("attention", what));
+                }
                 found = kv;
                 options.query_positions = Some(with.positions);
             }
@@ -165,11 +172,6 @@ impl Attention {
         with: &AttentionUse<'_>,
         found: &KeyValues,
     ) -> Result<Tensor> {
-        if let KvSource::Slots { .. } = with.kv {
-            let what =
-                "relative biases need all tokens in the caches: recursions that choose their tokens keep some of them";
-            return Err(Error::shape("attention", what));
-        }
         let [batch, keys, ..] = g.shape(found.keys).expect::<4>("attention, k (B, T, H, D)")?;
         let positions = match found.positions {
             Some(positions) => positions,
@@ -202,10 +204,10 @@ impl Attention {
     }
 }
 
-/// Whether a state holds what a decoder keeps of each row: keys, values, slots in use.
+/// Whether a state holds what a decoder keeps of each row: keys, values, slots in use and the positions of their tokens.
 #[must_use]
 pub fn is_cache(state: &str) -> bool {
-    [".key_cache", ".value_cache", ".used"].iter().any(|end| state.ends_with(end))
+    [".key_cache", ".value_cache", ".used", ".slot_positions"].iter().any(|end| state.ends_with(end))
 }
 
 /// How many keys of each row all queries see.

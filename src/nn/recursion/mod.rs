@@ -34,6 +34,8 @@ pub struct RecursionUse<'a> {
     pub kv: KvSource,
     /// Whether tokens come one after the other, so that decisions may not depend on later ones.
     pub one_by_one: bool,
+    /// Whether scores have a bias by distance: then caches of some of the tokens keep their positions.
+    pub by_distance: bool,
     /// Whether this is a step of training.
     pub training: bool,
     /// The standard deviation of fresh routers.

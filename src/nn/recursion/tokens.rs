@@ -5,7 +5,7 @@ use super::RecursionUse;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::{self, Selected};
+use crate::ops::{self, Claimed, Selected};
 
 /// Tokens of each row side by side.
 #[derive(Clone, Copy, Debug)]
@@ -74,16 +74,21 @@ impl Tokens {
             Some(counts) => {
                 let [batch, slots] = g.shape(self.positions).expect("positions")?;
                 let used = g.state(&format!("{}recursions.{recursion}.used", with.prefix), [batch], DType::U32)?;
-                let claimed = ops::claim_slots(g, used, counts, slots, cache_is_empty)?;
-                Ok(KvSource::Slots {
-                    recursion,
-                    capacity,
-                    slots: claimed.slots,
-                    lengths: claimed.lengths,
-                    cache_is_empty,
-                })
+                let Claimed { slots, lengths, .. } = ops::claim_slots(g, used, counts, slots, cache_is_empty)?;
+                let positions = match with.by_distance {
+                    true => {
+                        let name = format!("{}recursions.{recursion}.slot_positions", with.prefix);
+                        let kept = g.state(&name, [batch, capacity], DType::U32)?;
+                        Some(ops::keep_positions(g, kept, slots, self.positions)?)
+                    }
+                    false => None,
+                };
+                Ok(KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty })
             }
-            None => Ok(KvSource::Slots { recursion, capacity, slots: self.positions, lengths, cache_is_empty }),
+            None => {
+                let (slots, positions) = (self.positions, None);
+                Ok(KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty })
+            }
         }
     }
 }

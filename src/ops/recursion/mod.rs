@@ -3,6 +3,7 @@
 mod argmax_rows;
 mod balance_loss;
 mod claim_slots;
+mod keep_positions;
 mod pick;
 mod router;
 mod router_stats;
@@ -14,6 +15,7 @@ pub(crate) mod warm_capacity;
 pub use argmax_rows::argmax_rows;
 pub use balance_loss::{balance_loss, balance_loss_and_shares};
 pub use claim_slots::{Claimed, claim_slots};
+pub use keep_positions::keep_positions;
 pub use pick::pick;
 pub use router::RouterLoss;
 pub use router_stats::{Assignment, STATS_TAIL, router_stats};
@@ -30,6 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
         argmax_rows::cases(),
         balance_loss::cases(),
         claim_slots::cases(),
+        keep_positions::cases(),
         pick::cases(),
         router_stats::cases(),
         select::cases(),
