@@ -1,6 +1,7 @@
 //! The registry of families, and the family of a `config.json`.
 
-use super::{Bert, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, Phi3, T5, TransformerFamily};
+use super::transformer::{bart, plain};
+use super::{Bert, BertFamily, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 use FamilySides::{Any, Both, Decoder, Encoder};
@@ -31,85 +32,13 @@ pub struct Family {
     pub(super) open: fn(&Config) -> Result<Box<dyn Model>>,
 }
 
-fn gpt2(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Gpt2::from_config(config)?))
+/// A model of any kind.
+fn open<M: Model + 'static>(model: Result<M>) -> Result<Box<dyn Model>> {
+    Ok(Box::new(model?))
 }
 
-fn gpt_neox(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(GptNeoX::from_config(config)?))
-}
-
-fn llama(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Llama::from_config(config)?))
-}
-
-fn deepseek_v3(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(DeepSeek::from_config(config)?))
-}
-
-fn phi3(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Phi3::from_config(config)?))
-}
-
-fn bert(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config, super::BertFamily::Bert)?))
-}
-
-fn roberta(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config, super::BertFamily::Roberta)?))
-}
-
-fn xlm_roberta(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config, super::BertFamily::XlmRoberta)?))
-}
-
-fn distilbert(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config, super::BertFamily::DistilBert)?))
-}
-
-fn electra(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config, super::BertFamily::Electra)?))
-}
-
-fn albert(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(Bert::from_config(config, super::BertFamily::Albert)?))
-}
-
-fn t5(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(T5::from_config(config, "t5")?))
-}
-
-fn mt5(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(T5::from_config(config, "mt5")?))
-}
-
-fn switch_transformers(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(T5::from_config(config, "switch_transformers")?))
-}
-
-fn bart(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Bart)?))
-}
-
-fn marian(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Marian)?))
-}
-
-fn mbart(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::MBart)?))
-}
-
-fn pegasus(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::transformer::bart::from_config(config, TransformerFamily::Pegasus)?))
-}
-
-fn modernbert(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(ModernBert::from_config(config)?))
-}
-
-fn transformer(config: &Config) -> Result<Box<dyn Model>> {
-    Ok(Box::new(super::transformer::plain::from_config(config)?))
-}
+/// A Llama, or a family that is one with differences.
+const LLAMA: fn(&Config) -> Result<Box<dyn Model>> = |config| open(Llama::from_config(config));
 
 impl Family {
     /// The families that are read.
@@ -129,41 +58,106 @@ impl Family {
 /// The families that are read. A new one needs an entry here; its row in docs/guide/models.md is made by
 /// `UPDATE_GUIDE=1 cargo test --lib family::guide`, and gets its notes there.
 pub(super) const FAMILIES: &[Family] = &[
-    Family { name: "gpt2", sides: Decoder, class: "GPT2", open: gpt2 },
-    Family { name: "gpt_neox", sides: Decoder, class: "GPTNeoX", open: gpt_neox },
-    Family { name: "llama", sides: Decoder, class: "Llama", open: llama },
-    Family { name: "mixtral", sides: Decoder, class: "Mixtral", open: llama },
-    Family { name: "qwen2_moe", sides: Decoder, class: "Qwen2Moe", open: llama },
-    Family { name: "deepseek_v3", sides: Decoder, class: "DeepseekV3", open: deepseek_v3 },
-    Family { name: "mistral", sides: Decoder, class: "Mistral", open: llama },
-    Family { name: "qwen2", sides: Decoder, class: "Qwen2", open: llama },
-    Family { name: "qwen3", sides: Decoder, class: "Qwen3", open: llama },
-    Family { name: "qwen3_moe", sides: Decoder, class: "Qwen3Moe", open: llama },
-    Family { name: "olmoe", sides: Decoder, class: "Olmoe", open: llama },
-    Family { name: "smollm3", sides: Decoder, class: "SmolLM3", open: llama },
-    Family { name: "gemma", sides: Decoder, class: "Gemma", open: llama },
-    Family { name: "gemma2", sides: Decoder, class: "Gemma2", open: llama },
-    Family { name: "gemma3_text", sides: Decoder, class: "Gemma3", open: llama },
+    Family { name: "gpt2", sides: Decoder, class: "GPT2", open: |config| open(Gpt2::from_config(config)) },
+    Family { name: "gpt_neox", sides: Decoder, class: "GPTNeoX", open: |config| open(GptNeoX::from_config(config)) },
+    Family { name: "llama", sides: Decoder, class: "Llama", open: LLAMA },
+    Family { name: "mixtral", sides: Decoder, class: "Mixtral", open: LLAMA },
+    Family { name: "qwen2_moe", sides: Decoder, class: "Qwen2Moe", open: LLAMA },
+    Family {
+        name: "deepseek_v3",
+        sides: Decoder,
+        class: "DeepseekV3",
+        open: |config| open(DeepSeek::from_config(config)),
+    },
+    Family { name: "mistral", sides: Decoder, class: "Mistral", open: LLAMA },
+    Family { name: "qwen2", sides: Decoder, class: "Qwen2", open: LLAMA },
+    Family { name: "qwen3", sides: Decoder, class: "Qwen3", open: LLAMA },
+    Family { name: "qwen3_moe", sides: Decoder, class: "Qwen3Moe", open: LLAMA },
+    Family { name: "olmoe", sides: Decoder, class: "Olmoe", open: LLAMA },
+    Family { name: "smollm3", sides: Decoder, class: "SmolLM3", open: LLAMA },
+    Family { name: "gemma", sides: Decoder, class: "Gemma", open: LLAMA },
+    Family { name: "gemma2", sides: Decoder, class: "Gemma2", open: LLAMA },
+    Family { name: "gemma3_text", sides: Decoder, class: "Gemma3", open: LLAMA },
     // The decoder of texts of one that also sees pictures.
-    Family { name: "gemma3", sides: Decoder, class: "Gemma3", open: llama },
-    Family { name: "granite", sides: Decoder, class: "Granite", open: llama },
-    Family { name: "phi3", sides: Decoder, class: "Phi3", open: phi3 },
-    Family { name: "mor", sides: Decoder, class: "Mor", open: llama },
-    Family { name: "bert", sides: Encoder, class: "Bert", open: bert },
-    Family { name: "roberta", sides: Encoder, class: "Roberta", open: roberta },
-    Family { name: "xlm-roberta", sides: Encoder, class: "XLMRoberta", open: xlm_roberta },
-    Family { name: "distilbert", sides: Encoder, class: "DistilBert", open: distilbert },
-    Family { name: "electra", sides: Encoder, class: "Electra", open: electra },
-    Family { name: "albert", sides: Encoder, class: "Albert", open: albert },
-    Family { name: "modernbert", sides: Encoder, class: "ModernBert", open: modernbert },
-    Family { name: "t5", sides: Both, class: "T5", open: t5 },
-    Family { name: "mt5", sides: Both, class: "MT5", open: mt5 },
-    Family { name: "switch_transformers", sides: Both, class: "SwitchTransformers", open: switch_transformers },
-    Family { name: "bart", sides: Both, class: "Bart", open: bart },
-    Family { name: "marian", sides: Both, class: "Marian", open: marian },
-    Family { name: "mbart", sides: Both, class: "MBart", open: mbart },
-    Family { name: "pegasus", sides: Both, class: "Pegasus", open: pegasus },
-    Family { name: "transformer", sides: Any, class: "Transformer", open: transformer },
+    Family { name: "gemma3", sides: Decoder, class: "Gemma3", open: LLAMA },
+    Family { name: "granite", sides: Decoder, class: "Granite", open: LLAMA },
+    Family { name: "phi3", sides: Decoder, class: "Phi3", open: LLAMA },
+    Family { name: "mor", sides: Decoder, class: "Mor", open: LLAMA },
+    Family {
+        name: "bert",
+        sides: Encoder,
+        class: "Bert",
+        open: |config| open(Bert::from_config(config, BertFamily::Bert)),
+    },
+    Family {
+        name: "roberta",
+        sides: Encoder,
+        class: "Roberta",
+        open: |config| open(Bert::from_config(config, BertFamily::Roberta)),
+    },
+    Family {
+        name: "xlm-roberta",
+        sides: Encoder,
+        class: "XLMRoberta",
+        open: |config| open(Bert::from_config(config, BertFamily::XlmRoberta)),
+    },
+    Family {
+        name: "distilbert",
+        sides: Encoder,
+        class: "DistilBert",
+        open: |config| open(Bert::from_config(config, BertFamily::DistilBert)),
+    },
+    Family {
+        name: "electra",
+        sides: Encoder,
+        class: "Electra",
+        open: |config| open(Bert::from_config(config, BertFamily::Electra)),
+    },
+    Family {
+        name: "albert",
+        sides: Encoder,
+        class: "Albert",
+        open: |config| open(Bert::from_config(config, BertFamily::Albert)),
+    },
+    Family {
+        name: "modernbert",
+        sides: Encoder,
+        class: "ModernBert",
+        open: |config| open(ModernBert::from_config(config)),
+    },
+    Family { name: "t5", sides: Both, class: "T5", open: |config| open(T5::from_config(config, "t5")) },
+    Family { name: "mt5", sides: Both, class: "MT5", open: |config| open(T5::from_config(config, "mt5")) },
+    Family {
+        name: "switch_transformers",
+        sides: Both,
+        class: "SwitchTransformers",
+        open: |config| open(T5::from_config(config, "switch_transformers")),
+    },
+    Family {
+        name: "bart",
+        sides: Both,
+        class: "Bart",
+        open: |config| open(bart::from_config(config, TransformerFamily::Bart)),
+    },
+    Family {
+        name: "marian",
+        sides: Both,
+        class: "Marian",
+        open: |config| open(bart::from_config(config, TransformerFamily::Marian)),
+    },
+    Family {
+        name: "mbart",
+        sides: Both,
+        class: "MBart",
+        open: |config| open(bart::from_config(config, TransformerFamily::MBart)),
+    },
+    Family {
+        name: "pegasus",
+        sides: Both,
+        class: "Pegasus",
+        open: |config| open(bart::from_config(config, TransformerFamily::Pegasus)),
+    },
+    Family { name: "transformer", sides: Any, class: "Transformer", open: |config| open(plain::from_config(config)) },
 ];
 
 /// The ends of the names of classes, after the family's prefix.

@@ -3,6 +3,7 @@
 //! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder or a GGUF file with [`load`].
 
 mod bert;
+mod causal;
 mod deepseek;
 mod family;
 mod gpt2;
@@ -16,7 +17,6 @@ mod modernbert;
 mod mor_init;
 mod names;
 mod naming;
-mod phi3;
 mod recursive;
 mod rope;
 mod routing;
@@ -39,7 +39,6 @@ pub use model::{Decoder, Dimensions, Encoder, EncoderHead, LmHead, Model};
 pub use modernbert::{ModernBert, ModernBertBiases};
 pub use mor_init::{LayerInit, uptrain_from_llama};
 pub use naming::Naming;
-pub use phi3::Phi3;
 pub use routing::{TokenRoutes, token_routes};
 pub use stacked::file_tensors;
 pub use t5::{Switch, T5};
@@ -113,9 +112,19 @@ pub fn end_tokens(config: &Config, vocabulary: usize) -> Result<Vec<u32>> {
 /// Keys of a `config.json` that are no business of the graph and are passed on to a saved one.
 fn passed_on(config: &Config) -> Vec<(String, Value)> {
     const KEYS: [&str; 7] =
-        ["bos_token_id", "eos_token_id", "mask_token_id", "pad_token_id", "id2label", "label2id", "problem_type"];
+        ["bos_token_id", "eos_token_id", "mask_token_id", PADDING, "id2label", "label2id", "problem_type"];
     // A null is passed on as well: without it readers take their family's default.
     KEYS.iter().filter_map(|key| Some(((*key).to_owned(), config.value().get(*key)?.clone()))).collect()
+}
+
+/// The key of the token of padding.
+const PADDING: &str = "pad_token_id";
+
+/// The same for a model that has the token of padding, which is under its key as it is, as `padding`.
+fn passed_on_beside(config: &Config, padding: Option<u32>) -> Vec<(String, Value)> {
+    let mut keys = passed_on(config);
+    keys.retain(|(key, value)| key != PADDING || *value != Value::from(padding));
+    keys
 }
 
 #[cfg(test)]

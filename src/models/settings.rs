@@ -1,5 +1,6 @@
 //! Readers of `config.json` keys for model families, with errors that name the key and say what is supported.
 
+use super::PADDING;
 use crate::error::Result;
 use crate::io::Config;
 use crate::ops::Activation;
@@ -49,6 +50,20 @@ fn within(config: &Config, key: &str, count: usize, most: usize) -> Result<usize
         _ if count > most => Err(config.refuse(key, format!("is {count}; at most {most} is supported"))),
         _ => Ok(count),
     }
+}
+
+/// The token of padding, whose row of a table of so many words learns nothing from being looked up; what `default` says without the key.
+/// Negative ids count from behind the last word, as in PyTorch; an id that is no word has no row.
+///
+/// # Errors
+/// As [`count`], if it is no whole number.
+pub fn padding(config: &Config, vocabulary: usize, default: Option<u32>) -> Result<Option<u32>> {
+    let id = match config.value().get(PADDING) {
+        None => default.map(i64::from),
+        Some(_) => config.optional::<i64>(PADDING)?,
+    };
+    let id = id.map(|id| if id < 0 { id.saturating_add_unsigned(vocabulary as u64) } else { id });
+    Ok(id.and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < vocabulary))
 }
 
 /// A rate of dropout, or 0.

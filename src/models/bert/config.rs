@@ -8,7 +8,7 @@ use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate_or,
     reject_if_true,
 };
-use crate::models::{heads, passed_on};
+use crate::models::{heads, passed_on_beside};
 use crate::ops::Activation;
 use serde_json::{Value, json};
 
@@ -125,7 +125,7 @@ impl Bert {
             sinusoidal: distilled && config.get_or("sinusoidal_pos_embds", false)?,
             tied: config.get_or("tie_word_embeddings", true)?,
             init_std: config.get_or("initializer_range", 0.02)?,
-            extra: passed_on(config),
+            extra: passed_on_beside(config, padding),
         })
     }
 

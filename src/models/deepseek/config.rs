@@ -4,10 +4,11 @@ use super::DeepSeek;
 use super::mscale::score_mscale;
 use crate::error::Result;
 use crate::io::Config;
-use crate::models::passed_on;
+use crate::models::passed_on_beside;
 use crate::models::rope::{rope_config, rope_options};
 use crate::models::settings::{
-    activation, activation_name, count, json_f32, layer_count, optional_count, part_count, positive_number, rate,
+    activation, activation_name, count, json_f32, layer_count, optional_count, padding, part_count, positive_number,
+    rate,
 };
 use crate::nn::{Balance, ExpertNames, Experts, Latent, SharedExpert};
 use crate::ops::{GateGroups, GateOptions, GateScores, RopeOptions, RopeScaling};
@@ -82,7 +83,7 @@ impl DeepSeek {
             interleaved: config.get_or("rope_interleave", true)?,
             ..rope_options(config, max_position, 1e4)?
         };
-        let layers = layer_count(config, "num_hidden_layers")?;
+        let [vocabulary, layers] = [count(config, "vocab_size")?, layer_count(config, "num_hidden_layers")?];
         let bias_rate: f32 = config.get_or("router_bias_rate", 0.0)?;
         let loss: f32 = config.get_or("router_aux_loss_coef", 0.0)?;
         for (key, number) in [("router_bias_rate", bias_rate), ("router_aux_loss_coef", loss)] {
@@ -90,8 +91,10 @@ impl DeepSeek {
                 return Err(config.refuse(key, format!("is {number}; 0 or a positive number is needed")));
             }
         }
+        let padding = padding(config, vocabulary, None)?;
         Ok(Self {
-            vocabulary: count(config, "vocab_size")?,
+            vocabulary,
+            padding,
             max_position,
             d_model: count(config, "hidden_size")?,
             layers,
@@ -109,7 +112,7 @@ impl DeepSeek {
             rope,
             attention_dropout: rate(config, "attention_dropout")?,
             init_std: config.get_or("initializer_range", 0.02)?,
-            extra: passed_on(config),
+            extra: passed_on_beside(config, padding),
         })
     }
 
@@ -125,6 +128,7 @@ impl DeepSeek {
             "model_type": "deepseek_v3",
             "architectures": ["DeepseekV3ForCausalLM"],
             "vocab_size": self.vocabulary,
+            "pad_token_id": self.padding,
             "max_position_embeddings": self.max_position,
             "hidden_size": self.d_model,
             "num_hidden_layers": self.layers,

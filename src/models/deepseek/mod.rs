@@ -3,12 +3,11 @@
 mod config;
 mod mscale;
 
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
+use crate::models::causal::{CausalFamily, CausalParts};
+use crate::models::{Dimensions, Naming};
 use crate::nn::{
-    self, Attention, Balance, Block, Experts, FeedForward, GATED, Latent, LinearConfig, Mask, NormKind, NormOrder,
-    QkvNames, Stack,
+    Attention, Balance, Block, Experts, FeedForward, GATED, Latent, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
+    Stack,
 };
 use crate::ops::{Activation, RopeOptions};
 use serde_json::Value;
@@ -46,6 +45,8 @@ pub struct DeepSeek {
     pub epsilon: f32,
     /// Whether the head is the embedding table.
     pub tied: bool,
+    /// The token of padding, whose embedding learns nothing from being looked up.
+    pub padding: Option<u32>,
     /// Whether the layers to the few features, and the projection behind attention, have biases.
     pub attention_bias: bool,
     /// The rotary positions.
@@ -61,12 +62,6 @@ pub struct DeepSeek {
 }
 
 impl DeepSeek {
-    fn stack(&self) -> Stack {
-        let final_norm = Some((NormKind::Rms { eps: self.epsilon }, "model.norm".into()));
-        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
-        Stack { blocks, recursion: None, final_norm, balance: self.balance, salt: 0 }
-    }
-
     fn block(&self, layer: usize) -> Block {
         let output_std = self.init_std / (2.0 * self.layers as f64).sqrt();
         let linear = LinearConfig::out_in(self.attention_bias).with_std(self.init_std);
@@ -115,52 +110,42 @@ impl DeepSeek {
     }
 }
 
-impl Model for DeepSeek {
-    fn config(&self) -> Value {
+impl CausalFamily for DeepSeek {
+    fn written(&self) -> Value {
         self.to_config()
     }
 
-    fn dimensions(&self) -> Dimensions {
-        Dimensions {
-            vocabulary: self.vocabulary,
-            max_position: self.max_position,
-            d_model: self.d_model,
-            layers: self.layers,
+    fn stack(&self) -> Stack {
+        let final_norm = Some((NormKind::Rms { eps: self.epsilon }, "model.norm".into()));
+        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
+        Stack { blocks, recursion: None, final_norm, balance: self.balance, salt: 0 }
+    }
+
+    fn parts(&self) -> CausalParts {
+        const WORDS: &str = "model.embed_tokens.weight";
+        CausalParts {
+            dimensions: Dimensions {
+                vocabulary: self.vocabulary,
+                max_position: self.max_position,
+                d_model: self.d_model,
+                layers: self.layers,
+            },
+            longest: "max_position_embeddings",
+            naming: Naming {
+                base: "model.",
+                ignored: &[".rotary_emb.inv_freq"],
+                tied: &[("lm_head.weight", WORDS)],
+                ..Naming::default()
+            },
+            words: WORDS,
+            padding: self.padding,
+            scale: 1.0,
+            positions: None,
+            dropout: 0.0,
+            head: if self.tied { WORDS } else { "lm_head.weight" },
+            logit_scale: 1.0,
+            logit_cap: None,
+            std: self.init_std,
         }
-    }
-
-    fn naming(&self) -> Naming {
-        Naming {
-            base: "model.",
-            ignored: &[".rotary_emb.inv_freq"],
-            tied: &[("lm_head.weight", "model.embed_tokens.weight")],
-            ..Naming::default()
-        }
-    }
-
-    fn stacks(&self) -> Vec<Stack> {
-        vec![self.stack()]
-    }
-
-    fn decoder(&self) -> Option<&dyn Decoder> {
-        Some(self)
-    }
-
-    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
-        Some(self)
-    }
-}
-
-impl Decoder for DeepSeek {
-    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
-        inputs.check(self.max_position, "max_position_embeddings")?;
-        let table = [self.vocabulary, self.d_model];
-        let x = g.scope("embedding", |g| nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.init_std))?;
-        self.stack().run(g, x, inputs)
-    }
-
-    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
-        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)
     }
 }

@@ -2,13 +2,12 @@
 
 mod config;
 
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
+use crate::models::causal::{CausalFamily, CausalParts};
+use crate::models::{Dimensions, Naming};
 use crate::nn::{
-    self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
+    Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
 };
-use crate::ops::{self, Activation};
+use crate::ops::Activation;
 use serde_json::Value;
 
 /// A GPT-2 decoder: learned positions, layer norm in front of each half of a block, one projection for q, k and v.
@@ -51,12 +50,6 @@ pub struct Gpt2 {
 }
 
 impl Gpt2 {
-    fn stack(&self) -> Stack {
-        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "transformer.ln_f".into()));
-        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
-        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }
-    }
-
     fn block(&self, layer: usize) -> Block {
         let head_dim = self.d_model / self.heads;
         let mut scale = if self.scaled { 1.0 / (head_dim as f32).sqrt() } else { 1.0 };
@@ -94,62 +87,43 @@ impl Gpt2 {
     }
 }
 
-impl Model for Gpt2 {
-    fn config(&self) -> Value {
+impl CausalFamily for Gpt2 {
+    fn written(&self) -> Value {
         self.to_config()
     }
 
-    fn dimensions(&self) -> Dimensions {
-        Dimensions {
-            vocabulary: self.vocabulary,
-            max_position: self.max_position,
-            d_model: self.d_model,
-            layers: self.layers,
+    fn stack(&self) -> Stack {
+        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "transformer.ln_f".into()));
+        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
+        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }
+    }
+
+    fn parts(&self) -> CausalParts {
+        const WORDS: &str = "transformer.wte.weight";
+        CausalParts {
+            dimensions: Dimensions {
+                vocabulary: self.vocabulary,
+                max_position: self.max_position,
+                d_model: self.d_model,
+                layers: self.layers,
+            },
+            longest: "n_positions",
+            naming: Naming {
+                base: "transformer.",
+                // The causal mask, which old checkpoints have.
+                ignored: &[".attn.bias", ".attn.masked_bias"],
+                tied: &[("lm_head.weight", WORDS)],
+                ..Naming::default()
+            },
+            words: WORDS,
+            padding: None,
+            scale: 1.0,
+            positions: Some("transformer.wpe.weight"),
+            dropout: self.embedding_dropout,
+            head: if self.tied { WORDS } else { "lm_head.weight" },
+            logit_scale: 1.0,
+            logit_cap: None,
+            std: self.init_std,
         }
-    }
-
-    fn naming(&self) -> Naming {
-        Naming {
-            base: "transformer.",
-            // The causal mask, which old checkpoints have.
-            ignored: &[".attn.bias", ".attn.masked_bias"],
-            tied: &[("lm_head.weight", "transformer.wte.weight")],
-            ..Naming::default()
-        }
-    }
-
-    fn stacks(&self) -> Vec<Stack> {
-        vec![self.stack()]
-    }
-
-    fn dropout_rates(&self) -> Vec<f32> {
-        vec![self.embedding_dropout]
-    }
-
-    fn decoder(&self) -> Option<&dyn Decoder> {
-        Some(self)
-    }
-
-    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
-        Some(self)
-    }
-}
-
-impl Decoder for Gpt2 {
-    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
-        inputs.check(self.max_position, "n_positions")?;
-        let x = g.scope("embedding", |g| {
-            let (table, position_table) = ([self.vocabulary, self.d_model], [self.max_position, self.d_model]);
-            let tokens = nn::embedding(g, "transformer.wte", inputs.ids, table, self.init_std)?;
-            let positions = nn::embedding(g, "transformer.wpe", inputs.positions, position_table, self.init_std)?;
-            let x = ops::add(g, tokens, positions)?;
-            nn::dropout(g, x, self.embedding_dropout, inputs.dropout_seed, 0)
-        })?;
-        self.stack().run(g, x, inputs)
-    }
-
-    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
-        let name = if self.tied { "transformer.wte.weight" } else { "lm_head.weight" };
-        LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)
     }
 }

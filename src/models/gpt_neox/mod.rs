@@ -2,11 +2,10 @@
 
 mod config;
 
-use crate::error::Result;
-use crate::graph::Graph;
-use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
+use crate::models::causal::{CausalFamily, CausalParts};
+use crate::models::{Dimensions, Naming};
 use crate::nn::{
-    self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
+    Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames, Stack,
 };
 use crate::ops::{Activation, RopeOptions};
 use serde_json::Value;
@@ -52,12 +51,6 @@ pub struct GptNeoX {
 }
 
 impl GptNeoX {
-    fn stack(&self) -> Stack {
-        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "gpt_neox.final_layer_norm".into()));
-        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
-        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }
-    }
-
     fn block(&self, layer: usize) -> Block {
         let heads = Heads { query: self.heads, key_value: self.heads, head_dim: self.d_model / self.heads };
         let output_std = self.init_std / (2.0 * self.layers as f64).sqrt();
@@ -91,66 +84,44 @@ impl GptNeoX {
     }
 }
 
-impl Model for GptNeoX {
-    fn config(&self) -> Value {
+impl CausalFamily for GptNeoX {
+    fn written(&self) -> Value {
         self.to_config()
     }
 
-    fn dimensions(&self) -> Dimensions {
-        Dimensions {
-            vocabulary: self.vocabulary,
-            max_position: self.max_position,
-            d_model: self.d_model,
-            layers: self.layers,
-        }
+    fn stack(&self) -> Stack {
+        let final_norm = Some((NormKind::Layer { eps: self.epsilon }, "gpt_neox.final_layer_norm".into()));
+        let blocks = (0..self.layers).map(|layer| self.block(layer)).collect();
+        Stack { blocks, recursion: None, final_norm, balance: Balance::default(), salt: 0 }
     }
 
-    fn naming(&self) -> Naming {
-        Naming {
-            base: "gpt_neox.",
-            // The causal mask and rotary frequencies, which old checkpoints have.
-            ignored: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
-            aliases: &[("embed_out.weight", "lm_head.weight")],
-            // The newer name of a head that is not tied is an alias.
-            tied: match self.tied {
-                true => {
-                    &[("embed_out.weight", "gpt_neox.embed_in.weight"), ("lm_head.weight", "gpt_neox.embed_in.weight")]
-                }
-                false => &[],
+    fn parts(&self) -> CausalParts {
+        const WORDS: &str = "gpt_neox.embed_in.weight";
+        CausalParts {
+            dimensions: Dimensions {
+                vocabulary: self.vocabulary,
+                max_position: self.max_position,
+                d_model: self.d_model,
+                layers: self.layers,
             },
+            longest: "max_position_embeddings",
+            naming: Naming {
+                base: "gpt_neox.",
+                // The causal mask and rotary frequencies, which old checkpoints have.
+                ignored: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+                aliases: &[("embed_out.weight", "lm_head.weight")],
+                // The newer name of a head that is not tied is an alias.
+                tied: if self.tied { &[("embed_out.weight", WORDS), ("lm_head.weight", WORDS)] } else { &[] },
+            },
+            words: WORDS,
+            padding: None,
+            scale: 1.0,
+            positions: None,
+            dropout: self.dropout,
+            head: if self.tied { WORDS } else { "embed_out.weight" },
+            logit_scale: 1.0,
+            logit_cap: None,
+            std: self.init_std,
         }
-    }
-
-    fn stacks(&self) -> Vec<Stack> {
-        vec![self.stack()]
-    }
-
-    fn dropout_rates(&self) -> Vec<f32> {
-        vec![self.dropout]
-    }
-
-    fn decoder(&self) -> Option<&dyn Decoder> {
-        Some(self)
-    }
-
-    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
-        Some(self)
-    }
-}
-
-impl Decoder for GptNeoX {
-    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
-        inputs.check(self.max_position, "max_position_embeddings")?;
-        let x = g.scope("embedding", |g| {
-            let table = [self.vocabulary, self.d_model];
-            let x = nn::embedding(g, "gpt_neox.embed_in", inputs.ids, table, self.init_std)?;
-            nn::dropout(g, x, self.dropout, inputs.dropout_seed, 0)
-        })?;
-        self.stack().run(g, x, inputs)
-    }
-
-    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
-        let name = if self.tied { "gpt_neox.embed_in.weight" } else { "embed_out.weight" };
-        LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)
     }
 }

@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::io::Config;
 use crate::models::mixture::{Mixture, MixtureFamily};
 use crate::models::settings::{
-    activation, count, layer_count, must_divide, optional_count, positive_number, rate, reject_if_true,
+    activation, count, layer_count, must_divide, optional_count, padding, positive_number, rate, reject_if_true,
 };
-use crate::models::{model_type, passed_on, recursive};
+use crate::models::{PADDING, model_type, passed_on, passed_on_beside, recursive};
 use crate::nn::Heads;
 use crate::ops::Activation;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ impl Llama {
         }
         let mut model = Self::read(&text.with_value(keys), LlamaFamily::Gemma3)?;
         model.tied = config.get_or("tie_word_embeddings", model.tied)?;
-        for (key, value) in passed_on(config) {
+        for (key, value) in passed_on(config).into_iter().filter(|(key, _)| key != PADDING) {
             model.extra.retain(|(known, _)| *known != key);
             model.extra.push((key, value));
         }
@@ -87,7 +87,7 @@ impl Llama {
 
     fn read(config: &Config, family: LlamaFamily) -> Result<Self> {
         let traits = family.traits();
-        let d_model = count(config, "hidden_size")?;
+        let [vocabulary, d_model] = [count(config, "vocab_size")?, count(config, "hidden_size")?];
         let heads = heads(config, family, d_model)?;
         let max_position = optional_count(config, "max_position_embeddings")?.unwrap_or(traits.positions);
         let layers = layer_count(config, "num_hidden_layers")?;
@@ -117,16 +117,17 @@ impl Llama {
             reject_if_true(config, "use_bidirectional_attention")?;
         }
         let no_rope = layers::without_positions(config, family, layers)?;
-        let (rope, local_rope) = layers::positions(config, family, max_position)?;
+        let (rope, local_rope) = layers::positions(config, family, [heads.head_dim, max_position])?;
         let cap = |key: &str, default: f32, is_key: bool| match config.value().get(key) {
             _ if !is_key => Ok(None),
             Some(Value::Null) => Ok(None),
             None => Ok(Some(default).filter(|_| family == LlamaFamily::Gemma2)),
             Some(_) => positive_number(config, key, default).map(Some),
         };
+        let padding = padding(config, vocabulary, traits.padding)?;
         Ok(Self {
             family,
-            vocabulary: count(config, "vocab_size")?,
+            vocabulary,
             max_position,
             d_model,
             layers,
@@ -135,6 +136,7 @@ impl Llama {
             activation: activation_of(config, family)?,
             epsilon: positive_number(config, "rms_norm_eps", traits.epsilon)?,
             tied: config.get_or("tie_word_embeddings", traits.tied)?,
+            padding,
             attention_bias,
             output_bias,
             mlp_bias: traits.mlp_bias && config.get_or("mlp_bias", false)?,
@@ -151,10 +153,11 @@ impl Llama {
                 _ => None,
             },
             attention_dropout: rate(config, "attention_dropout")?,
+            residual_dropout: if traits.is_phi { rate(config, "resid_pdrop")? } else { 0.0 },
             init_std: config.get_or("initializer_range", 0.02)?,
             mixture,
             recursion,
-            extra: passed_on(config),
+            extra: passed_on_beside(config, padding),
         })
     }
 }
@@ -214,6 +217,9 @@ fn multipliers(config: &Config, family: LlamaFamily, d_model: usize) -> Result<M
     Ok(found)
 }
 
+#[cfg(test)]
+#[path = "phi3_tests.rs"]
+mod phi3_tests;
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;

@@ -1,7 +1,8 @@
 //! The families whose decoders are a Llama with differences: what sets them apart, as a table.
 
 use super::table::{
-    GEMMA, GEMMA2, GEMMA3, GRANITE, LLAMA, MISTRAL, MIXTRAL, MOR, OLMOE, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE, SMOLLM3,
+    GEMMA, GEMMA2, GEMMA3, GRANITE, LLAMA, MISTRAL, MIXTRAL, MOR, OLMOE, PHI3, QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE,
+    SMOLLM3,
 };
 
 /// A family whose decoders are a Llama with differences.
@@ -33,6 +34,8 @@ pub enum LlamaFamily {
     Gemma3,
     /// Granite 3: a Llama with four multipliers.
     Granite,
+    /// Phi-3, Phi-3.5 and Phi-4-mini: Abdin et al., arXiv 2404.14219.
+    Phi3,
     /// Mixture of recursions: Bae et al., arXiv 2507.10524.
     Mor,
 }
@@ -93,6 +96,8 @@ pub(super) struct Traits {
     pub(super) epsilon: f32,
     pub(super) theta: f32,
     pub(super) tied: bool,
+    /// The token of padding.
+    pub(super) padding: Option<u32>,
     /// The key of the activation, and its default.
     pub(super) activation: [&'static str; 2],
     pub(super) biases: Biases,
@@ -104,12 +109,15 @@ pub(super) struct Traits {
     pub(super) is_gemma: bool,
     /// There are norms before and behind each part of a block, and scores are divided by the root of `query_pre_attn_scalar`.
     pub(super) both_norms: bool,
+    /// One projection gives queries, keys and values, and one gate and up. `resid_pdrop`, the share of a head that is rotated, and LongRoPE's
+    /// trained length are keys.
+    pub(super) is_phi: bool,
 }
 
 impl LlamaFamily {
     /// The family of a `model_type`; what is not known is a Llama.
     pub(super) fn of(model_type: &str) -> Self {
-        const ALL: [LlamaFamily; 14] = [
+        const ALL: [LlamaFamily; 15] = [
             LlamaFamily::Llama,
             LlamaFamily::Mistral,
             LlamaFamily::Mixtral,
@@ -123,6 +131,7 @@ impl LlamaFamily {
             LlamaFamily::Gemma2,
             LlamaFamily::Gemma3,
             LlamaFamily::Granite,
+            LlamaFamily::Phi3,
             LlamaFamily::Mor,
         ];
         // A Gemma 3 that also sees pictures has the decoder of texts within.
@@ -146,6 +155,7 @@ impl LlamaFamily {
             Self::Gemma2 => &GEMMA2,
             Self::Gemma3 => &GEMMA3,
             Self::Granite => &GRANITE,
+            Self::Phi3 => &PHI3,
             Self::Mor => &MOR,
         }
     }

@@ -4,7 +4,7 @@ use super::Llama;
 use super::family::{LlamaFamily, Windows};
 use crate::error::Result;
 use crate::io::Config;
-use crate::models::rope::{rope_config, rope_options};
+use crate::models::rope::{RopeKeys, older_long, rope_config, rope_options, rope_with, rotary_share};
 use crate::models::settings::{json_f32, optional_count};
 use crate::ops::{RopeOptions, RopeScaling};
 use serde_json::{Value, json};
@@ -43,6 +43,10 @@ const USED: &str = "use_sliding_window";
 /// What transformers calls layers.
 const SLIDES: &str = "sliding_attention";
 const SEES_ALL: &str = "full_attention";
+/// The length that LongRoPE was trained for, of Phi-3, what a missing key stands for, and the share of a head that is rotated.
+const TRAINED: &str = "original_max_position_embeddings";
+const TRAINED_DEFAULT: usize = 4096;
+const SHARE: &str = "partial_rotary_factor";
 /// The rotary base of layers with a window, of Gemma 3.
 const LOCAL_THETA: f32 = 1e4;
 
@@ -128,10 +132,15 @@ pub(super) fn without_positions(config: &Config, family: LlamaFamily, layers: us
 pub(super) fn positions(
     config: &Config,
     family: LlamaFamily,
-    max_positions: usize,
+    [head_dim, max_positions]: [usize; 2],
 ) -> Result<(RopeOptions, Option<RopeOptions>)> {
     const PARAMETERS: &str = "rope_parameters";
     let theta = family.traits().theta;
+    if family.traits().is_phi {
+        let trained = Some(optional_count(config, TRAINED)?.unwrap_or(TRAINED_DEFAULT));
+        let keys = RopeKeys { theta: ("rope_theta", theta), share: Some((SHARE, 1.0)), trained };
+        return Ok((rope_with(config, keys, [head_dim, max_positions])?, None));
+    }
     if family != LlamaFamily::Gemma3 {
         return Ok((rope_options(config, max_positions, theta)?, None));
     }
@@ -147,7 +156,7 @@ pub(super) fn positions(
             parameters[key] = value.clone();
         }
         let whole = json!({"rope_theta": config.value().get(theta_key), "rope_parameters": parameters,
-                           "partial_rotary_factor": config.value().get("partial_rotary_factor")});
+                           SHARE: config.value().get(SHARE)});
         rope_options(&config.with_value(whole), max_positions, theta)
     };
     let global = of(SEES_ALL, "rope_theta", theta, config.section("rope_scaling")?)?;
@@ -175,10 +184,19 @@ pub(super) fn write(model: &Llama, config: &mut Value) {
         set("no_rope_layers", turns.collect());
     }
     set("rope_theta", json!(json_f32(model.rope.theta)));
-    let all = rope_config(&model.rope);
+    let mut all = rope_config(&model.rope);
     // What older versions of transformers read.
     if model.rope.scaling != RopeScaling::None {
-        set("rope_scaling", all.clone());
+        let is_phi = model.family.traits().is_phi;
+        set("rope_scaling", if is_phi { older_long(&model.rope, model.max_position) } else { all.clone() });
+    }
+    if model.family.traits().is_phi {
+        let share = rotary_share(&model.rope, model.heads.head_dim);
+        set(SHARE, share.into());
+        all[SHARE] = share.into();
+        if let RopeScaling::Long { original_max_position, .. } = model.rope.scaling {
+            set(TRAINED, original_max_position.into());
+        }
     }
     let parameters = match &model.local_rope {
         Some(local) => {

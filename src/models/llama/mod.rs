@@ -9,10 +9,9 @@ mod write;
 pub use family::LlamaFamily;
 pub use layers::{Multipliers, Sliding};
 
-use crate::error::Result;
-use crate::graph::Graph;
+use crate::models::causal::{CausalFamily, CausalParts};
 use crate::models::mixture::Mixture;
-use crate::models::{Decoder, Dimensions, Hidden, LmHead, Model, Naming, TokenInputs};
+use crate::models::{Dimensions, Naming};
 use crate::nn::{
     self, Attention, Balance, Block, FeedForward, GATED, Heads, LinearConfig, Mask, NormKind, NormNames, NormOrder,
     QkNorm, QkvNames, Recursion, Stack,
@@ -21,10 +20,13 @@ use crate::ops::{Activation, RopeOptions};
 use family::QkNorms;
 use serde_json::Value;
 
+/// The gate and up projections as one layer, and the down projection.
+const FUSED_GATED: [&str; 3] = ["gate_up_proj", "gate_up_proj", "down_proj"];
+
 /// A Llama decoder: rotary positions, RMS norm in front of each half of a block, grouped queries, gated feed-forward; with the differences of
 /// its family. Those that no `config.json` can change, such as norms of queries and keys, go by [`Llama::family`] alone.
 ///
-/// In training, `attention_dropout` is applied.
+/// In training, `attention_dropout` is applied, and Phi-3's `resid_pdrop`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Llama {
     /// Whose keys and differences it has.
@@ -47,6 +49,8 @@ pub struct Llama {
     pub epsilon: f32,
     /// Whether the head is the embedding table.
     pub tied: bool,
+    /// The token of padding, whose embedding learns nothing from being looked up.
+    pub padding: Option<u32>,
     /// Whether the projections to queries, keys and values have biases.
     pub attention_bias: bool,
     /// Whether the projection behind attention has a bias.
@@ -69,6 +73,8 @@ pub struct Llama {
     pub clip: Option<f32>,
     /// The rate of dropout on attention probabilities.
     pub attention_dropout: f32,
+    /// The rate of dropout on the results of attention and feed-forward network.
+    pub residual_dropout: f32,
     /// The standard deviation of fresh weights.
     pub init_std: f64,
     /// Experts in place of the feed-forward networks.
@@ -85,16 +91,6 @@ impl Llama {
     /// The standard deviation of fresh projections back to the residual stream.
     fn output_std(&self) -> f64 {
         self.init_std / (2.0 * self.layers as f64).sqrt()
-    }
-
-    /// The blocks, as their weights are stored.
-    fn stack(&self) -> Stack {
-        let recursion = self.recursion.clone().map(|recursion| Recursion { std: self.init_std, ..recursion });
-        let stored = recursion.as_ref().map_or(self.layers, Recursion::stored);
-        let blocks = (0..stored).map(|layer| self.block(layer)).collect();
-        let balance = self.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance);
-        let final_norm = Some((self.norm(), "model.norm".into()));
-        Stack { blocks, recursion, final_norm, balance, salt: 0 }
     }
 
     fn norm(&self) -> NormKind {
@@ -122,6 +118,10 @@ impl Llama {
         };
         let window = self.sliding.as_ref().filter(|sliding| sliding.layers.contains(&layer));
         let rope = self.local_rope.as_ref().filter(|_| window.is_some()).unwrap_or(&self.rope);
+        let qkv = match self.family.traits().is_phi {
+            true => QkvNames::Fused("qkv_proj"),
+            false => QkvNames::Separate(["q_proj", "k_proj", "v_proj"]),
+        };
         Block {
             prefix: format!("model.layers.{layer}"),
             norm: self.norm(),
@@ -137,7 +137,7 @@ impl Llama {
                 window: window.map(|sliding| sliding.size),
                 dropout: self.attention_dropout,
                 ..Attention::new(
-                    ("self_attn", QkvNames::Separate(["q_proj", "k_proj", "v_proj"]), "o_proj"),
+                    ("self_attn", qkv, "o_proj"),
                     LinearConfig::out_in(self.attention_bias).with_std(self.init_std),
                     self.heads,
                     Mask::Causal,
@@ -147,7 +147,7 @@ impl Llama {
             feed_forward_norm,
             feed_forward: self.feed_forward(layer),
             parallel: false,
-            dropout: 0.0,
+            dropout: self.residual_dropout,
             activation_dropout: 0.0,
             residual_scale: self.multipliers.residual,
         }
@@ -162,7 +162,7 @@ impl Llama {
             }
             None => FeedForward::Gated {
                 module: "mlp",
-                names: GATED,
+                names: if self.family.traits().is_phi { FUSED_GATED } else { GATED },
                 d_ff: self.d_ff,
                 activation,
                 linear: LinearConfig::out_in(self.mlp_bias).with_std(self.init_std),
@@ -172,57 +172,47 @@ impl Llama {
     }
 }
 
-impl Model for Llama {
-    fn config(&self) -> Value {
+impl CausalFamily for Llama {
+    fn written(&self) -> Value {
         self.to_config()
     }
 
-    fn dimensions(&self) -> Dimensions {
-        Dimensions {
-            vocabulary: self.vocabulary,
-            max_position: self.max_position,
-            d_model: self.d_model,
-            layers: self.layers,
+    /// The blocks, as their weights are stored.
+    fn stack(&self) -> Stack {
+        let recursion = self.recursion.clone().map(|recursion| Recursion { std: self.init_std, ..recursion });
+        let stored = recursion.as_ref().map_or(self.layers, Recursion::stored);
+        let blocks = (0..stored).map(|layer| self.block(layer)).collect();
+        let balance = self.mixture.as_ref().map_or_else(Balance::default, |mixture| mixture.balance);
+        let final_norm = Some((self.norm(), "model.norm".into()));
+        Stack { blocks, recursion, final_norm, balance, salt: 0 }
+    }
+
+    fn parts(&self) -> CausalParts {
+        const WORDS: &str = "model.embed_tokens.weight";
+        CausalParts {
+            dimensions: Dimensions {
+                vocabulary: self.vocabulary,
+                max_position: self.max_position,
+                d_model: self.d_model,
+                layers: self.layers,
+            },
+            longest: "max_position_embeddings",
+            naming: Naming {
+                base: "model.",
+                // Old checkpoints have rotary frequencies; a run without a warm-up of recursions may go on from one that had it.
+                ignored: &[".rotary_emb.inv_freq", nn::CAPACITY_STEP],
+                tied: &[("lm_head.weight", WORDS)],
+                ..Naming::default()
+            },
+            words: WORDS,
+            padding: self.padding,
+            scale: self.multipliers.embedding,
+            positions: None,
+            dropout: 0.0,
+            head: if self.tied { WORDS } else { "lm_head.weight" },
+            logit_scale: self.multipliers.logits,
+            logit_cap: self.logit_cap,
+            std: self.init_std,
         }
-    }
-
-    fn naming(&self) -> Naming {
-        Naming {
-            base: "model.",
-            // Old checkpoints have rotary frequencies; a run without a warm-up of recursions may go on from one that had it.
-            ignored: &[".rotary_emb.inv_freq", nn::CAPACITY_STEP],
-            tied: &[("lm_head.weight", "model.embed_tokens.weight")],
-            ..Naming::default()
-        }
-    }
-
-    fn stacks(&self) -> Vec<Stack> {
-        vec![self.stack()]
-    }
-
-    fn decoder(&self) -> Option<&dyn Decoder> {
-        Some(self)
-    }
-
-    fn into_decoder(self: Box<Self>) -> Option<Box<dyn Decoder>> {
-        Some(self)
-    }
-}
-
-impl Decoder for Llama {
-    fn decode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
-        inputs.check(self.max_position, "max_position_embeddings")?;
-        let table = [self.vocabulary, self.d_model];
-        let x = g.scope("embedding", |g| {
-            let x = nn::embedding(g, "model.embed_tokens", inputs.ids, table, self.init_std)?;
-            nn::scaled(g, x, self.multipliers.embedding)
-        })?;
-        self.stack().run(g, x, inputs)
-    }
-
-    fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
-        let name = if self.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let head = LmHead::new(g, name, [self.vocabulary, self.d_model], self.init_std)?;
-        Ok(LmHead { scale: self.multipliers.logits, soft_cap: self.logit_cap, ..head })
     }
 }

@@ -11,6 +11,7 @@ pub(super) const LLAMA: Traits = Traits {
     epsilon: 1e-6,
     theta: 1e4,
     tied: false,
+    padding: None,
     activation: ["hidden_act", "silu"],
     biases: Biases::Key,
     mlp_bias: true,
@@ -18,6 +19,7 @@ pub(super) const LLAMA: Traits = Traits {
     windows: Windows::None,
     is_gemma: false,
     both_norms: false,
+    is_phi: false,
 };
 pub(super) const MISTRAL: Traits = Traits {
     model_type: "mistral",
@@ -74,6 +76,7 @@ pub(super) const QWEN3_MOE: Traits = Traits {
 pub(super) const OLMOE: Traits = Traits {
     model_type: "olmoe",
     class: "OlmoeForCausalLM",
+    padding: Some(1),
     positions: 4096,
     epsilon: 1e-5,
     mlp_bias: false,
@@ -84,6 +87,7 @@ pub(super) const SMOLLM3: Traits = Traits {
     model_type: "smollm3",
     class: "SmolLM3ForCausalLM",
     key_value: Some(4),
+    padding: Some(128_004),
     positions: 32_768,
     theta: 2e6,
     tied: true,
@@ -95,6 +99,7 @@ pub(super) const GEMMA: Traits = Traits {
     class: "GemmaForCausalLM",
     key_value: Some(16),
     head_dim: Some(256),
+    padding: Some(0),
     positions: 8192,
     tied: true,
     activation: ["hidden_act", "gelu_pytorch_tanh"],
@@ -121,4 +126,16 @@ pub(super) const GEMMA3: Traits = Traits {
     ..GEMMA2
 };
 pub(super) const GRANITE: Traits = Traits { model_type: "granite", class: "GraniteForCausalLM", ..LLAMA };
+pub(super) const PHI3: Traits = Traits {
+    model_type: "phi3",
+    class: "Phi3ForCausalLM",
+    padding: Some(32_000),
+    positions: 4096,
+    epsilon: 1e-5,
+    biases: Biases::None,
+    mlp_bias: false,
+    windows: Windows::All(None),
+    is_phi: true,
+    ..LLAMA
+};
 pub(super) const MOR: Traits = Traits { model_type: "mor", class: "MorForCausalLM", ..LLAMA };

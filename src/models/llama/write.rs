@@ -24,6 +24,7 @@ impl Llama {
             "intermediate_size": self.d_ff,
             "rms_norm_eps": json_f32(self.epsilon),
             "tie_word_embeddings": self.tied,
+            "pad_token_id": self.padding,
             "attention_dropout": json_f32(self.attention_dropout),
             "initializer_range": self.init_std,
             "dtype": "float32",
@@ -75,6 +76,7 @@ impl Llama {
                 set("query_pre_attn_scalar", if is_whole { json!(whole as u64) } else { json!(scalar) });
             }
             LlamaFamily::Olmoe => set("clip_qkv", number(self.clip)),
+            LlamaFamily::Phi3 => set("resid_pdrop", number(Some(self.residual_dropout))),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::models::rope::{rope_config, rope_options};
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
 };
-use crate::models::{EncoderHead, heads, passed_on};
+use crate::models::{EncoderHead, heads, passed_on_beside};
 use crate::ops::RopeOptions;
 use serde_json::{Value, json};
 
@@ -59,7 +59,11 @@ impl ModernBert {
                 return Err(config.refuse("classifier_pooling", format!("is \"{other}\"; supported are cls and mean")));
             }
         };
-        let mut extra = passed_on(config);
+        let padding = match config.value().get("pad_token_id") {
+            None => Some(50_283),
+            Some(_) => config.optional("pad_token_id")?,
+        };
+        let mut extra = passed_on_beside(config, padding);
         extra.extend(MORE_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), config.value().get(*key)?.clone()))));
         Ok(Self {
             vocabulary: count(config, "vocab_size")?,
@@ -85,10 +89,7 @@ impl ModernBert {
             attention_dropout: rate(config, "attention_dropout")?,
             mlp_dropout: rate(config, "mlp_dropout")?,
             classifier_dropout: rate(config, "classifier_dropout")?,
-            padding: match config.value().get("pad_token_id") {
-                None => Some(50_283),
-                Some(_) => config.optional("pad_token_id")?,
-            },
+            padding,
             head: heads::head(config, CLASS, HEADS)?,
             tied: flag("tie_word_embeddings", true)?,
             init_std: config.get_or("initializer_range", 0.02)?,

@@ -3,7 +3,7 @@
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
-use crate::models::passed_on;
+use crate::models::passed_on_beside;
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
     rate_or,
@@ -113,6 +113,7 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         None => kind.start,
         start => start,
     };
+    let padding = Some(config.get_or("pad_token_id", kind.padding)?);
     Ok(Transformer {
         family,
         vocabulary,
@@ -132,12 +133,12 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         dropout: rate_or(config, "dropout", 0.1)?,
         attention_dropout: rate(config, "attention_dropout")?,
         activation_dropout: rate(config, "activation_dropout")?,
-        padding: Some(config.get_or("pad_token_id", kind.padding)?),
+        padding,
         start,
         logits_bias: true,
         tied: config.get_or("tie_word_embeddings", true)?,
         init_std: config.get_or("init_std", 0.02)?,
-        extra: passed_on(config),
+        extra: passed_on_beside(config, padding),
     })
 }
 

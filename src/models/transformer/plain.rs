@@ -9,7 +9,7 @@ use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
     rate_or,
 };
-use crate::models::{passed_on, recursive};
+use crate::models::{passed_on_beside, recursive};
 use crate::nn::NormOrder;
 use serde_json::{Value, json};
 
@@ -47,6 +47,7 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
     }
     let norm_first = config.get_or("norm_first", false)?;
     let special = |key: &str| -> Result<Option<u32>> { config.optional(key) };
+    let padding = special("pad_token_id")?;
     Ok(Transformer {
         family: TransformerFamily::Plain,
         vocabulary: count(config, "vocab_size")?,
@@ -66,15 +67,15 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
         dropout: rate_or(config, "dropout", 0.1)?,
         attention_dropout: rate(config, "attention_dropout")?,
         activation_dropout: rate(config, "activation_dropout")?,
-        padding: special("pad_token_id")?,
+        padding,
         start: match special("decoder_start_token_id")? {
             Some(start) => Some(start),
-            None => special("pad_token_id")?.or(Some(0)),
+            None => padding.or(Some(0)),
         },
         logits_bias: false,
         tied: config.get_or("tie_word_embeddings", true)?,
         init_std: config.get_or("initializer_range", 0.02)?,
-        extra: passed_on(config),
+        extra: passed_on_beside(config, padding),
     })
 }
 
