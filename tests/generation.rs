@@ -26,13 +26,14 @@ fn main() {
     let mut trials = Vec::new();
     for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
-        let tests: [(&str, Test); 8] = [
+        let tests: [(&str, Test); 9] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
             ("a stream gives the tokens of generate", streams_agree),
             ("seeds decide what is drawn", seeds_decide),
             ("beams of a batch are those of each prompt alone", beams_are_those_of_each_prompt),
             ("answers of beams have the scores of whole forward passes", scores_are_those_of_whole_passes),
             ("drawn tokens are those that the logits give", draws_follow_the_logits),
+            ("a step gives back at most 1 KiB a row", readbacks_are_small),
             ("refused prompts and limits", refusals),
             ("each answer is of the weights as they are", answers_follow_the_weights),
         ];
@@ -193,6 +194,37 @@ fn draws_follow_the_logits(gpu: &Gpu) -> Result<(), Failed> {
             if choice.of(&logits) != token {
                 return Err(format!("{choice:?} gives {}, the GPU {token}", choice.of(&logits)).into());
             }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes that a step reads back of each row, whatever the vocabulary, for each way of choosing tokens.
+fn readbacks_are_small(gpu: &Gpu) -> Result<(), Failed> {
+    let model = decoder(&gpt2(json!({"vocab_size": 50_257, "n_embd": 10, "n_layer": 1})))?;
+    let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
+    let limits = GenerateLimits { batch: 3, max_tokens: 32 };
+    let end = vec![7, 8, 9];
+    let (greedy, sampled) = (
+        SamplingOptions { end: end.clone(), repetition_penalty: 1.2, ..SamplingOptions::greedy(4) },
+        SamplingOptions { end, top_k: 100, top_p: 0.9, ..Default::default() },
+    );
+    let beams = |beams, drawn| BeamOptions { beams, drawn, ..BeamOptions::default() };
+    let of_beams = |beams, options| TokenPick::of_beams(beams, options, limits, model.as_ref());
+    for (pick, wanted) in [
+        (TokenPick::of(&greedy, limits, model.as_ref()), 4),
+        (TokenPick::of(&sampled, limits, model.as_ref()), 4),
+        (of_beams(beams(4, false), &greedy), (4 + 3) * 8),
+        (of_beams(beams(64, false), &greedy), (64 + 3) * 8),
+        (of_beams(beams(4, true), &sampled), 100 * 8),
+        (of_beams(beams(4, true), &SamplingOptions { top_k: 128, ..sampled.clone() }), 1024),
+    ] {
+        let graph = Generator::decode_graph(model.as_ref(), weights.storage(), limits, pick)?;
+        let program = Program::new(gpu, &graph, &weights)?;
+        program.run()?;
+        let read = graph.outputs().iter().map(|(name, _)| Ok(program.read(name)?.len())).sum::<Result<usize>>()?;
+        if read != wanted * limits.batch || wanted > 1024 {
+            return Err(format!("{pick:?} gives back {read} bytes of 3 rows").into());
         }
     }
     Ok(())

@@ -225,7 +225,7 @@ fn causal(
     let ids = g.input(IDS, shape, DType::U32)?;
     let labels = g.input(LABELS, shape, DType::I32)?;
     let lengths = g.input("lengths", [lesson.rows], DType::U32)?;
-    let kv = KvSource::Prefill { capacity: lesson.length, lengths };
+    let kv = KvSource::Prefill { capacity: lesson.length, lengths, beams: 1 };
     let inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
     let hidden = model.decode(&mut g, &inputs)?;
     // The tokens of each recursion, or the deepest recursion of each token; a recursion of all tokens has no output.

@@ -71,8 +71,14 @@ pub(super) fn check_generated(
         });
         let longest = settings.most_new_tokens(length).filter(|_| !forced).unwrap_or(whole - length);
         let repetition_penalty = settings.repetition_penalty.unwrap_or(1.0);
-        let options =
-            SamplingOptions { end: end.clone(), repetition_penalty, rules, ..SamplingOptions::greedy(longest) };
+        let renormalise = settings.renormalise.unwrap_or(false);
+        let options = SamplingOptions {
+            end: end.clone(),
+            repetition_penalty,
+            renormalise,
+            rules,
+            ..SamplingOptions::greedy(longest)
+        };
         let max_tokens = prompts.iter().map(Vec::len).max().unwrap_or(0).max(whole);
         let limits = GenerateLimits { batch: count, max_tokens };
         let answers: Vec<Vec<u32>> = match beams {

@@ -22,17 +22,18 @@ pub(super) struct Texts<'a> {
     pub(super) continues: bool,
 }
 
+/// The candidates of a row where beams are drawn and nothing says how many: those of transformers.
+pub(super) const DRAWN_FROM: usize = 50;
+
+/// Whether an option of sampling is given.
+pub(super) fn samples(options: &GenerateArgs) -> bool {
+    options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some()
+}
+
 /// The options of beam search, if the command or the model's file asks for it, and those that the file gives, as text.
 pub(super) fn options(options: &GenerateArgs, file: &GenerationSettings) -> Result<Option<(BeamOptions, Vec<String>)>> {
-    let drawn =
-        [options.temperature, options.top_p, options.min_p].iter().any(Option::is_some) || options.top_k.is_some();
-    let by_file = file.beams.filter(|_| !options.greedy && !drawn);
-    if options.beams.is_none() && by_file.is_some() && file.do_sample == Some(true) {
-        log::warn!(
-            "the model's file asks for beams that are drawn (num_beams with do_sample), which is not supported: one is drawn"
-        );
-    }
-    let by_file = by_file.filter(|_| file.do_sample != Some(true));
+    let sampled = samples(options);
+    let by_file = file.beams.filter(|_| !options.greedy && !sampled);
     let Some(beams) = options.beams.or(by_file).filter(|beams| *beams > 1) else {
         let given = [
             ("--length-penalty", options.length_penalty.is_some()),
@@ -46,7 +47,9 @@ pub(super) fn options(options: &GenerateArgs, file: &GenerationSettings) -> Resu
             None => Ok(None),
         };
     };
-    let found = file.beam_options(beams);
+    // Beams that only the file asks for are drawn if it says so.
+    let drawn = sampled || options.beams.is_none() && file.do_sample == Some(true);
+    let found = BeamOptions { drawn, ..file.beam_options(beams) };
     let mut words = Vec::new();
     let mut say = |counts: bool, word: String| {
         if counts {
@@ -54,6 +57,7 @@ pub(super) fn options(options: &GenerateArgs, file: &GenerationSettings) -> Resu
         }
     };
     say(options.beams.is_none(), format!("num_beams {beams}"));
+    say(options.beams.is_none() && drawn, "do_sample (beams are drawn)".to_owned());
     let (length_penalty, answers) = (file.length_penalty.is_some(), file.answers.is_some());
     say(options.length_penalty.is_none() && length_penalty, format!("length_penalty {}", found.length_penalty));
     say(options.best.is_none() && answers, format!("num_return_sequences {}", found.answers));

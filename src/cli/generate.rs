@@ -33,6 +33,14 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let answers_alone = model.encoder().is_some();
     let ids = chat::encode(options, &tokenizer, &prompts, answers_alone)?;
     let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
+    if !settings.unsupported.is_empty() {
+        let source = folder.generation.as_ref().unwrap_or(&folder.config).source();
+        let message = format!(
+            "asks for a way of generating that is not supported: {}; answers would be others. Take that out of the file to generate without it",
+            settings.unsupported.join(", ")
+        );
+        return Err(Error::format(source, message));
+    }
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     // The token that a decoder begins with is one of its answer's length.
     let (mut sampling, mut from_file) = sampling(options, &settings, if answers_alone { 1 } else { longest });
@@ -40,16 +48,23 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let file = file.to_string_lossy();
     add_stops(&mut sampling, &tokenizer, options, &settings)?;
     let asked = beams::options(options, &settings)?;
-    if let Some((_, words)) = &asked {
-        // How tokens are drawn is of no consequence.
-        from_file.retain(|word| !["do_sample", "temperature", "top_"].iter().any(|key| word.starts_with(key)));
+    if let Some((beams, words)) = &asked {
+        if !beams.drawn {
+            // How tokens are drawn is of no consequence.
+            from_file
+                .retain(|word| !["do_sample", "temperature", "top_", "min_p"].iter().any(|key| word.starts_with(key)));
+        } else if sampling.top_k == 0 && options.top_k.is_none() {
+            sampling.top_k = beams::DRAWN_FROM;
+        }
         from_file.extend(words.iter().cloned());
+    } else if let Some(answers) = settings.answers.filter(|answers| *answers > 1) {
+        log::warn!("{file}: num_return_sequences is {answers}, but without beams there is one answer to a prompt");
     }
     if !from_file.is_empty() {
         output::note(format_args!("{file}: {} (options override)", from_file.join(", ")));
     }
     if !settings.ignored.is_empty() {
-        log::warn!("{file} has settings that are not supported: {}", settings.ignored.join(", "));
+        log::warn!("{file} has settings that are left out: {}", settings.ignored.join(", "));
     }
 
     let room = model.dimensions().max_position;
@@ -130,8 +145,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
 fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> (SamplingOptions, Vec<String>) {
     let mut words = Vec::new();
     // An option of sampling implies sampling.
-    let sampled =
-        options.temperature.is_some() || options.top_k.is_some() || options.top_p.is_some() || options.min_p.is_some();
+    let sampled = beams::samples(options);
     let greedy_by_file = !options.greedy && !sampled && file.do_sample == Some(false);
     if greedy_by_file {
         words.push("do_sample false (greedy)".to_owned());
@@ -186,6 +200,7 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
         top_p,
         min_p,
         repetition_penalty: penalty,
+        renormalise: file.renormalise.unwrap_or(false),
         seed: options.seed,
         end: file.end.clone(),
         rules,

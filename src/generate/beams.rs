@@ -3,7 +3,7 @@
 use super::feed::{Texts, feed_edits};
 use super::generator::{GenerateLimits, Generator};
 use super::hypotheses::{BeamOptions, Ended, Hypotheses};
-use super::pick::TokenPick;
+use super::pick::{Behind, TokenPick};
 use super::sampling::SamplingOptions;
 use super::session::{Answer, Finish, check_prompt, damaged, nothing_allowed};
 use super::text::AnswerText;
@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::TextOf;
 use crate::models::Decoder;
-use crate::ops::{BANNED_LOGIT, MAX_BEAMS};
+use crate::ops::{BANNED_LOGIT, LogitEdit, MAX_BEAMS};
 use crate::program::Weights;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -28,9 +30,9 @@ pub struct ScoredAnswer {
 
 /// A decoder prepared for beam search: each prompt has several beams, of which the likeliest continuations of all go on.
 ///
-/// The beams of a prompt are rows of one batch. What an encoder made of the prompt is computed once and read by all of its beams; caches move
+/// The beams of a prompt are rows of one batch. A prompt is read once for all of its beams, by an encoder or by the decoder; caches move
 /// from beam to beam on the GPU ([`crate::ops::reorder_beams`]), and a run gives back the likeliest few tokens of a row. Beams of a batch are those of
-/// its prompts alone. The rules are those of transformers' `num_beams`.
+/// its prompts alone. The rules are those of transformers' `num_beams`, and with [`BeamOptions::drawn`] those of `do_sample` with them.
 #[derive(Debug)]
 pub struct BeamSearch {
     generator: Generator,
@@ -86,7 +88,8 @@ impl BeamSearch {
         Ok(())
     }
 
-    /// The best answers to each of any number of prompts, the best first. Of `options`, temperature, top-k, top-p, min-p and seed do not count.
+    /// The best answers to each of any number of prompts, the best first. Of `options`, temperature, top-k, top-p, min-p and seed count only with
+    /// [`BeamOptions::drawn`].
     /// `watch` gets the number of tokens of the beams after each step, and can break off.
     ///
     /// # Errors
@@ -98,6 +101,9 @@ impl BeamSearch {
         mut watch: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<ScoredAnswer>>> {
         options.validate()?;
+        if self.options.drawn {
+            options.validate_for_drawn_beams()?;
+        }
         if !options.stop.is_empty() && self.generator.text.is_none() {
             return Err(Error::input("stop", "stop texts need a search that decodes text (with_text)"));
         }
@@ -107,28 +113,32 @@ impl BeamSearch {
             for (index, prompt) in prompts.iter().enumerate() {
                 check_prompt(&self.generator, prompt, chunk * batch + index)?;
             }
-            answers.extend(self.search_batch(prompts, options, &mut watch)?);
+            answers.extend(self.search_batch(prompts, chunk * batch, options, &mut watch)?);
         }
         Ok(answers)
     }
 
     fn pick(&self, options: &SamplingOptions) -> TokenPick {
-        let vocabulary = self.generator.model.dimensions().vocabulary;
-        let count = Hypotheses::width(self.options.beams, options).min(vocabulary);
-        TokenPick::Best { count, edits: options.most_edits(self.generator.limits, vocabulary) }
+        TokenPick::of_beams(self.options, options, self.generator.limits, self.generator.model.as_ref())
     }
 
     fn search_batch(
         &mut self,
         prompts: &[Vec<u32>],
+        first: usize,
         options: &SamplingOptions,
         watch: &mut impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<ScoredAnswer>>> {
         let (pick, start) = (self.pick(options), self.generator.start());
         let width = Hypotheses::width(self.options.beams, options);
         let begins = |prompt: &Vec<u32>| start.map_or_else(|| prompt.clone(), |start| vec![start]);
-        let mut all: Vec<Hypotheses> =
-            prompts.iter().map(|prompt| Hypotheses::new(&begins(prompt), self.options)).collect();
+        let random = |index: usize| {
+            let mut random = ChaCha8Rng::seed_from_u64(options.seed);
+            random.set_stream((first + index) as u64);
+            self.options.drawn.then_some(random)
+        };
+        let begun = |(index, prompt)| Hypotheses::new(&begins(prompt), self.options, random(index));
+        let mut all: Vec<Hypotheses> = prompts.iter().enumerate().map(begun).collect();
         // All prompts of a batch take as many steps as the longest; each answer has its own room.
         let room = |prompt: &Vec<u32>| self.generator.limits.max_tokens - begins(prompt).len();
         let longest: Vec<usize> = prompts.iter().map(|prompt| options.max_new_tokens.min(room(prompt))).collect();
@@ -172,9 +182,13 @@ impl BeamSearch {
         let encodes = generator.start().is_some();
         let sources = if encodes { prompts.iter().map(|prompt| &prompt[..]).collect() } else { Vec::new() };
         let texts = Texts { sources, rows: all.iter().flat_map(Hypotheses::rows).collect() };
-        let made = |row: &[u32]| if encodes { row.len() - 1 } else { step };
-        let rules = texts.rows.iter().map(|row| options.edits_behind(row, made(row), vocabulary));
-        let (edits, forced): (Vec<Vec<u32>>, Vec<Option<Vec<u32>>>) = rules.unzip();
+        let beams = self.options.beams;
+        // The first step reads one row for all beams of a prompt.
+        let (rows, stride) = if step == 0 { (rows / beams, beams) } else { (rows, 1) };
+        let rules = texts.rows.iter().enumerate().step_by(stride).map(|(index, history)| {
+            options.edits_of(&Behind { history, made: step, prompt: &prompts[index / beams] }, vocabulary)
+        });
+        let (edits, forced): (Vec<Vec<LogitEdit>>, Vec<Option<Vec<u32>>>) = rules.unzip();
         if step == 0 && encodes {
             generator.feed_encoder(&texts)?.run()?;
         }
@@ -190,7 +204,7 @@ impl BeamSearch {
         }
         let program =
             if step == 0 { generator.feed_prefill(pick, &texts)? } else { generator.feed_decode(pick, &texts)? };
-        feed_edits(program, pick, rows, &edits, options.repetition_penalty)?;
+        feed_edits(program, pick, rows, &edits)?;
         let mut read = Vec::new();
         for readback in program.run_reading(&["candidates", "log_probs"])? {
             read.push(readback.wait()?);
@@ -216,12 +230,17 @@ impl BeamSearch {
                     .filter(|token| (*token as usize) < vocabulary)
                     .map(|token| (token, 0.0))
                     .collect(),
-                None => allowed.map(|(at, p)| (at % vocabulary as u32, f64::from(*p))).collect(),
+                None => {
+                    let found = allowed.map(|(at, p)| (at % vocabulary as u32, f64::from(*p))).collect();
+                    if self.options.drawn { options.warped(found, options.least()) } else { found }
+                }
             };
             if tokens.is_empty() {
                 return Err(nothing_allowed());
             }
             likeliest.push(tokens);
+            // The other beams of a prompt have nothing to add to its first step.
+            likeliest.resize(likeliest.len() + stride - 1, Vec::new());
         }
         Ok(likeliest)
     }

@@ -37,15 +37,16 @@ impl Generator {
         lengths
     }
 
-    /// The program that reads the rows.
+    /// The program that reads the first row of each prompt.
     pub(super) fn feed_prefill(&mut self, pick: TokenPick, texts: &Texts<'_>) -> Result<&Program> {
         let longest = texts.rows.iter().map(|row| row.len()).max().unwrap_or(1);
-        let (batch, source_lengths) = (self.limits.batch, self.source_lengths(texts));
+        let (beams, source_lengths) = (self.beams, self.source_lengths(texts));
+        let batch = self.limits.batch / beams;
         let (program, bucket) = self.prefill(pick, longest)?;
         let mut ids = vec![0_u32; batch * bucket];
         // Rows without a text read their first token, and the result is ignored.
         let mut last: Vec<u32> = (0..batch).map(|row| (row * bucket) as u32).collect();
-        for (index, row) in texts.rows.iter().enumerate() {
+        for (index, row) in texts.rows.iter().step_by(beams).enumerate() {
             ids[index * bucket..][..row.len()].copy_from_slice(row);
             last[index] += row.len() as u32 - 1;
         }
@@ -85,21 +86,14 @@ impl Generator {
 }
 
 /// Writes the edits of each row, of which others have none.
-pub(super) fn feed_edits(
-    program: &Program,
-    pick: TokenPick,
-    rows: usize,
-    edits: &[Vec<u32>],
-    penalty: f32,
-) -> Result<()> {
+pub(super) fn feed_edits(program: &Program, pick: TokenPick, rows: usize, edits: &[Vec<LogitEdit>]) -> Result<()> {
     let most = pick.edits();
     if most == 0 {
         return Ok(());
     }
-    let mut words = vec![LogitEdit::None.word(); rows * most];
+    let mut words = vec![LogitEdit::None.words(); rows * most];
     for (row, edits) in edits.iter().enumerate() {
-        words[row * most..][..edits.len()].copy_from_slice(edits);
+        words[row * most..].iter_mut().zip(edits).for_each(|(words, edit)| *words = edit.words());
     }
-    program.write("edits", bytemuck::cast_slice(&words))?;
-    program.write("penalties", bytemuck::cast_slice(&vec![penalty; rows]))
+    program.write("edits", bytemuck::cast_slice(&words))
 }

@@ -145,7 +145,7 @@ impl Generator {
         length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens)
     }
 
-    /// The program that reads prompts of up to `length` tokens, and the padded length.
+    /// The program that reads prompts of up to `length` tokens, one row for each whatever its beams, and the padded length.
     pub(super) fn prefill(&mut self, pick: TokenPick, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
         if !self.prefill.contains_key(&(pick, bucket)) {
@@ -301,7 +301,7 @@ impl Generator {
 /// The rows of a graph.
 #[derive(Clone, Copy, Debug)]
 struct Rows {
-    /// Rows that share what an encoder gave.
+    /// Rows that answer one prompt, which share what an encoder gave.
     beams: usize,
     /// Tokens of each.
     bucket: usize,
@@ -311,13 +311,15 @@ struct Rows {
 
 /// See [`Generator::prefill_graph`].
 fn prefill_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits, rows: Rows) -> Result<Graph> {
-    let GenerateLimits { batch, max_tokens } = limits;
+    let max_tokens = limits.max_tokens;
+    // The beams of a prompt begin alike: it is read once, and they go on from the first one's caches.
+    let (batch, beams) = (limits.batch / rows.beams, rows.beams);
     let mut g = Graph::with_storage(storage);
     let ids = g.input("ids", [batch, rows.bucket], DType::U32)?;
     let last = g.input("last", [batch], DType::U32)?;
     let lengths = g.input("lengths", [batch], DType::U32)?;
-    let kv = KvSource::Prefill { capacity: max_tokens, lengths };
-    let context = context(model, &mut g, limits, rows.beams)?;
+    let kv = KvSource::Prefill { capacity: max_tokens, lengths, beams };
+    let context = context(model, &mut g, limits, beams)?;
     let inputs = TokenInputs { kv, context, ..TokenInputs::new(&mut g, ids)? };
     let hidden = model.decode(&mut g, &inputs)?.states;
     let hidden = as_rows(&mut g, hidden)?;
@@ -370,4 +372,26 @@ fn as_rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
 
 fn absent(what: &str) -> Error {
     Error::Graph(format!("the {what} program is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Config;
+    use serde_json::json;
+
+    #[test]
+    fn a_prompt_is_read_once_for_all_of_its_beams() -> Result<()> {
+        let config =
+            json!({"model_type": "gpt2", "vocab_size": 11, "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 40});
+        let model = crate::models::decoder(&Config::new("config.json", config)?)?;
+        let (limits, storage) = (GenerateLimits { batch: 8, max_tokens: 32 }, Storage::default());
+        let rows = Rows { beams: 4, bucket: 16, pick: TokenPick::Logits };
+        let g = prefill_graph(model.as_ref(), &storage, limits, rows)?;
+        let of = |name: &str| g.inputs().find(|(input, _)| *input == name).map(|(_, ids)| g.shape(ids).dims().to_vec());
+        assert_eq!((of("ids"), of("last")), (Some(vec![2, 16]), Some(vec![2])));
+        let caches: Vec<usize> = g.states().map(|(_, state)| g.shape(state).dims()[0]).collect();
+        assert_eq!(caches, [8, 8], "rows of caches");
+        Ok(())
+    }
 }

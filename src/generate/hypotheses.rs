@@ -1,6 +1,8 @@
 //! The beams of one prompt: which go on, and which have ended.
 
 use super::sampling::SamplingOptions;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
 
 /// What makes a beam worse than all that are alive.
@@ -30,11 +32,14 @@ pub struct BeamOptions {
     pub early_stopping: EarlyStopping,
     /// The answers of a prompt, the best first; at most `beams`.
     pub answers: usize,
+    /// `do_sample`: continuations are drawn, without one coming twice, by the probabilities of their whole texts, behind temperature, top-k (1 to
+    /// 128), top-p and min-p for each beam, and scored by what these leave. Else the likeliest are taken.
+    pub drawn: bool,
 }
 
 impl Default for BeamOptions {
     fn default() -> Self {
-        Self { beams: 4, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic, answers: 1 }
+        Self { beams: 4, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic, answers: 1, drawn: false }
     }
 }
 
@@ -68,6 +73,8 @@ pub(super) struct Hypotheses {
     running: Vec<Running>,
     ended: Vec<Ended>,
     done: bool,
+    /// What draws, if continuations are drawn.
+    random: Option<ChaCha8Rng>,
 }
 
 /// A continuation of a beam.
@@ -80,11 +87,11 @@ struct Continuation {
 }
 
 impl Hypotheses {
-    pub(super) fn new(prompt: &[u32], options: BeamOptions) -> Self {
+    pub(super) fn new(prompt: &[u32], options: BeamOptions, random: Option<ChaCha8Rng>) -> Self {
         // All begin alike, so only the first counts.
         let beam = |index| Running { tokens: prompt.to_vec(), sum: if index == 0 { 0.0 } else { DEAD }, parent: index };
         let running = (0..options.beams).map(beam).collect();
-        Self { options, prompt: prompt.len(), running, ended: Vec::new(), done: false }
+        Self { options, prompt: prompt.len(), running, ended: Vec::new(), done: false, random }
     }
 
     pub(super) fn done(&self) -> bool {
@@ -111,6 +118,13 @@ impl Hypotheses {
         (options.end.len() + options.stop_tokens.len() + 1).max(2) * beams
     }
 
+    /// The number of likeliest tokens of a beam that can count: as many as there are beams may go on, or end among the best of all, and each end
+    /// token may stand before one that goes on. Where texts end answers, any token may, and all that are looked at count.
+    pub(super) fn of_a_row(beams: usize, options: &SamplingOptions) -> usize {
+        let ends = options.end.len() + options.stop_tokens.len();
+        if options.stop.is_empty() { beams + ends.max(1) } else { Self::width(beams, options) }
+    }
+
     /// Takes the likeliest tokens of each beam, with the logarithms of their probabilities. `ends`: whether an answer ends with a token behind
     /// such a text. Answers have at most `longest` tokens.
     pub(super) fn advance<E>(
@@ -127,6 +141,9 @@ impl Hypotheses {
             all.extend(tokens.iter().map(|&(token, p)| Continuation { beam, token, sum: sum + p, ends: false }));
         }
         all.sort_by(better);
+        if let Some(random) = &mut self.random {
+            draw(&mut all, width, random);
+        }
         all.truncate(width);
         for one in &mut all {
             one.ends = made >= longest || ends(&self.running[one.beam].tokens, one.token)?;
@@ -180,6 +197,17 @@ impl Hypotheses {
     }
 }
 
+/// Keeps so many continuations, the likeliest first, each drawn by its probability among those that are left: the largest of the logarithms with
+/// Gumbel noise on each (Kool et al., arXiv 1903.06059).
+fn draw(all: &mut Vec<Continuation>, count: usize, random: &mut ChaCha8Rng) {
+    let mut noisy: Vec<(f64, Continuation)> =
+        all.iter().map(|one| (one.sum - (-(1.0 - random.random::<f64>()).ln()).ln(), *one)).collect();
+    noisy.sort_by(|a, b| b.0.total_cmp(&a.0));
+    noisy.truncate(count);
+    *all = noisy.into_iter().map(|(_, one)| one).collect();
+    all.sort_by(better);
+}
+
 /// The likelier first; of equals the earlier beam, then the lower token.
 fn better(a: &Continuation, b: &Continuation) -> Ordering {
     b.sum.total_cmp(&a.sum).then(a.beam.cmp(&b.beam)).then(a.token.cmp(&b.token))
@@ -188,11 +216,12 @@ fn better(a: &Continuation, b: &Continuation) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::SeedableRng;
     use std::convert::Infallible;
 
     /// Runs a search over a table of probabilities by the last token; token 0 ends.
     fn search(table: &[&[f64]], options: BeamOptions, longest: usize) -> Vec<(Vec<u32>, f64)> {
-        let mut beams = Hypotheses::new(&[1], options);
+        let mut beams = Hypotheses::new(&[1], options, None);
         while !beams.done() {
             let row = |tokens: &[u32]| -> Vec<(u32, f64)> {
                 let last = tokens[tokens.len() - 1] as usize;
@@ -218,6 +247,30 @@ mod tests {
         assert!(best[0].1 >= best[1].1 && best.len() == 2);
         let greedy = search(&TABLE, BeamOptions { beams: 1, answers: 1, ..options }, 5);
         assert_eq!(greedy[0].0[..2], [1, 2]);
+    }
+
+    /// Pairs of four tokens of one beam, without one coming twice: the probability of {a, b} is p_a p_b (1 / (1 − p_a) + 1 / (1 − p_b)).
+    #[test]
+    fn continuations_are_drawn_by_their_probabilities() {
+        let probabilities = [0.1_f64, 0.2, 0.3, 0.4];
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let (mut counts, draws) = (std::collections::BTreeMap::new(), 20_000);
+        for _ in 0..draws {
+            let token = |(token, p): (u32, f64)| Continuation { beam: 0, token, sum: p.ln() - 7.0, ends: false };
+            let mut all: Vec<Continuation> = (0..).zip(probabilities).map(token).collect();
+            draw(&mut all, 2, &mut random);
+            assert!(all.len() == 2 && all[0].sum > all[1].sum);
+            *counts.entry((all[1].token, all[0].token)).or_insert(0) += 1;
+        }
+        let mut chi_squared = 0.0;
+        for (a, b) in (0..4_usize).flat_map(|b| (0..b).map(move |a| (a, b))) {
+            let (p, q) = (probabilities[a], probabilities[b]);
+            let expected = f64::from(draws) * p * q * (1.0 / (1.0 - p) + 1.0 / (1.0 - q));
+            let got = f64::from(counts.get(&(a as u32, b as u32)).copied().unwrap_or(0));
+            chi_squared += (got - expected).powi(2) / expected;
+        }
+        // 20.5 is the 99.9 % point at 5 degrees of freedom; the seed is fixed.
+        assert!(chi_squared < 20.5, "{counts:?} gives {chi_squared}");
     }
 
     #[test]

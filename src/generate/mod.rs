@@ -10,6 +10,8 @@ mod sampling;
 mod session;
 mod settings;
 mod text;
+mod unsupported;
+mod warp;
 
 pub use crate::io::TextOf;
 pub use beams::{BeamSearch, ScoredAnswer};

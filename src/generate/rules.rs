@@ -1,12 +1,16 @@
 //! Which tokens may come next, and which must, as a model's `generation_config.json` says.
 
+use super::pick::Behind;
 use std::collections::HashSet;
+
+/// The most that [`TokenRules::end_decay`] multiplies by: far beyond what decides, and finite in f32.
+const MOST_DECAY: f32 = 1e29;
 
 /// Rules for the tokens of an answer, under the names of transformers' settings.
 ///
 /// Their order is that of transformers: what is forbidden goes by the history that the model itself reads, prompt included, or, where an
 /// encoder reads the prompt, the token that answers begin with and the answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenRules {
     /// `min_new_tokens`: no end token comes before so many others.
     pub min_new_tokens: usize,
@@ -18,6 +22,15 @@ pub struct TokenRules {
     pub bad_words: Vec<Vec<u32>>,
     /// `no_repeat_ngram_size`: no sequence of so many tokens comes twice; 0: any may.
     pub no_repeat_ngram: usize,
+    /// `encoder_no_repeat_ngram_size`: no sequence of so many tokens of the prompt comes in the answer; 0: any may.
+    pub no_prompt_ngram: usize,
+    /// `encoder_repetition_penalty`: logits of the prompt's tokens are multiplied by this if positive and divided by it if negative.
+    pub prompt_penalty: Option<f32>,
+    /// `sequence_bias`: what is added to the logit of a sequence's last token where the others come before it.
+    pub biases: Vec<(Vec<u32>, f32)>,
+    /// `exponential_decay_length_penalty`: behind so many tokens of an answer, |logit| · (factorᵏ − 1) is added to the logits of end tokens,
+    /// k counting the tokens since then.
+    pub end_decay: Option<(usize, f32)>,
     /// `forced_bos_token_id`: the first token of an answer to what an encoder read, or to a prompt of one token.
     pub forced_first: Option<u32>,
     /// `forced_eos_token_id`: one of these is the last token of the longest answer.
@@ -34,8 +47,9 @@ pub(super) enum Allowed {
 }
 
 impl TokenRules {
-    /// What may come behind `history`, whose last `made` tokens are the answer so far, of at most `longest`.
-    pub(super) fn allowed(&self, history: &[u32], made: usize, longest: usize, end: &[u32]) -> Allowed {
+    /// What may come in an answer of at most `longest` tokens.
+    pub(super) fn allowed(&self, row: &Behind<'_>, longest: usize, end: &[u32]) -> Allowed {
+        let Behind { history, made, prompt } = *row;
         let forced_first = self.forced_first.filter(|_| history.len() == 1);
         if made + 1 == longest && !self.forced_last.is_empty() {
             return Allowed::Only(self.forced_last.clone());
@@ -51,19 +65,37 @@ impl TokenRules {
         if made < self.min_new_tokens {
             banned.extend(end);
         }
-        banned.extend(self.bad_words.iter().filter_map(|word| match word.as_slice() {
-            [only] if end.contains(only) => None,
-            [only] => Some(*only),
-            [before @ .., last] => (history.len() >= word.len() && history.ends_with(before)).then_some(*last),
-            [] => None,
-        }));
-        let size = self.no_repeat_ngram;
-        if size > 0 && history.len() + 1 >= size {
-            let last = &history[history.len() + 1 - size..];
-            let repeats = history.windows(size).filter(|gram| gram[..size - 1] == *last);
-            banned.extend(repeats.map(|gram| gram[size - 1]));
+        let ends = |word: &[u32]| matches!(word, [only] if end.contains(only));
+        banned.extend(self.bad_words.iter().filter(|word| !ends(word)).filter_map(|word| last_of(word, history)));
+        for (size, text) in [(self.no_repeat_ngram, history), (self.no_prompt_ngram, prompt)] {
+            if size > 0 && history.len() + 1 >= size {
+                let last = &history[history.len() + 1 - size..];
+                let repeats = text.windows(size).filter(|gram| gram[..size - 1] == *last);
+                banned.extend(repeats.map(|gram| gram[size - 1]));
+            }
         }
         Allowed::AllBut(banned)
+    }
+
+    /// What is added to logits behind such a text.
+    pub(super) fn biases_behind(&self, history: &[u32]) -> impl Iterator<Item = (u32, f32)> {
+        self.biases.iter().filter_map(move |(word, bias)| Some((last_of(word, history)?, *bias)))
+    }
+
+    /// The factor of the logits of end tokens that are positive, behind so many tokens of an answer.
+    pub(super) fn end_factor(&self, made: usize) -> Option<f32> {
+        let (start, factor) = self.end_decay?;
+        let since = made.checked_sub(start).filter(|since| *since > 0)?;
+        Some(factor.powf(since as f32).min(MOST_DECAY))
+    }
+}
+
+/// The last token of a sequence whose others end a text that is at least as long as it, as transformers counts.
+fn last_of(word: &[u32], history: &[u32]) -> Option<u32> {
+    match word {
+        [only] => Some(*only),
+        [before @ .., last] => (history.len() >= word.len() && history.ends_with(before)).then_some(*last),
+        [] => None,
     }
 }
 
@@ -72,7 +104,7 @@ mod tests {
     use super::*;
 
     fn banned(rules: &TokenRules, history: &[u32], made: usize) -> Vec<u32> {
-        match rules.allowed(history, made, 10, &[2]) {
+        match rules.allowed(&Behind { history, made, prompt: &[1, 4, 9] }, 10, &[2]) {
             Allowed::AllBut(banned) => {
                 let mut banned: Vec<u32> = banned.into_iter().collect();
                 banned.sort_unstable();
@@ -101,6 +133,22 @@ mod tests {
         assert_eq!(banned(&grams, &[1, 3, 1, 4, 1], 3), [3, 4]);
         assert_eq!(banned(&TokenRules { no_repeat_ngram: 1, ..grams.clone() }, &[1, 3], 0), [1, 3]);
         assert!(banned(&TokenRules { no_repeat_ngram: 3, ..grams }, &[1], 0).is_empty());
+        let grams = TokenRules { no_prompt_ngram: 2, ..TokenRules::default() };
+        assert_eq!(
+            (banned(&grams, &[0, 4], 1), banned(&grams, &[0, 9], 1)),
+            (vec![9], Vec::new()),
+            "those of the prompt"
+        );
+    }
+
+    #[test]
+    fn biases_and_end_factors_follow_the_text() {
+        let biases = vec![(vec![7], 1.5), (vec![3, 4], -2.0), (vec![1, 3, 4], 0.5)];
+        let rules = TokenRules { biases, end_decay: Some((2, 1.5)), ..TokenRules::default() };
+        assert_eq!(rules.biases_behind(&[1, 3]).collect::<Vec<_>>(), [(7, 1.5), (4, -2.0)]);
+        assert_eq!(rules.biases_behind(&[0, 1, 3]).collect::<Vec<_>>(), [(7, 1.5), (4, -2.0), (4, 0.5)]);
+        assert_eq!([0, 2, 3, 5].map(|made| rules.end_factor(made)), [None, None, Some(1.5), Some(1.5 * 1.5 * 1.5)]);
+        assert_eq!(rules.end_factor(100_000), Some(MOST_DECAY));
     }
 
     #[test]
@@ -111,8 +159,9 @@ mod tests {
             suppress_first: vec![8],
             ..TokenRules::default()
         };
-        assert_eq!(rules.allowed(&[0], 0, 10, &[2]), Allowed::Only(vec![3]));
-        assert_eq!(rules.allowed(&[0, 3, 4], 2, 3, &[2]), Allowed::Only(vec![2]));
+        let allowed = |history, made, longest| rules.allowed(&Behind { history, made, prompt: &[] }, longest, &[2]);
+        assert_eq!(allowed(&[0], 0, 10), Allowed::Only(vec![3]));
+        assert_eq!(allowed(&[0, 3, 4], 2, 3), Allowed::Only(vec![2]));
         assert_eq!(banned(&rules, &[0, 3], 1), [8], "the first that is free");
         assert_eq!(banned(&rules, &[5, 6], 0), [8], "a prompt of several tokens is a beginning already");
     }

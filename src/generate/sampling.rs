@@ -26,6 +26,8 @@ pub struct SamplingOptions {
     /// Logits of tokens that occurred before are divided by this if positive and multiplied by it if negative; 1: no penalty.
     /// Keskar et al., arXiv 1909.05858.
     pub repetition_penalty: f32,
+    /// `renormalize_logits`: the probabilities of what rules and sampling leave sum to 1, which counts in the scores of beams.
+    pub renormalise: bool,
     /// The same seed gives the same tokens.
     pub seed: u64,
     /// Tokens that end an answer.
@@ -47,6 +49,7 @@ impl Default for SamplingOptions {
             top_p: 1.0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            renormalise: false,
             seed: 0,
             end: Vec::new(),
             stop: Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::feed::{Texts, feed_edits};
 use super::generator::Generator;
-use super::pick::TokenPick;
+use super::pick::{Behind, TokenPick};
 use super::sampling::SamplingOptions;
 use super::text::AnswerText;
 use crate::error::{Error, Result};
@@ -83,6 +83,11 @@ struct Row {
 impl Row {
     fn answer(&self) -> &[u32] {
         &self.tokens[self.prompt..]
+    }
+
+    fn behind(&self) -> Behind<'_> {
+        let prompt = if self.source.is_empty() { &self.tokens[..self.prompt] } else { &self.source };
+        Behind { history: &self.tokens, made: self.answer().len(), prompt }
     }
 
     /// Adds a token; returns why the answer ends with it (if it does), and the text that can be shown.
@@ -177,7 +182,7 @@ impl<'a> Session<'a> {
             // What comes of a finished row is not looked at.
             let (words, forced) = match row.finish {
                 Some(_) => (Vec::new(), None),
-                None => self.options.edits_behind(&row.tokens, row.answer().len(), vocabulary),
+                None => self.options.edits_of(&row.behind(), vocabulary),
             };
             row.forced = forced.map(|tokens| forced_token(&tokens, vocabulary)).transpose()?;
             choice.copy_from_slice(&self.options.choice(&mut row.rng).words());
@@ -192,7 +197,7 @@ impl<'a> Session<'a> {
             true => self.generator.feed_decode(self.pick, &texts)?,
             false => self.generator.feed_prefill(self.pick, &texts)?,
         };
-        feed_edits(program, self.pick, rows, &edits, self.options.repetition_penalty)?;
+        feed_edits(program, self.pick, rows, &edits)?;
         program.write("choices", bytemuck::cast_slice(&choices))?;
         let tokens = program.run_reading(&["tokens"])?.pop();
         self.started = true;

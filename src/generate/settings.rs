@@ -3,6 +3,7 @@
 use super::hypotheses::{BeamOptions, EarlyStopping};
 use super::rules::TokenRules;
 use super::sampling::SamplingOptions;
+use super::unsupported;
 use crate::error::{Error, Result};
 #[cfg(feature = "tokenizers")]
 use crate::io::Tokenizer;
@@ -36,6 +37,8 @@ pub struct GenerationSettings {
     pub min_length: Option<usize>,
     /// [`SamplingOptions::rules`].
     pub rules: TokenRules,
+    /// [`SamplingOptions::renormalise`].
+    pub renormalise: Option<bool>,
     /// [`BeamOptions::beams`]; not set: beam search is not asked for.
     pub beams: Option<usize>,
     /// [`BeamOptions::length_penalty`].
@@ -48,37 +51,11 @@ pub struct GenerationSettings {
     pub stop: Vec<String>,
     /// Tokens that end an answer: those of `generation_config.json`, `config.json` (or a GGUF file's metadata) and the tokenizer.
     pub end: Vec<u32>,
-    /// Settings that would change the generation but are not supported: keys with their values.
+    /// Settings that would change how tokens are drawn, or are not known, and are left out: keys with their values.
     pub ignored: Vec<String>,
+    /// Settings that ask for another way of decoding, which gives other answers than those that are supported: keys with their values.
+    pub unsupported: Vec<String>,
 }
-
-/// Unsupported keys, with the values that have no effect.
-const OTHERS: [(&str, f64); 13] = [
-    ("num_beam_groups", 1.0),
-    ("penalty_alpha", 0.0),
-    ("encoder_repetition_penalty", 1.0),
-    ("encoder_no_repeat_ngram_size", 0.0),
-    ("typical_p", 1.0),
-    ("top_h", 1.0),
-    ("epsilon_cutoff", 0.0),
-    ("eta_cutoff", 0.0),
-    ("max_time", 0.0),
-    ("guidance_scale", 1.0),
-    ("general.sampling.penalty_last_n", -1.0),
-    ("general.sampling.xtc_probability", 0.0),
-    ("general.sampling.mirostat", 0.0),
-];
-
-/// Unsupported keys that have an effect with any value.
-const LISTS: [&str; 7] = [
-    "force_words_ids",
-    "constraints",
-    "sequence_bias",
-    "exponential_decay_length_penalty",
-    "watermarking_config",
-    "dola_layers",
-    "general.sampling.sequence",
-];
 
 impl GenerationSettings {
     /// The most new tokens behind so many that the decoder begins with, if the file says how many.
@@ -103,6 +80,7 @@ impl GenerationSettings {
             length_penalty: self.length_penalty.unwrap_or(default.length_penalty),
             early_stopping: self.early_stopping.unwrap_or(default.early_stopping),
             answers: self.answers.unwrap_or(default.answers).min(beams),
+            drawn: self.do_sample.unwrap_or(default.drawn),
         }
     }
 
@@ -112,7 +90,12 @@ impl GenerationSettings {
     /// [`Error::Format`] that names the file and the key whose value is invalid.
     pub fn of(folder: &ModelFolder, vocabulary: usize) -> Result<Self> {
         let mut settings = match &folder.generation {
-            Some(config) => Self::read(config)?,
+            Some(config) => {
+                let mut settings = Self::read(config)?;
+                settings.ignored.extend(unsupported::unknown(config.value()));
+                settings.unsupported.extend(unsupported::other_start(config.value(), folder.config.value()));
+                settings
+            }
             // Older folders have these keys in config.json.
             None => Self::read(&folder.config)?,
         };
@@ -151,13 +134,15 @@ impl GenerationSettings {
             max_length: config.optional("max_length")?,
             min_length: config.optional("min_length")?,
             rules: rules(config)?,
+            renormalise: config.optional("renormalize_logits")?,
             beams: positive(config, "num_beams")?.filter(|beams| *beams > 1),
             length_penalty: config.optional("length_penalty")?,
             early_stopping: early_stopping(config)?,
             answers: positive(config, "num_return_sequences")?,
             stop,
             end: Vec::new(),
-            ignored: ignored(config.value()),
+            ignored: unsupported::ignored(config.value()),
+            unsupported: unsupported::other_ways(config.value()),
         };
         let defaults = SamplingOptions::default();
         let sampling = SamplingOptions {
@@ -210,31 +195,47 @@ fn rules(config: &Config) -> Result<TokenRules> {
         suppress_first: tokens("begin_suppress_tokens")?,
         bad_words: config.optional("bad_words_ids")?.unwrap_or_default(),
         no_repeat_ngram: config.optional("no_repeat_ngram_size")?.unwrap_or(0),
+        no_prompt_ngram: config.optional("encoder_no_repeat_ngram_size")?.unwrap_or(0),
+        prompt_penalty: prompt_penalty(config)?,
+        biases: biases(config)?,
+        end_decay: end_decay(config)?,
         forced_first: config.optional("forced_bos_token_id")?,
         forced_last: several("forced_eos_token_id")?,
     })
 }
 
-fn ignored(config: &Value) -> Vec<String> {
-    let mut ignored = Vec::new();
-    for (key, off) in OTHERS {
-        match config.get(key) {
-            None | Some(Value::Null) => {}
-            Some(value) if value.as_f64() == Some(off) => {}
-            Some(value) => ignored.push(format!("{key} {value}")),
+fn prompt_penalty(config: &Config) -> Result<Option<f32>> {
+    const KEY: &str = "encoder_repetition_penalty";
+    match config.optional::<f32>(KEY)? {
+        Some(penalty) if !(penalty > 0.0 && penalty.is_finite()) => {
+            Err(config.refuse(KEY, format!("is {penalty}, but must be more than 0 (1 is off)")))
         }
+        penalty => Ok(penalty.filter(|penalty| *penalty != 1.0)),
     }
-    for key in LISTS {
-        let empty = |value: &Value| {
-            value.is_null()
-                || value.as_array().is_some_and(Vec::is_empty)
-                || value.as_object().is_some_and(serde_json::Map::is_empty)
-        };
-        if config.get(key).is_some_and(|value| !empty(value)) {
-            ignored.push(key.to_owned());
+}
+
+fn biases(config: &Config) -> Result<Vec<(Vec<u32>, f32)>> {
+    const KEY: &str = "sequence_bias";
+    let mut biases: Vec<(Vec<u32>, f32)> = Vec::new();
+    for (tokens, bias) in config.optional::<Vec<(Vec<u32>, f32)>>(KEY)?.unwrap_or_default() {
+        // The last of equal sequences counts.
+        biases.retain(|(known, _)| *known != tokens);
+        biases.push((tokens, bias));
+    }
+    match biases.iter().find(|(tokens, bias)| tokens.is_empty() || !bias.is_finite()) {
+        Some(wrong) => Err(config.refuse(KEY, format!("has {wrong:?}, but each needs tokens and a finite number"))),
+        None => Ok(biases),
+    }
+}
+
+fn end_decay(config: &Config) -> Result<Option<(usize, f32)>> {
+    const KEY: &str = "exponential_decay_length_penalty";
+    match config.optional::<(usize, f32)>(KEY)? {
+        Some((_, factor)) if !(factor > 0.0 && factor.is_finite()) => {
+            Err(config.refuse(KEY, format!("has the factor {factor}, but must be more than 0")))
         }
+        decay => Ok(decay),
     }
-    ignored
 }
 
 #[cfg(test)]
@@ -250,8 +251,8 @@ mod tests {
     fn settings_are_read_and_unsupported_ones_are_named() {
         let settings = read(json!({
             "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": -1, "max_new_tokens": 12, "stop_strings": "END",
-            "num_beams": 4, "typical_p": 1.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, -1], "bad_words_ids": null,
-            "forced_eos_token_id": 3, "forced_bos_token_id": null, "max_length": 20, "min_length": 5, "force_words_ids": [[1]],
+            "num_beams": 4, "eta_cutoff": 0.0, "no_repeat_ngram_size": 0, "suppress_tokens": [1, -1], "bad_words_ids": null,
+            "forced_eos_token_id": 3, "forced_bos_token_id": null, "max_length": 20, "min_length": 5, "force_words_ids": [[1]], "typical_p": 0.9,
             "transformers_version": "5.0.0", "eos_token_id": 3,
         }));
         let settings = settings.unwrap();
@@ -259,7 +260,8 @@ mod tests {
         assert_eq!((settings.top_k, settings.max_new_tokens, settings.min_p), (Some(0), Some(12), None));
         assert_eq!(settings.max_length, Some(20));
         assert_eq!(settings.stop, ["END"]);
-        assert_eq!(settings.ignored, ["force_words_ids"]);
+        assert_eq!(settings.ignored, ["typical_p 0.9"]);
+        assert_eq!(settings.unsupported, ["force_words_ids"]);
         assert_eq!(settings.beams, Some(4));
         let rules = TokenRules { suppress: vec![1], forced_last: vec![3], ..TokenRules::default() };
         assert_eq!(settings.rules, rules);
@@ -281,6 +283,10 @@ mod tests {
             (json!({"top_k": -5}), "it is -5, but must be 0 (all) or more"),
             (json!({"repetition_penalty": 0}), "repetition_penalty"),
             (json!({"stop_strings": [""]}), "stop text is empty"),
+            (json!({"encoder_repetition_penalty": 0}), "\"encoder_repetition_penalty\" is 0, but must be more than 0"),
+            (json!({"sequence_bias": [[[], 1.0]]}), "\"sequence_bias\" has ([], 1.0), but each needs tokens"),
+            (json!({"exponential_decay_length_penalty": [3, -1.0]}), "has the factor -1"),
+            (json!({"exponential_decay_length_penalty": 3}), "\"exponential_decay_length_penalty\" is not usable"),
         ] {
             let message = read(value).unwrap_err().to_string();
             assert!(message.starts_with("m/generation_config.json: ") && message.contains(wanted), "{message}");

@@ -127,7 +127,8 @@ impl Stack {
                 let bias = g.scope("relative_bias", |g| relative.scores(g, heads, inputs))?;
                 tables.relative.push((relative.clone(), heads, bias));
             }
-            let (KvSource::Prefill { capacity, lengths } | KvSource::Decode { capacity, lengths }) = inputs.kv else {
+            let (KvSource::Prefill { capacity, lengths, .. } | KvSource::Decode { capacity, lengths }) = inputs.kv
+            else {
                 continue;
             };
             let known = |size: &usize| tables.rings.iter().any(|ring| ring.size == *size);
@@ -210,9 +211,13 @@ impl StackRun<'_> {
     fn plain(&self, recursion: &Recursion) -> Vec<BlockCall> {
         let slots = self.inputs.positions;
         let kv = |recursion: usize| match self.inputs.kv {
-            kv @ (KvSource::Prefill { capacity, lengths } | KvSource::Decode { capacity, lengths }) => {
-                let (positions, cache_is_empty) = (None, matches!(kv, KvSource::Prefill { .. }));
-                KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty }
+            KvSource::Prefill { capacity, lengths, beams } => {
+                let (positions, cache_is_empty) = (None, true);
+                KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty, beams }
+            }
+            KvSource::Decode { capacity, lengths } => {
+                let (positions, cache_is_empty) = (None, false);
+                KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty, beams: 1 }
             }
             kv => kv,
         };

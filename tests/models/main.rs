@@ -101,7 +101,7 @@ fn caches_refuse_tree_masks(_: &Gpu) -> Result<(), Failed> {
     let tree = g.input("tree", [1, 4, 3], DType::U32)?;
     let inputs = TokenInputs::new(&mut g, ids)?.with_tree(tree);
     let lengths = g.input("lengths", [1], DType::U32)?;
-    let inputs = TokenInputs { kv: KvSource::Prefill { capacity: 9, lengths }, ..inputs };
+    let inputs = TokenInputs { kv: KvSource::Prefill { capacity: 9, lengths, beams: 1 }, ..inputs };
     match model.decode(&mut g, &inputs) {
         Err(error) if error.to_string().contains("a tree mask needs whole sequences") => Ok(()),
         other => Err(format!("not refused: {:?}", other.err()).into()),

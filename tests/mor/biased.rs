@@ -102,7 +102,7 @@ fn graph(stack: &nn::Stack, time: usize, first: bool) -> Result<(Graph, nn::Hidd
     let (lengths, capacity) = (g.input("lengths", [BATCH], DType::U32)?, WHOLE + 4);
     let inputs = TokenInputs::new(&mut g, ids)?;
     let inputs = match first {
-        true => TokenInputs { kv: KvSource::Prefill { capacity, lengths }, ..inputs },
+        true => TokenInputs { kv: KvSource::Prefill { capacity, lengths, beams: 1 }, ..inputs },
         false => {
             let at = g.input("positions", [BATCH, time], DType::U32)?;
             TokenInputs { kv: KvSource::Decode { capacity, lengths }, ..inputs.with_positions(at, capacity) }

@@ -90,7 +90,8 @@ fn read_whole(model: &dyn Decoder, values: &mut Values, time: usize) -> Result<A
     let lengths = g.input("lengths", [2], DType::U32)?;
     values.insert("ids".into(), Array::from_fn([2, time], |i| f64::from(token(i / time, i % time))));
     values.insert("lengths".into(), Array::from_fn([2], |_| time as f64));
-    let inputs = TokenInputs { kv: KvSource::Prefill { capacity: time, lengths }, ..TokenInputs::new(&mut g, ids)? };
+    let kv = KvSource::Prefill { capacity: time, lengths, beams: 1 };
+    let inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
     let hidden = model.decode(&mut g, &inputs)?;
     let logits = model.logits(&mut g, hidden.states)?;
     let found = g.evaluate(values, &[logits])?.remove(0);

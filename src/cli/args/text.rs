@@ -48,8 +48,9 @@ pub(in crate::cli) struct GenerateArgs {
     /// Divide the scores of tokens that already occurred by this factor; 1: no penalty [default: the model's, else 1]
     #[arg(long, value_name = "FACTOR", value_parser = penalty)]
     pub(in crate::cli) repetition_penalty: Option<f32>,
-    /// Beam search: this many continuations of each prompt side by side, and the likeliest answer of all; 1: none [default: the model's, else 1]
-    #[arg(long, value_name = "COUNT", value_parser = beams, conflicts_with_all = ["greedy", "temperature", "top_k", "top_p", "min_p"])]
+    /// Beam search: this many continuations of each prompt side by side, and the likeliest answer of all; with an option of sampling they are
+    /// drawn; 1: none [default: the model's, else 1]
+    #[arg(long, value_name = "COUNT", value_parser = beams, conflicts_with = "greedy")]
     pub(in crate::cli) beams: Option<usize>,
     /// With beams: the score of an answer is its log-probability over its length to this power; above 1 longer answers win, below 1 shorter
     /// ones [default: the model's, else 1]

@@ -22,6 +22,8 @@ pub enum KvSource {
         capacity: usize,
         /// Real tokens of each row, `(B)`.
         lengths: Tensor,
+        /// Rows of the caches for each row, which begin alike: the first of them is written.
+        beams: usize,
     },
     /// New tokens at their positions attend to all that the caches hold, and are kept there as well.
     Decode {
@@ -50,6 +52,8 @@ pub enum KvSource {
         positions: Option<Tensor>,
         /// Nothing has been kept before the new tokens.
         cache_is_empty: bool,
+        /// As of `Prefill`; 1 where something has been kept.
+        beams: usize,
     },
     /// Tokens attend to keys and values that are there already, those up to their own position.
     Reuse(KeyValues),
@@ -97,31 +101,31 @@ impl Attention {
         options.tree = with.tree;
         match with.kv {
             KvSource::Uncached { key_mask } => options.key_mask = key_mask,
-            KvSource::Prefill { capacity, .. } => {
+            KvSource::Prefill { capacity, beams, .. } => {
                 let (capacity, slots) = match self.ring(with) {
                     Some(ring) => (ring.size, ring.slots),
                     None => (capacity, with.positions),
                 };
-                self.write_caches(g, module, capacity, slots, [k, v])?;
+                self.write_caches(g, module, [capacity, beams], slots, [k, v])?;
             }
             KvSource::Decode { capacity, lengths } => match self.ring(with) {
                 Some(ring) => {
-                    (found.keys, found.values) = self.write_caches(g, module, ring.size, ring.slots, [k, v])?;
+                    (found.keys, found.values) = self.write_caches(g, module, [ring.size, 1], ring.slots, [k, v])?;
                     found.lengths = Some(ring.held);
                     // A new token sees all that the ring holds.
                     (options.causal, options.window) = (false, None);
                 }
                 None => {
-                    (found.keys, found.values) = self.write_caches(g, module, capacity, with.positions, [k, v])?;
+                    (found.keys, found.values) = self.write_caches(g, module, [capacity, 1], with.positions, [k, v])?;
                     found.lengths = Some(lengths);
                     options.query_positions = Some(with.positions);
                 }
             },
             KvSource::Packed { lengths } => found.lengths = lengths,
-            KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty } => {
+            KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty, beams } => {
                 let module =
                     if recursion == 0 { module.to_owned() } else { format!("{module}.recursions.{recursion}") };
-                let caches = self.write_caches(g, &module, capacity, slots, [k, v])?;
+                let caches = self.write_caches(g, &module, [capacity, beams], slots, [k, v])?;
                 found.lengths = Some(lengths);
                 if !cache_is_empty {
                     (found.keys, found.values) = caches;
@@ -186,12 +190,12 @@ impl Attention {
         &self,
         g: &mut Graph,
         module: &str,
-        capacity: usize,
+        [capacity, beams]: [usize; 2],
         positions: Tensor,
         [k, v]: [Tensor; 2],
     ) -> Result<(Tensor, Tensor)> {
         let [batch, ..] = g.shape(k).expect::<4>("attention, k (B, T, H, D)")?;
-        let caches = self.caches(g, module, batch, capacity)?;
+        let caches = self.caches(g, module, batch * beams, capacity)?;
         ops::cache_write(g, caches, [k, v], positions)
     }
 

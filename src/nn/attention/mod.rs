@@ -366,7 +366,7 @@ mod tests {
         let mut g = Graph::new();
         let scalar = g.input("scalar", Vec::new(), DType::F32)?;
         let [positions, lengths] = [g.input("positions", [1, 2], DType::U32)?, g.input("lengths", [1], DType::U32)?];
-        let with = AttentionUse { kv: KvSource::Prefill { capacity: 8, lengths }, ..whole(positions) };
+        let with = AttentionUse { kv: KvSource::Prefill { capacity: 8, lengths, beams: 1 }, ..whole(positions) };
         let layer = attention(QkvNames::Fused("qkv"), 2);
         let message = layer.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
         assert!(message.contains("expected 4 axes, got shape []"), "{message}");

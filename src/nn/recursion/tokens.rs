@@ -64,30 +64,31 @@ impl Tokens {
         recursion: usize,
         kv_sharing: bool,
     ) -> Result<KvSource> {
-        let (capacity, lengths, cache_is_empty) = match with.kv {
-            KvSource::Prefill { capacity, lengths } => (capacity, lengths, true),
-            KvSource::Decode { capacity, lengths } => (capacity, lengths, false),
+        let (capacity, lengths, cache_is_empty, beams) = match with.kv {
+            KvSource::Prefill { capacity, lengths, beams } => (capacity, lengths, true, beams),
+            KvSource::Decode { capacity, lengths } => (capacity, lengths, false, 1),
             _ => return Ok(KvSource::Packed { lengths: self.lengths }),
         };
         match self.lengths.filter(|_| self.packed) {
             _ if kv_sharing && recursion > 0 => Ok(KvSource::Packed { lengths: self.lengths }),
             Some(counts) => {
                 let [batch, slots] = g.shape(self.positions).expect("positions")?;
-                let used = g.state(&format!("{}recursions.{recursion}.used", with.prefix), [batch], DType::U32)?;
+                let rows = batch * beams;
+                let used = g.state(&format!("{}recursions.{recursion}.used", with.prefix), [rows], DType::U32)?;
                 let Claimed { slots, lengths, .. } = ops::claim_slots(g, used, counts, slots, cache_is_empty)?;
                 let positions = match with.by_distance {
                     true => {
                         let name = format!("{}recursions.{recursion}.slot_positions", with.prefix);
-                        let kept = g.state(&name, [batch, capacity], DType::U32)?;
+                        let kept = g.state(&name, [rows, capacity], DType::U32)?;
                         Some(ops::keep_positions(g, kept, slots, self.positions)?)
                     }
                     false => None,
                 };
-                Ok(KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty })
+                Ok(KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty, beams })
             }
             None => {
                 let (slots, positions) = (self.positions, None);
-                Ok(KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty })
+                Ok(KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty, beams })
             }
         }
     }

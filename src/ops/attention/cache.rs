@@ -9,9 +9,10 @@ use crate::shape::TensorType;
 
 static CACHE_WRITE: Kernel = kernel!("attention/cache_write");
 
-/// `cache[b, positions[b, t]] = new[b, t]` for both caches, keys and values, in place; positions out of range are dropped.
+/// `cache[b·R, positions[b, t]] = new[b, t]` for both caches, keys and values, in place; positions out of range are dropped. Of R rows of the
+/// caches for each row of new tokens (beams that begin alike) the first is written.
 ///
-/// Shapes: `caches` (B, S, H, D) f32, states; `new` (B, T, H, D) f32; `positions` (B, T) u32, distinct within a batch
+/// Shapes: `caches` (B·R, S, H, D) f32, states; `new` (B, T, H, D) f32; `positions` (B, T) u32, distinct within a batch
 /// row. The results are the caches after the writes; nothing may read the old ones afterwards. No gradient.
 ///
 /// # Errors
@@ -42,19 +43,22 @@ impl Op for CacheWrite {
         let [keys, values, new @ ..] = caches else {
             return Err(Error::shape("cache_write", format!("expected 5 inputs, got {}", inputs.len())));
         };
-        let [batch, _, heads, head_dim] = keys.shape.expect("cache_write, cache (B, S, H, D)")?;
+        let [rows, _, heads, head_dim] = keys.shape.expect("cache_write, cache (B·R, S, H, D)")?;
         if keys.dtype != DType::F32 || values != keys {
             return Err(Error::shape(
                 "cache_write",
                 format!("the caches are {keys} and {values}, expected f32 of one shape"),
             ));
         }
-        let [_, count, _, _] = new[0].shape.expect("cache_write, new (B, T, H, D)")?;
+        let [batch, count, _, _] = new[0].shape.expect("cache_write, new (B, T, H, D)")?;
+        let batch = if batch > 0 && rows % batch == 0 { batch } else { rows };
         let expected = TensorType::f32([batch, count, heads, head_dim]);
         if let Some(new) = new.iter().find(|new| **new != expected) {
             return Err(Error::shape(
                 "cache_write",
-                format!("new is {new}, but the cache {keys}: only T and S may differ"),
+                format!(
+                    "new is {new}, but the cache {keys}: only T and S may differ, and the cache have several rows for each"
+                ),
             ));
         }
         let expected = TensorType::new([batch, count], DType::U32);
@@ -70,12 +74,13 @@ impl Op for CacheWrite {
         };
         let written = |cache: &Array, new: &Array| {
             let mut cache = cache.clone();
-            let [batch, slots, heads, head_dim] = cache.shape.expect("cache_write, cache")?;
-            let (count, row) = (positions.shape.last(), heads * head_dim);
+            let [rows, slots, heads, head_dim] = cache.shape.expect("cache_write, cache")?;
+            let (batch, count, row) = (positions.shape.rows(), positions.shape.last(), heads * head_dim);
+            let beams = rows / batch.max(1);
             for (b, t) in (0..batch).flat_map(|b| (0..count).map(move |t| (b, t))) {
                 let position = positions.row(b)[t] as usize;
                 if position < slots {
-                    let (to, from) = ((b * slots + position) * row, (b * count + t) * row);
+                    let (to, from) = ((b * beams * slots + position) * row, (b * count + t) * row);
                     cache.data[to..to + row].copy_from_slice(&new.data[from..from + row]);
                 }
             }
@@ -85,11 +90,13 @@ impl Op for CacheWrite {
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
-        let [_, slots, heads, head_dim] = cx.output(0).shape.expect("cache_write, cache")?;
-        let (count, elements) = (cx.input(2).shape.dims()[1], cx.input(2).numel());
+        let [rows, slots, heads, head_dim] = cx.output(0).shape.expect("cache_write, cache")?;
+        let [batch, count, ..] = cx.input(2).shape.expect::<4>("cache_write, new")?;
+        let elements = cx.input(2).numel();
         let dispatch = Dispatch::new(&CACHE_WRITE).read(cx.input(2)).read(cx.input(3)).read(cx.input(4));
         let dispatch = dispatch.update(cx.output(0)).update(cx.output(1));
-        let dispatch = dispatch.param(elements).param(count).param(slots).param(heads * head_dim);
+        let dispatch = dispatch.param(elements).param(count).param(slots * (rows / batch.max(1))).param(slots);
+        let dispatch = dispatch.param(heads * head_dim);
         cx.dispatch(dispatch.groups_for(elements, 64))
     }
 
@@ -98,18 +105,22 @@ impl Op for CacheWrite {
     }
 }
 
-/// The conformance cases: three tokens in two batch rows go into a cache; some positions are outside.
+/// The conformance cases: three tokens in two batch rows go into a cache of as many rows, or three for each; some positions are outside.
 pub(super) fn cases() -> Vec<Case> {
+    [1, 3].map(case).into()
+}
+
+fn case(beams: usize) -> Case {
     let positions = [4.0, 0.0, 7.0, 1.0, 4_294_967_295.0, 2_147_483_648.0];
     let new = |name| Feed::normal(name, [2, 3, 3, 5]).fixed();
     let feeds = vec![new("keys"), new("values"), Feed::given("positions", [2, 3], DType::U32, positions)];
-    let case = Case::new("cache_write", feeds, |g, x| {
-        let keys = g.state("key_cache", [2, 7, 3, 5], DType::F32)?;
-        let values = g.state("value_cache", [2, 7, 3, 5], DType::F32)?;
+    let name = if beams == 1 { "cache_write".to_owned() } else { format!("cache_write, {beams} beams") };
+    Case::new(name, feeds, move |g, x| {
+        let keys = g.state("key_cache", [2 * beams, 7, 3, 5], DType::F32)?;
+        let values = g.state("value_cache", [2 * beams, 7, 3, 5], DType::F32)?;
         let (keys, values) = cache_write(g, [keys, values], [x[0], x[1]], x[2])?;
         Ok(vec![keys, values])
-    });
-    vec![case]
+    })
 }
 
 #[cfg(test)]

@@ -105,14 +105,25 @@ impl Grouped<'_> {
         if fit > 0 && others.iter().all(|view| view.bytes() <= limit) {
             return Ok(fit.min(groups));
         }
+        let largest = others.iter().map(|view| view.bytes()).max().unwrap_or(0);
+        let (needs, hint) = match fit {
+            0 => (
+                format!(
+                    "storage bindings of {}, the matrix of a group (an expert)",
+                    human_bytes(stacked.bytes() / groups as u64)
+                ),
+                "use another adapter, or experts with a lower d_model or d_ff.",
+            ),
+            _ => (
+                format!("storage bindings of {}, all rows of an operand", human_bytes(largest)),
+                "lower the batch or the sequence length.",
+            ),
+        };
         Err(Error::Unsupported {
             what: format!("{} ({} rows)", self.name, self.rows()),
-            needs: "storage bindings that hold all rows of an operand and the matrix of a group".into(),
+            needs,
             adapter: caps.name.clone(),
-            hint: format!(
-                "Its bindings hold {}: lower the batch or the sequence length.",
-                human_bytes(caps.max_binding_bytes)
-            ),
+            hint: format!("Its bindings hold {}: {hint}", human_bytes(caps.max_binding_bytes)),
         })
     }
 

@@ -165,19 +165,19 @@ pub(super) fn cases() -> Vec<Case> {
                 TokenChoice { random, ..rules[row % rules.len()] }.words().map(f64::from)
             });
             let banned = !kind.is_empty();
-            let edits = (0..rows * 4).map(move |i| match banned && i / 4 % 3 != 0 {
-                true => f64::from(ops::LogitEdit::Ban(i as u32 % 4).word()),
-                false => f64::from(ops::LogitEdit::None.word()),
+            let edits = (0..rows * 4).flat_map(move |i| {
+                let ban = banned && i / 4 % 3 != 0;
+                let edit = if ban { ops::LogitEdit::Ban(i as u32 % 4) } else { ops::LogitEdit::None };
+                edit.words().map(f64::from)
             });
             let feeds = vec![
                 Feed::normal_scaled("x", [rows, vocabulary], 0.0, 2.5).fixed(),
                 Feed::given("choices", [rows, 5], DType::U32, words.collect::<Vec<_>>()),
-                Feed::given("edits", [rows, 4], DType::U32, edits.collect::<Vec<_>>()),
-                Feed::given("penalties", [rows], DType::F32, vec![1.0; rows]),
+                Feed::given("edits", [rows, 4, 4], DType::U32, edits.collect::<Vec<_>>()),
             ];
             let case = Case::new(format!("draw [{rows}, {vocabulary}]{kind}"), feeds, |g, x| {
                 let logits = ops::scale(g, x[0], 1.0)?;
-                let logits = ops::edit_logits(g, logits, x[2], x[3])?;
+                let logits = ops::edit_logits(g, logits, x[2])?;
                 Ok(vec![draw(g, logits, x[1])?])
             });
             cases.push(case.tolerance(Tolerance::EXACT, Tolerance::EXACT));

@@ -1,4 +1,4 @@
-//! Penalties and bans of single tokens.
+//! Changes and bans of single tokens.
 
 use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;
@@ -7,6 +7,7 @@ use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops;
 use crate::shape::TensorType;
+use std::collections::HashSet;
 
 static EDIT_LOGITS: Kernel = kernel!("sampling/edit_logits");
 
@@ -16,40 +17,59 @@ pub const BANNED_LOGIT: f32 = -3e38;
 /// The bit of an edit that bans.
 const BAN: u32 = 1 << 31;
 
+/// Words of an edit.
+const WORDS: usize = 4;
+
 /// What [`edit_logits`] does with the logit of one token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LogitEdit {
     /// Nothing.
     None,
-    /// Divides it by the penalty of its row if it is positive, and multiplies it if it is negative.
-    Penalise(u32),
+    /// Adds `add`, then divides by `divide` what is not negative and multiplies by `multiply` what is.
+    Change {
+        /// The token.
+        token: u32,
+        /// What is added.
+        add: f32,
+        /// The divisor of what is not negative, not 0.
+        divide: f32,
+        /// The factor of what is negative.
+        multiply: f32,
+    },
     /// Makes it [`BANNED_LOGIT`].
     Ban(u32),
 }
 
 impl LogitEdit {
-    /// The edit as a word of the input of [`edit_logits`].
+    /// The penalty of a token that occurred: Keskar et al., arXiv 1909.05858.
     #[must_use]
-    pub fn word(self) -> u32 {
+    pub fn penalise(token: u32, penalty: f32) -> Self {
+        Self::Change { token, add: 0.0, divide: penalty, multiply: penalty }
+    }
+
+    /// The edit as words of the input of [`edit_logits`].
+    #[must_use]
+    pub fn words(self) -> [u32; WORDS] {
         match self {
-            Self::None => u32::MAX,
-            Self::Penalise(token) => token & !BAN,
-            Self::Ban(token) => token | BAN,
+            Self::None => [u32::MAX, 0, 1.0_f32.to_bits(), 1.0_f32.to_bits()],
+            Self::Change { token, add, divide, multiply } => {
+                [token & !BAN, add.to_bits(), divide.to_bits(), multiply.to_bits()]
+            }
+            Self::Ban(token) => [token | BAN, 0, 1.0_f32.to_bits(), 1.0_f32.to_bits()],
         }
     }
 }
 
-/// Edits the logits of some tokens in place: `x[n, i]` for each edit of row n, which divides it by `penalties[n]` (multiplies it where it is
-/// negative) or bans it ([`LogitEdit`]).
+/// Edits the logits of some tokens in place: for each edit of row n, of a token i, `y = x[n, i] + add`, then `x[n, i] = y / divide`, or
+/// `y · multiply` where y is negative; or it bans the token ([`LogitEdit`]).
 ///
-/// Shapes: `x` (N, V) f32, computed by the graph; `edits` (N, M) u32, [`LogitEdit::word`] of distinct tokens in each row; `penalties` (N) f32,
-/// more than 0. Tokens that are out of range are not edited. The result is `x` afterwards; nothing may read the old one. No gradient.
-/// Penalties are those of Keskar et al., arXiv 1909.05858.
+/// Shapes: `x` (N, V) f32, computed by the graph; `edits` (N, M, 4) u32, [`LogitEdit::words`] of distinct tokens in each row. Tokens that are out
+/// of range are not edited. The result is `x` afterwards; nothing may read the old one. No gradient.
 ///
 /// # Errors
 /// [`Error::Shape`] with the operand that does not fit.
-pub fn edit_logits(g: &mut Graph, x: Tensor, edits: Tensor, penalties: Tensor) -> Result<Tensor> {
-    g.put1(EditLogits, &[x, edits, penalties])
+pub fn edit_logits(g: &mut Graph, x: Tensor, edits: Tensor) -> Result<Tensor> {
+    g.put1(EditLogits, &[x, edits])
 }
 
 /// See [`edit_logits`].
@@ -62,34 +82,33 @@ impl Op for EditLogits {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let [x, edits, penalties] = inputs else {
-            return Err(Error::shape(self.name(), format!("expected 3 tensors, got {}", inputs.len())));
+        let [x, edits] = inputs else {
+            return Err(Error::shape(self.name(), format!("expected 2 tensors, got {}", inputs.len())));
         };
-        let [rows, _] = match x.shape.dims() {
-            &[rows, columns] if x.dtype == DType::F32 && rows * columns > 0 => [rows, columns],
+        let rows = match x.shape.dims() {
+            &[rows, columns] if x.dtype == DType::F32 && rows * columns > 0 => rows,
             _ => return Err(Error::shape(self.name(), format!("expected f32 logits (N, V), got {x}"))),
         };
-        if !matches!(edits.shape.dims(), &[n, m] if n == rows && m > 0) || edits.dtype != DType::U32 {
-            return Err(Error::shape(self.name(), format!("expected u32 edits of {rows} rows, got {edits}")));
-        }
-        let expected = TensorType::f32([rows]);
-        if *penalties != expected {
-            return Err(Error::shape(self.name(), format!("penalties is {penalties}, expected {expected}")));
+        if !matches!(edits.shape.dims(), &[n, m, WORDS] if n == rows && m > 0) || edits.dtype != DType::U32 {
+            return Err(Error::shape(self.name(), format!("expected u32 edits (N, M, 4) of {rows} rows, got {edits}")));
         }
         Ok(vec![x.clone()])
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
         let mut x = inputs[0].clone();
-        for row in 0..x.shape.rows() {
-            let penalty = inputs[2].data[row];
-            for &edit in inputs[1].row(row) {
-                let (token, ban) = ((edit as u32 & !BAN) as usize, edit as u32 & BAN != 0);
-                if let Some(logit) = x.row_mut(row).get_mut(token) {
-                    *logit = match ban {
+        let rows = x.shape.rows();
+        let of_row = inputs[1].data.len() / rows.max(1);
+        for row in 0..rows {
+            for words in inputs[1].data[row * of_row..][..of_row].chunks_exact(WORDS) {
+                let token = words[0] as u32;
+                let [add, divide, multiply] = [1, 2, 3].map(|i| f64::from(f32::from_bits(words[i] as u32)));
+                if let Some(logit) = x.row_mut(row).get_mut((token & !BAN) as usize) {
+                    let moved = *logit + add;
+                    *logit = match token & BAN != 0 {
                         true => f64::from(BANNED_LOGIT),
-                        false if *logit < 0.0 => *logit * penalty,
-                        false => *logit / penalty,
+                        false if moved < 0.0 => moved * multiply,
+                        false => moved / divide,
                     };
                 }
             }
@@ -99,8 +118,9 @@ impl Op for EditLogits {
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (vocabulary, edits) = (cx.input(0).shape.last(), cx.input(1));
-        let (count, of_row) = (edits.numel(), edits.shape.last());
-        let dispatch = Dispatch::new(&EDIT_LOGITS).read(edits).read(cx.input(2)).update(cx.output(0));
+        let [rows, of_row, _] = edits.shape.expect("edit_logits, edits (N, M, 4)")?;
+        let dispatch = Dispatch::new(&EDIT_LOGITS).read(edits).update(cx.output(0));
+        let count = rows * of_row;
         cx.dispatch(dispatch.param(count).param(of_row).param(vocabulary).groups_for(count, 64))
     }
 
@@ -113,43 +133,34 @@ impl Op for EditLogits {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, vocabulary, edits) in [(1, 1, 1), (3, 33, 31), (2, 257, 70)] {
-        let words = (0..rows * edits).map(|i| {
-            let token = (i % edits * 5 + i / edits) as u32 % (vocabulary as u32 + 2);
-            f64::from(match i % 7 {
-                3 => LogitEdit::None.word(),
-                n if n < 5 => LogitEdit::Penalise(token).word(),
-                _ => LogitEdit::Ban(token).word(),
-            })
+        let mut seen = HashSet::new();
+        let words = (0..rows * edits).flat_map(|i| {
+            let (row, token) = (i / edits, (i % edits * 5 + i / edits) as u32 % (vocabulary as u32 + 2));
+            let [add, divide, multiply] = [(i % 3) as f32 - 1.0, 1.25 + row as f32, 1.5 - (i % 5) as f32 * 0.5];
+            let edit = match i % 7 {
+                // Tokens of a row are distinct.
+                _ if !seen.insert((row, token)) => LogitEdit::None,
+                3 => LogitEdit::None,
+                0 | 4 => LogitEdit::penalise(token, divide),
+                1 | 2 => LogitEdit::Change { token, add, divide, multiply },
+                _ => LogitEdit::Ban(token),
+            };
+            edit.words().map(f64::from)
         });
-        // Tokens of a row are distinct where 5 and their number of values have no common divisor.
+        let words: Vec<f64> = words.collect();
         let feeds = vec![
             Feed::normal("x", [rows, vocabulary]).fixed(),
-            Feed::given("edits", [rows, edits], DType::U32, distinct(words, edits)),
-            Feed::given("penalties", [rows], DType::F32, (0..rows).map(|i| 1.25 + i as f64)),
+            Feed::given("edits", [rows, edits, WORDS], DType::U32, words.into_iter()),
         ];
         let name = format!("edit_logits [{rows}, {vocabulary}], {edits} edits");
         let case = Case::new(name, feeds, |g, x| {
             let logits = ops::scale(g, x[0], 1.0)?;
-            let edited = edit_logits(g, logits, x[1], x[2])?;
+            let edited = edit_logits(g, logits, x[1])?;
             Ok(vec![ops::activation(g, edited, ops::Activation::Tanh)?])
         });
         cases.push(case.tolerance(Tolerance { nmse: 1e-10, worst: 2e-5 }, Tolerance::EXACT));
     }
     cases
-}
-
-/// The words with repeated tokens of a row replaced by no edit.
-fn distinct(words: impl Iterator<Item = f64>, edits: usize) -> Vec<f64> {
-    let mut words: Vec<f64> = words.collect();
-    for row in words.chunks_mut(edits) {
-        let mut seen = std::collections::HashSet::new();
-        for word in row {
-            if !seen.insert(*word as u32 & !BAN) {
-                *word = f64::from(LogitEdit::None.word());
-            }
-        }
-    }
-    words
 }
 
 #[cfg(test)]
@@ -160,13 +171,11 @@ mod tests {
     fn operands_that_do_not_fit_are_named() -> Result<()> {
         let mut g = Graph::new();
         let x = g.input("x", [2, 9], DType::F32)?;
-        let edits = g.input("edits", [2, 3], DType::U32)?;
-        let penalties = g.input("penalties", [2], DType::F32)?;
-        let other = g.input("other", [3, 3], DType::U32)?;
-        let mut refused = |x, edits, penalties| edit_logits(&mut g, x, edits, penalties).unwrap_err().to_string();
-        assert_eq!(refused(edits, edits, penalties), "edit_logits: expected f32 logits (N, V), got u32[2, 3]");
-        assert_eq!(refused(x, other, penalties), "edit_logits: expected u32 edits of 2 rows, got u32[3, 3]");
-        assert_eq!(refused(x, edits, x), "edit_logits: penalties is f32[2, 9], expected f32[2]");
+        let edits = g.input("edits", [2, 3, 4], DType::U32)?;
+        let flat = g.input("flat", [2, 12], DType::U32)?;
+        let mut refused = |x, edits| edit_logits(&mut g, x, edits).unwrap_err().to_string();
+        assert_eq!(refused(edits, edits), "edit_logits: expected f32 logits (N, V), got u32[2, 3, 4]");
+        assert_eq!(refused(x, flat), "edit_logits: expected u32 edits (N, M, 4) of 2 rows, got u32[2, 12]");
         Ok(())
     }
 }
