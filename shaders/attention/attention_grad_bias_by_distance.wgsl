@@ -60,7 +60,9 @@ fn attention_grad_bias_by_distance(@builtin(workgroup_id) w: vec3u, @builtin(num
     var sum: vec4f;
     for (var batch = 0u; batch < p.batch; batch++) {
         for (var query = begin; query < end; query++) {
-            sum += score_gradient(batch, head, query, i32(query + d0) - i32(p.queries) + 1);
+            let k0 = i32(query + d0) - i32(p.queries) + 1;
+            if (i32(row_limit(batch, query)) <= k0 || i32(row_start(batch, query)) >= k0 + 4) { continue; }
+            sum += score_gradient(batch, head, query, k0);
         }
     }
     for (var j = 0u; j < 4u; j++) {

@@ -46,6 +46,9 @@ pub struct AttentionOptions {
     pub bias: Option<Tensor>,
     /// (B, Tq) u32: the position of each query among the keys. Only with `causal` or a `window`.
     pub query_positions: Option<Tensor>,
+    /// (B, Tq, 2) u32: the first key that each query sees, and one past the last; the other options hide more of them. Keys that no query of
+    /// a tile sees cost nothing: so are several texts packed in one row. Not with `query_positions`.
+    pub key_ranges: Option<Tensor>,
     /// The tree mask, (B, Tk, 3) u32: for each key its position in the text, and the first and last position (inclusive) of the span that it
     /// covers. A query sees a key only if the span of one of them covers the other. Only these numbers are compared, so selected tokens take
     /// their rows along.
@@ -97,6 +100,10 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         let what = "query_positions needs causal or a window: set one of them or drop the positions";
         return Err(Error::shape("attention", what));
     }
+    if options.query_positions.is_some() && options.key_ranges.is_some() {
+        let what = "key_ranges are of queries in the order of the keys: drop them or the query_positions";
+        return Err(Error::shape("attention", what));
+    }
     if options.prefix.is_some() && !options.causal {
         return Err(Error::shape("attention", "prefix needs causal: set it or drop the prefix"));
     }
@@ -122,6 +129,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     let spec = AttentionSpec {
         causal: options.causal,
         window,
+        ranges: options.key_ranges.is_some(),
         cap: options.soft_cap,
         scale: options.scale.unwrap_or(1.0 / (sizes.head_dim as f32).sqrt()),
         key_limits: key_limits.is_some(),
@@ -193,6 +201,11 @@ mod tests {
         refuse(
             AttentionOptions { query_positions: Some(wide), ..causal },
             "query_positions is u32[3], expected u32[2, 3]",
+        );
+        refuse(AttentionOptions { key_ranges: Some(float), ..none }, "key_ranges is f32[2, 5], expected u32[2, 3, 2]");
+        refuse(
+            AttentionOptions { key_ranges: Some(wide), query_positions: Some(wide), ..causal },
+            "drop them or the query_positions",
         );
         refuse(AttentionOptions { query_tree: Some(wide), ..none }, "needs tree");
         refuse(

@@ -35,6 +35,8 @@ pub(super) struct Wish {
     pub(super) bias: Option<bool>,
     pub(super) by_distance: bool,
     pub(super) positions: bool,
+    /// Texts side by side: queries of a text see its keys.
+    pub(super) ranges: bool,
     /// Positions that no key has are among the positions.
     pub(super) far: bool,
     pub(super) tree: Option<Tree>,
@@ -78,6 +80,10 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
         let positions = (0..batch * queries).map(|i| if wish.far { far[i % far.len()] } else { near(i) });
         feeds.push(Feed::given("positions", [batch, queries], DType::U32, positions));
     }
+    if wish.ranges {
+        let ranges = (0..batch * queries).flat_map(|i| range(i / queries, i % queries, queries, keys));
+        feeds.push(Feed::given("ranges", [batch, queries, 2], DType::U32, ranges));
+    }
     if let Some(tree) = wish.tree {
         let stride = if tree == Tree::Picked { 3 } else { 1 };
         let texts: Vec<Vec<[u32; 3]>> = (0..batch).map(|b| random_spans(stride * keys, b as u64)).collect();
@@ -108,6 +114,7 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             key_mask: next(wish.mask),
             bias: next(wish.bias.is_some()),
             query_positions: next(wish.positions),
+            key_ranges: next(wish.ranges),
             tree: next(wish.tree.is_some()),
             query_tree: next(wish.tree == Some(Tree::Queries)),
             dropout: wish.drop.zip(next(wish.drop.is_some())).map(|(rate, seed)| AttentionDropout {
@@ -134,6 +141,20 @@ fn terms(feeds: &[Feed], scale: f64) -> [(&'static str, f64); 3] {
     let head_dim = feeds[0].value().shape.dims().last().copied().unwrap_or(1);
     let products = (head_dim as f64).sqrt() * v;
     [("q", scale * products * k), ("k", scale * products * q), ("bias", products)]
+}
+
+/// The keys of a query's text, of texts that lie side by side from the end of a row backwards: the first 37 tokens long, and each of the
+/// next two thirds of the one before. What is left at the front is padding and sees nothing.
+fn range(row: usize, query: usize, queries: usize, keys: usize) -> [f64; 2] {
+    let (mut length, mut ends) = (37 + row, [queries, keys]);
+    while length > 4 {
+        let starts = ends.map(|end| end.saturating_sub(length));
+        if query >= starts[0] {
+            return [starts[1] as f64, ends[1] as f64];
+        }
+        (length, ends) = (length * 2 / 3, starts);
+    }
+    [0.0; 2]
 }
 
 /// A random forest over `count` tokens: for each its position, and the first and last position of the span that it covers. A token may be

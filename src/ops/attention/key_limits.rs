@@ -1,4 +1,4 @@
-//! The limits tensor: lengths, key mask, query positions, prefix, window, dropout seed and spans in one tensor, so that attention kernels
+//! The limits tensor: lengths, key mask, query positions or ranges of keys, prefix, window, dropout seed and spans in one tensor, so that attention kernels
 //! need a single binding for them.
 
 use super::attention::{AttentionOptions, expect};
@@ -15,10 +15,10 @@ static KEY_LIMITS: Kernel = kernel!("attention/attention_key_limits");
 
 /// The range of visible keys of each query, the mask of real keys, the seed of dropout, and the span that each token covers.
 ///
-/// Optional inputs: lengths (B), key mask (B, Tk), positions (B, Tq), the queries' tree mask (B, Tq, 3) and the keys' (B, Tk, 3), the seed
-/// (2), the prefix (B), all u32. Output (B, n) u32; a row has the largest limit of each 32 queries; the limit of each query
-/// `min(length, Tk, max(position + after + 1, prefix))`; with a window the least start of each 32 queries and the start of each query
-/// `position − before`; the mask as 0 and 1; the seed; both trees. No gradient.
+/// Optional inputs: lengths (B), key mask (B, Tk), positions (B, Tq) or ranges (B, Tq, 2), the queries' tree mask (B, Tq, 3) and the keys'
+/// (B, Tk, 3), the seed (2), the prefix (B), all u32. Output (B, n) u32; a row has the largest limit of each 32 queries; the limit of each
+/// query `min(length, end of its range, Tk, max(position + after + 1, prefix))`; with a window or ranges the least start of each 32 queries
+/// and the start of each query `max(position − before, first of its range)`; the mask as 0 and 1; the seed; both trees. No gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct KeyLimits {
     sizes: Sizes,
@@ -27,6 +27,7 @@ pub(super) struct KeyLimits {
     lengths: bool,
     mask: bool,
     positions: bool,
+    ranges: bool,
     tree: bool,
     seed: bool,
     prefix: bool,
@@ -45,6 +46,7 @@ pub(super) fn key_limits(
         ("lengths", options.lengths, &[sizes.batch] as &[usize]),
         ("key_mask", options.key_mask, &[sizes.batch, sizes.keys]),
         ("query_positions", options.query_positions, &[sizes.batch, sizes.queries]),
+        ("key_ranges", options.key_ranges, &[sizes.batch, sizes.queries, 2]),
         ("query_tree", query_tree, &[sizes.batch, sizes.queries, 3]),
         ("tree", options.tree, &[sizes.batch, sizes.keys, 3]),
         ("the seed of dropout", options.dropout.map(|dropout| dropout.seed), &[2]),
@@ -65,6 +67,7 @@ pub(super) fn key_limits(
         lengths: options.lengths.is_some(),
         mask: options.key_mask.is_some(),
         positions: options.query_positions.is_some(),
+        ranges: options.key_ranges.is_some(),
         tree: options.tree.is_some(),
         seed: options.dropout.is_some(),
         prefix: options.prefix.is_some(),
@@ -81,16 +84,20 @@ pub(super) fn key_limits(
 }
 
 impl KeyLimits {
+    fn has_starts(&self) -> bool {
+        self.window.is_some() || self.ranges
+    }
+
     fn parts(&self) -> Parts {
-        let (starts, spans) = (self.window.is_some(), self.tree);
+        let (starts, spans) = (self.has_starts(), self.tree);
         self.sizes.parts(Holds { starts, mask: self.mask, seed: self.seed, spans })
     }
 
-    /// The optional inputs: lengths, mask, positions, both trees, the seed and the prefix.
+    /// The optional inputs: lengths, mask, positions or ranges, both trees, the seed and the prefix.
     fn sort<T>(&self, input: impl Fn(usize) -> T) -> [Option<T>; 7] {
         let mut next = 0;
         let tree = self.tree;
-        [self.lengths, self.mask, self.positions, tree, tree, self.seed, self.prefix].map(|there| {
+        [self.lengths, self.mask, self.positions || self.ranges, tree, tree, self.seed, self.prefix].map(|there| {
             there.then(|| {
                 next += 1;
                 input(next - 1)
@@ -117,18 +124,24 @@ impl Op for KeyLimits {
         for b in 0..batch {
             let length = lengths.map_or(keys, |l| (l.data[b] as usize).min(keys));
             for i in 0..queries {
-                let position = positions.map_or((i + keys) as i64 - queries as i64, |p| p.row(b)[i] as i64);
+                let placed = positions.filter(|_| self.positions);
+                let position = placed.map_or((i + keys) as i64 - queries as i64, |p| p.row(b)[i] as i64);
+                let range =
+                    positions.filter(|_| self.ranges).map(|r| [0, 1].map(|end| r.row(b * queries + i)[end] as usize));
+                let [first, last] = range.unwrap_or([0, keys]);
                 let end = match self.window {
                     Some(window) => window.limit(position, keys),
                     None if self.causal => (position + 1).clamp(0, keys as i64) as usize,
                     None => keys,
                 };
-                let end = prefix.map_or(end, |prefix| end.max(prefix.data[b] as usize)).min(length) as f64;
+                let end = prefix.map_or(end, |prefix| end.max(prefix.data[b] as usize)).min(length).min(last) as f64;
                 let row = out.row_mut(b);
                 row[tiles + i] = end;
                 row[i / TILE] = row[i / TILE].max(end);
-                if let Some(window) = self.window {
-                    let (start, tile) = (window.start(position, keys) as f64, starts + i / TILE);
+                if self.has_starts() {
+                    let start =
+                        self.window.map_or(0, |window| window.start(position, keys)).max(first.min(keys)) as f64;
+                    let tile = starts + i / TILE;
                     row[starts + tiles + i] = start;
                     row[tile] = if i % TILE == 0 { start } else { row[tile].min(start) };
                 }
@@ -161,7 +174,12 @@ impl Op for KeyLimits {
         chunks += if self.tree { tiles + blocks } else { 0 };
         let dispatch = given.iter().fold(Dispatch::new(&KEY_LIMITS), |d, given| d.read(view(given)));
         let mut dispatch = dispatch.write(cx.output(0));
-        for value in [batch, queries, keys].into_iter().chain(flags.map(usize::from)).chain(window) {
+        for value in [batch, queries, keys]
+            .into_iter()
+            .chain(flags.map(usize::from))
+            .chain(window)
+            .chain([usize::from(self.ranges)])
+        {
             dispatch = dispatch.param(value);
         }
         cx.dispatch(dispatch.groups_for(batch * chunks, 64))

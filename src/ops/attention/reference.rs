@@ -66,7 +66,7 @@ impl<'a> Scores<'a> {
                 let spans = &row[self.parts.spans..];
                 let span = |token: usize| &spans[3 * token..][..3];
                 let related = !self.spec.has_tree || span_covers(span(i), span(queries + j));
-                let near = self.spec.window.is_none() || j >= row[self.sizes.row_words() + tiles + i] as usize;
+                let near = !self.spec.has_starts() || j >= row[self.sizes.row_words() + tiles + i] as usize;
                 j < row[tiles + i] as usize && near && real && related
             }
             None => match self.spec.window {

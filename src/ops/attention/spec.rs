@@ -39,6 +39,8 @@ pub(super) struct AttentionSpec {
     pub causal: bool,
     /// The range of keys around a query's position. A limits tensor then has starts.
     pub window: Option<Window>,
+    /// Whether each query has a range of keys. There is a limits tensor then, with starts.
+    pub ranges: bool,
     /// The soft cap of scores.
     pub cap: Option<f32>,
     /// The factor of scores.
@@ -205,9 +207,14 @@ pub(super) struct Extras<T> {
 }
 
 impl AttentionSpec {
+    /// Whether a limits tensor has starts.
+    pub(super) fn has_starts(&self) -> bool {
+        self.window.is_some() || self.ranges
+    }
+
     /// Where the parts of the limits tensor are.
     pub(super) fn parts(&self, sizes: &Sizes) -> Parts {
-        let (starts, seed) = (self.window.is_some(), self.drop.is_some());
+        let (starts, seed) = (self.has_starts(), self.drop.is_some());
         sizes.parts(Holds { starts, mask: self.masked, seed, spans: self.has_tree })
     }
 
@@ -263,7 +270,7 @@ impl AttentionSpec {
                 let binding = next(&dispatch);
                 dispatch = dispatch.constant("KEY_LIMITS", binding).constant("MASKED", self.masked);
                 dispatch = dispatch.constant("SEEDED", self.drop.is_some()).constant("TREE", self.has_tree);
-                dispatch.constant("WINDOWED", self.window.is_some()).snippet(&MASK_LIMITS).read(view)
+                dispatch.constant("WINDOWED", self.has_starts()).snippet(&MASK_LIMITS).read(view)
             }
             None => match self.window {
                 Some(w) => dispatch.constant("BEFORE", w.before).constant("AFTER", w.after).snippet(&MASK_WINDOW),

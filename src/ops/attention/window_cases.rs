@@ -15,7 +15,22 @@ pub(super) fn sweep(plain: Wish) -> Vec<Case> {
     let both = Wish { positions: true, drop: Some(0.2), ..near(3, plain) };
     let all = Wish { drop: Some(0.2), ..capped(3.0, near(30, everything)) };
     let first = Wish { prefix: Some([132, 9]), lengths: Some([133, 131]), ..near(40, causal) };
+    let texts = Wish { ranges: true, ..plain };
+    let packed =
+        Wish { mask: true, drop: Some(0.2), lengths: Some([66, 60]), ..near(9, Wish { causal: true, ..texts }) };
+    let distant = Wish { bias: Some(false), by_distance: true, ..texts };
     vec![
+        case("texts side by side", [2, 90, 90, 2, 2, 16], texts),
+        case("texts side by side, causal, groups", [1, 77, 77, 4, 2, 64], Wish { causal: true, ..texts }),
+        case("texts side by side, window, mask, dropout", [2, 70, 70, 2, 1, 12], packed),
+        case("texts side by side, bias by distance", [2, 75, 75, 2, 2, 12], distant),
+        case(
+            "texts side by side, bias, soft cap",
+            [2, 67, 67, 2, 1, 12],
+            Wish { bias: Some(false), ..capped(3.0, texts) },
+        ),
+        case("texts side by side, other keys", [2, 70, 41, 2, 2, 12], texts),
+        case("texts side by side, few queries", [2, 3, 133, 4, 2, 20], texts),
         case("window, causal, groups", [2, 70, 70, 4, 2, 12], near(7, causal)),
         case("window of itself, more queries", [1, 40, 33, 2, 2, 12], near(1, causal)),
         case("window, both sides", [1, 70, 70, 2, 2, 16], near(7, plain)),
