@@ -12,9 +12,22 @@ use std::path::Path;
 pub(super) const FILE: &str = "options.json";
 /// Options of one command, which are not options of the run.
 const PER_COMMAND: [&str; 3] = ["resume", "out", "json"];
-/// Options that a run can't change: those of the model, and the seed.
-const FIXED: [&str; 12] =
-    ["model", "layers", "heads", "kv_heads", "width", "moe", "mor", "mor_init", "dropout", "tokenizer", "from", "seed"];
+/// Options that a run can't change: those of the model, the seed, and what a text is.
+const FIXED: [&str; 13] = [
+    "model",
+    "layers",
+    "heads",
+    "kv_heads",
+    "width",
+    "moe",
+    "mor",
+    "mor_init",
+    "dropout",
+    "tokenizer",
+    "from",
+    "seed",
+    "pack",
+];
 
 /// Explicit options of `wgformer train`: names, and values as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

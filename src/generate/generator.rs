@@ -346,6 +346,7 @@ fn decode_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits, 
         kv,
         tree: None,
         prefix: None,
+        documents: None,
         dropout_seed: None,
         training: false,
     };

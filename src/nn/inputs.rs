@@ -30,6 +30,8 @@ pub struct TokenInputs {
     /// How many tokens of each row, from the first on, all tokens of the row see, `(B)` u32, with
     /// [`Mask::Prefix`](super::Mask::Prefix): not more than are there.
     pub prefix: Option<Tensor>,
+    /// Several texts in each row: only with whole sequences.
+    pub documents: Option<Documents>,
     /// The seed of dropout and noise, `(2)` u32; none: nothing is dropped.
     pub dropout_seed: Option<Tensor>,
     /// Whether this is a step of training: experts have a capacity, and what balances them learns.
@@ -59,6 +61,7 @@ impl TokenInputs {
             kv,
             tree: None,
             prefix: None,
+            documents: None,
             dropout_seed: None,
             training: false,
         })
@@ -100,6 +103,12 @@ impl TokenInputs {
         Self { prefix: Some(prefix), ..self }
     }
 
+    /// The same with several texts in each row. Positions, `(B, T)` u32, begin at 0 in each of them, and are below `longest`.
+    #[must_use]
+    pub fn with_documents(self, documents: Documents, positions: Tensor, longest: usize) -> Self {
+        Self { documents: Some(documents), ..self.with_positions(positions, longest) }
+    }
+
     /// The same as a step of training.
     #[must_use]
     pub fn for_training(self) -> Self {
@@ -120,6 +129,15 @@ impl TokenInputs {
         let message = format!("{} tokens are too many: the model has {positions} positions ({key})", self.max_position);
         Err(Error::shape("ids", message))
     }
+}
+
+/// Several texts side by side in each row: tokens attend to those of their own text only.
+#[derive(Clone, Copy, Debug)]
+pub struct Documents {
+    /// The first token of each token's text in its row, and one past the last, `(B, T, 2)` u32; equal on padding.
+    pub ranges: Tensor,
+    /// The same of the encoder's tokens that it sees by cross-attention, `(B, T, 2)` u32.
+    pub context: Option<Tensor>,
 }
 
 /// The source of the keys and values of cross-attention.

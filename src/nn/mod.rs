@@ -27,7 +27,7 @@ pub use experts::{
     ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
 };
 pub use feed_forward::{FeedForward, FeedForwardUse, GATED, gated_feed_forward};
-pub use inputs::{Context, Hidden, TokenInputs};
+pub use inputs::{Context, Documents, Hidden, TokenInputs};
 pub use norm::{NormKind, NormOrder};
 pub(crate) use recursion::CAPACITY_STEP;
 pub use recursion::{

@@ -229,8 +229,9 @@ mod tests {
         let x = Array::from_fn([2, time, d_model], |i| (0.7 * i as f64).cos());
         let with =
             |positions: Tensor, tables: &PositionTables, kv: KvSource, picked: bool, g: &mut Graph, x: Tensor| {
-                let (tree, prefix, lengths, seed) = (None, None, None, None);
-                let with = AttentionUse { positions, kv, tree, prefix, lengths, seed, picked, salt: 0, tables };
+                let (tree, prefix, documents, lengths, seed) = (None, None, None, None, None);
+                let with =
+                    AttentionUse { positions, kv, tree, prefix, documents, lengths, seed, picked, salt: 0, tables };
                 Ok(layer.run(g, "layer", x, &with)?.0)
             };
         let finish = |g: &mut Graph, out: Tensor, given: [(&str, Array); 2]| -> Result<[Array; 2]> {

@@ -70,6 +70,10 @@ impl Stack {
     /// # Errors
     /// [`Error::Graph`] if the recursions need another number of blocks; those of the ops.
     pub fn run(&self, g: &mut Graph, x: Tensor, inputs: &TokenInputs) -> Result<Hidden> {
+        if inputs.documents.is_some() && self.recursion.is_some() {
+            let what = "recursions choose among the tokens of a row: give each text a row of its own";
+            return Err(Error::input("packed texts", what));
+        }
         let tables = self.tables(g, inputs)?;
         let (kv, gates, gate_positions) = (HashMap::new(), Vec::new(), Vec::new());
         let salt = self.salt;
@@ -175,8 +179,9 @@ impl StackRun<'_> {
         for &BlockCall { block, number, kv, shared } in uses {
             let kv = self.kv.get(&block).filter(|_| shared).map_or(kv, |kv| KvSource::Reuse(*kv));
             let (seed, salt, tables) = (self.inputs.dropout_seed, self.salt + number as u32, &self.tables);
-            let prefix = self.inputs.prefix;
-            let attention = AttentionUse { positions, kv, tree, prefix, lengths, seed, picked, salt, tables };
+            let TokenInputs { prefix, documents, .. } = *self.inputs;
+            let attention =
+                AttentionUse { positions, kv, tree, prefix, documents, lengths, seed, picked, salt, tables };
             let with = BlockUse { attention, context: self.inputs.context, training: self.inputs.training, mask };
             let out = g.scope(format!("blocks.{number}"), |g| self.blocks[block].run(g, x, &with))?;
             self.kv.entry(block).or_insert(out.kv);

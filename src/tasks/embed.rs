@@ -9,12 +9,10 @@ use crate::models::{Dimensions, Model, TokenInputs};
 use crate::nn::KvSource;
 use crate::ops;
 use crate::program::{Program, Weights};
+use crate::train::bucket;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-
-/// Texts are padded to a power of two of at least this many tokens, so that few programs serve all lengths.
-const SMALLEST_BUCKET: usize = 16;
 
 /// The states of an encoder without a head: `last_hidden_state (B, T, C)`. The loss is the mean square of the states of real tokens,
 /// padding, wherever it is, counting as zero.
@@ -62,6 +60,9 @@ pub struct Embedder {
     weights: Weights,
     batch: usize,
     programs: BTreeMap<usize, Program>,
+    /// Tokens so far, and positions of the batches that they were in.
+    tokens: u64,
+    positions: u64,
 }
 
 impl fmt::Debug for Embedder {
@@ -80,11 +81,20 @@ impl Embedder {
         if batch == 0 {
             return Err(Error::input("batch", "0 is given; at least 1 is needed"));
         }
-        Ok(Self { gpu: gpu.clone(), model, weights: weights.share(), batch, programs: BTreeMap::new() })
+        Ok(Self {
+            gpu: gpu.clone(),
+            model,
+            weights: weights.share(),
+            batch,
+            programs: BTreeMap::new(),
+            tokens: 0,
+            positions: 0,
+        })
     }
 
     /// The vectors of texts, given as their tokens with the special ones that the model was trained with
-    /// ([`crate::io::Tokenizer::encode_for_model`]).
+    /// ([`crate::io::Tokenizer::encode_for_model`]). Texts of like length share a batch, which is as long as [`bucket`] says: there are at
+    /// most four programs for each doubling of the length.
     ///
     /// # Errors
     /// [`Error::Input`] if a text has no tokens, more than the model has positions, or unknown ones; [`Error::OutOfMemory`];
@@ -102,10 +112,15 @@ impl Embedder {
                 None => (),
             }
         }
-        let mut vectors = Vec::with_capacity(texts.len());
-        for chunk in texts.chunks(self.batch) {
-            let longest = chunk.iter().map(Vec::len).max().unwrap_or(1);
-            let (batch, time) = (self.batch, longest.next_power_of_two().max(SMALLEST_BUCKET).min(max_position));
+        let mut vectors = vec![Vec::new(); texts.len()];
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&number| texts[number].len());
+        for numbers in order.chunks(self.batch) {
+            let chunk: Vec<&Vec<u32>> = numbers.iter().map(|&number| &texts[number]).collect();
+            let longest = chunk.iter().map(|text| text.len()).max().unwrap_or(1);
+            let (batch, time) = (self.batch, bucket(longest).min(max_position));
+            self.tokens += chunk.iter().map(|text| text.len() as u64).sum::<u64>();
+            self.positions += (batch * time) as u64;
             let (mut ids, mut shares) = (vec![0_u32; batch * time], vec![0.0_f32; batch * time]);
             let mut lengths = vec![1_u32; batch];
             for (row, text) in chunk.iter().enumerate() {
@@ -118,9 +133,18 @@ impl Embedder {
             program.write("lengths", bytemuck::cast_slice(&lengths))?;
             program.write("shares", bytemuck::cast_slice(&shares))?;
             program.run()?;
-            vectors.extend(program.read_f32("vectors")?.chunks_exact(d_model).take(chunk.len()).map(<[f32]>::to_vec));
+            let found = program.read_f32("vectors")?;
+            for (&number, vector) in numbers.iter().zip(found.chunks_exact(d_model)) {
+                vectors[number] = vector.to_vec();
+            }
         }
         Ok(vectors)
+    }
+
+    /// The share of padding in the batches so far.
+    #[must_use]
+    pub fn padding(&self) -> f64 {
+        (self.positions - self.tokens) as f64 / self.positions.max(1) as f64
     }
 
     /// The program for texts of up to `time` tokens.

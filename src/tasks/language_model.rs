@@ -1,5 +1,6 @@
 //! Language models: the next word, or the one behind a mask.
 
+use super::packed::with_documents;
 use super::{Shapes, Task, TaskGraph, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -18,10 +19,15 @@ impl Task for LanguageModelling {
         "language-model"
     }
 
+    fn packs(&self) -> bool {
+        true
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "this task needs a decoder, which it does not have");
         let decoder = model.decoder().ok_or_else(no_decoder)?;
         let inputs = text(g, model, shapes, training)?;
+        let inputs = with_documents(g, model, shapes, "", inputs)?;
         let shape = g.shape(inputs.ids).clone();
         let labels = g.input("labels", shape, DType::I32)?;
         let hidden = decoder.decode(g, &inputs)?;
@@ -61,9 +67,14 @@ impl Task for MaskedLanguageModelling {
         "masked-language-model"
     }
 
+    fn packs(&self) -> bool {
+        true
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
         let inputs = text(g, model, shapes, training)?;
+        let inputs = with_documents(g, model, shapes, "", inputs)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
         let (states, head) = encoder.mlm_head(g, hidden.states)?;

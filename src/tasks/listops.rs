@@ -322,6 +322,8 @@ pub struct ListOpsBatches {
     task: ListOps,
     rows: usize,
     state: ListOpsState,
+    /// Tokens of the last batch.
+    last: u64,
 }
 
 /// The position of a run in its expressions.
@@ -351,7 +353,7 @@ impl ListOpsBatches {
         if rows == 0 {
             return Err(Error::input("batch", "it has 0 rows: give 1 or more"));
         }
-        Ok(Self { task, rows, state })
+        Ok(Self { task, rows, state, last: 0 })
     }
 }
 
@@ -359,7 +361,10 @@ impl BatchSource for ListOpsBatches {
     fn next_feeds(&mut self) -> Result<Feeds> {
         let ListOpsState { seed, row } = self.state;
         self.state.row += self.rows as u64;
-        Ok(self.task.feeds(self.rows, seed, row.., Split::Train))
+        let feeds = self.task.feeds(self.rows, seed, row.., Split::Train);
+        let ids = feeds.iter().filter(|(name, _)| name == IDS).flat_map(|(_, bytes)| bytes.chunks_exact(4));
+        self.last = ids.filter(|id| **id != PAD.to_le_bytes()).count() as u64;
+        Ok(feeds)
     }
 
     fn position(&self) -> serde_json::Value {
@@ -367,6 +372,10 @@ impl BatchSource for ListOpsBatches {
     }
 
     fn tokens(&self) -> u64 {
+        self.last
+    }
+
+    fn positions(&self) -> u64 {
         (self.rows * self.task.length) as u64
     }
 }

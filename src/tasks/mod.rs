@@ -6,11 +6,13 @@ mod embed;
 mod language_model;
 pub mod listops;
 mod objective;
+mod packed;
 mod sequence;
 
 pub use embed::Embedder;
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
+pub use packed::{PackedTexts, packed_held_out};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -77,6 +79,13 @@ pub trait Task: Debug + Send + Sync {
     fn shapes(&self, _model: &dyn Model, texts: usize, length: usize) -> Vec<(String, Shape)> {
         let shape = |name: &str| (name.to_owned(), Shape::new([texts, length]));
         std::iter::once("input_ids").chain(self.labels().iter().copied()).map(shape).collect()
+    }
+
+    /// Whether rows may hold several texts. Such rows have the inputs `documents (B, T, 2)`, the first token of each token's text and one past
+    /// the last, and `position_ids (B, T)`; a decoder behind an encoder has both with the prefix `decoder_`, and `cross_documents (B, T, 2)`,
+    /// the encoder's tokens of the same text. See [`TaskObjective::on_packed_text`].
+    fn packs(&self) -> bool {
+        false
     }
 
     /// Adds a model with inputs of these shapes.

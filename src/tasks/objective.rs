@@ -1,5 +1,6 @@
 //! Training on tasks, and batches of plain text for them.
 
+use super::packed::check_documents;
 use super::sequence::{halves, moved};
 use super::{Task, TaskGraph, task_of};
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// The share of tokens that a masked language model has to find.
 const MASKED: f64 = 0.15;
 /// The label of tokens that do not count.
-const IGNORED: i32 = -100;
+pub(super) const IGNORED: i32 = -100;
 
 /// A model trained for its task, on micro-batches of fixed shapes.
 #[derive(Clone, Debug)]
@@ -64,7 +65,11 @@ impl TaskObjective {
 
     fn graph(&self, g: &mut Graph, training: bool) -> Result<TaskGraph> {
         let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
-        self.task.graph(g, self.model.as_ref(), &shapes, training)
+        let made = self.task.graph(g, self.model.as_ref(), &shapes, training)?;
+        if self.shapes.iter().any(|(name, _)| name.ends_with("documents")) {
+            check_documents(g, self.task.packs())?;
+        }
+        Ok(made)
     }
 
     /// Parameters that the loss does not depend on, such as a pooler's without a classifier.
@@ -160,21 +165,7 @@ impl TextTask {
         match self {
             Self::Next => vec![ids("input_ids", tokens.clone()), labels(batch.labels.clone())],
             Self::Masked { mask, below } => {
-                let mut rng = ChaCha8Rng::seed_from_u64(state.seed);
-                // One random stream per position in the data, so that a resumed run masks the same tokens.
-                rng.set_stream((state.epoch << 40) ^ state.cursor);
-                let (mut shown, mut wanted) = (tokens.clone(), vec![IGNORED; tokens.len()]);
-                for (shown, wanted) in shown.iter_mut().zip(&mut wanted) {
-                    if !rng.random_bool(MASKED) {
-                        continue;
-                    }
-                    *wanted = *shown as i32;
-                    match rng.random_range(0..10) {
-                        0 => (),
-                        1 => *shown = rng.random_range(0..below.max(1)),
-                        _ => *shown = mask,
-                    }
-                }
+                let (shown, wanted) = masked(tokens, mask, below, &mut random_of(state));
                 vec![ids("input_ids", shown), labels(wanted)]
             }
             Self::Continued { start } => {
@@ -186,6 +177,30 @@ impl TextTask {
             }
         }
     }
+}
+
+/// The random numbers of a position in the data: a resumed run masks the same tokens.
+pub(super) fn random_of(state: &DataState) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(state.seed);
+    random.set_stream((state.epoch << 40) ^ state.cursor);
+    random
+}
+
+/// Tokens with masks, as [`TextTask::Masked`] says, and what is to be found behind them.
+pub(super) fn masked(tokens: &[u32], mask: u32, below: u32, random: &mut ChaCha8Rng) -> (Vec<u32>, Vec<i32>) {
+    let (mut shown, mut wanted) = (tokens.to_vec(), vec![IGNORED; tokens.len()]);
+    for (shown, wanted) in shown.iter_mut().zip(&mut wanted) {
+        if !random.random_bool(MASKED) {
+            continue;
+        }
+        *wanted = *shown as i32;
+        match random.random_range(0..10) {
+            0 => (),
+            1 => *shown = random.random_range(0..below.max(1)),
+            _ => *shown = mask,
+        }
+    }
+    (shown, wanted)
 }
 
 /// Endless micro-batches of text for a task.

@@ -1,5 +1,6 @@
 //! Sequences from sequences: translation, summaries, corrections.
 
+use super::packed::with_documents;
 use super::{Shapes, Task, TaskGraph, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -27,10 +28,15 @@ impl Task for SequenceToSequence {
         vec![shape("input_ids", read), shape("labels", said)]
     }
 
+    fn packs(&self) -> bool {
+        true
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "this task needs an encoder and a decoder, which it does not have");
         let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
         let source = text(g, model, shapes, training)?;
+        let source = with_documents(g, model, shapes, "", source)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let shape = g.shape(labels).clone();
         let ids = g.input("decoder_input_ids", shape, DType::U32)?;
@@ -41,6 +47,7 @@ impl Task for SequenceToSequence {
         if let Some(shape) = shapes("decoder_attention_mask") {
             inputs = inputs.with_mask(g.input("decoder_attention_mask", shape, DType::U32)?);
         }
+        let inputs = with_documents(g, model, shapes, "decoder_", inputs)?;
         let inputs = TokenInputs { training, dropout_seed: source.dropout_seed, ..inputs };
         let mut hidden = decoder.decode(g, &inputs)?;
         let head = decoder.lm_head(g)?;

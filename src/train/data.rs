@@ -149,7 +149,7 @@ impl Batches {
             );
             return Err(Error::input("training text", message));
         }
-        let text = fingerprint(&tokens, length);
+        let text = fingerprint(tokens.iter().copied(), length);
         if ![0, text].contains(&state.text) {
             let message = "belongs to another text, tokenizer or context length: resume with those of the run, or start a new run \
                            from its weights (--from)";
@@ -220,8 +220,8 @@ impl Batches {
 }
 
 /// A fingerprint of a text: FNV-1a over the tokens and the windows' length. Never 0.
-fn fingerprint(tokens: &[u32], length: usize) -> u64 {
-    let words = tokens.iter().map(|&token| u64::from(token)).chain([length as u64]);
+pub(crate) fn fingerprint(tokens: impl Iterator<Item = u32>, length: usize) -> u64 {
+    let words = tokens.map(u64::from).chain([length as u64]);
     let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3));
     hash.max(1)
 }

@@ -8,6 +8,7 @@ mod language;
 mod layout;
 mod loss;
 mod objective;
+mod packing;
 mod progress;
 mod routing;
 mod run;
@@ -16,11 +17,13 @@ mod step;
 mod trainer;
 mod windows;
 
+pub(crate) use data::fingerprint;
 pub use data::{Batch, Batches, Corpus, DataState, IGNORED, check_tokens};
 pub use language::{IDS, LABELS, LanguageModel, TREE_MASK, TreeLanguageModel, held_out};
 pub use layout::{FlatLayout, ParameterSlot, Range, Shard};
 pub use loss::{LabelMean, Labels, LossAndStats, label_weights};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
+pub use packing::{PackedRows, bucket, pack};
 pub use progress::{Event, Progress, StepEvent};
 pub use routing::{
     ExpertSummary, GateReport, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport, RoutingSummary,

@@ -52,8 +52,13 @@ pub trait BatchSource {
     /// The position of the next micro-batch. Checkpoints save it, and a source created from it continues with the same bytes.
     fn position(&self) -> serde_json::Value;
 
-    /// Tokens of a micro-batch, for the speed that is reported.
+    /// Tokens of the last micro-batch, or of each, without padding: for the speed that is reported.
     fn tokens(&self) -> u64;
+
+    /// The same with padding, of which the share is reported.
+    fn positions(&self) -> u64 {
+        self.tokens()
+    }
 }
 
 /// A batch of held-out data.

@@ -41,7 +41,9 @@ pub struct StepEvent {
     pub routing: Option<RoutingReport>,
     /// The learning rate.
     pub learning_rate: f32,
-    /// Tokens per second, averaged over the last steps.
+    /// The share of padding among the positions of the step's batches.
+    pub padding: f64,
+    /// Tokens per second, averaged over the last steps, without padding.
     pub tokens_per_second: f64,
     /// The remaining time at this speed, without evaluations.
     pub remaining: Duration,

@@ -67,6 +67,7 @@ struct Pending {
     step: u64,
     learning_rate: f32,
     tokens: u64,
+    positions: u64,
     report: Readback,
 }
 
@@ -173,7 +174,13 @@ impl Trainer {
         let count = u64::from(self.step.options().accumulation);
         let mut report = None;
         let mut in_flight = VecDeque::new();
-        let batches: Vec<Feeds> = (0..count).map(|_| data.next_feeds()).collect::<Result<_>>()?;
+        let mut batches = Vec::new();
+        let (mut tokens, mut positions) = (0, 0);
+        for _ in 0..count {
+            batches.push(data.next_feeds()?);
+            tokens += data.tokens();
+            positions += data.positions();
+        }
         let weights = if count > 1 { label_weights(&self.labels, &batches)? } else { vec![Feeds::new()] };
         // Whether what the next step goes on from is still that of the step before.
         let mut clean = true;
@@ -218,8 +225,8 @@ impl Trainer {
             }
         }
         self.state.step += 1;
-        let (step, tokens) = (self.state.step, count * data.tokens());
-        self.pending.extend(report.map(|report| Pending { step, learning_rate, tokens, report }));
+        let step = self.state.step;
+        self.pending.extend(report.map(|report| Pending { step, learning_rate, tokens, positions, report }));
         Ok(true)
     }
 
@@ -254,6 +261,7 @@ impl Trainer {
                 report,
                 routing: self.routing.read(&control),
                 learning_rate: oldest.learning_rate,
+                padding: oldest.positions.saturating_sub(oldest.tokens) as f64 / oldest.positions.max(1) as f64,
                 tokens_per_second: self.speed.rate(oldest.tokens),
                 remaining: self.speed.remaining(self.run.steps.saturating_sub(oldest.step)),
             }));

@@ -18,6 +18,17 @@ pub(in crate::cli) enum ScheduleKind {
     Wsd,
 }
 
+/// What is a text of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Pack {
+    /// Each line
+    Lines,
+    /// Lines up to an empty one
+    Paragraphs,
+    /// Each file
+    Files,
+}
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TrainArgs {
     #[command(flatten)]
@@ -25,6 +36,9 @@ pub(in crate::cli) struct TrainArgs {
     /// Text files to train on, or pipes (/dev/stdin); a tenth of the text is held out
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     pub(in crate::cli) data: Vec<PathBuf>,
+    /// Train on texts, not on windows of one: several side by side in a sequence, each of them for itself
+    #[arg(long, value_enum, value_name = "UNIT")]
+    pub(in crate::cli) pack: Option<Pack>,
     /// Folder for checkpoints, the loss curve and the finished model
     #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
     pub(in crate::cli) out: PathBuf,

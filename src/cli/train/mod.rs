@@ -1,22 +1,23 @@
 //! `wgformer train`: trains a model on text.
 
+mod data;
 mod learner;
 mod progress;
 
 use super::args::{Common, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
 use super::explicit_args::{self, ExplicitArgs};
-use super::{model, outln, output, plot, read_texts};
+use super::{model, outln, output, plot};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Checkpoints, write_atomic};
 use crate::models::{self, Model};
 use crate::program::human_count;
-use crate::tasks::{TaskObjective, TextBatches, TextTask, held_out_for};
+use crate::tasks::TextTask;
 use crate::train::{
-    AdamOptions, Batches, Corpus, Decay, Event, HeldOut, LossScaling, Outcome, RunOptions, Schedule, StepOptions,
-    Trainer, check_tokens, in_order,
+    AdamOptions, DataState, Decay, Event, HeldOut, LossScaling, Outcome, RunOptions, Schedule, StepOptions, Trainer,
 };
+use data::{Data, Text};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use learner::{Learner, from_checkpoint, prepare};
 use progress::{History, Screen};
@@ -28,8 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The share of the text that is held out.
-const HELD_OUT: f64 = 0.1;
 /// The number of batches of an evaluation.
 const EVALUATION: usize = 16;
 /// The time between two lines of progress without a terminal.
@@ -84,24 +83,23 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     }
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
-    let text = read_texts(&options.data)?;
+    let text = Text::read(options)?;
     refuse_to_overwrite(options, &checkpoints)?;
     let Learner { model, weights, files } = match &resumed {
         // The trainer loads the weights from the checkpoint, in f32.
         Some(loaded) => from_checkpoint(&loaded.path, &gpu, options.dtype.into())?,
-        None => prepare(options, &gpu, &text)?,
+        None => prepare(options, &gpu, &text.all)?,
     };
-    let tokens = files.tokenizer.encode(&text)?;
-    check_tokens(&tokens, model.dimensions().vocabulary)?;
-    let corpus = Corpus::new(&tokens, HELD_OUT)?;
-    // Training may take hours, and the text may be large.
-    drop((text, tokens));
-    let mut small_files = files.contents(&model.config(), &[]).small_files()?;
-    small_files.push((explicit_args::FILE.into(), explicit.to_json()?));
     let context = model::context(options.model.context, model.dimensions().max_position)?;
-    let objective = TaskObjective::on_text(model.clone(), options.batch, context)?;
     let mask = ["[MASK]", "<mask>"].iter().find_map(|token| files.tokenizer.id(token));
     let task = TextTask::of(model.as_ref(), mask)?;
+    let data = Data::new(options, &text, &files.tokenizer, model.as_ref(), (task, context))?;
+    // Training may take hours, and the text may be large.
+    drop(text);
+    let mut small_files = files.contents(&model.config(), &[]).small_files()?;
+    small_files.push((explicit_args::FILE.into(), explicit.to_json()?));
+    let size = (options.batch, context);
+    let objective = data.objective(model.clone(), options.batch, context)?;
     let mut trainer =
         Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options)?)?;
     device.save_caches();
@@ -109,19 +107,21 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     checkpoints.make_folder()?;
     let _lock = lock.map_or_else(|| checkpoints.lock(), Ok)?;
     check_results(&options.out)?;
-    let rows = match &resumed {
+    let state = match &resumed {
         Some(loaded) => {
             let state = serde_json::from_value(trainer.resume(loaded)?)
                 .map_err(|e| Error::format(&loaded.path, format!("the position in the data: {e}")))?;
             warn_of_other_batches(&loaded.path, options)?;
-            Batches::resume(corpus.train.clone(), options.batch, context, state)?
+            state
         }
-        None => Batches::new(corpus.train.clone(), options.batch, context, options.seed)?,
+        None => DataState { seed: options.seed, epoch: 0, cursor: 0, text: 0 },
     };
-    let mut source = TextBatches { rows, task };
-    let held_out = sample_of(held_out_for(task, &in_order(&corpus.held_out, options.batch, context)));
-    introduce(options, &gpu, &trainer, model.as_ref(), &corpus, resumed.is_some().then_some(&inherited))?;
-    if let Some(first) = files.tokenizer.prefix().first().and_then(|&id| files.tokenizer.token(id)) {
+    let mut source = data.source(&objective, task, size, state)?;
+    let held_out = sample_of(data.held_out(&objective, task, size)?);
+    introduce(options, &gpu, &trainer, model.as_ref(), &data, resumed.is_some().then_some(&inherited))?;
+    if options.pack.is_none()
+        && let Some(first) = files.tokenizer.prefix().first().and_then(|&id| files.tokenizer.token(id))
+    {
         output::note(format_args!(
             "the tokenizer begins a text with {first}; batches are cut from within the text and have none, as with eval --bos never"
         ));
@@ -148,7 +148,7 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let outcome = trainer.run(&mut source, &held_out, &stop, &mut save, &mut progress)?;
+    let outcome = trainer.run(source.as_mut(), &held_out, &stop, &mut save, &mut progress)?;
     bar.finish_and_clear();
     if let Some(error) = output_error {
         return Err(error);
@@ -172,13 +172,15 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         Outcome::Interrupted => "stopped; continue with --resume",
     };
     if options.common.json {
-        let best = state.best_loss;
-        outln!(
-            "{}",
-            json!({ "event": "end", "outcome": how, "step": state.step, "best_held_out_loss": best, "model": folder })
-        )?;
+        let (best, padding) = (state.best_loss, history.padding());
+        let end = json!({ "event": "end", "outcome": how, "step": state.step, "best_held_out_loss": best,
+                          "padding": padding, "model": folder });
+        outln!("{end}")?;
     } else {
         outln!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()))?;
+        if options.pack.is_some() {
+            outln!("padding     {:.1} % of the positions", 100.0 * history.padding())?;
+        }
         outln!("model       {}", folder.display())?;
         if let Some(picture) = &picture {
             outln!("loss curve  {}", picture.display())?;
@@ -287,7 +289,7 @@ fn introduce(
     gpu: &Gpu,
     trainer: &Trainer,
     model: &dyn Model,
-    corpus: &Corpus,
+    data: &Data,
     inherited: Option<&Vec<String>>,
 ) -> Result<()> {
     if options.common.json {
@@ -302,7 +304,9 @@ fn introduce(
         human_count(recording.flops())
     )?;
     outln!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
-    outln!("text     {} tokens, {} held out", corpus.train.len(), corpus.held_out.len())?;
+    let ([train, held_out], texts) = (data.tokens(), data.texts());
+    let texts = texts.map_or_else(String::new, |texts| format!(", {texts} texts"));
+    outln!("text     {train} tokens, {held_out} held out{texts}")?;
     if let Some(inherited) = inherited {
         let with = if inherited.is_empty() { "" } else { ", with the run's options " };
         outln!("resumed  from step {}{with}{}", trainer.state().step, inherited.join(" "))?;

@@ -18,6 +18,9 @@ pub(super) struct History {
     /// Statistics of routers, for models that have some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routing: Vec<(u64, RoutingSummary)>,
+    /// The sum of the shares of padding of this process's steps, and their number.
+    #[serde(skip)]
+    padding: (f64, u64),
 }
 
 impl History {
@@ -29,6 +32,11 @@ impl History {
         serde_json::from_value(read_json(&path)?).map_err(|e| Error::format(&path, e.to_string()))
     }
 
+    /// The share of padding in the batches so far.
+    pub(super) fn padding(&self) -> f64 {
+        self.padding.0 / self.padding.1.max(1) as f64
+    }
+
     pub(super) fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|e| Error::input("history", e.to_string()))
     }
@@ -36,6 +44,7 @@ impl History {
     pub(super) fn take(&mut self, event: &Event) {
         match event {
             Event::Step(step) => {
+                self.padding = (self.padding.0 + step.padding, self.padding.1 + 1);
                 self.train.push((step.step, f64::from(step.report.loss)));
                 self.routing.extend(step.routing.as_ref().map(|routing| (step.step, routing.summary())));
             }
@@ -84,10 +93,11 @@ impl Screen<'_> {
         let held_out = history.held_out.last().map_or(String::new(), |(_, loss)| format!(" (held out {loss:.3})"));
         let end = self.ends.map_or(Duration::MAX, |ends| ends.saturating_duration_since(Instant::now()));
         format!(
-            "loss {:.3}{held_out}{}  {:.0} tokens/s  {} left",
+            "loss {:.3}{held_out}{}  {:.0} tokens/s{}  {} left",
             step.report.loss,
             step.routing.as_ref().map_or(String::new(), |routing| routing_text(&routing.summary())),
             step.tokens_per_second,
+            if step.padding > 0.0 { format!(", {:.1} % padding", 100.0 * step.padding) } else { String::new() },
             HumanDuration(step.remaining.min(end))
         )
     }
@@ -117,7 +127,7 @@ fn as_json(event: &Event) -> Value {
         Event::Step(step) => {
             let mut line = json!({
                 "event": "step", "step": step.step, "loss": step.report.loss, "norm": step.report.norm,
-                "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second,
+                "lr": step.learning_rate, "tokens_per_second": step.tokens_per_second, "padding": step.padding,
             });
             if let Some(routing) = &step.routing {
                 line["routing"] = json!(routing.summary());
@@ -161,7 +171,13 @@ mod tests {
 
     #[test]
     fn a_history_survives_the_round_trip_with_and_without_routers() {
-        let history = History { train: vec![(1, 2.5)], held_out: vec![(1, 3.0)], routing: vec![(1, summary())] };
+        let history = History {
+            train: vec![(1, 2.5)],
+            held_out: vec![(1, 3.0)],
+            routing: vec![(1, summary())],
+            padding: (0.5, 2),
+        };
+        assert!((history.padding() - 0.25).abs() < 1e-9);
         let again: History = serde_json::from_slice(&history.to_json().unwrap()).unwrap();
         assert_eq!(again.routing, history.routing);
         let old: History = serde_json::from_str(r#"{"train": [[1, 2.5]], "held_out": []}"#).unwrap();

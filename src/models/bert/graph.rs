@@ -138,8 +138,8 @@ impl Bert {
 /// The positions of tokens, `(B, T)`, that count those that are no padding, from `padding + 1` on; padding has the position `padding`.
 fn positions_from(g: &mut Graph, inputs: &TokenInputs, padding: u32) -> Result<Tensor> {
     let behind = padding.wrapping_add(1);
-    if !matches!(inputs.kv, KvSource::Uncached { .. } | KvSource::Packed { .. }) {
-        // Texts that are continued have no padding in front of their tokens.
+    if inputs.documents.is_some() || !matches!(inputs.kv, KvSource::Uncached { .. } | KvSource::Packed { .. }) {
+        // Neither have texts that are continued padding in front of their tokens, nor texts that are packed.
         return ops::shift_ids(g, inputs.positions, behind);
     }
     let shape = g.shape(inputs.ids).clone();

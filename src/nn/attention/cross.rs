@@ -36,7 +36,14 @@ impl Attention {
         let [k, v] = match context {
             Context::States { states, key_mask } => {
                 options.key_mask = key_mask;
+                if let Some(documents) = with.documents {
+                    let what = "rows of several texts need the encoder's tokens of each: Documents::context";
+                    options.key_ranges = Some(documents.context.ok_or_else(|| Error::shape("attention", what))?);
+                }
                 self.keys_and_values(g, &module, states)?
+            }
+            Context::Cached { .. } if with.documents.is_some() => {
+                return Err(Error::shape("attention", "only whole sequences hold several texts in a row"));
             }
             Context::Cached { capacity, lengths } => {
                 options.lengths = Some(lengths);

@@ -95,6 +95,10 @@ impl Attention {
             let what = "a tree mask needs whole sequences: a later token may cover what is in the cache";
             return Err(Error::shape("attention", what));
         }
+        if with.documents.is_some() && !matches!(with.kv, KvSource::Uncached { .. }) {
+            return Err(Error::shape("attention", "only whole sequences hold several texts in a row"));
+        }
+        options.key_ranges = with.documents.map(|documents| documents.ranges);
         if self.mask == Mask::Prefix {
             options.prefix = prefix(with)?;
         }
@@ -217,6 +221,9 @@ pub fn is_cache(state: &str) -> bool {
 /// How many keys of each row all queries see.
 fn prefix(with: &AttentionUse<'_>) -> Result<Option<Tensor>> {
     let refuse = |what: &str| Err(Error::shape("attention", what));
+    if with.documents.is_some() {
+        return refuse("a row of several texts has no prefix: Mask::Prefix needs a row for each");
+    }
     match (with.kv, with.prefix) {
         (KvSource::Uncached { .. } | KvSource::Prefill { .. }, None) => {
             refuse("the inputs do not say how long the prefix of a row is: TokenInputs::with_prefix")

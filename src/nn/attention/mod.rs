@@ -11,6 +11,7 @@ pub use latent::Latent;
 pub use qk_norm::QkNorm;
 
 use super::dense::{LinearConfig, LinearUse, linear_with};
+use super::inputs::Documents;
 use super::relative::RelativeBias;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
@@ -139,6 +140,8 @@ pub struct AttentionUse<'a> {
     pub tree: Option<Tensor>,
     /// The length of the prefix of each row, `(B)`, for [`Mask::Prefix`].
     pub prefix: Option<Tensor>,
+    /// Several texts in each row, for sequences that attend to themselves.
+    pub documents: Option<Documents>,
     /// The number of tokens of each row, `(B)`, for products that skip the others. None: all.
     pub lengths: Option<Tensor>,
     /// The seed of dropout, `(2)` u32; none: nothing is dropped.
@@ -341,6 +344,7 @@ mod tests {
             kv,
             tree: None,
             prefix: None,
+            documents: None,
             lengths: None,
             seed: None,
             picked: false,
@@ -376,6 +380,14 @@ mod tests {
         let packed = AttentionUse { kv: KvSource::Packed { lengths: None }, prefix: Some(lengths), ..with };
         let message = prefixed.attend(&mut g, "layer", [scalar; 3], &packed).unwrap_err().to_string();
         assert!(message.contains("tokens picked out of a sequence have no prefix"), "{message}");
+        let ranges = g.input("ranges", [1, 2, 2], DType::U32)?;
+        let documents = Some(Documents { ranges, context: None });
+        let message =
+            layer.attend(&mut g, "layer", [scalar; 3], &AttentionUse { documents, ..with }).unwrap_err().to_string();
+        assert!(message.contains("only whole sequences hold several texts in a row"), "{message}");
+        let whole = AttentionUse { documents, prefix: Some(lengths), ..whole(positions) };
+        let message = prefixed.attend(&mut g, "layer", [scalar; 3], &whole).unwrap_err().to_string();
+        assert!(message.contains("a row of several texts has no prefix"), "{message}");
         let both = Attention { mask: Mask::Bidirectional, ..layer };
         let message = both.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
         assert!(message.contains("only whole sequences attend in both directions"), "{message}");

@@ -1,0 +1,220 @@
+//! Texts packed into rows are the texts alone: losses and gradients, of every family of attention.
+//!
+//! `cargo test --test packed -- NAME` runs some of it.
+
+mod common;
+#[path = "common/models.rs"]
+mod small;
+
+use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
+use small::{against_twin, gpt2, llama, merged, upload, weights_of};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use wgformer::graph::{Array, Graph, Values};
+use wgformer::io::Config;
+use wgformer::models::{self, Model};
+use wgformer::tasks::{PackedTexts, TaskObjective, TextTask};
+use wgformer::train::{BatchSource, Feeds, Objective};
+use wgformer::{Gpu, Result, Tensor};
+
+/// Rows of a batch, and tokens of a row.
+const SIZE: (usize, usize) = (2, 24);
+
+fn main() {
+    let mut trials = vec![
+        Trial::test("what can't keep texts apart is refused", refused),
+        Trial::test("packed texts are the texts alone, in f64", || families().into_iter().try_for_each(alone)),
+    ];
+    // The kernels run on all drivers in the conformance suite.
+    for (name, device) in common::adapters_also_as_gpus(&mut trials) {
+        if !name.starts_with("Vulkan llvmpipe") {
+            continue;
+        }
+        // All with the kernels of CPU drivers, two with those of GPUs.
+        let few = name.ends_with("as a GPU");
+        for (title, config) in families().into_iter().filter(|(title, _)| !few || ["Llama", "T5"].contains(title)) {
+            trials.push(device.trial(format!("[{name}] {title}"), move |gpu| twin(gpu, &config)));
+        }
+    }
+    common::run(trials);
+}
+
+fn families() -> Vec<(&'static str, Value)> {
+    let bert = |family: &str, class: &str, more: Value| {
+        let base = json!({"model_type": family, "architectures": [class], "vocab_size": 97, "hidden_size": 36, "num_attention_heads": 3,
+                          "num_hidden_layers": 2, "intermediate_size": 51, "max_position_embeddings": 40, "mask_token_id": 96,
+                          "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0});
+        merged(base, more)
+    };
+    let t5 = json!({"model_type": "t5", "vocab_size": 97, "d_model": 36, "d_kv": 7, "d_ff": 51, "num_heads": 3, "num_layers": 2,
+                    "dropout_rate": 0.0, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 13,
+                    "decoder_start_token_id": 0});
+    let bart = json!({"model_type": "bart", "vocab_size": 97, "d_model": 36, "encoder_layers": 1, "decoder_layers": 2,
+                      "encoder_attention_heads": 4, "decoder_attention_heads": 3, "encoder_ffn_dim": 51, "decoder_ffn_dim": 33,
+                      "max_position_embeddings": 64, "pad_token_id": 1, "decoder_start_token_id": 2, "dropout": 0.0});
+    let experts = json!({"num_local_experts": 4, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.01});
+    vec![
+        ("GPT-2", gpt2(json!({}))),
+        ("Llama", llama(json!({}))),
+        ("Mistral with a window", llama(json!({"model_type": "mistral", "sliding_window": 4}))),
+        ("Mixtral", llama(merged(json!({"model_type": "mixtral"}), experts))),
+        ("BERT", bert("bert", "BertForMaskedLM", json!({}))),
+        ("RoBERTa", bert("roberta", "RobertaForMaskedLM", json!({"pad_token_id": 1}))),
+        (
+            "ModernBERT",
+            bert("modernbert", "ModernBertForMaskedLM", json!({"local_attention": 4, "num_hidden_layers": 3})),
+        ),
+        ("T5", t5),
+        ("BART", bart),
+    ]
+}
+
+fn model(config: &Value) -> Result<Arc<dyn Model>> {
+    Ok(models::model(&Config::new("config.json", config.clone())?)?.into())
+}
+
+/// Texts of odd lengths, without padding tokens.
+fn texts() -> Arc<[Vec<u32>]> {
+    let lengths = [5, 11, 3, 7, 13, 2, 6];
+    let text =
+        |(number, &length): (usize, &usize)| (0..length).map(|i| (number * 31 + i * 17) as u32 % 90 + 5).collect();
+    lengths.iter().enumerate().map(text).collect()
+}
+
+/// The words of an input.
+fn words(feeds: &Feeds, name: &str) -> Option<Vec<i32>> {
+    Some(bytemuck::pod_collect_to_vec(&feeds.iter().find(|(known, _)| known == name)?.1))
+}
+
+/// A measured loss: its graph, the values of all it reads, and what is compared.
+struct Measured {
+    graph: Graph,
+    values: Values,
+    wanted: Vec<(String, Tensor)>,
+}
+
+fn measured(objective: &TaskObjective, weights: &Values, feeds: &[(String, Vec<i32>)]) -> Result<Measured> {
+    let (mut g, mut values) = (Graph::new(), weights.clone());
+    let loss = objective.loss(&mut g, false)?;
+    for (name, tensor) in g.inputs() {
+        let unread = || g.nodes().iter().all(|node| !node.inputs.contains(&tensor));
+        if !feeds.iter().any(|(known, _)| known == name) && unread() {
+            continue;
+        }
+        let (_, words) = feeds
+            .iter()
+            .find(|(known, _)| known == name)
+            .ok_or_else(|| wgformer::Error::Graph(format!("no value for {name}")))?;
+        let data = words.iter().map(|&word| f64::from(word)).collect();
+        values.insert(name.into(), Array::new(g.shape(tensor).clone(), data)?);
+    }
+    let (names, tensors): (Vec<String>, Vec<Tensor>) = g.parameters().map(|(n, t)| (n.to_owned(), t)).unzip();
+    let gradients = g.differentiate(loss, &tensors)?;
+    let mut wanted = vec![("loss".to_owned(), loss)];
+    wanted.extend(names.into_iter().zip(gradients).filter_map(|(name, t)| Some((format!("grad.{name}"), t?))));
+    Ok(Measured { graph: g, values, wanted })
+}
+
+/// The packed batch of a model, and its weights.
+fn packed(config: &Value) -> Result<(Arc<dyn Model>, Values, Feeds, Measured)> {
+    let model = model(config)?;
+    let task = TextTask::of(model.as_ref(), Some(96))?;
+    let objective = TaskObjective::on_packed_text(model.clone(), SIZE.0, SIZE.1)?;
+    let feeds = PackedTexts::new(texts(), &objective, task, 4)?.next_feeds()?;
+    let weights = weights_of(model.as_ref())?;
+    let all: Vec<(String, Vec<i32>)> =
+        feeds.iter().map(|(name, bytes)| (name.clone(), bytemuck::pod_collect_to_vec(bytes))).collect();
+    let measured = measured(&objective, &weights, &all)?;
+    Ok((model, weights, feeds, measured))
+}
+
+/// The losses and gradients of the texts alone, each weighted by its labels, are those of the batch.
+fn alone((title, config): (&str, Value)) -> Result<(), Failed> {
+    let (model, weights, feeds, batch) = packed(&config)?;
+    let tensors: Vec<Tensor> = batch.wanted.iter().map(|(_, tensor)| *tensor).collect();
+    let together = batch.graph.evaluate(&batch.values, &tensors)?;
+    let continued = model.encoder().is_some() && model.decoder().is_some();
+    let sides = if continued { SIZE.1 / 2 } else { SIZE.1 };
+    let ranges = words(&feeds, if continued { "decoder_documents" } else { "documents" }).ok_or("no texts")?;
+    let cross = words(&feeds, "cross_documents");
+    let part = |name: &str, row: usize, [first, end]: [i32; 2]| {
+        let from = row * sides;
+        words(&feeds, name).map(|words| words[from + first as usize..from + end as usize].to_vec())
+    };
+    let (mut sums, mut labels, mut found): (BTreeMap<String, Array>, f64, usize) = (BTreeMap::new(), 0.0, 0);
+    for row in 0..SIZE.0 {
+        let mut at = 0;
+        while at < sides {
+            let pair = |ranges: &[i32]| [ranges[2 * (row * sides + at)], ranges[2 * (row * sides + at) + 1]];
+            let range = pair(&ranges);
+            if range[0] == range[1] {
+                break;
+            }
+            let said = part("labels", row, range).ok_or("no labels")?;
+            let mut shapes = vec![("labels".to_owned(), [1, said.len()].into())];
+            let mut inputs = vec![("labels".to_owned(), said.clone())];
+            let read = cross.as_ref().map_or(range, |cross| pair(cross));
+            let ids = part("input_ids", row, read).ok_or("no tokens")?;
+            shapes.push(("input_ids".to_owned(), [1, ids.len()].into()));
+            inputs.push(("input_ids".to_owned(), ids));
+            if continued {
+                inputs.push(("decoder_input_ids".into(), part("decoder_input_ids", row, range).ok_or("no tokens")?));
+            }
+            let weight = said.iter().filter(|label| **label >= 0).count() as f64;
+            at = range[1] as usize;
+            found += 1;
+            if weight == 0.0 {
+                continue;
+            }
+            let objective = TaskObjective { shapes, ..TaskObjective::on_text(model.clone(), 1, 2)? };
+            let text = measured(&objective, &weights, &inputs)?;
+            let tensors: Vec<Tensor> = text.wanted.iter().map(|(_, tensor)| *tensor).collect();
+            for ((name, _), value) in text.wanted.iter().zip(text.graph.evaluate(&text.values, &tensors)?) {
+                let sum = sums.entry(name.clone()).or_insert_with(|| Array::zeros(value.shape.clone()));
+                sum.data.iter_mut().zip(&value.data).for_each(|(sum, x)| *sum += weight * x);
+            }
+            labels += weight;
+        }
+    }
+    if found < 4 || labels < 5.0 {
+        return Err(format!("{title}: only {found} texts and {labels} labels").into());
+    }
+    for ((name, _), together) in batch.wanted.iter().zip(&together) {
+        let apart = sums.get(name).ok_or_else(|| format!("{title}: {name} is missing"))?;
+        let largest = together.data.iter().fold(1e-6_f64, |most, x| most.max(x.abs()));
+        for (a, b) in apart.data.iter().zip(&together.data) {
+            let error = (a / labels - b).abs() / largest;
+            if !(error <= 1e-9) {
+                return Err(format!("{title}: {name} is {b} in the batch and {} alone", a / labels).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A device computes the packed batch as f64 does.
+fn twin(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
+    let (model, weights, _, Measured { mut graph, values, wanted }) = packed(config)?;
+    for (name, tensor) in &wanted {
+        graph.output(name, *tensor)?;
+    }
+    let weights = upload(gpu, model.as_ref(), &weights)?;
+    against_twin(gpu, &graph, &weights, &values, &wanted, [1e-5, 1e-4])
+}
+
+fn refused() -> Result<(), Failed> {
+    let message = |config: &Value| -> Result<String, Failed> {
+        let objective = TaskObjective::on_packed_text(model(config)?, 1, 8);
+        let made = objective.and_then(|objective| objective.loss(&mut Graph::new(), true));
+        Ok(made.err().ok_or("no error")?.to_string())
+    };
+    let recursions = message(&small::mor(json!({})))?;
+    let classes = json!({"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 97, "hidden_size": 36,
+                         "num_attention_heads": 3, "num_hidden_layers": 1, "intermediate_size": 51, "max_position_embeddings": 40});
+    let classes = message(&classes)?;
+    if recursions.contains("recursions choose among the tokens of a row") && classes.contains("can't be learnt") {
+        return Ok(());
+    }
+    Err(format!("{recursions}; {classes}").into())
+}
