@@ -14,7 +14,7 @@ use std::sync::Arc;
 use wgformer::graph::{Array, Graph, Values};
 use wgformer::io::Config;
 use wgformer::models::{self, Model};
-use wgformer::tasks::{PackedTexts, TaskObjective, TextTask};
+use wgformer::tasks::{Embedder, PackedTexts, TaskObjective, TextTask};
 use wgformer::train::{BatchSource, Feeds, Objective};
 use wgformer::{Gpu, Result, Tensor};
 
@@ -30,6 +30,9 @@ fn main() {
     for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         if !name.starts_with("Vulkan llvmpipe") {
             continue;
+        }
+        if !name.ends_with("as a GPU") {
+            trials.push(device.trial(format!("[{name}] vectors of texts of like length"), vectors));
         }
         // All with the kernels of CPU drivers, two with those of GPUs.
         let few = name.ends_with("as a GPU");
@@ -201,6 +204,30 @@ fn twin(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
     }
     let weights = upload(gpu, model.as_ref(), &weights)?;
     against_twin(gpu, &graph, &weights, &values, &wanted, [1e-5, 1e-4])
+}
+
+/// Texts that share batches by length have the vectors that they have alone, in the order in which they were given.
+fn vectors(gpu: &Gpu) -> Result<(), Failed> {
+    let config = json!({"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 97, "hidden_size": 36, "num_attention_heads": 3,
+                        "num_hidden_layers": 1, "intermediate_size": 51, "max_position_embeddings": 64});
+    let model = model(&config)?;
+    let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
+    let text = |length: usize| (0..length).map(|i| (length * 31 + i * 17) as u32 % 97).collect();
+    let texts: Vec<Vec<u32>> = [39, 3, 40, 16, 37, 14, 2, 38].map(text).into();
+    let mut embedder = Embedder::new(gpu, model.clone(), &weights, 4)?;
+    let found = embedder.embed(&texts)?;
+    // Rows of 16 and of 40 tokens: 189 tokens in 224 positions.
+    if !((embedder.padding() - 35.0 / 224.0).abs() <= 1e-9) {
+        return Err(format!("{} is padding", embedder.padding()).into());
+    }
+    let mut single = Embedder::new(gpu, model, &weights, 1)?;
+    for (text, found) in texts.iter().zip(&found) {
+        let alone = single.embed(std::slice::from_ref(text))?.remove(0);
+        if !alone.iter().zip(found).all(|(a, b)| (a - b).abs() <= 1e-5) {
+            return Err(format!("a text of {} tokens has another vector alone", text.len()).into());
+        }
+    }
+    Ok(())
 }
 
 fn refused() -> Result<(), Failed> {
