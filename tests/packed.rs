@@ -14,8 +14,8 @@ use std::sync::Arc;
 use wgformer::graph::{Array, Graph, Values};
 use wgformer::io::Config;
 use wgformer::models::{self, Model};
-use wgformer::tasks::{Embedder, PackedTexts, TaskObjective, TextTask};
-use wgformer::train::{BatchSource, Feeds, Objective};
+use wgformer::tasks::{Embedder, PackedTexts, PaddedTexts, TaskObjective, TextTask, padded_held_out};
+use wgformer::train::{BatchSource, Event, Feeds, Objective, RunOptions, Schedule, StepOptions, Trainer};
 use wgformer::{Gpu, Result, Tensor};
 
 /// Rows of a batch, and tokens of a row.
@@ -33,6 +33,7 @@ fn main() {
         }
         if !name.ends_with("as a GPU") {
             trials.push(device.trial(format!("[{name}] vectors of texts of like length"), vectors));
+            trials.push(device.trial(format!("[{name}] batches of two sizes train as those of one"), two_sizes));
         }
         // All with the kernels of CPU drivers, two with those of GPUs.
         let few = name.ends_with("as a GPU");
@@ -228,6 +229,46 @@ fn vectors(gpu: &Gpu) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// Texts in rows of 16 and of 40 tokens give the losses of rows of 40.
+fn two_sizes(gpu: &Gpu) -> Result<(), Failed> {
+    let model = model(&families().into_iter().find(|(title, _)| *title == "BERT").ok_or("no BERT")?.1)?;
+    let text = |length: usize| (0..length).map(|i| (length * 31 + i * 17) as u32 % 97).collect::<Vec<u32>>();
+    let texts: Arc<[Vec<u32>]> = [39, 9, 16, 37, 14, 40].map(text).into();
+    let task = TextTask::of(model.as_ref(), Some(96))?;
+    let losses = |lengths: &[usize]| -> Result<(Vec<f32>, f64, u64), Failed> {
+        let objectives: Result<Vec<TaskObjective>> =
+            lengths.iter().map(|&length| TaskObjective::on_padded_text(model.clone(), 1, length)).collect();
+        let objectives = objectives?;
+        let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
+        let (options, run) = (StepOptions::default(), RunOptions { seed: 9, ..RunOptions::default() });
+        let mut trainer = Trainer::new(gpu, &weights, &objectives[0], options, run, Schedule::constant(0.01))?;
+        for objective in &objectives[1..] {
+            trainer.add_size(objective)?;
+        }
+        let mut data = PaddedTexts::new(texts.clone(), &objectives, task, 3)?;
+        let (mut losses, mut positions) = (Vec::new(), 0);
+        let mut note = |event: &Event| {
+            if let Event::Step(step) = event {
+                losses.push(step.report.loss);
+            }
+        };
+        for _ in 0..6 {
+            trainer.submit_step(&mut data)?;
+            positions += data.positions();
+        }
+        trainer.reports(0, &mut note)?;
+        let held_out = padded_held_out(texts.clone(), &objectives, task)?;
+        Ok((losses, trainer.evaluate(&held_out)?, positions))
+    };
+    let (two, one) = (losses(&[40, 16])?, losses(&[40])?);
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs();
+    let same = two.0.iter().zip(&one.0).all(|(a, b)| near(f64::from(*a), f64::from(*b)));
+    if same && two.0.len() == 6 && near(two.1, one.1) && [two.2, one.2] == [3 * 56, 240] {
+        return Ok(());
+    }
+    Err(format!("{two:?} and {one:?}").into())
 }
 
 fn refused() -> Result<(), Failed> {

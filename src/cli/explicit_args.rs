@@ -13,7 +13,7 @@ pub(super) const FILE: &str = "options.json";
 /// Options of one command, which are not options of the run.
 const PER_COMMAND: [&str; 3] = ["resume", "out", "json"];
 /// Options that a run can't change: those of the model, the seed, and what a text is.
-const FIXED: [&str; 13] = [
+const FIXED: [&str; 14] = [
     "model",
     "layers",
     "heads",
@@ -27,6 +27,7 @@ const FIXED: [&str; 13] = [
     "from",
     "seed",
     "pack",
+    "bucket",
 ];
 
 /// Explicit options of `wgformer train`: names, and values as text.

@@ -7,12 +7,14 @@ mod language_model;
 pub mod listops;
 mod objective;
 mod packed;
+mod padded;
 mod sequence;
 
 pub use embed::Embedder;
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 pub use packed::{PackedTexts, packed_held_out};
+pub use padded::{PaddedTexts, batch_lengths, padded_held_out};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

@@ -9,7 +9,7 @@ use crate::graph::{Graph, Tensor};
 use crate::models::{Model, TokenInputs};
 use crate::nn::{Documents, FeedForward};
 use crate::shape::Shape;
-use crate::train::{BatchSource, DataState, Feeds, HeldOut, Objective, PackedRows, pack};
+use crate::train::{BatchSource, DataState, Feeds, HeldOut, Objective, PackedRows, fingerprint, pack};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ const POSITIONS: &str = "position_ids";
 /// The encoder's tokens of the text of each of the decoder's tokens, `(B, T, 2)` u32.
 const CROSS: &str = "cross_documents";
 /// 0 on padding, for experts.
-const MASK: &str = "attention_mask";
+pub(super) const MASK: &str = "attention_mask";
 
 /// Adds what says which tokens of a row are one text, if there is such an input; names begin with `side`.
 pub(super) fn with_documents(
@@ -82,7 +82,7 @@ impl TaskObjective {
     }
 }
 
-fn has_experts(model: &dyn Model) -> bool {
+pub(super) fn has_experts(model: &dyn Model) -> bool {
     let plain = |feed: &FeedForward| matches!(feed, FeedForward::Plain { .. } | FeedForward::Gated { .. });
     model.stacks().iter().flat_map(|stack| &stack.blocks).any(|block| !plain(&block.feed_forward))
 }
@@ -132,7 +132,7 @@ impl Side {
 
 /// How texts become batches.
 #[derive(Clone, Debug)]
-struct Packer {
+pub(super) struct Packer {
     texts: Arc<[Vec<u32>]>,
     task: TextTask,
     rows: usize,
@@ -144,7 +144,7 @@ struct Packer {
 }
 
 impl Packer {
-    fn new(texts: Arc<[Vec<u32>]>, objective: &TaskObjective, task: TextTask) -> Result<Self> {
+    pub(super) fn new(texts: Arc<[Vec<u32>]>, objective: &TaskObjective, task: TextTask) -> Result<Self> {
         let shape = |name: &str| match objective.shapes.iter().find(|(known, _)| known == name) {
             Some((_, shape)) => shape.expect::<2>(name),
             None => Err(Error::input(name, "is missing: the objective must be one of packed texts")),
@@ -163,8 +163,18 @@ impl Packer {
         Ok(Self { texts, task, rows, read, said, inputs: inputs.collect() })
     }
 
+    /// Rows of a batch.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Tokens of a row, on both sides.
+    pub(super) fn length(&self) -> usize {
+        self.read + self.said
+    }
+
     /// The room that each text takes up, and that a row has. A text of one token predicts none, and has no place.
-    fn room(&self) -> (Vec<usize>, usize) {
+    pub(super) fn room(&self) -> (Vec<usize>, usize) {
         let half = self.said > 0;
         let room = |text: &Vec<u32>| match text.len() {
             0 | 1 => usize::MAX,
@@ -175,13 +185,13 @@ impl Packer {
     }
 
     /// Tokens of the texts of a batch, and its positions.
-    fn size(&self, batch: &[Vec<u32>]) -> [u64; 2] {
+    pub(super) fn size(&self, batch: &[Vec<u32>]) -> [u64; 2] {
         let tokens: usize = batch.iter().flatten().map(|&text| self.texts[text as usize].len()).sum();
         [tokens as u64, (self.rows * (self.read + self.said)) as u64]
     }
 
     /// The inputs of the texts of some rows; the state fixes what is masked.
-    fn feeds(&self, batch: &[Vec<u32>], state: &DataState) -> Feeds {
+    pub(super) fn feeds(&self, batch: &[Vec<u32>], state: &DataState) -> Feeds {
         let Self { read, said, .. } = *self;
         let (mut front, mut back, mut labels, mut cross) = (Side::default(), Side::default(), Vec::new(), Vec::new());
         let mut random = random_of(state);
@@ -222,6 +232,31 @@ impl Packer {
         feeds.retain(|(name, _)| self.inputs.contains(name));
         feeds
     }
+
+    /// A batch of held-out texts.
+    pub(super) fn held_out(&self, number: usize, batch: &[Vec<u32>]) -> HeldOut {
+        let state = DataState { seed: 0, epoch: 0, cursor: number as u64, text: 0 };
+        let feeds = self.feeds(batch, &state);
+        let labels = feeds.iter().filter(|(name, _)| name == "labels").flat_map(|(_, bytes)| bytes.chunks_exact(4));
+        let weight = labels.filter(|label| label[3] < 0x80).count() as f64;
+        HeldOut { feeds, weight }
+    }
+}
+
+/// The fingerprint of texts and of the lengths of rows, if the position of a run is one in them.
+pub(super) fn checked_fingerprint(
+    texts: &[Vec<u32>],
+    lengths: impl Iterator<Item = usize>,
+    state: &DataState,
+) -> Result<u64> {
+    let tokens = texts.iter().flat_map(|text| text.iter().copied().chain([u32::MAX]));
+    let text = fingerprint(tokens.chain(lengths.map(|length| length as u32)), texts.len());
+    if [0, text].contains(&state.text) {
+        return Ok(text);
+    }
+    let message = "belongs to other texts, another tokenizer or context length: resume with those of the run, or start a new run from its \
+                   weights (--from)";
+    Err(Error::input("data position", message))
 }
 
 /// Endless micro-batches of whole texts for [`TaskObjective::on_packed_text`]. Texts longer than a row, or of one token, are left out.
@@ -249,15 +284,7 @@ impl PackedTexts {
     pub fn resume(texts: Arc<[Vec<u32>]>, objective: &TaskObjective, task: TextTask, state: DataState) -> Result<Self> {
         let packer = Packer::new(texts, objective, task)?;
         let (room, capacity) = packer.room();
-        let text = crate::train::fingerprint(
-            packer.texts.iter().flat_map(|text| text.iter().copied().chain([u32::MAX])),
-            packer.read + packer.said,
-        );
-        if ![0, text].contains(&state.text) {
-            let message = "belongs to other texts, another tokenizer or context length: resume with those of the run, or start a new \
-                           run from its weights (--from)";
-            return Err(Error::input("data position", message));
-        }
+        let text = checked_fingerprint(&packer.texts, [packer.length()].into_iter(), &state)?;
         let rows = PackedRows::resume(room, capacity, DataState { text, ..state })?;
         Ok(Self { packer, rows, last: [0; 2] })
     }
@@ -294,14 +321,8 @@ pub fn packed_held_out(texts: Arc<[Vec<u32>]>, objective: &TaskObjective, task: 
     let (room, capacity) = packer.room();
     let all: Vec<u32> = (0..room.len() as u32).collect();
     let packed = pack(&room, &all, capacity);
-    let held_out = |(number, batch): (usize, &[Vec<u32>])| {
-        let state = DataState { seed: 0, epoch: 0, cursor: number as u64, text: 0 };
-        let feeds = packer.feeds(batch, &state);
-        let labels = feeds.iter().filter(|(name, _)| name == "labels").flat_map(|(_, bytes)| bytes.chunks_exact(4));
-        let weight = labels.filter(|label| label[3] < 0x80).count() as f64;
-        HeldOut { feeds, weight }
-    };
-    Ok(packed.chunks(packer.rows).enumerate().map(held_out).collect())
+    let batches = packed.chunks(packer.rows).enumerate();
+    Ok(batches.map(|(number, batch)| packer.held_out(number, batch)).collect())
 }
 
 #[cfg(test)]

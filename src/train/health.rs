@@ -1,6 +1,7 @@
 //! Whether training goes well: finite weights, losses and gradients; the loss of held-out data.
 
 use super::objective::HeldOut;
+use super::sizes::fitting;
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::gpu::Readback;
@@ -77,10 +78,11 @@ impl Trainer {
             Ok(())
         };
         for batch in held_out {
+            let program = &self.sizes[fitting(&self.sizes, &batch.feeds)].evaluation;
             for (name, bytes) in &batch.feeds {
-                self.evaluation.write(name, bytes)?;
+                program.write(name, bytes)?;
             }
-            let readbacks = self.evaluation.run_reading(&["loss"])?;
+            let readbacks = program.run_reading(&["loss"])?;
             in_flight.extend(readbacks.into_iter().map(|readback| (readback, batch.weight)));
             if in_flight.len() > EVALUATIONS_IN_FLIGHT {
                 in_flight.pop_front().map_or(Ok(()), &mut collect)?;

@@ -13,6 +13,7 @@ mod progress;
 mod routing;
 mod run;
 pub mod schedule;
+mod sizes;
 mod step;
 mod trainer;
 mod windows;
@@ -24,6 +25,7 @@ pub use layout::{FlatLayout, ParameterSlot, Range, Shard};
 pub use loss::{LabelMean, Labels, LossAndStats, label_weights};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use packing::{PackedRows, bucket, pack};
+pub(crate) use packing::{random_of_pass, shuffle};
 pub use progress::{Event, Progress, StepEvent};
 pub use routing::{
     ExpertSummary, GateReport, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport, RoutingSummary,

@@ -93,8 +93,7 @@ impl PackedRows {
 
     /// Lays out the pass of the state, which depends only on the seed, the pass and the lengths.
     fn lay_out(&mut self) {
-        let mut random = ChaCha8Rng::seed_from_u64(self.state.seed);
-        random.set_stream(self.state.epoch);
+        let mut random = random_of_pass(&self.state);
         let mut texts: Vec<u32> = (0..self.lengths.len() as u32).collect();
         shuffle(&mut random, &mut texts);
         self.rows = pack(&self.lengths, &texts, self.capacity);
@@ -114,7 +113,14 @@ impl PackedRows {
     }
 }
 
-fn shuffle<T>(random: &mut ChaCha8Rng, all: &mut [T]) {
+/// The random numbers that lay out a pass.
+pub(crate) fn random_of_pass(state: &DataState) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(state.seed);
+    random.set_stream(state.epoch);
+    random
+}
+
+pub(crate) fn shuffle<T>(random: &mut ChaCha8Rng, all: &mut [T]) {
     for last in (1..all.len()).rev() {
         let other = below(random, last as u64 + 1) as usize;
         all.swap(last, other);

@@ -7,10 +7,10 @@ use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 use super::progress::{Event, Progress, Speed, StepEvent};
 use super::routing::RoutingLayout;
 use super::run::{Outcome, RunOptions, RunState};
-use super::step::{KEEP, LOSS, Part, REPORT, SCALARS, STATISTICS, StepOptions, TrainStep};
+use super::sizes::{Sized, Told, fitting};
+use super::step::{KEEP, LOSS, REPORT, SCALARS, STATISTICS, StepOptions, TrainStep};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback};
-use crate::graph::Graph;
 use crate::ops::StepReport;
 use crate::program::{Program, Source, Weights};
 use serde_json::Value;
@@ -27,12 +27,12 @@ pub type Save<'a> = dyn FnMut(&Trainer, &Value) -> Result<Option<PathBuf>> + 'a;
 
 /// Trains a model: owns the programs, counts steps and keeps the GPU busy.
 pub struct Trainer {
+    gpu: Gpu,
     pub(super) weights: Weights,
     pub(super) step: TrainStep,
     pub(super) state: RunState,
-    whole: Program,
-    gradients: Option<Program>,
-    pub(super) evaluation: Program,
+    /// The first is that of the objective, the others are those of further sizes.
+    pub(super) sizes: Vec<Sized>,
     pub(super) health: Program,
     routing: RoutingLayout,
     labels: Vec<Labels>,
@@ -95,29 +95,10 @@ impl Trainer {
         options.rates.extend(objective.frozen().into_iter().map(|name| (name, 0.0)));
         let step = TrainStep::new(&objective.parameters(weights.storage())?, gpu.caps(), options)?;
         step.layout().move_into_flat(weights)?;
-        let mut routing = RoutingLayout::default();
-        let mut labels = Vec::new();
-        let whole = step.graph(Part::Whole, |g| {
-            let measured = objective.loss_and_stats(g)?;
-            routing = RoutingLayout::new(g, &measured.routers);
-            labels = measured.labels();
-            Ok(measured)
-        })?;
-        let has_dropout = whole.find(DROPOUT_SEED).is_some();
-        let gradients = match step.options().accumulation {
-            1 => None,
-            _ => {
-                let graph = step.graph(Part::Gradients, |g| objective.loss_and_stats(g))?;
-                Some(Program::new(gpu, &graph, weights)?)
-            }
-        };
-        let mut evaluation = Graph::with_storage(weights.storage());
-        let loss = objective.loss(&mut evaluation, false)?;
-        evaluation.output("loss", loss)?;
+        let (first, Told { routing, labels, has_dropout }) = Sized::new(gpu, weights, &step, objective)?;
         Ok(Self {
-            whole: Program::new(gpu, &whole, weights)?,
-            gradients,
-            evaluation: Program::new(gpu, &evaluation, weights)?,
+            gpu: gpu.clone(),
+            sizes: vec![first],
             health: Program::new(gpu, &step.health_graph()?, weights)?,
             routing,
             labels,
@@ -134,16 +115,27 @@ impl Trainer {
         })
     }
 
+    /// Adds programs for micro-batches of another size of the same model: those that have the shapes of this objective's inputs run in them.
+    /// Weights, gradients and moments are shared; the activations take memory for each size.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn add_size(&mut self, objective: &dyn Objective) -> Result<()> {
+        let (size, _) = Sized::new(&self.gpu, &self.weights, &self.step, objective)?;
+        self.sizes.push(size);
+        Ok(())
+    }
+
     /// The state of the run. Steps are counted when they are submitted.
     #[must_use]
     pub fn state(&self) -> &RunState {
         &self.state
     }
 
-    /// The program of a whole step, for reports of its memory and dispatches.
+    /// The program of a whole step of the first size, for reports of its memory and dispatches.
     #[must_use]
     pub fn program(&self) -> &Program {
-        &self.whole
+        &self.sizes[0].whole
     }
 
     /// The weights.
@@ -190,9 +182,10 @@ impl Trainer {
                 return Ok(false);
             }
             let index = self.state.step * count + micro;
-            let (program, last) = match &self.gradients {
+            let size = &self.sizes[fitting(&self.sizes, &feeds)];
+            let (program, last) = match &size.gradients {
                 Some(gradients) if micro + 1 < count => (gradients, false),
-                _ => (&self.whole, true),
+                _ => (&size.whole, true),
             };
             for (name, bytes) in feeds.into_iter().chain(weights) {
                 program.write(&name, &bytes)?;

@@ -10,7 +10,7 @@ pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
 pub(super) use text::{Bos, EvalArgs, GenerateArgs};
-pub(super) use train::{Pack, ScheduleKind, TrainArgs};
+pub(super) use train::{ScheduleKind, TrainArgs, Unit};
 
 use crate::gpu::AdapterClass;
 use crate::models::Family as Registered;

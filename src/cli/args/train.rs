@@ -20,7 +20,7 @@ pub(in crate::cli) enum ScheduleKind {
 
 /// What is a text of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum Pack {
+pub(in crate::cli) enum Unit {
     /// Each line
     Lines,
     /// Lines up to an empty one
@@ -38,7 +38,10 @@ pub(in crate::cli) struct TrainArgs {
     pub(in crate::cli) data: Vec<PathBuf>,
     /// Train on texts, not on windows of one: several side by side in a sequence, each of them for itself
     #[arg(long, value_enum, value_name = "UNIT")]
-    pub(in crate::cli) pack: Option<Pack>,
+    pub(in crate::cli) pack: Option<Unit>,
+    /// Train on texts, each in a sequence of its own: batches of texts of like length, in up to six sizes
+    #[arg(long, value_enum, value_name = "UNIT", conflicts_with = "pack")]
+    pub(in crate::cli) bucket: Option<Unit>,
     /// Folder for checkpoints, the loss curve and the finished model
     #[arg(long, value_name = "DIR", default_value = "runs/gpt")]
     pub(in crate::cli) out: PathBuf,

@@ -1,16 +1,21 @@
 //! The data of a training run: a text cut into windows, or texts packed into rows.
 
-use crate::cli::args::{Pack, TrainArgs};
+use crate::cli::args::{TrainArgs, Unit};
 use crate::cli::read_texts;
 use crate::error::{Error, Result};
 use crate::io::Tokenizer;
 use crate::models::Model;
-use crate::tasks::{PackedTexts, TaskObjective, TextBatches, TextTask, held_out_for, packed_held_out};
+use crate::tasks::{
+    PackedTexts, PaddedTexts, TaskObjective, TextBatches, TextTask, batch_lengths, held_out_for, packed_held_out,
+    padded_held_out,
+};
 use crate::train::{BatchSource, Batches, Corpus, DataState, HeldOut, check_tokens, in_order};
 use std::sync::Arc;
 
 /// The share of the text that is held out.
 const HELD_OUT: f64 = 0.1;
+/// The most sizes of batches of texts that have a row each.
+const SIZES: usize = 6;
 
 /// The text of a run, and where its texts end.
 pub(super) struct Text {
@@ -22,7 +27,7 @@ pub(super) struct Text {
 impl Text {
     pub(super) fn read(options: &TrainArgs) -> Result<Self> {
         let (mut all, mut ends) = (String::new(), Vec::new());
-        if options.pack != Some(Pack::Files) {
+        if options.pack.or(options.bucket) != Some(Unit::Files) {
             return Ok(Self { all: read_texts(&options.data)?, ends });
         }
         for file in &options.data {
@@ -36,10 +41,10 @@ impl Text {
     }
 
     /// The texts of their own, without empty ones.
-    fn parts(&self, pack: Pack) -> Vec<String> {
-        let parts: Vec<String> = match pack {
-            Pack::Lines => self.all.lines().map(str::to_owned).collect(),
-            Pack::Paragraphs => {
+    fn parts(&self, unit: Unit) -> Vec<String> {
+        let parts: Vec<String> = match unit {
+            Unit::Lines => self.all.lines().map(str::to_owned).collect(),
+            Unit::Paragraphs => {
                 let mut parts = vec![String::new()];
                 for line in self.all.lines() {
                     match parts.last_mut() {
@@ -53,7 +58,7 @@ impl Text {
                 }
                 parts
             }
-            Pack::Files => {
+            Unit::Files => {
                 let starts = std::iter::once(0).chain(self.ends.iter().copied());
                 starts.zip(&self.ends).filter_map(|(start, &end)| self.all.get(start..end)).map(str::to_owned).collect()
             }
@@ -66,8 +71,10 @@ impl Text {
 pub(super) enum Data {
     /// One text.
     Whole(Corpus),
-    /// Texts to train on, and to evaluate on.
+    /// Texts to train on, and to evaluate on, several in a row.
     Packed([Arc<[Vec<u32>]>; 2]),
+    /// The same, one in a row.
+    Padded([Arc<[Vec<u32>]>; 2]),
 }
 
 impl Data {
@@ -80,7 +87,7 @@ impl Data {
         (task, length): (TextTask, usize),
     ) -> Result<Self> {
         let vocabulary = model.dimensions().vocabulary;
-        let Some(pack) = options.pack else {
+        let Some(unit) = options.pack.or(options.bucket) else {
             let tokens = tokenizer.encode(&text.all)?;
             check_tokens(&tokens, vocabulary)?;
             return Ok(Self::Whole(Corpus::new(&tokens, HELD_OUT)?));
@@ -88,7 +95,7 @@ impl Data {
         // Halves of rows of odd length leave a token free.
         let most = if matches!(task, TextTask::Continued { .. }) { length / 2 * 2 } else { length };
         let mut texts = Vec::new();
-        for part in text.parts(pack) {
+        for part in text.parts(unit) {
             let tokens = match task {
                 TextTask::Next => tokenizer.encode_prompt(&part)?,
                 TextTask::Masked { .. } | TextTask::Continued { .. } => tokenizer.encode_for_model(&part, None)?.ids,
@@ -105,17 +112,18 @@ impl Data {
         }
         let rest = texts.split_off(count);
         if texts.is_empty() {
-            let message = "--pack finds no text of two tokens or more in it: give a longer one, or another unit";
+            let message = "there is no text of two tokens or more in it: give a longer one, or another unit";
             return Err(Error::input("text", message));
         }
-        Ok(Self::Packed([texts, rest].map(Arc::from)))
+        let texts = [texts, rest].map(Arc::from);
+        Ok(if options.pack.is_some() { Self::Packed(texts) } else { Self::Padded(texts) })
     }
 
     /// Tokens to train on, and held-out ones.
     pub(super) fn tokens(&self) -> [usize; 2] {
         match self {
             Self::Whole(corpus) => [corpus.train.len(), corpus.held_out.len()],
-            Self::Packed(texts) => [0, 1].map(|part| texts[part].iter().map(Vec::len).sum()),
+            Self::Packed(texts) | Self::Padded(texts) => [0, 1].map(|part| texts[part].iter().map(Vec::len).sum()),
         }
     }
 
@@ -123,21 +131,31 @@ impl Data {
     pub(super) fn texts(&self) -> Option<usize> {
         match self {
             Self::Whole(_) => None,
-            Self::Packed(texts) => Some(texts.iter().map(|texts| texts.len()).sum()),
+            Self::Packed(texts) | Self::Padded(texts) => Some(texts.iter().map(|texts| texts.len()).sum()),
         }
     }
 
-    pub(super) fn objective(&self, model: Arc<dyn Model>, rows: usize, length: usize) -> Result<TaskObjective> {
+    /// The objectives of the sizes of batches, the largest first: about as many tokens in each.
+    pub(super) fn objectives(&self, model: &Arc<dyn Model>, rows: usize, length: usize) -> Result<Vec<TaskObjective>> {
         match self {
-            Self::Whole(_) => TaskObjective::on_text(model, rows, length),
-            Self::Packed(_) => TaskObjective::on_packed_text(model, rows, length),
+            Self::Whole(_) => Ok(vec![TaskObjective::on_text(model.clone(), rows, length)?]),
+            Self::Packed(_) => Ok(vec![TaskObjective::on_packed_text(model.clone(), rows, length)?]),
+            Self::Padded(texts) => {
+                // Halves of an odd length are of unequal length.
+                let lengths: Vec<usize> =
+                    texts.iter().flat_map(|texts| texts.iter()).map(|text| text.len().next_multiple_of(2)).collect();
+                let lengths = batch_lengths(&lengths, length, SIZES);
+                let rows = |size: usize| rows.saturating_mul(length).checked_div(size).unwrap_or(rows).max(1);
+                let objective = |&size: &usize| TaskObjective::on_padded_text(model.clone(), rows(size), size);
+                lengths.iter().rev().map(objective).collect()
+            }
         }
     }
 
     /// Batches to train on, from a position of the run.
     pub(super) fn source(
         &self,
-        objective: &TaskObjective,
+        objectives: &[TaskObjective],
         task: TextTask,
         (rows, length): (usize, usize),
         state: DataState,
@@ -147,21 +165,28 @@ impl Data {
                 let rows = Batches::resume(corpus.train.clone(), rows, length, state)?;
                 Box::new(TextBatches { rows, task })
             }
-            Self::Packed([texts, _]) => Box::new(PackedTexts::resume(texts.clone(), objective, task, state)?),
+            Self::Packed([texts, _]) => Box::new(PackedTexts::resume(texts.clone(), first(objectives)?, task, state)?),
+            Self::Padded([texts, _]) => Box::new(PaddedTexts::resume(texts.clone(), objectives, task, state)?),
         })
     }
 
     pub(super) fn held_out(
         &self,
-        objective: &TaskObjective,
+        objectives: &[TaskObjective],
         task: TextTask,
         (rows, length): (usize, usize),
     ) -> Result<Vec<HeldOut>> {
         match self {
             Self::Whole(corpus) => Ok(held_out_for(task, &in_order(&corpus.held_out, rows, length))),
-            Self::Packed([_, texts]) => packed_held_out(texts.clone(), objective, task),
+            Self::Packed([_, texts]) => packed_held_out(texts.clone(), first(objectives)?, task),
+            Self::Padded([_, texts]) => padded_held_out(texts.clone(), objectives, task),
         }
     }
+}
+
+/// The objective of the largest batches.
+pub(super) fn first(objectives: &[TaskObjective]) -> Result<&TaskObjective> {
+    objectives.first().ok_or_else(|| Error::input("text", "none fits a sequence: give a longer --context"))
 }
 
 #[cfg(test)]
@@ -170,9 +195,9 @@ mod tests {
 
     #[test]
     fn units_of_a_text() {
-        let text = Text { all: "a b\nc\n\n \nd\n\ne\nf\n".into(), ends: vec![4, 18] };
-        assert_eq!(text.parts(Pack::Lines), ["a b", "c", "d", "e", "f"]);
-        assert_eq!(text.parts(Pack::Paragraphs), ["a b\nc", "d", "e\nf"]);
-        assert_eq!(text.parts(Pack::Files), ["a b\n", "c\n\n \nd\n\ne\nf"]);
+        let text = Text { all: "a b\nc\n\n \nd\n\ne\nf\n".into(), ends: vec![4, 16] };
+        assert_eq!(text.parts(Unit::Lines), ["a b", "c", "d", "e", "f"]);
+        assert_eq!(text.parts(Unit::Paragraphs), ["a b\nc", "d", "e\nf"]);
+        assert_eq!(text.parts(Unit::Files), ["a b\n", "c\n\n \nd\n\ne\nf\n"]);
     }
 }

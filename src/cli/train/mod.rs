@@ -17,7 +17,7 @@ use crate::tasks::TextTask;
 use crate::train::{
     AdamOptions, DataState, Decay, Event, HeldOut, LossScaling, Outcome, RunOptions, Schedule, StepOptions, Trainer,
 };
-use data::{Data, Text};
+use data::{Data, Text, first};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use learner::{Learner, from_checkpoint, prepare};
 use progress::{History, Screen};
@@ -99,9 +99,12 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     let mut small_files = files.contents(&model.config(), &[]).small_files()?;
     small_files.push((explicit_args::FILE.into(), explicit.to_json()?));
     let size = (options.batch, context);
-    let objective = data.objective(model.clone(), options.batch, context)?;
-    let mut trainer =
-        Trainer::new(&gpu, &weights, &objective, step_options(options), run_options(options), schedule(options)?)?;
+    let objectives = data.objectives(&model, options.batch, context)?;
+    let (run, schedule) = (run_options(options), schedule(options)?);
+    let mut trainer = Trainer::new(&gpu, &weights, first(&objectives)?, step_options(options), run, schedule)?;
+    for objective in objectives.iter().skip(1) {
+        trainer.add_size(objective)?;
+    }
     device.save_caches();
     // Fail now rather than at the first save if the folder can't be written.
     checkpoints.make_folder()?;
@@ -116,10 +119,10 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         }
         None => DataState { seed: options.seed, epoch: 0, cursor: 0, text: 0 },
     };
-    let mut source = data.source(&objective, task, size, state)?;
-    let held_out = sample_of(data.held_out(&objective, task, size)?);
+    let mut source = data.source(&objectives, task, size, state)?;
+    let held_out = sample_of(data.held_out(&objectives, task, size)?);
     introduce(options, &gpu, &trainer, model.as_ref(), &data, resumed.is_some().then_some(&inherited))?;
-    if options.pack.is_none()
+    if data.texts().is_none()
         && let Some(first) = files.tokenizer.prefix().first().and_then(|&id| files.tokenizer.token(id))
     {
         output::note(format_args!(
@@ -178,7 +181,7 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         outln!("{end}")?;
     } else {
         outln!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()))?;
-        if options.pack.is_some() {
+        if data.texts().is_some() {
             outln!("padding     {:.1} % of the positions", 100.0 * history.padding())?;
         }
         outln!("model       {}", folder.display())?;

@@ -339,18 +339,8 @@ mod tests {
 
     fn whole(positions: Tensor) -> AttentionUse<'static> {
         let kv = KvSource::Uncached { key_mask: None };
-        AttentionUse {
-            positions,
-            kv,
-            tree: None,
-            prefix: None,
-            documents: None,
-            lengths: None,
-            seed: None,
-            picked: false,
-            salt: 0,
-            tables: &NONE,
-        }
+        let ([tree, prefix, lengths, seed], documents) = ([None; 4], None);
+        AttentionUse { positions, kv, tree, prefix, documents, lengths, seed, picked: false, salt: 0, tables: &NONE }
     }
 
     #[test]
@@ -370,27 +360,23 @@ mod tests {
         let mut g = Graph::new();
         let scalar = g.input("scalar", Vec::new(), DType::F32)?;
         let [positions, lengths] = [g.input("positions", [1, 2], DType::U32)?, g.input("lengths", [1], DType::U32)?];
+        let ranges = g.input("ranges", [1, 2, 2], DType::U32)?;
         let with = AttentionUse { kv: KvSource::Prefill { capacity: 8, lengths, beams: 1 }, ..whole(positions) };
         let layer = attention(QkvNames::Fused("qkv"), 2);
-        let message = layer.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
-        assert!(message.contains("expected 4 axes, got shape []"), "{message}");
-        let prefixed = Attention { mask: Mask::Prefix, ..layer.clone() };
-        let message = prefixed.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
-        assert!(message.contains("the inputs do not say how long the prefix of a row is"), "{message}");
-        let packed = AttentionUse { kv: KvSource::Packed { lengths: None }, prefix: Some(lengths), ..with };
-        let message = prefixed.attend(&mut g, "layer", [scalar; 3], &packed).unwrap_err().to_string();
-        assert!(message.contains("tokens picked out of a sequence have no prefix"), "{message}");
-        let ranges = g.input("ranges", [1, 2, 2], DType::U32)?;
+        let mut refuse = |mask: Mask, with: AttentionUse<'_>, words: &str| {
+            let layer = Attention { mask, ..layer.clone() };
+            let message = layer.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        refuse(Mask::Causal, with, "expected 4 axes, got shape []");
+        refuse(Mask::Prefix, with, "the inputs do not say how long the prefix of a row is");
+        let picked = AttentionUse { kv: KvSource::Packed { lengths: None }, prefix: Some(lengths), ..with };
+        refuse(Mask::Prefix, picked, "tokens picked out of a sequence have no prefix");
+        refuse(Mask::Bidirectional, with, "only whole sequences attend in both directions");
         let documents = Some(Documents { ranges, context: None });
-        let message =
-            layer.attend(&mut g, "layer", [scalar; 3], &AttentionUse { documents, ..with }).unwrap_err().to_string();
-        assert!(message.contains("only whole sequences hold several texts in a row"), "{message}");
-        let whole = AttentionUse { documents, prefix: Some(lengths), ..whole(positions) };
-        let message = prefixed.attend(&mut g, "layer", [scalar; 3], &whole).unwrap_err().to_string();
-        assert!(message.contains("a row of several texts has no prefix"), "{message}");
-        let both = Attention { mask: Mask::Bidirectional, ..layer };
-        let message = both.attend(&mut g, "layer", [scalar; 3], &with).unwrap_err().to_string();
-        assert!(message.contains("only whole sequences attend in both directions"), "{message}");
+        refuse(Mask::Causal, AttentionUse { documents, ..with }, "only whole sequences hold several texts in a row");
+        let several = AttentionUse { documents, prefix: Some(lengths), ..whole(positions) };
+        refuse(Mask::Prefix, several, "a row of several texts has no prefix");
         Ok(())
     }
 
@@ -399,8 +385,7 @@ mod tests {
         let mut g = Graph::new();
         let x = g.input("x", [1, 2, 8], DType::F32)?;
         let positions = g.input("positions", [1, 2], DType::U32)?;
-        let layer = attention(QkvNames::Fused("qkv"), 2);
-        let rotated = Attention { rotary: Some(RopeOptions::default()), ..layer };
+        let rotated = Attention { rotary: Some(RopeOptions::default()), ..attention(QkvNames::Fused("qkv"), 2) };
         let message = rotated.run(&mut g, "layer", x, &whole(positions)).unwrap_err().to_string();
         assert!(message.contains("no table of rotary positions"), "{message}");
         Ok(())

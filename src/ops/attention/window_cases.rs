@@ -2,6 +2,7 @@
 
 use super::cases::{Wish, case};
 use super::score_cases::Scores;
+use super::variant::AttentionVariant;
 use crate::case::Case;
 
 /// The cases of one variant.
@@ -19,17 +20,7 @@ pub(super) fn sweep(plain: Wish) -> Vec<Case> {
     let packed =
         Wish { mask: true, drop: Some(0.2), lengths: Some([66, 60]), ..near(9, Wish { causal: true, ..texts }) };
     let distant = Wish { bias: Some(false), by_distance: true, ..texts };
-    vec![
-        case("texts side by side", [2, 90, 90, 2, 2, 16], texts),
-        case("texts side by side, causal, groups", [1, 77, 77, 4, 2, 64], Wish { causal: true, ..texts }),
-        case("texts side by side, window, mask, dropout", [2, 70, 70, 2, 1, 12], packed),
-        case("texts side by side, bias by distance", [2, 75, 75, 2, 2, 12], distant),
-        case(
-            "texts side by side, bias, soft cap",
-            [2, 67, 67, 2, 1, 12],
-            Wish { bias: Some(false), ..capped(3.0, texts) },
-        ),
-        case("texts side by side, other keys", [2, 70, 41, 2, 2, 12], texts),
+    let mut cases = vec![
         case("texts side by side, few queries", [2, 3, 133, 4, 2, 20], texts),
         case("window, causal, groups", [2, 70, 70, 4, 2, 12], near(7, causal)),
         case("window of itself, more queries", [1, 40, 33, 2, 2, 12], near(1, causal)),
@@ -46,5 +37,22 @@ pub(super) fn sweep(plain: Wish) -> Vec<Case> {
         case("soft cap, few queries, bias", [2, 3, 133, 4, 2, 20], Wish { bias: Some(false), ..capped(50.0, plain) }),
         // Steps are lost beside numbers so large.
         case("soft cap, window, large scores", [2, 33, 41, 2, 1, 12], large).differences_of(&["v"]),
-    ]
+    ];
+    let rows = [AttentionVariant::PerThread, AttentionVariant::Shuffle, AttentionVariant::Tile];
+    // The other variants are of few queries.
+    if plain.variant.is_some_and(|variant| rows.contains(&variant)) {
+        cases.extend([
+            case("texts side by side", [2, 90, 90, 2, 2, 16], texts),
+            case("texts side by side, causal, groups", [1, 77, 77, 4, 2, 64], Wish { causal: true, ..texts }),
+            case("texts side by side, window, mask, dropout", [2, 70, 70, 2, 1, 12], packed),
+            case("texts side by side, bias by distance", [2, 75, 75, 2, 2, 12], distant),
+            case(
+                "texts side by side, bias, soft cap",
+                [2, 67, 67, 2, 1, 12],
+                Wish { bias: Some(false), ..capped(3.0, texts) },
+            ),
+            case("texts side by side, other keys", [2, 70, 41, 2, 2, 12], texts),
+        ]);
+    }
+    cases
 }
