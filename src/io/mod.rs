@@ -33,6 +33,8 @@ pub mod safetensors;
 mod safetensors_write;
 #[cfg(feature = "files")]
 mod shards;
+#[cfg(feature = "files")]
+mod stored_zip;
 mod tensor_ref;
 mod text_stream;
 #[cfg(feature = "tokenizers")]
@@ -42,6 +44,10 @@ pub mod tokenizer;
 pub mod tokenizer;
 #[cfg(feature = "tokenizers")]
 mod tokenizer_train;
+#[cfg(feature = "files")]
+mod torch;
+#[cfg(feature = "files")]
+mod torch_pickle;
 pub mod tree_mask;
 
 #[cfg(feature = "tokenizers")]

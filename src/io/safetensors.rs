@@ -9,7 +9,7 @@ use super::file;
 #[cfg(feature = "files")]
 use super::folder::{if_missing, is_there};
 #[cfg(feature = "files")]
-use super::shards;
+use super::{shards, torch};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 #[cfg(feature = "files")]
@@ -91,7 +91,8 @@ impl OneFile {
 
 impl Tensors {
     /// Opens a file; or a sharded model by its `….index.json`; or a folder that holds either (one file wins, as in Hugging
-    /// Face's libraries), or all parts of a sharded model without their index.
+    /// Face's libraries), or all parts of a sharded model without their index, or a checkpoint of PyTorch (`pytorch_model.bin`, in one file or
+    /// several), whose pickle is read as data and not executed.
     ///
     /// # Errors
     /// [`Error::File`] if something cannot be read; [`Error::Format`] if it is damaged, and what to do.
@@ -105,7 +106,7 @@ impl Tensors {
                 (false, true) => Self::open_sharded(&index),
                 (false, false) => match shards::without_index(path)? {
                     Some(files) => Self::open_shards(path, &files),
-                    None => Err(Error::format(path, shards::no_weights(path))),
+                    None => torch::open(path)?.ok_or_else(|| Error::format(path, shards::no_weights(path))),
                 },
             };
         }

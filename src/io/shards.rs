@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The configuration of an adapter.
 pub(super) const ADAPTER: &str = "adapter_config.json";
 /// The transformers code that saves a readable model, for messages.
-const CONVERT: &str =
+pub(super) const CONVERT: &str =
     "with Python: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)";
 
 /// The number of a part and how many there are, by a file's name: `model-00001-of-00002.gguf`.
@@ -71,7 +71,7 @@ pub(super) fn gguf(folder: &Path) -> Option<String> {
 
 /// The error message for a folder without readable weights.
 pub(super) fn no_weights(folder: &Path) -> String {
-    let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"];
+    let pickles = ["tf_model.h5", "flax_model.msgpack"];
     if let Some(other) = pickles.iter().find(|name| is_there(&folder.join(name))) {
         return format!("holds {other} but no {SINGLE}; convert it once {CONVERT}");
     }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn what_a_folder_holds_instead_of_a_model_is_said() {
         for (name, wanted) in [
-            ("pytorch_model.bin", "AutoModelForCausalLM.from_pretrained"),
+            ("tf_model.h5", "AutoModelForCausalLM.from_pretrained"),
             ("q.gguf", "holds q.gguf: give this file itself"),
             ("mine.safetensors", "mine.safetensors but no model.safetensors: if it is the whole model, rename it"),
             ("consolidated.00.pth", "consolidated.00.pth but no model.safetensors; if it is"),

@@ -5,6 +5,7 @@ mod classify;
 mod embed;
 mod language_model;
 pub mod listops;
+pub mod metrics;
 mod objective;
 mod packed;
 mod padded;

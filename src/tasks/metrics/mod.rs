@@ -1,0 +1,84 @@
+//! Metrics as the field computes them, in plain Rust: each gives what the reference implementation that its page names gives.
+
+mod classification;
+mod coreference;
+mod error_rate;
+mod perplexity;
+mod retrieval;
+mod rouge;
+mod squad;
+
+pub use classification::{Averages, ClassReport, Classification};
+pub use coreference::{Clusters, b_cubed, muc};
+pub use error_rate::{Edits, character_error_rate, word_error_rate};
+pub use perplexity::Perplexity;
+pub use retrieval::Ranking;
+pub use rouge::{rouge_l, rouge_l_sum, rouge_n};
+pub use squad::{exact_match, normalised_answer, token_f1};
+
+/// Precision, recall and their harmonic mean, each 0 where it would be 0 / 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// The share of what was said that is right.
+    pub precision: f64,
+    /// The share of what is right that was said.
+    pub recall: f64,
+    /// 2 · precision · recall / (precision + recall).
+    pub f1: f64,
+}
+
+impl Scores {
+    /// Of `right` hits among `said` and among `wanted`.
+    #[must_use]
+    pub fn new(right: f64, said: f64, wanted: f64) -> Self {
+        Self::of(ratio(right, said), ratio(right, wanted))
+    }
+
+    /// Of a precision and a recall.
+    #[must_use]
+    pub fn of(precision: f64, recall: f64) -> Self {
+        Self { precision, recall, f1: ratio(2.0 * precision * recall, precision + recall) }
+    }
+}
+
+/// a / b, or 0 where b is 0.
+fn ratio(a: f64, b: f64) -> f64 {
+    if b == 0.0 { 0.0 } else { a / b }
+}
+
+#[cfg(test)]
+mod cases {
+    use serde_json::Value;
+
+    /// A file of values of reference implementations.
+    pub(super) fn file(name: &str) -> Value {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/metrics").join(name);
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    /// Its cases, of which there must be at least so many.
+    pub(super) fn of(file: &Value, least: usize) -> &[Value] {
+        let cases = file["cases"].as_array().unwrap();
+        assert!(cases.len() >= least);
+        cases
+    }
+
+    pub(super) fn close(found: f64, wanted: &Value, what: &Value) {
+        let wanted = wanted.as_f64().unwrap();
+        assert!((found - wanted).abs() <= 1e-9 * wanted.abs().max(1.0), "{what}: {found}, but should be {wanted}");
+    }
+
+    pub(super) fn close_scores(found: super::Scores, wanted: &Value, what: &Value) {
+        close(found.precision, &wanted["precision"], what);
+        close(found.recall, &wanted["recall"], what);
+        close(found.f1, &wanted["f1"], what);
+    }
+
+    pub(super) fn text(value: &Value) -> &str {
+        value.as_str().unwrap()
+    }
+
+    pub(super) fn texts(value: &Value) -> Vec<&str> {
+        value.as_array().unwrap().iter().map(text).collect()
+    }
+}
