@@ -41,12 +41,6 @@ var<workgroup> histogram: array<atomic<u32>, 256>;
 var<workgroup> pairs: array<vec2u, 256>;
 var<workgroup> found: vec2u;
 
-// The order of f32 as that of u32; both zeros are one key.
-fn ordered(bits: u32) -> u32 {
-    if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
-    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
-
 fn key_of(i: u32) -> u32 {
     if (MODE == 2u) { return keys[i]; }
     return ordered(keys[i]);

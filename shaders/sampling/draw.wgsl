@@ -12,9 +12,6 @@
 // grid      one workgroup for a row
 // needs     10 KiB of workgroup memory
 // numerics  sums of w in f32, in a fixed order; the exponential's of the adapter
-//
-// A limit on logits is found three bits of its key at a time: each step sums over what lies above eight limits at once.
-// The number of steps is a parameter, so that compilers do not unroll them with their barriers.
 
 struct Params { base: u32, groups: u32, vocabulary: u32, steps: u32 }
 
@@ -30,72 +27,8 @@ const BANNED: u32 = 0x009e4e19u;
 var<workgroup> top: atomic<u32>;
 var<workgroup> first: atomic<u32>;
 var<workgroup> damaged: atomic<u32>;
-var<workgroup> parts: array<f32, 2048>;
-var<workgroup> chunks: array<f32, 64>;
 var<workgroup> found: u32;
 var<workgroup> rest: f32;
-
-// The order of f32 as that of u32; both zeros are one key.
-fn ordered(bits: u32) -> u32 {
-    if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
-    return select(bits | 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
-
-fn weight(bits: u32, largest: f32, scale: f32) -> f32 {
-    return exp(max((bitcast<f32>(bits) - largest) * scale, -100.0));
-}
-
-// The highest limit of keys, from `least` on, above which there are `target` tokens, or with by_mass that share of the sum of w.
-fn limit_of(row: u32, lane: u32, largest: f32, scale: f32, by_mass: bool, goal: f32, least: u32) -> u32 {
-    var target_sum = goal;
-    var limit = 0u;
-    for (var step = 0u; step < p.steps; step++) {
-        let shift = 30u - 3u * step;
-        var low: array<u32, 8>;
-        for (var j = 0u; j < 8u; j++) {
-            // The highest three bits are only two.
-            low[j] = select(limit | (j << shift), NONE, step == 0u && j > 3u);
-        }
-        let low_a = vec4u(low[0], low[1], low[2], low[3]);
-        let low_b = vec4u(low[4], low[5], low[6], low[7]);
-        var sum_a = vec4f(0.0);
-        var sum_b = vec4f(0.0);
-        for (var i = lane; i < p.vocabulary; i += 256u) {
-            let bits = x[row * p.vocabulary + i];
-            let key = ordered(bits);
-            if (key < least) { continue; }
-            var w = 1.0;
-            if (by_mass) { w = weight(bits, largest, scale); }
-            sum_a += select(vec4f(0.0), vec4f(w), vec4u(key) >= low_a);
-            sum_b += select(vec4f(0.0), vec4f(w), vec4u(key) >= low_b);
-        }
-        parts[lane] = sum_a.x;
-        parts[256u + lane] = sum_a.y;
-        parts[512u + lane] = sum_a.z;
-        parts[768u + lane] = sum_a.w;
-        parts[1024u + lane] = sum_b.x;
-        parts[1280u + lane] = sum_b.y;
-        parts[1536u + lane] = sum_b.z;
-        parts[1792u + lane] = sum_b.w;
-        workgroupBarrier();
-        if (lane < 64u) {
-            var sum = 0.0;
-            for (var i = 0u; i < 32u; i++) { sum += parts[lane * 32u + i]; }
-            chunks[lane] = sum;
-        }
-        workgroupBarrier();
-        var digit = 0u;
-        for (var j = 0u; j < 8u; j++) {
-            var sum = 0.0;
-            for (var i = 0u; i < 8u; i++) { sum += chunks[j * 8u + i]; }
-            if (step == 0u && j == 0u && by_mass) { target_sum = goal * sum; }
-            if (sum >= target_sum) { digit = j; }
-        }
-        limit |= digit << shift;
-        workgroupBarrier();
-    }
-    return max(limit, least);
-}
 
 @compute @workgroup_size(256)
 fn draw(

@@ -4,11 +4,13 @@ use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::ops::experts::gate_options::descending;
 use crate::shape::TensorType;
 
 static SELECT_ROWS: Kernel = kernel!("recursion/select_rows");
+/// The order of floats as that of unsigned keys.
+pub(in crate::ops) static ORDERED: Snippet = kernel!("common/ordered");
 
 /// The value of an index that means no row.
 pub const NONE: u32 = u32::MAX;
@@ -187,6 +189,7 @@ impl Op for SelectRows {
         let flags = [lengths.is_some(), positions.is_some(), most.is_some()].map(usize::from);
         // An absent input is not read, but its binding needs a buffer.
         let mut dispatch = Dispatch::new(&SELECT_ROWS)
+            .snippet(&ORDERED)
             .constant("MODE", mode)
             .read(keys.clone())
             .read(lengths.unwrap_or_else(|| keys.clone()))

@@ -5,11 +5,13 @@ use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::ops;
+use crate::ops::recursion::select::ORDERED;
 use crate::shape::TensorType;
 
 static DRAW: Kernel = kernel!("sampling/draw");
+static DRAW_LIMIT: Snippet = kernel!("common/draw_limit");
 
 /// The result of [`draw`] for a row with a logit that is not finite.
 pub const DAMAGED_ROW: u32 = u32::MAX;
@@ -139,7 +141,8 @@ impl Op for Draw {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, rows) = (cx.input(0), cx.output(0).numel());
         let (elements, vocabulary) = (x.numel(), x.shape.last());
-        let dispatch = Dispatch::new(&DRAW).read(x).read(cx.input(1)).write(cx.output(0));
+        let dispatch = Dispatch::new(&DRAW).snippet(&ORDERED).snippet(&DRAW_LIMIT);
+        let dispatch = dispatch.read(x).read(cx.input(1)).write(cx.output(0));
         cx.dispatch(dispatch.param(vocabulary).param(PASSES).groups(rows).flops(4 * elements as u64))
     }
 }
