@@ -179,6 +179,7 @@ fn experts(count: usize, k: usize, d_model: usize, d_ff: usize, tokens: usize) -
             capacity: None,
             biased: false,
             noisy: false,
+            jitter: 0.0,
             names: ExpertNames::MIXTRAL,
         };
         let activation = Activation::Silu;

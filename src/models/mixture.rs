@@ -8,6 +8,9 @@ use crate::nn::{Balance, ExpertNames, Experts, SharedExpert};
 use crate::ops::{GateGroups, GateOptions, GateScores};
 use serde_json::{Value, json};
 
+/// The key of random factors of experts' inputs.
+const JITTER: &str = "router_jitter_noise";
+
 /// Whose names a decoder with experts goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MixtureFamily {
@@ -68,9 +71,6 @@ impl Mixture {
         if capacity.is_some_and(|factor| !(factor > 0.0 && factor.is_finite())) {
             return Err(config.refuse("expert_capacity_factor", "must be a positive number, or absent to drop nothing"));
         }
-        if config.get_or("router_jitter_noise", 0.0)? != 0.0 {
-            return Err(config.refuse("router_jitter_noise", "is not 0, which is not supported; see router_noise"));
-        }
         Ok(Self {
             family,
             experts: Experts {
@@ -81,6 +81,8 @@ impl Mixture {
                 capacity,
                 biased: bias_rate > 0.0,
                 noisy: config.get_or("router_noise", false)?,
+                // A key of Mixtral's; the others have no jitter whatever it says.
+                jitter: if mixtral { not_negative(config, JITTER, 0.0)? } else { 0.0 },
                 names: if mixtral { ExpertNames::MIXTRAL } else { ExpertNames::QWEN2 },
             },
             dense_layers: dense_layers(config, layers)?,
@@ -94,13 +96,14 @@ impl Mixture {
 
     /// Adds the keys to a config.
     pub fn write(&self, config: &mut Value) {
-        let Experts { count, d_ff, gate, shared, capacity, noisy, .. } = &self.experts;
+        let Experts { count, d_ff, gate, shared, capacity, noisy, jitter, .. } = &self.experts;
         let mut set = |key: &str, value: Value| config[key] = value;
         match self.family {
             MixtureFamily::Mixtral => {
                 set("model_type", "mixtral".into());
                 set("architectures", json!(["MixtralForCausalLM"]));
                 set("num_local_experts", json!(count));
+                set(JITTER, json!(json_f32(*jitter)));
                 set("intermediate_size", json!(d_ff));
                 set("sliding_window", Value::Null);
             }

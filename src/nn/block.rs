@@ -89,7 +89,11 @@ impl Block {
         let attentions = [Some(&self.attention), self.cross.as_ref().map(|(_, cross)| cross)];
         let of_attention = |attention: &Attention| [attention.dropout, self.after(attention)];
         let mut rates = attentions.into_iter().flatten().flat_map(of_attention);
-        let noisy = matches!(&self.feed_forward, FeedForward::Experts { experts, .. } if experts.noisy);
+        let noisy = match &self.feed_forward {
+            FeedForward::Experts { experts, .. } => experts.noisy || experts.jitter > 0.0,
+            FeedForward::Switch(experts) => experts.jitter > 0.0,
+            FeedForward::Plain { .. } | FeedForward::Gated { .. } => false,
+        };
         noisy || self.dropout > 0.0 || self.activation_dropout > 0.0 || rates.any(|rate| rate > 0.0)
     }
 

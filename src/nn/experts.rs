@@ -26,6 +26,8 @@ pub struct Experts {
     pub biased: bool,
     /// Whether logits are noisy in training (arXiv 1701.06538).
     pub noisy: bool,
+    /// In training their inputs, and so the gate's, are multiplied by random factors from `1 − jitter` to `1 + jitter` (arXiv 2101.03961).
+    pub jitter: f32,
     /// The names of the weights.
     pub names: ExpertNames,
 }
@@ -113,6 +115,7 @@ pub fn expert_feed_forward(
     let shape = g.shape(x).clone();
     let (rows, d_model) = (shape.rows(), shape.last());
     let x = ops::reshape(g, x, [rows, d_model])?;
+    let x = jittered(g, prefix, x, experts.jitter, mode.seed)?;
     let module = format!("{prefix}.{}", experts.names.module);
     let logits = logits(g, prefix, x, experts, mode)?;
     let bias = match experts.biased {
@@ -192,6 +195,7 @@ pub fn expert_choice_feed_forward(
     let (rows, d_model) = (shape.rows(), shape.last());
     let module = format!("{prefix}.{}", experts.names.module);
     let flat = ops::reshape(g, x, [rows, d_model])?;
+    let flat = jittered(g, prefix, flat, experts.jitter, mode.seed)?;
     let logits = logits(g, prefix, flat, experts, mode)?;
     let each = (f64::from(factor) * rows as f64 / experts.count as f64).ceil() as usize;
     let mut scores = ops::softmax(g, logits)?;
@@ -290,6 +294,14 @@ fn with_shared(
     ops::gated_add(g, y, all, gate)
 }
 
+/// The inputs of experts under `prefix`, times random factors around 1 where there is a seed.
+pub(super) fn jittered(g: &mut Graph, prefix: &str, x: Tensor, amount: f32, seed: Option<Tensor>) -> Result<Tensor> {
+    match seed {
+        Some(seed) => ops::jitter(g, x, amount, seed, salt(&format!("{prefix}.jitter"))),
+        None => Ok(x),
+    }
+}
+
 /// Tells the noise of layers apart.
 fn salt(prefix: &str) -> u32 {
     prefix.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
@@ -312,6 +324,7 @@ mod tests {
             capacity: None,
             biased: false,
             noisy: false,
+            jitter: 0.0,
             names: ExpertNames::MIXTRAL,
         }
     }

@@ -1,7 +1,7 @@
 //! Experts of which each token has one, the best: Fedus et al., "Switch Transformers", arXiv 2101.03961.
 
 use super::dense::{LinearConfig, dropout, linear};
-use super::experts::GateOutput;
+use super::experts::{GateOutput, jittered};
 use super::feed_forward::FeedForwardUse;
 use super::router_stats::{RouterDecision, RouterStats};
 use crate::dtype::DType;
@@ -24,6 +24,8 @@ pub struct SwitchExperts {
     pub capacity: usize,
     /// Whether the router has a bias.
     pub router_bias: bool,
+    /// As [`Experts::jitter`](super::Experts::jitter).
+    pub jitter: f32,
     /// The activation.
     pub activation: Activation,
     /// The standard deviations of fresh weights: of the router, of the first layers, of the second ones.
@@ -40,6 +42,7 @@ impl SwitchExperts {
         let [batch, time, d_model] = g.shape(x).expect("experts, x (B, T, C)")?;
         let (rows, module) = (batch * time, format!("{prefix}.{}", self.module));
         let flat = ops::reshape(g, x, [rows, d_model])?;
+        let flat = jittered(g, prefix, flat, self.jitter, with.seed)?;
         let router = LinearConfig { bias: self.router_bias, ..LinearConfig::router() }.with_std(self.std[0]);
         let logits = linear(g, &format!("{module}.router.classifier"), flat, count, router)?;
         let gate = ops::top_k_gate(g, logits, None, &GateOptions::new(1))?;

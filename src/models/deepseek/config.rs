@@ -229,6 +229,7 @@ fn experts(config: &Config) -> Result<Experts> {
         capacity: None,
         biased: true,
         noisy: false,
+        jitter: 0.0,
         names: ExpertNames::DEEPSEEK,
     })
 }

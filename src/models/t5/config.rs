@@ -76,6 +76,8 @@ impl T5 {
             epsilon: positive_number(config, "layer_norm_epsilon", 1e-6)?,
             dropout: rate_or(config, "dropout_rate", 0.1)?,
             tied,
+            own_tables: false,
+            unused_shared: false,
             scaled: !multilingual && tied && (switches || config.get_or("scale_decoder_outputs", true)?),
             switch: if switches { Some(Switch::from_config(config, [layers, decoder_layers])?) } else { None },
             factor: config.get_or("initializer_factor", 1.0)?,

@@ -7,7 +7,7 @@ mod switch;
 pub use switch::Switch;
 
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Initial, Tensor};
 use crate::models::model::DECODER_SALT;
 use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, LmHead, Model, Naming, TokenInputs};
 use crate::nn::{
@@ -17,6 +17,8 @@ use crate::nn::{
 use crate::ops::{self, Activation};
 use serde_json::Value;
 
+/// The table of words.
+const SHARED: &str = "shared.weight";
 /// The salt of dropout after the last block of a side.
 const LAST_SALT: u32 = 1 << 27;
 
@@ -59,6 +61,10 @@ pub struct T5 {
     pub dropout: f32,
     /// Whether the head is the embedding table.
     pub tied: bool,
+    /// Whether each side has a table of words of its own, as in files of a Switch Transformer whose head is not tied.
+    pub own_tables: bool,
+    /// Whether files have the table of words for both sides beside them, which nothing reads.
+    pub unused_shared: bool,
     /// Whether what goes into the head is divided by the root of `d_model`.
     pub scaled: bool,
     /// The experts in some layers, of a Switch Transformer.
@@ -155,8 +161,15 @@ impl T5 {
     /// The states of a side.
     fn run(&self, g: &mut Graph, side: &'static str, inputs: &TokenInputs) -> Result<Hidden> {
         let (stack, table, seed) = (self.stack(side), [self.vocabulary, self.d_model], inputs.dropout_seed);
+        if self.unused_shared {
+            g.matrix(SHARED, table, Initial::Normal(self.factor))?;
+        }
+        let words = if self.own_tables { format!("{side}.embed_tokens.weight") } else { SHARED.to_owned() };
         g.scope(side, |g| {
-            let x = g.scope("embedding", |g| nn::embedding(g, "shared", inputs.ids, table, self.factor))?;
+            let x = g.scope("embedding", |g| {
+                let table = g.matrix(&words, table, Initial::Normal(self.factor))?;
+                ops::embedding(g, table, inputs.ids)
+            })?;
             let x = nn::dropout(g, x, self.dropout, seed, 2 * stack.salt)?;
             let mut hidden = stack.run(g, x, inputs)?;
             hidden.states = nn::dropout(g, hidden.states, self.dropout, seed, LAST_SALT + stack.salt)?;
@@ -180,7 +193,7 @@ impl Model for T5 {
         Naming {
             // A bias that nothing reads.
             ignored: &["EncDecAttention.relative_attention_bias.weight"],
-            tied: &[("encoder.embed_tokens.weight", "shared.weight"), ("decoder.embed_tokens.weight", "shared.weight")],
+            tied: &[("encoder.embed_tokens.weight", SHARED), ("decoder.embed_tokens.weight", SHARED)],
             ..Naming::default()
         }
     }
@@ -191,10 +204,20 @@ impl Model for T5 {
     }
 
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
-        if self.encoder_only {
-            return;
+        if !self.encoder_only {
+            self.tied = !has("lm_head.weight");
         }
-        self.tied = !has("lm_head.weight");
+        let sides = if self.encoder_only { &["encoder"][..] } else { &["encoder", "decoder"] };
+        let own = || sides.iter().all(|side| has(&format!("{side}.embed_tokens.weight")));
+        // Older files of the other families have copies there.
+        if self.switch.is_some() && !self.tied && own() {
+            self.own_tables = true;
+            self.unused_shared = has(SHARED);
+        }
+    }
+
+    fn frozen(&self) -> Vec<String> {
+        if self.unused_shared { vec![SHARED.into()] } else { Vec::new() }
     }
 
     fn encoder(&self) -> Option<&dyn Encoder> {
@@ -230,7 +253,7 @@ impl Decoder for T5 {
     }
 
     fn lm_head(&self, g: &mut Graph) -> Result<LmHead> {
-        let name = if self.tied { "shared.weight" } else { "lm_head.weight" };
+        let name = if self.tied { SHARED } else { "lm_head.weight" };
         LmHead::new(g, name, [self.vocabulary, self.d_model], self.factor)
     }
 

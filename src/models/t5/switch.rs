@@ -18,6 +18,8 @@ pub struct Switch {
     pub router_bias: bool,
     /// Of so many layers the second one has experts, in the encoder and in the decoder; 1: all.
     pub steps: [usize; 2],
+    /// In training the inputs of experts are multiplied by random factors from `1 − jitter` to `1 + jitter`.
+    pub jitter: f32,
     /// The coefficient of the load-balancing loss.
     pub loss: f32,
     /// The coefficient of the router z-loss.
@@ -27,13 +29,9 @@ pub struct Switch {
 }
 
 /// Keys that change no result of a pass, or nothing at all.
-const PASSED_ON: [&str; 5] = [
-    "router_jitter_noise",
-    "router_ignore_padding_tokens",
-    "add_router_probs",
-    "num_sparse_encoder_layers",
-    "num_sparse_decoder_layers",
-];
+const PASSED_ON: [&str; 4] =
+    ["router_ignore_padding_tokens", "add_router_probs", "num_sparse_encoder_layers", "num_sparse_decoder_layers"];
+const JITTER: &str = "router_jitter_noise";
 const STEPS: [&str; 2] = ["encoder_sparse_step", "decoder_sparse_step"];
 const LOSSES: [&str; 2] = ["router_aux_loss_coef", "router_z_loss_coef"];
 
@@ -47,11 +45,11 @@ impl Switch {
             if config.has(STEPS[side]) {
                 return layer_count(config, STEPS[side]);
             }
-            let sparse: usize = config.get_or(PASSED_ON[3 + side], 3)?;
+            let sparse: usize = config.get_or(PASSED_ON[2 + side], 3)?;
             Ok((layers[side] / sparse.max(1)).max(1))
         };
-        let coefficient = |key: &str| -> Result<f32> {
-            let number: f32 = config.get_or(key, 0.001)?;
+        let coefficient = |key: &str, default: f32| -> Result<f32> {
+            let number: f32 = config.get_or(key, default)?;
             match number >= 0.0 && number.is_finite() {
                 true => Ok(number),
                 false => Err(config.refuse(key, format!("is {number}; 0 or a positive number is needed"))),
@@ -63,8 +61,9 @@ impl Switch {
             capacity: optional_count(config, "expert_capacity")?.unwrap_or(64),
             router_bias: config.get_or("router_bias", false)?,
             steps: [step(0)?, step(1)?],
-            loss: coefficient(LOSSES[0])?,
-            z: coefficient(LOSSES[1])?,
+            jitter: coefficient(JITTER, 0.01)?,
+            loss: coefficient(LOSSES[0], 0.001)?,
+            z: coefficient(LOSSES[1], 0.001)?,
             extra: passed.collect(),
         })
     }
@@ -74,6 +73,7 @@ impl Switch {
         config["num_experts"] = self.experts.into();
         config["expert_capacity"] = self.capacity.into();
         config["router_bias"] = self.router_bias.into();
+        config[JITTER] = json_f32(self.jitter).into();
         for (key, step) in STEPS.iter().zip(self.steps) {
             config[*key] = step.into();
         }
@@ -105,6 +105,7 @@ impl Switch {
             d_ff: model.d_ff,
             capacity: self.capacity,
             router_bias: self.router_bias,
+            jitter: self.jitter,
             activation: model.activation,
             std: [model.factor, model.std(model.d_model), model.std(model.d_model)],
         }))
