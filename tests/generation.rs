@@ -73,13 +73,7 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
                 return Err(format!("{answer:?} is no answer of 9 tokens").into());
             }
             let text = [prompt.as_slice(), &answer.tokens].concat();
-            let mut g = Graph::new();
-            let ids = g.input("ids", [1, text.len()], DType::U32)?;
-            values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
-            let inputs = TokenInputs::new(&mut g, ids)?;
-            let hidden = model.decode(&mut g, &inputs)?.states;
-            let logits = model.logits(&mut g, hidden)?;
-            let logits = g.evaluate(&values, &[logits])?.remove(0);
+            let logits = logits_of(model.as_ref(), &mut values, &text)?;
             for t in prompt.len()..text.len() {
                 let row = logits.row(t - 1);
                 let largest = row.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
@@ -92,16 +86,21 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The sum of the logarithms of the probabilities of the tokens behind a prompt, by a whole forward pass in f64.
-fn log_prob(model: &dyn Decoder, values: &mut Values, prompt: &[u32], answer: &[u32]) -> Result<f64> {
-    let text = [prompt, answer].concat();
+/// The logits at each token of a text, by a whole forward pass in f64.
+fn logits_of(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
     let mut g = Graph::new();
     let ids = g.input("ids", [1, text.len()], DType::U32)?;
     values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
     let inputs = TokenInputs::new(&mut g, ids)?;
     let hidden = model.decode(&mut g, &inputs)?.states;
     let logits = model.logits(&mut g, hidden)?;
-    let logits = g.evaluate(values, &[logits])?.remove(0);
+    Ok(g.evaluate(values, &[logits])?.remove(0))
+}
+
+/// The sum of the logarithms of the probabilities of the tokens behind a prompt, by a whole forward pass in f64.
+fn log_prob(model: &dyn Decoder, values: &mut Values, prompt: &[u32], answer: &[u32]) -> Result<f64> {
+    let text = [prompt, answer].concat();
+    let logits = logits_of(model, values, &text)?;
     let of = |t: usize| {
         let row = logits.row(t - 1);
         let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,8 +1,11 @@
 //! Training whole language models on every adapter of this machine: recomputation, half-precision storage, resuming.
 
 mod common;
+#[path = "common/losses.rs"]
+mod losses;
 
 use libtest_mimic::{Failed, Trial};
+use losses::losses;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use wgformer::gpu::GpuOptions;
@@ -14,7 +17,7 @@ use wgformer::ops::CrossEntropyOptions;
 use wgformer::program::{Plan, Program};
 use wgformer::tasks::{TaskObjective, task_of};
 use wgformer::train::{
-    BatchSource, Batches, Event, Feeds, LanguageModel, LossScaling, Objective, Part, RunOptions, Schedule, StepOptions,
+    BatchSource, Batches, Feeds, LanguageModel, LossScaling, Objective, Part, RunOptions, Schedule, StepOptions,
     TrainStep, Trainer,
 };
 use wgformer::{DType, Gpu, Recording, Result, Weights};
@@ -65,21 +68,6 @@ fn trainer(gpu: &Gpu, objective: &LanguageModel, storage: DType, options: StepOp
 /// A text of a few words over and over.
 fn text() -> Arc<[u32]> {
     (0..400).map(|i| [5, 17, 3, 81, 42, 0, 61, 8, 77, 29, 50][i % 11]).collect()
-}
-
-fn losses(trainer: &mut Trainer, data: &mut dyn BatchSource, steps: usize) -> Result<Vec<f32>> {
-    let mut losses = Vec::new();
-    let mut note = |event: &Event| {
-        if let Event::Step(step) = event {
-            losses.push(step.report.loss);
-        }
-    };
-    for _ in 0..steps {
-        trainer.submit_step(data)?;
-        trainer.reports(3, &mut note)?;
-    }
-    trainer.reports(0, &mut note)?;
-    Ok(losses)
 }
 
 fn ensure(holds: bool, what: impl Into<String>) -> Result<(), Failed> {

@@ -135,11 +135,7 @@ impl Graph {
             moved.push(nodes.len() as u32);
             nodes.push(Node { inputs, ..node.clone() });
         }
-        let mut new = Self { nodes, ..self.clone() };
-        for tensor in new.named.values_mut().chain(new.outputs.iter_mut().map(|(_, tensor)| tensor)) {
-            tensor.node = moved[tensor.node as usize];
-        }
-        new
+        self.with_nodes(nodes, &moved)
     }
 }
 

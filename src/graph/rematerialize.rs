@@ -32,6 +32,11 @@ impl Graph {
             moved.push(nodes.len() as u32);
             nodes.push(Node { inputs, ..node.clone() });
         }
+        self.with_nodes(nodes, &moved)
+    }
+
+    /// The graph with other nodes: its own stand at the places `moved` among them.
+    pub(super) fn with_nodes(&self, nodes: Vec<Node>, moved: &[u32]) -> Self {
         let mut new = Self { nodes, ..self.clone() };
         for tensor in new.named.values_mut().chain(new.outputs.iter_mut().map(|(_, tensor)| tensor)) {
             tensor.node = moved[tensor.node as usize];

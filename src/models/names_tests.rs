@@ -1,23 +1,13 @@
 use super::*;
 use crate::dtype::DType;
 use crate::io::{Config, NamedTensor};
+use crate::models::weights::tests::file;
 use crate::models::{Gpt2, Llama};
 use serde_json::{Value, json};
 
 fn model() -> Gpt2 {
     let config = json!({"vocab_size": 5, "n_embd": 4, "n_head": 2, "n_layer": 1, "n_positions": 3});
     Gpt2::from_config(&Config::new("config.json", config).unwrap()).unwrap()
-}
-
-fn file(names: impl IntoIterator<Item = (String, TensorType)>, value: f32) -> (tempfile::TempDir, Tensors) {
-    let folder = tempfile::tempdir().unwrap();
-    let tensors: Vec<NamedTensor<'_>> = names
-        .into_iter()
-        .map(|(name, ty)| NamedTensor::f32(name, ty.shape.clone(), &vec![value; ty.shape.numel()]))
-        .collect();
-    crate::io::safetensors::write(folder.path().join("model.safetensors"), &tensors).unwrap();
-    let tensors = Tensors::open(folder.path()).unwrap();
-    (folder, tensors)
 }
 
 #[test]

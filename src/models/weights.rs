@@ -226,11 +226,15 @@ pub fn save(model: &dyn Model, weights: &Weights, origin: Option<&ModelFolder>, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::shape::TensorType;
 
-    fn file(names: impl IntoIterator<Item = (String, TensorType)>, value: f32) -> (tempfile::TempDir, Tensors) {
+    /// A file of tensors of one value.
+    pub(in crate::models) fn file(
+        names: impl IntoIterator<Item = (String, TensorType)>,
+        value: f32,
+    ) -> (tempfile::TempDir, Tensors) {
         let folder = tempfile::tempdir().unwrap();
         let tensors: Vec<NamedTensor<'_>> = names
             .into_iter()

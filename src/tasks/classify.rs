@@ -4,7 +4,7 @@ use super::{Shapes, Task, TaskGraph, encoder, input, label_a_text, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
-use crate::models::{EncoderHead, Model};
+use crate::models::{EncoderHead, Hidden, Model};
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
 use crate::train::LossAndStats;
@@ -71,11 +71,7 @@ fn numbers(
     training: bool,
     loss: fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>,
 ) -> Result<TaskGraph> {
-    let encoder = encoder(model)?;
-    let inputs = text(g, model, shapes, training)?;
-    let labels = input(g, shapes, "labels", DType::F32)?;
-    let hidden = encoder.encode(g, &inputs)?;
-    let logits = encoder.class_logits(g, hidden.states, &inputs)?;
+    let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, training, DType::F32)?;
     let (wanted, got) = (g.shape(logits).clone(), g.shape(labels).clone());
     if got.numel() != wanted.numel() || got.dims().first() != wanted.dims().first() {
         return Err(Error::input("labels", format!("f32{wanted} is needed, a number for each logit, got f32{got}")));
@@ -117,17 +113,13 @@ impl Task for ReplacedTokens {
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        let encoder = encoder(model)?;
-        let inputs = text(g, model, shapes, training)?;
-        let labels = input(g, shapes, "labels", DType::I32)?;
-        let hidden = encoder.encode(g, &inputs)?;
-        let logits = encoder.class_logits(g, hidden.states, &inputs)?;
+        let Scored { labels, hidden, logits, ids } = scored(g, model, shapes, training, DType::I32)?;
         // It is the cross-entropy of (0, x).
         let zeros = g.constant("zeros", Array::zeros(g.shape(logits).clone()), DType::F32);
         let pairs = ops::concat(g, &[zeros, logits], 2)?;
         let loss = ops::cross_entropy(g, pairs, labels, &CrossEntropyOptions::default())?;
         let loss = LossAndStats::over(loss, "labels", 2);
-        let shape = g.shape(inputs.ids).clone();
+        let shape = g.shape(ids).clone();
         let logits = ops::reshape(g, logits, shape)?;
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
@@ -195,11 +187,7 @@ impl Task for MultipleChoice {
         let Some(&[batch, choices, _]) = shapes("input_ids").as_ref().map(Shape::dims).and_then(three) else {
             return Err(Error::input("input_ids", "(batch, choices, tokens) is needed: several rows to choose from"));
         };
-        let encoder = encoder(model)?;
-        let inputs = text(g, model, shapes, training)?;
-        let labels = input(g, shapes, "labels", DType::I32)?;
-        let hidden = encoder.encode(g, &inputs)?;
-        let logits = encoder.class_logits(g, hidden.states, &inputs)?;
+        let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, training, DType::I32)?;
         let logits = ops::reshape(g, logits, [batch, choices])?;
         let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
         let loss = LossAndStats::over(loss, "labels", choices);
@@ -211,13 +199,27 @@ fn three(dims: &[usize]) -> Option<&[usize; 3]> {
     dims.try_into().ok()
 }
 
-/// The logits of a model's classes, and their cross-entropy with `labels`.
-fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+/// The classes of a model, and what they are compared with.
+struct Scored {
+    ids: Tensor,
+    labels: Tensor,
+    hidden: Hidden,
+    logits: Tensor,
+}
+
+/// The logits of a model's classes, and labels of that type.
+fn scored(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool, of_labels: DType) -> Result<Scored> {
     let encoder = encoder(model)?;
     let inputs = text(g, model, shapes, training)?;
-    let labels = input(g, shapes, "labels", DType::I32)?;
+    let labels = input(g, shapes, "labels", of_labels)?;
     let hidden = encoder.encode(g, &inputs)?;
     let logits = encoder.class_logits(g, hidden.states, &inputs)?;
+    Ok(Scored { ids: inputs.ids, labels, hidden, logits })
+}
+
+/// The logits of a model's classes, and their cross-entropy with `labels`.
+fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, training, DType::I32)?;
     let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
     let loss = LossAndStats::over(loss, "labels", g.shape(logits).last());
     Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))

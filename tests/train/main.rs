@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod equal;
+#[path = "../common/losses.rs"]
+mod losses;
 mod numbers;
 mod regression;
 mod runs;

@@ -1,9 +1,10 @@
 //! A small regression, its data, and runs of it.
 
+pub(crate) use super::losses::losses;
 use wgformer::graph::Storage;
 use wgformer::ops::{self, Activation};
 use wgformer::train::{
-    AdamOptions, BatchSource, Decay, Event, Feeds, HeldOut, Objective, RunOptions, Schedule, StepOptions, Trainer,
+    AdamOptions, BatchSource, Decay, Feeds, HeldOut, Objective, RunOptions, Schedule, StepOptions, Trainer,
 };
 use wgformer::{DType, Gpu, Graph, Result, Tensor, TensorType, Weights};
 
@@ -127,22 +128,6 @@ pub(crate) fn schedule() -> Schedule {
 
 pub(crate) fn trainer(gpu: &Gpu, objective: &Regression, options: StepOptions, run: RunOptions) -> Result<Trainer> {
     Trainer::new(gpu, &weights(gpu, objective)?, objective, options, run, schedule())
-}
-
-/// Runs some steps and gives their losses.
-pub(crate) fn losses(trainer: &mut Trainer, data: &mut dyn BatchSource, steps: u64) -> Result<Vec<f32>> {
-    let mut losses = Vec::new();
-    let mut note = |event: &Event| {
-        if let Event::Step(step) = event {
-            losses.push(step.report.loss);
-        }
-    };
-    for _ in 0..steps {
-        trainer.submit_step(data)?;
-        trainer.reports(3, &mut note)?;
-    }
-    trainer.reports(0, &mut note)?;
-    Ok(losses)
 }
 
 pub(crate) fn download(trainer: &Trainer, name: &str) -> Result<Vec<f32>> {

@@ -51,14 +51,7 @@ impl Op for GatherRows {
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let (x, index) = (inputs[0], inputs[1]);
-        let mut out = Array::zeros([index.data.len(), x.shape.last()]);
-        for (m, &row) in index.data.iter().enumerate() {
-            if (row as usize) < x.shape.rows() {
-                out.row_mut(m).copy_from_slice(x.row(row as usize));
-            }
-        }
-        Ok(vec![out])
+        Ok(vec![gathered(inputs[0], inputs[1])])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
@@ -150,6 +143,15 @@ pub(super) fn vector(op: &str, ty: &TensorType) -> Result<usize> {
         (DType::U32, &[count]) if count > 0 => Ok(count),
         _ => Err(Error::shape(op, format!("expected the index to be a u32 vector, got {ty}"))),
     }
+}
+
+/// The rows of `x` that `index` names, zero where it names none.
+pub(super) fn gathered(x: &Array, index: &Array) -> Array {
+    let mut out = Array::zeros([index.data.len(), x.shape.last()]);
+    for (m, &row) in index.data.iter().enumerate().filter(|(_, row)| (**row as usize) < x.shape.rows()) {
+        out.row_mut(m).copy_from_slice(x.row(row as usize));
+    }
+    out
 }
 
 /// The conformance cases.

@@ -1,6 +1,6 @@
 //! Gathers rows of integers by index, such as the data of selected tokens.
 
-use super::gather::{indices, launch_gather};
+use super::gather::{gathered, indices, launch_gather};
 use crate::case::{Case, Feed, mixed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -39,12 +39,7 @@ impl Op for GatherWords {
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let (x, index) = (inputs[0], inputs[1]);
-        let mut out = Array::zeros([index.data.len(), x.shape.last()]);
-        for (m, &row) in index.data.iter().enumerate().filter(|(_, row)| (**row as usize) < x.shape.rows()) {
-            out.row_mut(m).copy_from_slice(x.row(row as usize));
-        }
-        Ok(vec![out])
+        Ok(vec![gathered(inputs[0], inputs[1])])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {

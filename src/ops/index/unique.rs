@@ -1,6 +1,6 @@
 //! Gathers and places rows by an index without duplicates: the two ops are each other's gradient, without sorts or sums.
 
-use super::gather::launch_gather;
+use super::gather::{gathered, launch_gather};
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -71,12 +71,7 @@ impl Op for GatherUnique {
     }
 
     fn reference(&self, inputs: &[&Array]) -> Result<Vec<Array>> {
-        let (x, index) = (inputs[0], inputs[1]);
-        let mut out = Array::zeros([index.data.len(), x.shape.last()]);
-        for (m, &row) in index.data.iter().enumerate().filter(|(_, row)| (**row as usize) < x.shape.rows()) {
-            out.row_mut(m).copy_from_slice(x.row(row as usize));
-        }
-        Ok(vec![out])
+        Ok(vec![gathered(inputs[0], inputs[1])])
     }
 
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
