@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long who wants to stop may have to wait for a submission.
-const SHORT: Duration = Duration::from_millis(400);
+/// How long who wants to stop may have to wait for a submission of usual kernels; slow ones take several times as long.
+const SHORT: Duration = Duration::from_millis(150);
 
 /// The current launches.
 #[derive(Clone, Debug)]
