@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Graph, Tensor};
 use crate::io::{ModelFolder, TensorRef, Tensors};
-use crate::models::{self, Model, file_tensors};
+use crate::models::{self, Model, file_tensors, lora};
 use crate::program::{Program, Weights, unpack};
 use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
@@ -93,7 +93,9 @@ pub fn check_golden(gpu: &Gpu, folder: impl AsRef<Path>) -> Result<GoldenReport>
     let files = ModelFolder::open(folder)?;
     let (model, weights) = models::load_model(gpu, &files, DType::F32)?;
     let golden = Tensors::open(folder.join("golden.safetensors"))?;
-    let names = models::names_in(model.as_ref(), &files.tensors)?;
+    let mut names = models::names_in(model.as_ref(), &files.tensors)?;
+    let adapters = model.parameters_in(weights.storage())?.into_iter().filter(|_| weights.storage().adapters.is_some());
+    names.extend(adapters.map(|(name, _)| (name.clone(), format!("{}{name}", lora::PREFIX))));
     // transformers adds the losses of routers only where the config asks for it.
     let routers_count =
         golden.get("aux_loss").is_some() || files.config.optional("output_router_logits")? != Some(false);
@@ -121,7 +123,7 @@ fn check_step(
     golden: &Tensors,
 ) -> Result<Vec<GoldenRow>> {
     let task = task_of(model)?;
-    let mut g = Graph::new();
+    let mut g = Graph::with_storage(weights.storage());
     let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
     let made = task.graph(&mut g, model, &shapes, false)?;
     let loss = made.loss_and_stats(&mut g, routers_count)?.loss(&mut g)?;
@@ -135,7 +137,7 @@ fn check_step(
     // A file without gradients has outputs only.
     let trained = golden.names().any(|name| name.starts_with("grad."));
     let parameters: Vec<(String, Tensor)> =
-        g.parameters().filter(|_| trained).map(|(name, t)| (name.to_owned(), t)).collect();
+        g.parameters().filter(|(name, _)| trained && weights.storage().trains(name)).map(|(name, t)| (name.to_owned(), t)).collect();
     let wrt: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
     let gradients = g.differentiate(loss, &wrt)?;
     for ((name, _), gradient) in parameters.iter().zip(&gradients) {

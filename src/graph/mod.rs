@@ -26,7 +26,7 @@ pub use evaluate::{Values, finite_difference};
 pub use initial::Initial;
 pub use node::{Kind, Node, Tensor};
 pub use op::{Alias, Gradient, Op, Rematerialization, RematerializeInput, WriteInto};
-pub use storage::Storage;
+pub use storage::{Adapters, LOW_RANK, LowRank, Storage};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -59,6 +59,12 @@ impl Graph {
     #[must_use]
     pub fn with_storage(storage: &Storage) -> Self {
         Self { storage: storage.clone(), ..Self::default() }
+    }
+
+    /// How the store that the graph is to run on holds matrices.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// A tensor that the caller writes before each run.

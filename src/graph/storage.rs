@@ -1,17 +1,44 @@
-//! The storage types of a model's matrices in GPU memory.
+//! The storage types of a model's matrices in GPU memory, and the adapters beside them.
 
 use crate::dtype::DType;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// The types of a model's matrices: one default, and exceptions by name. Biases and gains are always f32.
+/// How a store holds a model's matrices: their types, one default and exceptions by name, and the adapters beside them. Biases and gains
+/// are always f32.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Storage {
     /// The default type. Training needs f32.
     pub dtype: DType,
     /// Exceptions by parameter name: files may mix types.
     pub by_name: Arc<HashMap<String, DType>>,
+    /// Low-rank adapters of linear layers. With some, they alone are trained.
+    pub adapters: Option<Arc<Adapters>>,
 }
+
+/// The low-rank adapters of a model (LoRA: Hu et al., arXiv 2106.09685).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Adapters {
+    /// By the name of the linear layer: its weight's without `.weight`.
+    pub layers: BTreeMap<String, LowRank>,
+    /// The parameters that are trained beside, as a whole.
+    pub whole: Vec<String>,
+}
+
+/// The adapter of one linear layer, `y = W x + scale B (A x)`: `NAME.lora_A.weight` is A, (rank, in), `NAME.lora_B.weight` is B,
+/// (out, rank), both f32.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LowRank {
+    /// Rows of A.
+    pub rank: usize,
+    /// The factor of its result.
+    pub scale: f32,
+    /// The share of x that A does not see in training.
+    pub dropout: f32,
+}
+
+/// What follows a layer's name in the name of A and of B.
+pub const LOW_RANK: [&str; 2] = [".lora_A.weight", ".lora_B.weight"];
 
 impl Storage {
     /// The type of the matrix of that name.
@@ -27,10 +54,48 @@ impl Storage {
         let first = types.next().unwrap_or(self.dtype);
         if types.all(|dtype| dtype == first) { first } else { DType::F32 }
     }
+
+    /// The adapter of the linear layer of that name.
+    #[must_use]
+    pub fn low_rank(&self, layer: &str) -> Option<LowRank> {
+        self.adapters.as_ref()?.layers.get(layer).copied()
+    }
+
+    /// Whether training changes the parameter of that name: all do without adapters.
+    #[must_use]
+    pub fn trains(&self, name: &str) -> bool {
+        self.adapters.as_ref().is_none_or(|adapters| adapters.train(name))
+    }
+
+    /// The same types without adapters.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        Self { adapters: None, ..self.clone() }
+    }
+}
+
+impl Adapters {
+    /// Whether the name is that of an adapter's matrix.
+    #[must_use]
+    pub fn hold(&self, name: &str) -> bool {
+        LOW_RANK.iter().any(|end| name.strip_suffix(end).is_some_and(|layer| self.layers.contains_key(layer)))
+    }
+
+    /// Whether the parameter of that name is trained.
+    #[must_use]
+    pub fn train(&self, name: &str) -> bool {
+        self.hold(name) || self.whole.iter().any(|whole| whole == name)
+    }
+
+    /// Whether training drops something in front of one of them.
+    #[must_use]
+    pub fn have_dropout(&self) -> bool {
+        self.layers.values().any(|layer| layer.dropout > 0.0)
+    }
 }
 
 impl From<DType> for Storage {
     fn from(dtype: DType) -> Self {
-        Self { dtype, by_name: Arc::default() }
+        Self { dtype, ..Self::default() }
     }
 }

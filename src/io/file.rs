@@ -99,8 +99,16 @@ fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
 /// As [`read_text`]; [`Error::Format`] if it is not JSON.
 pub fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
     let path = path.as_ref();
-    let text = read_limited(path, JSON_LIMIT)?;
+    let text = read_json_text(path)?;
     serde_json::from_str(&plain_json(&text)).map_err(|e| Error::format(path, format!("is not valid JSON: {e}")))
+}
+
+/// The text of a JSON file.
+///
+/// # Errors
+/// As [`read_text`].
+pub(crate) fn read_json_text(path: &Path) -> Result<String> {
+    read_limited(path, JSON_LIMIT)
 }
 
 /// JSON in which numbers that only Python knows are texts: a key that is not read does not matter, and one that is read is refused

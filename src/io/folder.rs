@@ -6,7 +6,7 @@ use super::safetensors::Tensors;
 use super::safetensors::{self, INDEX, NamedTensor, SINGLE};
 use super::tokenizer::Tokenizer;
 #[cfg(feature = "files")]
-use super::{file, gguf, shards};
+use super::{AdapterFolder, file, gguf, shards};
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
 use serde_json::Value;
@@ -55,12 +55,15 @@ pub struct ModelFolder {
     pub tensors: Tensors,
     /// `tokenizer.json`, if it exists.
     pub tokenizer: Option<Tokenizer>,
+    /// The adapter that belongs to the weights, where the folder is that of one.
+    #[cfg(feature = "files")]
+    pub adapter: Option<AdapterFolder>,
     /// The error of an unreadable tokenizer: not every use of a model needs it.
     pub(super) no_tokenizer: Option<String>,
 }
 
 impl ModelFolder {
-    /// Opens a folder, or a model in one GGUF file.
+    /// Opens a folder, or a model in one GGUF file. The folder of an adapter, as PEFT writes it, opens as its base model with it.
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged.
@@ -74,8 +77,8 @@ impl ModelFolder {
             let message = "is not a folder: give one that holds config.json and model.safetensors, or a GGUF file";
             return Err(Error::format(path, message));
         }
-        if let Some(message) = shards::adapter(&path) {
-            return Err(Error::format(path, message));
+        if shards::is_adapter(&path) {
+            return Self::open_adapted(path);
         }
         let needed = "a model folder has config.json, model.safetensors and tokenizer.json";
         if !is_there(&path.join(CONFIG))
@@ -88,7 +91,22 @@ impl ModelFolder {
         let generation = if is_there(&path.join(GENERATION)) { Some(read(GENERATION)?) } else { None };
         let tensors = Tensors::open(&path)?;
         let tokenizer = if is_there(&path.join(TOKENIZER)) { Some(Tokenizer::open(&path)?) } else { None };
-        Ok(Self { path, config, generation, tensors, tokenizer, no_tokenizer: None })
+        Ok(Self { path, config, generation, tensors, tokenizer, adapter: None, no_tokenizer: None })
+    }
+
+    /// The base model of an adapter, with it.
+    #[cfg(feature = "files")]
+    fn open_adapted(path: PathBuf) -> Result<Self> {
+        let (adapter, base) = AdapterFolder::open(&path)?;
+        if shards::is_adapter(&base) {
+            let message = format!("is an adapter of {}, which is an adapter itself: merge that one first", base.display());
+            return Err(Error::format(path, message));
+        }
+        let mut folder = Self::open(base)?;
+        if is_there(&path.join(TOKENIZER)) {
+            (folder.tokenizer, folder.no_tokenizer) = (Some(Tokenizer::open(&path)?), None);
+        }
+        Ok(Self { adapter: Some(adapter), ..folder })
     }
 
     /// The tokenizer, for uses that need one.
@@ -216,15 +234,6 @@ impl Contents<'_> {
         }
         Ok(())
     }
-}
-
-/// The message for an adapter, with advice.
-pub(super) fn is_adapter(base: Option<&str>) -> String {
-    let base = base.map_or_else(String::new, |base| format!(", {base:?}"));
-    format!(
-        "this is a LoRA adapter, not a model: give its base model{base}, or merge the two with Python (peft): \
-         AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(FOLDER)"
-    )
 }
 
 /// Whether a folder has a file of that name, even if it is a link that leads nowhere: opening it then says so.

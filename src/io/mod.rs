@@ -7,6 +7,8 @@
 //! [`safetensors::Tensors::from_bytes`] with [`Config::new`], [`gguf::from_bytes`]; [`safetensors::to_bytes`] gives them.
 //! Texts are encoded with the feature `tokenizers`; without it a [`Tokenizer`] is only stored, and generation works on token ids.
 
+#[cfg(feature = "files")]
+mod adapter;
 #[cfg(feature = "tokenizers")]
 mod chat_template;
 #[cfg(feature = "files")]
@@ -50,6 +52,8 @@ mod torch;
 mod torch_pickle;
 pub mod tree_mask;
 
+#[cfg(feature = "files")]
+pub use adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterFolder};
 #[cfg(feature = "tokenizers")]
 pub use chat_template::{ChatTemplate, Clock, Conversation};
 #[cfg(feature = "files")]

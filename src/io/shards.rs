@@ -1,12 +1,11 @@
 //! Models in several files, and errors for folders without a readable model.
 
-use super::folder::{is_adapter, is_there};
+use super::folder::is_there;
+use super::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use super::safetensors::{INDEX, SINGLE};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The configuration of an adapter.
-pub(super) const ADAPTER: &str = "adapter_config.json";
 /// The transformers code that saves a readable model, for messages.
 pub(super) const CONVERT: &str =
     "with Python: AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)";
@@ -89,15 +88,10 @@ pub(super) fn no_weights(folder: &Path) -> String {
     format!("holds neither {SINGLE} nor {INDEX}: is it the folder of a model?")
 }
 
-/// The error message for the folder of an adapter; `None` if it is not one.
-pub(super) fn adapter(folder: &Path) -> Option<String> {
+/// Whether a folder is that of an adapter.
+pub(super) fn is_adapter(folder: &Path) -> bool {
     let there = |name: &str| is_there(&folder.join(name));
-    if !there(ADAPTER) && !there("adapter_model.safetensors") || there(SINGLE) || there(INDEX) {
-        return None;
-    }
-    let base = super::read_json(folder.join(ADAPTER)).ok();
-    let base = base.as_ref().and_then(|config| config.get("base_model_name_or_path")?.as_str());
-    Some(is_adapter(base))
+    (there(ADAPTER_CONFIG) || there(ADAPTER_WEIGHTS)) && !there(SINGLE) && !there(INDEX)
 }
 
 #[cfg(test)]

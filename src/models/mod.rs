@@ -11,6 +11,7 @@ mod gpt_neox;
 mod heads;
 mod initialise;
 mod llama;
+pub mod lora;
 mod mixture;
 mod model;
 mod modernbert;

@@ -13,6 +13,8 @@ pub struct Naming {
     /// Copies of parameters that files may have: the copy's name, and the parameter's. One that differs from its parameter is refused. Where
     /// the model has the copy as a parameter, it is none.
     pub tied: &'static [(&'static str, &'static str)],
+    /// Whether the weights of linear layers are (in, out), and not (out, in).
+    pub in_out: bool,
 }
 
 impl Naming {

@@ -2,7 +2,7 @@
 
 use super::family::other_family;
 use super::names::{Names, matched};
-use super::{Decoder, Model, model, model_type, stacked};
+use super::{Decoder, Model, lora, model, model_type, stacked};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -75,7 +75,7 @@ pub fn storage_of(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
             names.get(&part).and_then(|t| t.dtype.same()).filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
         types.insert(name.clone(), stored.unwrap_or(DType::F32));
     }
-    Ok(Storage { dtype: DType::F32, by_name: Arc::new(types) })
+    Ok(Storage { by_name: Arc::new(types), ..Storage::default() })
 }
 
 /// The decoder of [`decoder_of`] and its weights. Matrices are stored as `storage`; without one, each as [`storage_of`] says. Training
@@ -105,12 +105,16 @@ pub fn load_model(
 
 fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DType>) -> Result<Weights> {
     let storage = storage.map_or_else(|| storage_of(model, &folder.tensors), |dtype| Ok(dtype.into()))?;
+    #[cfg(feature = "files")]
+    if let Some(adapter) = &folder.adapter {
+        return lora::adapted(gpu, model, storage, &folder.tensors, adapter);
+    }
     let weights = Weights::stored_as(gpu, storage);
     load_weights(model, &folder.tensors, &weights)?;
     Ok(weights)
 }
 
-/// Copies the tensors of a file to the store. Nothing is copied unless all of the model's are there.
+/// Copies the tensors of a file to the store; adapters are not among them. Nothing is copied unless all of the model's are there.
 ///
 /// Names may lack the model's prefix, or have another one in front of them all. Buffers that are no parameters are left aside;
 /// so are, with a warning, tensors that are no part of the model, but not those within its blocks.
@@ -120,7 +124,7 @@ fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DT
 /// head differs from the embedding; [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::Input`] that
 /// names one with a number that the type in memory cannot hold; [`Error::OutOfMemory`].
 pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> Result<()> {
-    let parameters = model.parameters_in(weights.storage())?;
+    let parameters = model.parameters_in(&weights.storage().base())?;
     let found = matched(model, &parameters, tensors)?;
     for ((name, ty), tensors) in parameters.iter().zip(found) {
         for tensor in &tensors {
@@ -167,18 +171,23 @@ pub(super) fn check_finite(name: &str, storage: DType, tensor: &TensorRef<'_>) -
     Err(Error::NonFinite { what, message })
 }
 
-/// The parameters as they lie in the store, to be written to a file.
+/// The parameters as they lie in the store, to be written to a file. An adapter is merged into the layer that has it.
 ///
 /// # Errors
-/// [`Error::Input`] if the store lacks one; [`Error::DeviceLost`].
+/// [`Error::Input`] if the store lacks one, or a layer with an adapter is quantised; [`Error::DeviceLost`].
 pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTensor<'static>>> {
     let mut tensors = Vec::new();
-    for (name, ty) in model.parameters_in(weights.storage())? {
+    let in_out = model.naming().in_out;
+    for (name, ty) in model.parameters_in(&weights.storage().base())? {
         let parts = stacked::file_tensors(&name, &ty);
         if weights.get(&name).is_none() {
             return Err(Error::input(name, "the store has no weight of this name"));
         }
-        if parts.len() == 1
+        if let Some(adapter) = name.strip_suffix(".weight").and_then(|layer| weights.storage().low_rank(layer)) {
+            let (weights, own, whole) = (weights.clone(), name.clone(), ty.clone());
+            let bytes = move || lora::merged(&weights, &own, &whole, adapter, in_out);
+            tensors.push(NamedTensor::later(name, ty, bytes));
+        } else if parts.len() == 1
             || parts.iter().all(|(_, part)| part.dtype.bytes(2 * part.shape.numel()) == 2 * part.bytes())
         {
             // Parts of whole words: read back when they are written.

@@ -1,8 +1,11 @@
 //! Linear layers, embedding tables and dropout.
 
 use crate::error::Result;
-use crate::graph::{Graph, Initial, Tensor};
+use crate::graph::{Graph, Initial, LOW_RANK, LowRank, Tensor};
 use crate::ops::{self, Activation, LinearOptions, WeightLayout};
+
+/// The input with the seed of dropout, `(2)` u32, of graphs that train.
+pub const DROPOUT_SEED: &str = "dropout_seed";
 
 /// The standard deviation of fresh weights where nothing else is said.
 const STD: f64 = 0.02;
@@ -89,7 +92,35 @@ pub fn linear_with(
         false => None,
     };
     let LinearUse { activation, lengths } = with;
-    ops::linear_fused(g, x, weight, LinearOptions { bias, layout: config.layout, activation, residual: None, lengths })
+    let options = LinearOptions { bias, layout: config.layout, activation, residual: None, lengths };
+    let Some(adapter) = g.storage().low_rank(prefix) else { return ops::linear_fused(g, x, weight, options) };
+    let y = ops::linear_fused(g, x, weight, LinearOptions { activation: None, ..options })?;
+    let y = adapted(g, prefix, x, y, adapter, lengths)?;
+    activation.map_or(Ok(y), |activation| ops::activation(g, y, activation))
+}
+
+/// `y + scale B (A x)`: see [`LowRank`]. A fresh A has the variance of Kaiming's uniform numbers, as PEFT has it, a fresh B is zero.
+fn adapted(
+    g: &mut Graph,
+    layer: &str,
+    x: Tensor,
+    y: Tensor,
+    adapter: LowRank,
+    lengths: Option<Tensor>,
+) -> Result<Tensor> {
+    let (features, out) = (g.shape(x).last(), g.shape(y).last());
+    let [name_a, name_b] = LOW_RANK.map(|end| format!("{layer}{end}"));
+    let std = 1.0 / (3.0 * features as f64).sqrt();
+    let a = g.full_precision(&name_a, [adapter.rank, features], Initial::Normal(std))?;
+    let b = g.full_precision(&name_b, [out, adapter.rank], Initial::Zeros)?;
+    let options = LinearOptions { layout: WeightLayout::OutIn, lengths, ..LinearOptions::default() };
+    // Only graphs that train have the seed.
+    let seed = g.find(DROPOUT_SEED);
+    let salt = layer.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let seen = dropout(g, x, adapter.dropout, seed, salt)?;
+    let low = ops::linear_fused(g, seen, a, options)?;
+    let low = scaled(g, low, adapter.scale)?;
+    ops::linear_fused(g, low, b, LinearOptions { residual: Some(y), ..options })
 }
 
 /// The rows of `PREFIX.weight (rows, C)` that `ids (…)` name; fresh ones have a standard deviation of `std`.

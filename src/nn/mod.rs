@@ -22,7 +22,7 @@ pub use attention::{
 };
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};
-pub use dense::{LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with, scaled};
+pub use dense::{DROPOUT_SEED, LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with, scaled};
 pub use experts::{
     ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
 };

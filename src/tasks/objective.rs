@@ -89,7 +89,9 @@ impl TaskObjective {
 
 impl Objective for TaskObjective {
     fn parameters(&self, storage: &Storage) -> Result<Vec<(String, TensorType)>> {
-        self.model.parameters_in(storage)
+        let mut parameters = self.model.parameters_in(storage)?;
+        parameters.retain(|(name, _)| storage.trains(name));
+        Ok(parameters)
     }
 
     fn frozen(&self) -> Vec<String> {

@@ -152,11 +152,12 @@ impl FlatLayout {
         [shard.total / BLOCK, 2]
     }
 
-    /// The types of all parameters as the model reads them.
+    /// The types of all parameters as the model reads them; those that are not trained are stored as in `base`.
     #[must_use]
-    pub fn storage(&self) -> Storage {
+    pub fn storage(&self, base: &Storage) -> Storage {
         let types = self.parameters().map(|placed| (placed.name.clone(), placed.ty.dtype));
-        Storage { dtype: DType::F32, by_name: Arc::new(types.collect()) }
+        let by_name = base.by_name.iter().map(|(name, dtype)| (name.clone(), *dtype)).chain(types).collect();
+        Storage { by_name: Arc::new(by_name), ..base.clone() }
     }
 
     /// All parameters, shard by shard.

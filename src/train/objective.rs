@@ -5,8 +5,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Storage, Tensor};
 use crate::shape::TensorType;
 
-/// The input with the seed of dropout, `(2)` u32. The trainer writes it.
-pub const DROPOUT_SEED: &str = "dropout_seed";
+pub use crate::nn::DROPOUT_SEED;
 
 /// A model with a loss to minimise.
 pub trait Objective {

@@ -5,7 +5,7 @@ use super::loss::LossAndStats;
 use super::routing::RoutingLayout;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Storage, Tensor};
 use crate::kernel::Caps;
 use crate::ops::{self, BLOCK, OptimizerControl, OptimizerScalars};
 use crate::shape::TensorType;
@@ -182,6 +182,8 @@ pub struct TrainStep {
     layout: FlatLayout,
     options: StepOptions,
     routing: RoutingLayout,
+    /// How the store holds what is not trained.
+    base: Storage,
 }
 
 /// The tensors that the first part of a step passes to the second.
@@ -198,7 +200,14 @@ impl TrainStep {
     /// Those of [`FlatLayout::new`] and [`StepOptions::check`].
     pub fn new(parameters: &[(String, TensorType)], caps: &Caps, options: StepOptions) -> Result<Self> {
         options.check()?;
-        Ok(Self { layout: FlatLayout::new(parameters, caps)?, options, routing: RoutingLayout::default() })
+        let (routing, base) = (RoutingLayout::default(), Storage::default());
+        Ok(Self { layout: FlatLayout::new(parameters, caps)?, options, routing, base })
+    }
+
+    /// The same step on a store that holds what is not trained like this, with these adapters.
+    #[must_use]
+    pub fn stored_as(self, base: &Storage) -> Self {
+        Self { base: base.clone(), ..self }
     }
 
     /// The same step with these routers, so that [`Part::Update`], which has no model, also reports their statistics.
@@ -230,7 +239,7 @@ impl TrainStep {
         part: Part,
         build: impl FnOnce(&mut Graph) -> Result<M>,
     ) -> Result<Graph> {
-        let mut g = Graph::with_storage(&self.layout.storage());
+        let mut g = Graph::with_storage(&self.layout.storage(&self.base));
         let mut forward = 0;
         let halfway = match part {
             Part::Update => self.halfway_states(&mut g)?,

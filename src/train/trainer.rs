@@ -93,7 +93,8 @@ impl Trainer {
         schedule.check()?;
         let mut options = options;
         options.rates.extend(objective.frozen().into_iter().map(|name| (name, 0.0)));
-        let step = TrainStep::new(&objective.parameters(weights.storage())?, gpu.caps(), options)?;
+        let storage = weights.storage();
+        let step = TrainStep::new(&objective.parameters(storage)?, gpu.caps(), options)?.stored_as(storage);
         step.layout().move_into_flat(weights)?;
         let (first, Told { routing, labels, has_dropout }) = Sized::new(gpu, weights, &step, objective)?;
         Ok(Self {

@@ -4,7 +4,6 @@ use super::metadata::Metadata;
 use super::reader::Info;
 use crate::error::{Error, Result};
 use crate::io::convert::Numbers;
-use crate::io::folder::is_adapter;
 use crate::io::safetensors::{Found, OneFile};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +58,9 @@ pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<()> {
     match metadata.text(TYPE)? {
         Some("adapter") => {
             let base = metadata.text("general.base_model.0.name")?;
-            return Err(Error::format(metadata.path, is_adapter(base)));
+            let base = base.map_or_else(String::new, |base| format!(", {base:?}"));
+            let message = format!("this is a LoRA adapter, not a model: give its base model{base}, or the adapter's folder in PEFT's form");
+            return Err(Error::format(metadata.path, message));
         }
         None | Some("model") => {}
         Some(other) => return Err(metadata.refuse(TYPE, format!("is \"{other}\": the file is not a model"))),

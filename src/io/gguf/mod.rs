@@ -75,5 +75,14 @@ fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>) -> Resu
     };
     drop((tensors, metadata, header));
     let tensors = Tensors::found(path, contents, found);
-    Ok(ModelFolder { path: path.to_owned(), config, generation, tensors, tokenizer, no_tokenizer })
+    Ok(ModelFolder {
+        path: path.to_owned(),
+        config,
+        generation,
+        tensors,
+        tokenizer,
+        #[cfg(feature = "files")]
+        adapter: None,
+        no_tokenizer,
+    })
 }

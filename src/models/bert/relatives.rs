@@ -44,6 +44,7 @@ pub(super) const BERT: Names = Names {
             ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
             ("cls.predictions.decoder.bias", "cls.predictions.bias"),
         ],
+        in_out: false,
     },
     heads: &[
         ("Model", EncoderHead::None),
@@ -77,6 +78,7 @@ pub(super) const ROBERTA: Names = Names {
             ("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
             ("lm_head.decoder.bias", "lm_head.bias"),
         ],
+        in_out: false,
     },
     heads: &[
         ("Model", EncoderHead::None),
@@ -115,6 +117,7 @@ pub(super) const DISTILBERT: Names = Names {
         ignored: BUFFERS,
         aliases: GAMMA_AND_BETA,
         tied: &[("vocab_projector.weight", "distilbert.embeddings.word_embeddings.weight")],
+        in_out: false,
     },
     heads: &[
         ("Model", EncoderHead::None),
@@ -144,6 +147,7 @@ pub(super) const ELECTRA: Names = Names {
         ignored: BUFFERS,
         aliases: GAMMA_AND_BETA,
         tied: &[("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight")],
+        in_out: false,
     },
     heads: &[
         ("Model", EncoderHead::None),
@@ -185,6 +189,7 @@ pub(super) const ALBERT: Names = Names {
             ("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
             ("predictions.decoder.bias", "predictions.bias"),
         ],
+        in_out: false,
     },
     heads: &[
         ("Model", EncoderHead::None),

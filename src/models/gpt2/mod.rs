@@ -113,6 +113,7 @@ impl CausalFamily for Gpt2 {
                 // The causal mask, which old checkpoints have.
                 ignored: &[".attn.bias", ".attn.masked_bias"],
                 tied: &[("lm_head.weight", WORDS)],
+                in_out: true,
                 ..Naming::default()
             },
             words: WORDS,

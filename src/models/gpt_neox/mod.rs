@@ -112,6 +112,7 @@ impl CausalFamily for GptNeoX {
                 aliases: &[("embed_out.weight", "lm_head.weight")],
                 // The newer name of a head that is not tied is an alias.
                 tied: if self.tied { &[("embed_out.weight", WORDS), ("lm_head.weight", WORDS)] } else { &[] },
+                in_out: false,
             },
             words: WORDS,
             padding: None,

@@ -151,6 +151,7 @@ impl Model for Transformer {
                 ("lm_head.weight", "model.shared.weight"),
                 ("lm_head.weight", "model.decoder.embed_tokens.weight"),
             ],
+            in_out: false,
         }
     }
 
