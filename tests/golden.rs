@@ -74,6 +74,8 @@ const MODELS: &[&str] = &[
     "pegasus",
     "switch",
     "switch-capacity",
+    "lora-llama",
+    "lora-gpt2",
 ];
 
 /// The outputs of models.

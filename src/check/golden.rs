@@ -136,8 +136,11 @@ fn check_step(
     g.output("loss", loss)?;
     // A file without gradients has outputs only.
     let trained = golden.names().any(|name| name.starts_with("grad."));
-    let parameters: Vec<(String, Tensor)> =
-        g.parameters().filter(|(name, _)| trained && weights.storage().trains(name)).map(|(name, t)| (name.to_owned(), t)).collect();
+    let parameters: Vec<(String, Tensor)> = g
+        .parameters()
+        .filter(|(name, _)| trained && weights.storage().trains(name))
+        .map(|(name, t)| (name.to_owned(), t))
+        .collect();
     let wrt: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).collect();
     let gradients = g.differentiate(loss, &wrt)?;
     for ((name, _), gradient) in parameters.iter().zip(&gradients) {

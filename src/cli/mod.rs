@@ -5,6 +5,7 @@ mod beams;
 mod bench;
 mod chat;
 mod check;
+mod convert;
 mod device;
 mod devices;
 mod eval;
@@ -63,6 +64,7 @@ fn run(cli: &Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
         Command::Train(options) => train::run(options, explicit),
         Command::Generate(options) => generate::run(options),
         Command::Eval(options) => eval::run(options),
+        Command::Convert(options) => convert::run(options),
         Command::Inspect(options) => inspect::run(options),
         Command::Profile(options) => profile::run(options),
         Command::Bench(options) => bench::run(options),

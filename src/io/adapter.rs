@@ -32,7 +32,10 @@ impl AdapterFolder {
         let value: serde_json::Value =
             serde_json::from_str(&config).map_err(|e| Error::format(&config_path, format!("is not JSON: {e}")))?;
         let Some(name) = value.get("base_model_name_or_path").and_then(|name| name.as_str()) else {
-            return Err(Error::format(config_path, "has no \"base_model_name_or_path\", the folder of the model it was made for"));
+            return Err(Error::format(
+                config_path,
+                "has no \"base_model_name_or_path\", the folder of the model it was made for",
+            ));
         };
         let places = [path.join(name), PathBuf::from(name)];
         let Some(base) = places.into_iter().find(|place| place.is_dir() || place.is_file()) else {

@@ -99,7 +99,8 @@ impl ModelFolder {
     fn open_adapted(path: PathBuf) -> Result<Self> {
         let (adapter, base) = AdapterFolder::open(&path)?;
         if shards::is_adapter(&base) {
-            let message = format!("is an adapter of {}, which is an adapter itself: merge that one first", base.display());
+            let message =
+                format!("is an adapter of {}, which is an adapter itself: merge that one first", base.display());
             return Err(Error::format(path, message));
         }
         let mut folder = Self::open(base)?;

@@ -1,7 +1,7 @@
 //! Models in several files, and errors for folders without a readable model.
 
-use super::folder::is_there;
 use super::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+use super::folder::is_there;
 use super::safetensors::{INDEX, SINGLE};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};

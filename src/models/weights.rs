@@ -1,6 +1,8 @@
 //! Weights from files into the store and back, every name and shape checked.
 
 use super::family::other_family;
+#[cfg(feature = "files")]
+use super::lora::LoraConfig;
 use super::names::{Names, matched};
 use super::{Decoder, Model, lora, model, model_type, stacked};
 use crate::dtype::DType;
@@ -8,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
 #[cfg(feature = "files")]
-use crate::io::Contents;
+use crate::io::{ADAPTER_CONFIG, Contents};
 use crate::io::{Config, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
@@ -107,7 +109,8 @@ fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DT
     let storage = storage.map_or_else(|| storage_of(model, &folder.tensors), |dtype| Ok(dtype.into()))?;
     #[cfg(feature = "files")]
     if let Some(adapter) = &folder.adapter {
-        return lora::adapted(gpu, model, storage, &folder.tensors, adapter);
+        let config = LoraConfig::parse(&adapter.path.join(ADAPTER_CONFIG), &adapter.config)?;
+        return lora::load_adapted(gpu, model, storage, &folder.tensors, (&config, &adapter.tensors));
     }
     let weights = Weights::stored_as(gpu, storage);
     load_weights(model, &folder.tensors, &weights)?;

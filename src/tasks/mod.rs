@@ -163,7 +163,9 @@ fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) ->
     let ids = as_rows(g, ids)?;
     let mut inputs = TokenInputs::new(g, ids)?;
     inputs.training = training;
-    if training && (model.has_dropout() || g.storage().adapters.as_ref().is_some_and(|adapters| adapters.have_dropout())) {
+    if training
+        && (model.has_dropout() || g.storage().adapters.as_ref().is_some_and(|adapters| adapters.have_dropout()))
+    {
         inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);
     }
     if let Some(shape) = shapes("attention_mask") {

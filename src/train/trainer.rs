@@ -139,6 +139,12 @@ impl Trainer {
         &self.sizes[0].whole
     }
 
+    /// The number of values that are trained.
+    #[must_use]
+    pub fn parameter_count(&self) -> usize {
+        self.step.layout().parameters().map(|slot| slot.ty.shape.numel()).sum()
+    }
+
     /// The weights.
     #[must_use]
     pub fn weights(&self) -> &Weights {

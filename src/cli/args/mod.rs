@@ -1,11 +1,13 @@
 //! The arguments of the `wgformer` command.
 
+mod lora;
 mod measure;
 mod model;
 mod step;
 mod text;
 mod train;
 
+pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
@@ -61,6 +63,8 @@ pub(super) enum Command {
     Generate(GenerateArgs),
     /// Measure loss and perplexity of a model on text
     Eval(EvalArgs),
+    /// Save a model as a Hugging Face folder, its adapter merged into it
+    Convert(ConvertArgs),
     /// Show the dispatches, FLOPs, bytes and memory plan of a step of a model
     Inspect(InspectArgs),
     /// Run a step of a model and show its time by kernel and by layer, or write a trace

@@ -1,6 +1,6 @@
 //! Arguments of `wgformer train`.
 
-use super::{Common, ModelArgs, MorInit, NEW_MODEL_OPTIONS, Storage};
+use super::{Common, LoraArgs, ModelArgs, MorInit, NEW_MODEL_OPTIONS, Storage};
 use crate::cli::numbers::{count, learning_rate, minutes, not_negative, positive, rate, share, small_count_from_1};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -54,6 +54,8 @@ pub(in crate::cli) struct TrainArgs {
     /// With --mor and --from: the initial weights of recursive layers [default: stepwise]
     #[arg(long, value_enum, requires_all = ["mor", "from"])]
     pub(in crate::cli) mor_init: Option<MorInit>,
+    #[command(flatten)]
+    pub(in crate::cli) lora: LoraArgs,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// Sequences in a batch

@@ -5,7 +5,8 @@ use crate::cli::{model, moe_mor_args};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Config, Contents, ModelFolder, NamedTensor, Tokenizer};
+use crate::io::{ADAPTER_CONFIG, Config, Contents, ModelFolder, NamedTensor, Tokenizer};
+use crate::models::lora::{self, LoraConfig};
 use crate::models::{self, Model};
 use crate::program::Weights;
 use serde_json::Value;
@@ -17,6 +18,8 @@ pub(super) struct Learner {
     pub(super) model: Arc<dyn Model>,
     pub(super) weights: Weights,
     pub(super) files: ModelFiles,
+    /// What is trained, if it is an adapter.
+    pub(super) adapter: Option<LoraConfig>,
 }
 
 /// The files of a model's folder besides its weights.
@@ -49,7 +52,8 @@ impl ModelFiles {
 pub(super) fn from_checkpoint(path: &Path, gpu: &Gpu, storage: DType) -> Result<Learner> {
     let folder = ModelFolder::open(path)?;
     let model = models::model_of(&folder)?;
-    Ok(Learner { model: model.into(), weights: Weights::stored_as(gpu, storage), files: ModelFiles::of(&folder)? })
+    let weights = Weights::stored_as(gpu, storage);
+    Ok(Learner { model: model.into(), weights, files: ModelFiles::of(&folder)?, adapter: None })
 }
 
 /// The model of a new run: loaded from a folder, or new.
@@ -69,16 +73,35 @@ pub(super) fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Lear
             let config = Config::new(format!("--mor {spec}"), config)?;
             let from = options.mor_init.unwrap_or(MorInit::Stepwise).into();
             let (model, weights) = models::uptrain_from_llama(gpu, &config, &folder, from, storage, options.seed)?;
-            return Ok(Learner { model: Arc::new(model), weights, files });
+            return Ok(Learner { model: Arc::new(model), weights, files, adapter: None });
+        }
+        if let Some(adapter) = &folder.adapter {
+            if options.lora.lora.is_some() {
+                let message = "the folder has adapters already, which are trained on: leave out --lora";
+                return Err(Error::format(path, message));
+            }
+            let config = LoraConfig::parse(&adapter.path.join(ADAPTER_CONFIG), &adapter.config)?;
+            let (model, weights) = models::load_model(gpu, &folder, None)?;
+            return Ok(Learner { model: model.into(), weights, files, adapter: Some(config) });
+        }
+        if let Some(config) = options.lora.config(path) {
+            let model = models::model_of(&folder)?;
+            let base = match options.lora.lora_base {
+                Some(dtype) => DType::from(dtype).into(),
+                None => models::storage_of(model.as_ref(), &folder.tensors)?,
+            };
+            let weights = lora::load_base(gpu, model.as_ref(), base, &folder.tensors, &config)?;
+            lora::fresh_adapters(model.as_ref(), &weights, options.seed)?;
+            return Ok(Learner { model: model.into(), weights, files, adapter: Some(config) });
         }
         let (model, weights) = models::load_model(gpu, &folder, storage)?;
-        return Ok(Learner { model: model.into(), weights, files });
+        return Ok(Learner { model: model.into(), weights, files, adapter: None });
     }
     let tokenizer = tokenizer(&options.tokenizer, text)?;
     let model = model::new(&options.model, tokenizer.vocab_size(), options.dropout)?;
     let weights = Weights::stored_as(gpu, DType::from(options.dtype));
     model.initialise(&weights, options.seed)?;
-    Ok(Learner { model: model.into(), weights, files: ModelFiles::new(tokenizer) })
+    Ok(Learner { model: model.into(), weights, files: ModelFiles::new(tokenizer), adapter: None })
 }
 
 fn tokenizer(wanted: &str, text: &str) -> Result<Tokenizer> {

@@ -10,8 +10,8 @@ use super::explicit_args::{self, ExplicitArgs};
 use super::{model, outln, output, plot};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Checkpoints, write_atomic};
-use crate::models::{self, Model};
+use crate::io::{ADAPTER_CONFIG, Checkpoints, write_atomic};
+use crate::models::{self, Model, lora};
 use crate::program::human_count;
 use crate::tasks::TextTask;
 use crate::train::{
@@ -85,10 +85,12 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     let gpu = device.gpu.clone();
     let text = Text::read(options)?;
     refuse_to_overwrite(options, &checkpoints)?;
-    let Learner { model, weights, files } = match &resumed {
-        // The trainer loads the weights from the checkpoint, in f32.
-        Some(loaded) => from_checkpoint(&loaded.path, &gpu, options.dtype.into())?,
-        None => prepare(options, &gpu, &text.all)?,
+    let adapts =
+        options.lora.lora.is_some() || options.from.as_ref().is_some_and(|from| from.join(ADAPTER_CONFIG).exists());
+    let Learner { model, weights, files, adapter } = match &resumed {
+        // The trainer loads the weights from the checkpoint, in f32. Checkpoints of adapters do not have their base.
+        Some(loaded) if !adapts => from_checkpoint(&loaded.path, &gpu, options.dtype.into())?,
+        _ => prepare(options, &gpu, &text.all)?,
     };
     let context = model::context(options.model.context, model.dimensions().max_position)?;
     let mask = ["[MASK]", "<mask>"].iter().find_map(|token| files.tokenizer.id(token));
@@ -159,8 +161,13 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
 
     let folder = options.out.join(MODEL);
     let state = trainer.state();
-    let tensors = models::named_tensors(model.as_ref(), trainer.weights())?;
-    files.contents(&models::stored_config(model.as_ref(), trainer.weights()), &tensors).save(&folder)?;
+    match &adapter {
+        Some(config) => lora::save_adapter(model.as_ref(), trainer.weights(), config, &folder)?,
+        None => {
+            let tensors = models::named_tensors(model.as_ref(), trainer.weights())?;
+            files.contents(&models::stored_config(model.as_ref(), trainer.weights()), &tensors).save(&folder)?;
+        }
+    }
     let history = history.into_inner();
     write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
     // A run that stopped before its first step has no curve.
@@ -300,9 +307,14 @@ fn introduce(
     }
     let recording = trainer.program().recording();
     outln!("adapter  {}", gpu.info().name)?;
+    let trained = match trainer.weights().storage().adapters {
+        Some(_) => format!(", of adapters {}", human_count(trainer.parameter_count() as u64)),
+        None => String::new(),
+    };
     outln!(
-        "model    {} parameters; a step is {} dispatches, {}flop",
+        "model    {} parameters{}; a step is {} dispatches, {}flop",
         human_count(model.parameter_count()? as u64),
+        trained,
         recording.dispatches.len(),
         human_count(recording.flops())
     )?;

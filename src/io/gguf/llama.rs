@@ -59,7 +59,9 @@ pub(super) fn check_architecture(metadata: &Metadata<'_>) -> Result<()> {
         Some("adapter") => {
             let base = metadata.text("general.base_model.0.name")?;
             let base = base.map_or_else(String::new, |base| format!(", {base:?}"));
-            let message = format!("this is a LoRA adapter, not a model: give its base model{base}, or the adapter's folder in PEFT's form");
+            let message = format!(
+                "this is a LoRA adapter, not a model: give its base model{base}, or the adapter's folder in PEFT's form"
+            );
             return Err(Error::format(metadata.path, message));
         }
         None | Some("model") => {}

@@ -117,7 +117,8 @@ impl LoraConfig {
             }
             _ => Targets::Names(keys.optional("target_modules")?.unwrap_or_default()),
         };
-        let bad = |name: &str, pattern: &str| module_pattern(pattern, false).map(|_| ()).map_err(|e| keys.refuse(name, e));
+        let bad =
+            |name: &str, pattern: &str| module_pattern(pattern, false).map(|_| ()).map_err(|e| keys.refuse(name, e));
         ordered.rank_pattern.0.iter().try_for_each(|(pattern, _)| bad("rank_pattern", pattern))?;
         ordered.alpha_pattern.0.iter().try_for_each(|(pattern, _)| bad("alpha_pattern", pattern))?;
         let config = Self {
@@ -149,7 +150,10 @@ impl LoraConfig {
             return Err(Error::input("the alpha of an adapter", "it must be a finite number"));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::input("the dropout of an adapter", format!("it is {}, but must be in [0, 1)", self.dropout)));
+            return Err(Error::input(
+                "the dropout of an adapter",
+                format!("it is {}, but must be in [0, 1)", self.dropout),
+            ));
         }
         Ok(())
     }
@@ -201,7 +205,10 @@ fn check_unknown(keys: &Config) -> Result<()> {
             }
         } else if !KNOWN.contains(&key.as_str()) && !off(key, value) {
             let advice = "merge the adapter with Python (peft: merge_and_unload), and give the merged model";
-            return Err(keys.refuse(key, format!("is {value}, which is not understood and may change what the adapter computes: {advice}")));
+            return Err(keys.refuse(
+                key,
+                format!("is {value}, which is not understood and may change what the adapter computes: {advice}"),
+            ));
         }
     }
     Ok(())

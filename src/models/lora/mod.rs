@@ -5,10 +5,10 @@ mod files;
 mod pattern;
 
 pub use config::{LoraConfig, Targets};
+pub(super) use files::merged;
 #[cfg(feature = "files")]
 pub use files::save_adapter;
-pub(super) use files::{adapted, merged};
-pub(crate) use files::PREFIX;
+pub use files::{PREFIX, adapter_tensors, load_adapted, load_base};
 
 use super::Model;
 use super::initialise::initial_words;
@@ -39,12 +39,20 @@ impl LoraConfig {
     pub fn adapters(&self, model: &dyn Model) -> Result<Adapters> {
         self.check()?;
         let linear = linear_layers(model)?;
-        let of_name = |layer: &str, name: &str| layer == name || layer.strip_suffix(name).is_some_and(|front| front.ends_with('.'));
+        let of_name = |layer: &str, name: &str| {
+            layer == name || layer.strip_suffix(name).is_some_and(|front| front.ends_with('.'))
+        };
         let unknown = |what: &str, name: &str| {
             let mut ends: Vec<&str> = linear.iter().filter_map(|layer| layer.rsplit('.').next()).collect();
             ends.sort_unstable();
             ends.dedup();
-            Error::input(what, format!("{name:?} is no linear layer of this model that can have an adapter: it has {}", ends.join(", ")))
+            Error::input(
+                what,
+                format!(
+                    "{name:?} is no linear layer of this model that can have an adapter: it has {}",
+                    ends.join(", ")
+                ),
+            )
         };
         let chosen: Vec<&String> = match &self.targets {
             Targets::AllLinear => linear.iter().collect(),
@@ -60,7 +68,10 @@ impl LoraConfig {
             }
         };
         if chosen.is_empty() && self.modules_to_save.is_empty() {
-            return Err(Error::input("target_modules", "no layer of the model is among them: nothing would be trained"));
+            return Err(Error::input(
+                "target_modules",
+                "no layer of the model is among them: nothing would be trained",
+            ));
         }
         let whole = whole_parameters(model, &self.modules_to_save)?;
         let saved = |layer: &str| whole.iter().any(|name| name.strip_suffix(WEIGHT) == Some(layer));
@@ -81,7 +92,10 @@ fn linear_layers(model: &dyn Model) -> Result<Vec<String>> {
         .collect();
     let probe = Storage { adapters: Some(Arc::new(Adapters { layers: all, whole: Vec::new() })), ..Storage::default() };
     // Those that ask for theirs.
-    let asked = model.parameters_in(&probe)?.into_iter().filter_map(|(name, _)| name.strip_suffix(LOW_RANK[0]).map(str::to_owned));
+    let asked = model
+        .parameters_in(&probe)?
+        .into_iter()
+        .filter_map(|(name, _)| name.strip_suffix(LOW_RANK[0]).map(str::to_owned));
     Ok(asked.collect())
 }
 

@@ -56,7 +56,10 @@ fn what_would_change_the_result_and_is_not_known_is_refused_by_its_name() {
         assert!(message.contains(says), "{more}: {message}");
     }
     assert!(parsed(r#"{"peft_type": "IA3"}"#).unwrap_err().to_string().contains("is \"IA3\""));
-    assert!(parsed(r#"{"peft_type": "LORA", "r": 4, "bias": "none", "use_dora": false, "layer_replication": null}"#).is_ok());
+    assert!(
+        parsed(r#"{"peft_type": "LORA", "r": 4, "bias": "none", "use_dora": false, "layer_replication": null}"#)
+            .is_ok()
+    );
 }
 
 #[test]
