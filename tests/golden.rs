@@ -9,7 +9,8 @@ use libtest_mimic::{Arguments, Failed};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use wgformer::check::check_golden;
-use wgformer::io::{ModelFolder, Tensors};
+use wgformer::io::{ModelFolder, TensorRef, Tensors};
+use wgformer::models::lora::{self, LoraConfig};
 use wgformer::{DType, Gpu, models};
 
 const MODELS: &[&str] = &[
@@ -154,6 +155,18 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
 fn saved_as_it_was(gpu: &Gpu, path: &Path) -> Result<(), Failed> {
     let (folder, home) = (ModelFolder::open(path)?, tempfile::tempdir()?);
     let (model, weights) = models::load_model(gpu, &folder, DType::F32)?;
+    if let Some(adapter) = &folder.adapter {
+        let config = LoraConfig::parse(&adapter.path, &adapter.config)?;
+        lora::save_adapter(model.as_ref(), &weights, &config, home.path())?;
+        let text = std::fs::read_to_string(home.path().join("adapter_config.json"))?;
+        let again = Tensors::open(home.path().join("adapter_model.safetensors"))?;
+        let same = |tensor: TensorRef<'_>| {
+            again.get(tensor.name).is_some_and(|a| a.shape == tensor.shape && a.to_f32().ok() == tensor.to_f32().ok())
+        };
+        let whole = again.len() == adapter.tensors.len() && adapter.tensors.iter().all(same);
+        let same = whole && LoraConfig::parse(&adapter.path, &text)? == config;
+        return if same { Ok(()) } else { Err("the adapter changed".into()) };
+    }
     models::save(model.as_ref(), &weights, Some(&folder), home.path())?;
     let again = Tensors::open(home.path())?;
     let names = |tensors: &Tensors| tensors.names().map(str::to_owned).collect::<BTreeSet<String>>();

@@ -182,7 +182,7 @@ impl Misfit {
     fn other_form(&self) -> Option<String> {
         let surplus = || self.inside.iter().chain(&self.surplus);
         if let Some(name) = surplus().find(|name| name.contains(".lora_A.") || name.contains(".lora_B.")) {
-            let merge = "merge it into its base model with Python (peft: merge_and_unload) and save that";
+            let merge = "give the adapter's own folder, with adapter_config.json";
             return Some(format!("holds a LoRA adapter's tensors ({name}): {merge}"));
         }
         let quantised = |name: &&String| QUANTISED.iter().any(|end| name.ends_with(end));
