@@ -3,9 +3,12 @@
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::{AdapterClass, Caps, Gpu};
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Array, Graph, Tensor};
 use crate::nn::{self, ExpertMode, ExpertNames, Experts, LinearConfig};
-use crate::ops::{self, Activation, AttentionOptions, BLOCK, CrossEntropyOptions, GateOptions, OptimizerControl};
+use crate::ops::{
+    self, Activation, AttentionOptions, BLOCK, CrossEntropyOptions, GateOptions, LogitEdit, OptimizerControl,
+    TokenChoice,
+};
 use crate::program::{Program, Source, Weights};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -110,6 +113,11 @@ pub(super) fn all(caps: &Caps) -> Vec<Kernel> {
     all.push(cross_entropy(1024, if roomy { 50257 } else { 8192 }).quick());
     all.push(embedding(1024, 768, if roomy { 50257 } else { 8192 }).quick());
     all.push(adamw(if roomy { 1 << 24 } else { 1 << 20 }).quick());
+    for vocabulary in [32_000, 152_064, 256_000] {
+        all.extend([false, true].map(|drawn| draw(vocabulary, drawn)));
+    }
+    all.push(edit_logits(8, 32_000, 256));
+    all.push(reorder_beams(4, 1024));
     all
 }
 
@@ -245,6 +253,43 @@ fn embedding(rows: usize, columns: usize, vocabulary: usize) -> Kernel {
         Ok(vec![ops::embedding(g, table, ids)?])
     });
     kernel.below(vocabulary)
+}
+
+/// A token of one row: the likeliest, or one drawn by top-k 50 and top-p 0.9.
+fn draw(vocabulary: usize, drawn: bool) -> Kernel {
+    let choice = TokenChoice { scale: f32::from(u8::from(drawn)), top_k: 50, top_p: 0.9, min_p: 0.0, random: 0.4 };
+    let name = format!("draw 1x{vocabulary}{}", if drawn { ", top-k 50, top-p 0.9" } else { ", likeliest" });
+    Kernel::new(name, [4.0 * vocabulary as f64, bytes(vocabulary)], move |g| {
+        let logits = operand(g, "logits", &[1, vocabulary])?;
+        let words = Array::from_fn([1, 5], |i| f64::from(choice.words()[i]));
+        let choices = g.constant("choices", words, DType::U32);
+        Ok(vec![ops::draw(g, logits, choices)?])
+    })
+}
+
+/// Penalties of so many tokens of each row, which are read and written.
+fn edit_logits(rows: usize, vocabulary: usize, edits: usize) -> Kernel {
+    let name = format!("edit_logits {rows}x{vocabulary}, {edits} edits a row");
+    Kernel::new(name, [3.0 * (rows * edits) as f64, bytes(6 * rows * edits)], move |g| {
+        let logits = g.state("logits", [rows, vocabulary], DType::F32)?;
+        let words = Array::from_fn([rows, edits, 4], |i| {
+            let words = LogitEdit::penalise((i / 4 % edits * 97 % vocabulary) as u32, 1.1).words();
+            f64::from(words[i % 4])
+        });
+        let words = g.constant("edits", words, DType::U32);
+        Ok(vec![ops::edit_logits(g, logits, words)?])
+    })
+}
+
+/// The keys of a layer of 8 heads of 64 for a group of beams, each of which goes on from the next: read and written.
+fn reorder_beams(beams: usize, tokens: usize) -> Kernel {
+    let words = beams * tokens * 512;
+    Kernel::new(format!("reorder_beams {beams} beams, {tokens} tokens"), [0.0, bytes(2 * words)], move |g| {
+        let cache = g.state("cache", [beams, tokens, 8, 64], DType::F32)?;
+        let parents = g.constant("parents", Array::from_fn([beams], |i| ((i + 1) % beams) as f64), DType::U32);
+        let used = g.constant("used", Array::from_fn([beams], |_| tokens as f64), DType::U32);
+        Ok(vec![ops::reorder_beams(g, cache, parents, used, beams)?])
+    })
 }
 
 /// Parameters and both moments are read and written, gradients read.
