@@ -2,18 +2,15 @@
 //! mT5: Xue et al., arXiv 2010.11934.
 
 mod config;
+mod stack;
 mod switch;
 
 pub use switch::Switch;
 
 use crate::error::Result;
 use crate::graph::{Graph, Initial, Tensor};
-use crate::models::model::DECODER_SALT;
 use crate::models::{Decoder, Dimensions, Encoder, EncoderHead, Hidden, LmHead, Model, Naming, TokenInputs};
-use crate::nn::{
-    self, Attention, Balance, Block, FeedForward, Heads, LinearConfig, Mask, NormKind, NormOrder, QkvNames,
-    RelativeBias, RelativeBuckets, Stack,
-};
+use crate::nn::{self, Stack};
 use crate::ops::{self, Activation};
 use serde_json::Value;
 
@@ -78,84 +75,8 @@ pub struct T5 {
 }
 
 impl T5 {
-    fn norm(&self) -> NormKind {
-        NormKind::Rms { eps: self.epsilon }
-    }
-
-    /// The standard deviation of a fresh matrix that so many features go into.
-    fn std(&self, features: usize) -> f64 {
-        self.factor / (features as f64).sqrt()
-    }
-
-    /// A layer that so many features go into.
-    fn linear(&self, features: usize) -> LinearConfig {
-        LinearConfig::out_in(false).with_std(self.std(features))
-    }
-
-    fn attention(&self, module: &'static str, mask: Mask, relative: Option<RelativeBias>) -> Attention {
-        let heads = Heads { query: self.heads, key_value: self.heads, head_dim: self.head_dim };
-        Attention {
-            // Scores have no scale: fresh queries do.
-            query_std: self.std(self.d_model * self.head_dim),
-            output_linear: self.linear(self.heads * self.head_dim),
-            scale: Some(1.0),
-            relative,
-            dropout: self.dropout,
-            ..Attention::new((module, QkvNames::Separate(["q", "k", "v"]), "o"), self.linear(self.d_model), heads, mask)
-        }
-    }
-
-    fn stack(&self, side: &'static str) -> Stack {
-        let decodes = side == "decoder";
-        let (layers, mask) =
-            if decodes { (self.decoder_layers, Mask::Causal) } else { (self.layers, Mask::Bidirectional) };
-        let relative = RelativeBias::Buckets(RelativeBuckets {
-            name: format!("{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
-            buckets: self.buckets,
-            max_distance: self.max_distance,
-            bidirectional: !decodes,
-            std: self.std(self.d_model),
-        });
-        let norm = if decodes { "layer.2.layer_norm" } else { "layer.1.layer_norm" };
-        let (module, plain) = match (decodes, self.switch.is_some()) {
-            (true, false) => ("layer.2.DenseReluDense", ["layer.2.DenseReluDense.wi", "layer.2.DenseReluDense.wo"]),
-            (false, false) => ("layer.1.DenseReluDense", ["layer.1.DenseReluDense.wi", "layer.1.DenseReluDense.wo"]),
-            (true, true) => ("layer.2.mlp", ["layer.2.mlp.wi", "layer.2.mlp.wo"]),
-            (false, true) => ("layer.1.mlp", ["layer.1.mlp.wi", "layer.1.mlp.wo"]),
-        };
-        let (d_ff, activation) = (self.d_ff, self.activation);
-        let (linear, output_linear) = (self.linear(self.d_model), self.linear(d_ff));
-        let feed_forward = match self.gated {
-            true => {
-                let names = ["wi_0", "wi_1", "wo"];
-                FeedForward::Gated { module, names, d_ff, activation, linear, output_linear }
-            }
-            false => FeedForward::Plain { names: plain, d_ff, activation, linear, output_linear },
-        };
-        let cross =
-            || ("layer.1.layer_norm".into(), self.attention("layer.1.EncDecAttention", Mask::Bidirectional, None));
-        let sparse = |layer: usize| self.switch.as_ref()?.feed_forward(self, side, layer);
-        let block = |layer: usize| Block {
-            prefix: format!("{side}.block.{layer}"),
-            norm: self.norm(),
-            order: NormOrder::Pre,
-            attention_norm: "layer.0.layer_norm".into(),
-            attention: self.attention("layer.0.SelfAttention", mask, Some(relative.clone())),
-            cross: decodes.then(cross),
-            feed_forward_norm: norm.into(),
-            feed_forward: sparse(layer).unwrap_or_else(|| feed_forward.clone()),
-            parallel: false,
-            dropout: self.dropout,
-            activation_dropout: self.dropout,
-            residual_scale: 1.0,
-        };
-        Stack {
-            blocks: (0..layers).map(block).collect(),
-            recursion: None,
-            final_norm: Some((self.norm(), format!("{side}.final_layer_norm"))),
-            balance: self.switch.as_ref().map_or_else(Balance::default, |switch| switch.balance(side)),
-            salt: if decodes { DECODER_SALT } else { 0 },
-        }
+    fn sides(&self) -> &'static [&'static str] {
+        if self.encoder_only { &["encoder"] } else { &["encoder", "decoder"] }
     }
 
     /// The states of a side.
@@ -199,16 +120,14 @@ impl Model for T5 {
     }
 
     fn stacks(&self) -> Vec<Stack> {
-        let sides = if self.encoder_only { &["encoder"][..] } else { &["encoder", "decoder"] };
-        sides.iter().map(|side| self.stack(side)).collect()
+        self.sides().iter().map(|side| self.stack(side)).collect()
     }
 
     fn adapt_to_tensors(&mut self, has: &dyn Fn(&str) -> bool) {
         if !self.encoder_only {
             self.tied = !has("lm_head.weight");
         }
-        let sides = if self.encoder_only { &["encoder"][..] } else { &["encoder", "decoder"] };
-        let own = || sides.iter().all(|side| has(&format!("{side}.embed_tokens.weight")));
+        let own = || self.sides().iter().all(|side| has(&format!("{side}.embed_tokens.weight")));
         // Older files of the other families have copies there.
         if self.switch.is_some() && !self.tied && own() {
             self.own_tables = true;
