@@ -229,7 +229,7 @@ fn weights_in_another_form_are_refused_by_what_they_are() {
     for _ in 0..2 {
         let message = refused(&home);
         assert!(
-            message.contains("is an adapter of the model \"some/base\", which is no folder or file here"),
+            message.contains("this is a LoRA adapter, not a model, and its base model, \"some/base\""),
             "{message}"
         );
         // Adapters have no config.json of their own.

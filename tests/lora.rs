@@ -128,7 +128,7 @@ fn what_is_no_adapter_of_a_base_is_refused_by_its_name() {
     for (from, to, says) in [
         ("\"bias\": \"none\"", "\"bias\": \"all\"", "\"bias\" is \"all\""),
         ("\"r\": 4", "\"r\": 5", "has shape"),
-        ("base/model\"", "no/model\"", "which is no folder or file here"),
+        ("base/model\"", "no/model\"", "is no folder or file here"),
         ("\"LORA\"", "\"VERA\"", "is \"VERA\""),
     ] {
         assert!(text.contains(from), "{text}");
@@ -136,7 +136,24 @@ fn what_is_no_adapter_of_a_base_is_refused_by_its_name() {
         let said = refusal(wgformer().current_dir(home).args(["eval", "tuned/model", "--data", "b.txt"]));
         assert!(said.contains(says), "{said}");
     }
+    // An adapter whose base is somewhere else.
+    fs::write(&config, text.replace("base/model\"", "no/model\"")).unwrap();
+    let mut beside = wgformer();
+    beside.current_dir(home).args([
+        "eval",
+        "base/model",
+        "--lora",
+        "tuned/model",
+        "--data",
+        "b.txt",
+        "--context",
+        "16",
+    ]);
+    succeed(&mut beside);
     fs::write(&config, text).unwrap();
+    let twice = ["eval", "tuned/model", "--lora", "tuned/model", "--data", "b.txt"];
+    let said = refusal(wgformer().current_dir(home).args(twice));
+    assert!(said.contains("already"), "{said}");
     let said = refusal(wgformer().current_dir(home).args(["convert", "tuned/model", "base"]));
     assert!(said.contains("exists"), "{said}");
 }

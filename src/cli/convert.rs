@@ -2,10 +2,9 @@
 
 use super::args::ConvertArgs;
 use super::device::Device;
-use super::{outln, print_json};
+use super::{model, outln, print_json};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::io::ModelFolder;
 use crate::models;
 use serde_json::json;
 use std::process::ExitCode;
@@ -15,7 +14,7 @@ pub(super) fn run(options: &ConvertArgs) -> Result<ExitCode> {
         return Err(Error::format(&options.out, "exists: give the name of a new folder"));
     }
     let device = Device::open(&options.common)?;
-    let folder = ModelFolder::open(&options.model)?;
+    let folder = model::opened(&options.model, options.lora.as_deref())?;
     let (model, weights) = models::load_model(&device.gpu, &folder, DType::from(options.dtype))?;
     models::save(model.as_ref(), &weights, Some(&folder), &options.out)?;
     let merged = weights.storage().adapters.as_ref().map_or(0, |adapters| adapters.layers.len());

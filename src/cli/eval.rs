@@ -3,11 +3,11 @@
 use super::args::{Bos, EvalArgs};
 use super::device::Device;
 use super::progress::{EVERY, Progress};
-use super::{outln, print_json, read_texts};
+use super::{model, outln, print_json, read_texts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::io::{ModelFolder, Tokenizer};
+use crate::io::Tokenizer;
 use crate::models::{self, Model};
 use crate::program::Program;
 use crate::tasks::{TaskObjective, TextTask, held_out_for};
@@ -20,7 +20,7 @@ use std::time::Instant;
 pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
-    let folder = ModelFolder::open(&options.model)?;
+    let folder = model::opened(&options.model, options.lora.as_deref())?;
     let (model, weights) = models::load_model(&gpu, &folder, options.dtype.map(DType::from))?;
     let model: Arc<dyn Model> = model.into();
     let tokenizer = folder.expect_tokenizer()?;

@@ -3,13 +3,13 @@
 use super::args::GenerateArgs;
 use super::device::Device;
 use super::progress::Lines;
-use super::{beams, chat, output, print_json, prompts};
+use super::{beams, chat, model, output, print_json, prompts};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::generate::{
     Answer, BeamSearch, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions, TokenRules,
 };
-use crate::io::{ModelFolder, Tokenizer};
+use crate::io::Tokenizer;
 use crate::models;
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let prompts = prompts::read(options)?;
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
-    let folder = ModelFolder::open(&options.model)?;
+    let folder = model::opened(&options.model, options.lora.as_deref())?;
     let tokenizer = folder.expect_tokenizer()?.clone();
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
     let answers_alone = model.encoder().is_some();

@@ -6,11 +6,12 @@ use crate::bench::StepSize;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
-use crate::io::{Config, ModelFolder};
+use crate::io::{ADAPTER_CONFIG, Config, ModelFolder};
 use crate::models::{self, Model};
 use crate::program::human_count;
 use clap::ValueEnum;
 use serde_json::json;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The default context of a new model and of a step.
@@ -19,12 +20,21 @@ const CONTEXT: usize = 128;
 /// The model of a step, and the storage types of its matrices.
 pub(super) fn of_step(options: &StepArgs) -> Result<(Arc<dyn Model>, Storage)> {
     let config = match &options.folder {
-        Some(path) if path.is_dir() => Config::read(path.join("config.json"))?,
+        Some(path) if path.is_dir() && !path.join(ADAPTER_CONFIG).exists() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
         Some(path) => return of_file(&ModelFolder::open(path)?, options.step),
         None => new_config(&options.model, options.vocabulary, 0.0)?,
     };
     Ok((models::model(&config)?.into(), Storage::default()))
+}
+
+/// The model of a folder or file, with the adapter of a folder if one is given.
+pub(super) fn opened(path: &Path, adapter: Option<&Path>) -> Result<ModelFolder> {
+    let folder = ModelFolder::open(path)?;
+    match adapter {
+        Some(adapter) => folder.with_adapter(adapter),
+        None => Ok(folder),
+    }
 }
 
 /// A new model of the given size.

@@ -22,28 +22,13 @@ pub struct AdapterFolder {
 }
 
 impl AdapterFolder {
-    /// Opens a folder, and says where its base model is.
+    /// Opens a folder.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged; also if the base is no folder or file here.
-    pub(super) fn open(path: &Path) -> Result<(Self, PathBuf)> {
-        let config_path = path.join(ADAPTER_CONFIG);
-        let config = file::read_json_text(&config_path)?;
-        let value: serde_json::Value =
-            serde_json::from_str(&config).map_err(|e| Error::format(&config_path, format!("is not JSON: {e}")))?;
-        let Some(name) = value.get("base_model_name_or_path").and_then(|name| name.as_str()) else {
-            return Err(Error::format(
-                config_path,
-                "has no \"base_model_name_or_path\", the folder of the model it was made for",
-            ));
-        };
-        let places = [path.join(name), PathBuf::from(name)];
-        let Some(base) = places.into_iter().find(|place| place.is_dir() || place.is_file()) else {
-            let message = format!(
-                "is an adapter of the model {name:?}, which is no folder or file here: put its path into \"base_model_name_or_path\""
-            );
-            return Err(Error::format(config_path, message));
-        };
+    /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let config = file::read_json_text(&path.join(ADAPTER_CONFIG))?;
         let weights = path.join(ADAPTER_WEIGHTS);
         if !weights.exists() {
             let message = format!(
@@ -51,6 +36,25 @@ impl AdapterFolder {
             );
             return Err(Error::format(path, message));
         }
-        Ok((Self { path: path.to_owned(), config, tensors: Tensors::open(&weights)? }, base))
+        Ok(Self { tensors: Tensors::open(&weights)?, path, config })
+    }
+
+    /// The folder or file of the base model that an adapter's folder names, by a path from there or from the current folder.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it names none, or none that is here.
+    pub(super) fn base_of(path: &Path) -> Result<PathBuf> {
+        let config = path.join(ADAPTER_CONFIG);
+        let value = file::read_json(&config)?;
+        let name = value.get("base_model_name_or_path").and_then(|name| name.as_str()).unwrap_or_default();
+        let places = [path.join(name), PathBuf::from(name)];
+        let here = |place: &PathBuf| !name.is_empty() && (place.is_dir() || place.is_file());
+        places.into_iter().find(here).ok_or_else(|| {
+            let message = format!(
+                "this is a LoRA adapter, not a model, and its base model, {name:?} by \"base_model_name_or_path\", is no folder or file \
+                 here: put its path there, or give its base model as the model and this folder with --lora"
+            );
+            Error::format(config, message)
+        })
     }
 }

@@ -78,7 +78,7 @@ impl ModelFolder {
             return Err(Error::format(path, message));
         }
         if shards::is_adapter(&path) {
-            return Self::open_adapted(path);
+            return Self::open_adapted(&path);
         }
         let needed = "a model folder has config.json, model.safetensors and tokenizer.json";
         if !is_there(&path.join(CONFIG))
@@ -96,18 +96,32 @@ impl ModelFolder {
 
     /// The base model of an adapter, with it.
     #[cfg(feature = "files")]
-    fn open_adapted(path: PathBuf) -> Result<Self> {
-        let (adapter, base) = AdapterFolder::open(&path)?;
+    fn open_adapted(path: &Path) -> Result<Self> {
+        let base = AdapterFolder::base_of(path)?;
         if shards::is_adapter(&base) {
             let message =
                 format!("is an adapter of {}, which is an adapter itself: merge that one first", base.display());
             return Err(Error::format(path, message));
         }
-        let mut folder = Self::open(base)?;
-        if is_there(&path.join(TOKENIZER)) {
-            (folder.tokenizer, folder.no_tokenizer) = (Some(Tokenizer::open(&path)?), None);
+        Self::open(base)?.with_adapter(path)
+    }
+
+    /// The same model with the adapter of that folder, and its tokenizer if it has one.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged; also if there is an adapter already.
+    #[cfg(feature = "files")]
+    pub fn with_adapter(mut self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if let Some(adapter) = &self.adapter {
+            let message = format!("the model has the adapter {} already: merge that one first", adapter.path.display());
+            return Err(Error::format(path, message));
         }
-        Ok(Self { adapter: Some(adapter), ..folder })
+        self.adapter = Some(AdapterFolder::open(path)?);
+        if is_there(&path.join(TOKENIZER)) {
+            (self.tokenizer, self.no_tokenizer) = (Some(Tokenizer::open(path)?), None);
+        }
+        Ok(self)
     }
 
     /// The tokenizer, for uses that need one.

@@ -60,6 +60,9 @@ pub(in crate::cli) struct ConvertArgs {
     /// The model: a folder with config.json, model.safetensors, tokenizer.json, the folder of an adapter, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(in crate::cli) model: PathBuf,
+    /// The folder of a LoRA adapter for the model, as Python's peft has it
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) lora: Option<PathBuf>,
     /// The new folder
     #[arg(value_name = "OUT")]
     pub(in crate::cli) out: PathBuf,

@@ -15,6 +15,9 @@ pub(in crate::cli) struct GenerateArgs {
     /// The model: a folder with config.json, model.safetensors, tokenizer.json, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(in crate::cli) model: PathBuf,
+    /// The folder of a LoRA adapter for the model, as Python's peft has it
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) lora: Option<PathBuf>,
     /// Text to continue, - for standard input; several are continued as one batch [default: piped input, else an empty line]
     #[arg(long, short, value_name = "TEXT", allow_hyphen_values = true)]
     pub(in crate::cli) prompt: Vec<String>,
@@ -116,6 +119,9 @@ pub(in crate::cli) struct EvalArgs {
     /// The model: a folder, or a GGUF file
     #[arg(value_name = "MODEL")]
     pub(in crate::cli) model: PathBuf,
+    /// The folder of a LoRA adapter for the model, as Python's peft has it
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) lora: Option<PathBuf>,
     /// Text files to measure on, or pipes (/dev/stdin)
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(in crate::cli) data: Vec<PathBuf>,
