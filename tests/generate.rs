@@ -191,11 +191,15 @@ fn beams_find_answers_that_are_at_least_as_likely() {
     assert!(found(&model, &["--greedy"])[0].get("score").is_none());
     let said = told(generate(&model, &options).arg("--beams").arg("2"));
     assert!(said.1.contains("num_return_sequences 2") && said.0.matches("\n--- -").count() == 4, "{said:?}");
+    // With an option of sampling beams are drawn, the same by a seed.
+    let drawn = |seed: &str| found(&plain, &["--beams", "3", "--temperature", "3", "--top-k", "40", "--seed", seed]);
+    assert_eq!(drawn("5"), drawn("5"));
+    assert_ne!(drawn("5"), drawn("6"));
     for (more, wanted) in [
         (["--best", "2", "--beams", "1"], "it is an option of beam search: give --beams as well"),
         (["--beams", "2", "--best", "3"], "there are 3, but 2 beams give 1 to 2"),
         (["--beams", "65", "--best", "3"], "it must be a whole number, 1 to 64"),
-        (["--beams", "4", "--top-k", "3"], "top_k"),
+        (["--beams", "4", "--greedy", "--json"], "cannot be used with"),
     ] {
         let output = run(generate(&plain, &options).args(more));
         let said = String::from_utf8_lossy(&output.stderr);
