@@ -1,5 +1,6 @@
 //! Files that exist whole or not at all: reading with limits, writing by rename.
 
+use super::encoding::decode;
 use crate::error::{Error, Result, human_bytes};
 use std::borrow::Cow;
 use std::fs::File;
@@ -7,7 +8,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The largest text that is read into memory.
-const TEXT_LIMIT: u64 = 8 << 30;
+pub(crate) const TEXT_LIMIT: u64 = 8 << 30;
 /// The largest configuration, tokenizer or index.
 const JSON_LIMIT: u64 = 256 << 20;
 
@@ -27,10 +28,10 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a text file, or a pipe to its end. The mark that some editors put in front of UTF-8 is left out.
+/// Reads a text file, or a pipe to its end: UTF-8, or UTF-16 with its mark. The mark that some editors put in front is left out.
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be read, [`Error::Format`] if it is too large or not UTF-8.
+/// [`Error::File`] if it cannot be read, [`Error::Format`] if it is too large or is neither.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     match is_pipe(path) {
@@ -66,7 +67,7 @@ pub(crate) fn read_pipe(path: &Path, pipe: impl Read, limit: u64) -> Result<Stri
     if bytes.len() as u64 > limit {
         return Err(Error::format(path, format!("gives more than the {} allowed", human_bytes(limit))));
     }
-    text_of(path, bytes)
+    decode(path, bytes)
 }
 
 fn read_limited(path: &Path, limit: u64) -> Result<String> {
@@ -80,17 +81,7 @@ fn read_limited(path: &Path, limit: u64) -> Result<String> {
         Error::format(path, format!("has {}, more than the free memory; split it", human_bytes(length)))
     })?;
     file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
-    text_of(path, bytes)
-}
-
-fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
-    if bytes.starts_with("\u{FEFF}".as_bytes()) {
-        bytes.drain(..'\u{FEFF}'.len_utf8());
-    }
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::format(path, format!("is not UTF-8 text (byte {at} is not); convert it, for example with iconv"))
-    })
+    decode(path, bytes)
 }
 
 /// Reads a JSON file. The numbers `Infinity`, `-Infinity` and `NaN`, which Python writes and JSON does not have, become texts.
@@ -387,14 +378,5 @@ mod tests {
             std::fs::write(&path, broken).unwrap();
             assert!(read_json(&path).unwrap_err().to_string().contains("not valid JSON"), "{broken}");
         }
-    }
-
-    #[test]
-    fn text_that_is_not_utf8_is_refused_with_the_place() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("latin1.txt");
-        std::fs::write(&path, b"caf\xe9").unwrap();
-        let message = read_text(&path).unwrap_err().to_string();
-        assert!(message.contains("byte 3"), "{message}");
     }
 }

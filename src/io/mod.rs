@@ -19,6 +19,8 @@ mod config;
 mod convert;
 #[cfg(feature = "files")]
 mod device_cache;
+#[cfg(feature = "files")]
+mod encoding;
 #[cfg(feature = "tokenizers")]
 mod facts;
 #[cfg(feature = "files")]

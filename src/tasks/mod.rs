@@ -2,6 +2,8 @@
 
 mod answer;
 mod classify;
+#[cfg(feature = "files")]
+pub mod data;
 mod embed;
 mod language_model;
 pub mod listops;

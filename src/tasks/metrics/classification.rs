@@ -90,17 +90,9 @@ impl Classification {
     #[must_use]
     pub fn averages(&self) -> Averages {
         let accuracy = self.accuracy();
+        let reports = self.by_class();
         let mean = |weight: &dyn Fn(usize, &ClassReport) -> f64| {
-            let (mut sums, mut whole) = (Scores::default(), 0.0);
-            for (class, report) in self.by_class().iter().enumerate() {
-                let weight = weight(class, report);
-                sums.precision += weight * report.scores.precision;
-                sums.recall += weight * report.scores.recall;
-                sums.f1 += weight * report.scores.f1;
-                whole += weight;
-            }
-            let [precision, recall, f1] = [sums.precision, sums.recall, sums.f1].map(|sum| ratio(sum, whole));
-            Scores { precision, recall, f1 }
+            Scores::weighted(reports.iter().enumerate().map(|(class, report)| (weight(class, report), report.scores)))
         };
         Averages {
             micro: Scores { precision: accuracy, recall: accuracy, f1: accuracy },
@@ -119,7 +111,7 @@ mod tests {
     #[test]
     fn values_are_those_of_scikit_learn() {
         let file = file("classification.json");
-        for case in of(&file, 15) {
+        for case in of(&file, 18) {
             let classes = |key: &str| -> Vec<usize> { serde_json::from_value(case[key].clone()).unwrap() };
             let count = case["classes"].as_u64().unwrap() as usize;
             let found = Classification::new(count, &classes("true"), &classes("predicted")).unwrap();
@@ -130,6 +122,12 @@ mod tests {
             for (report, wanted) in found.by_class().iter().zip(expected["by_class"].as_array().unwrap()) {
                 close_scores(report.scores, wanted, name);
                 assert_eq!(Some(report.support), wanted["support"].as_u64());
+            }
+            if let Some(binary) = expected["binary_of_class_1"].as_array() {
+                let scores = found.by_class()[1].scores;
+                for (value, wanted) in [scores.precision, scores.recall, scores.f1].into_iter().zip(binary) {
+                    close(value, wanted, name);
+                }
             }
             let averages = found.averages();
             for (scores, key) in [

@@ -6,6 +6,8 @@ use super::ratio;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ranking {
     relevance: Vec<f64>,
+    /// The lengths of runs of equal scores.
+    ties: Vec<usize>,
 }
 
 impl Ranking {
@@ -15,7 +17,8 @@ impl Ranking {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|a, b| scores[*b].total_cmp(&(scores[*a] + 0.0)).then(a.cmp(b)));
         let relevance = (scores.len() == relevance.len()).then(|| order.iter().map(|i| relevance[*i]).collect())?;
-        Some(Self { relevance })
+        let ties = order.chunk_by(|a, b| scores[*a] == scores[*b]).map(<[usize]>::len).collect();
+        Some(Self { relevance, ties })
     }
 
     fn hits(&self, k: usize) -> usize {
@@ -51,13 +54,32 @@ impl Ranking {
     /// The discounted gain of the first `k`, `Σ relevance / log₂(rank + 1)`, over that of the best order.
     #[must_use]
     pub fn ndcg(&self, k: usize) -> f64 {
-        let gain = |relevance: &[f64]| -> f64 {
-            relevance.iter().take(k).zip(2_u32..).map(|(gain, rank)| gain / f64::from(rank).log2()).sum()
-        };
+        ratio(gain(&self.relevance, k), self.best_gain(k))
+    }
+
+    /// As [`Ranking::ndcg`], where documents of equal scores have the mean of their gains (McSherry and Najork 2008).
+    #[must_use]
+    pub fn ndcg_of_ties(&self, k: usize) -> f64 {
+        let (mut relevance, mut at) = (self.relevance.clone(), 0);
+        for length in &self.ties {
+            let tied = &mut relevance[at..at + length];
+            let mean = tied.iter().sum::<f64>() / *length as f64;
+            tied.fill(mean);
+            at += length;
+        }
+        ratio(gain(&relevance, k), self.best_gain(k))
+    }
+
+    fn best_gain(&self, k: usize) -> f64 {
         let mut best = self.relevance.clone();
         best.sort_by(|a, b| b.total_cmp(a));
-        ratio(gain(&self.relevance), gain(&best))
+        gain(&best, k)
     }
+}
+
+/// The discounted gain of the first `k`.
+fn gain(relevance: &[f64], k: usize) -> f64 {
+    relevance.iter().take(k).zip(2_u32..).map(|(gain, rank)| gain / f64::from(rank).log2()).sum()
 }
 
 #[cfg(test)]
@@ -69,7 +91,7 @@ mod tests {
     fn values_are_those_of_the_reference() {
         let file = file("retrieval.json");
         let cases = of(&file, 20);
-        let mut reciprocal = 0.0;
+        let (mut reciprocal, mut tied) = (0.0, 0);
         for case in cases {
             let numbers = |key: &str| -> Vec<f64> { serde_json::from_value(case[key].clone()).unwrap() };
             let ranking = Ranking::new(&numbers("scores"), &numbers("relevance")).unwrap();
@@ -88,9 +110,15 @@ mod tests {
             ] {
                 close(found, &expected[key], &serde_json::json!([case["name"], key]));
             }
+            // scikit-learn has none for a single document.
+            if !expected["ndcg@10_ties_averaged"].is_null() {
+                close(ranking.ndcg_of_ties(10), &expected["ndcg@10_ties_averaged"], &case["name"]);
+                tied += 1;
+            }
             reciprocal += ranking.reciprocal_rank(usize::MAX) / cases.len() as f64;
         }
         close(reciprocal, &file["mean_of_cases"]["reciprocal_rank"], &file["reference"]);
+        assert!(tied >= 19, "{tied} cases of ties");
         assert_eq!(Ranking::new(&[1.0], &[]), None);
     }
 }
