@@ -213,4 +213,6 @@ fn line_ends(text: &str) -> usize {
 }
 
 #[cfg(test)]
+mod example_tests;
+#[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use super::columns::{Columns, Field, byte_of};
 use super::tags::tagged_words;
 use super::{Record, TagExample};
 use crate::error::{Error, Result};
+use crate::tasks::metrics::words::is_combining;
 use serde_json::Value;
 use std::ops::Range;
 
@@ -41,17 +42,23 @@ impl SpanExample {
     /// # Errors
     /// [`Error::Format`] if there is neither, a part lies outside of the text, a given column is missing, or a field holds something else.
     pub fn from_record(record: &Record, columns: &Columns) -> Result<Self> {
-        if let Some((text, spans)) = labelled_text(record, columns)? {
-            return Ok(Self { text, spans: spans.unwrap_or_default() });
+        // Words with tags may have "labels" and the plain text as well.
+        let has_spans = columns.spans.is_some() || ["entities", "spans"].iter().any(|name| record.get(name).is_some());
+        if !has_spans && let Some(words) = tagged_words(record, columns)? {
+            return match words.tags.iter().find(|tag| tag.parse::<u64>().is_ok()) {
+                Some(tag) => Err(record.error(format!("the tag {tag} is a number: parts need names such as B-PER"))),
+                None => Ok(words.to_spans()),
+            };
         }
-        let words = tagged_words(record, columns)?;
-        words.map(|words| words.to_spans()).ok_or_else(|| record.missing(&["text", "tokens"]))
+        let found = labelled_text(record, columns)?;
+        let (text, spans) = found.ok_or_else(|| record.missing(&["text", "tokens"]))?;
+        Ok(Self { text, spans: spans.unwrap_or_default() })
     }
 
-    /// The words of the text: runs of letters and digits, and each other mark alone. Where a labelled part begins or ends, words do, too.
+    /// The words of the text: runs of letters and digits with their accents, and each other mark alone. Where a labelled part begins or ends, words do, too.
     #[must_use]
     pub fn word_ranges(&self) -> Vec<Range<usize>> {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || is_combining(c);
         let borders: std::collections::HashSet<usize> =
             self.spans.iter().flat_map(|span| [span.start, span.end]).collect();
         let mut words: Vec<Range<usize>> = Vec::new();

@@ -13,8 +13,8 @@ pub fn split<T>(examples: Vec<T>, share: f64, seed: u64) -> (Vec<T>, Vec<T>) {
     split_by_label(examples, |_| (), share, seed)
 }
 
-/// As [`split`], with the share of each label held out as far as whole numbers allow. A label that only one example has stays in training, and with
-/// a share of up to a half each label does.
+/// As [`split`], with the share of each label held out as far as whole numbers allow. A label that only one example has stays in training (unless all
+/// are such), and with a share of up to a half so does each label.
 #[must_use]
 pub fn split_by_label<T, L: Eq + Hash>(
     examples: Vec<T>,
@@ -40,11 +40,13 @@ pub fn split_by_label<T, L: Eq + Hash>(
     pool.sort_by_key(|i| of[*i]);
     let (all, pool_size) = (examples.len(), pool.len());
     let most = pool_size.min(all.saturating_sub(1));
-    let wanted = ((share.clamp(0.0, 1.0) * all as f64).round() as usize).clamp(most.min(1), most);
-    // One of each run of as many as go on one: every label has its share within one example.
+    // A half is rounded down: with a share of a half no two neighbours are held out.
+    let wanted = ((share.clamp(0.0, 1.0) * pool_size as f64 - 0.5).ceil() as usize).clamp(most.min(1), most);
+    // At even distances: every label has its share within one example.
     let mut held = vec![false; all];
     for (i, example) in pool.into_iter().enumerate() {
-        held[example] = (i + 1) * wanted / pool_size > i * wanted / pool_size;
+        let taken = |i: usize| i as u64 * wanted as u64 / pool_size as u64;
+        held[example] = taken(i + 1) > taken(i);
     }
     let (mut train, mut out) = (Vec::with_capacity(all - wanted), Vec::with_capacity(wanted));
     for (example, held) in examples.into_iter().zip(held) {

@@ -1,7 +1,7 @@
 //! BLEU (Papineni et al. 2002), as sacrebleu computes it (Post, arXiv 1804.08771).
 
 use super::ngrams::ngrams;
-use super::words::WordRule;
+use super::words::BleuTokenizer;
 use std::collections::HashMap;
 
 /// What stands for the precision of an order without matches (Chen and Cherry 2014).
@@ -11,7 +11,7 @@ pub enum Smoothing {
     None,
     /// Half of one match, for the next such order a quarter, and so on.
     #[default]
-    Exponential,
+    Exp,
     /// So many matches; sacrebleu's default is 0.1.
     Floor(f64),
     /// So many matches and n-grams more in all orders above 1; sacrebleu's default is 1.
@@ -21,8 +21,8 @@ pub enum Smoothing {
 /// How BLEU is computed; the default is sacrebleu's for a corpus.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BleuOptions {
-    /// What is a word.
-    pub words: WordRule,
+    /// What parts words.
+    pub tokenize: BleuTokenizer,
     /// Whether case is ignored.
     pub lowercase: bool,
     /// The smoothing.
@@ -36,7 +36,7 @@ pub struct BleuOptions {
 impl Default for BleuOptions {
     fn default() -> Self {
         let smoothing = Smoothing::default();
-        Self { words: WordRule::default(), lowercase: false, smoothing, effective_order: false, max_order: 4 }
+        Self { tokenize: BleuTokenizer::default(), lowercase: false, smoothing, effective_order: false, max_order: 4 }
     }
 }
 
@@ -75,19 +75,19 @@ pub fn bleu<R: AsRef<str>>(hypotheses: &[&str], references: &[Vec<R>], options: 
 pub fn bleu_signature(options: &BleuOptions, references: Option<usize>) -> String {
     let smoothing = match options.smoothing {
         Smoothing::None => "none".to_owned(),
-        Smoothing::Exponential => "exp".to_owned(),
+        Smoothing::Exp => "exp".to_owned(),
         Smoothing::Floor(value) => format!("floor[{value:.2}]"),
         Smoothing::AddK(value) => format!("add-k[{value:.2}]"),
     };
     let effective = super::yes(options.effective_order);
-    let words = options.words.name();
-    super::signature(references, options.lowercase, &format!("eff:{effective}|tok:{words}|smooth:{smoothing}"))
+    let tokenizer = options.tokenize.name();
+    super::signature(references, options.lowercase, &format!("eff:{effective}|tok:{tokenizer}|smooth:{smoothing}"))
 }
 
 fn words(text: &str, options: &BleuOptions) -> Vec<String> {
     match options.lowercase {
-        true => options.words.words(&text.to_lowercase()),
-        false => options.words.words(text),
+        true => options.tokenize.words(&text.to_lowercase()),
+        false => options.tokenize.words(text),
     }
 }
 
@@ -141,7 +141,7 @@ impl Sums {
             *precision = 100.0 / *total
                 * match options.smoothing {
                     _ if *count > 0.0 => *count,
-                    Smoothing::Exponential => {
+                    Smoothing::Exp => {
                         halves /= 2.0;
                         halves
                     }
@@ -166,14 +166,11 @@ mod tests {
         let options = &case["options"];
         assert!(options["smooth_value"].is_null());
         BleuOptions {
-            words: [WordRule::V13a, WordRule::International, WordRule::Characters, WordRule::Blanks]
-                .into_iter()
-                .find(|rule| options["tokenize"] == rule.name())
-                .unwrap(),
+            tokenize: BleuTokenizer::ALL.into_iter().find(|tokenizer| options["tokenize"] == tokenizer.name()).unwrap(),
             lowercase: options["lowercase"].as_bool().unwrap(),
             smoothing: match options["smooth_method"].as_str().unwrap() {
                 "none" => Smoothing::None,
-                "exp" => Smoothing::Exponential,
+                "exp" => Smoothing::Exp,
                 "floor" => Smoothing::Floor(0.1),
                 "add-k" => Smoothing::AddK(1.0),
                 other => panic!("{other}"),
@@ -223,7 +220,7 @@ mod tests {
         let default = bleu_signature(&BleuOptions::default(), Some(1));
         assert_eq!(default, format!("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:wgformer-{version}"));
         let options = BleuOptions {
-            words: WordRule::International,
+            tokenize: BleuTokenizer::Intl,
             lowercase: true,
             smoothing: Smoothing::Floor(0.1),
             effective_order: true,

@@ -13,7 +13,7 @@ mod perplexity;
 mod retrieval;
 mod rouge;
 mod squad;
-mod words;
+pub(in crate::tasks) mod words;
 
 pub use bleu::{Bleu, BleuOptions, Smoothing, bleu, bleu_signature};
 pub use chrf::{ChrfOptions, chrf, chrf_signature};
@@ -26,7 +26,7 @@ pub use perplexity::Perplexity;
 pub use retrieval::Ranking;
 pub use rouge::{rouge_l, rouge_l_sum, rouge_n};
 pub use squad::{AnswerScore, AnswerTotals, best_threshold, exact_match, normalised_answer, token_f1};
-pub use words::WordRule;
+pub use words::BleuTokenizer;
 
 /// Precision, recall and their harmonic mean, each 0 where it would be 0 / 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

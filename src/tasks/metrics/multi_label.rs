@@ -72,7 +72,7 @@ impl MultiLabel {
 
     /// The mean over texts of each text's scores.
     #[must_use]
-    pub fn by_text(&self) -> Scores {
+    pub fn samples(&self) -> Scores {
         let of = |text: &Vec<(bool, bool)>| {
             let [right, said, wanted] = counts(text.iter());
             (1.0, Scores::new(right, said, wanted))
@@ -129,7 +129,7 @@ mod tests {
             of(averages.micro, &expected["micro"], "micro");
             of(averages.macro_, &expected["macro"], "macro");
             of(averages.weighted, &expected["weighted"], "weighted");
-            of(found.by_text(), &expected["samples"], "samples");
+            of(found.samples(), &expected["samples"], "samples");
         }
         assert_eq!(MultiLabel::new(2, &[vec![true]], &[vec![true]]), None);
         assert_eq!(MultiLabel::new(1, &[], &[vec![true]]), None);

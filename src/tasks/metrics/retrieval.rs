@@ -59,7 +59,7 @@ impl Ranking {
 
     /// As [`Ranking::ndcg`], where documents of equal scores have the mean of their gains (McSherry and Najork 2008).
     #[must_use]
-    pub fn ndcg_of_ties(&self, k: usize) -> f64 {
+    pub fn ndcg_ties_averaged(&self, k: usize) -> f64 {
         let (mut relevance, mut at) = (self.relevance.clone(), 0);
         for length in &self.ties {
             let tied = &mut relevance[at..at + length];
@@ -112,7 +112,7 @@ mod tests {
             }
             // scikit-learn has none for a single document.
             if !expected["ndcg@10_ties_averaged"].is_null() {
-                close(ranking.ndcg_of_ties(10), &expected["ndcg@10_ties_averaged"], &case["name"]);
+                close(ranking.ndcg_ties_averaged(10), &expected["ndcg@10_ties_averaged"], &case["name"]);
                 tied += 1;
             }
             reciprocal += ranking.reciprocal_rank(usize::MAX) / cases.len() as f64;

@@ -5,27 +5,30 @@ use std::sync::LazyLock;
 
 /// How texts become words before n-grams are counted; sacrebleu's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WordRule {
+pub enum BleuTokenizer {
     /// `13a`, of the evaluation mteval-v13a: ASCII punctuation apart, save between digits.
     #[default]
     V13a,
     /// `intl`, of mteval-v14: punctuation and symbols of all scripts apart.
-    International,
+    Intl,
     /// `char`: each character.
-    Characters,
+    Char,
     /// `none`: at blanks only.
-    Blanks,
+    None,
 }
 
-impl WordRule {
+impl BleuTokenizer {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::V13a, Self::Intl, Self::Char, Self::None];
+
     /// The name in signatures and options.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::V13a => "13a",
-            Self::International => "intl",
-            Self::Characters => "char",
-            Self::Blanks => "none",
+            Self::Intl => "intl",
+            Self::Char => "char",
+            Self::None => "none",
         }
     }
 
@@ -34,9 +37,9 @@ impl WordRule {
         let text = text.trim_end_matches(is_blank);
         let parted = match self {
             Self::V13a => v13a(text),
-            Self::International => international(text),
-            Self::Characters => return text.chars().filter(|c| !is_blank(*c)).map(String::from).collect(),
-            Self::Blanks => text.to_owned(),
+            Self::Intl => international(text),
+            Self::Char => return text.chars().filter(|c| !is_blank(*c)).map(String::from).collect(),
+            Self::None => text.to_owned(),
         };
         blank_parted(&parted).map(str::to_owned).collect()
     }
@@ -97,8 +100,14 @@ fn each_pair(text: &str, is: impl Fn(char, char) -> bool, becomes: impl Fn(char,
     out
 }
 
-/// Numbers, punctuation and symbols.
-static CATEGORIES: LazyLock<[ClassUnicode; 3]> = LazyLock::new(|| [r"\pN", r"\pP", r"\pS"].map(category));
+/// Numbers, punctuation, symbols, and marks on other characters.
+static CATEGORIES: LazyLock<[ClassUnicode; 4]> = LazyLock::new(|| [r"\pN", r"\pP", r"\pS", r"\pM"].map(category));
+
+/// Whether a character belongs to the one in front of it, such as an accent or a vowel sign.
+#[cfg(feature = "files")]
+pub(in crate::tasks) fn is_combining(c: char) -> bool {
+    is_in(&CATEGORIES[3], c)
+}
 
 fn category(pattern: &str) -> ClassUnicode {
     match regex_syntax::parse(pattern).map(regex_syntax::hir::Hir::into_kind) {
@@ -118,16 +127,18 @@ mod tests {
 
     #[test]
     fn words_are_parted_by_each_rule() {
-        let words = |rule: WordRule, text: &str| rule.words(text).join("|");
+        let words = |rule: BleuTokenizer, text: &str| rule.words(text).join("|");
         assert_eq!(
-            words(WordRule::V13a, "Hi, \"you\": 1,000.5-3 a-b it's x.. \n"),
+            words(BleuTokenizer::V13a, "Hi, \"you\": 1,000.5-3 a-b it's x.. \n"),
             "Hi|,|\"|you|\"|:|1,000.5|-|3|a-b|it's|x|.|."
         );
-        assert_eq!(words(WordRule::V13a, "&lt;b&gt; well-\nknown<skipped>"), "<|b|>|wellknown");
-        assert_eq!(words(WordRule::International, "«été», 5€ 1,2 天。🤖a"), "«|été|»|,|5|€|1,2|天|。|🤖|a");
-        assert_eq!(words(WordRule::Characters, " a\u{1f}b "), "a|b");
-        assert_eq!(words(WordRule::Blanks, " a,\u{a0}b\u{85}c "), "a,|b|c");
-        for (class, inside, outside) in [(0, "5²Ⅷ٣", "a,€"), (1, ".«。_", "1$+"), (2, "$+€🤖`^", "a.1")] {
+        assert_eq!(words(BleuTokenizer::V13a, "&lt;b&gt; well-\nknown<skipped>"), "<|b|>|wellknown");
+        assert_eq!(words(BleuTokenizer::Intl, "«été», 5€ 1,2 天。🤖a"), "«|été|»|,|5|€|1,2|天|。|🤖|a");
+        assert_eq!(words(BleuTokenizer::Char, " a\u{1f}b "), "a|b");
+        assert_eq!(words(BleuTokenizer::None, " a,\u{a0}b\u{85}c "), "a,|b|c");
+        for (class, inside, outside) in
+            [(0, "5²Ⅷ٣", "a,€"), (1, ".«。_", "1$+"), (2, "$+€🤖`^", "a.1"), (3, "\u{301}\u{94d}\u{93e}", "a.1")]
+        {
             assert!(inside.chars().all(|c| is_in(&CATEGORIES[class], c)), "{inside}");
             assert!(outside.chars().all(|c| !is_in(&CATEGORIES[class], c)), "{outside}");
         }
