@@ -142,6 +142,31 @@ fn parallel_files_have_as_many_lines() {
 }
 
 #[test]
+fn standard_input_is_read_to_its_end() {
+    const CHILD: &str = "WGFORMER_TEST_STANDARD_INPUT";
+    if let Ok(name) = std::env::var(CHILD) {
+        let records = read_records(&[name.into()], &ReadOptions::default()).unwrap();
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[1].fields, *json!({"text": "b"}).as_object().unwrap());
+        return;
+    }
+    let names: &[&str] = if cfg!(unix) { &["-", "/dev/stdin"] } else { &["-"] };
+    for name in names {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tasks::data::tests::standard_input_is_read_to_its_end"])
+            .env(CHILD, name)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"{\"text\": \"a\"}\n{\"text\": \"b\"}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{name}: {said}");
+    }
+}
+
+#[test]
 fn held_out_records_are_read_as_they_were_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("held.jsonl");
