@@ -14,7 +14,7 @@ use wgformer::graph::{Array, Graph, Values};
 use wgformer::io::Config;
 use wgformer::models::{self, Initial, Model, initial_values};
 use wgformer::program::pack;
-use wgformer::tasks::{TaskObjective, TextBatches, TextTask, task_of};
+use wgformer::tasks::{TaskMode, TaskObjective, TextBatches, TextTask, task_of};
 use wgformer::train::{Batches, Corpus, Event, RunOptions, Schedule, StepOptions, Trainer};
 use wgformer::{Gpu, Result, Shape, Tensor, Weights};
 
@@ -196,7 +196,7 @@ fn step(model: &dyn Model) -> Result<Step> {
         _ => None,
     };
     let (mut g, training) = (Graph::new(), model.has_dropout());
-    let made = task.graph(&mut g, model, &shapes, training)?;
+    let made = task.graph(&mut g, model, &shapes, TaskMode::new(training))?;
     let loss = made.loss_and_stats(&mut g, true)?.loss(&mut g)?;
     let mut values = Values::new();
     for (name, tensor) in g.inputs() {

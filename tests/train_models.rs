@@ -167,7 +167,7 @@ fn a_large_vocabulary_trains() -> Result<(), Failed> {
     ensure(gpu.caps().max_binding_bytes <= 128 << 20, "bindings are larger than WebGPU's default")?;
     let objective = |read: usize, said: usize| -> Result<TaskObjective> {
         let shapes = vec![("input_ids".into(), [1, read].into()), ("labels".into(), [1, said].into())];
-        Ok(TaskObjective { model: model.clone(), task: task_of(model.as_ref())?, shapes })
+        Ok(TaskObjective { model: model.clone(), task: task_of(model.as_ref())?, shapes, label_smoothing: 0.0 })
     };
     let (weights, mut values) = (Weights::new(&gpu), Values::new());
     for (name, ty) in model.parameters()? {

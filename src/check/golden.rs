@@ -125,7 +125,7 @@ fn check_step(
     let task = task_of(model)?;
     let mut g = Graph::with_storage(weights.storage());
     let shapes = |name: &str| Some(golden.get(name)?.shape.clone());
-    let made = task.graph(&mut g, model, &shapes, false)?;
+    let made = task.graph(&mut g, model, &shapes, TaskMode::default())?;
     let loss = made.loss_and_stats(&mut g, routers_count)?.loss(&mut g)?;
     let TaskGraph { outputs, routing, routers, .. } = made;
     // The routing that the file has.

@@ -75,6 +75,13 @@ impl BeamSearch {
         self
     }
 
+    /// The limits; the batch counts prompts.
+    #[must_use]
+    pub fn limits(&self) -> GenerateLimits {
+        let limits = self.generator.limits;
+        GenerateLimits { batch: limits.batch / self.generator.beams.max(1), ..limits }
+    }
+
     /// Prepares the programs for prompts of up to `longest` tokens now.
     ///
     /// # Errors

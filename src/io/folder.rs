@@ -27,9 +27,13 @@ pub const TOKENIZER: &str = "tokenizer.json";
 #[cfg(feature = "files")]
 pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
+/// What a model was trained for.
+pub const TASK: &str = "task.json";
+
 /// Small files that Hugging Face's libraries put beside these and that a saved copy keeps.
 #[cfg(feature = "files")]
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 11] = [
+    TASK,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

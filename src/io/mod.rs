@@ -67,7 +67,7 @@ pub use device_cache::{load_pipelines, load_tuning, pipelines_file, save_pipelin
 #[cfg(feature = "files")]
 pub use file::{read_json, read_text, write_atomic};
 #[cfg(feature = "files")]
-pub use folder::Contents;
+pub use folder::{Contents, TASK};
 pub use folder::ModelFolder;
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use text_stream::{TextOf, TextStream};

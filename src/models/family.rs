@@ -161,7 +161,7 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 /// The ends of the names of classes, after the family's prefix.
-const CLASS_ENDS: [&str; 13] = [
+pub(super) const CLASS_ENDS: [&str; 13] = [
     "ForCausalLM",
     "LMHeadModel",
     "ForConditionalGeneration",

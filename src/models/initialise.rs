@@ -1,7 +1,9 @@
 //! Fresh weights.
 
+use super::Model;
+use crate::error::Result;
 use crate::graph::Initial;
-use crate::program::pack;
+use crate::program::{Weights, pack};
 use crate::shape::TensorType;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,6 +30,22 @@ pub fn initial_words(initial: Initial, ty: &TensorType, seed: u64, name: &str) -
         bytes.extend(pack(&some, ty.dtype));
     }
     bytes
+}
+
+/// Fills the store with fresh values of the parameters that are wanted.
+pub(super) fn initialise_some<M: Model + ?Sized>(
+    model: &M,
+    weights: &Weights,
+    seed: u64,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    let initials = model.initials()?;
+    for (name, ty) in model.parameters_in(weights.storage())?.into_iter().filter(|(name, _)| wanted(name)) {
+        let Some(initial) = initials.get(&name) else { continue };
+        weights.ensure(&name, &ty)?;
+        weights.upload(&name, &initial_words(*initial, &ty, seed, &name))?;
+    }
+    Ok(())
 }
 
 fn endless(initial: Initial, seed: u64, name: &str) -> Box<dyn Iterator<Item = f64>> {

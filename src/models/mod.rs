@@ -18,6 +18,7 @@ mod modernbert;
 mod mor_init;
 mod names;
 mod naming;
+mod new_head;
 mod recursive;
 mod rope;
 mod routing;
@@ -40,6 +41,7 @@ pub use model::{Decoder, Dimensions, Encoder, EncoderHead, LmHead, Model};
 pub use modernbert::{ModernBert, ModernBertBiases};
 pub use mor_init::{LayerInit, uptrain_from_llama};
 pub use naming::Naming;
+pub use new_head::{NewHead, fresh_head};
 pub use routing::{TokenRoutes, token_routes};
 pub use stacked::file_tensors;
 pub use t5::{Switch, T5};
@@ -47,7 +49,7 @@ pub use transformer::{Positions, Side, Transformer, TransformerFamily};
 #[cfg(feature = "files")]
 pub use weights::save;
 pub use weights::{
-    decoder_of, load, load_model, load_weights, model_of, named_tensors, names_in, storage_of, stored_config,
+    decoder_of, load, load_model, load_weights, load_weights_beside, model_of, named_tensors, names_in, storage_of, stored_config,
 };
 
 use crate::error::Result;

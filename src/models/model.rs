@@ -1,6 +1,6 @@
 //! The interface of models: [`Model`], and its sides, [`Encoder`] and [`Decoder`].
 
-use super::initialise::initial_words;
+use super::initialise::initialise_some;
 use super::naming::Naming;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -223,13 +223,7 @@ pub trait Model: Debug + Send + Sync {
     /// # Errors
     /// As [`Model::initials`]; [`Error::OutOfMemory`].
     fn initialise(&self, weights: &Weights, seed: u64) -> Result<()> {
-        let initials = self.initials()?;
-        for (name, ty) in self.parameters_in(weights.storage())? {
-            let Some(initial) = initials.get(&name) else { continue };
-            weights.ensure(&name, &ty)?;
-            weights.upload(&name, &initial_words(*initial, &ty, seed, &name))?;
-        }
-        Ok(())
+        initialise_some(self, weights, seed, &|_| true)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::family::other_family;
 #[cfg(feature = "files")]
 use super::lora::LoraConfig;
+use super::initialise::initialise_some;
 use super::names::{Names, matched};
 use super::{Decoder, Model, lora, model, model_type, stacked};
 use crate::dtype::DType;
@@ -127,7 +128,22 @@ fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DT
 /// head differs from the embedding; [`Error::NonFinite`] that names a tensor with a NaN or an infinity; [`Error::Input`] that
 /// names one with a number that the type in memory cannot hold; [`Error::OutOfMemory`].
 pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> Result<()> {
-    let parameters = model.parameters_in(&weights.storage().base())?;
+    load_weights_beside(model, tensors, weights, &[], 0)
+}
+
+/// As [`load_weights`], but the parameters `fresh` ([`super::fresh_head`]) get fresh values by a seed.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn load_weights_beside(
+    model: &dyn Model,
+    tensors: &Tensors,
+    weights: &Weights,
+    fresh: &[String],
+    seed: u64,
+) -> Result<()> {
+    let mut parameters = model.parameters_in(&weights.storage().base())?;
+    parameters.retain(|(name, _)| !fresh.contains(name));
     let found = matched(model, &parameters, tensors)?;
     for ((name, ty), tensors) in parameters.iter().zip(found) {
         for tensor in &tensors {
@@ -140,7 +156,7 @@ pub fn load_weights(model: &dyn Model, tensors: &Tensors, weights: &Weights) -> 
         weights.ensure(name, ty)?;
         weights.upload(name, &words)?;
     }
-    Ok(())
+    if fresh.is_empty() { Ok(()) } else { initialise_some(model, weights, seed, &|name| fresh.iter().any(|x| x == name)) }
 }
 
 /// What a file calls the tensors of a model: by the name that [`named_tensors`] gives them, the name that they have there.

@@ -1,11 +1,11 @@
 //! Answers that are parts of a text.
 
-use super::{Shapes, Task, TaskGraph, encoder, input, label_a_text, text};
+use super::{Shapes, Task, TaskGraph, TaskMode, encoder, input, label_a_text, text};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::models::Model;
-use crate::ops::{self, CrossEntropyOptions};
+use crate::ops;
 use crate::shape::Shape;
 use crate::train::LossAndStats;
 
@@ -27,9 +27,9 @@ impl Task for SpanAnswering {
         label_a_text(self.labels(), texts, length)
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
-        let inputs = text(g, model, shapes, training)?;
+        let inputs = text(g, model, shapes, mode)?;
         let [rows, time] = g.shape(inputs.ids).expect("input_ids")?;
         let [start, end] =
             [input(g, shapes, "start_positions", DType::I32)?, input(g, shapes, "end_positions", DType::I32)?];
@@ -38,7 +38,7 @@ impl Task for SpanAnswering {
         let part = |g: &mut Graph, index: usize, labels: Tensor| -> Result<[Tensor; 2]> {
             let logits = ops::slice(g, logits, 2, index, 1)?;
             let logits = ops::reshape(g, logits, [rows, time])?;
-            let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
+            let loss = ops::cross_entropy(g, logits, labels, &mode.cross_entropy())?;
             // Each is half of the loss.
             Ok([logits, ops::scale(g, loss, 0.5)?])
         };

@@ -1,11 +1,12 @@
 //! Classification of rows and of tokens, and multiple choice.
 
-use super::{Shapes, Task, TaskGraph, encoder, input, label_a_text, text};
+use super::rows::WEIGHTS;
+use super::{Shapes, Task, TaskGraph, TaskMode, encoder, input, label_a_text, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::models::{EncoderHead, Hidden, Model};
-use crate::ops::{self, CrossEntropyOptions};
+use crate::ops;
 use crate::shape::Shape;
 use crate::train::LossAndStats;
 
@@ -14,10 +15,13 @@ use crate::train::LossAndStats;
 /// | `problem_type` | `labels` | loss |
 /// |---|---|---|
 /// | single_label_classification | i32 `(B)`, a class | mean cross-entropy |
+/// | single_label_classification | f32 `(B, labels)`, the probability of each class, times the weight of the text | mean of −Σ label · log softmax |
 /// | multi_label_classification | f32 `(B, labels)`, the probability of each class | mean of log(1 + exp x) − x · label |
 /// | regression | f32 `(B, labels)`, or `(B)` if there is one | mean of (x − label)² |
 ///
-/// Without one, as in transformers: a single logit is a regression, labels of two axes are those of several classes.
+/// For numbers there may be weights of the texts, `label_weights (B)` f32, that sum to 1.
+///
+/// Without a `problem_type`, as in transformers: a single logit is a regression, labels of two axes are those of several classes.
 #[derive(Debug)]
 pub(super) struct SequenceClassification;
 
@@ -30,18 +34,19 @@ impl Task for SequenceClassification {
         label_a_text(self.labels(), texts, length)
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let config = model.config();
         let EncoderHead::SequenceClassification { labels } = encoder(model)?.head_kind() else {
-            return classes(g, model, shapes, training);
+            return classes(g, model, shapes, mode);
         };
         let two_axes = || shapes("labels").is_some_and(|shape| shape.rank() == 2);
         match config[PROBLEM].as_str() {
-            Some("regression") => numbers(g, model, shapes, training, squares),
-            Some("multi_label_classification") => numbers(g, model, shapes, training, several_classes),
-            None if labels == 1 => numbers(g, model, shapes, training, squares),
-            None if two_axes() => numbers(g, model, shapes, training, several_classes),
-            _ => classes(g, model, shapes, training),
+            Some("regression") => numbers(g, model, shapes, mode, &squares),
+            Some("multi_label_classification") => numbers(g, model, shapes, mode, &several_classes),
+            Some(_) if two_axes() => numbers(g, model, shapes, mode, &|g, logits, labels| shares(g, logits, labels, mode)),
+            None if labels == 1 => numbers(g, model, shapes, mode, &squares),
+            None if two_axes() => numbers(g, model, shapes, mode, &several_classes),
+            _ => classes(g, model, shapes, mode),
         }
     }
 }
@@ -55,8 +60,8 @@ impl Task for TokenClassification {
         "token-classification"
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        classes(g, model, shapes, training)
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
+        classes(g, model, shapes, mode)
     }
 }
 
@@ -68,38 +73,65 @@ fn numbers(
     g: &mut Graph,
     model: &dyn Model,
     shapes: Shapes<'_>,
-    training: bool,
-    loss: fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>,
+    mode: TaskMode,
+    loss: &dyn Fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>,
 ) -> Result<TaskGraph> {
-    let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, training, DType::F32)?;
+    let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, mode, DType::F32)?;
     let (wanted, got) = (g.shape(logits).clone(), g.shape(labels).clone());
     if got.numel() != wanted.numel() || got.dims().first() != wanted.dims().first() {
         return Err(Error::input("labels", format!("f32{wanted} is needed, a number for each logit, got f32{got}")));
     }
+    let columns = wanted.last();
     let labels = ops::reshape(g, labels, wanted)?;
-    let loss = loss(g, logits, labels)?;
+    let losses = loss(g, logits, labels)?;
+    let loss = match shapes(WEIGHTS) {
+        Some(shape) => {
+            let weights = g.input(WEIGHTS, shape, DType::F32)?;
+            let rows = ops::sum_last(g, losses)?;
+            let weighted = ops::mul(g, rows, weights)?;
+            let sum = ops::sum(g, weighted)?;
+            ops::scale(g, sum, 1.0 / columns as f32)?
+        }
+        None => ops::mean(g, losses)?,
+    };
     Ok(TaskGraph::new(vec![("logits".into(), logits)], loss.into(), hidden))
 }
 
-/// The mean of `(x − label)²`.
+/// `(x − label)²`.
 fn squares(g: &mut Graph, logits: Tensor, labels: Tensor) -> Result<Tensor> {
     let differences = ops::sub(g, logits, labels)?;
-    let squares = ops::mul(g, differences, differences)?;
-    ops::mean(g, squares)
+    ops::mul(g, differences, differences)
 }
 
-/// The mean of `log(1 + exp x) − x · label`, the binary cross-entropy.
+/// `log(1 + exp x) − x · label`, the binary cross-entropy, as −log softmax (x, 0) of each class.
 fn several_classes(g: &mut Graph, logits: Tensor, labels: Tensor) -> Result<Tensor> {
-    // log(1 + exp x) is the cross-entropy of (x, 0) with the second class.
-    let count = g.shape(logits).numel();
-    let rows = ops::reshape(g, logits, [count, 1])?;
-    let zeros = g.constant("zeros", Array::zeros([count, 1]), DType::F32);
+    let shape = g.shape(logits).clone();
+    let rows = ops::reshape(g, logits, [shape.numel(), 1])?;
+    let zeros = g.constant("zeros", Array::zeros([shape.numel(), 1]), DType::F32);
     let pairs = ops::concat(g, &[rows, zeros], 1)?;
-    let seconds = g.constant("seconds", Array::new([count], vec![1.0; count])?, DType::I32);
-    let none_holds = ops::cross_entropy(g, pairs, seconds, &CrossEntropyOptions::default())?;
+    let logs = ops::log_softmax(g, pairs)?;
+    // The second is −log(1 + exp x).
+    let none_holds = ops::slice(g, logs, 1, 1, 1)?;
+    let none_holds = ops::reshape(g, none_holds, shape)?;
     let held = ops::mul(g, logits, labels)?;
-    let held = ops::mean(g, held)?;
-    ops::sub(g, none_holds, held)
+    let sum = ops::add(g, none_holds, held)?;
+    ops::scale(g, sum, -1.0)
+}
+
+/// `−classes · label · log softmax x`: its mean over rows and classes is that of the rows' cross-entropies. Smoothed, a share ε of the labels is
+/// spread over all classes.
+fn shares(g: &mut Graph, logits: Tensor, labels: Tensor, mode: TaskMode) -> Result<Tensor> {
+    let (classes, smoothing) = (g.shape(logits).last(), f64::from(mode.label_smoothing));
+    let mut labels = labels;
+    if smoothing > 0.0 {
+        let spread = smoothing / classes as f64;
+        let entry = |at: usize| if at % (classes + 1) == 0 { 1.0 - smoothing + spread } else { spread };
+        let matrix = g.constant("smoothing", Array::from_fn([classes, classes], entry), DType::F32);
+        labels = ops::matmul(g, labels, matrix)?;
+    }
+    let logs = ops::log_softmax(g, logits)?;
+    let parts = ops::mul(g, logs, labels)?;
+    ops::scale(g, parts, -(classes as f32))
 }
 
 /// Whether each token was put in place of another (1) or not (0): `logits (B, T)`, `labels (B, T)`; the loss is the mean of
@@ -112,12 +144,12 @@ impl Task for ReplacedTokens {
         "replaced-token-detection"
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-        let Scored { labels, hidden, logits, ids } = scored(g, model, shapes, training, DType::I32)?;
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
+        let Scored { labels, hidden, logits, ids } = scored(g, model, shapes, mode, DType::I32)?;
         // It is the cross-entropy of (0, x).
         let zeros = g.constant("zeros", Array::zeros(g.shape(logits).clone()), DType::F32);
         let pairs = ops::concat(g, &[zeros, logits], 2)?;
-        let loss = ops::cross_entropy(g, pairs, labels, &CrossEntropyOptions::default())?;
+        let loss = ops::cross_entropy(g, pairs, labels, &mode.cross_entropy())?;
         let loss = LossAndStats::over(loss, "labels", 2);
         let shape = g.shape(ids).clone();
         let logits = ops::reshape(g, logits, shape)?;
@@ -153,9 +185,9 @@ impl Task for NextSentence {
         label_a_text(self.labels(), texts, length)
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let shapes = |name: &str| shapes(name).or_else(|| shapes(OLDER).filter(|_| name == "labels"));
-        classes(g, model, &shapes, training)
+        classes(g, model, &shapes, mode)
     }
 
     fn feed(
@@ -183,13 +215,13 @@ impl Task for MultipleChoice {
         vec![("input_ids".into(), Shape::new([texts, 2, length])), ("labels".into(), Shape::new([texts]))]
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let Some(&[batch, choices, _]) = shapes("input_ids").as_ref().map(Shape::dims).and_then(three) else {
             return Err(Error::input("input_ids", "(batch, choices, tokens) is needed: several rows to choose from"));
         };
-        let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, training, DType::I32)?;
+        let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, mode, DType::I32)?;
         let logits = ops::reshape(g, logits, [batch, choices])?;
-        let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
+        let loss = ops::cross_entropy(g, logits, labels, &mode.cross_entropy())?;
         let loss = LossAndStats::over(loss, "labels", choices);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
@@ -208,9 +240,9 @@ struct Scored {
 }
 
 /// The logits of a model's classes, and labels of that type.
-fn scored(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool, of_labels: DType) -> Result<Scored> {
+fn scored(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode, of_labels: DType) -> Result<Scored> {
     let encoder = encoder(model)?;
-    let inputs = text(g, model, shapes, training)?;
+    let inputs = text(g, model, shapes, mode)?;
     let labels = input(g, shapes, "labels", of_labels)?;
     let hidden = encoder.encode(g, &inputs)?;
     let logits = encoder.class_logits(g, hidden.states, &inputs)?;
@@ -218,9 +250,9 @@ fn scored(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool, 
 }
 
 /// The logits of a model's classes, and their cross-entropy with `labels`.
-fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
-    let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, training, DType::I32)?;
-    let loss = ops::cross_entropy(g, logits, labels, &CrossEntropyOptions::default())?;
+fn classes(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
+    let Scored { labels, hidden, logits, .. } = scored(g, model, shapes, mode, DType::I32)?;
+    let loss = ops::cross_entropy(g, logits, labels, &mode.cross_entropy())?;
     let loss = LossAndStats::over(loss, "labels", g.shape(logits).last());
     Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
 }

@@ -1,12 +1,12 @@
 //! Language models: the next word, or the one behind a mask.
 
 use super::packed::with_documents;
-use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use super::{Shapes, Task, TaskGraph, TaskMode, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::models::Model;
-use crate::ops::{self, CrossEntropyOptions};
+use crate::ops;
 use crate::shape::Shape;
 use crate::train::LossAndStats;
 
@@ -23,17 +23,17 @@ impl Task for LanguageModelling {
         true
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "this task needs a decoder, which it does not have");
         let decoder = model.decoder().ok_or_else(no_decoder)?;
-        let inputs = text(g, model, shapes, training)?;
+        let inputs = text(g, model, shapes, mode)?;
         let inputs = with_documents(g, model, shapes, "", inputs)?;
         let shape = g.shape(inputs.ids).clone();
         let labels = g.input("labels", shape, DType::I32)?;
         let hidden = decoder.decode(g, &inputs)?;
         let head = decoder.lm_head(g)?;
         let logits = head.logits(g, hidden.states)?;
-        let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        let loss = head.loss(g, hidden.states, labels, &mode.cross_entropy())?;
         let loss = LossAndStats::over(loss, "labels", model.dimensions().vocabulary);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
@@ -71,15 +71,15 @@ impl Task for MaskedLanguageModelling {
         true
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
-        let inputs = text(g, model, shapes, training)?;
+        let inputs = text(g, model, shapes, mode)?;
         let inputs = with_documents(g, model, shapes, "", inputs)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
         let (states, head) = encoder.mlm_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
-        let loss = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
+        let loss = head.loss(g, states, labels, &mode.cross_entropy())?;
         let loss = LossAndStats::over(loss, "labels", model.dimensions().vocabulary);
         Ok(TaskGraph::new(vec![("logits".into(), logits)], loss, hidden))
     }
@@ -117,17 +117,17 @@ impl Task for PreTraining {
         words.into_iter().chain([(self.labels[1].into(), Shape::new([texts]))]).collect()
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
-        let inputs = text(g, model, shapes, training)?;
+        let inputs = text(g, model, shapes, mode)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let next = input(g, shapes, self.labels[1], DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
         let (states, head) = encoder.mlm_head(g, hidden.states)?;
         let logits = head.logits(g, states)?;
-        let words = head.loss(g, states, labels, &CrossEntropyOptions::default())?;
+        let words = head.loss(g, states, labels, &mode.cross_entropy())?;
         let follows = encoder.class_logits(g, hidden.states, &inputs)?;
-        let sentences = ops::cross_entropy(g, follows, next, &CrossEntropyOptions::default())?;
+        let sentences = ops::cross_entropy(g, follows, next, &mode.cross_entropy())?;
         let loss = LossAndStats::over(words, "labels", model.dimensions().vocabulary);
         let loss = loss.and(sentences, self.labels[1], g.shape(follows).last());
         let outputs = vec![("prediction_logits".into(), logits), (self.logits.into(), follows)];

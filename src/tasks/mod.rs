@@ -1,6 +1,8 @@
 //! Tasks: the inputs, outputs and loss of a use of a model, and how a file of examples becomes inputs.
 
 mod answer;
+#[cfg(all(feature = "files", feature = "tokenizers"))]
+pub mod apply;
 mod classify;
 #[cfg(feature = "files")]
 pub mod data;
@@ -11,12 +13,16 @@ pub mod metrics;
 mod objective;
 mod packed;
 mod padded;
+mod reader;
+mod rows;
 mod sequence;
 
 pub use embed::Embedder;
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 pub use packed::{PackedTexts, packed_held_out};
+pub use reader::{Reader, Reads};
+pub use rows::{Row, RowBatches, RowSize, Target, rows_held_out};
 pub use padded::{PaddedTexts, batch_lengths, padded_held_out};
 
 use crate::dtype::DType;
@@ -24,10 +30,31 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::models::{Encoder, EncoderHead, Hidden, Model, TokenInputs};
 use crate::nn::RouterStats;
-use crate::ops;
+use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
 use crate::train::{DROPOUT_SEED, LossAndStats};
 use std::fmt::Debug;
+
+/// What a graph of a task is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TaskMode {
+    /// Training: what is random there is.
+    pub training: bool,
+    /// [`CrossEntropyOptions::label_smoothing`] of classes and tokens.
+    pub label_smoothing: f32,
+}
+
+impl TaskMode {
+    /// Training, or not, without smoothing.
+    #[must_use]
+    pub fn new(training: bool) -> Self {
+        Self { training, label_smoothing: 0.0 }
+    }
+
+    fn cross_entropy(self) -> CrossEntropyOptions {
+        CrossEntropyOptions { label_smoothing: self.label_smoothing, ..CrossEntropyOptions::default() }
+    }
+}
 
 /// The shape of an input, by transformers' name; `None` if it is absent.
 pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Shape>;
@@ -97,7 +124,7 @@ pub trait Task: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Error::Input`] if the model is not made for the task, or an input is missing; those of the ops.
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph>;
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph>;
 
     /// The words of an input of that shape (f32 as bits), from the named tensors of a file of examples.
     fn feed(
@@ -157,15 +184,15 @@ fn input(g: &mut Graph, shapes: Shapes<'_>, name: &str, dtype: DType) -> Result<
 }
 
 /// The text inputs of a model as rows of tokens: ids, and mask and part numbers where they are given.
-fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TokenInputs> {
+fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TokenInputs> {
     let ids = input(g, shapes, "input_ids", DType::U32)?;
     // Each choice becomes a row.
     let [rows, time] = [g.shape(ids).rows(), g.shape(ids).last()];
     let as_rows = |g: &mut Graph, tensor: Tensor| ops::reshape(g, tensor, [rows, time]);
     let ids = as_rows(g, ids)?;
     let mut inputs = TokenInputs::new(g, ids)?;
-    inputs.training = training;
-    if training
+    inputs.training = mode.training;
+    if mode.training
         && (model.has_dropout() || g.storage().adapters.as_ref().is_some_and(|adapters| adapters.have_dropout()))
     {
         inputs = inputs.with_dropout(g.input(DROPOUT_SEED, [2], DType::U32)?);

@@ -2,7 +2,7 @@
 
 use super::packed::check_documents;
 use super::sequence::{halves, moved};
-use super::{Task, TaskGraph, task_of};
+use super::{Task, TaskGraph, TaskMode, task_of};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Storage, Tensor};
 use crate::models::{Decoder, Model};
@@ -26,6 +26,8 @@ pub struct TaskObjective {
     pub task: &'static dyn Task,
     /// The inputs of a micro-batch.
     pub shapes: Vec<(String, Shape)>,
+    /// Label smoothing in training: see [`crate::ops::CrossEntropyOptions`].
+    pub label_smoothing: f32,
 }
 
 impl TaskObjective {
@@ -51,7 +53,7 @@ impl TaskObjective {
             return Err(Error::input("context", "it must be 2 tokens or more: one to read and one to predict"));
         }
         let shapes = task.shapes(model.as_ref(), texts, length);
-        Ok(Self { model, task, shapes })
+        Ok(Self { model, task, shapes, label_smoothing: 0.0 })
     }
 
     /// The task's results, by name, as outputs of a graph.
@@ -65,7 +67,8 @@ impl TaskObjective {
 
     fn graph(&self, g: &mut Graph, training: bool) -> Result<TaskGraph> {
         let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
-        let made = self.task.graph(g, self.model.as_ref(), &shapes, training)?;
+        let mode = TaskMode { training, label_smoothing: if training { self.label_smoothing } else { 0.0 } };
+        let made = self.task.graph(g, self.model.as_ref(), &shapes, mode)?;
         if self.shapes.iter().any(|(name, _)| name.ends_with("documents")) {
             check_documents(g, self.task.packs())?;
         }

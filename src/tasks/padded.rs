@@ -116,15 +116,27 @@ impl PaddedTexts {
 
 /// Batches of texts of like length: which packer, and the texts.
 fn batches(packers: &[Packer], rooms: &[usize], texts: &[u32]) -> Vec<(usize, Vec<u32>)> {
-    let sizes: Vec<(usize, usize)> = packers.iter().map(|packer| (packer.room().1, packer.rows())).collect();
-    let (mut batches, mut open) = (Vec::new(), vec![Vec::new(); packers.len()]);
+    let counts: Vec<usize> = packers.iter().map(Packer::rows).collect();
+    let most: Vec<usize> = packers.iter().map(|packer| packer.room().1).collect();
+    let room = |text: u32| rooms[text as usize];
+    in_batches(texts, &counts, &room, &|text| most.iter().position(|most| room(text) <= *most))
+}
+
+/// Batches of texts of like `length`: which of the sizes, of so many texts each, and the texts; those without a size are left out.
+pub(super) fn in_batches(
+    texts: &[u32],
+    counts: &[usize],
+    length: &dyn Fn(u32) -> usize,
+    size: &dyn Fn(u32) -> Option<usize>,
+) -> Vec<(usize, Vec<u32>)> {
+    let (mut batches, mut open) = (Vec::new(), vec![Vec::new(); counts.len()]);
     for chunk in texts.chunks(SORTED) {
         let mut chunk = chunk.to_vec();
-        chunk.sort_by_key(|&text| rooms[text as usize]);
+        chunk.sort_by_key(|&text| length(text));
         for text in chunk {
-            let Some(size) = sizes.iter().position(|(room, _)| rooms[text as usize] <= *room) else { continue };
+            let Some(size) = size(text) else { continue };
             open[size].push(text);
-            if open[size].len() == sizes[size].1 {
+            if open[size].len() == counts[size] {
                 batches.push((size, std::mem::take(&mut open[size])));
             }
         }

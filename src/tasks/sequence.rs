@@ -1,13 +1,13 @@
 //! Sequences from sequences: translation, summaries, corrections.
 
 use super::packed::with_documents;
-use super::{Shapes, Task, TaskGraph, encoder, input, text};
+use super::{Shapes, Task, TaskGraph, TaskMode, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
 use crate::models::{Model, TokenInputs};
 use crate::nn::{Context, KvSource};
-use crate::ops::{self, CrossEntropyOptions};
+use crate::ops;
 use crate::shape::Shape;
 use crate::train::LossAndStats;
 
@@ -32,10 +32,10 @@ impl Task for SequenceToSequence {
         true
     }
 
-    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, training: bool) -> Result<TaskGraph> {
+    fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let no_decoder = || Error::input("model", "this task needs an encoder and a decoder, which it does not have");
         let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
-        let source = text(g, model, shapes, training)?;
+        let source = text(g, model, shapes, mode)?;
         let source = with_documents(g, model, shapes, "", source)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let shape = g.shape(labels).clone();
@@ -48,11 +48,11 @@ impl Task for SequenceToSequence {
             inputs = inputs.with_mask(g.input("decoder_attention_mask", shape, DType::U32)?);
         }
         let inputs = with_documents(g, model, shapes, "decoder_", inputs)?;
-        let inputs = TokenInputs { training, dropout_seed: source.dropout_seed, ..inputs };
+        let inputs = TokenInputs { training: mode.training, dropout_seed: source.dropout_seed, ..inputs };
         let mut hidden = decoder.decode(g, &inputs)?;
         let head = decoder.lm_head(g)?;
         let logits = head.logits(g, hidden.states)?;
-        let loss = head.loss(g, hidden.states, labels, &CrossEntropyOptions::default())?;
+        let loss = head.loss(g, hidden.states, labels, &mode.cross_entropy())?;
         let loss = LossAndStats::over(loss, "labels", model.dimensions().vocabulary);
         hidden.auxiliary = match (encoded.auxiliary, hidden.auxiliary) {
             (Some(a), Some(b)) => Some(ops::add(g, a, b)?),

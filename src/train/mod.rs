@@ -26,7 +26,7 @@ pub use loss::{LabelMean, Labels, LossAndStats, label_weights};
 pub use objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
 pub use packing::{PackedRows, bucket, pack};
 pub(crate) use packing::{random_of_pass, shuffle};
-pub use progress::{Event, Progress, StepEvent};
+pub use progress::{Event, Measure, Measured, Progress, StepEvent};
 pub use routing::{
     ExpertSummary, GateReport, RecursionReport, RecursionSummary, RoutingLayout, RoutingReport, RoutingSummary,
 };

@@ -1,6 +1,8 @@
 //! Progress events of a trainer.
 
 use super::routing::RoutingReport;
+use super::trainer::Trainer;
+use crate::error::Result;
 use crate::ops::StepReport;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +20,10 @@ pub enum Event {
         loss: f64,
         /// The best loss so far, including this one.
         best: f64,
+        /// What the run's measure gave, if it has one.
+        measured: Option<Measured>,
+        /// Whether it is the best evaluation so far.
+        better: bool,
     },
     /// A checkpoint was written.
     Saved {
@@ -47,6 +53,34 @@ pub struct StepEvent {
     pub tokens_per_second: f64,
     /// The remaining time at this speed, without evaluations.
     pub remaining: Duration,
+}
+
+/// What a measure gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Its name.
+    pub name: String,
+    /// Its value, of which more is better.
+    pub value: f64,
+    /// Further values by name.
+    pub others: Vec<(String, f64)>,
+}
+
+/// What a run's evaluations take besides the loss of held-out data.
+pub trait Measure {
+    /// Measures the weights of a trainer.
+    ///
+    /// # Errors
+    /// Those of what is run.
+    fn measure(&mut self, trainer: &Trainer) -> Result<Measured>;
+
+    /// Keeps the weights, which are the best so far.
+    ///
+    /// # Errors
+    /// Those of saving them.
+    fn keep(&mut self, _trainer: &Trainer) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A receiver of events, such as a closure.

@@ -12,7 +12,7 @@ pub struct RunOptions {
     pub seed: u64,
     /// Steps between two evaluations; 0 for none.
     pub evaluate_every: u64,
-    /// Ends the run after this many evaluations without a better loss.
+    /// Ends the run after this many evaluations without a better measure, or loss.
     pub patience: Option<u32>,
     /// Steps between two checkpoints; 0 saves only one at the end.
     pub save_every: u64,
@@ -31,19 +31,22 @@ impl Default for RunOptions {
 pub enum Outcome {
     /// All steps are done.
     Finished,
-    /// The held-out loss did not improve.
+    /// The measure, or the held-out loss, did not improve.
     StoppedEarly,
     /// The stop flag was set.
     Interrupted,
 }
 
 /// The state of a run: the content of a checkpoint besides tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// The number of steps done.
     pub step: u64,
     /// The best held-out loss; `None` before the first evaluation.
     pub best_loss: Option<f64>,
+    /// The best measure, if evaluations take one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_measure: Option<f64>,
     /// Evaluations since then.
     pub without_progress: u32,
 }

@@ -4,7 +4,7 @@ use super::Schedule;
 use super::layout::Range;
 use super::loss::{Labels, label_weights};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
-use super::progress::{Event, Progress, Speed, StepEvent};
+use super::progress::{Event, Measure, Measured, Progress, Speed, StepEvent};
 use super::routing::RoutingLayout;
 use super::run::{Outcome, RunOptions, RunState};
 use super::sizes::{Sized, Told, fitting};
@@ -106,7 +106,7 @@ impl Trainer {
             checked: false,
             weights: weights.clone(),
             step,
-            state: RunState { step: 0, best_loss: None, without_progress: 0 },
+            state: RunState::default(),
             has_dropout,
             run,
             schedule,
@@ -270,18 +270,20 @@ impl Trainer {
         Ok(())
     }
 
-    /// Whether an evaluation with this loss ends the run.
-    fn stops_early(&mut self, loss: f64, progress: &mut dyn Progress) -> bool {
-        let best = self.state.best_loss.unwrap_or(f64::INFINITY);
-        if loss < best {
+    /// Notes an evaluation; returns whether it is better than all before, by the measure if there is one, else by the loss.
+    fn note(&mut self, loss: f64, measured: Option<&Measured>) -> bool {
+        let better = match measured {
+            Some(measured) => self.state.best_measure.is_none_or(|best| measured.value > best),
+            None => self.state.best_loss.is_none_or(|best| loss < best),
+        };
+        if self.state.best_loss.is_none_or(|best| loss < best) {
             self.state.best_loss = Some(loss);
-            self.state.without_progress = 0;
-        } else {
-            self.state.without_progress += 1;
         }
-        let best = self.state.best_loss.unwrap_or(loss);
-        progress.event(&Event::Evaluated { step: self.state.step, loss, best });
-        self.run.patience.is_some_and(|patience| self.state.without_progress >= patience)
+        if let Some(measured) = measured.filter(|_| better) {
+            self.state.best_measure = Some(measured.value);
+        }
+        self.state.without_progress = if better { 0 } else { self.state.without_progress + 1 };
+        better
     }
 
     /// Runs to the end, to an early stop, or until `stop` is set, which abandons the step that is computed. Calls `save` with the data's
@@ -293,6 +295,22 @@ impl Trainer {
         &mut self,
         data: &mut dyn BatchSource,
         held_out: &[HeldOut],
+        stop: &AtomicBool,
+        save: &mut Save<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome> {
+        self.run_measured(data, held_out, None, stop, save, progress)
+    }
+
+    /// As [`Trainer::run`], but evaluations also take a measure, by which runs stop early and the best weights are known.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`], and those of the measure.
+    pub fn run_measured(
+        &mut self,
+        data: &mut dyn BatchSource,
+        held_out: &[HeldOut],
+        mut measure: Option<&mut dyn Measure>,
         stop: &AtomicBool,
         save: &mut Save<'_>,
         progress: &mut dyn Progress,
@@ -320,11 +338,24 @@ impl Trainer {
             if !held_out.is_empty() && (due || last) {
                 self.reports(0, progress)?;
                 let loss = self.evaluate(held_out)?;
+                let measured = match &mut measure {
+                    Some(measure) => Some(measure.measure(self)?),
+                    None => None,
+                };
+                self.mark = None;
+                let before = self.state;
+                let better = self.note(loss, measured.as_ref());
+                let best = self.state.best_loss.unwrap_or(loss);
+                let first = self.state.best_measure;
                 if !due {
                     // Only the data's position: a resumed run is then the same as an uninterrupted one.
-                    let best = self.state.best_loss.map_or(loss, |best| best.min(loss));
-                    progress.event(&Event::Evaluated { step, loss, best });
-                } else if self.stops_early(loss, progress) {
+                    self.state = before;
+                }
+                progress.event(&Event::Evaluated { step, loss, best, measured, better });
+                if let Some(measure) = measure.as_mut().filter(|_| better && first.is_some()) {
+                    measure.keep(self)?;
+                }
+                if due && self.run.patience.is_some_and(|patience| self.state.without_progress >= patience) {
                     outcome = Outcome::StoppedEarly;
                     break;
                 }

@@ -155,14 +155,14 @@ impl<'a> Run<'a> {
         let task = task_of(model)?;
         let shapes = |name: &str| file.shape(name);
         let mut g = Graph::new();
-        let made = task.graph(&mut g, model, &shapes, false)?;
+        let made = task.graph(&mut g, model, &shapes, TaskMode::default())?;
         let measured = made.loss_and_stats(&mut g, true)?;
         let loss = measured.loss(&mut g)?;
         let trained = trained(&mut g, loss)?;
         let has_auxiliary = made.routing.iter().any(|(name, _)| name == AUXILIARY);
         let build = |g: &mut Graph| {
             // Without dropout.
-            let made = task.graph(g, model, &shapes, false)?;
+            let made = task.graph(g, model, &shapes, TaskMode::default())?;
             if let Some((name, auxiliary)) = made.routing.iter().find(|(name, _)| name == AUXILIARY) {
                 g.output(name, *auxiliary)?;
             }

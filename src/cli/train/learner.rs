@@ -90,7 +90,7 @@ pub(super) fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Lear
                 Some(dtype) => DType::from(dtype).into(),
                 None => models::storage_of(model.as_ref(), &folder.tensors)?,
             };
-            let weights = lora::load_base(gpu, model.as_ref(), base, &folder.tensors, &config)?;
+            let weights = lora::load_base(gpu, model.as_ref(), base, &folder.tensors, &config, (&[], 0))?;
             lora::fresh_adapters(model.as_ref(), &weights, options.seed)?;
             return Ok(Learner { model: model.into(), weights, files, adapter: Some(config) });
         }

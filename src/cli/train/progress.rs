@@ -18,6 +18,11 @@ pub(super) struct History {
     /// Statistics of routers, for models that have some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routing: Vec<(u64, RoutingSummary)>,
+    /// The name of the run's measure, and its values.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) measure: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) measured: Vec<(u64, f64)>,
     /// The sum of the shares of padding of this process's steps, and their number.
     #[serde(skip)]
     padding: (f64, u64),
@@ -48,7 +53,13 @@ impl History {
                 self.train.push((step.step, f64::from(step.report.loss)));
                 self.routing.extend(step.routing.as_ref().map(|routing| (step.step, routing.summary())));
             }
-            Event::Evaluated { step, loss, .. } => self.held_out.push((*step, *loss)),
+            Event::Evaluated { step, loss, measured, .. } => {
+                self.held_out.push((*step, *loss));
+                if let Some(measured) = measured {
+                    self.measure.clone_from(&measured.name);
+                    self.measured.push((*step, measured.value));
+                }
+            }
             Event::Saved { .. } => (),
         }
     }
@@ -79,8 +90,16 @@ impl Screen<'_> {
                 }
                 self.bar.set_message(line);
             }
-            Event::Evaluated { step, loss, .. } => {
-                let line = format!("step {step:>6}  held-out loss {loss:.4}  perplexity {:.1}", loss.exp());
+            Event::Evaluated { step, loss, measured, better, .. } => {
+                let what = match measured {
+                    None => format!("perplexity {:.1}", loss.exp()),
+                    Some(measured) => {
+                        let others = measured.others.iter().map(|(name, value)| format!("  {name} {value:.4}"));
+                        let best = if *better { "  (best so far)" } else { "" };
+                        format!("{} {:.4}{}{best}", measured.name, measured.value, others.collect::<String>())
+                    }
+                };
+                let line = format!("step {step:>6}  held-out loss {loss:.4}  {what}");
                 // A hidden bar would drop it.
                 self.bar.suspend(|| outln!("{line}"))?;
             }
@@ -134,8 +153,14 @@ fn as_json(event: &Event) -> Value {
             }
             line
         }
-        Event::Evaluated { step, loss, best } => {
-            json!({ "event": "evaluated", "step": step, "loss": loss, "best": best })
+        Event::Evaluated { step, loss, best, measured, better } => {
+            let mut line = json!({ "event": "evaluated", "step": step, "loss": loss, "best": best });
+            if let Some(measured) = measured {
+                let others = measured.others.iter().map(|(name, value)| (name.clone(), json!(value)));
+                line["measure"] = json!({ "name": measured.name, "value": measured.value, "better": better });
+                line["measures"] = others.collect::<serde_json::Map<_, _>>().into();
+            }
+            line
         }
         Event::Saved { step, path } => json!({ "event": "saved", "step": step, "path": path }),
     }
@@ -176,6 +201,7 @@ mod tests {
             held_out: vec![(1, 3.0)],
             routing: vec![(1, summary())],
             padding: (0.5, 2),
+            ..History::default()
         };
         assert!((history.padding() - 0.25).abs() < 1e-9);
         let again: History = serde_json::from_slice(&history.to_json().unwrap()).unwrap();

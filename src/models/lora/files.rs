@@ -9,7 +9,9 @@ use crate::graph::{Adapters, LOW_RANK, LowRank, Storage};
 use crate::io::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, safetensors, write_atomic};
 use crate::io::{NamedTensor, TensorRef, Tensors};
 use crate::models::Model;
+#[cfg(doc)]
 use crate::models::load_weights;
+use crate::models::load_weights_beside;
 use crate::models::weights::check_finite;
 #[cfg(feature = "files")]
 use crate::models::{Encoder, EncoderHead};
@@ -70,12 +72,16 @@ pub fn load_adapted(
     base: &Tensors,
     (config, adapter): (&LoraConfig, &Tensors),
 ) -> Result<Weights> {
-    let weights = beside(gpu, model, storage, base, adapters_of(model, config, adapter)?)?;
+    let adapters = adapters_of(model, config, adapter)?;
+    // What was trained as a whole may be a head that the base does not have.
+    let whole = adapters.whole.clone();
+    let weights = beside(gpu, model, storage, base, adapters, (&whole, 0))?;
     load_adapter(model, adapter, &weights)?;
     Ok(weights)
 }
 
-/// A store with the weights of a base model, stored as `storage`, for new adapters beside them: [`super::fresh_adapters`].
+/// A store with the weights of a base model, stored as `storage`, for new adapters beside them: [`super::fresh_adapters`]. The parameters
+/// `fresh` get fresh values by a seed, as [`load_weights_beside`] has it.
 ///
 /// # Errors
 /// Those of [`LoraConfig::adapters`] and [`load_weights`].
@@ -85,17 +91,25 @@ pub fn load_base(
     storage: Storage,
     tensors: &Tensors,
     config: &LoraConfig,
+    (fresh, seed): (&[String], u64),
 ) -> Result<Weights> {
-    beside(gpu, model, storage, tensors, config.adapters(model)?)
+    beside(gpu, model, storage, tensors, config.adapters(model)?, (fresh, seed))
 }
 
 /// A store with the weights of a base model whose storage has these adapters. What is trained as a whole is f32.
-fn beside(gpu: &Gpu, model: &dyn Model, storage: Storage, base: &Tensors, adapters: Adapters) -> Result<Weights> {
+fn beside(
+    gpu: &Gpu,
+    model: &dyn Model,
+    storage: Storage,
+    base: &Tensors,
+    adapters: Adapters,
+    (fresh, seed): (&[String], u64),
+) -> Result<Weights> {
     let whole = adapters.whole.iter().map(|name| (name.clone(), DType::F32));
     let by_name = storage.by_name.iter().map(|(name, dtype)| (name.clone(), *dtype)).chain(whole).collect();
     let storage = Storage { by_name: Arc::new(by_name), adapters: Some(Arc::new(adapters)), ..storage };
     let weights = Weights::stored_as(gpu, storage);
-    load_weights(model, base, &weights)?;
+    load_weights_beside(model, base, &weights, fresh, seed)?;
     Ok(weights)
 }
 

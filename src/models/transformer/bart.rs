@@ -3,7 +3,7 @@
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
-use crate::models::passed_on_beside;
+use crate::models::{EncoderHead, passed_on_beside};
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
     rate_or,
@@ -137,6 +137,7 @@ pub(in crate::models) fn from_config(config: &Config, family: TransformerFamily)
         start,
         logits_bias: true,
         tied: config.get_or("tie_word_embeddings", true)?,
+        head: EncoderHead::MaskedLanguageModel,
         init_std: config.get_or("init_std", 0.02)?,
         extra: passed_on_beside(config, padding),
     })

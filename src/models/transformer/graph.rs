@@ -16,7 +16,7 @@ impl Transformer {
         NormKind::Layer { eps: self.epsilon }
     }
 
-    fn linear(&self) -> LinearConfig {
+    pub(super) fn linear(&self) -> LinearConfig {
         LinearConfig::out_in(true).with_std(self.init_std)
     }
 

@@ -13,6 +13,8 @@ use crate::nn::{self, NormOrder, Recursion, Stack};
 use crate::ops::Activation;
 use serde_json::Value;
 
+/// The salt of dropout in front of classes.
+const HEAD_SALT: u32 = 1 << 24;
 /// The table of words of both sides.
 const SHARED: &str = "model.shared.weight";
 
@@ -111,6 +113,8 @@ pub struct Transformer {
     pub logits_bias: bool,
     /// Whether the head is the embedding table.
     pub tied: bool,
+    /// The head of an encoder without a decoder: the words behind masks, or classes.
+    pub head: EncoderHead,
     /// The standard deviation of fresh weights.
     pub init_std: f64,
     /// Keys of a `config.json` that are passed on to a saved one.
@@ -192,7 +196,7 @@ impl Model for Transformer {
 
 impl Encoder for Transformer {
     fn head_kind(&self) -> EncoderHead {
-        EncoderHead::MaskedLanguageModel
+        self.head
     }
 
     fn encode(&self, g: &mut Graph, inputs: &TokenInputs) -> Result<Hidden> {
@@ -201,6 +205,18 @@ impl Encoder for Transformer {
 
     fn mlm_head(&self, g: &mut Graph, states: Tensor) -> Result<(Tensor, LmHead)> {
         Ok((states, self.table_head(g)?))
+    }
+
+    fn class_logits(&self, g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
+        let (name, labels, first) = match self.head {
+            EncoderHead::SequenceClassification { labels } => ("classifier", labels, true),
+            EncoderHead::TokenClassification { labels } => ("classifier", labels, false),
+            EncoderHead::QuestionAnswering => ("qa_outputs", 2, false),
+            _ => return Err(Error::Graph("this model has no classes".into())),
+        };
+        let x = if first { nn::first_states(g, states)? } else { states };
+        let x = nn::dropout(g, x, self.dropout, inputs.dropout_seed, HEAD_SALT)?;
+        g.scope("head", |g| nn::linear(g, name, x, labels, self.linear()))
     }
 }
 

@@ -4,14 +4,25 @@
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
+use crate::models::heads::HeadKinds;
 use crate::models::mixture::{Mixture, MixtureFamily};
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
     rate_or,
 };
-use crate::models::{passed_on_beside, recursive};
+use crate::models::{EncoderHead, heads, passed_on_beside, recursive};
 use crate::nn::NormOrder;
 use serde_json::{Value, json};
+
+/// The front of its classes' names.
+const CLASS: &str = "Transformer";
+/// Their ends. Classes of a text are read off its first token.
+const HEADS: HeadKinds = &[
+    ("Model", EncoderHead::MaskedLanguageModel),
+    ("ForSequenceClassification", EncoderHead::SequenceClassification { labels: 0 }),
+    ("ForTokenClassification", EncoderHead::TokenClassification { labels: 0 }),
+    ("ForQuestionAnswering", EncoderHead::QuestionAnswering),
+];
 
 /// The model of a `config.json` with `model_type` transformer.
 ///
@@ -74,6 +85,10 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
         },
         logits_bias: false,
         tied: config.get_or("tie_word_embeddings", true)?,
+        head: match heads::head(config, CLASS, HEADS)? {
+            EncoderHead::None => EncoderHead::MaskedLanguageModel,
+            head => head,
+        },
         init_std: config.get_or("initializer_range", 0.02)?,
         extra: passed_on_beside(config, padding),
     })
@@ -83,7 +98,6 @@ pub(in crate::models) fn from_config(config: &Config) -> Result<Transformer> {
 pub(super) fn write(model: &Transformer) -> Value {
     let side = model.encoder.as_ref().or(model.decoder.as_ref());
     let mut config = json!({
-        "architectures": ["TransformerModel"],
         "vocab_size": model.vocabulary,
         "hidden_size": model.d_model,
         "num_attention_heads": side.map(|side| side.heads),
@@ -116,6 +130,7 @@ pub(super) fn write(model: &Transformer) -> Value {
         }
     }
     config["model_type"] = "transformer".into();
-    config["architectures"] = json!(["TransformerModel"]);
+    config["architectures"] = json!([heads::class(CLASS, model.head, HEADS)]);
+    heads::write(model.head, &mut config);
     config
 }

@@ -1,0 +1,43 @@
+//! Tasks on texts: from examples to rows of tokens, and from what a model gives back to answers that people read.
+
+mod answerer;
+mod classifier;
+mod examples;
+mod filler;
+mod judge;
+mod tagger;
+mod task_file;
+mod windows;
+mod writer;
+
+pub use answerer::{Answered, Answerer};
+pub use classifier::{Classified, Classifier, label_names};
+pub use examples::Examples;
+pub use filler::{Filled, Filler};
+pub use judge::{Case, ClassScores, Judge, Verdict};
+pub use tagger::{Tagged, Tagger};
+pub use task_file::{Application, TaskFile};
+pub use writer::{Writer, WriterOptions, WriterText, pair_row};
+
+use super::rows::{Row, Target};
+use crate::io::Encoding;
+use crate::models::Model;
+
+/// Whether a model tells the parts of a text apart.
+pub(super) fn has_parts(model: &dyn Model) -> bool {
+    model.config()["type_vocab_size"].as_u64().is_some_and(|types| types > 1)
+}
+
+/// The row of a text with what is to be said about it.
+pub(super) fn row(encoding: Encoding, parts: bool, target: Target) -> Row {
+    let Encoding { ids, type_ids, .. } = encoding;
+    Row { types: if parts { type_ids } else { Vec::new() }, ids, target }
+}
+
+/// softmax of logits, in f64.
+pub(super) fn softmax(logits: &[f32]) -> Vec<f64> {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|x| f64::from(x - most).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}

@@ -1,0 +1,251 @@
+//! Encoders that read texts: vectors, classes, words behind masks.
+
+use super::encoder;
+use super::rows::Row;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::graph::{Array, Graph};
+use crate::models::{Dimensions, EncoderHead, Model, TokenInputs};
+use crate::nn::{self, KvSource};
+use crate::ops;
+use crate::program::{Program, Weights};
+use crate::train::bucket;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// The most positions of a batch, and rows.
+const POSITIONS: usize = 4096;
+const ROWS: usize = 64;
+
+/// What is read off a text of T tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// The logits of its classes, or T times those of a token's, or T times a beginning's and an end's.
+    Classes,
+    /// The mean of its tokens' states, of length 1.
+    Mean,
+    /// The state of its first token, of length 1.
+    First,
+    /// The logits of the vocabulary for one of its tokens.
+    Word,
+}
+
+/// An encoder on one device with what is read off it. Texts of like length share a batch, which is as long as [`bucket`] says: there are at
+/// most four programs for each doubling of the length, times those for few texts.
+pub struct Reader {
+    gpu: Gpu,
+    model: Arc<dyn Model>,
+    weights: Weights,
+    reads: Reads,
+    rows: usize,
+    programs: BTreeMap<(usize, usize), Program>,
+    /// Tokens so far, and positions of the batches that they were in.
+    tokens: u64,
+    positions: u64,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("model", &self.model).field("reads", &self.reads).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Makes an encoder ready.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the model is no encoder, or has no head for what is to be read.
+    pub fn new(gpu: &Gpu, model: Arc<dyn Model>, weights: &Weights, reads: Reads) -> Result<Self> {
+        let head = encoder(model.as_ref())?.head_kind();
+        let classes = !head.predicts_tokens() && !matches!(head, EncoderHead::None | EncoderHead::NextToken);
+        let missing = match reads {
+            Reads::Classes if !classes => "it has no classes: train it for them first (wgformer train --task)",
+            Reads::Word if !head.predicts_tokens() => "it has no head of a language model",
+            _ => "",
+        };
+        if !missing.is_empty() {
+            return Err(Error::input("model", missing));
+        }
+        let (gpu, weights) = (gpu.clone(), weights.share());
+        Ok(Self { gpu, model, weights, reads, rows: ROWS, programs: BTreeMap::new(), tokens: 0, positions: 0 })
+    }
+
+    /// The same with at most so many texts in a batch.
+    #[must_use]
+    pub fn with_rows(mut self, rows: usize) -> Self {
+        self.rows = rows.max(1);
+        self
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Arc<dyn Model> {
+        &self.model
+    }
+
+    /// The share of padding in the batches so far.
+    #[must_use]
+    pub fn padding(&self) -> f64 {
+        (self.positions - self.tokens) as f64 / self.positions.max(1) as f64
+    }
+
+    /// What [`Reads`] says, for each text, given as its tokens with the special ones that the model was trained with
+    /// ([`crate::io::Tokenizer::encode_for_model`]).
+    ///
+    /// # Errors
+    /// As [`Reader::read_at`].
+    pub fn read(&mut self, texts: &[Row]) -> Result<Vec<Vec<f32>>> {
+        let texts: Vec<(&Row, usize)> = texts.iter().map(|row| (row, 0)).collect();
+        self.read_at(&texts, &mut |_| ())
+    }
+
+    /// As [`Reader::read`], with the place of the token that [`Reads::Word`] is about; `done` is told how many texts have been read.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a text has no tokens, more than the model has positions, or unknown ones; [`Error::OutOfMemory`];
+    /// [`Error::DeviceLost`].
+    pub fn read_at(&mut self, texts: &[(&Row, usize)], done: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>> {
+        let Dimensions { vocabulary, max_position, .. } = self.model.dimensions();
+        for (number, (text, _)) in texts.iter().enumerate() {
+            let refuse = |message: String| Err(Error::input(format!("text {number}"), message));
+            match text.ids.iter().find(|id| **id as usize >= vocabulary) {
+                _ if text.ids.is_empty() => return refuse("it has no tokens".into()),
+                _ if text.ids.len() > max_position => {
+                    return refuse(format!("it has {} tokens; the model reads {max_position}", text.ids.len()));
+                }
+                Some(id) => return refuse(format!("token {id} is not among the {vocabulary} of the vocabulary")),
+                None => (),
+            }
+        }
+        let mut found = vec![Vec::new(); texts.len()];
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        // The longest first: what does not fit the memory is known at once.
+        order.sort_by_key(|&number| std::cmp::Reverse(texts[number].0.ids.len()));
+        let mut first = 0;
+        while let Some(&longest) = order.get(first) {
+            let time = bucket(texts[longest].0.ids.len()).min(max_position);
+            let most = (POSITIONS / time).clamp(1, self.rows);
+            let left = order.len() - first;
+            // Few texts do not pay for the rows of many.
+            let rows = if left >= most { most } else { left.next_power_of_two().min(most) };
+            let numbers = &order[first..(first + rows).min(order.len())];
+            let read = self.batch(texts, numbers, rows, time);
+            if matches!(read, Err(Error::OutOfMemory { .. })) && rows > 1 {
+                self.rows = rows / 2;
+                continue;
+            }
+            for (number, values) in numbers.iter().zip(read?) {
+                found[*number] = values;
+            }
+            first += numbers.len();
+            done(first);
+        }
+        Ok(found)
+    }
+
+    fn batch(&mut self, texts: &[(&Row, usize)], numbers: &[usize], rows: usize, time: usize) -> Result<Vec<Vec<f32>>> {
+        let (mut ids, mut types, mut shares) = (vec![0_u32; rows * time], vec![0_u32; rows * time], Vec::new());
+        let (mut lengths, mut places) = (vec![1_u32; rows], vec![0_u32; rows]);
+        shares.resize(rows * time, 0.0_f32);
+        for (row, &number) in numbers.iter().enumerate() {
+            let (text, place) = texts[number];
+            let length = text.ids.len();
+            ids[row * time..][..length].copy_from_slice(&text.ids);
+            let known = text.types.len().min(length);
+            types[row * time..][..known].copy_from_slice(&text.types[..known]);
+            shares[row * time..][..length].fill(1.0 / length as f32);
+            lengths[row] = length as u32;
+            places[row] = (row * time + place.min(length - 1)) as u32;
+        }
+        // Tokens are of the first part where nothing else is said.
+        let has_types = types.iter().any(|part| *part > 0);
+        let program = self.program(rows, time, has_types)?;
+        let feeds: [(&str, &[u8]); 5] = [
+            ("ids", bytemuck::cast_slice(&ids)),
+            ("lengths", bytemuck::cast_slice(&lengths)),
+            ("types", bytemuck::cast_slice(&types)),
+            ("shares", bytemuck::cast_slice(&shares)),
+            ("places", bytemuck::cast_slice(&places)),
+        ];
+        for (name, bytes) in feeds.into_iter().filter(|(name, _)| program.has_input(name)) {
+            program.write(name, bytes)?;
+        }
+        program.run()?;
+        let values = program.read_f32("values")?;
+        let width = values.len() / rows;
+        // A row of values a token ends with the text.
+        let per_token = |length: usize| if width % time == 0 && self.by_token() { width / time * length } else { width };
+        let cut = |(row, &number): (usize, &usize)| {
+            let length = texts[number].0.ids.len();
+            values[row * width..][..per_token(length)].to_vec()
+        };
+        let read = numbers.iter().enumerate().map(cut).collect();
+        self.tokens += numbers.iter().map(|&number| texts[number].0.ids.len() as u64).sum::<u64>();
+        self.positions += (rows * time) as u64;
+        Ok(read)
+    }
+
+    /// Whether there are values for each token.
+    fn by_token(&self) -> bool {
+        let head = self.model.encoder().map(crate::models::Encoder::head_kind);
+        let tokens = |head| {
+            matches!(
+                head,
+                EncoderHead::TokenClassification { .. } | EncoderHead::QuestionAnswering | EncoderHead::ReplacedTokens
+            )
+        };
+        self.reads == Reads::Classes && head.is_some_and(tokens)
+    }
+
+    /// The program for so many texts of up to `time` tokens. Those with parts have one of their own.
+    fn program(&mut self, rows: usize, time: usize, has_types: bool) -> Result<&Program> {
+        let key = (rows, 2 * time + usize::from(has_types));
+        if !self.programs.contains_key(&key) {
+            let graph = self.graph(rows, time, has_types)?;
+            self.programs.insert(key, Program::new(&self.gpu, &graph, &self.weights)?);
+        }
+        self.programs.get(&key).ok_or_else(|| Error::Graph("the program of a reader is missing".into()))
+    }
+
+    /// Inputs `ids (B, T)`, `lengths (B)`, `types (B, T)`, `shares (B, 1, T)` of each token in the mean, `places (B)` among all tokens; output
+    /// `values`.
+    fn graph(&self, rows: usize, time: usize, has_types: bool) -> Result<Graph> {
+        let d_model = self.model.dimensions().d_model;
+        let encoder = encoder(self.model.as_ref())?;
+        let mut g = Graph::with_storage(self.weights.storage());
+        let ids = g.input("ids", [rows, time], DType::U32)?;
+        let lengths = g.input("lengths", [rows], DType::U32)?;
+        let kv = KvSource::Packed { lengths: Some(lengths) };
+        let mut inputs = TokenInputs { kv, ..TokenInputs::new(&mut g, ids)? };
+        if has_types {
+            inputs = inputs.with_types(g.input("types", [rows, time], DType::U32)?);
+        }
+        let states = encoder.encode(&mut g, &inputs)?.states;
+        let values = match self.reads {
+            Reads::Classes => encoder.class_logits(&mut g, states, &inputs)?,
+            Reads::Word => {
+                let places = g.input("places", [rows], DType::U32)?;
+                let all = ops::reshape(&mut g, states, [rows * time, d_model])?;
+                let some = ops::gather_rows(&mut g, all, places)?;
+                let some = ops::reshape(&mut g, some, [rows, 1, d_model])?;
+                let (states, head) = encoder.mlm_head(&mut g, some)?;
+                head.logits(&mut g, states)?
+            }
+            Reads::Mean | Reads::First => {
+                let vectors = if self.reads == Reads::Mean {
+                    let shares = g.input("shares", [rows, 1, time], DType::F32)?;
+                    ops::matmul(&mut g, shares, states)?
+                } else {
+                    nn::first_states(&mut g, states)?
+                };
+                // Over the root of the mean square is over the length, times the root of `d_model`.
+                let gain = g.constant("gain", Array::from_fn([d_model], |_| 1.0 / (d_model as f64).sqrt()), DType::F32);
+                ops::rms_norm(&mut g, vectors, gain, f32::MIN_POSITIVE)?
+            }
+        };
+        g.output("values", values)?;
+        Ok(g)
+    }
+}
