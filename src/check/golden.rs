@@ -11,6 +11,7 @@ use crate::graph::{Graph, Tensor};
 use crate::io::{ModelFolder, TensorRef, Tensors};
 use crate::models::{self, Model, file_tensors, lora};
 use crate::program::{Program, Weights, unpack};
+use crate::tasks::TaskMode;
 use crate::tasks::{TaskGraph, task_of};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};

@@ -13,7 +13,7 @@ pub(super) const FILE: &str = "options.json";
 /// Options of one command, which are not options of the run.
 const PER_COMMAND: [&str; 3] = ["resume", "out", "json"];
 /// Options that a run can't change: those of the model, the seed, and what a text is.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 17] = [
     "model",
     "layers",
     "heads",
@@ -28,6 +28,9 @@ const FIXED: [&str; 14] = [
     "seed",
     "pack",
     "bucket",
+    "task",
+    "multi_label",
+    "regression",
 ];
 
 /// Explicit options of `wgformer train`: names, and values as text.
@@ -189,7 +192,7 @@ mod tests {
         let inherited = now.inherit(saved.clone()).unwrap();
         assert_eq!(inherited.join(" "), "--batch 3 --data a.txt b.txt --dtype bf16 --recompute --tokenizer bytes");
         let options = now.parse().unwrap();
-        assert_eq!((options.batch, options.lr, options.recompute, options.resume), (3, 0.5, true, true));
+        assert_eq!((options.batch, options.lr, options.recompute, options.resume), (3, Some(0.5), true, true));
         assert_eq!((options.tokenizer.as_str(), options.out.as_path()), ("bytes", Path::new("y")));
         assert_eq!(options.data, [Path::new("a.txt"), Path::new("b.txt")]);
         assert!(!options.common.json);

@@ -23,7 +23,7 @@ pub(super) fn of_step(options: &StepArgs) -> Result<(Arc<dyn Model>, Storage)> {
         Some(path) if path.is_dir() && !path.join(ADAPTER_CONFIG).exists() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
         Some(path) => return of_file(&ModelFolder::open(path)?, options.step),
-        None => new_config(&options.model, options.vocabulary, 0.0)?,
+        None => new_config(&options.model, None, options.vocabulary, 0.0)?,
     };
     Ok((models::model(&config)?.into(), Storage::default()))
 }
@@ -39,11 +39,13 @@ pub(super) fn opened(path: &Path, adapter: Option<&Path>) -> Result<ModelFolder>
 
 /// A new model of the given size.
 pub(super) fn new(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Box<dyn Model>> {
-    models::model(&new_config(options, vocabulary, dropout)?)
+    models::model(&new_config(options, None, vocabulary, dropout)?)
 }
 
-fn new_config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
-    let config = config(options, vocabulary, dropout)?;
+/// The `config.json` of a new model, with these sides where the options name none, nor a family.
+pub(super) fn new_config(options: &ModelArgs, sides: Option<Sides>, vocabulary: usize, dropout: f64) -> Result<Config> {
+    let sides = options.sides.or(sides.filter(|_| options.model.is_none_or(|family| family == Family::Transformer)));
+    let config = config(options, sides, vocabulary, dropout)?;
     models::model(&config)?;
     moe_mor_args::check_keys("moe", options.moe.as_deref(), config.value())?;
     moe_mor_args::check_keys("mor", options.mor.as_deref(), config.value())?;
@@ -93,10 +95,10 @@ pub(super) fn headline(options: &StepArgs, model: &dyn Model, gpu: &Gpu) -> Resu
 }
 
 /// The `config.json` of a new model.
-fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config> {
+fn config(options: &ModelArgs, sides: Option<Sides>, vocabulary: usize, dropout: f64) -> Result<Config> {
     let context = options.context.unwrap_or(CONTEXT);
     let moe_or_mor = options.moe.is_some() || options.mor.is_some();
-    let family = options.model.unwrap_or(match options.sides {
+    let family = options.model.unwrap_or(match sides {
         Some(_) => Family::Transformer,
         None if moe_or_mor => Family::Llama,
         None => Family::Gpt2,
@@ -177,7 +179,7 @@ fn config(options: &ModelArgs, vocabulary: usize, dropout: f64) -> Result<Config
                 "attention_dropout": dropout,
                 "tie_word_embeddings": true,
             });
-            let sides = options.sides.unwrap_or(Sides::Decoder);
+            let sides = sides.unwrap_or(Sides::Decoder);
             let layers = [("num_encoder_layers", Sides::Decoder), ("num_decoder_layers", Sides::Encoder)];
             for (key, _) in layers.into_iter().filter(|(_, other)| sides != *other) {
                 value[key] = options.layers.into();

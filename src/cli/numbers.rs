@@ -39,6 +39,10 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     number(text, |share: f64| (0.0..=1.0).contains(&share), "a number from 0 to 1")
 }
 
+pub(super) fn layer_decay(text: &str) -> Result<f64, String> {
+    number(text, |share: f64| share > 0.0 && share <= 1.0, "a number greater than 0, up to 1")
+}
+
 pub(super) fn not_negative(text: &str) -> Result<f64, String> {
     number(text, |value: f64| value >= 0.0 && value.is_finite(), "a number, 0 or more")
 }

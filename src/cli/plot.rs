@@ -10,20 +10,26 @@ use std::path::Path;
 const SIZE: (u32, u32) = (960, 540);
 /// The most points of the training loss; more points are averaged.
 const POINTS: usize = 960;
+/// The unit of losses.
+pub(crate) const LOSS: &str = "loss (nats per token)";
 const PALE: RGBColor = RGBColor(0xb9, 0xcd, 0xe6);
 const BLUE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
 const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x02);
 const GREY: RGBColor = RGBColor(0x55, 0x55, 0x55);
 const LIGHT: RGBColor = RGBColor(0xe6, 0xe6, 0xe6);
 
-/// The data: (step, loss in nats per token) in the order of steps. Values that are not finite leave a gap.
+/// The data: (step, value) in the order of steps. Values that are not finite leave a gap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Curve<'a> {
     /// The title of the chart.
     pub(crate) title: &'a str,
-    /// The loss of each batch.
+    /// What is drawn, for the axis.
+    pub(crate) unit: &'a str,
+    /// Whether more of it is better.
+    pub(crate) rises: bool,
+    /// The value of each batch.
     pub(crate) train: &'a [(u64, f64)],
-    /// The loss on held-out text.
+    /// That of held-out text.
     pub(crate) held_out: &'a [(u64, f64)],
 }
 
@@ -44,7 +50,8 @@ fn draw(text: &mut String, curve: &Curve<'_>) -> Result<()> {
         return Err(Error::input("loss curve", "there is no finite loss to draw"));
     };
     let smooth = smoothed(&train);
-    let best = held_out.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
+    let worth = |point: &(f64, f64)| if curve.rises { -point.1 } else { point.1 };
+    let best = held_out.iter().copied().min_by(|a, b| worth(a).total_cmp(&worth(b)));
     let drawing = || -> std::result::Result<(), Box<dyn std::error::Error + '_>> {
         let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
@@ -57,7 +64,7 @@ fn draw(text: &mut String, curve: &Curve<'_>) -> Result<()> {
         chart
             .configure_mesh()
             .x_desc("step")
-            .y_desc("loss (nats per token)")
+            .y_desc(curve.unit)
             .axis_desc_style(("sans-serif", 15))
             .label_style(("sans-serif", 13))
             .bold_line_style(LIGHT)
@@ -148,7 +155,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("loss.svg");
         let title = "gpt2, 0.8 M parameters, <persuasion.txt>";
-        loss_curve(&path, &Curve { title, train: &train, held_out: &held_out }).unwrap();
+        let curve = Curve { title, unit: LOSS, rises: false, train: &train, held_out: &held_out };
+        loss_curve(&path, &curve).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let best = held_out.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
         for part in ["<svg", "</svg>", "step", "loss (nats per token)", "training, smoothed", "&lt;persuasion"] {
@@ -164,7 +172,7 @@ mod tests {
 
     #[test]
     fn strange_runs_are_drawn_or_refused() {
-        let nothing = Curve { title: "", train: &[], held_out: &[(0, f64::NAN)] };
+        let nothing = Curve { title: "", unit: LOSS, rises: false, train: &[], held_out: &[(0, f64::NAN)] };
         assert!(draw(&mut String::new(), &nothing).unwrap_err().to_string().contains("no finite loss"));
         let long: Vec<(u64, f64)> = (0..100_000).map(|s| (s, 3.0)).collect();
         for (train, held_out) in [
@@ -174,7 +182,7 @@ mod tests {
             (&long, &[]),
         ] {
             let mut text = String::new();
-            draw(&mut text, &Curve { title: "t", train, held_out }).unwrap();
+            draw(&mut text, &Curve { title: "t", unit: LOSS, rises: true, train, held_out }).unwrap();
             assert!(
                 text.ends_with("</svg>\n") && !text.contains("NaN") && text.len() < 100_000,
                 "{} bytes",

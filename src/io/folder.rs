@@ -110,7 +110,7 @@ impl ModelFolder {
         Self::open(base)?.with_adapter(path)
     }
 
-    /// The same model with the adapter of that folder, and its tokenizer if it has one.
+    /// The same model with the adapter of that folder, and its tokenizer and `config.json` if it has some.
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Format`] with the path of what is missing or damaged; also if there is an adapter already.
@@ -122,6 +122,10 @@ impl ModelFolder {
             return Err(Error::format(path, message));
         }
         self.adapter = Some(AdapterFolder::open(path)?);
+        if is_there(&path.join(CONFIG)) {
+            // It has the head that the adapter was trained with.
+            self.config = Config::read(path.join(CONFIG))?;
+        }
         if is_there(&path.join(TOKENIZER)) {
             (self.tokenizer, self.no_tokenizer) = (Some(Tokenizer::open(path)?), None);
         }

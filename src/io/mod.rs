@@ -66,9 +66,9 @@ pub use convert::FileType;
 pub use device_cache::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 #[cfg(feature = "files")]
 pub use file::{read_json, read_text, write_atomic};
+pub use folder::ModelFolder;
 #[cfg(feature = "files")]
 pub use folder::{Contents, TASK};
-pub use folder::ModelFolder;
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use text_stream::{TextOf, TextStream};
 #[cfg(feature = "tokenizers")]

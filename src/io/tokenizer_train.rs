@@ -93,6 +93,41 @@ impl Tokenizer {
     }
 }
 
+/// Special tokens of encoders: in front of a text, behind it and between two, of padding, and for what is masked.
+const FRAME: [&str; 4] = ["[CLS]", "[SEP]", "[PAD]", "[MASK]"];
+
+impl Tokenizer {
+    /// The same with the tokens that encoders have around texts, `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, and `[PAD]` and `[MASK]`. A tokenizer
+    /// that has such tokens stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the tokenizer is not one that this library made.
+    pub fn for_encoder(&self) -> Result<Self> {
+        if self.special("cls").is_some() {
+            return Ok(self.clone());
+        }
+        const LABEL: &str = "tokenizer";
+        let mut json: Value = serde_json::from_str(self.to_json()).map_err(|e| Error::format(LABEL, e.to_string()))?;
+        let ids: Vec<usize> = (self.vocab_size()..).take(FRAME.len()).collect();
+        let Some(added) = json["added_tokens"].as_array_mut() else {
+            return Err(Error::format(LABEL, "has no list of added_tokens, so that none can be added"));
+        };
+        added.extend(FRAME.iter().zip(&ids).map(|(token, id)| {
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+        }));
+        let special = |at: usize, part: u32| json!({"SpecialToken": {"id": FRAME[at], "type_id": part}});
+        let text = |name: &str, part: u32| json!({"Sequence": {"id": name, "type_id": part}});
+        let token = |at: usize| json!({"id": FRAME[at], "ids": [ids[at]], "tokens": [FRAME[at]]});
+        json["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": [special(0, 0), text("A", 0), special(1, 0)],
+            "pair": [special(0, 0), text("A", 0), special(1, 0), text("B", 1), special(1, 1)],
+            "special_tokens": {FRAME[0]: token(0), FRAME[1]: token(1)},
+        });
+        Self::from_json(LABEL, json.to_string())
+    }
+}
+
 /// The character that byte-level tokenizers write for a byte: itself if it prints, else one from U+0100 on.
 fn byte_character(byte: u8) -> char {
     let prints = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);

@@ -49,7 +49,8 @@ pub use transformer::{Positions, Side, Transformer, TransformerFamily};
 #[cfg(feature = "files")]
 pub use weights::save;
 pub use weights::{
-    decoder_of, load, load_model, load_weights, load_weights_beside, model_of, named_tensors, names_in, storage_of, stored_config,
+    decoder_of, load, load_model, load_weights, load_weights_beside, model_of, named_tensors, names_in, storage_of,
+    stored_config,
 };
 
 use crate::error::Result;

@@ -64,7 +64,9 @@ impl NewHead {
         keys["model_type"] = family.as_str().into();
         keys[CLASS] = vec![format!("{class}{end}")].into();
         if let Some(keys) = keys.as_object_mut() {
-            ["num_labels", "id2label", "label2id", "problem_type"].map(|key| keys.remove(key));
+            for key in ["num_labels", "id2label", "label2id", "problem_type"] {
+                keys.remove(key);
+            }
         }
         if !self.labels.is_empty() {
             let numbered = || self.labels.iter().enumerate();
@@ -81,7 +83,8 @@ impl NewHead {
         match model(&made) {
             Ok(model) if made_for(model.as_ref()) => Ok(made),
             _ => {
-                let message = format!("a {family} has no head {end}: start from an encoder, as bert, roberta or modernbert");
+                let message =
+                    format!("a {family} has no head {end}: start from an encoder, as bert, roberta or modernbert");
                 Err(Error::format(config.source(), message))
             }
         }
@@ -103,7 +106,8 @@ pub fn fresh_head(model: &dyn Model, config: &Config, tensors: &Tensors) -> Resu
     let parameters = model.parameters()?;
     let body = match class_end(config).filter(|end| *end != "Model") {
         Some(_) => {
-            let mut below = super::model(&NewHead::plain(EncoderHead::None).config(config).or_else(|_| masked(config))?)?;
+            let mut below =
+                super::model(&NewHead::plain(EncoderHead::None).config(config).or_else(|_| masked(config))?)?;
             below.adapt_to_tensors(&|end| tensors.names().any(|name| name.ends_with(end)));
             below.parameters()?
         }
@@ -115,9 +119,7 @@ pub fn fresh_head(model: &dyn Model, config: &Config, tensors: &Tensors) -> Resu
             .iter()
             .all(|(part, ty)| names.get(part).is_some_and(|tensor| *tensor.shape == ty.shape))
     };
-    let fresh = parameters.iter().filter(|(name, ty)| {
-        !body.iter().any(|(known, _)| known == name) && !there(name, ty)
-    });
+    let fresh = parameters.iter().filter(|(name, ty)| !body.iter().any(|(known, _)| known == name) && !there(name, ty));
     Ok(fresh.map(|(name, _)| name.clone()).collect())
 }
 

@@ -1,9 +1,9 @@
 //! Weights from files into the store and back, every name and shape checked.
 
 use super::family::other_family;
+use super::initialise::initialise_some;
 #[cfg(feature = "files")]
 use super::lora::LoraConfig;
-use super::initialise::initialise_some;
 use super::names::{Names, matched};
 use super::{Decoder, Model, lora, model, model_type, stacked};
 use crate::dtype::DType;
@@ -156,7 +156,11 @@ pub fn load_weights_beside(
         weights.ensure(name, ty)?;
         weights.upload(name, &words)?;
     }
-    if fresh.is_empty() { Ok(()) } else { initialise_some(model, weights, seed, &|name| fresh.iter().any(|x| x == name)) }
+    if fresh.is_empty() {
+        Ok(())
+    } else {
+        initialise_some(model, weights, seed, &|name| fresh.iter().any(|x| x == name))
+    }
 }
 
 /// What a file calls the tensors of a model: by the name that [`named_tensors`] gives them, the name that they have there.

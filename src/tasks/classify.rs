@@ -43,7 +43,9 @@ impl Task for SequenceClassification {
         match config[PROBLEM].as_str() {
             Some("regression") => numbers(g, model, shapes, mode, &squares),
             Some("multi_label_classification") => numbers(g, model, shapes, mode, &several_classes),
-            Some(_) if two_axes() => numbers(g, model, shapes, mode, &|g, logits, labels| shares(g, logits, labels, mode)),
+            Some(_) if two_axes() => {
+                numbers(g, model, shapes, mode, &|g, logits, labels| shares(g, logits, labels, mode))
+            }
             None if labels == 1 => numbers(g, model, shapes, mode, &squares),
             None if two_axes() => numbers(g, model, shapes, mode, &several_classes),
             _ => classes(g, model, shapes, mode),

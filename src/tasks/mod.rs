@@ -21,9 +21,9 @@ pub use embed::Embedder;
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 pub use packed::{PackedTexts, packed_held_out};
+pub use padded::{PaddedTexts, batch_lengths, padded_held_out};
 pub use reader::{Reader, Reads};
 pub use rows::{Row, RowBatches, RowSize, Target, rows_held_out};
-pub use padded::{PaddedTexts, batch_lengths, padded_held_out};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

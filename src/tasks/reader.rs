@@ -176,7 +176,8 @@ impl Reader {
         let values = program.read_f32("values")?;
         let width = values.len() / rows;
         // A row of values a token ends with the text.
-        let per_token = |length: usize| if width % time == 0 && self.by_token() { width / time * length } else { width };
+        let per_token =
+            |length: usize| if width % time == 0 && self.by_token() { width / time * length } else { width };
         let cut = |(row, &number): (usize, &usize)| {
             let length = texts[number].0.ids.len();
             values[row * width..][..per_token(length)].to_vec()

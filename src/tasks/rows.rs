@@ -57,6 +57,12 @@ impl Row {
     fn said(&self) -> usize {
         if let Target::Answer { ids, .. } = &self.target { ids.len() } else { 0 }
     }
+
+    /// The first of ascending sizes that it fits.
+    #[must_use]
+    pub fn size_in(&self, sizes: &[RowSize]) -> Option<usize> {
+        sizes.iter().position(|size| self.ids.len() <= size.read && self.said() <= size.said)
+    }
 }
 
 /// The size of a batch of rows.
@@ -71,9 +77,9 @@ pub struct RowSize {
 }
 
 impl RowSize {
-    /// The sizes of batches for rows, ascending, of at most six: about `tokens` tokens in each.
+    /// The sizes of batches of `count` rows, ascending, at most six.
     #[must_use]
-    pub fn for_rows(rows: &[Row], tokens: usize) -> Vec<Self> {
+    pub fn for_rows(rows: &[Row], count: usize) -> Vec<Self> {
         let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
         let longest = lengths.iter().copied().max().unwrap_or(1);
         let mut said = 0;
@@ -81,7 +87,7 @@ impl RowSize {
             let inside = rows.iter().filter(|row| row.ids.len() <= read);
             // Ascending, so that what fits one size fits all larger ones.
             said = said.max(inside.map(Row::said).max().map_or(0, |most| if most == 0 { 0 } else { bucket(most) }));
-            Self { rows: (tokens / (read + said).max(1)).max(1), read, said }
+            Self { rows: count, read, said }
         };
         super::batch_lengths(&lengths, bucket(longest), SIZES).into_iter().map(size).collect()
     }
@@ -249,8 +255,7 @@ impl RowBatches {
         if rows.is_empty() {
             return Err(Error::input("examples", "there are none to train on"));
         }
-        let fits = |row: &Row| sizes.iter().any(|size| row.ids.len() <= size.read && row.said() <= size.said);
-        if let Some(at) = rows.iter().position(|row| !fits(row)) {
+        if let Some(at) = rows.iter().position(|row| row.size_in(&sizes).is_none()) {
             return Err(Error::input("examples", format!("number {at} is longer than all sizes of batches")));
         }
         let tokens = rows.iter().flat_map(|row| row.ids.iter().copied().chain([u32::MAX]));
@@ -278,10 +283,7 @@ impl RowBatches {
 
 /// Batches of rows of like length: which size, and the rows.
 fn batches(rows: &[Row], sizes: &[RowSize], order: &[u32]) -> Vec<(usize, Vec<u32>)> {
-    let size = |row: u32| {
-        let row = rows.get(row as usize)?;
-        sizes.iter().position(|size| row.ids.len() <= size.read && row.said() <= size.said)
-    };
+    let size = |row: u32| rows.get(row as usize)?.size_in(sizes);
     let length = |row: u32| rows.get(row as usize).map_or(0, |row| row.ids.len());
     let counts: Vec<usize> = sizes.iter().map(|size| size.rows).collect();
     in_batches(order, &counts, &length, &size)

@@ -17,6 +17,7 @@ use crate::models::{self, Model, file_tensors};
 use crate::ops::{OptimizerScalars, StepReport};
 use crate::program::{Program, Weights, unpack};
 use crate::shape::{Shape, TensorType};
+use crate::tasks::TaskMode;
 use crate::tasks::{Task, task_of};
 use crate::train::{Feeds, KEEP, Labels, Part, REPORT, Range, SCALARS, StepOptions, TrainStep, label_weights};
 use file::{Step, Trajectory};

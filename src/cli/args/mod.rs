@@ -4,6 +4,7 @@ mod lora;
 mod measure;
 mod model;
 mod step;
+mod task;
 mod text;
 mod train;
 
@@ -11,6 +12,7 @@ pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
+pub(super) use task::{ExampleArgs, TaskArgs};
 pub(super) use text::{Bos, EvalArgs, GenerateArgs};
 pub(super) use train::{ScheduleKind, TrainArgs, Unit};
 

@@ -6,7 +6,7 @@ use crate::models::LayerInit;
 use clap::{Args, ValueEnum};
 
 /// Model families that can be trained from scratch.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Family {
     /// Learned positions, layer norm, GELU
     Gpt2,

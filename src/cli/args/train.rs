@@ -1,6 +1,6 @@
 //! Arguments of `wgformer train`.
 
-use super::{Common, LoraArgs, ModelArgs, MorInit, NEW_MODEL_OPTIONS, Storage};
+use super::{Common, LoraArgs, ModelArgs, MorInit, NEW_MODEL_OPTIONS, Storage, TaskArgs};
 use crate::cli::numbers::{count, learning_rate, minutes, not_negative, positive, rate, share, small_count_from_1};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ pub(in crate::cli) enum Unit {
 pub(in crate::cli) struct TrainArgs {
     #[command(flatten)]
     pub(in crate::cli) common: Common,
-    /// Text files to train on, or pipes (/dev/stdin); a tenth of the text is held out
+    /// Text files to train on, or pipes (/dev/stdin), with --task files of examples; a tenth is held out
     #[arg(long, value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     pub(in crate::cli) data: Vec<PathBuf>,
     /// Train on texts, not on windows of one: several side by side in a sequence, each of them for itself
@@ -57,6 +57,8 @@ pub(in crate::cli) struct TrainArgs {
     #[command(flatten)]
     pub(in crate::cli) lora: LoraArgs,
     #[command(flatten)]
+    pub(in crate::cli) task: TaskArgs,
+    #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// Sequences in a batch
     #[arg(long, default_value_t = 8, value_parser = positive)]
@@ -67,9 +69,9 @@ pub(in crate::cli) struct TrainArgs {
     /// Save and stop after this many minutes
     #[arg(long, value_parser = minutes)]
     pub(in crate::cli) minutes: Option<f64>,
-    /// Highest learning rate
-    #[arg(long, default_value_t = 2e-3, value_parser = learning_rate)]
-    pub(in crate::cli) lr: f64,
+    /// Highest learning rate [default: 2e-3; with --task and --from 5e-5, with --lora too 5e-4]
+    #[arg(long, value_parser = learning_rate)]
+    pub(in crate::cli) lr: Option<f64>,
     /// Schedule of the learning rate
     #[arg(long, value_enum, default_value = "cosine")]
     pub(in crate::cli) schedule: ScheduleKind,
@@ -103,7 +105,7 @@ pub(in crate::cli) struct TrainArgs {
     /// Steps between evaluations on held-out text; 0 for none
     #[arg(long, default_value_t = 100, value_parser = count)]
     pub(in crate::cli) eval_every: u64,
-    /// Stop when the held-out loss has not improved for this many evaluations (--eval-every)
+    /// Stop when the held-out loss, or the task's metric, has not improved for this many evaluations (--eval-every)
     #[arg(long, value_parser = small_count_from_1)]
     pub(in crate::cli) patience: Option<u32>,
     /// Steps between checkpoints; 0 saves only one at the end

@@ -1,13 +1,14 @@
 //! The model of a training run: new, loaded from a folder, or from a checkpoint.
 
-use crate::cli::args::{MorInit, TrainArgs};
-use crate::cli::{model, moe_mor_args};
+use crate::cli::args::{MorInit, Sides, TrainArgs};
+use crate::cli::{model, moe_mor_args, output};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{ADAPTER_CONFIG, Config, Contents, ModelFolder, NamedTensor, Tokenizer};
+use crate::io::folder::{CONFIG, pretty};
+use crate::io::{ADAPTER_CONFIG, Config, Contents, ModelFolder, NamedTensor, TASK, Tokenizer, write_atomic};
 use crate::models::lora::{self, LoraConfig};
-use crate::models::{self, Model};
+use crate::models::{self, Model, NewHead};
 use crate::program::Weights;
 use serde_json::Value;
 use std::path::Path;
@@ -46,18 +47,101 @@ impl ModelFiles {
         let Self { tokenizer, generation, companions } = self;
         Contents { config, generation: generation.as_ref(), tensors, tokenizer: Some(tokenizer), companions }
     }
+
+    /// Puts a small file beside the model.
+    pub(super) fn put(&mut self, name: &str, content: Vec<u8>) {
+        self.companions.retain(|(known, _)| known != name);
+        self.companions.push((name.to_owned(), content));
+    }
+
+    /// Saves in the folder of an adapter what its base does not have: the head's configuration, and what it was trained for.
+    pub(super) fn save_beside_adapter(&self, config: &Value, folder: &Path) -> Result<()> {
+        if let Some((name, content)) = self.companions.iter().find(|(name, _)| name == TASK) {
+            write_atomic(folder.join(name), content)?;
+            write_atomic(folder.join(CONFIG), &pretty(config))?;
+        }
+        Ok(())
+    }
 }
 
-/// The model of a checkpoint, with an empty store for its weights.
-pub(super) fn from_checkpoint(path: &Path, gpu: &Gpu, storage: DType) -> Result<Learner> {
-    let folder = ModelFolder::open(path)?;
-    let model = models::model_of(&folder)?;
-    let weights = Weights::stored_as(gpu, storage);
-    Ok(Learner { model: model.into(), weights, files: ModelFiles::of(&folder)?, adapter: None })
+impl Learner {
+    /// The model of a checkpoint, with an empty store for its weights.
+    pub(super) fn from_checkpoint(path: &Path, gpu: &Gpu, storage: DType) -> Result<Self> {
+        let folder = ModelFolder::open(path)?;
+        let model = models::model_of(&folder)?;
+        let weights = Weights::stored_as(gpu, storage);
+        Ok(Self { model: model.into(), weights, files: ModelFiles::of(&folder)?, adapter: None })
+    }
+
+    /// The model of a new run: loaded from a folder, or new.
+    pub(super) fn new(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Self> {
+        prepare(options, gpu, text)
+    }
+
+    /// The model of a new run with a head for a task: loaded from a folder, where a head of another kind is replaced, or new.
+    pub(super) fn with_head(options: &TrainArgs, gpu: &Gpu, text: &str, head: &NewHead) -> Result<Self> {
+        let Some(path) = &options.from else {
+            let tokenizer = tokenizer(&options.tokenizer, text)?.for_encoder()?;
+            let config =
+                model::new_config(&options.model, Some(Sides::Encoder), tokenizer.vocab_size(), options.dropout)?;
+            let model = models::model(&head.config(&config)?)?;
+            let weights = Weights::stored_as(gpu, DType::from(options.dtype));
+            model.initialise(&weights, options.seed)?;
+            return Ok(Self { model: model.into(), weights, files: ModelFiles::new(tokenizer), adapter: None });
+        };
+        let folder = ModelFolder::open(path)?;
+        let files = ModelFiles::of(&folder)?;
+        if let Some(adapter) = &folder.adapter {
+            let config = LoraConfig::parse(&adapter.path.join(ADAPTER_CONFIG), &adapter.config)?;
+            let (model, weights) = models::load_model(gpu, &folder, None)?;
+            return Ok(Self { model: model.into(), weights, files, adapter: Some(config) });
+        }
+        let config = head.config(&folder.config)?;
+        let mut model = models::model(&config)?;
+        model.adapt_to_tensors(&|end| folder.tensors.names().any(|name| name.ends_with(end)));
+        let fresh = models::fresh_head(model.as_ref(), &config, &folder.tensors)?;
+        if !fresh.is_empty() {
+            output::note(format_args!("new weights: {}", fresh.join(", ")));
+        }
+        let (weights, adapter) = match options.lora.config(path) {
+            Some(mut adapter) => {
+                let layer = |name: &String| name.trim_end_matches(".weight").trim_end_matches(".bias").to_owned();
+                adapter.modules_to_save.extend(fresh.iter().map(layer));
+                adapter.modules_to_save.sort();
+                adapter.modules_to_save.dedup();
+                let base = match options.lora.lora_base {
+                    Some(dtype) => DType::from(dtype).into(),
+                    None => models::storage_of(model.as_ref(), &folder.tensors)?,
+                };
+                let own = (fresh.as_slice(), options.seed);
+                let weights = lora::load_base(gpu, model.as_ref(), base, &folder.tensors, &adapter, own)?;
+                lora::fresh_adapters(model.as_ref(), &weights, options.seed)?;
+                (weights, Some(adapter))
+            }
+            None => {
+                let weights = Weights::stored_as(gpu, DType::from(options.dtype));
+                models::load_weights_beside(model.as_ref(), &folder.tensors, &weights, &fresh, options.seed)?;
+                (weights, None)
+            }
+        };
+        Ok(Self { model: model.into(), weights, files, adapter })
+    }
+
+    /// The model of a new run that writes texts: loaded from a folder, or new, an encoder with a decoder unless a family is named.
+    pub(super) fn that_writes(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Self> {
+        if options.from.is_some() {
+            return prepare(options, gpu, text);
+        }
+        let tokenizer = tokenizer(&options.tokenizer, text)?;
+        let config = model::new_config(&options.model, Some(Sides::Both), tokenizer.vocab_size(), options.dropout)?;
+        let model = models::model(&config)?;
+        let weights = Weights::stored_as(gpu, DType::from(options.dtype));
+        model.initialise(&weights, options.seed)?;
+        Ok(Self { model: model.into(), weights, files: ModelFiles::new(tokenizer), adapter: None })
+    }
 }
 
-/// The model of a new run: loaded from a folder, or new.
-pub(super) fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
+fn prepare(options: &TrainArgs, gpu: &Gpu, text: &str) -> Result<Learner> {
     if let Some(path) = &options.from {
         let folder = ModelFolder::open(path)?;
         let files = ModelFiles::of(&folder)?;

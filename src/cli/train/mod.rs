@@ -3,23 +3,23 @@
 mod data;
 mod learner;
 mod progress;
+mod tasks;
+mod work;
 
 use super::args::{Common, ScheduleKind, Storage, TrainArgs};
 use super::device::Device;
 use super::explicit_args::{self, ExplicitArgs};
-use super::{model, outln, output, plot};
+use super::{outln, output, plot};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{ADAPTER_CONFIG, Checkpoints, write_atomic};
-use crate::models::{self, Model, lora};
+use crate::io::{Checkpoints, write_atomic};
 use crate::program::human_count;
-use crate::tasks::TextTask;
 use crate::train::{
-    AdamOptions, DataState, Decay, Event, HeldOut, LossScaling, Outcome, RunOptions, Schedule, StepOptions, Trainer,
+    AdamOptions, DataState, Decay, Event, HeldOut, LossScaling, Measure, Outcome, RunOptions, Schedule, StepOptions,
+    Trainer,
 };
-use data::{Data, Text, first};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use learner::{Learner, from_checkpoint, prepare};
+use learner::Learner;
 use progress::{History, Screen};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use work::Work;
 
 /// The number of batches of an evaluation.
 const EVALUATION: usize = 16;
@@ -39,6 +40,14 @@ const HISTORY: &str = "history.json";
 const MODEL: &str = "model";
 /// The loss curve.
 const PICTURE: &str = "loss.svg";
+/// The metric's curve.
+const METRIC: &str = "metric.svg";
+/// The best model so far of a run that is measured.
+const BEST: &str = "best";
+/// The default highest learning rates: of a new model, of a trained one for a task, of adapters beside such a one.
+const RATE: f64 = 2e-3;
+const TUNING: f64 = 5e-5;
+const ADAPTING: f64 = 5e-4;
 /// The default steps of warm-up.
 const WARMUP: u64 = 50;
 /// The default final rate as a share of the highest.
@@ -75,36 +84,18 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     // The output folder is this command's, byte for byte.
     let merged = merged.map(|merged| TrainArgs { out: options.out.clone(), ..merged });
     let options = merged.as_ref().unwrap_or(options);
-    if let Some(path) = options.data.iter().find(|path| path.to_str().is_none()) {
-        return Err(Error::format(path, "its name is not UTF-8, so --resume could not find it again: rename it"));
-    }
-    if options.data.is_empty() {
-        return Err(Error::input("data", "there is no run to resume here that names its texts: give --data"));
-    }
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
-    let text = Text::read(options)?;
     refuse_to_overwrite(options, &checkpoints)?;
-    let adapts =
-        options.lora.lora.is_some() || options.from.as_ref().is_some_and(|from| from.join(ADAPTER_CONFIG).exists());
-    let Learner { model, weights, files, adapter } = match &resumed {
-        // The trainer loads the weights from the checkpoint, in f32. Checkpoints of adapters do not have their base.
-        Some(loaded) if !adapts => from_checkpoint(&loaded.path, &gpu, options.dtype.into())?,
-        _ => prepare(options, &gpu, &text.all)?,
-    };
-    let context = model::context(options.model.context, model.dimensions().max_position)?;
-    let mask = ["[MASK]", "<mask>"].iter().find_map(|token| files.tokenizer.id(token));
-    let task = TextTask::of(model.as_ref(), mask)?;
-    let data = Data::new(options, &text, &files.tokenizer, model.as_ref(), (task, context))?;
-    // Training may take hours, and the text may be large.
-    drop(text);
+    let work = Work::new(options, &gpu, resumed.as_ref())?;
+    let Learner { model, weights, files, .. } = &work.learner;
     let mut small_files = files.contents(&model.config(), &[]).small_files()?;
     small_files.push((explicit_args::FILE.into(), explicit.to_json()?));
-    let size = (options.batch, context);
-    let objectives = data.objectives(&model, options.batch, context)?;
-    let (run, schedule) = (run_options(options), schedule(options)?);
-    let mut trainer = Trainer::new(&gpu, &weights, first(&objectives)?, step_options(options), run, schedule)?;
-    for objective in objectives.iter().skip(1) {
+    let steps = work.steps(options);
+    let (run, schedule) = (run_options(options, steps), schedule(options, steps)?);
+    let step = StepOptions { rates: tasks::rates(options, model.as_ref())?, ..step_options(options) };
+    let mut trainer = Trainer::new(&gpu, weights, work.first()?, step, run, schedule)?;
+    for objective in work.objectives.iter().skip(1) {
         trainer.add_size(objective)?;
     }
     device.save_caches();
@@ -121,10 +112,13 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         }
         None => DataState { seed: options.seed, epoch: 0, cursor: 0, text: 0 },
     };
-    let mut source = data.source(&objectives, task, size, state)?;
-    let held_out = sample_of(data.held_out(&objectives, task, size)?);
-    introduce(options, &gpu, &trainer, model.as_ref(), &data, resumed.is_some().then_some(&inherited))?;
-    if data.texts().is_none()
+    let mut source = work.source(state)?;
+    let held_out = sample_of(work.held_out()?);
+    let best = options.out.join(BEST);
+    let mut measuring = work.measure(&gpu, trainer.weights(), &best)?;
+    work.write_beside(&options.out)?;
+    introduce(options, &gpu, &trainer, &work, resumed.is_some().then_some(&inherited))?;
+    if work.cuts()
         && let Some(first) = files.tokenizer.prefix().first().and_then(|&id| files.tokenizer.token(id))
     {
         output::note(format_args!(
@@ -134,7 +128,7 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
 
     let ends = options.minutes.map(|minutes| stop_after(minutes, stop.clone())).transpose()?;
     let history = RefCell::new(History::load(resumed.as_ref().map(|loaded| loaded.path.as_path()))?);
-    let bar = bar(options.steps, trainer.state().step, &options.common);
+    let bar = bar(steps, trainer.state().step, &options.common);
     let start = Instant::now();
     let mut save = |trainer: &Trainer, position: &Value| {
         let mut saved = small_files.clone();
@@ -153,7 +147,8 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let outcome = trainer.run(source.as_mut(), &held_out, &stop, &mut save, &mut progress)?;
+    let measure = measuring.as_mut().map(|measuring| measuring as &mut dyn Measure);
+    let outcome = trainer.run_measured(source.as_mut(), &held_out, measure, &stop, &mut save, &mut progress)?;
     bar.finish_and_clear();
     if let Some(error) = output_error {
         return Err(error);
@@ -161,39 +156,49 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
 
     let folder = options.out.join(MODEL);
     let state = trainer.state();
-    match &adapter {
-        Some(config) => lora::save_adapter(model.as_ref(), trainer.weights(), config, &folder)?,
-        None => {
-            let tensors = models::named_tensors(model.as_ref(), trainer.weights())?;
-            files.contents(&models::stored_config(model.as_ref(), trainer.weights()), &tensors).save(&folder)?;
-        }
+    let has_best = tasks::take_best(&best, &folder)? || measuring.is_some() && folder.is_dir();
+    if !has_best {
+        work.save(trainer.weights(), &folder)?;
     }
     let history = history.into_inner();
     write_atomic(options.out.join(HISTORY), &history.to_json()?)?;
     // A run that stopped before its first step has no curve.
     let picture = Some(options.out.join(PICTURE)).filter(|_| !history.train.is_empty());
     if let Some(picture) = &picture {
-        let curve = plot::Curve { title: "Loss by step", train: &history.train, held_out: &history.held_out };
+        let (unit, rises) = (plot::LOSS, false);
+        let curve =
+            plot::Curve { title: "Loss by step", unit, rises, train: &history.train, held_out: &history.held_out };
         plot::loss_curve(picture, &curve)?;
+    }
+    let metric = Some(options.out.join(METRIC)).filter(|_| !history.measured.is_empty());
+    if let Some(metric) = &metric {
+        let (title, unit) = (format!("{} by step", history.measure), history.measure.as_str());
+        let curve = plot::Curve { title: &title, unit, rises: true, train: &[], held_out: &history.measured };
+        plot::loss_curve(metric, &curve)?;
     }
     let how = match outcome {
         Outcome::Finished => "finished",
+        Outcome::StoppedEarly if has_best => "stopped early: the metric did not improve",
         Outcome::StoppedEarly => "stopped early: the held-out loss did not improve",
         Outcome::Interrupted => "stopped; continue with --resume",
     };
     if options.common.json {
         let (best, padding) = (state.best_loss, history.padding());
         let end = json!({ "event": "end", "outcome": how, "step": state.step, "best_held_out_loss": best,
-                          "padding": padding, "model": folder });
+                          "best_measure": state.best_measure, "padding": padding, "model": folder });
         outln!("{end}")?;
     } else {
         outln!("{how} at step {} after {}", state.step, HumanDuration(start.elapsed()))?;
-        if data.texts().is_some() {
+        if !work.cuts() {
             outln!("padding     {:.1} % of the positions", 100.0 * history.padding())?;
         }
         outln!("model       {}", folder.display())?;
         if let Some(picture) = &picture {
             outln!("loss curve  {}", picture.display())?;
+        }
+        if let (Some(metric), Some(best)) = (&metric, history.measured.iter().max_by(|a, b| a.1.total_cmp(&b.1))) {
+            outln!("best        {} {:.4} at step {}, kept as the model", history.measure, best.1, best.0)?;
+            outln!("metric      {}", metric.display())?;
         }
         outln!("checkpoints {}", checkpoints.folder().display())?;
     }
@@ -255,9 +260,9 @@ fn step_options(options: &TrainArgs) -> StepOptions {
     }
 }
 
-fn run_options(options: &TrainArgs) -> RunOptions {
+fn run_options(options: &TrainArgs, steps: u64) -> RunOptions {
     RunOptions {
-        steps: options.steps,
+        steps,
         seed: options.seed,
         evaluate_every: options.eval_every,
         patience: options.patience,
@@ -266,17 +271,16 @@ fn run_options(options: &TrainArgs) -> RunOptions {
     }
 }
 
-fn schedule(options: &TrainArgs) -> Result<Schedule> {
+fn schedule(options: &TrainArgs, steps: u64) -> Result<Schedule> {
     let warmup = match options.warmup {
-        Some(warmup) if warmup > options.steps => {
+        Some(warmup) if warmup > steps => {
             let message = format!(
-                "there are {warmup} steps of warm-up, but only {} steps: the rate would not reach its peak",
-                options.steps
+                "there are {warmup} steps of warm-up, but only {steps} steps: the rate would not reach its peak"
             );
             return Err(Error::input("warmup", message));
         }
         Some(warmup) => warmup,
-        None => WARMUP.min(options.steps),
+        None => WARMUP.min(steps),
     };
     let floor = options.final_lr.unwrap_or(FINAL);
     if options.final_lr.is_some() && matches!(options.schedule, ScheduleKind::Constant) {
@@ -291,15 +295,19 @@ fn schedule(options: &TrainArgs) -> Result<Schedule> {
         ScheduleKind::Linear => Decay::Linear { floor },
         ScheduleKind::Wsd => Decay::Wsd { fraction: 0.2, floor },
     };
-    Ok(Schedule { peak: options.lr, warmup, steps: options.steps, decay })
+    let peak = options.lr.unwrap_or(match (options.task.task, &options.from, options.lora.lora) {
+        (Some(_), Some(_), None) => TUNING,
+        (Some(_), Some(_), Some(_)) => ADAPTING,
+        _ => RATE,
+    });
+    Ok(Schedule { peak, warmup, steps, decay })
 }
 
 fn introduce(
     options: &TrainArgs,
     gpu: &Gpu,
     trainer: &Trainer,
-    model: &dyn Model,
-    data: &Data,
+    work: &Work,
     inherited: Option<&Vec<String>>,
 ) -> Result<()> {
     if options.common.json {
@@ -313,15 +321,13 @@ fn introduce(
     };
     outln!(
         "model    {} parameters{}; a step is {} dispatches, {}flop",
-        human_count(model.parameter_count()? as u64),
+        human_count(work.model().parameter_count()? as u64),
         trained,
         recording.dispatches.len(),
         human_count(recording.flops())
     )?;
     outln!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
-    let ([train, held_out], texts) = (data.tokens(), data.texts());
-    let texts = texts.map_or_else(String::new, |texts| format!(", {texts} texts"));
-    outln!("text     {train} tokens, {held_out} held out{texts}")?;
+    outln!("{}", work.about())?;
     if let Some(inherited) = inherited {
         let with = if inherited.is_empty() { "" } else { ", with the run's options " };
         outln!("resumed  from step {}{with}{}", trainer.state().step, inherited.join(" "))?;

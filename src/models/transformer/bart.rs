@@ -3,11 +3,11 @@
 use super::{Positions, Side, Transformer, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
-use crate::models::{EncoderHead, passed_on_beside};
 use crate::models::settings::{
     activation, activation_name, count, json_f32, layer_count, must_divide, optional_count, positive_number, rate,
     rate_or,
 };
+use crate::models::{EncoderHead, passed_on_beside};
 use crate::nn::NormOrder;
 use serde_json::{Value, json};
 

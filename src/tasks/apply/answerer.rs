@@ -45,7 +45,13 @@ impl Answerer {
     ///
     /// # Errors
     /// [`Error::Input`] if the model finds no answers in texts.
-    pub fn new(gpu: &Gpu, model: Arc<dyn Model>, weights: &Weights, tokenizer: &Tokenizer, longest: usize) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        model: Arc<dyn Model>,
+        weights: &Weights,
+        tokenizer: &Tokenizer,
+        longest: usize,
+    ) -> Result<Self> {
         if model.encoder().map(crate::models::Encoder::head_kind) != Some(EncoderHead::QuestionAnswering) {
             return Err(Error::input("model", "it finds no answers in texts: train it for that (train --task answer)"));
         }
@@ -75,7 +81,8 @@ impl Answerer {
         let windows = windows(&encoding, 1, self.longest, self.longest / 4)?;
         let of_window = |window: super::windows::Window| {
             let offsets = &window.tokens.offsets;
-            let holds = |at: &usize, byte: usize| offsets.get(*at).is_some_and(|(from, to)| *from <= byte && byte < *to);
+            let holds =
+                |at: &usize, byte: usize| offsets.get(*at).is_some_and(|(from, to)| *from <= byte && byte < *to);
             let span = answer.and_then(|(start, end)| {
                 let first = window.inside.clone().find(|at| holds(at, start))?;
                 let last = window.inside.clone().find(|at| holds(at, end.saturating_sub(1).max(start)))?;

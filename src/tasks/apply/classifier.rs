@@ -57,12 +57,23 @@ impl Classifier {
     ///
     /// # Errors
     /// [`Error::Input`] if the model has no classes of texts.
-    pub fn new(gpu: &Gpu, model: Arc<dyn Model>, weights: &Weights, tokenizer: &Tokenizer, longest: usize) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        model: Arc<dyn Model>,
+        weights: &Weights,
+        tokenizer: &Tokenizer,
+        longest: usize,
+    ) -> Result<Self> {
         use crate::models::EncoderHead::{NextSentence, SequenceClassification};
         let count = match model.encoder().map(crate::models::Encoder::head_kind) {
             Some(SequenceClassification { labels }) => labels,
             Some(NextSentence) => 2,
-            _ => return Err(Error::input("model", "it has no classes of texts: train it for them (train --task classify)")),
+            _ => {
+                return Err(Error::input(
+                    "model",
+                    "it has no classes of texts: train it for them (train --task classify)",
+                ));
+            }
         };
         let problem = match model.config()["problem_type"].as_str() {
             Some("multi_label_classification") => Problem::Several,
@@ -154,11 +165,7 @@ impl Classifier {
     ///
     /// # Errors
     /// Those of the tokenizer and of [`Reader::read_at`].
-    pub fn classify(
-        &mut self,
-        texts: &[(&str, Option<&str>)],
-        done: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Classified>> {
+    pub fn classify(&mut self, texts: &[(&str, Option<&str>)], done: &mut dyn FnMut(usize)) -> Result<Vec<Classified>> {
         let rows: Vec<Row> =
             texts.iter().map(|(text, second)| self.read_row(text, *second, Target::None)).collect::<Result<_>>()?;
         let rows: Vec<(&Row, usize)> = rows.iter().map(|row| (row, 0)).collect();

@@ -103,7 +103,7 @@ impl Examples {
         match self {
             Self::Classes(all) => all.iter().for_each(|example| {
                 add(&example.text);
-                example.second.as_deref().map_or((), &mut add);
+                example.second.iter().for_each(|second| add(second));
             }),
             Self::Spans(all) => all.iter().for_each(|example| add(&example.text)),
             Self::Questions(all) => all.iter().for_each(|example| {
@@ -112,7 +112,7 @@ impl Examples {
             }),
             Self::Pairs(all) => all.iter().for_each(|example| {
                 add(&example.source);
-                example.target.as_deref().map_or((), &mut add);
+                example.target.iter().for_each(|target| add(target));
             }),
         }
         text

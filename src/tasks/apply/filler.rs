@@ -59,7 +59,8 @@ impl Filler {
             let row = row(truncated(&self.encoded(text)?, longest), false, Target::None);
             if !row.ids.contains(&self.mask) {
                 let mask = self.mask();
-                let message = format!("it has no mask among its first {longest} tokens: write {mask} where a word is wanted");
+                let message =
+                    format!("it has no mask among its first {longest} tokens: write {mask} where a word is wanted");
                 return Err(Error::input(format!("text {number}"), message));
             }
             rows.push(row);

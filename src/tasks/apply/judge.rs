@@ -202,12 +202,12 @@ fn values(examples: &[ClassExample], found: &[Vec<f64>]) -> Result<Verdict> {
     };
     let wanted: Vec<Vec<f64>> =
         examples.iter().map(|example| example.labels.iter().map(number).collect()).collect::<Result<_>>()?;
-    let pairs: Vec<(f64, f64)> =
-        wanted.iter().flatten().copied().zip(found.iter().flatten().copied()).collect();
+    let pairs: Vec<(f64, f64)> = wanted.iter().flatten().copied().zip(found.iter().flatten().copied()).collect();
     let mean = ratio(pairs.iter().map(|(wanted, _)| wanted).sum(), pairs.len() as f64);
     let spread: f64 = pairs.iter().map(|(wanted, _)| (wanted - mean).powi(2)).sum();
     let errors: f64 = pairs.iter().map(|(wanted, said)| (wanted - said).powi(2)).sum();
-    let metrics = named(&[("R²", 1.0 - ratio(errors, spread)), ("mean squared error", ratio(errors, pairs.len() as f64))]);
+    let metrics =
+        named(&[("R²", 1.0 - ratio(errors, spread)), ("mean squared error", ratio(errors, pairs.len() as f64))]);
     let shown = |values: &[f64]| values.iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(", ");
     let case = |((example, wanted), said): ((&ClassExample, &Vec<f64>), &Vec<f64>)| Case {
         input: example.text.clone(),
@@ -280,10 +280,19 @@ fn answers(answerer: &mut Answerer, examples: &[QuestionExample], done: &mut dyn
         });
     }
     let count = examples.len() as f64;
-    Ok(Verdict { metrics: named(&[("F1", ratio(f1, count)), ("exact match", ratio(exact, count))]), cases, ..Verdict::default() })
+    Ok(Verdict {
+        metrics: named(&[("F1", ratio(f1, count)), ("exact match", ratio(exact, count))]),
+        cases,
+        ..Verdict::default()
+    })
 }
 
-fn texts(writer: &mut Writer, task: Application, examples: &[PairExample], done: &mut dyn FnMut(usize)) -> Result<Verdict> {
+fn texts(
+    writer: &mut Writer,
+    task: Application,
+    examples: &[PairExample],
+    done: &mut dyn FnMut(usize),
+) -> Result<Verdict> {
     let sources: Vec<&str> = examples.iter().map(|example| example.source.as_str()).collect();
     let said = writer.write(&sources, done)?;
     let wanted: Vec<&str> = examples.iter().map(|example| example.target.as_deref().unwrap_or_default()).collect();

@@ -46,13 +46,24 @@ impl Tagger {
     ///
     /// # Errors
     /// [`Error::Input`] if the model has no classes of tokens.
-    pub fn new(gpu: &Gpu, model: Arc<dyn Model>, weights: &Weights, tokenizer: &Tokenizer, longest: usize) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        model: Arc<dyn Model>,
+        weights: &Weights,
+        tokenizer: &Tokenizer,
+        longest: usize,
+    ) -> Result<Self> {
         let Some(EncoderHead::TokenClassification { labels }) = model.encoder().map(crate::models::Encoder::head_kind)
         else {
             return Err(Error::input("model", "it has no tags of tokens: train it for them (train --task tag)"));
         };
         let (tags, longest) = (names_of(model.as_ref(), labels), longest.min(model.dimensions().max_position));
-        Ok(Self { reader: Reader::new(gpu, model, weights, Reads::Classes)?, tokenizer: tokenizer.clone(), tags, longest })
+        Ok(Self {
+            reader: Reader::new(gpu, model, weights, Reads::Classes)?,
+            tokenizer: tokenizer.clone(),
+            tags,
+            longest,
+        })
     }
 
     /// The tags.
@@ -106,7 +117,9 @@ impl Tagger {
             let encoding = self.tokenizer.encode_for_model(text, None)?;
             let found = windows(&encoding, 0, self.longest, SHARED)?;
             let found = found.into_iter().filter(|window| !window.tokens.ids.is_empty());
-            parts.extend(found.map(|window| (number, window.inside, window.first, row(window.tokens, false, Target::None))));
+            parts.extend(
+                found.map(|window| (number, window.inside, window.first, row(window.tokens, false, Target::None))),
+            );
             encodings.push(encoding);
         }
         let rows: Vec<(&Row, usize)> = parts.iter().map(|(.., row)| (row, 0)).collect();
@@ -133,7 +146,10 @@ impl Tagger {
             for (token, word) in first_tokens(encoding, text, words) {
                 let Some((_, logits)) = places.binary_search(&token).ok().and_then(|at| best.get(at)) else { continue };
                 let shares = softmax(logits);
-                let most = shares.iter().enumerate().fold((0, 0.0), |best, (id, share)| if *share > best.1 { (id, *share) } else { best });
+                let most = shares
+                    .iter()
+                    .enumerate()
+                    .fold((0, 0.0), |best, (id, share)| if *share > best.1 { (id, *share) } else { best });
                 if let (Some(tag), Some(entry)) = (self.tags.get(most.0), tags.get_mut(word)) {
                     *entry = (tag.clone(), most.1);
                 }

@@ -68,7 +68,8 @@ pub(super) fn windows(encoding: &Encoding, text: usize, longest: usize, shared: 
         );
         return Err(Error::input("question", message));
     }
-    let (first, last) = (places.first().copied().unwrap_or(encoding.ids.len()), places.last().map_or(0, |last| last + 1));
+    let (first, last) =
+        (places.first().copied().unwrap_or(encoding.ids.len()), places.last().map_or(0, |last| last + 1));
     let step = room.saturating_sub(shared).max(1);
     let mut found = Vec::new();
     let mut begin = 0;

@@ -164,7 +164,8 @@ impl Writer {
         let alone = model.encoder().is_none();
         let longest = if alone { sizes.longest.min(room.saturating_sub(answer)) } else { sizes.longest.min(room) };
         if longest == 0 {
-            let message = format!("answers of {answer} tokens leave no room for a text in the model's {room} positions");
+            let message =
+                format!("answers of {answer} tokens leave no room for a text in the model's {room} positions");
             return Err(Error::input("max-tokens", message));
         }
         let max_tokens = if alone { longest + answer } else { longest.max(answer + 1) }.clamp(2, room.max(2));
