@@ -12,7 +12,7 @@ pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
-pub(super) use task::{ExampleArgs, TaskArgs};
+pub(super) use task::TaskArgs;
 pub(super) use text::{Bos, EvalArgs, GenerateArgs};
 pub(super) use train::{ScheduleKind, TrainArgs, Unit};
 

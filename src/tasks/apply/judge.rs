@@ -9,7 +9,8 @@ use crate::models::{self, Model};
 use crate::program::Weights;
 use crate::tasks::data::{ClassExample, PairExample, QuestionExample, SpanExample};
 use crate::tasks::metrics::{
-    Classification, EntityCounts, Scores, character_error_rate, entities, exact_match, rouge_l, token_f1,
+    BleuOptions, ChrfOptions, ClassReport, Classification, Entity, EntityCounts, MultiLabel, Scores, bleu,
+    character_error_rate, chrf, entities, exact_match, rouge_l, token_f1,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -126,6 +127,18 @@ fn named(metrics: &[(&str, f64)]) -> Vec<(String, f64)> {
     metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
+fn scored<N: Into<String>>(
+    names: impl IntoIterator<Item = N>,
+    reports: impl IntoIterator<Item = ClassReport>,
+) -> Vec<ClassScores> {
+    let one = |(name, report): (N, ClassReport)| ClassScores {
+        class: name.into(),
+        scores: report.scores,
+        support: report.support,
+    };
+    names.into_iter().zip(reports).map(one).collect()
+}
+
 fn ratio(a: f64, b: f64) -> f64 {
     if b == 0.0 { 0.0 } else { a / b }
 }
@@ -150,27 +163,13 @@ fn classes(classifier: &mut Classifier, examples: &[ClassExample], done: &mut dy
     let cases: Vec<Case> = examples.iter().zip(&found).map(case).collect();
     let right = ratio(cases.iter().filter(|case| case.right).count() as f64, cases.len() as f64);
     if classifier.holds_several() {
-        let counts = |label: &String| {
-            let has = |labels: &[String]| labels.contains(label);
-            let count = |of: &dyn Fn(&ClassExample, &super::Classified) -> bool| {
-                examples.iter().zip(&found).filter(|(example, found)| of(example, found)).count() as f64
-            };
-            let both = count(&|example, found| has(&example.labels) && has(&found.labels));
-            [both, count(&|_, found| has(&found.labels)), count(&|example, _| has(&example.labels))]
-        };
-        let counts: Vec<[f64; 3]> = labels.iter().map(counts).collect();
-        let sum = |at: usize| counts.iter().map(|counts| counts[at]).sum::<f64>();
-        let micro = Scores::new(sum(0), sum(1), sum(2));
-        let classes: Vec<ClassScores> = labels
-            .iter()
-            .zip(&counts)
-            .map(|(class, [both, said, wanted])| ClassScores {
-                class: class.clone(),
-                scores: Scores::new(*both, *said, *wanted),
-                support: *wanted as u64,
-            })
-            .collect();
-        let macro_f1 = ratio(classes.iter().map(|class| class.scores.f1).sum(), classes.len() as f64);
+        let held = |of: &[String]| labels.iter().map(|label| of.contains(label)).collect::<Vec<bool>>();
+        let truth: Vec<Vec<bool>> = examples.iter().map(|example| held(&example.labels)).collect();
+        let said: Vec<Vec<bool>> = found.iter().map(|found| held(&found.labels)).collect();
+        let counts = MultiLabel::new(labels.len(), &truth, &said)
+            .ok_or_else(|| Error::input("examples", "their classes can't be counted"))?;
+        let (micro, macro_f1) = (counts.averages().micro, counts.averages().macro_.f1);
+        let classes = scored(labels, counts.by_class());
         let metrics = named(&[("micro F1", micro.f1), ("macro F1", macro_f1), ("exact match", right)]);
         return Ok(Verdict { metrics, classes, confusion: Vec::new(), cases });
     }
@@ -183,10 +182,7 @@ fn classes(classifier: &mut Classifier, examples: &[ClassExample], done: &mut dy
         .ok_or_else(|| Error::input("examples", "their classes can't be counted"))?;
     let averages = counts.averages();
     let names = labels.iter().cloned().chain(std::iter::repeat_n("(not the model's)".to_owned(), unknown));
-    let classes = names
-        .zip(counts.by_class())
-        .map(|(class, report)| ClassScores { class, scores: report.scores, support: report.support })
-        .collect();
+    let classes = scored(names, counts.by_class());
     let metrics = named(&[
         ("accuracy", counts.accuracy()),
         ("macro F1", averages.macro_of_present.f1),
@@ -233,8 +229,8 @@ fn tags(tagger: &mut Tagger, examples: &[SpanExample], done: &mut dyn FnMut(usiz
         all_words += truth.len();
         let (wanted, said) = (entities(&truth), entities(&said));
         counts.add(&wanted, &said);
-        let shown = |entities: &[crate::tasks::metrics::Entity]| {
-            let one = |entity: &crate::tasks::metrics::Entity| {
+        let shown = |entities: &[Entity]| {
+            let one = |entity: &Entity| {
                 let (first, last) = (words.get(entity.first)?, words.get(entity.last)?);
                 Some(format!("{} ({})", example.text.get(first.start..last.end)?, entity.class))
             };
@@ -250,11 +246,8 @@ fn tags(tagger: &mut Tagger, examples: &[SpanExample], done: &mut dyn FnMut(usiz
         ("recall", micro.recall),
         ("word accuracy", ratio(right_words as f64, all_words as f64)),
     ]);
-    let classes = counts
-        .by_class()
-        .into_iter()
-        .map(|(class, report)| ClassScores { class: class.to_owned(), scores: report.scores, support: report.support })
-        .collect();
+    let (names, reports): (Vec<&str>, Vec<ClassReport>) = counts.by_class().into_iter().unzip();
+    let classes = scored(names, reports);
     Ok(Verdict { metrics, classes, confusion: Vec::new(), cases })
 }
 
@@ -307,10 +300,22 @@ fn texts(
     let exact = ratio(cases.iter().filter(|case| case.right).count() as f64, count);
     let said: Vec<&str> = said.iter().map(String::as_str).collect();
     let errors = character_error_rate(&wanted, &said).map_or(0.0, |edits| edits.rate());
+    let references: Vec<Vec<&str>> = wanted.iter().map(|wanted| vec![*wanted]).collect();
     let rouge = ratio(wanted.iter().zip(&said).map(|(wanted, said)| rouge_l(wanted, said).f1).sum(), count);
-    let mut metrics = named(&[("exact match", exact), ("ROUGE-L", rouge), ("character error rate", errors)]);
-    if task == Application::Summarise {
-        metrics.swap(0, 1);
-    }
+    let bleu = bleu(&said, &references, &BleuOptions::default()).map_or(0.0, |bleu| bleu.score);
+    let chrf = chrf(&said, &references, &ChrfOptions::default()).unwrap_or(0.0);
+    let mut metrics = named(&[
+        ("exact match", exact),
+        ("BLEU", bleu),
+        ("chrF", chrf),
+        ("ROUGE-L", rouge),
+        ("character error rate", errors),
+    ]);
+    let main = match task {
+        Application::Translate => 1,
+        Application::Summarise => 3,
+        _ => 0,
+    };
+    metrics[..=main].rotate_right(1);
     Ok(Verdict { metrics, cases, ..Verdict::default() })
 }
