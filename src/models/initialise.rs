@@ -120,7 +120,7 @@ mod tests {
 
     /// The standard deviation of each fresh matrix, by what the families' papers and files say of its name.
     #[test]
-    fn fresh_weights_are_those_of_their_family() -> crate::Result<()> {
+    fn fresh_weights_are_those_of_their_family() -> Result<()> {
         let of = |config: Value| crate::models::model(&Config::new("config.json", config)?);
         let std = |initial: Initial| if let Initial::Normal(std) = initial { std } else { f64::NAN };
         let near = |name: &str, found: Initial, wanted: f64| {

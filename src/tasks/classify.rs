@@ -127,7 +127,7 @@ fn shares(g: &mut Graph, logits: Tensor, labels: Tensor, mode: TaskMode) -> Resu
     let mut labels = labels;
     if smoothing > 0.0 {
         let spread = smoothing / classes as f64;
-        let entry = |at: usize| if at % (classes + 1) == 0 { 1.0 - smoothing + spread } else { spread };
+        let entry = |at: usize| if at.is_multiple_of(classes + 1) { 1.0 - smoothing + spread } else { spread };
         let matrix = g.constant("smoothing", Array::from_fn([classes, classes], entry), DType::F32);
         labels = ops::matmul(g, labels, matrix)?;
     }

@@ -177,7 +177,7 @@ impl Reader {
         let width = values.len() / rows;
         // A row of values a token ends with the text.
         let per_token =
-            |length: usize| if width % time == 0 && self.by_token() { width / time * length } else { width };
+            |length: usize| if width.is_multiple_of(time) && self.by_token() { width / time * length } else { width };
         let cut = |(row, &number): (usize, &usize)| {
             let length = texts[number].0.ids.len();
             values[row * width..][..per_token(length)].to_vec()

@@ -9,7 +9,7 @@ use crate::models::{self, Model};
 use crate::program::Weights;
 use crate::tasks::data::{ClassExample, PairExample, QuestionExample, SpanExample};
 use crate::tasks::metrics::{
-    BleuOptions, ChrfOptions, ClassReport, Classification, Entity, EntityCounts, MultiLabel, Scores, bleu,
+    BleuOptions, ChrfOptions, ClassReport, Classification, Edits, Entity, EntityCounts, MultiLabel, Scores, bleu,
     character_error_rate, chrf, entities, exact_match, rouge_l, token_f1,
 };
 use std::ops::Range;
@@ -299,7 +299,7 @@ fn texts(
     let count = cases.len() as f64;
     let exact = ratio(cases.iter().filter(|case| case.right).count() as f64, count);
     let said: Vec<&str> = said.iter().map(String::as_str).collect();
-    let errors = character_error_rate(&wanted, &said).map_or(0.0, |edits| edits.rate());
+    let errors = character_error_rate(&wanted, &said).map_or(0.0, Edits::rate);
     let references: Vec<Vec<&str>> = wanted.iter().map(|wanted| vec![*wanted]).collect();
     let rouge = ratio(wanted.iter().zip(&said).map(|(wanted, said)| rouge_l(wanted, said).f1).sum(), count);
     let bleu = bleu(&said, &references, &BleuOptions::default()).map_or(0.0, |bleu| bleu.score);
