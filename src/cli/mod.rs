@@ -1,5 +1,6 @@
 //! The `wgformer` command: its arguments, and one file per subcommand.
 
+mod apply;
 mod args;
 mod beams;
 mod bench;
@@ -28,6 +29,7 @@ mod train;
 
 use crate::error::{Error, Result};
 use crate::io::read_text;
+use crate::tasks::apply::Application;
 use args::{Cli, Command};
 use clap::FromArgMatches;
 use explicit_args::ExplicitArgs;
@@ -48,7 +50,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.format(&mut args::command()).exit(),
     };
     let explicit = matches.subcommand().map(|(_, matches)| ExplicitArgs::of(matches)).unwrap_or_default();
-    match run(&cli, explicit) {
+    match run(cli, explicit) {
         Ok(code) => code,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
@@ -58,18 +60,28 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
-    match &cli.command {
-        Command::Devices(options) => devices::run(options),
-        Command::Train(options) => train::run(options, explicit),
-        Command::Generate(options) => generate::run(options),
-        Command::Eval(options) => eval::run(options),
-        Command::Convert(options) => convert::run(options),
-        Command::Inspect(options) => inspect::run(options),
-        Command::Profile(options) => profile::run(options),
-        Command::Bench(options) => bench::run(options),
-        Command::Check(options) => check::run(options),
-        Command::Experiment(options) => experiment::run(options),
+fn run(cli: Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
+    match cli.command {
+        Command::Devices(options) => devices::run(&options),
+        Command::Train(options) => train::run(&options, explicit),
+        Command::Generate(options) => generate::run(&options),
+        Command::Eval(options) => eval::run(&options),
+        Command::Convert(options) => convert::run(&options),
+        Command::Inspect(options) => inspect::run(&options),
+        Command::Profile(options) => profile::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Classify(options) => apply::classify(&options),
+        Command::Tag(options) => apply::tag(&options),
+        Command::Answer(options) => apply::answer(&options),
+        Command::Fill(options) => apply::fill(&options),
+        Command::Translate(options) => apply::write(&options, Application::Translate),
+        Command::Summarise(options) => apply::write(&options, Application::Summarise),
+        Command::Correct(options) => apply::write(&options, Application::Correct),
+        Command::Transform(options) => apply::write(&options, Application::Transform),
+        Command::Score(options) => apply::score(&options),
+        Command::Run(options) => apply::run(options),
+        Command::Experiment(options) => experiment::run(&options),
     }
 }
 

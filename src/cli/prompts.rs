@@ -61,7 +61,7 @@ fn without_line_end(mut text: String) -> String {
 }
 
 /// Whether input is piped in: not a terminal and, on Unix, not a device such as `/dev/null` or a socket.
-fn is_piped() -> bool {
+pub(super) fn is_piped() -> bool {
     #[cfg(unix)]
     {
         use std::os::fd::AsFd;

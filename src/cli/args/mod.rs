@@ -1,5 +1,6 @@
 //! The arguments of the `wgformer` command.
 
+mod apply;
 mod lora;
 mod measure;
 mod model;
@@ -8,11 +9,12 @@ mod task;
 mod text;
 mod train;
 
+pub(super) use apply::{AnswerArgs, ApplyArgs, ClassifyArgs, FillArgs, RunArgs, ScoreArgs, TagArgs, WriteArgs};
 pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
-pub(super) use task::TaskArgs;
+pub(super) use task::{ExampleArgs, TaskArgs};
 pub(super) use text::{Bos, EvalArgs, GenerateArgs};
 pub(super) use train::{ScheduleKind, TrainArgs, Unit};
 
@@ -63,6 +65,27 @@ pub(super) enum Command {
     Train(Box<TrainArgs>),
     /// Continue a prompt
     Generate(GenerateArgs),
+    /// Find the classes of texts
+    Classify(ClassifyArgs),
+    /// Find the labelled parts of texts, as names
+    Tag(TagArgs),
+    /// Answer questions about texts
+    Answer(AnswerArgs),
+    /// Find the words behind masks
+    Fill(FillArgs),
+    /// Write texts in another language
+    Translate(WriteArgs),
+    /// Write shorter texts; long ones are read by parts
+    #[command(visible_alias = "summarize")]
+    Summarise(WriteArgs),
+    /// Write texts without their mistakes
+    Correct(WriteArgs),
+    /// Write the texts that a model was trained to make of others
+    Transform(WriteArgs),
+    /// Say how likely each text is: its perplexity
+    Score(ScoreArgs),
+    /// Do with texts what the model was trained for
+    Run(RunArgs),
     /// Measure loss and perplexity of a model on text
     Eval(EvalArgs),
     /// Save a model as a Hugging Face folder, its adapter merged into it

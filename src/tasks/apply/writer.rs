@@ -14,6 +14,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+/// How often answers of parts are answered again.
+const ROUNDS: usize = 4;
 /// The label of tokens that do not count.
 const IGNORED: i32 = -100;
 
@@ -220,5 +222,103 @@ impl Writer {
             done(count);
         }
         Ok(answers)
+    }
+
+    /// As [`Writer::write`], but texts longer than the model reads are answered by parts, which end with a sentence where they can; the answers
+    /// of a text's parts are joined, and answered again while they are too long themselves.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub fn by_parts(&mut self, texts: &[&str], done: &mut dyn FnMut(usize)) -> Result<Vec<String>> {
+        let mut current: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+        for _ in 0..ROUNDS {
+            let mut parts = Vec::new();
+            for (number, text) in current.iter().enumerate() {
+                parts.extend(self.parts(text)?.into_iter().map(|part| (number, part)));
+            }
+            let whole = parts.len() == current.len();
+            let answers =
+                self.write(&parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>(), &mut |read| {
+                    if whole {
+                        done(read);
+                    }
+                })?;
+            let long: Vec<bool> =
+                (0..texts.len()).map(|number| parts.iter().filter(|(of, _)| *of == number).count() > 1).collect();
+            let mut joined = vec![String::new(); texts.len()];
+            for ((number, _), answer) in parts.iter().zip(answers) {
+                let text: &mut String = &mut joined[*number];
+                if !text.is_empty() && !answer.is_empty() {
+                    text.push(' ');
+                }
+                text.push_str(&answer);
+            }
+            let shorter = |number: usize| joined[number].len() < current[number].len();
+            let again =
+                (0..texts.len()).any(|number| long[number] && shorter(number) && self.too_long(&joined[number]));
+            current = joined;
+            if !again {
+                break;
+            }
+        }
+        Ok(current)
+    }
+
+    fn too_long(&self, text: &str) -> bool {
+        self.parts(text).is_ok_and(|parts| parts.len() > 1)
+    }
+
+    /// A text in parts that the model reads.
+    fn parts(&self, text: &str) -> Result<Vec<String>> {
+        let around = self.tokenizer.encode_for_model(&self.file.prefix, None)?.ids.len();
+        let room = self.longest.saturating_sub(around).max(1);
+        let (mut parts, mut part, mut tokens) = (Vec::new(), String::new(), 0);
+        for sentence in sentences(text) {
+            let count = self.tokenizer.encode(sentence)?.len();
+            if tokens + count > room && !part.trim().is_empty() {
+                parts.push(std::mem::take(&mut part));
+                tokens = 0;
+            }
+            part.push_str(sentence);
+            tokens += count;
+        }
+        if !part.trim().is_empty() || parts.is_empty() {
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+}
+
+/// A text cut behind its sentences, and within long ones behind words.
+fn sentences(text: &str) -> Vec<&str> {
+    const LONG: usize = 400;
+    let (mut found, mut first) = (Vec::new(), 0);
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        let ends = matches!(before, '.' | '!' | '?' | '…' | '。' | '\n') && (c.is_whitespace() || before == '。');
+        if ends || c.is_whitespace() && at - first > LONG {
+            found.extend(text.get(first..at));
+            first = at;
+        }
+        before = c;
+    }
+    found.extend(text.get(first..).filter(|rest| !rest.is_empty()));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentences;
+
+    #[test]
+    fn a_text_is_cut_behind_sentences_and_nothing_is_lost() {
+        let text = "It is a truth. Is it? \u{1f600}No!\n\nYes";
+        let found = sentences(text);
+        assert_eq!(found, ["It is a truth.", " Is it?", " \u{1f600}No!", "\n\nYes"]);
+        let long = "word ".repeat(300);
+        let found = sentences(&long);
+        assert_eq!(found.concat(), long);
+        assert!(found.len() > 2 && found.iter().all(|part| part.len() < 420));
+        assert!(sentences("").is_empty());
     }
 }
