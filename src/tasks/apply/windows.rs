@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_longer_text_loses_its_end_and_special_tokens_stay() {
-        assert_eq!(truncated(&pair(3, 6), 8).ids, [0, 1, 2, 4, 5, 6, 7, 11]);
+        assert_eq!(truncated(&pair(3, 6), 8).ids, [0, 1, 2, 3, 4, 5, 6, 11]);
         assert_eq!(truncated(&pair(3, 6), 20).ids.len(), 12);
         assert_eq!(truncated(&pair(9, 0), 5).ids, [0, 1, 2, 10, 11]);
         assert_eq!(truncated(&pair(2, 2), 2).ids.len(), 2);
