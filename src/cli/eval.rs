@@ -1,9 +1,9 @@
 //! `wgformer eval`: measures loss and perplexity on text.
 
-use super::args::{Bos, EvalArgs};
+use super::args::{ApplyArgs, Bos, EvalArgs};
 use super::device::Device;
 use super::progress::{EVERY, Progress};
-use super::{model, outln, print_json, read_texts};
+use super::{model, outln, print_json, read_texts, verdict};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -18,6 +18,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
+    let apply = ApplyArgs {
+        common: options.common.clone(),
+        model: options.model.clone(),
+        context: options.context,
+        lora: options.lora.clone(),
+        dtype: options.dtype,
+        ..ApplyArgs::default()
+    };
+    if options.task.is_some() || verdict::is_judged(&apply)? {
+        return verdict::run(options, &apply);
+    }
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let folder = model::opened(&options.model, options.lora.as_deref())?;

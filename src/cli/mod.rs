@@ -26,6 +26,7 @@ mod progress;
 mod prompts;
 mod routing;
 mod train;
+mod verdict;
 
 use crate::error::{Error, Result};
 use crate::io::read_text;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::gpu::AdapterClass;
 use std::fmt::Write;
 
-const STYLE: &str = "
+pub(super) const STYLE: &str = "
 :root { color-scheme: light; }
 body { margin: 0; background: #f3f4f6; color: #262b33; font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 64px; }
@@ -80,7 +80,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
     Ok(page)
 }
 
-fn section(page: &mut String, title: &str, text: &str, content: &str) {
+pub(super) fn section(page: &mut String, title: &str, text: &str, content: &str) {
     // Writing to a string can't fail.
     let _ = write!(page, "<section>\n<h2>{title}</h2>\n<p>{text}</p>\n{content}\n</section>\n");
 }

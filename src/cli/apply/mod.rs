@@ -35,17 +35,17 @@ use std::sync::Arc;
 const CHUNK: usize = 256;
 
 /// A model that was opened for a task.
-struct Opened {
-    device: Device,
-    folder: ModelFolder,
-    model: Arc<dyn Model>,
-    weights: Weights,
-    tokenizer: Tokenizer,
-    file: TaskFile,
+pub(super) struct Opened {
+    pub(super) device: Device,
+    pub(super) folder: ModelFolder,
+    pub(super) model: Arc<dyn Model>,
+    pub(super) weights: Weights,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) file: TaskFile,
 }
 
 impl Opened {
-    fn new(options: &ApplyArgs) -> Result<Self> {
+    pub(super) fn new(options: &ApplyArgs) -> Result<Self> {
         let device = Device::open(&options.common)?;
         let folder = model::opened(&options.model, options.lora.as_deref())?;
         let tokenizer = folder.expect_tokenizer()?.clone();
@@ -59,7 +59,7 @@ impl Opened {
     }
 
     /// The most tokens of a text.
-    fn longest(&self) -> usize {
+    pub(super) fn longest(&self) -> usize {
         self.file.context.unwrap_or(usize::MAX)
     }
 }
@@ -121,22 +121,34 @@ fn in_chunks(
     what: &'static str,
     mut work: impl FnMut(&[Record], &mut dyn FnMut(usize)) -> Result<()>,
 ) -> Result<()> {
-    let bar = Progress::new(records.len() as u64, what, SOON * 4);
+    with_progress(records.len(), what, |done| {
+        let mut before = 0;
+        for chunk in records.chunks(CHUNK) {
+            work(chunk, &mut |read| done(before + read.min(chunk.len())))?;
+            before += chunk.len();
+            done(before);
+        }
+        Ok(())
+    })
+}
+
+/// Works on so many items with progress; `work` tells how many are done.
+pub(super) fn with_progress<T>(
+    count: usize,
+    what: &'static str,
+    work: impl FnOnce(&mut dyn FnMut(usize)) -> Result<T>,
+) -> Result<T> {
+    let bar = Progress::new(count as u64, what, SOON * 4);
     bar.set_message("reading");
-    for chunk in records.chunks(CHUNK) {
-        let mut seen = 0;
-        work(chunk, &mut |read| {
-            for _ in seen..read.min(chunk.len()) {
-                bar.inc();
-            }
-            seen = seen.max(read.min(chunk.len()));
-        })?;
-        for _ in seen..chunk.len() {
+    let mut seen = 0;
+    let made = work(&mut |done| {
+        for _ in seen..done.min(count) {
             bar.inc();
         }
-    }
+        seen = seen.max(done.min(count));
+    })?;
     bar.finish();
-    Ok(())
+    Ok(made)
 }
 
 /// A text on one line, cut where it is long.

@@ -6,7 +6,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// What all of them share: a model, and texts.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(in crate::cli) struct ApplyArgs {
     #[command(flatten)]
     pub(in crate::cli) common: Common,

@@ -14,7 +14,7 @@ pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
-pub(super) use task::{ExampleArgs, TaskArgs};
+pub(super) use task::{ExampleArgs, TaskArgs, TaskName};
 pub(super) use text::{Bos, EvalArgs, GenerateArgs};
 pub(super) use train::{ScheduleKind, TrainArgs, Unit};
 
@@ -86,7 +86,7 @@ pub(super) enum Command {
     Score(ScoreArgs),
     /// Do with texts what the model was trained for
     Run(RunArgs),
-    /// Measure loss and perplexity of a model on text
+    /// Measure loss and perplexity of a model on text, or the metrics of its task on examples
     Eval(EvalArgs),
     /// Save a model as a Hugging Face folder, its adapter merged into it
     Convert(ConvertArgs),
@@ -103,7 +103,7 @@ pub(super) enum Command {
 }
 
 /// Options of most subcommands: where to run and how to print.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct Common {
     /// Adapter: its number in `wgformer devices`, part of its name, backend (vulkan, gl, metal, dx12) or backend:name
     /// [default: $WGFORMER_ADAPTER, else the best]
@@ -139,9 +139,10 @@ impl From<Class> for AdapterClass {
 }
 
 /// How much time the tuner may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Tune {
     /// None: the defaults for this kind of adapter, which are the same on every run
+    #[default]
     Off,
     /// 2 seconds for each part of a new model
     Fast,

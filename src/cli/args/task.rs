@@ -41,7 +41,7 @@ impl From<TaskName> for Application {
 }
 
 /// How files of examples are read.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(in crate::cli) struct ExampleArgs {
     /// Format of the examples: csv, tsv, json, jsonl, conll, lines [default: by the file's name, or its content]
     #[arg(long, value_parser = format)]

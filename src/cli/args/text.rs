@@ -1,6 +1,6 @@
 //! Arguments of `wgformer generate` and `wgformer eval`.
 
-use super::{Common, InferenceStorage};
+use super::{Common, ExampleArgs, InferenceStorage, TaskName};
 use crate::cli::numbers::{
     beams, count, length_penalty, min_p, ngram, penalty, positive, stop, temperature, top_k, top_p,
 };
@@ -122,9 +122,23 @@ pub(in crate::cli) struct EvalArgs {
     /// The folder of a LoRA adapter for the model, as Python's peft has it
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) lora: Option<PathBuf>,
-    /// Text files to measure on, or pipes (/dev/stdin)
+    /// Text files to measure on, or pipes (/dev/stdin); of a model that was trained for a task, files of examples
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     pub(in crate::cli) data: Vec<PathBuf>,
+    /// Measure the metrics of a task on examples [default: what the model was trained for; else loss and perplexity on text]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) task: Option<TaskName>,
+    #[command(flatten)]
+    pub(in crate::cli) examples: ExampleArgs,
+    /// Of a task: measure on at most so many examples
+    #[arg(long, value_name = "COUNT", value_parser = positive)]
+    pub(in crate::cli) examples_at_most: Option<usize>,
+    /// Of a task that writes: the most tokens of an answer [default: the model's, else 128]
+    #[arg(long, value_name = "COUNT", value_parser = positive)]
+    pub(in crate::cli) max_tokens: Option<usize>,
+    /// Of a task: write a page with metrics, confusion matrix and examples
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) html: Option<PathBuf>,
     /// Tokens of context [default: the model's maximum, at most 1024]
     #[arg(long, value_parser = positive)]
     pub(in crate::cli) context: Option<usize>,
