@@ -7,7 +7,7 @@ mod small;
 use futures::StreamExt;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use small::{decoder, gpt2, llama, mor, token, upload, weights_of};
+use small::{decoder, gpt2, llama, merged, mor, token, upload, weights_of};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgformer::generate::{
@@ -17,7 +17,7 @@ use wgformer::generate::{
 use wgformer::gpu::GpuOptions;
 use wgformer::graph::{Array, Values};
 use wgformer::models::{Decoder, TokenInputs};
-use wgformer::ops::TokenChoice;
+use wgformer::ops::{RopeScaling, TokenChoice};
 use wgformer::program::Program;
 use wgformer::software::Options;
 use wgformer::{DType, Gpu, Graph, Result, Weights};
@@ -59,7 +59,10 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
     let sequence = json!({"routing": "none", "sharing": "sequence", "num_hidden_layers": 4, "num_recursions": 2});
     let depths = json!({"routing": "token_choice", "num_modules": 2});
     let window = json!({"model_type": "mistral", "sliding_window": 6});
-    for config in [gpt2(json!({})), llama(json!({})), llama(window), mor(sequence), mor(depths)] {
+    let long_mor = mor(merged(depths.clone(), long_rope()));
+    for config in
+        [gpt2(json!({})), llama(json!({})), llama(window), mor(sequence), mor(depths), llama(long_rope()), long_mor]
+    {
         let (mut generator, mut values) = generator(gpu, &config, 3, 40)?;
         let prompts = [prompt(7), prompt(1), prompt(18), prompt(5)];
         let options = SamplingOptions::greedy(9);
@@ -86,8 +89,27 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The logits at each token of a text, by a whole forward pass in f64.
+/// Rotary positions whose frequencies change where a text has more than 10 tokens.
+fn long_rope() -> Value {
+    let (short, long) = ([1.0, 1.2, 1.5], [2.0, 5.0, 9.0]);
+    json!({"rope_scaling": {"rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": 10}})
+}
+
+/// The logits at each token of a text, by a whole forward pass in f64; with LongRoPE by one that ends with that token.
 fn logits_of(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
+    let blocks = model.stacks().into_iter().flat_map(|stack| stack.blocks);
+    let mut rotary = blocks.filter_map(|block| block.attention.rotary);
+    if !rotary.any(|rotary| matches!(rotary.scaling, RopeScaling::Long { .. })) {
+        return whole_pass(model, values, text);
+    }
+    let mut rows = Vec::new();
+    for end in 1..=text.len() {
+        rows.extend_from_slice(whole_pass(model, values, &text[..end])?.row(end - 1));
+    }
+    Array::new([1, text.len(), rows.len() / text.len()], rows)
+}
+
+fn whole_pass(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
     let mut g = Graph::new();
     let ids = g.input("ids", [1, text.len()], DType::U32)?;
     values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
@@ -139,7 +161,11 @@ fn beams_are_those_of_each_prompt(gpu: &Gpu) -> Result<(), Failed> {
 }
 
 fn scores_are_those_of_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
-    let model: Arc<dyn Decoder> = decoder(&llama(json!({})))?.into();
+    [llama(json!({})), llama(long_rope())].iter().try_for_each(|config| has_scores_of_whole_passes(gpu, config))
+}
+
+fn has_scores_of_whole_passes(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
+    let model: Arc<dyn Decoder> = decoder(config)?.into();
     let mut values = weights_of(model.as_ref())?;
     let weights = upload(gpu, model.as_ref(), &values)?;
     let beams = BeamOptions { beams: 5, answers: 5, length_penalty: 0.5, ..BeamOptions::default() };

@@ -17,6 +17,7 @@ const MODELS: &[&str] = &[
     "gpt2",
     "gpt-neox",
     "phi3",
+    "phi3-longrope",
     "deepseek-v3",
     "llama",
     "mixtral",

@@ -209,8 +209,12 @@ impl BeamSearch {
             program.write("used", bytemuck::cast_slice(&used))?;
             program.run()?;
         }
-        let program =
-            if step == 0 { generator.feed_prefill(pick, &texts)? } else { generator.feed_decode(pick, &texts)? };
+        let mut grown = all.iter().filter(|one| !one.done()).flat_map(Hypotheses::rows);
+        let program = match step {
+            0 => generator.feed_prefill(pick, beams, &texts)?,
+            _ if grown.any(|row| generator.outgrown(row.len())) => generator.feed_prefill(pick, 1, &texts)?,
+            _ => generator.feed_decode(pick, &texts)?,
+        };
         feed_edits(program, pick, rows, &edits)?;
         let mut read = Vec::new();
         for readback in program.run_reading(&["candidates", "log_probs"])? {

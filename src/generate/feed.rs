@@ -37,12 +37,12 @@ impl Generator {
         lengths
     }
 
-    /// The program that reads the first row of each prompt.
-    pub(super) fn feed_prefill(&mut self, pick: TokenPick, texts: &Texts<'_>) -> Result<&Program> {
+    /// The program that reads the first of every `beams` rows from the beginning.
+    pub(super) fn feed_prefill(&mut self, pick: TokenPick, beams: usize, texts: &Texts<'_>) -> Result<&Program> {
         let longest = texts.rows.iter().map(|row| row.len()).max().unwrap_or(1);
-        let (beams, source_lengths) = (self.beams, self.source_lengths(texts));
+        let source_lengths = self.source_lengths(texts);
         let batch = self.limits.batch / beams;
-        let (program, bucket) = self.prefill(pick, longest)?;
+        let (program, bucket) = self.prefill(pick, beams, longest)?;
         let mut ids = vec![0_u32; batch * bucket];
         // Rows without a text read their first token, and the result is ignored.
         let mut last: Vec<u32> = (0..batch).map(|row| (row * bucket) as u32).collect();

@@ -1,19 +1,20 @@
 //! A decoder prepared for generation: programs that read prompts, and one that adds a token.
 
+use super::graphs::{Rows, decode_graph, prefill_graph};
 use super::pick::TokenPick;
 use super::sampling::SamplingOptions;
 use super::session::{Answer, Session, Token};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Graph, Storage, Tensor};
+use crate::graph::{Graph, Storage};
 use crate::io::TextOf;
 use crate::models::{Decoder, TokenInputs};
-use crate::nn::{self, Context, KvSource};
-use crate::ops;
+use crate::nn::{self, KvSource};
+use crate::ops::{self, RopeOptions};
 use crate::program::{Program, Weights};
 use futures::{Stream, StreamExt, stream};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -44,9 +45,12 @@ pub struct Generator {
     /// Rows that answer one prompt; `limits.batch` counts rows.
     pub(super) beams: usize,
     pub(super) text: Option<TextOf>,
+    /// Lengths beyond which all tokens of a text have other rotary positions than before: what is cached of them does not hold any more.
+    trained: BTreeSet<usize>,
     weights: Weights,
     encode: BTreeMap<usize, Program>,
-    prefill: BTreeMap<(TokenPick, usize), Program>,
+    /// By the number of rows that each text is read for, and the padded length.
+    prefill: BTreeMap<(TokenPick, usize, usize), Program>,
     decode: BTreeMap<TokenPick, Program>,
     reorder: Option<Program>,
 }
@@ -76,12 +80,17 @@ impl Generator {
                 return Err(Error::input(name, "the store lacks this weight: load or initialise the model first"));
             }
         }
+        let attention = model.stacks().into_iter().flat_map(|stack| stack.blocks).map(|block| block.attention);
+        let rotary = attention.filter_map(|attention| attention.rotary);
+        let with_room = |rotary| RopeOptions { max_positions: limits.max_tokens, ..rotary };
+        let trained = rotary.filter_map(|rotary| with_room(rotary).goes_by_length()).collect();
         Ok(Self {
             gpu: gpu.clone(),
             model,
             limits,
             beams: 1,
             text: None,
+            trained,
             weights: weights.share(),
             encode: BTreeMap::new(),
             prefill: BTreeMap::new(),
@@ -115,10 +124,10 @@ impl Generator {
         match self.start() {
             Some(_) => {
                 self.encode(longest)?;
-                self.prefill(pick, 1)?;
+                self.prefill(pick, self.beams, 1)?;
             }
             None => {
-                self.prefill(pick, longest)?;
+                self.prefill(pick, self.beams, longest)?;
             }
         }
         self.decode(pick).map(|_| ())
@@ -145,15 +154,21 @@ impl Generator {
         length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens)
     }
 
-    /// The program that reads prompts of up to `length` tokens, one row for each whatever its beams, and the padded length.
-    pub(super) fn prefill(&mut self, pick: TokenPick, length: usize) -> Result<(&Program, usize)> {
+    /// The program that reads texts of up to `length` tokens, each for so many rows of the caches, and the padded length.
+    pub(super) fn prefill(&mut self, pick: TokenPick, beams: usize, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
-        if !self.prefill.contains_key(&(pick, bucket)) {
-            let sizes = Rows { beams: self.beams, bucket, pick };
+        let key = (pick, beams, bucket);
+        if !self.prefill.contains_key(&key) {
+            let sizes = Rows { beams, bucket, pick };
             let graph = prefill_graph(self.model.as_ref(), self.weights.storage(), self.limits, sizes)?;
-            self.prefill.insert((pick, bucket), Program::new(&self.gpu, &graph, &self.weights)?);
+            self.prefill.insert(key, Program::new(&self.gpu, &graph, &self.weights)?);
         }
-        self.prefill.get(&(pick, bucket)).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
+        self.prefill.get(&key).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
+    }
+
+    /// Whether a text that now has so many tokens must be read again, because what is cached of it holds for shorter ones only.
+    pub(super) fn outgrown(&self, tokens: usize) -> bool {
+        tokens > 0 && self.trained.contains(&(tokens - 1))
     }
 
     /// The program that adds a token to every row.
@@ -298,101 +313,6 @@ impl Generator {
     }
 }
 
-/// The rows of a graph.
-#[derive(Clone, Copy, Debug)]
-struct Rows {
-    /// Rows that answer one prompt, which share what an encoder gave.
-    beams: usize,
-    /// Tokens of each.
-    bucket: usize,
-    /// What is computed of the last.
-    pick: TokenPick,
-}
-
-/// See [`Generator::prefill_graph`].
-fn prefill_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits, rows: Rows) -> Result<Graph> {
-    let max_tokens = limits.max_tokens;
-    // The beams of a prompt begin alike: it is read once, and they go on from the first one's caches.
-    let (batch, beams) = (limits.batch / rows.beams, rows.beams);
-    let mut g = Graph::with_storage(storage);
-    let ids = g.input("ids", [batch, rows.bucket], DType::U32)?;
-    let last = g.input("last", [batch], DType::U32)?;
-    let lengths = g.input("lengths", [batch], DType::U32)?;
-    let kv = KvSource::Prefill { capacity: max_tokens, lengths, beams };
-    let context = context(model, &mut g, limits, beams)?;
-    let inputs = TokenInputs { kv, context, ..TokenInputs::new(&mut g, ids)? };
-    let hidden = model.decode(&mut g, &inputs)?.states;
-    let hidden = as_rows(&mut g, hidden)?;
-    let hidden = ops::gather_rows(&mut g, hidden, last)?;
-    let logits = model.logits(&mut g, hidden)?;
-    rows.pick.outputs(&mut g, logits)?;
-    Ok(g)
-}
-
-/// See [`Generator::decode_graph`].
-fn decode_graph(model: &dyn Decoder, storage: &Storage, limits: GenerateLimits, rows: Rows) -> Result<Graph> {
-    let GenerateLimits { batch, max_tokens } = limits;
-    let mut g = Graph::with_storage(storage);
-    let ids = g.input("ids", [batch, 1], DType::U32)?;
-    let positions = g.input("positions", [batch, 1], DType::U32)?;
-    let lengths = g.input("lengths", [batch], DType::U32)?;
-    let kv = KvSource::Decode { capacity: max_tokens, lengths };
-    let inputs = TokenInputs {
-        ids,
-        type_ids: None,
-        context: context(model, &mut g, limits, rows.beams)?,
-        positions,
-        max_position: max_tokens,
-        kv,
-        tree: None,
-        prefix: None,
-        documents: None,
-        dropout_seed: None,
-        training: false,
-    };
-    let hidden = model.decode(&mut g, &inputs)?.states;
-    let hidden = as_rows(&mut g, hidden)?;
-    let logits = model.logits(&mut g, hidden)?;
-    rows.pick.outputs(&mut g, logits)?;
-    Ok(g)
-}
-
-/// The cached keys and values of cross-attention from [`Generator::encode_graph`], for encoder-decoder models.
-fn context(model: &dyn Decoder, g: &mut Graph, limits: GenerateLimits, beams: usize) -> Result<Option<Context>> {
-    if model.encoder().is_none() {
-        return Ok(None);
-    }
-    let lengths = g.input("source_lengths", [limits.batch / beams], DType::U32)?;
-    Ok(Some(Context::Cached { capacity: limits.max_tokens, lengths }))
-}
-
-fn as_rows(g: &mut Graph, hidden: Tensor) -> Result<Tensor> {
-    let (rows, d_model) = (g.shape(hidden).rows(), g.shape(hidden).last());
-    ops::reshape(g, hidden, [rows, d_model])
-}
-
 fn absent(what: &str) -> Error {
     Error::Graph(format!("the {what} program is missing"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::Config;
-    use serde_json::json;
-
-    #[test]
-    fn a_prompt_is_read_once_for_all_of_its_beams() -> Result<()> {
-        let config =
-            json!({"model_type": "gpt2", "vocab_size": 11, "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 40});
-        let model = crate::models::decoder(&Config::new("config.json", config)?)?;
-        let (limits, storage) = (GenerateLimits { batch: 8, max_tokens: 32 }, Storage::default());
-        let rows = Rows { beams: 4, bucket: 16, pick: TokenPick::Logits };
-        let g = prefill_graph(model.as_ref(), &storage, limits, rows)?;
-        let of = |name: &str| g.inputs().find(|(input, _)| *input == name).map(|(_, ids)| g.shape(ids).dims().to_vec());
-        assert_eq!((of("ids"), of("last")), (Some(vec![2, 16]), Some(vec![2])));
-        let caches: Vec<usize> = g.states().map(|(_, state)| g.shape(state).dims()[0]).collect();
-        assert_eq!(caches, [8, 8], "rows of caches");
-        Ok(())
-    }
 }

@@ -3,6 +3,7 @@
 mod beams;
 mod feed;
 mod generator;
+mod graphs;
 mod hypotheses;
 mod pick;
 mod rules;

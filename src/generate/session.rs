@@ -193,9 +193,10 @@ impl<'a> Session<'a> {
         if !self.started && self.generator.start().is_some() {
             self.generator.feed_encoder(&texts)?.run()?;
         }
-        let program = match self.started {
+        let outgrown = |row: &Row| row.finish.is_none() && self.generator.outgrown(row.tokens.len());
+        let program = match self.started && !self.rows.iter().any(outgrown) {
             true => self.generator.feed_decode(self.pick, &texts)?,
-            false => self.generator.feed_prefill(self.pick, &texts)?,
+            false => self.generator.feed_prefill(self.pick, 1, &texts)?,
         };
         feed_edits(program, self.pick, rows, &edits)?;
         program.write("choices", bytemuck::cast_slice(&choices))?;

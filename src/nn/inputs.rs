@@ -121,6 +121,15 @@ impl TokenInputs {
         Self { dropout_seed: Some(seed), ..self }
     }
 
+    /// What tells the lengths of the texts, as [`crate::ops::rope_rows`] takes it; none where all are taken to be as long as a row.
+    pub(crate) fn text_lengths(&self) -> Option<Tensor> {
+        match self.kv {
+            KvSource::Prefill { lengths, .. } | KvSource::Decode { lengths, .. } => Some(lengths),
+            KvSource::Packed { lengths } => lengths,
+            _ => self.documents.map(|documents| documents.ranges),
+        }
+    }
+
     /// Refuses more positions than a model has.
     pub(crate) fn check(&self, positions: usize, key: &str) -> Result<()> {
         if self.max_position <= positions {

@@ -120,8 +120,12 @@ impl Stack {
             };
             if let Some(rotary) = attention.rotary.as_ref().filter(|rotary| !known(rotary)) {
                 let options = RopeOptions { max_positions: inputs.max_position, ..rotary.clone() };
-                let table = ops::rope_table(g, head_dim, &options)?;
-                tables.rotary.push(RotaryTable { options, head_dim, table });
+                let lengths = inputs.text_lengths().filter(|_| options.goes_by_length().is_some());
+                let table = match lengths {
+                    Some(_) => ops::rope_table_by_length(g, head_dim, &options)?,
+                    None => ops::rope_table(g, head_dim, &options)?,
+                };
+                tables.rotary.push(RotaryTable { options, head_dim, table, lengths });
             }
             let heads = attention.heads.query;
             let known = |relative: &&RelativeBias| {

@@ -4,11 +4,13 @@ mod cross;
 mod kv;
 mod latent;
 mod qk_norm;
+mod tables;
 
 pub(in crate::nn) use kv::all_positions;
 pub use kv::{KeyValues, KvSource, is_cache};
 pub use latent::Latent;
 pub use qk_norm::QkNorm;
+pub use tables::{PositionTables, Ring, RotaryTable};
 
 use super::dense::{LinearConfig, LinearUse, linear_with};
 use super::inputs::Documents;
@@ -92,41 +94,6 @@ pub struct Attention {
     pub dropout: f32,
     /// The rate of dropout on its result; none: the block's.
     pub output_dropout: Option<f32>,
-}
-
-/// The table of rotary positions of all layers that rotate alike.
-#[derive(Clone, Debug)]
-pub struct RotaryTable {
-    /// The rotary positions.
-    pub options: RopeOptions,
-    /// Features of a head.
-    pub head_dim: usize,
-    /// The result of [`ops::rope_table`].
-    pub table: Tensor,
-}
-
-/// Tables of positions, shared by the layers of a stack.
-#[derive(Clone, Debug, Default)]
-pub struct PositionTables {
-    /// The tables of rotary positions.
-    pub rotary: Vec<RotaryTable>,
-    /// Relative biases, of so many heads, `(H, 2T − 1)`, `(H, T, T)` or `(B, H, 1, capacity)`.
-    pub relative: Vec<(RelativeBias, usize, Tensor)>,
-    /// The rings of caches that keep the last tokens of each row.
-    pub rings: Vec<Ring>,
-    /// Exclusive upper bound of the positions.
-    pub max_position: usize,
-}
-
-/// Where caches that keep the last tokens of each row keep new ones: see [`ops::ring_slots`].
-#[derive(Clone, Copy, Debug)]
-pub struct Ring {
-    /// Tokens of a row.
-    pub size: usize,
-    /// The slot of each new token, `(B, T)`.
-    pub slots: Tensor,
-    /// The number of tokens that are kept, `(B)`.
-    pub held: Tensor,
 }
 
 /// The inputs of an attention layer besides the states.
@@ -214,8 +181,12 @@ impl Attention {
         let lengths = LinearUse { activation: None, lengths: with.lengths };
         let (q, k, v) = self.project(g, &module, x, with, lengths)?;
         let [q, k, v] = self.normed(g, &module, [q, k, v], matches!(with.kv, KvSource::Reuse(_)))?;
-        let rotated = |g: &mut Graph, x: Tensor| match self.table(&with.tables.rotary)? {
-            Some(rotary) => ops::rope(g, x, with.positions, rotary.table, &rotary.options),
+        let rotary = match self.table(&with.tables.rotary)? {
+            Some(rotary) => Some((rotary, rotary.rows(g, with.positions)?)),
+            None => None,
+        };
+        let rotated = |g: &mut Graph, x: Tensor| match rotary {
+            Some((rotary, rows)) => ops::rope(g, x, rows, rotary.table, &rotary.options),
             None => Ok(x),
         };
         let q = rotated(g, q)?;

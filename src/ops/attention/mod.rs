@@ -9,6 +9,7 @@ mod key_limits;
 mod reference;
 mod ring;
 mod rope;
+mod rope_rows;
 mod rope_scaling;
 mod score_cases;
 mod sinusoidal;
@@ -21,6 +22,7 @@ pub use attention::{AttentionDropout, AttentionOptions, attention};
 pub use cache::cache_write;
 pub use ring::ring_slots;
 pub use rope::{RopeOptions, rope, rope_table};
+pub use rope_rows::{rope_rows, rope_table_by_length};
 pub use rope_scaling::RopeScaling;
 pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
 pub use variant::AttentionVariant;
@@ -30,5 +32,5 @@ use crate::case::Case;
 
 /// The conformance cases of the ops.
 pub(super) fn cases() -> Vec<Case> {
-    [cases::cases(), cache::cases(), ring::cases(), rope::cases()].into_iter().flatten().collect()
+    [cases::cases(), cache::cases(), ring::cases(), rope::cases(), rope_rows::cases()].into_iter().flatten().collect()
 }

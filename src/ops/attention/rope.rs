@@ -1,6 +1,7 @@
 //! Rotary positions.
 
 use super::rope_scaling::RopeScaling;
+use super::sinusoidal::check_table;
 use crate::case::{Case, Feed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -52,18 +53,30 @@ impl Default for RopeOptions {
 /// [`Error::Shape`] if `rotary_dim` is odd, 0 or larger than a head, or there are no positions, or
 /// too many for a table of 2³¹ elements.
 pub fn rope_table(g: &mut Graph, head_dim: usize, options: &RopeOptions) -> Result<Tensor> {
+    let frequencies = checked(head_dim, options)?;
+    table_of(g, options, vec![(options.max_positions, frequencies)])
+}
+
+/// The frequencies for so many positions.
+pub(super) fn checked(head_dim: usize, options: &RopeOptions) -> Result<Vec<f64>> {
     if options.max_positions == 0 {
         return Err(Error::shape("rope", "max_positions is 0, but must be at least 1"));
     }
-    let frequencies = options.frequencies(head_dim)?;
-    let pairs = frequencies.len();
-    let shape = [options.max_positions, pairs, 2];
+    options.frequencies(head_dim)
+}
+
+/// A table whose parts have so many positions, from 0 on, and such frequencies.
+pub(super) fn table_of(g: &mut Graph, options: &RopeOptions, parts: Vec<(usize, Vec<f64>)>) -> Result<Tensor> {
+    let pairs = parts.iter().map(|(_, frequencies)| frequencies.len()).max().unwrap_or(0);
+    let rows = parts.iter().fold(0, |rows: usize, (positions, _)| rows.saturating_add(*positions));
+    check_table("rope", rows, 2 * pairs)?;
+    let shape = [rows, pairs, 2];
     let factor = options.scaling.attention();
     let table = move || {
-        Array::from_fn(shape, |i| {
-            let angle = (i / 2 / pairs) as f64 * frequencies[i / 2 % pairs];
-            factor * if i % 2 == 0 { angle.cos() } else { angle.sin() }
-        })
+        let rows = parts.iter().flat_map(|(positions, frequencies)| (0..*positions).map(move |at| (at, frequencies)));
+        let angles = rows.flat_map(|(at, frequencies)| frequencies.iter().map(move |frequency| at as f64 * frequency));
+        let data = angles.flat_map(|angle| [factor * angle.cos(), factor * angle.sin()]).collect();
+        Array { shape: shape.into(), data }
     };
     Ok(g.constant_with("rope_table", shape, DType::F32, table))
 }

@@ -52,9 +52,10 @@ pub enum RopeScaling {
     },
     /// LongRoPE, Ding et al., arXiv 2402.13753: each pair's frequency is divided by its own factor; cosines and sines get a factor.
     Long {
-        /// The factors of the pairs where no text is longer than the trained length.
+        /// The factors of the pairs in texts that are not longer than the trained length.
         short: Arc<[f32]>,
-        /// Those where texts may be longer: with more positions ([`RopeOptions::max_positions`]) than the trained length.
+        /// Those of longer texts. [`rope_table`](super::rope_table) takes all texts for such where [`RopeOptions::max_positions`] is more than the
+        /// trained length; [`rope_table_by_length`](super::rope_table_by_length) has both.
         long: Arc<[f32]>,
         /// What cosines and sines are multiplied by.
         attention: f32,
@@ -68,6 +69,13 @@ impl RopeOptions {
     pub(crate) fn rotated(&self, head_dim: usize) -> Range<usize> {
         let count = self.rotary_dim.unwrap_or(head_dim).next_multiple_of(2).min(head_dim);
         if self.last { head_dim - count..head_dim } else { 0..count }
+    }
+
+    /// The trained length of LongRoPE, if there are positions beyond it: longer texts have other frequencies than shorter ones.
+    #[must_use]
+    pub fn goes_by_length(&self) -> Option<usize> {
+        let RopeScaling::Long { original_max_position, .. } = self.scaling else { return None };
+        Some(original_max_position).filter(|trained| self.max_positions > *trained)
     }
 
     /// The angle per position of each pair, for heads of `head_dim` elements.
