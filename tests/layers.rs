@@ -21,6 +21,8 @@ fn main() {
             let relative = nn::RelativeBias::Alibi;
             let test = move |gpu: &Gpu| twin(gpu, mask, Some(relative.clone())).map(|_| ());
             trials.push(device.trial(format!("[{name}] a stack with linear biases, {mask:?}"), test));
+            let test = move |gpu: &Gpu| texts_are_apart(gpu, mask);
+            trials.push(device.trial(format!("[{name}] a stack with linear biases, two texts a row, {mask:?}"), test));
         }
     }
     common::run(trials);
@@ -28,10 +30,8 @@ fn main() {
 
 const SHAPE: [usize; 3] = [2, 35, 20];
 
-/// A stack of blocks with such attention, with dropout and a window that hides nothing, against its f64 twin; and its graph, the values of its
-/// inputs, and its states.
-fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result<(Graph, Values, Tensor), Failed> {
-    let [batch, time, _] = SHAPE;
+/// A stack of two blocks with such attention.
+fn stack(mask: nn::Mask, relative: Option<&nn::RelativeBias>, dropout: f32) -> nn::Stack {
     let linear = nn::LinearConfig::out_in(true);
     let heads = nn::Heads { query: 5, key_value: 1, head_dim: 4 };
     let names = ("attention", nn::QkvNames::Separate(["q", "k", "v"]), "out");
@@ -41,9 +41,9 @@ fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result
         order: nn::NormOrder::Pre,
         attention_norm: "norm_1".into(),
         attention: nn::Attention {
-            dropout: 0.2,
-            window: (layer == 1).then_some(time),
-            relative: relative.clone(),
+            dropout,
+            window: (layer == 1).then_some(SHAPE[1]),
+            relative: relative.cloned(),
             ..nn::Attention::new(names, linear, heads, mask)
         },
         cross: None,
@@ -61,7 +61,12 @@ fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result
         residual_scale: 1.0,
     };
     let blocks = (0..2).map(block).collect();
-    let stack = nn::Stack { blocks, recursion: None, final_norm: None, balance: nn::Balance::default(), salt: 0 };
+    nn::Stack { blocks, recursion: None, final_norm: None, balance: nn::Balance::default(), salt: 0 }
+}
+
+/// A stack with dropout and a window that hides nothing, against its f64 twin; and its graph, the values of its inputs, and its states.
+fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result<(Graph, Values, Tensor), Failed> {
+    let [batch, time, _] = SHAPE;
     let mut g = Graph::new();
     // A stack reads states: only the shape of ids counts.
     let ids = g.constant("ids", Array::zeros([batch, time]), DType::U32);
@@ -71,10 +76,16 @@ fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result
     if mask == nn::Mask::Prefix {
         inputs = inputs.with_prefix(g.input("prefix", [batch], DType::U32)?);
     }
-    let states = stack.run(&mut g, x, &inputs)?.states;
+    let states = stack(mask, relative.as_ref(), 0.2).run(&mut g, x, &inputs)?.states;
+    let values = against_itself(gpu, &mut g, [x, states])?;
+    Ok((g, values, states))
+}
+
+/// The states of a graph, and the gradients of a loss of them, against its f64 twin; and the values of its inputs.
+fn against_itself(gpu: &Gpu, g: &mut Graph, [x, states]: [Tensor; 2]) -> Result<Values, Failed> {
     let upstream = g.input("upstream", SHAPE, DType::F32)?;
-    let loss = ops::mul(&mut g, states, upstream)?;
-    let loss = ops::mean(&mut g, loss)?;
+    let loss = ops::mul(g, states, upstream)?;
+    let loss = ops::mean(g, loss)?;
     let mut wanted = vec![("states".to_owned(), states)];
     let parameters: Vec<(String, Tensor)> = g.parameters().map(|(n, t)| (n.to_owned(), t)).collect();
     let wrt: Vec<Tensor> = parameters.iter().map(|(_, t)| *t).chain([x]).collect();
@@ -102,8 +113,8 @@ fn twin(gpu: &Gpu, mask: nn::Mask, relative: Option<nn::RelativeBias>) -> Result
         weights.ensure(name, g.ty(tensor))?;
         weights.upload(name, &pack(&values[name].data, DType::F32))?;
     }
-    against_twin(gpu, &g, &weights, &values, &wanted, [1e-5, 2e-4])?;
-    Ok((g, values, states))
+    against_twin(gpu, g, &weights, &values, &wanted, [1e-5, 2e-4])?;
+    Ok(values)
 }
 
 /// A token of the prefix changes the first state; one behind it does not.
@@ -120,6 +131,45 @@ fn prefixes_are_seen(gpu: &Gpu) -> Result<(), Failed> {
     let (none, within, behind) = (first(time)?, first(19)?, first(20)?);
     if none == within || none != behind {
         return Err("the first token sees what is behind its prefix, or not what is in it".into());
+    }
+    Ok(())
+}
+
+/// Two texts in each row, by linear biases: each has the states that it has alone.
+fn texts_are_apart(gpu: &Gpu, mask: nn::Mask) -> Result<(), Failed> {
+    let [batch, time, d_model] = SHAPE;
+    let (stack, first) = (stack(mask, Some(&nn::RelativeBias::Alibi), 0.0), 13);
+    let run = |[from, end]: [usize; 2], apart: bool| -> Result<(Graph, [Tensor; 2])> {
+        let (mut g, count) = (Graph::new(), end - from);
+        let ids = g.constant("ids", Array::zeros([batch, count]), DType::U32);
+        let x = g.input("x", [batch, count, d_model], DType::F32)?;
+        let mut inputs = TokenInputs::new(&mut g, ids)?;
+        if apart {
+            let place = |i: usize| if i % time < first { [0, first] } else { [first, time] };
+            let ranges = Array::from_fn([batch, time, 2], |i| place(i / 2)[i % 2] as f64);
+            let positions = Array::from_fn([batch, time], |i| (i % time - place(i)[0]) as f64);
+            let ranges = g.constant("ranges", ranges, DType::U32);
+            let positions = g.constant("text_positions", positions, DType::U32);
+            inputs = inputs.with_documents(nn::Documents { ranges, context: None }, positions, time);
+        }
+        let states = stack.run(&mut g, x, &inputs)?.states;
+        Ok((g, [x, states]))
+    };
+    let (mut g, [x, states]) = run([0, time], true)?;
+    let values = against_itself(gpu, &mut g, [x, states])?;
+    let together = g.evaluate(&values, &[states])?.remove(0);
+    for [from, end] in [[0, first], [first, time]] {
+        let (g, [_, states]) = run([from, end], false)?;
+        let part = |array: &Array| {
+            let row = |b: usize| array.data[(b * time + from) * d_model..(b * time + end) * d_model].to_vec();
+            Array::new([batch, end - from, d_model], (0..batch).flat_map(row).collect())
+        };
+        let mut alone = values.clone();
+        alone.insert("x".into(), part(&values["x"])?);
+        let alone = g.evaluate(&alone, &[states])?.remove(0);
+        if !alone.data.iter().zip(&part(&together)?.data).all(|(a, b)| (a - b).abs() <= 1e-12) {
+            return Err(format!("the text from token {from} on has other states alone").into());
+        }
     }
     Ok(())
 }

@@ -62,6 +62,10 @@ impl Task for TokenClassification {
         "token-classification"
     }
 
+    fn packs(&self) -> bool {
+        true
+    }
+
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         classes(g, model, shapes, mode)
     }
@@ -144,6 +148,10 @@ pub(super) struct ReplacedTokens;
 impl Task for ReplacedTokens {
     fn name(&self) -> &'static str {
         "replaced-token-detection"
+    }
+
+    fn packs(&self) -> bool {
+        true
     }
 
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {

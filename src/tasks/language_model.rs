@@ -1,6 +1,5 @@
 //! Language models: the next word, or the one behind a mask.
 
-use super::packed::with_documents;
 use super::{Shapes, Task, TaskGraph, TaskMode, encoder, input, text};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -27,7 +26,6 @@ impl Task for LanguageModelling {
         let no_decoder = || Error::input("model", "this task needs a decoder, which it does not have");
         let decoder = model.decoder().ok_or_else(no_decoder)?;
         let inputs = text(g, model, shapes, mode)?;
-        let inputs = with_documents(g, model, shapes, "", inputs)?;
         let shape = g.shape(inputs.ids).clone();
         let labels = g.input("labels", shape, DType::I32)?;
         let hidden = decoder.decode(g, &inputs)?;
@@ -74,7 +72,6 @@ impl Task for MaskedLanguageModelling {
     fn graph(&self, g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) -> Result<TaskGraph> {
         let encoder = encoder(model)?;
         let inputs = text(g, model, shapes, mode)?;
-        let inputs = with_documents(g, model, shapes, "", inputs)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let hidden = encoder.encode(g, &inputs)?;
         let (states, head) = encoder.mlm_head(g, hidden.states)?;

@@ -207,5 +207,5 @@ fn text(g: &mut Graph, model: &dyn Model, shapes: Shapes<'_>, mode: TaskMode) ->
         let types = as_rows(g, types)?;
         inputs = inputs.with_types(types);
     }
-    Ok(inputs)
+    packed::with_documents(g, model, shapes, "", inputs)
 }

@@ -69,9 +69,7 @@ impl TaskObjective {
         let shapes = |name: &str| self.shapes.iter().find(|(known, _)| known == name).map(|(_, shape)| shape.clone());
         let mode = TaskMode { training, label_smoothing: if training { self.label_smoothing } else { 0.0 } };
         let made = self.task.graph(g, self.model.as_ref(), &shapes, mode)?;
-        if self.shapes.iter().any(|(name, _)| name.ends_with("documents")) {
-            check_documents(g, self.task.packs())?;
-        }
+        check_documents(g, self.task.packs(), &self.shapes)?;
         Ok(made)
     }
 

@@ -42,11 +42,11 @@ pub(super) fn with_documents(
     Ok(inputs.with_documents(Documents { ranges, context }, positions, longest))
 }
 
-/// Refuses a graph in which nothing keeps the texts of a row apart.
-pub(super) fn check_documents(g: &Graph, packs: bool) -> Result<()> {
-    let names = [DOCUMENTS.to_owned(), format!("decoder_{DOCUMENTS}"), CROSS.to_owned()];
-    let read = |tensor: Tensor| g.nodes().iter().any(|node| node.inputs.contains(&tensor));
-    if packs && names.iter().filter_map(|name| g.find(name)).all(read) {
+/// Refuses a graph in which something does not keep the texts of a row apart, though the inputs of these names are there to say them.
+pub(super) fn check_documents(g: &Graph, packs: bool, names: &[(String, Shape)]) -> Result<()> {
+    let mut names = names.iter().filter(|(name, _)| name.ends_with(DOCUMENTS)).peekable();
+    let read = |name: &str| g.find(name).is_some_and(|it| g.nodes().iter().any(|node| node.inputs.contains(&it)));
+    if names.peek().is_none() || packs && names.all(|(name, _)| read(name)) {
         return Ok(());
     }
     let what = "this model with its task can't read several texts in a row: give each a row of its own";
@@ -61,9 +61,21 @@ impl TaskObjective {
     /// and no padding: capacities and the losses of routers are those of the batch.
     ///
     /// # Errors
-    /// As [`TaskObjective::on_text`]. What can't keep the texts of a row apart, as recursions, is refused where the graph is made.
+    /// As [`TaskObjective::on_text`] and [`TaskObjective::on_packed`].
     pub fn on_packed_text(model: Arc<dyn Model>, rows: usize, length: usize) -> Result<Self> {
-        let mut objective = Self::on_text(model.clone(), rows, length)?;
+        Self::on_text(model.clone(), rows, length)?;
+        Self::on_packed(model, rows, length)
+    }
+
+    /// A model with the task that it was made for, on rows of `length` tokens with several texts in each, whose labels are those of each
+    /// token ([`Task::packs`](super::Task::packs) has the inputs): also classes of tokens and tokens that were replaced. What belongs into
+    /// a row, [`PackedRows`] or [`pack`] says.
+    ///
+    /// # Errors
+    /// As [`TaskObjective::new`]. What can't keep the texts of a row apart, as recursions and tasks with an answer for each row, is refused
+    /// where the graph is made.
+    pub fn on_packed(model: Arc<dyn Model>, rows: usize, length: usize) -> Result<Self> {
+        let mut objective = Self::new(model.clone(), rows, length)?;
         let continued = objective.task.name() == "sequence-to-sequence";
         let (read, said) = if continued { halves(length) } else { (length, 0) };
         let masks = has_experts(model.as_ref());

@@ -36,7 +36,6 @@ impl Task for SequenceToSequence {
         let no_decoder = || Error::input("model", "this task needs an encoder and a decoder, which it does not have");
         let (encoder, decoder) = (encoder(model)?, model.decoder().ok_or_else(no_decoder)?);
         let source = text(g, model, shapes, mode)?;
-        let source = with_documents(g, model, shapes, "", source)?;
         let labels = input(g, shapes, "labels", DType::I32)?;
         let shape = g.shape(labels).clone();
         let ids = g.input("decoder_input_ids", shape, DType::U32)?;

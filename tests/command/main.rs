@@ -7,6 +7,7 @@ mod benchmark;
 mod common;
 mod output;
 mod refusals;
+mod texts;
 
 use common::*;
 use serde_json::Value;

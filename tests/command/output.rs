@@ -73,7 +73,7 @@ fn what_a_program_reads_is_json() {
         (devices, "/0/chosen"),
         (check, "/0/rows"),
         (generate, "/answers/1/text"),
-        (eval, "/perplexity"),
+        (eval, "/padding"),
         (path("inspect", &model), "/memory"),
         (profile, "/parts/0/part"),
     ] {

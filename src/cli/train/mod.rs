@@ -320,10 +320,12 @@ fn introduce(
         None => String::new(),
     };
     outln!(
-        "model    {} parameters{}; a step is {} dispatches, {}flop",
+        "model    {} parameters{}; a step is {} dispatches, {}{}flop",
         human_count(work.model().parameter_count()? as u64),
         trained,
         recording.dispatches.len(),
+        // Attention stays within the texts of a row, whose lengths differ from batch to batch; and a batch may be of a smaller size.
+        if data.texts().is_some() { "at most " } else { "" },
         human_count(recording.flops())
     )?;
     outln!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
