@@ -57,8 +57,13 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
     g.output("loss", loss)?;
     let program = Program::new(&gpu, &g, &weights)?;
 
-    let mut batches = held_out_for(task, &in_order_after(&prefix, &tokens, options.batch, context)?);
+    let windows = in_order_after(&prefix, &tokens, options.batch, context)?;
+    let mut batches = held_out_for(task, &windows);
     batches.truncate(options.batches.unwrap_or(usize::MAX));
+    // Only next tokens are predicted in an incomplete batch.
+    let measured = windows.iter().take(batches.len());
+    let padding: usize = measured.map(|window| if task == TextTask::Next { window.padding() } else { 0 }).sum();
+    let padding = padding as f64 / (batches.len() * options.batch * context).max(1) as f64;
     let bar = Progress::new(batches.len() as u64, "batches", EVERY);
     bar.set_message("measuring");
     let (start, mut sum, mut counted) = (Instant::now(), 0.0, 0);
@@ -88,6 +93,7 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
         let prefix: Vec<String> = prefix.iter().filter_map(|&id| tokenizer.token(id)).collect();
         print_json(&json!({
             "loss": loss, "perplexity": loss.exp(), "tokens": counted, "tokens_per_second": rate, "prefix": prefix,
+            "padding": padding,
         }))?;
     } else {
         let what = match task {
@@ -99,6 +105,12 @@ pub(super) fn run(options: &EvalArgs) -> Result<ExitCode> {
         outln!(
             "loss {loss:.4} nats per token, perplexity {perplexity:.2}, over {counted} tokens{what} ({rate:.0} tokens/s)"
         )?;
+        if padding >= 0.005 {
+            outln!(
+                "{:.1} % of the positions are padding: the text fills its last batch in part (--batch)",
+                100.0 * padding
+            )?;
+        }
         let prefix: String = prefix.iter().filter_map(|&id| tokenizer.token(id)).collect();
         if !prefix.is_empty() {
             outln!("each window of {context} tokens begins with {prefix}; training measures without it (--bos never)")?;

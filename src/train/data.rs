@@ -86,6 +86,13 @@ impl Batch {
         }
     }
 
+    /// The number of positions at the ends of rows that predict nothing: padding.
+    #[must_use]
+    pub fn padding(&self) -> usize {
+        let rows = self.labels.chunks(self.length.max(1));
+        rows.map(|row| row.iter().rev().take_while(|&&label| label < 0).count()).sum()
+    }
+
     /// The number of labels that are not ignored.
     #[must_use]
     pub fn counted(&self) -> usize {

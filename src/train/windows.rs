@@ -62,6 +62,8 @@ mod tests {
             let counted: usize = batches.iter().map(Batch::counted).sum();
             assert_eq!(counted, tokens.len().saturating_sub(1));
             assert!(labels(&batches).into_iter().eq(1..count as i32), "each token but the first is predicted once");
+            let padding: usize = batches.iter().map(Batch::padding).sum();
+            assert_eq!(counted + padding, 12 * batches.len(), "what predicts nothing is padding");
             assert!(batches.iter().all(|b| b.inputs.len() == 12 && b.labels.len() == 12 && b.counted() > 0));
             assert_eq!(in_order_after(&[], &tokens, 3, 4).unwrap(), batches);
         }
