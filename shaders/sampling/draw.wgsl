@@ -10,7 +10,8 @@
 // in        x (N, V) f32, as bits   choices (N, 5) u32
 // out       out (N) u32
 // grid      one workgroup for a row
-// needs     10 KiB of workgroup memory
+// needs     14 KiB of workgroup memory
+// method    of the largest logits a list is made; where it has no room, or too small a share for top_p, limits are found over the row
 // numerics  sums of w in f32, in a fixed order; the exponential's of the adapter
 
 struct Params { base: u32, groups: u32, vocabulary: u32, steps: u32 }
@@ -74,29 +75,43 @@ fn draw(
     }
     // The rest runs on rows that are damaged or banned as well, so that all invocations meet at its barriers.
     let largest = bitcast<f32>(x[row * p.vocabulary + min(likeliest, p.vocabulary - 1u)]);
+    let by_count = top_k > 0u && top_k < p.vocabulary;
+    let by_share = top_p < 1.0;
     var least = BANNED + 1u;
-    if (top_k > 0u && top_k < p.vocabulary) {
-        least = limit_of(row, lane, largest, scale, false, f32(top_k), least);
+    var list = List(false, 0u, 0u, 0u, 0.0);
+    if (by_count || by_share) {
+        list = largest_of(row, lane, mine, select(MOST, top_k, by_count), !by_count, largest, scale);
+        if (by_count) {
+            least = max(least, few_by_count(list, top_k));
+            least = limit_of(row, lane, select(p.vocabulary, 0u, list.whole), largest, scale, false, f32(top_k), least);
+        }
+        if (by_share) {
+            let limit = few_by_share(list, top_p, least, by_count);
+            list.whole = list.whole && limit > 0u;
+            least = max(least, limit);
+            least = limit_of(row, lane, select(p.vocabulary, 0u, list.whole), largest, scale, true, top_p, least);
+        }
     }
-    if (top_p < 1.0) { least = limit_of(row, lane, largest, scale, true, top_p, least); }
+    let listed = list.whole;
+    let turns = select((max(p.vocabulary, lane) - lane + 255u) / 256u, list.own, listed);
     var sum = 0.0;
-    for (var i = lane; i < p.vocabulary; i += 256u) {
-        let bits = x[row * p.vocabulary + i];
+    for (var t = 0u; t < turns; t++) {
+        let bits = x[row * p.vocabulary + token_of(lane, t, listed)];
         if (ordered(bits) >= least) {
             let w = weight(bits, largest, scale);
             sum += select(0.0, w, w >= min_p);
         }
     }
-    parts[lane] = sum;
+    weights[lane] = sum;
     workgroupBarrier();
     if (lane == 0u) {
         var whole = 0.0;
-        for (var l = 0u; l < 256u; l++) { whole += parts[l]; }
+        for (var l = 0u; l < 256u; l++) { whole += weights[l]; }
         var left = u * whole;
         var chosen = 0u;
         var left_there = 0.0;
         for (var l = 0u; l < 256u; l++) {
-            let part = parts[l];
+            let part = weights[l];
             // The last one that has any, should rounding leave something.
             if (part > 0.0 && left >= 0.0) {
                 chosen = l;
@@ -112,7 +127,8 @@ fn draw(
     if (!usable || lane != found) { return; }
     var left = rest;
     var token = likeliest;
-    for (var i = lane; i < p.vocabulary; i += 256u) {
+    for (var t = 0u; t < turns; t++) {
+        let i = token_of(lane, t, listed);
         let bits = x[row * p.vocabulary + i];
         if (ordered(bits) >= least) {
             let w = weight(bits, largest, scale);

@@ -28,8 +28,8 @@ pub(super) struct Kernel {
     build: Build,
 }
 
-/// The number of distinct values of operands, which repeat.
-const VALUES: usize = 1 << 14;
+/// The number of distinct values of operands, which repeat: more than the tokens of a vocabulary.
+const VALUES: usize = 1 << 18;
 
 impl Kernel {
     fn new(name: String, work: [f64; 2], build: impl Fn(&mut Graph) -> Result<Vec<Tensor>> + 'static) -> Self {

@@ -12,6 +12,7 @@ use crate::shape::TensorType;
 
 static DRAW: Kernel = kernel!("sampling/draw");
 static DRAW_LIMIT: Snippet = kernel!("common/draw_limit");
+static DRAW_FEW: Snippet = kernel!("common/draw_few");
 
 /// The result of [`draw`] for a row with a logit that is not finite.
 pub const DAMAGED_ROW: u32 = u32::MAX;
@@ -20,7 +21,7 @@ pub const BANNED_ROW: u32 = u32::MAX - 1;
 
 /// Invocations of the workgroup of a row; the order of the running sum goes by it.
 const LANES: usize = 256;
-/// Passes that find a limit: 32 bits of a key, three at a time.
+/// Passes that find a limit in a whole row: 32 bits of a key, three at a time.
 const PASSES: usize = 11;
 
 /// How [`draw`] chooses the token of a row.
@@ -141,7 +142,7 @@ impl Op for Draw {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let (x, rows) = (cx.input(0), cx.output(0).numel());
         let (elements, vocabulary) = (x.numel(), x.shape.last());
-        let dispatch = Dispatch::new(&DRAW).snippet(&ORDERED).snippet(&DRAW_LIMIT);
+        let dispatch = Dispatch::new(&DRAW).snippet(&ORDERED).snippet(&DRAW_LIMIT).snippet(&DRAW_FEW);
         let dispatch = dispatch.read(x).read(cx.input(1)).write(cx.output(0));
         cx.dispatch(dispatch.param(vocabulary).param(PASSES).groups(rows).flops(4 * elements as u64))
     }
@@ -158,23 +159,32 @@ pub(super) fn cases() -> Vec<Case> {
         TokenChoice { min_p: 0.1, ..choice },
         TokenChoice { scale: 1.4, top_k: 31, top_p: 0.83, min_p: 0.01, ..choice },
         TokenChoice { scale: 0.5, top_k: 1, ..choice },
+        TokenChoice { top_k: 128, top_p: 0.9, ..choice },
+        TokenChoice { top_k: 300, top_p: 0.95, ..choice },
+        TokenChoice { scale: 3.0, top_p: 0.6, ..choice },
     ];
     let mut cases = Vec::new();
     for vocabulary in [1, 31, 33, 257, 5003] {
-        for (kind, draws) in [("", 3), (", banned", 2)] {
+        for (kind, draws) in [("", 3), (", banned", 2), (", few values", 1)] {
             let rows = rules.len() * draws;
             let words = (0..rows).flat_map(|row| {
                 let random = ((row * 37 + 11) % 97) as f32 / 97.0;
                 TokenChoice { random, ..rules[row % rules.len()] }.words().map(f64::from)
             });
-            let banned = !kind.is_empty();
+            let banned = kind == ", banned";
             let edits = (0..rows * 4).flat_map(move |i| {
                 let ban = banned && i / 4 % 3 != 0;
                 let edit = if ban { ops::LogitEdit::Ban(i as u32 % 4) } else { ops::LogitEdit::None };
                 edit.words().map(f64::from)
             });
+            // So many are equal that no list has room for them.
+            let few = (0..rows * vocabulary).map(|i| (i * 7 % 13 / 5) as f64);
+            let logits = match kind {
+                ", few values" => Feed::given("x", [rows, vocabulary], DType::F32, few),
+                _ => Feed::normal_scaled("x", [rows, vocabulary], 0.0, 2.5).fixed(),
+            };
             let feeds = vec![
-                Feed::normal_scaled("x", [rows, vocabulary], 0.0, 2.5).fixed(),
+                logits,
                 Feed::given("choices", [rows, 5], DType::U32, words.collect::<Vec<_>>()),
                 Feed::given("edits", [rows, 4, 4], DType::U32, edits.collect::<Vec<_>>()),
             ];
