@@ -324,8 +324,8 @@ fn introduce(
         human_count(work.model().parameter_count()? as u64),
         trained,
         recording.dispatches.len(),
-        // Attention stays within the texts of a row, whose lengths differ from batch to batch; and a batch may be of a smaller size.
-        if data.texts().is_some() { "at most " } else { "" },
+        // Texts of their own differ in length: attention stays within them, and batches may be of a smaller size.
+        if work.cuts() { "" } else { "at most " },
         human_count(recording.flops())
     )?;
     outln!("memory   {}", trainer.program().memory().to_string().replace('\n', "\n         "))?;
