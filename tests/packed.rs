@@ -8,7 +8,7 @@ mod small;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
-use small::{against_twin, gpt2, llama, merged, upload, weights_of};
+use small::{against_twin_by, gpt2, llama, merged, upload, weights_of};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use wgformer::graph::{Array, Graph, Values};
@@ -224,7 +224,10 @@ fn twin(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
         graph.output(name, *tensor)?;
     }
     let weights = upload(gpu, model.as_ref(), &weights)?;
-    against_twin(gpu, &graph, &weights, &values, &wanted, [1e-5, 1e-4])
+    // Softmax does not see what a bias of keys adds: its gradient is zero, and what is there comes of rounding.
+    let is_zero = |name: &str| name.ends_with("key.bias") || name.ends_with("k_proj.bias");
+    let limit = |name: &str| if is_zero(name) { 1e-4 } else { 1e-5 };
+    against_twin_by(gpu, &graph, &weights, &values, &wanted, limit)
 }
 
 /// Texts that share batches by length have the vectors that they have alone, in the order in which they were given.

@@ -89,6 +89,18 @@ pub(crate) fn against_twin(
     wanted: &[(String, Tensor)],
     limits: [f64; 2],
 ) -> std::result::Result<(), Failed> {
+    against_twin_by(gpu, g, weights, values, wanted, |name| limits[usize::from(name.starts_with("grad."))])
+}
+
+/// As [`against_twin`], with the limit of each name.
+pub(crate) fn against_twin_by(
+    gpu: &Gpu,
+    g: &Graph,
+    weights: &Weights,
+    values: &Values,
+    wanted: &[(String, Tensor)],
+    limit: impl Fn(&str) -> f64,
+) -> std::result::Result<(), Failed> {
     let tensors: Vec<Tensor> = wanted.iter().map(|(_, t)| *t).collect();
     let expected = g.evaluate(values, &tensors)?;
     let program = Program::new(gpu, g, weights)?;
@@ -106,9 +118,8 @@ pub(crate) fn against_twin(
         let got = program.read_f32(name)?;
         let errors = got.iter().zip(&expected.data).map(|(a, b)| (f64::from(*a) - b).abs());
         let error = errors.fold(0.0_f64, |m, e| if e > m || e.is_nan() { e } else { m });
-        let gradient = name.starts_with("grad.");
-        let (scale, limit) =
-            if gradient { (size(expected).max(floor), limits[1]) } else { (size(expected), limits[0]) };
+        let least = if name.starts_with("grad.") { floor } else { 0.0 };
+        let (scale, limit) = (size(expected).max(least), limit(name));
         if !(error / scale <= limit) || got.len() != expected.data.len() {
             failed.push(format!("{name}: error {:.1e}, allowed {limit:.1e}", error / scale));
         }
