@@ -3,7 +3,7 @@
 use super::args::GenerateArgs;
 use super::output;
 use crate::error::{Error, Result};
-use crate::io::{Clock, Conversation, Tokenizer};
+use crate::io::{ChatTemplate, Clock, Conversation, Tokenizer};
 use chrono::Local;
 use chrono::format::StrftimeItems;
 use std::sync::Arc;
@@ -33,15 +33,18 @@ pub(super) fn encode(
         }
         return Ok(ids);
     }
-    let template = tokenizer.chat_template(clock())?.ok_or_else(|| {
-        Error::input(
-            "chat",
-            "the model has no chat template (in tokenizer_config.json, chat_template.jinja or a GGUF file)",
-        )
-    })?;
+    let template = template(tokenizer)?;
     let text = |prompt: &String| template.render(&Conversation::of_user(prompt, options.system.as_deref()));
     // The template contains all special tokens.
     prompts.iter().map(|prompt| tokenizer.encode(&text(prompt)?)).collect()
+}
+
+/// The template of a model's conversations.
+pub(super) fn template(tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    tokenizer.chat_template(clock())?.ok_or_else(|| {
+        let message = "the model has no chat template (in tokenizer_config.json, chat_template.jinja or a GGUF file)";
+        Error::input("chat", message)
+    })
 }
 
 /// The local time of this machine.

@@ -142,7 +142,11 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
 
 /// The sampling options: from the command line, else from the model's file, whose `max_length` counts `given` tokens in front of an answer; and
 /// the settings taken from the file, as text.
-fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> (SamplingOptions, Vec<String>) {
+pub(super) fn sampling(
+    options: &GenerateArgs,
+    file: &GenerationSettings,
+    given: usize,
+) -> (SamplingOptions, Vec<String>) {
     let mut words = Vec::new();
     // An option of sampling implies sampling.
     let sampled = beams::samples(options);
@@ -210,7 +214,7 @@ fn sampling(options: &GenerateArgs, file: &GenerationSettings, given: usize) -> 
 }
 
 /// Adds stop texts. A special token is matched as a token, since it has no text.
-fn add_stops(
+pub(super) fn add_stops(
     sampling: &mut SamplingOptions,
     tokenizer: &Tokenizer,
     options: &GenerateArgs,

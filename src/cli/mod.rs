@@ -6,6 +6,7 @@ mod beams;
 mod bench;
 mod chat;
 mod check;
+mod conversation;
 mod convert;
 mod device;
 mod devices;
@@ -66,6 +67,7 @@ fn run(cli: Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
         Command::Devices(options) => devices::run(&options),
         Command::Train(options) => train::run(&options, explicit),
         Command::Generate(options) => generate::run(&options),
+        Command::Chat(options) => conversation::run(&options),
         Command::Eval(options) => eval::run(&options),
         Command::Convert(options) => convert::run(&options),
         Command::Inspect(options) => inspect::run(&options),

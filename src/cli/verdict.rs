@@ -29,7 +29,11 @@ pub(super) fn run(options: &EvalArgs, apply: &ApplyArgs) -> Result<ExitCode> {
     let settings = GenerationSettings::of(&opened.folder, opened.model.dimensions().vocabulary)?;
     let sizes = WriterOptions {
         longest: opened.longest(),
-        longest_answer: options.max_tokens.or_else(|| settings.most_new_tokens(1)).unwrap_or(128),
+        longest_answer: options
+            .max_tokens
+            .or(opened.file.answer)
+            .or_else(|| settings.most_new_tokens(1))
+            .unwrap_or(128),
         beams: settings.beams.unwrap_or(1),
         length_penalty: settings.length_penalty.unwrap_or(1.0),
         ..WriterOptions::default()

@@ -63,9 +63,16 @@ impl Conversation {
     /// One message of a user, with a system message before it if there is one. The model answers next.
     #[must_use]
     pub fn of_user(text: &str, system: Option<&str>) -> Self {
-        let message = |role: &str, text: &str| mapping([("role", Value::from(role)), ("content", Value::from(text))]);
-        let messages: Vec<Value> =
-            system.map(|text| message("system", text)).into_iter().chain([message("user", text)]).collect();
+        let system = system.map(|text| ("system", text));
+        Self::of_messages(system.into_iter().chain([("user", text)]))
+    }
+
+    /// Messages by role (`system`, `user`, `assistant`) and text. The model answers next.
+    #[must_use]
+    pub fn of_messages<'a>(messages: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let message =
+            |(role, text): (&str, &str)| mapping([("role", Value::from(role)), ("content", Value::from(text))]);
+        let messages: Vec<Value> = messages.into_iter().map(message).collect();
         let variables = [("messages", Value::from(messages)), ("add_generation_prompt", Value::from(true))];
         Self { variables: mapping(variables) }
     }

@@ -217,7 +217,8 @@ pub(super) fn check_class(config: &Config, family: &Family) -> Result<()> {
     ];
     const KEY: &str = "architectures";
     let read = match family.name {
-        _ if family.sides == Encoder => return Ok(()),
+        // Their heads are looked at where they are read.
+        _ if family.sides == Encoder || family.name == "transformer" => return Ok(()),
         "gpt2" => "LMHeadModel",
         "t5" | "mt5" | "switch_transformers" | "bart" | "mbart" | "pegasus" => "ForConditionalGeneration",
         "marian" => "MTModel",

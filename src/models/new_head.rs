@@ -79,15 +79,12 @@ impl NewHead {
             keys["problem_type"] = problem.into();
         }
         let made = config.with_value(keys);
-        let made_for = |model: &dyn Model| model.encoder().is_some_and(|encoder| encoder.head_kind() == self.kind);
-        match model(&made) {
-            Ok(model) if made_for(model.as_ref()) => Ok(made),
-            _ => {
-                let message =
-                    format!("a {family} has no head {end}: start from an encoder, as bert, roberta or modernbert");
-                Err(Error::format(config.source(), message))
-            }
+        let model = model(&made)?;
+        if model.encoder().is_some_and(|encoder| encoder.head_kind() == self.kind) {
+            return Ok(made);
         }
+        let message = format!("a {family} has no head {end}: start from an encoder, as bert, roberta or modernbert");
+        Err(Error::format(config.source(), message))
     }
 }
 

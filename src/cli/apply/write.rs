@@ -64,7 +64,7 @@ pub(super) fn written(
     };
     let sizes = WriterOptions {
         longest: file.context.unwrap_or(usize::MAX),
-        longest_answer: wishes.max_tokens.or_else(|| settings.most_new_tokens(1)).unwrap_or(TOKENS),
+        longest_answer: wishes.max_tokens.or(file.answer).or_else(|| settings.most_new_tokens(1)).unwrap_or(TOKENS),
         beams: wishes.beams.or(settings.beams).unwrap_or(1),
         length_penalty: wishes.length_penalty.or(settings.length_penalty).unwrap_or(1.0),
         batch: wishes.batch.unwrap_or(16).min(records.len().max(1)).max(settings.beams.unwrap_or(1)),

@@ -15,7 +15,7 @@ pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
 pub(super) use task::{ExampleArgs, TaskArgs, TaskName};
-pub(super) use text::{Bos, EvalArgs, GenerateArgs};
+pub(super) use text::{Bos, ChatArgs, EvalArgs, GenerateArgs};
 pub(super) use train::{ScheduleKind, TrainArgs, Unit};
 
 use crate::gpu::AdapterClass;
@@ -65,6 +65,8 @@ pub(super) enum Command {
     Train(Box<TrainArgs>),
     /// Continue a prompt
     Generate(GenerateArgs),
+    /// Talk with a model that was trained for conversations
+    Chat(ChatArgs),
     /// Find the classes of texts
     Classify(ClassifyArgs),
     /// Find the labelled parts of texts, as names

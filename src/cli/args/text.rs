@@ -8,7 +8,7 @@ use crate::generate::EarlyStopping;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(in crate::cli) struct GenerateArgs {
     #[command(flatten)]
     pub(in crate::cli) common: Common,
@@ -73,6 +73,49 @@ pub(in crate::cli) struct GenerateArgs {
     #[arg(long, default_value_t = 1, value_parser = count)]
     pub(in crate::cli) seed: u64,
     /// Stop before this text or special token
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop)]
+    pub(in crate::cli) stop: Vec<String>,
+    /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) dtype: Option<InferenceStorage>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ChatArgs {
+    #[command(flatten)]
+    pub(in crate::cli) common: Common,
+    /// The model: a folder with config.json, model.safetensors, tokenizer.json, or a GGUF file
+    #[arg(value_name = "MODEL")]
+    pub(in crate::cli) model: PathBuf,
+    /// The folder of a LoRA adapter for the model, as Python's peft has it
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) lora: Option<PathBuf>,
+    /// The system message
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(in crate::cli) system: Option<String>,
+    /// File with an earlier conversation, which goes on, and is kept there (JSON lines of role and content)
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) history: Option<PathBuf>,
+    /// The most tokens of conversation and answer together: when it is full, the oldest turns are left out [default: the model's maximum, at
+    /// most 2048]
+    #[arg(long, value_parser = positive)]
+    pub(in crate::cli) context: Option<usize>,
+    /// The most tokens of an answer [default: the model's max_new_tokens, else 200]
+    #[arg(long, short = 'n', value_name = "COUNT", value_parser = positive)]
+    pub(in crate::cli) max_tokens: Option<usize>,
+    /// Always take the most likely token, whatever the model's settings
+    #[arg(long, conflicts_with_all = ["temperature", "top_p"])]
+    pub(in crate::cli) greedy: bool,
+    /// Sampling temperature [default: the model's, else 0.8]
+    #[arg(long, value_parser = temperature)]
+    pub(in crate::cli) temperature: Option<f32>,
+    /// Sample among the most likely tokens with this total probability [default: the model's, else all]
+    #[arg(long, value_name = "SHARE", value_parser = top_p)]
+    pub(in crate::cli) top_p: Option<f32>,
+    /// Random seed
+    #[arg(long, default_value_t = 1, value_parser = count)]
+    pub(in crate::cli) seed: u64,
+    /// Stop an answer before this text or special token
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = stop)]
     pub(in crate::cli) stop: Vec<String>,
     /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]

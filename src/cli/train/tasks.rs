@@ -80,7 +80,6 @@ impl Lesson {
         file.context = Some(context);
         file.prefix = args.prefix.clone().unwrap_or(file.prefix);
         file.separator = args.separator.clone().unwrap_or(file.separator);
-        learner.files.put(TASK, file.to_json()?);
         let rows = rows(options, gpu, &learner, &file, &examples)?;
         let mut held_out_rows = rows_of(gpu, &learner, &file, &held_out)?;
         held_out_rows.retain(|row| row.target != Target::None);
@@ -91,11 +90,10 @@ impl Lesson {
         };
         let objectives = sizes.iter().rev().map(objective).collect::<Result<_>>()?;
         let longest_answer = rows.iter().map(answer_length).max().unwrap_or(0);
-        let writer = WriterOptions {
-            longest: context,
-            longest_answer: longest_answer + longest_answer / 2 + 8,
-            ..WriterOptions::default()
-        };
+        let longest_answer = longest_answer + longest_answer / 2 + 8;
+        file.answer = task.writes().then_some(longest_answer);
+        learner.files.put(TASK, file.to_json()?);
+        let writer = WriterOptions { longest: context, longest_answer, ..WriterOptions::default() };
         held_out.truncate(args.eval_examples);
         let (rows, records) = (rows.into(), aside);
         Ok((learner, Self { objectives, file, sizes, rows, held_out_rows, held_out, records, writer }))

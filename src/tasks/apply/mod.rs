@@ -2,6 +2,7 @@
 
 mod answerer;
 mod classifier;
+mod dialogue;
 mod examples;
 mod filler;
 mod judge;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use answerer::{Answered, Answerer};
 pub use classifier::{Classified, Classifier, label_names};
+pub use dialogue::{Dialogue, Turn};
 pub use examples::Examples;
 pub use filler::{Filled, Filler};
 pub use judge::{Case, ClassScores, Judge, Verdict};

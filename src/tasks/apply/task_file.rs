@@ -94,13 +94,16 @@ pub struct TaskFile {
     /// The most tokens of a text in training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
+    /// The most tokens of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<usize>,
 }
 
 impl TaskFile {
     /// Of a use, with nothing else said.
     #[must_use]
     pub fn new(task: Application) -> Self {
-        Self { task, prefix: String::new(), separator: String::new(), context: None }
+        Self { task, prefix: String::new(), separator: String::new(), context: None, answer: None }
     }
 
     /// That of a model's folder, or what can be told without one.

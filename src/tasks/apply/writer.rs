@@ -162,8 +162,11 @@ impl Writer {
         options: SamplingOptions,
     ) -> Result<Self> {
         let room = model.dimensions().max_position;
-        let answer = sizes.longest_answer.min(room.saturating_sub(1)).max(1);
         let alone = model.encoder().is_none();
+        // Where text and answer share the positions, a text has half of them at least.
+        let most =
+            if alone { room - room.saturating_sub(1).min(sizes.longest).min(room / 2) } else { room.saturating_sub(1) };
+        let answer = sizes.longest_answer.min(most).max(1);
         let longest = if alone { sizes.longest.min(room.saturating_sub(answer)) } else { sizes.longest.min(room) };
         if longest == 0 {
             let message =
