@@ -131,7 +131,7 @@ fn several_classes_and_values_are_learnt() {
     let home = home.path();
     let example = |i: usize| json!({"text": "more ".repeat(1 + i % 4), "label": (i % 4) as f64 / 2.0});
     let examples: Vec<Value> = (0..120).map(example).collect();
-    let said = train(home, "classify", &examples, &["--steps", "80", "--eval-every", "80", "--regression"]);
+    let said = train(home, "classify", &examples, &["--steps", "150", "--eval-every", "50", "--regression"]);
     check_run(&said, 0.1, 0.5);
 }
 
@@ -240,7 +240,7 @@ fn a_run_is_resumed_with_the_same_bits_and_adapters_carry_their_head() {
             home,
             "classify",
             &examples,
-            &["--steps", steps, "--out", out, "--schedule", "constant", "--eval-every", "4"],
+            &["--steps", steps, "--out", out, "--schedule", "constant", "--warmup", "0", "--eval-every", "4"],
         );
     }
     succeed(&mut command(home, &["train", "--resume", "--out", "parts", "--steps", "12", "--json"]));

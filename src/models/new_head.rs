@@ -128,3 +128,41 @@ fn masked(config: &Config) -> Result<Config> {
     }
     Ok(config.with_value(keys))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(value: Value) -> Config {
+        Config::new("config.json", value).unwrap()
+    }
+
+    #[test]
+    fn a_head_takes_the_place_of_another() {
+        let bert = config(json!({
+            "model_type": "bert", "architectures": ["BertForMaskedLM"], "vocab_size": 50, "hidden_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 16, "num_labels": 7,
+        }));
+        let labels = ["bad", "fair", "good"].map(str::to_owned);
+        let made = NewHead::classes(&labels).config(&bert).unwrap();
+        assert_eq!(made.value()["architectures"], json!(["BertForSequenceClassification"]));
+        assert_eq!(made.value()["id2label"], json!({"0": "bad", "1": "fair", "2": "good"}));
+        assert_eq!(made.value()["label2id"]["good"], 2);
+        assert!(made.value().get("num_labels").is_none());
+        let plain = config(json!({
+            "model_type": "transformer", "architectures": ["TransformerModel"], "vocab_size": 50, "hidden_size": 8, "num_encoder_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 16,
+        }));
+        for head in [NewHead::tags(&labels), NewHead::plain(EncoderHead::QuestionAnswering)] {
+            let model = model(&head.config(&plain).unwrap()).unwrap();
+            assert_eq!(model.encoder().unwrap().head_kind(), head.kind);
+            // What a saved model says is what it is.
+            let again = super::super::model(&config(model.config())).unwrap();
+            assert_eq!(again.encoder().unwrap().head_kind(), head.kind);
+        }
+        let decoder = config(json!({"model_type": "gpt2", "vocab_size": 9, "n_embd": 4, "n_head": 1, "n_layer": 1}));
+        let refused = NewHead::classes(&labels).config(&decoder).unwrap_err().to_string();
+        assert!(refused.contains("GPT2ForSequenceClassification"), "{refused}");
+    }
+}

@@ -335,3 +335,7 @@ pub fn rows_held_out(rows: &[Row], objective: &TaskObjective, sizes: &[RowSize])
     });
     held_out.collect()
 }
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+mod tests;

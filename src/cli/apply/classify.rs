@@ -4,7 +4,7 @@ use super::{Opened, in_chunks, on_a_line, print_found, records};
 use crate::cli::args::ClassifyArgs;
 use crate::cli::outln;
 use crate::error::{Error, Result};
-use crate::tasks::apply::{Classified, Classifier};
+use crate::tasks::apply::{Classified, Classifier, softmax};
 use crate::tasks::data::{ClassExample, Record};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -99,22 +99,18 @@ impl<'a> Hypotheses<'a> {
             .collect();
         let found = classifier.classify(&pairs, &mut |read| done(read / count.max(1)))?;
         let of_text = |found: &[Classified]| {
-            let share = |found: &Classified| {
-                let (yes, no) = (found.scores[self.entails], self.contradicts.map(|id| found.scores[id]));
-                // As the field does it: alone against contradiction, together among the classes.
-                no.filter(|_| self.several).map_or(yes, |no| yes / (yes + no).max(f64::MIN_POSITIVE))
+            // As the field does it: each alone against contradiction, or all by their logits of entailment together.
+            let logits: Vec<f32> = found.iter().map(|found| found.logits[self.entails]).collect();
+            let alone = |found: &Classified| match self.contradicts {
+                Some(no) => softmax(&[found.logits[no], found.logits[self.entails]])[1],
+                None => found.scores[self.entails],
             };
-            let mut scores: Vec<f64> = found.iter().map(share).collect();
-            if !self.several {
-                // The softmax over classes of the entailment's logits, up to a constant that all classes of a text share nearly.
-                let sum: f64 = scores.iter().sum();
-                scores.iter_mut().for_each(|score| *score /= sum.max(f64::MIN_POSITIVE));
-            }
+            let scores: Vec<f64> = if self.several { found.iter().map(alone).collect() } else { softmax(&logits) };
             let mut order: Vec<usize> = (0..scores.len()).collect();
             order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
             let most = if self.several { usize::MAX } else { 1 };
             let holds = order.into_iter().filter(|&id| !self.several || scores[id] > 0.5).take(most);
-            Classified { labels: holds.filter_map(|id| self.labels.get(id).cloned()).collect(), scores }
+            Classified { labels: holds.filter_map(|id| self.labels.get(id).cloned()).collect(), scores, logits }
         };
         Ok(found.chunks(count.max(1)).map(of_text).collect())
     }

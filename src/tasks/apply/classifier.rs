@@ -29,6 +29,8 @@ pub struct Classified {
     pub labels: Vec<String>,
     /// The probability of each class, or its value, in the model's order.
     pub scores: Vec<f64>,
+    /// The logit of each class.
+    pub logits: Vec<f32>,
 }
 
 /// An encoder with classes, and its tokenizer.
@@ -187,7 +189,7 @@ impl Classifier {
         let holds = |id: &usize| self.problem != Problem::Several || scores[*id] > 0.5;
         let most = if self.problem == Problem::One { 1 } else { usize::MAX };
         let labels = order.into_iter().filter(holds).take(most).filter_map(|id| self.labels.get(id).cloned());
-        Classified { labels: labels.collect(), scores }
+        Classified { labels: labels.collect(), scores, logits: logits.to_vec() }
     }
 }
 

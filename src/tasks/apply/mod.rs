@@ -39,7 +39,8 @@ pub(super) fn row(encoding: Encoding, parts: bool, target: Target) -> Row {
 }
 
 /// softmax of logits, in f64.
-pub(super) fn softmax(logits: &[f32]) -> Vec<f64> {
+#[must_use]
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|x| f64::from(x - most).exp()).collect();
     let sum: f64 = powers.iter().sum();

@@ -36,7 +36,10 @@ pub(super) fn truncated(encoding: &Encoding, longest: usize) -> Encoding {
         kept[longer] = kept[longer].saturating_sub(1);
     }
     let dropped = |place: usize| {
-        texts.iter().zip(kept).any(|(places, kept)| places.get(kept..).is_some_and(|rest| rest.contains(&place)))
+        texts
+            .iter()
+            .zip(kept)
+            .any(|(places, kept)| places.get(kept..).is_some_and(|rest| rest.binary_search(&place).is_ok()))
     };
     select(encoding, (0..encoding.ids.len()).filter(|&place| !dropped(place)).take(longest))
 }
