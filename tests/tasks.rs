@@ -115,7 +115,7 @@ fn several_classes_and_values_are_learnt() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let example = |i: usize| {
-        let (cheap, near) = (i % 2 == 0, i % 3 == 0);
+        let (cheap, near) = (i.is_multiple_of(2), i.is_multiple_of(3));
         let mut labels = Vec::new();
         labels.extend(cheap.then_some("cheap"));
         labels.extend(near.then_some("near"));
