@@ -306,3 +306,41 @@ fn input_that_is_wrong_is_refused_with_its_place() {
     let verdict = json_of(home, &["eval", "run/model", "--data", "unseen.jsonl"]);
     assert_eq!(verdict["metrics"]["accuracy"], 0.0);
 }
+
+#[test]
+fn a_conversation_goes_on_when_its_context_is_full_and_is_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let model = small_model(home);
+    let refused = refusal(&mut command(home, &["chat", &model.display().to_string()]));
+    assert!(refused.contains("no chat template"), "{refused}");
+    let template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }} {% endfor %}a:";
+    fs::write(model.join("chat_template.jinja"), template).unwrap();
+    let talk = |lines: &str| {
+        let mut chat = command(
+            home,
+            &["chat", &model.display().to_string(), "--json", "--greedy", "-n", "4", "--history", "talk.jsonl"],
+        );
+        chat.args(["--system", "hi"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = chat.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answers: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (answers, String::from_utf8(output.stderr).unwrap())
+    };
+    // The model has 15 positions: of what is longer, nothing is answered, and the conversation goes on.
+    let (answers, notes) = talk("a\n/undo\nb\nmuch too long a message\n\nc\n");
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert!(notes.contains("shorten it"), "{notes}");
+    assert!(answers[2]["left_out"].as_u64().unwrap() >= 2, "{answers:?}");
+    let kept = fs::read_to_string(home.join("talk.jsonl")).unwrap();
+    let roles: Vec<String> = kept
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["role"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
+    assert_eq!(talk("d\n").0.len(), 1);
+    assert_eq!(fs::read_to_string(home.join("talk.jsonl")).unwrap().lines().count(), 7);
+}

@@ -114,8 +114,8 @@ mod tests {
             (tokenizer.decode(&ids).unwrap(), dropped)
         };
         assert_eq!(shown(1000).1, 0);
-        let (text, dropped) = shown(70);
-        assert_eq!((dropped, text.len() <= 70), (6, true), "{text}");
+        let (text, dropped) = shown(60);
+        assert_eq!((dropped, text.len() <= 60), (6, true), "{text}");
         assert!(text.starts_with("<s>be short<u>question 3<a>answer 3<u>last<a>"), "{text}");
         assert_eq!(shown(30).1, 8);
         let refused = dialogue.prompt(10).unwrap_err().to_string();
