@@ -9,6 +9,7 @@ use crate::models::Model;
 use crate::shape::Shape;
 use crate::train::{BatchSource, DataState, Feeds, HeldOut, bucket, fingerprint, random_of_pass, shuffle};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Weights of rows in the loss of numbers: `(B)` f32 that sum to 1.
@@ -58,7 +59,7 @@ impl Row {
         if let Target::Answer { ids, .. } = &self.target { ids.len() } else { 0 }
     }
 
-    /// The first of ascending sizes that it fits.
+    /// The first of the sizes that it fits.
     #[must_use]
     pub fn size_in(&self, sizes: &[RowSize]) -> Option<usize> {
         sizes.iter().position(|size| self.ids.len() <= size.read && self.said() <= size.said)
@@ -77,19 +78,34 @@ pub struct RowSize {
 }
 
 impl RowSize {
-    /// The sizes of batches of `count` rows, ascending, at most six.
+    /// The sizes of batches of `count` rows, at most six, the smallest first: [`bucket`]s of both lengths, of which those are joined that add the
+    /// least padding.
     #[must_use]
-    pub fn for_rows(rows: &[Row], count: usize) -> Vec<Self> {
-        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(1);
-        let mut said = 0;
-        let size = |read: usize| {
-            let inside = rows.iter().filter(|row| row.ids.len() <= read);
-            // Ascending, so that what fits one size fits all larger ones.
-            said = said.max(inside.map(Row::said).max().map_or(0, |most| if most == 0 { 0 } else { bucket(most) }));
-            Self { rows: count, read, said }
-        };
-        super::batch_lengths(&lengths, bucket(longest), SIZES).into_iter().map(size).collect()
+    pub fn for_rows<'a>(rows: impl IntoIterator<Item = &'a Row>, count: usize) -> Vec<Self> {
+        let mut groups: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        let mut longest = (1, 0);
+        for row in rows {
+            let (read, said) = (row.ids.len(), row.said());
+            longest = (longest.0.max(read), longest.1.max(said));
+            *groups.entry((bucket(read), if said == 0 { 0 } else { bucket(said) })).or_default() += 1;
+        }
+        // What a model reads may be no bucket.
+        let mut groups: Vec<(usize, usize, usize)> = groups
+            .into_iter()
+            .map(|((read, said), number)| (read.min(longest.0), said.min(longest.1), number))
+            .collect();
+        let joined = |a: (usize, usize, usize), b: (usize, usize, usize)| (a.0.max(b.0), a.1.max(b.1), a.2 + b.2);
+        let room = |group: (usize, usize, usize)| (group.0 + group.1) * group.2;
+        while groups.len() > SIZES {
+            let pairs = (0..groups.len()).flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b)));
+            let added =
+                |&(a, b): &(usize, usize)| room(joined(groups[a], groups[b])) - room(groups[a]) - room(groups[b]);
+            let Some((a, b)) = pairs.min_by_key(added) else { break };
+            let other = groups.remove(b);
+            groups[a] = joined(groups[a], other);
+        }
+        groups.sort_by_key(|group| (group.0 + group.1, group.0));
+        groups.into_iter().map(|(read, said, _)| Self { rows: count, read, said }).collect()
     }
 }
 
@@ -247,7 +263,7 @@ pub struct RowBatches {
 }
 
 impl RowBatches {
-    /// Batches of rows in these sizes, ascending, from a position of a run.
+    /// Batches of rows in these sizes, the smallest first, from a position of a run.
     ///
     /// # Errors
     /// [`Error::Input`] if there are no rows, one fits no size, or the position belongs to other examples.

@@ -34,7 +34,7 @@ fn floats(feeds: &Feeds, name: &str) -> Vec<f32> {
 #[test]
 fn a_pass_has_each_row_once_and_what_is_missing_in_a_batch_does_not_count() {
     let (model, rows) = (model(), rows(103));
-    let sizes = RowSize::for_rows(&rows, 8);
+    let sizes = RowSize::for_rows(rows.iter(), 8);
     assert!(sizes.len() <= SIZES && sizes.windows(2).all(|pair| pair[0].read < pair[1].read));
     let objective = TaskObjective::on_rows(model, &rows, sizes[0]).unwrap();
     let start = DataState { seed: 5, epoch: 0, cursor: 0, text: 0 };
@@ -82,4 +82,25 @@ fn answers_stand_behind_their_start_and_padding_does_not_count() {
     assert_eq!(words("decoder_attention_mask"), [1, 1, 0, 0, 1, 1, 1, 0, 1, 0, 0, 0]);
     assert_eq!(words("labels"), [4, 5, -100, -100, 6, 7, 8, -100, -100, -100, -100, -100]);
     assert_eq!(weight(&rows.iter().collect::<Vec<_>>()), 5.0);
+}
+
+#[test]
+fn sizes_follow_both_lengths() {
+    let row = |read: usize, said: usize| Row {
+        ids: vec![1; read],
+        types: Vec::new(),
+        target: Target::Answer { start: 0, ids: vec![1; said] },
+    };
+    let few = [row(5, 3), row(100, 3), row(5, 90)];
+    let sizes: Vec<(usize, usize)> = RowSize::for_rows(&few, 2).iter().map(|size| (size.read, size.said)).collect();
+    assert_eq!(sizes, [(16, 16), (16, 90), (100, 16)]);
+    assert_eq!(row(90, 2).size_in(&RowSize::for_rows(&few, 2)), Some(2));
+    let many: Vec<Row> = (1..60).flat_map(|read| [row(read, 1 + read * 2 / 3), row(read, 70 - read)]).collect();
+    let sizes = RowSize::for_rows(&many, 2);
+    assert!(sizes.len() == SIZES && many.iter().all(|row| row.size_in(&sizes).is_some()), "{sizes:?}");
+    let (used, room) = many.iter().fold((0, 0), |(used, room), row| {
+        let size = sizes[row.size_in(&sizes).unwrap()];
+        (used + row.ids.len() + row.said(), room + size.read + size.said)
+    });
+    assert!(room * 10 < used * 15, "{room} positions for {used} tokens");
 }

@@ -83,7 +83,7 @@ impl Lesson {
         let rows = rows(options, gpu, &learner, &file, &examples)?;
         let mut held_out_rows = rows_of(gpu, &learner, &file, &held_out)?;
         held_out_rows.retain(|row| row.target != Target::None);
-        let sizes = RowSize::for_rows(&rows, options.batch);
+        let sizes = RowSize::for_rows(rows.iter().chain(&held_out_rows), options.batch);
         let objective = |size: &RowSize| {
             let made = TaskObjective::on_rows(learner.model.clone(), &rows, *size)?;
             Ok(TaskObjective { label_smoothing: args.label_smoothing as f32, ..made })
