@@ -78,8 +78,8 @@ pub struct RowSize {
 }
 
 impl RowSize {
-    /// The sizes of batches of `count` rows, at most six, the smallest first: [`bucket`]s of both lengths, of which those are joined that add the
-    /// least padding.
+    /// The sizes of batches of `count` rows, at most six, the smallest first: both lengths rounded up, as by [`bucket`], and of these those joined
+    /// that add the least padding.
     #[must_use]
     pub fn for_rows<'a>(rows: impl IntoIterator<Item = &'a Row>, count: usize) -> Vec<Self> {
         let mut groups: BTreeMap<(usize, usize), usize> = BTreeMap::new();
@@ -87,7 +87,7 @@ impl RowSize {
         for row in rows {
             let (read, said) = (row.ids.len(), row.said());
             longest = (longest.0.max(read), longest.1.max(said));
-            *groups.entry((bucket(read), if said == 0 { 0 } else { bucket(said) })).or_default() += 1;
+            *groups.entry((rounded(read), rounded(said))).or_default() += 1;
         }
         // What a model reads may be no bucket.
         let mut groups: Vec<(usize, usize, usize)> = groups
@@ -107,6 +107,11 @@ impl RowSize {
         groups.sort_by_key(|group| (group.0 + group.1, group.0));
         groups.into_iter().map(|(read, said, _)| Self { rows: count, read, said }).collect()
     }
+}
+
+/// A length as batches have it; short ones, of which tables of words are full, in steps of 4.
+fn rounded(length: usize) -> usize {
+    if length < 16 { length.next_multiple_of(4) } else { bucket(length) }
 }
 
 impl TaskObjective {
