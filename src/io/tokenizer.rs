@@ -13,6 +13,7 @@ use super::pieces::{pieces, tried_pieces};
 use super::text_stream::{TextOf, TextStream};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
+#[cfg(feature = "files")]
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
