@@ -10,7 +10,8 @@ use wgformer::Gpu;
 use wgformer::check::check_golden;
 use wgformer::io::ModelFolder;
 use wgformer::models;
-use wgformer::tasks::Embedder;
+use wgformer::tasks::apply::{Application, EmbedSettings, TaskFile, TextEmbedder};
+use wgformer::tasks::{Embedder, Pooling};
 
 /// The folder of a model from `scripts/fetch-weights.sh`; without one, `None` and a message, unless it is required.
 fn fetched(name: &str) -> Option<PathBuf> {
@@ -59,6 +60,37 @@ fn vectors_are_those_of_pytorch() {
             );
         }
     }
+}
+
+/// The folder itself says how its texts become vectors: by the mean, of length 1, of at most 256 tokens.
+#[test]
+fn sentences_are_embedded_as_their_folder_says() {
+    let Some(path) = fetched("minilm") else { return };
+    let golden: Vec<Value> = serde_json::from_str(&fs::read_to_string(goldens("minilm.json")).unwrap()).unwrap();
+    let folder = ModelFolder::open(&path).unwrap();
+    let tokenizer = folder.tokenizer.clone().unwrap();
+    let settings = EmbedSettings::of(&path, &TaskFile::new(Application::Embed)).unwrap();
+    let said = (settings.pooling, settings.unit_length, settings.longest, settings.prefix.as_str());
+    assert_eq!(said, (Pooling::Mean, true, Some(256), ""));
+    let gpu = Gpu::open(&Gpu::adapters()[0]).unwrap();
+    let (model, weights) = models::load_model(&gpu, &folder, wgformer::DType::F32).unwrap();
+    let mut embedder = TextEmbedder::new(&gpu, model.into(), &weights, &tokenizer, settings).unwrap();
+    let texts: Vec<&str> = golden.iter().map(|entry| entry["text"].as_str().unwrap()).collect();
+    let all = embedder.embed(&texts, &mut |_| ()).unwrap();
+    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    for ((entry, text), vector) in golden.iter().zip(&texts).zip(&all) {
+        let wanted: Vec<f32> = serde_json::from_value(entry["embedding"].clone()).unwrap();
+        assert!(far(vector, &wanted) <= 1e-5, "{text}: {}", far(vector, &wanted));
+        let alone = embedder.embed(&[text], &mut |_| ()).unwrap();
+        assert!(far(vector, &alone[0]) <= 1e-5, "{text}");
+    }
+    // Of a long text only the first 256 tokens count, unless it is read in windows.
+    let long = "The sea was calm that day. ".repeat(60);
+    let longer = format!("{long} Interest rates were raised by the central bank again. ").repeat(2);
+    let cut = embedder.embed(&[&long, &longer], &mut |_| ()).unwrap();
+    assert!(far(&cut[0], &cut[1]) <= 1e-5);
+    let whole = embedder.in_windows(true).embed(&[&long, &longer], &mut |_| ()).unwrap();
+    assert!(far(&whole[0], &whole[1]) > 1e-3);
 }
 
 /// What PyTorch computes of two reactions with a masked token each, in f64, from weights in PyTorch's older format.

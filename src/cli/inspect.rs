@@ -2,7 +2,7 @@
 
 use super::args::InspectArgs;
 use super::device::Device;
-use super::{model, outln, print_json, routing, table};
+use super::{attention, model, outln, print_json, routing, table};
 use crate::bench::step_graph;
 use crate::error::{Result, human_bytes};
 use crate::kernel::Dispatch;
@@ -14,6 +14,9 @@ use std::process::ExitCode;
 pub(super) fn run(options: &InspectArgs) -> Result<ExitCode> {
     if let Some(text) = &options.routing {
         return routing::run(options, text);
+    }
+    if let Some(text) = &options.attention {
+        return attention::run(options, text);
     }
     let device = Device::open(&options.common)?;
     let gpu = &device.gpu;

@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod attention;
 mod beams;
 mod bench;
 mod chat;
@@ -77,12 +78,15 @@ fn run(cli: Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
         Command::Classify(options) => apply::classify(&options),
         Command::Tag(options) => apply::tag(&options),
         Command::Answer(options) => apply::answer(&options),
+        Command::Coref(options) => apply::coref(&options),
+        Command::Embed(options) => apply::embed(&options),
         Command::Fill(options) => apply::fill(&options),
         Command::Translate(options) => apply::write(&options, Application::Translate),
         Command::Summarise(options) => apply::write(&options, Application::Summarise),
         Command::Correct(options) => apply::write(&options, Application::Correct),
         Command::Transform(options) => apply::write(&options, Application::Transform),
         Command::Score(options) => apply::score(&options),
+        Command::Search(options) => apply::search(&options),
         Command::Run(options) => apply::run(options),
         Command::Experiment(options) => experiment::run(&options),
     }

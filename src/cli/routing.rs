@@ -46,7 +46,8 @@ pub(super) fn run(options: &InspectArgs, text: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn shown(tokenizer: &Tokenizer, id: u32) -> Result<String> {
+/// A token as people read it.
+pub(super) fn shown(tokenizer: &Tokenizer, id: u32) -> Result<String> {
     let text = tokenizer.decode_with(&[id], false)?;
     Ok(if text.is_empty() { tokenizer.token(id).unwrap_or_default() } else { text })
 }

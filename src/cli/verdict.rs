@@ -7,7 +7,7 @@ use super::{outln, print_json, table};
 use crate::error::{Error, Result};
 use crate::generate::GenerationSettings;
 use crate::io::write_atomic;
-use crate::tasks::apply::{Case, Examples, Judge, Verdict, WriterOptions};
+use crate::tasks::apply::{Application, Case, Examples, Judge, Verdict, WriterOptions};
 use crate::tasks::data::read_records;
 use serde_json::json;
 use std::fmt::Write;
@@ -22,6 +22,9 @@ pub(super) fn run(options: &EvalArgs, apply: &ApplyArgs) -> Result<ExitCode> {
     let mut opened = Opened::new(apply)?;
     if let Some(task) = options.task {
         opened.file.task = task.into();
+    }
+    if opened.file.task == Application::Embed {
+        opened.file = opened.file.with_embed_settings(&opened.folder.path)?;
     }
     let task = opened.file.task;
     let mut examples = Examples::of(task, &records, &columns)?;
@@ -161,11 +164,11 @@ fn confusion(verdict: &Verdict) -> String {
 
 /// That a model was trained for a task which is judged by examples.
 pub(super) fn is_judged(apply: &ApplyArgs) -> Result<bool> {
-    use crate::tasks::apply::Application::{Answer, Classify, Tag};
+    use Application::{Answer, Classify, Coref, Embed, Tag};
     let place = [apply.lora.as_deref(), Some(apply.model.as_path())].into_iter().flatten();
     let Some(folder) = place.into_iter().find(|folder| folder.join(crate::io::TASK).exists()) else { return Ok(false) };
     let value = crate::io::read_json(folder.join(crate::io::TASK).as_path())?;
     let file: crate::tasks::apply::TaskFile = serde_json::from_value(value)
         .map_err(|e| Error::format(folder.join(crate::io::TASK), format!("is not one that this version reads: {e}")))?;
-    Ok(matches!(file.task, Classify | Tag | Answer) || file.task.writes())
+    Ok(matches!(file.task, Classify | Tag | Answer | Coref | Embed) || file.task.writes())
 }

@@ -2,6 +2,7 @@
 //!
 //! A decoder is built from a `config.json` with [`decoder`], or from a whole Hugging Face folder or a GGUF file with [`load`].
 
+mod attention_maps;
 mod bert;
 mod causal;
 mod deepseek;
@@ -28,6 +29,7 @@ mod t5;
 mod transformer;
 mod weights;
 
+pub use attention_maps::{AttentionMap, AttentionText, attention_maps};
 pub use bert::{Bert, BertFamily};
 pub use deepseek::DeepSeek;
 use family::{FAMILIES, check_class, check_plain, families, model_type};

@@ -80,7 +80,10 @@ impl NewHead {
         }
         let made = config.with_value(keys);
         let model = model(&made)?;
-        if model.encoder().is_some_and(|encoder| encoder.head_kind() == self.kind) {
+        // Families that are never without a head keep that of a language model, which nothing uses.
+        let none = self.kind == EncoderHead::None;
+        let fits = |kind: EncoderHead| kind == self.kind || none && kind.predicts_tokens();
+        if model.encoder().is_some_and(|encoder| fits(encoder.head_kind())) {
             return Ok(made);
         }
         let message = format!("a {family} has no head {end}: start from an encoder, as bert, roberta or modernbert");

@@ -150,13 +150,3 @@ pub fn dropout(g: &mut Graph, x: Tensor, rate: f32, seed: Option<Tensor>, salt: 
 pub fn scaled(g: &mut Graph, x: Tensor, factor: f32) -> Result<Tensor> {
     if (factor - 1.0).abs() > 0.0 { ops::scale(g, x, factor) } else { Ok(x) }
 }
-
-/// The state of the first token of each row: `(B, C)` of `(B, T, C)`.
-///
-/// # Errors
-/// Those of the ops.
-pub fn first_states(g: &mut Graph, states: Tensor) -> Result<Tensor> {
-    let [batch, _, d_model] = g.shape(states).expect("states")?;
-    let first = ops::slice(g, states, 1, 0, 1)?;
-    ops::reshape(g, first, [batch, d_model])
-}

@@ -10,6 +10,7 @@ mod flops;
 mod inputs;
 mod no_gradient;
 mod norm;
+mod pooled;
 mod recursion;
 mod relative;
 mod router_stats;
@@ -22,13 +23,14 @@ pub use attention::{
 };
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};
-pub use dense::{DROPOUT_SEED, LinearConfig, LinearUse, dropout, embedding, first_states, linear, linear_with, scaled};
+pub use dense::{DROPOUT_SEED, LinearConfig, LinearUse, dropout, embedding, linear, linear_with, scaled};
 pub use experts::{
     ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
 };
 pub use feed_forward::{FeedForward, FeedForwardUse, GATED, gated_feed_forward};
 pub use inputs::{Context, Documents, Hidden, TokenInputs};
 pub use norm::{NormKind, NormOrder};
+pub use pooled::{first_states, mean_states};
 pub(crate) use recursion::CAPACITY_STEP;
 pub use recursion::{
     ExpertChoiceRouting, Pass, Recursion, RecursionOutput, RecursionRouting, RecursionUse, Router, RouterFunction,

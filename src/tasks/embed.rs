@@ -11,6 +11,7 @@ use crate::models::Model;
 use crate::nn::KvSource;
 use crate::ops;
 use crate::program::Weights;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The states of an encoder without a head: `last_hidden_state (B, T, C)`. The loss is the mean square of the states of real tokens,
@@ -50,6 +51,22 @@ impl Task for Embedding {
     }
 }
 
+/// Which states of a text's tokens become its vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// That of the first token.
+    Cls,
+}
+
+impl Pooling {
+    /// The names in options.
+    pub const NAMES: [(&str, Self); 2] = [("mean", Self::Mean), ("cls", Self::Cls)];
+}
+
 /// An encoder that turns texts into vectors of length 1: the mean of the states of a text's tokens, divided by its length.
 ///
 /// Texts are near in meaning if the product of their vectors, which is the cosine of their angle, is near 1.
@@ -77,12 +94,22 @@ impl Embedder {
     /// As [`Reader::read_at`].
     pub fn embed(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
         let rows: Vec<Row> = texts.iter().map(|ids| Row { ids: ids.clone(), ..Row::default() }).collect();
-        self.reader.read(&rows)
+        let mut vectors = self.reader.read(&rows)?;
+        vectors.iter_mut().for_each(|vector| to_unit_length(vector));
+        Ok(vectors)
     }
 
     /// The share of padding in the batches so far.
     #[must_use]
     pub fn padding(&self) -> f64 {
         self.reader.padding()
+    }
+}
+
+/// Divides a vector by its length; one of zeros stays.
+pub(super) fn to_unit_length(vector: &mut [f32]) {
+    let squares: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+    if squares > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / squares.sqrt()) as f32);
     }
 }

@@ -4,6 +4,7 @@ mod answer;
 #[cfg(all(feature = "files", feature = "tokenizers"))]
 pub mod apply;
 mod classify;
+mod contrastive;
 #[cfg(feature = "files")]
 pub mod data;
 mod embed;
@@ -17,7 +18,7 @@ mod reader;
 mod rows;
 mod sequence;
 
-pub use embed::Embedder;
+pub use embed::{Embedder, Pooling};
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 pub use packed::{PackedTexts, packed_held_out};

@@ -5,7 +5,7 @@ use super::rows::Row;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::graph::{Array, Graph};
+use crate::graph::Graph;
 use crate::models::{Dimensions, EncoderHead, Model, TokenInputs};
 use crate::nn::{self, KvSource};
 use crate::ops;
@@ -24,9 +24,9 @@ const ROWS: usize = 64;
 pub enum Reads {
     /// The logits of its classes, or T times those of a token's, or T times a beginning's and an end's.
     Classes,
-    /// The mean of its tokens' states, of length 1.
+    /// The mean of its tokens' states.
     Mean,
-    /// The state of its first token, of length 1.
+    /// The state of its first token.
     First,
     /// The logits of the vocabulary for one of its tokens.
     Word,
@@ -234,17 +234,11 @@ impl Reader {
                 let (states, head) = encoder.mlm_head(&mut g, some)?;
                 head.logits(&mut g, states)?
             }
-            Reads::Mean | Reads::First => {
-                let vectors = if self.reads == Reads::Mean {
-                    let shares = g.input("shares", [rows, 1, time], DType::F32)?;
-                    ops::matmul(&mut g, shares, states)?
-                } else {
-                    nn::first_states(&mut g, states)?
-                };
-                // Over the root of the mean square is over the length, times the root of `d_model`.
-                let gain = g.constant("gain", Array::from_fn([d_model], |_| 1.0 / (d_model as f64).sqrt()), DType::F32);
-                ops::rms_norm(&mut g, vectors, gain, f32::MIN_POSITIVE)?
+            Reads::Mean => {
+                let shares = g.input("shares", [rows, 1, time], DType::F32)?;
+                ops::matmul(&mut g, shares, states)?
             }
+            Reads::First => nn::first_states(&mut g, states)?,
         };
         g.output("values", values)?;
         Ok(g)

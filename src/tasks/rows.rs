@@ -1,9 +1,10 @@
 //! Examples as rows of tokens with what is to be said about them, in batches of like length.
 
+use super::contrastive::{CANDIDATES, Contrastive, candidates, own_targets};
 use super::objective::IGNORED;
 use super::packed::{MASK, has_experts};
 use super::padded::in_batches;
-use super::{TaskObjective, task_of};
+use super::{Pooling, TaskObjective, task_of};
 use crate::error::{Error, Result};
 use crate::models::Model;
 use crate::shape::Shape;
@@ -51,9 +52,26 @@ pub enum Target {
         /// Its answer.
         ids: Vec<u32>,
     },
+    /// That another text belongs to it, and how their vectors are made.
+    Near {
+        /// The tokens of the other text.
+        ids: Vec<u32>,
+        /// Which states become vectors.
+        pooling: Pooling,
+    },
 }
 
 impl Row {
+    /// The tokens of the text that belongs to it.
+    fn other(&self) -> &[u32] {
+        if let Target::Near { ids, .. } = &self.target { ids } else { &[] }
+    }
+
+    /// Tokens of the text that is read, or of the longer of two.
+    fn read(&self) -> usize {
+        self.ids.len().max(self.other().len())
+    }
+
     /// Tokens of the answer of a decoder behind an encoder.
     fn said(&self) -> usize {
         if let Target::Answer { ids, .. } = &self.target { ids.len() } else { 0 }
@@ -62,7 +80,7 @@ impl Row {
     /// The first of the sizes that it fits.
     #[must_use]
     pub fn size_in(&self, sizes: &[RowSize]) -> Option<usize> {
-        sizes.iter().position(|size| self.ids.len() <= size.read && self.said() <= size.said)
+        sizes.iter().position(|size| self.read() <= size.read && self.said() <= size.said)
     }
 }
 
@@ -85,7 +103,7 @@ impl RowSize {
         let mut groups: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         let mut longest = (1, 0);
         for row in rows {
-            let (read, said) = (row.ids.len(), row.said());
+            let (read, said) = (row.read(), row.said());
             longest = (longest.0.max(read), longest.1.max(said));
             *groups.entry((rounded(read), rounded(said))).or_default() += 1;
         }
@@ -120,16 +138,20 @@ impl TaskObjective {
     /// # Errors
     /// [`Error::Input`] if there are no rows, or they are not of that task.
     pub fn on_rows(model: Arc<dyn Model>, rows: &[Row], size: RowSize) -> Result<Self> {
-        let task = task_of(model.as_ref())?;
         let first = rows.first().ok_or_else(|| Error::input("examples", "there are none"))?;
+        let task = match &first.target {
+            Target::Near { pooling, .. } => Contrastive::of(*pooling),
+            _ => task_of(model.as_ref())?,
+        };
         let RowSize { rows: count, read, said } = size;
-        let mut shapes = vec![("input_ids".to_owned(), Shape::new([count, read]))];
+        let texts = if matches!(first.target, Target::Near { .. }) { 2 * count } else { count };
+        let mut shapes = vec![("input_ids".to_owned(), Shape::new([texts, read]))];
         let mut add = |name: &str, shape: &[usize]| shapes.push((name.to_owned(), Shape::from(shape)));
         // A token of a plain decoder sees nothing behind it.
         let plain = model.encoder().is_none() && model.stacks().iter().all(|stack| stack.recursion.is_none());
         let masks = !plain || has_experts(model.as_ref());
         if masks {
-            add(MASK, &[count, read]);
+            add(MASK, &[texts, read]);
         }
         if !first.types.is_empty() {
             add(TYPES, &[count, read]);
@@ -143,6 +165,10 @@ impl TaskObjective {
             }
             Target::Tokens(_) => add("labels", &[count, read]),
             Target::Span(_) => ["start_positions", "end_positions"].into_iter().for_each(|name| add(name, &[count])),
+            Target::Near { .. } => {
+                add("labels", &[count]);
+                add(CANDIDATES, &[count, count]);
+            }
             Target::Answer { .. } => {
                 add("labels", &[count, said]);
                 if masks {
@@ -169,7 +195,11 @@ fn feeds(rows: &[&Row], size: RowSize, masks: bool) -> Feeds {
         }
         all
     };
-    feeds.push(words("input_ids", &each(read, &|row| row.ids.clone())));
+    // The other texts of pairs follow as further rows.
+    let pairs = matches!(rows.first().map(|row| &row.target), Some(Target::Near { .. }));
+    let both = |own: Vec<u32>, other: &dyn Fn() -> Vec<u32>| if pairs { [own, other()].concat() } else { own };
+    let ids = both(each(read, &|row| row.ids.clone()), &|| each(read, &|row| row.other().to_vec()));
+    feeds.push(words("input_ids", &ids));
     // A row without tokens would see nothing: its first counts as one.
     let mask = |length: usize, of: &dyn Fn(&Row) -> usize| {
         let mut all = each(length, &|row| vec![1; of(row)]);
@@ -177,7 +207,8 @@ fn feeds(rows: &[&Row], size: RowSize, masks: bool) -> Feeds {
         all
     };
     if masks {
-        feeds.push(words(MASK, &mask(read, &|row| row.ids.len())));
+        let all = both(mask(read, &|row| row.ids.len()), &|| mask(read, &|row| row.other().len()));
+        feeds.push(words(MASK, &all));
     }
     if rows.iter().any(|row| !row.types.is_empty()) {
         feeds.push(words(TYPES, &each(read, &|row| row.types.clone())));
@@ -221,6 +252,10 @@ fn feeds(rows: &[&Row], size: RowSize, masks: bool) -> Feeds {
                 let of = |row: &Row| if let Target::Span(span) = &row.target { vec![span[at]] } else { Vec::new() };
                 feeds.push(words(name, &labels(1, &of)));
             }
+        }
+        Some(Target::Near { .. }) => {
+            feeds.push(words("labels", &own_targets(rows, count)));
+            feeds.push(words(CANDIDATES, &candidates(rows, count)));
         }
         Some(Target::Answer { .. }) => {
             let answer = |row: &Row| match &row.target {
@@ -279,7 +314,7 @@ impl RowBatches {
         if let Some(at) = rows.iter().position(|row| row.size_in(&sizes).is_none()) {
             return Err(Error::input("examples", format!("number {at} is longer than all sizes of batches")));
         }
-        let tokens = rows.iter().flat_map(|row| row.ids.iter().copied().chain([u32::MAX]));
+        let tokens = rows.iter().flat_map(|row| row.ids.iter().chain(row.other()).copied().chain([u32::MAX]));
         let text = fingerprint(tokens, rows.len());
         if ![0, text].contains(&state.text) {
             let message = "belongs to other examples or another tokenizer: resume with those of the run, or start a new run from its weights \
@@ -305,7 +340,7 @@ impl RowBatches {
 /// Batches of rows of like length: which size, and the rows.
 fn batches(rows: &[Row], sizes: &[RowSize], order: &[u32]) -> Vec<(usize, Vec<u32>)> {
     let size = |row: u32| rows.get(row as usize)?.size_in(sizes);
-    let length = |row: u32| rows.get(row as usize).map_or(0, |row| row.ids.len());
+    let length = |row: u32| rows.get(row as usize).map_or(0, Row::read);
     let counts: Vec<usize> = sizes.iter().map(|size| size.rows).collect();
     in_batches(order, &counts, &length, &size)
 }
@@ -319,8 +354,9 @@ impl BatchSource for RowBatches {
         let missing = || Error::input("examples", "a pass has no batch");
         let (size, numbers) = self.batches.get(self.state.cursor as usize).ok_or_else(missing)?;
         let (size, rows) = (self.sizes[*size], some(&self.rows, numbers));
-        let tokens: usize = rows.iter().map(|row| row.ids.len() + row.said()).sum();
-        self.last = [tokens as u64, (size.rows * (size.read + size.said)) as u64];
+        let tokens: usize = rows.iter().map(|row| row.ids.len() + row.said() + row.other().len()).sum();
+        let texts = if rows.iter().any(|row| !row.other().is_empty()) { 2 } else { 1 };
+        self.last = [tokens as u64, (size.rows * (texts * size.read + size.said)) as u64];
         let feeds = feeds(&rows, size, self.masks);
         self.state.cursor += 1;
         Ok(feeds)

@@ -2,17 +2,24 @@
 
 mod answer;
 mod classify;
+mod coref;
+mod embed;
 mod fill;
 mod run;
 mod score;
+mod search;
+mod search_eval;
 mod tag;
 mod write;
 
 pub(super) use answer::run as answer;
 pub(super) use classify::run as classify;
+pub(super) use coref::run as coref;
+pub(super) use embed::run as embed;
 pub(super) use fill::run as fill;
 pub(super) use run::run;
 pub(super) use score::run as score;
+pub(super) use search::run as search;
 pub(super) use tag::run as tag;
 pub(super) use write::run as write;
 

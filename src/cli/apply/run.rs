@@ -1,9 +1,11 @@
 //! `wgformer run`: whatever a model was trained for.
 
-use super::{answer, classify, fill, tag, write};
-use crate::cli::args::{AnswerArgs, ClassifyArgs, FillArgs, RunArgs, TagArgs, WriteArgs};
+use super::{answer, classify, coref, embed, fill, tag, write};
+use crate::cli::args::{
+    AnswerArgs, ClassifyArgs, CorefArgs, EmbedArgs, FillArgs, RunArgs, TagArgs, VectorArgs, WriteArgs,
+};
 use crate::error::{Error, Result};
-use crate::tasks::apply::{Application, TaskFile};
+use crate::tasks::apply::{Application, Resolver, TaskFile};
 use std::process::ExitCode;
 
 pub(in crate::cli) fn run(options: RunArgs) -> Result<ExitCode> {
@@ -21,6 +23,11 @@ pub(in crate::cli) fn run(options: RunArgs) -> Result<ExitCode> {
         }
         Application::Tag => tag::run(&TagArgs { apply, least: 0.0 }),
         Application::Answer => answer::run(&AnswerArgs { apply, question, none_above: None, max_tokens: None }),
+        Application::Coref => coref::run(&CorefArgs { apply, window: Resolver::WINDOW, alone: false }),
+        Application::Embed => {
+            let vector = VectorArgs::default();
+            embed::run(&EmbedArgs { apply, vector, prompt: None, windows: false, out: None })
+        }
         Application::Fill => fill::run(&FillArgs { apply, top: 5 }),
         task if task.writes() => {
             let (max_tokens, beams, length_penalty, prefix) = (None, None, None, None);

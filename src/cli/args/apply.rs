@@ -2,6 +2,8 @@
 
 use super::{Common, ExampleArgs, InferenceStorage};
 use crate::cli::numbers::{beams, length_penalty, positive, share};
+use crate::tasks::Pooling;
+use crate::tasks::apply::Resolver;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -69,6 +71,55 @@ pub(in crate::cli) struct AnswerArgs {
     /// The most tokens of an answer [default: 30 of a part of the text, 128 of one that is written]
     #[arg(long, short = 'n', value_name = "COUNT", value_parser = positive)]
     pub(in crate::cli) max_tokens: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Records may have \"mentions\": [{\"start\": 0, \"end\": 4}, ...] in characters. Without them names (runs of words that begin with a \
+                        capital letter) and English pronouns are taken."
+)]
+pub(in crate::cli) struct CorefArgs {
+    #[command(flatten)]
+    pub(in crate::cli) apply: ApplyArgs,
+    /// Each mention is compared with so many in front of it
+    #[arg(long, value_name = "COUNT", default_value_t = Resolver::WINDOW, value_parser = positive)]
+    pub(in crate::cli) window: usize,
+    /// Show mentions that stand alone, too
+    #[arg(long)]
+    pub(in crate::cli) alone: bool,
+}
+
+/// How texts become vectors.
+#[derive(Debug, Default, Args)]
+pub(in crate::cli) struct VectorArgs {
+    /// Text in front of each text, as E5 wants one ("query: ") [default: the model's]
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) prefix: Option<String>,
+    /// Which states become a vector: mean, or cls for that of the first token [default: the model's, else mean]
+    #[arg(long, value_name = "WHICH", value_parser = pooling)]
+    pub(in crate::cli) pooling: Option<Pooling>,
+}
+
+fn pooling(name: &str) -> Result<Pooling, String> {
+    let found = Pooling::NAMES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, pooling)| *pooling).ok_or_else(|| "it must be mean or cls".to_owned())
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmbedArgs {
+    #[command(flatten)]
+    pub(in crate::cli) apply: ApplyArgs,
+    #[command(flatten)]
+    pub(in crate::cli) vector: VectorArgs,
+    /// The use that texts are for, by its name in the model's prompts, such as query
+    #[arg(long, value_name = "NAME", conflicts_with = "prefix")]
+    pub(in crate::cli) prompt: Option<String>,
+    /// Read texts that are too long in windows, and take the mean of their vectors [default: their ends are cut off]
+    #[arg(long)]
+    pub(in crate::cli) windows: bool,
+    /// Write the matrix of vectors to a safetensors file, with a JSON file beside it that says where the texts are from
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,15 +4,20 @@ mod apply;
 mod lora;
 mod measure;
 mod model;
+mod search;
 mod step;
 mod task;
 mod text;
 mod train;
 
-pub(super) use apply::{AnswerArgs, ApplyArgs, ClassifyArgs, FillArgs, RunArgs, ScoreArgs, TagArgs, WriteArgs};
+pub(super) use apply::{
+    AnswerArgs, ApplyArgs, ClassifyArgs, CorefArgs, EmbedArgs, FillArgs, RunArgs, ScoreArgs, TagArgs, VectorArgs,
+    WriteArgs,
+};
 pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
+pub(super) use search::SearchArgs;
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
 pub(super) use task::{ExampleArgs, TaskArgs, TaskName};
 pub(super) use text::{Bos, ChatArgs, EvalArgs, GenerateArgs};
@@ -73,6 +78,10 @@ pub(super) enum Command {
     Tag(TagArgs),
     /// Answer questions about texts
     Answer(AnswerArgs),
+    /// Find which mentions in texts are of the same person or thing
+    Coref(CorefArgs),
+    /// Turn texts into vectors, near each other for texts of like meaning
+    Embed(EmbedArgs),
     /// Find the words behind masks
     Fill(FillArgs),
     /// Write texts in another language
@@ -86,6 +95,8 @@ pub(super) enum Command {
     Transform(WriteArgs),
     /// Say how likely each text is: its perplexity
     Score(ScoreArgs),
+    /// Find the passages of files that are nearest in meaning to a query
+    Search(SearchArgs),
     /// Do with texts what the model was trained for
     Run(RunArgs),
     /// Measure loss and perplexity of a model on text, or the metrics of its task on examples

@@ -65,10 +65,16 @@ pub(in crate::cli) struct InspectArgs {
     #[arg(long)]
     pub(in crate::cli) list: bool,
     /// Show the expert or recursion depth of each token of a text instead: the text, or a file
-    #[arg(long, value_name = "TEXT|FILE", conflicts_with_all = ["list", "step", "batch", "context"])]
+    #[arg(long, value_name = "TEXT|FILE", group = "shown", conflicts_with_all = ["list", "step", "batch", "context"])]
     pub(in crate::cli) routing: Option<String>,
-    /// With --routing, write an HTML page with tokens coloured by expert or depth
-    #[arg(long, value_name = "FILE", requires = "routing")]
+    /// Show what each head looks at in a text instead: the text, or a file
+    #[arg(long, value_name = "TEXT|FILE", group = "shown", conflicts_with_all = ["list", "step", "batch", "context"])]
+    pub(in crate::cli) attention: Option<String>,
+    /// With --attention, what the decoder of a model of two sides reads; without it the encoder is shown
+    #[arg(long, value_name = "TEXT", requires = "attention")]
+    pub(in crate::cli) answer: Option<String>,
+    /// With --routing or --attention, write an HTML page: tokens coloured by expert or depth, or heads and tokens with their probabilities
+    #[arg(long, value_name = "FILE", requires = "shown")]
     pub(in crate::cli) html: Option<PathBuf>,
 }
 

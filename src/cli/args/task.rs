@@ -16,6 +16,10 @@ pub(in crate::cli) enum TaskName {
     Tag,
     /// Answers that are parts of a text
     Answer,
+    /// Which mentions in texts are of the same
+    Coref,
+    /// Vectors, near each other for texts that belong together (pairs: source, target)
+    Embed,
     /// Texts in another language
     Translate,
     /// Shorter texts
@@ -32,6 +36,8 @@ impl From<TaskName> for Application {
             TaskName::Classify => Self::Classify,
             TaskName::Tag => Self::Tag,
             TaskName::Answer => Self::Answer,
+            TaskName::Coref => Self::Coref,
+            TaskName::Embed => Self::Embed,
             TaskName::Translate => Self::Translate,
             TaskName::Summarise => Self::Summarise,
             TaskName::Correct => Self::Correct,

@@ -11,11 +11,11 @@ use crate::io::checkpoint::Loaded;
 use crate::models::{EncoderHead, Model, NewHead};
 use crate::program::Weights;
 use crate::tasks::apply::{
-    Answerer, Application, Classifier, Examples, Judge, Tagger, TaskFile, Verdict, WriterOptions, WriterText,
-    label_names, pair_row,
+    Answerer, Application, Classifier, EmbedSettings, Examples, Judge, Resolver, Tagger, TaskFile, TextEmbedder,
+    Verdict, WriterOptions, WriterText, label_names, pair_row,
 };
 use crate::tasks::data::{ClassExample, Record, read_records, write_json_lines};
-use crate::tasks::{Row, RowBatches, RowSize, Target, TaskObjective, rows_held_out};
+use crate::tasks::{Pooling, Row, RowBatches, RowSize, Target, TaskObjective, rows_held_out};
 use crate::train::{BatchSource, DataState, HeldOut, Measure, Measured, Trainer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,6 +78,12 @@ impl Lesson {
         };
         file.task = task;
         file.context = Some(context);
+        if task == Application::Embed {
+            file = match &options.from {
+                Some(from) => file.with_embed_settings(from)?,
+                None => TaskFile { pooling: Some(Pooling::default()), ..file },
+            };
+        }
         file.prefix = args.prefix.clone().unwrap_or(file.prefix);
         file.separator = args.separator.clone().unwrap_or(file.separator);
         let rows = rows(options, gpu, &learner, &file, &examples)?;
@@ -188,6 +194,11 @@ fn learner(options: &TrainArgs, gpu: &Gpu, task: Application, examples: &Example
             NewHead::tags(&std::iter::once("O".to_owned()).chain(tags).collect::<Vec<_>>())
         }
         (Application::Answer, _) => NewHead::plain(EncoderHead::QuestionAnswering),
+        (Application::Coref, _) => {
+            let problem = Some("single_label_classification");
+            NewHead { problem, ..NewHead::classes(&Resolver::LABELS.map(str::to_owned)) }
+        }
+        (Application::Embed, _) => NewHead::plain(EncoderHead::None),
         _ => return Learner::that_writes(options, gpu, &text),
     };
     Learner::with_head(options, gpu, &text, &head)
@@ -265,6 +276,14 @@ fn rows_of(gpu: &Gpu, learner: &Learner, file: &TaskFile, examples: &Examples) -
         Examples::Questions(examples) => {
             let made = Answerer::new(gpu, model.clone(), weights, tokenizer, longest)?;
             all(examples, |example| made.rows(example), numbered)
+        }
+        Examples::Corefs(examples) => {
+            let made = Resolver::new(gpu, model.clone(), weights, tokenizer, longest)?;
+            all(examples, |example| made.rows(example), numbered)
+        }
+        Examples::Pairs(examples) if file.task == Application::Embed => {
+            let made = TextEmbedder::new(gpu, model.clone(), weights, tokenizer, EmbedSettings::from(file))?;
+            all(examples, |example| Ok(vec![made.pair_row(example)?]), numbered)
         }
         Examples::Pairs(examples) => {
             let texts = WriterText { tokenizer, file, longest };

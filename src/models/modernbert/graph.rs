@@ -1,12 +1,10 @@
 //! States, and what heads make of them.
 
 use super::ModernBert;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Array, Graph, Initial, Tensor};
+use crate::graph::{Graph, Initial, Tensor};
 use crate::models::{Encoder, EncoderHead, Hidden, LmHead, Model, TokenInputs};
-use crate::nn::{self, KvSource, LinearConfig};
-use crate::ops;
+use crate::nn::{self, LinearConfig};
 
 /// The salt of dropout after the blocks.
 const HEAD_SALT: u32 = 1 << 24;
@@ -50,7 +48,7 @@ impl Encoder for ModernBert {
         };
         let x = match (of_text, self.mean_pooling) {
             (false, _) => states,
-            (true, true) => g.scope("mean", |g| mean_states(g, states, inputs))?,
+            (true, true) => g.scope("mean", |g| nn::mean_states(g, states, inputs))?,
             (true, false) => nn::first_states(g, states)?,
         };
         let x = self.transform(g, x)?;
@@ -58,26 +56,4 @@ impl Encoder for ModernBert {
         let linear = LinearConfig::out_in(true).with_std(1.0 / (self.d_model as f64).sqrt());
         g.scope("head", |g| nn::linear(g, "classifier", x, labels, linear))
     }
-}
-
-/// The mean of the states `(B, T, C)` of real tokens, `(B, C)`.
-fn mean_states(g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
-    let [batch, time, width] = g.shape(states).expect("states")?;
-    let ones = |g: &mut Graph| g.constant("ones", Array::from_fn([batch, time], |_| 1.0), DType::U32);
-    let mask = match inputs.kv {
-        KvSource::Uncached { key_mask: Some(mask) } => mask,
-        KvSource::Packed { lengths: Some(lengths) } => {
-            let ones = ones(g);
-            ops::fill_rows(g, ones, lengths, 0)?
-        }
-        _ => ones(g),
-    };
-    // A softmax of scores that are all 0, or far below, gives each real token the same share.
-    let scores = g.constant("scores", Array::new([2, 1], vec![-1e9, 0.0])?, DType::F32);
-    let scores = ops::embedding(g, scores, mask)?;
-    let scores = ops::reshape(g, scores, [batch, time])?;
-    let shares = ops::softmax(g, scores)?;
-    let shares = ops::reshape(g, shares, [batch, 1, time])?;
-    let mean = ops::matmul(g, shares, states)?;
-    ops::reshape(g, mean, [batch, width])
 }

@@ -15,6 +15,7 @@ mod score_cases;
 mod sinusoidal;
 mod spec;
 mod variant;
+mod weights;
 mod window;
 mod window_cases;
 
@@ -26,6 +27,7 @@ pub use rope_rows::{rope_rows, rope_table_by_length};
 pub use rope_scaling::RopeScaling;
 pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
 pub use variant::AttentionVariant;
+pub use weights::{AttentionWeights, attention_weights};
 pub(in crate::ops) use window::check_cap;
 
 use crate::case::Case;

@@ -3,7 +3,7 @@
 use super::Application;
 use crate::error::{Error, Result};
 use crate::tasks::data::{
-    ClassExample, Columns, PairExample, QuestionExample, Record, SpanExample, split, split_by_label,
+    ClassExample, Columns, CorefExample, PairExample, QuestionExample, Record, SpanExample, split, split_by_label,
 };
 
 /// The examples of a task, of one kind.
@@ -15,7 +15,9 @@ pub enum Examples {
     Spans(Vec<SpanExample>),
     /// Questions about texts.
     Questions(Vec<QuestionExample>),
-    /// Texts made of texts.
+    /// Texts with mentions.
+    Corefs(Vec<CorefExample>),
+    /// Texts made of texts, or that belong to others.
     Pairs(Vec<PairExample>),
 }
 
@@ -34,7 +36,10 @@ impl Examples {
             Application::Answer => {
                 Self::Questions(all(records, |record| QuestionExample::from_record(record, columns))?)
             }
-            task if task.writes() => Self::Pairs(all(records, |record| PairExample::from_record(record, columns))?),
+            Application::Coref => Self::Corefs(all(records, |record| CorefExample::from_record(record, columns))?),
+            task if task.writes() || task == Application::Embed => {
+                Self::Pairs(all(records, |record| PairExample::from_record(record, columns))?)
+            }
             other => {
                 let message = format!("{} is not learnt from labelled examples", other.name());
                 return Err(Error::input("task", message));
@@ -49,6 +54,7 @@ impl Examples {
             Self::Classes(all) => all.len(),
             Self::Spans(all) => all.len(),
             Self::Questions(all) => all.len(),
+            Self::Corefs(all) => all.len(),
             Self::Pairs(all) => all.len(),
         }
     }
@@ -75,6 +81,10 @@ impl Examples {
                 let (a, b) = split(all, share, seed);
                 (Self::Questions(a), Self::Questions(b))
             }
+            Self::Corefs(all) => {
+                let (a, b) = split(all, share, seed);
+                (Self::Corefs(a), Self::Corefs(b))
+            }
             Self::Pairs(all) => {
                 let (a, b) = split(all, share, seed);
                 (Self::Pairs(a), Self::Pairs(b))
@@ -88,6 +98,7 @@ impl Examples {
             Self::Classes(all) => all.truncate(count),
             Self::Spans(all) => all.truncate(count),
             Self::Questions(all) => all.truncate(count),
+            Self::Corefs(all) => all.truncate(count),
             Self::Pairs(all) => all.truncate(count),
         }
     }
@@ -106,6 +117,8 @@ impl Examples {
                 example.second.iter().for_each(|second| add(second));
             }),
             Self::Spans(all) => all.iter().for_each(|example| add(&example.text)),
+            // The marks of mentions, too.
+            Self::Corefs(all) => all.iter().for_each(|example| add(&format!("[{}] * ...", example.text))),
             Self::Questions(all) => all.iter().for_each(|example| {
                 add(&example.question);
                 add(&example.context);

@@ -1,6 +1,11 @@
 //! How good a model is at its task.
 
-use super::{Answerer, Application, Classifier, Examples, Tagger, TaskFile, Writer, WriterOptions};
+use super::judge_coref::coref;
+use super::judge_pairs::pairs;
+use super::{
+    Answerer, Application, Classifier, EmbedSettings, Examples, Resolver, Tagger, TaskFile, TextEmbedder, Writer,
+    WriterOptions,
+};
 use crate::error::{Error, Result};
 use crate::generate::SamplingOptions;
 use crate::gpu::Gpu;
@@ -69,6 +74,10 @@ pub enum Judge {
     Tagger(Tagger),
     /// Of answers.
     Answerer(Answerer),
+    /// Of mentions.
+    Resolver(Resolver),
+    /// Of vectors.
+    Embedder(TextEmbedder, Gpu),
     /// Of texts, for that use.
     Writer(Box<Writer>, Application),
 }
@@ -93,6 +102,11 @@ impl Judge {
             }
             Application::Tag => Self::Tagger(Tagger::new(gpu, model, weights, tokenizer, longest)?),
             Application::Answer => Self::Answerer(Answerer::new(gpu, model, weights, tokenizer, longest)?),
+            Application::Coref => Self::Resolver(Resolver::new(gpu, model, weights, tokenizer, longest)?),
+            Application::Embed => {
+                let made = TextEmbedder::new(gpu, model, weights, tokenizer, EmbedSettings::from(file))?;
+                Self::Embedder(made, gpu.clone())
+            }
             task if task.writes() => {
                 let config = Config::new("config.json", model.config())?;
                 let mut end = models::end_tokens(&config, model.dimensions().vocabulary)?;
@@ -117,13 +131,15 @@ impl Judge {
             (Self::Classifier(classifier), Examples::Classes(examples)) => classes(classifier, examples, done),
             (Self::Tagger(tagger), Examples::Spans(examples)) => tags(tagger, examples, done),
             (Self::Answerer(answerer), Examples::Questions(examples)) => answers(answerer, examples, done),
+            (Self::Resolver(resolver), Examples::Corefs(examples)) => coref(resolver, examples, done),
+            (Self::Embedder(embedder, gpu), Examples::Pairs(examples)) => pairs(embedder, gpu, examples, done),
             (Self::Writer(writer, task), Examples::Pairs(examples)) => texts(writer, *task, examples, done),
             _ => Err(Error::input("examples", "they are of another task than the model")),
         }
     }
 }
 
-fn named(metrics: &[(&str, f64)]) -> Vec<(String, f64)> {
+pub(super) fn named(metrics: &[(&str, f64)]) -> Vec<(String, f64)> {
     metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 

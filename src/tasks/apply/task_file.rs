@@ -1,9 +1,11 @@
 //! What a model was trained for: `task.json` in its folder.
 
+use super::EmbedSettings;
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
 use crate::io::{TASK, file};
 use crate::models::{EncoderHead, Model};
+use crate::tasks::Pooling;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "files")]
 use std::path::Path;
@@ -97,13 +99,17 @@ pub struct TaskFile {
     /// The most tokens of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<usize>,
+    /// Of vectors: which states become them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
 }
 
 impl TaskFile {
     /// Of a use, with nothing else said.
     #[must_use]
     pub fn new(task: Application) -> Self {
-        Self { task, prefix: String::new(), separator: String::new(), context: None, answer: None }
+        let (prefix, separator) = (String::new(), String::new());
+        Self { task, prefix, separator, context: None, answer: None, pooling: None }
     }
 
     /// That of a model's folder, or what can be told without one.
@@ -118,6 +124,17 @@ impl TaskFile {
                 .map_err(|e| Error::format(&path, format!("is not one that this version reads: {e}"))),
             None => Ok(Self::new(Application::of(model))),
         }
+    }
+
+    /// The same with what a model's folder says about vectors.
+    ///
+    /// # Errors
+    /// Those of [`EmbedSettings::of`].
+    #[cfg(feature = "files")]
+    pub fn with_embed_settings(mut self, folder: &Path) -> Result<Self> {
+        let settings = EmbedSettings::of(folder, &self)?;
+        (self.pooling, self.context, self.prefix) = (Some(settings.pooling), settings.longest, settings.prefix);
+        Ok(self)
     }
 
     /// The file's content.

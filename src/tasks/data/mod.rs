@@ -8,6 +8,8 @@
 mod class;
 mod columns;
 mod conll;
+mod conll2012;
+mod coref;
 mod json;
 mod lines;
 mod pair;
@@ -20,6 +22,7 @@ mod tags;
 
 pub use class::ClassExample;
 pub use columns::Columns;
+pub use coref::CorefExample;
 pub use lines::read_parallel;
 pub use pair::PairExample;
 pub use question::{Answer, QuestionExample};
@@ -81,7 +84,7 @@ pub enum Format {
     /// become records with `id`, `title`, `context`, `question`, `answers` and `is_impossible`.
     Json,
     /// A word a line, the word first and its tag last, sentences between blank lines: records with `tokens` and `tags`. Lines of `-DOCSTART-` and
-    /// comments (`#`) are left out.
+    /// comments (`#`) are left out. Documents of CoNLL 2012 (`#begin document`) become records with `text`, `clusters` and `document`.
     Conll,
     /// A line a record: `text`, or `source` and `target` with a tab between them. Blank lines are left out.
     Lines,
@@ -106,6 +109,7 @@ impl Format {
             "tsv" | "tab" => Self::Tsv,
             "json" | "jsonl" | "ndjson" => Self::Json,
             "conll" | "iob" | "iob2" | "bio" => Self::Conll,
+            _ if conll2012::begins(&source.text) => Self::Conll,
             _ if json::begins(&source.text) => Self::Json,
             _ if conll::begins(&source.text) => Self::Conll,
             _ => Self::Lines,
@@ -134,6 +138,7 @@ pub fn read_records(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<Reco
             Format::Csv => table::read(&source, table::delimiter(&source.text), options.no_header),
             Format::Tsv => table::read(&source, b'\t', options.no_header),
             Format::Json => json::read(&source),
+            Format::Conll if conll2012::begins(&source.text) => conll2012::read(&source),
             Format::Conll => conll::read(&source),
             Format::Lines => lines::read(&source),
         }?;

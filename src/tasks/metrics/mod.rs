@@ -2,6 +2,7 @@
 
 mod assignment;
 mod bleu;
+mod bm25;
 mod chrf;
 mod classification;
 mod coreference;
@@ -16,6 +17,7 @@ mod squad;
 pub(in crate::tasks) mod words;
 
 pub use bleu::{Bleu, BleuOptions, Smoothing, bleu, bleu_signature};
+pub use bm25::Bm25;
 pub use chrf::{ChrfOptions, chrf, chrf_signature};
 pub use classification::{Averages, ClassReport, Classification};
 pub use coreference::{Clusters, b_cubed, ceaf_entities, ceaf_mentions, conll_f1, lea, mentions, muc};
