@@ -384,18 +384,3 @@ fn what_stands_in_front_of_a_text_and_what_ends_it_is_known() {
     assert_eq!(with(&["<|end|>", "<|return|>", "<|call|>"], &[]), [1, 2], "a message within a turn ends with <|end|>");
     assert_eq!(with(&["<|end|>", "<|user|>"], &[]), [0]);
 }
-
-#[test]
-fn a_tokenizer_for_encoders_has_their_tokens_around_texts() {
-    let plain = Tokenizer::train_bpe("the cat sat on the mat", 262).unwrap();
-    let tokenizer = plain.for_encoder().unwrap();
-    let [cls, sep] = ["[CLS]", "[SEP]"].map(|token| tokenizer.id(token).unwrap());
-    assert_eq!(tokenizer.vocab_size(), plain.vocab_size() + 4);
-    let one = tokenizer.encode_for_model("the cat", None).unwrap();
-    assert_eq!((one.ids.first(), one.ids.last()), (Some(&cls), Some(&sep)));
-    assert_eq!(one.ids[1..one.ids.len() - 1], plain.encode("the cat").unwrap());
-    let two = tokenizer.encode_for_model("the cat", Some("sat")).unwrap();
-    assert_eq!(two.ids.iter().filter(|id| **id == sep).count(), 2);
-    assert_eq!(two.type_ids.iter().filter(|part| **part == 1).count(), plain.encode("sat").unwrap().len() + 1);
-    assert_eq!(tokenizer.for_encoder().unwrap().special("mask"), tokenizer.id("[MASK]"));
-}

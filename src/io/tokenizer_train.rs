@@ -137,3 +137,23 @@ fn byte_character(byte: u8) -> char {
     let rank = (0..byte).filter(|&b| !prints(b)).count() as u32;
     char::from_u32(0x100 + rank).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_for_encoders_has_their_tokens_around_texts() {
+        let plain = Tokenizer::train_bpe("the cat sat on the mat", 262).unwrap();
+        let tokenizer = plain.for_encoder().unwrap();
+        let [cls, sep] = ["[CLS]", "[SEP]"].map(|token| tokenizer.id(token).unwrap());
+        assert_eq!(tokenizer.vocab_size(), plain.vocab_size() + 4);
+        let one = tokenizer.encode_for_model("the cat", None).unwrap();
+        assert_eq!((one.ids.first(), one.ids.last()), (Some(&cls), Some(&sep)));
+        assert_eq!(one.ids[1..one.ids.len() - 1], plain.encode("the cat").unwrap());
+        let two = tokenizer.encode_for_model("the cat", Some("sat")).unwrap();
+        assert_eq!(two.ids.iter().filter(|id| **id == sep).count(), 2);
+        assert_eq!(two.type_ids.iter().filter(|part| **part == 1).count(), plain.encode("sat").unwrap().len() + 1);
+        assert_eq!(tokenizer.for_encoder().unwrap().special("mask"), tokenizer.id("[MASK]"));
+    }
+}
