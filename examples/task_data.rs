@@ -306,8 +306,8 @@ fn gettext(sources: &[String]) -> Made {
         for entry in 0..count {
             let (Some(source), Some(target)) = (text(originals, entry), text(translations, entry)) else { continue };
             let fits = |text: &str| {
-                (4..=60).contains(&text.len())
-                    && !text.contains(['\0', '\n', '%', '\\', '<', '\u{4}', '_', '&', '{', '$'])
+                // Several forms, contexts and keys of menus are left out.
+                (8..=100).contains(&text.len()) && !text.contains(['\0', '\n', '\u{4}', '_', '&', '\u{1b}'])
             };
             if fits(&source) && fits(&target) && source.contains(char::is_alphabetic) {
                 all.insert(source, target);

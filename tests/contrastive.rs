@@ -193,3 +193,18 @@ fn a_model_learns_which_texts_belong_together_by_the_command() {
     fs::write(&data, "{\"source\": \"a\"}\n".repeat(9)).unwrap();
     assert!(refusal(&mut train("none", "1", &[])).contains("target"));
 }
+
+#[test]
+fn texts_of_mixed_lengths_cost_at_most_a_third_more_than_their_tokens() {
+    let model = bert();
+    let gpu = Gpu::choose(None).unwrap();
+    let weights = upload(&gpu, model.as_ref(), &weights_of(model.as_ref()).unwrap()).unwrap();
+    // Lengths 1 to 64 in no order, each twice.
+    let texts: Vec<Vec<u32>> = (0..128).map(|i| tokens(i, 1 + i * 37 % 64)).collect();
+    for rows in [8, 64] {
+        let mut embedder = Embedder::new(&gpu, model.clone(), &weights, rows).unwrap();
+        assert_eq!(embedder.embed(&texts).unwrap().len(), texts.len());
+        let cost = 1.0 / (1.0 - embedder.padding());
+        assert!(cost <= 1.3, "batches of {rows} cost {cost:.2} of the useful tokens");
+    }
+}

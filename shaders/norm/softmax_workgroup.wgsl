@@ -15,6 +15,11 @@ struct Params { base: u32, groups: u32, columns: u32 }
 @group(0) @binding(1) var<storage, read> x: array<Element>;           // (rows, columns)
 @group(0) @binding(2) var<storage, read_write> out: array<Element>;   // (rows, columns)
 
+// The first HELD elements of an invocation stay in registers, so that a row of usual length is read once.
+const HELD: u32 = 4u;
+
+fn power(x: Element, m: f32) -> Element { return exp(max(x - m, Element(-100.0))); }
+
 @compute @workgroup_size(LANES)
 fn softmax_workgroup(
     @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32,
@@ -22,24 +27,28 @@ fn softmax_workgroup(
     let row = p.base + w.x + w.y * n.x;
     if (row >= p.groups) { return; }
     let first = row * p.columns;
-    // Every invocation starts from an element that is there, also where the row is shorter than the workgroup.
-    var top = x[first + min(lane, p.columns - 1u)];
-    for (var c = lane + LANES; c < p.columns; c += LANES) { top = max(top, x[first + c]); }
+    // An invocation beyond the end holds the last element, which changes no maximum.
+    var held: array<Element, HELD>;
+    var top = Element(x[first + p.columns - 1u]);
+    for (var k = 0u; k < HELD; k++) {
+        held[k] = x[first + min(lane + k * LANES, p.columns - 1u)];
+        top = max(top, held[k]);
+    }
+    for (var c = lane + HELD * LANES; c < p.columns; c += LANES) { top = max(top, x[first + c]); }
     let m = max_over_workgroup(largest(top), lane);
     var part: Element;
-    for (var c = lane; c < p.columns; c += LANES) {
-        let e = exp(max(x[first + c] - m, Element(-100.0)));
-        if (!LOG) { out[first + c] = e; }
-        part += e;
+    for (var k = 0u; k < HELD; k++) {
+        if (lane + k * LANES < p.columns) { part += power(held[k], m); }
     }
+    for (var c = lane + HELD * LANES; c < p.columns; c += LANES) { part += power(x[first + c], m); }
     let z = sum_over_workgroup(total(part), lane);
-    let inverse = 1.0 / z;
-    let ln_z = log(z);
-    for (var c = lane; c < p.columns; c += LANES) {
-        if (LOG) {
-            out[first + c] = (x[first + c] - m) - ln_z;
-        } else {
-            out[first + c] *= inverse;
-        }
+    for (var k = 0u; k < HELD; k++) {
+        let c = lane + k * LANES;
+        if (c < p.columns) { finish(first + c, held[k], m, z); }
     }
+    for (var c = lane + HELD * LANES; c < p.columns; c += LANES) { finish(first + c, x[first + c], m, z); }
+}
+
+fn finish(i: u32, x: Element, m: f32, z: f32) {
+    if (LOG) { out[i] = (x - m) - log(z); } else { out[i] = power(x, m) * (1.0 / z); }
 }

@@ -30,6 +30,12 @@ pub struct Caps {
     pub class: AdapterClass,
     /// The subgroup size, if subgroup functions exist and the size is fixed.
     pub subgroup: Option<u32>,
+    /// The smallest and the largest size of subgroups, if subgroup functions exist.
+    #[serde(default)]
+    pub subgroup_sizes: Option<[u32; 2]>,
+    /// The vendor id, usually from the PCI registry; 0 if it is not known.
+    #[serde(default)]
+    pub vendor: u32,
     /// 16-bit float arithmetic in shaders.
     pub f16: bool,
     /// 64-bit integers in shaders.
@@ -65,6 +71,8 @@ impl Caps {
             name: "baseline".into(),
             class: AdapterClass::Gpu,
             subgroup: None,
+            subgroup_sizes: None,
+            vendor: 0,
             f16: false,
             int64: false,
             timestamps: false,
@@ -97,11 +105,15 @@ impl Caps {
             AdapterClass::Cpu => Quirks::of(driver, info, limits),
             AdapterClass::Gpu => Quirks::of_results(),
         });
-        let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
+        let sizes = [info.subgroup_min_size, info.subgroup_max_size];
+        let plausible = sizes.iter().all(|size| size.is_power_of_two()) && sizes[0] <= sizes[1];
+        let subgroup_sizes = (features.contains(wgpu::Features::SUBGROUP) && plausible).then_some(sizes);
         Self {
             name: info.name.clone(),
             class,
-            subgroup: subgroups.then_some(info.subgroup_min_size),
+            subgroup: subgroup_sizes.filter(|[least, most]| least == most).map(|[least, _]| least),
+            subgroup_sizes,
+            vendor: info.vendor,
             f16: features.contains(wgpu::Features::SHADER_F16),
             int64: features.contains(wgpu::Features::SHADER_INT64),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),

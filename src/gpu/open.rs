@@ -151,8 +151,9 @@ impl Gpu {
         let info = device.adapter_info();
         let class = options.class.unwrap_or_else(|| AdapterClass::of(&info));
         let mut caps = Caps::of(&device.limits(), device.features(), &info, class);
-        if options.software.claimed_subgroup.is_some() {
-            caps.subgroup = options.software.claimed_subgroup;
+        if let Some([least, most]) = options.software.claimed_subgroups {
+            caps.subgroup = (least == most).then_some(least);
+            caps.subgroup_sizes = Some([least, most]);
         }
         let shared = if options.software.copied_textures { None } else { SharedMemory::new(&device, &caps) };
         caps.quirks = caps.quirks.with(shared.is_some(), options.software);

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const SUBGROUP: &str = include_str!("probe_subgroup.wgsl");
+const SUBGROUPS: &str = include_str!("probe_subgroups.wgsl");
+const REDUCTION: &str = include_str!("../../shaders/common/reduce_subgroups.wgsl");
 /// Workgroups of the subgroup probe.
 const GROUPS: u32 = 4;
 
@@ -33,7 +35,7 @@ fn known() -> &'static Mutex<HashMap<Claim, Caps>> {
 pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     let (caps, info) = (gpu.caps(), gpu.info());
     // A browser answers later, and checks its drivers itself.
-    if cfg!(target_arch = "wasm32") || (caps.subgroup.is_none() && !software::has_to_prove(gpu)) {
+    if cfg!(target_arch = "wasm32") || (caps.subgroup_sizes.is_none() && !software::has_to_prove(gpu)) {
         return (caps.clone(), false);
     }
     let (driver, driver_info) = (info.driver.clone(), info.driver_info.clone());
@@ -50,7 +52,12 @@ pub(super) fn proven(gpu: &Gpu) -> (Caps, bool) {
     if let Some(lanes) = caps.subgroup
         && refuted(gpu, &format!("functions of subgroups of {lanes}"), subgroup(gpu, lanes))
     {
-        proven.subgroup = None;
+        (proven.subgroup, proven.subgroup_sizes) = (None, None);
+    }
+    if let Some([least, most]) = proven.subgroup_sizes
+        && refuted(gpu, &format!("sums over subgroups of {least} to {most}"), subgroups(gpu, least))
+    {
+        proven.subgroup_sizes = None;
     }
     if software::has_to_prove(gpu) {
         proven.quirks = software::proven(gpu);
@@ -106,13 +113,24 @@ impl Verdict {
 }
 
 fn subgroup(gpu: &Gpu, lanes: u32) -> Result<Verdict> {
-    let text = format!("const LANES = {lanes}u;\n{SUBGROUP}");
+    run(gpu, "probe_subgroup", &format!("const LANES = {lanes}u;\n{SUBGROUP}"), lanes)
+}
+
+/// The verdict of a probe with a word for each invocation.
+fn run(gpu: &Gpu, entry: &str, text: &str, lanes: u32) -> Result<Verdict> {
     let size = u64::from(4 * GROUPS * lanes);
     let verdict = gpu.buffer("probe", size, TENSORS)?;
     let mut encoder = gpu.encoder("probe");
     let bound = [(BindingKind::Storage { read_only: false }, verdict.as_entire_binding())];
-    gpu.probe(&mut encoder, "probe_subgroup", &text, &bound, GROUPS)?;
+    gpu.probe(&mut encoder, entry, text, &bound, GROUPS)?;
     Ok(Verdict::of(&gpu.probed(encoder, &verdict, size)?))
+}
+
+/// Whether sums over workgroups of several subgroups are right, which count on neighbouring lanes.
+fn subgroups(gpu: &Gpu, least: u32) -> Result<Verdict> {
+    const LANES: u32 = 256;
+    let text = format!("const LANES = {LANES}u;\nconst SUBGROUP_MIN = {least}u;\n{REDUCTION}\n{SUBGROUPS}");
+    run(gpu, "probe_subgroups", &text, LANES)
 }
 
 impl Gpu {

@@ -9,6 +9,7 @@ pub(super) use crate::kernel::{elements, width};
 
 static REDUCE_WORKGROUP: Snippet = kernel!("common/reduce_workgroup");
 static REDUCE_SUBGROUP: Snippet = kernel!("common/reduce_subgroup");
+static REDUCE_SUBGROUPS: Snippet = kernel!("common/reduce_subgroups");
 static COLUMN_SUM: Kernel = kernel!("arithmetic/column_sum");
 static ROW_SUM: [Kernel; 2] = [kernel!("arithmetic/row_sum_threads"), kernel!("arithmetic/row_sum_workgroup")];
 
@@ -36,14 +37,18 @@ pub(super) fn has_rows(op: &str, x: &TensorType) -> Result<()> {
     Ok(())
 }
 
-/// The snippet of reductions over a workgroup.
-pub(super) fn workgroup_reduction() -> &'static Snippet {
-    &REDUCE_WORKGROUP
+/// Adds the snippet of reductions over workgroups of `lanes` invocations: by subgroups of whatever size on GPUs that have some.
+pub(super) fn with_reduction(dispatch: Dispatch, caps: &Caps, lanes: u32) -> Dispatch {
+    let dispatch = dispatch.constant("LANES", lanes);
+    match caps.subgroup_sizes.filter(|_| caps.class == AdapterClass::Gpu) {
+        Some([least, _]) => dispatch.constant("SUBGROUP_MIN", least).snippet(&REDUCE_SUBGROUPS),
+        None => dispatch.snippet(&REDUCE_WORKGROUP),
+    }
 }
 
-/// The snippet of reductions over a workgroup or a subgroup.
-pub(super) fn reduction(variant: RowVariant) -> &'static Snippet {
-    if variant == RowVariant::Subgroup { &REDUCE_SUBGROUP } else { &REDUCE_WORKGROUP }
+/// The same for workgroups of one subgroup.
+pub(super) fn with_subgroup_reduction(dispatch: Dispatch, lanes: u32) -> Dispatch {
+    dispatch.constant("LANES", lanes).snippet(&REDUCE_SUBGROUP)
 }
 
 /// Records a kernel that reads every input and writes every output, one `Element` per invocation in workgroups of 64. Its first parameter is
@@ -100,18 +105,15 @@ impl RowVariant {
     pub(super) fn over_rows(self, caps: &Caps, kernels: &'static [Kernel; 2], rows: usize, columns: usize) -> Dispatch {
         let width = width(columns);
         let columns = columns / width;
-        let by_group = |lanes: u32, reduction: &'static Snippet| {
-            let dispatch = Dispatch::new(&kernels[1]).constant("LANES", lanes).snippet(elements(width));
-            dispatch.snippet(reduction).param(columns).groups(rows)
-        };
+        let by_group = || Dispatch::new(&kernels[1]).snippet(elements(width)).param(columns).groups(rows);
         match (self, caps.subgroup) {
             (Self::Threads, _) => {
                 // As wide as the processor's vectors, so that few rows still use all cores.
                 let dispatch = Dispatch::new(&kernels[0]).constant("LANES", 8u32).snippet(elements(width));
                 dispatch.param(rows).param(columns).groups_for(rows, 8)
             }
-            (Self::Subgroup, Some(lanes)) => by_group(lanes, &REDUCE_SUBGROUP),
-            _ => by_group(if columns <= 256 { 64 } else { 256 }, &REDUCE_WORKGROUP),
+            (Self::Subgroup, Some(lanes)) => with_subgroup_reduction(by_group(), lanes),
+            _ => with_reduction(by_group(), caps, if columns <= 256 { 64 } else { 256 }),
         }
     }
 }

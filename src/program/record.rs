@@ -47,8 +47,8 @@ pub struct Recording {
     pub(crate) slots: Vec<Slot>,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) outputs: Vec<(String, View)>,
-    /// The subgroup size that kernels may rely on.
-    pub(super) subgroup: Option<u32>,
+    /// The subgroup sizes that kernels may rely on.
+    pub(super) subgroup_sizes: Option<[u32; 2]>,
 }
 
 impl Recording {
@@ -57,7 +57,7 @@ impl Recording {
     #[must_use]
     pub fn from_parts(slots: Vec<Slot>, dispatches: Vec<Dispatch>, outputs: Vec<(String, View)>) -> Self {
         let dispatches = dispatches.into_iter().map(|dispatch| Dispatch { own: false, ..dispatch }).collect();
-        Self { slots, dispatches, outputs, subgroup: None }
+        Self { slots, dispatches, outputs, subgroup_sizes: None }
     }
 
     /// The memory.
@@ -125,14 +125,14 @@ impl Recording {
         }
         let outputs = graph.outputs().iter().map(|(name, t)| (name.clone(), recorder.view(*t))).collect();
         let (slots, dispatches) = (recorder.slots, recorder.dispatches);
-        let recording = Self { slots, dispatches, outputs, subgroup: caps.subgroup };
+        let recording = Self { slots, dispatches, outputs, subgroup_sizes: caps.subgroup_sizes };
         Ok((recording, recorder.problems))
     }
 
-    /// The recording as this device runs it: the crate's kernels are trusted only if the subgroup size is the one they were recorded for, and
+    /// The recording as this device runs it: the crate's kernels are trusted only if subgroups have the sizes they were recorded for, and
     /// kernels that are not trusted are not adapted and read buffers that end where their tensors end.
     pub(super) fn trusted_on(mut self, caps: &Caps) -> Self {
-        let other_size = self.subgroup.is_some_and(|size| caps.subgroup != Some(size));
+        let other_size = self.subgroup_sizes.is_some_and(|sizes| caps.subgroup_sizes != Some(sizes));
         for dispatch in &mut self.dispatches {
             dispatch.own &= !other_size;
             if dispatch.is_trusted() {

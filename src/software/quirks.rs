@@ -152,8 +152,8 @@ pub struct Options {
     pub texture_work: Option<u64>,
     /// Copy into textures even where they could share the memory of buffers.
     pub copied_textures: bool,
-    /// The assumed size of subgroups, right or wrong.
-    pub claimed_subgroup: Option<u32>,
+    /// The assumed sizes of subgroups, the smallest and the largest, right or wrong.
+    pub claimed_subgroups: Option<[u32; 2]>,
 }
 
 #[cfg(test)]

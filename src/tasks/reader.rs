@@ -1,7 +1,7 @@
 //! Encoders that read texts: vectors, classes, words behind masks.
 
 use super::encoder;
-use super::rows::Row;
+use super::rows::{Row, rounded};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -10,7 +10,6 @@ use crate::models::{Dimensions, EncoderHead, Model, TokenInputs};
 use crate::nn::{self, KvSource};
 use crate::ops;
 use crate::program::{Program, Weights};
-use crate::train::bucket;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -32,8 +31,8 @@ pub enum Reads {
     Word,
 }
 
-/// An encoder on one device with what is read off it. Texts of like length share a batch, which is as long as [`bucket`] says: there are at
-/// most four programs for each doubling of the length, times those for few texts.
+/// An encoder on one device with what is read off it. Texts of like length share a batch: there are at most four programs for each doubling
+/// of the length, times those for fewer texts.
 pub struct Reader {
     gpu: Gpu,
     model: Arc<dyn Model>,
@@ -44,6 +43,16 @@ pub struct Reader {
     /// Tokens so far, and positions of the batches that they were in.
     tokens: u64,
     positions: u64,
+}
+
+/// How many rows a batch of `time` positions has for texts of these lengths, the longest first: `most`, unless a half, a quarter, … of it
+/// have less padding than a fifth, or as little as there can be. Few texts do not pay for the rows of many.
+fn rows_for(lengths: &[usize], time: usize, most: usize) -> usize {
+    let most = most.min(lengths.len().next_power_of_two()).max(1);
+    let filled = |rows: usize| lengths.iter().take(rows).sum::<usize>() as f64 / (rows * time) as f64;
+    let halves = || std::iter::successors(Some(most), |rows| Some(rows / 2)).take_while(|rows| *rows >= most.min(4));
+    let fuller = |a: usize, b: usize| if filled(b) > filled(a) { b } else { a };
+    halves().find(|rows| filled(*rows) >= 0.8).or_else(|| halves().reduce(fuller)).unwrap_or(most)
 }
 
 impl fmt::Debug for Reader {
@@ -125,11 +134,9 @@ impl Reader {
         order.sort_by_key(|&number| std::cmp::Reverse(texts[number].0.ids.len()));
         let mut first = 0;
         while let Some(&longest) = order.get(first) {
-            let time = bucket(texts[longest].0.ids.len()).min(max_position);
-            let most = (POSITIONS / time).clamp(1, self.rows);
-            let left = order.len() - first;
-            // Few texts do not pay for the rows of many.
-            let rows = if left >= most { most } else { left.next_power_of_two().min(most) };
+            let time = rounded(texts[longest].0.ids.len()).min(max_position);
+            let left: Vec<usize> = order[first..].iter().map(|&number| texts[number].0.ids.len()).collect();
+            let rows = rows_for(&left, time, (POSITIONS / time).clamp(1, self.rows));
             let numbers = &order[first..(first + rows).min(order.len())];
             let read = self.batch(texts, numbers, rows, time);
             if matches!(read, Err(Error::OutOfMemory { .. })) && rows > 1 {
@@ -242,5 +249,22 @@ impl Reader {
         };
         g.output("values", values)?;
         Ok(g)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_as_many_rows_as_lengths_of_texts_allow() {
+        assert_eq!(rows_for(&[60; 100], 64, 64), 64);
+        assert_eq!(rows_for(&[60; 3], 64, 64), 4);
+        assert_eq!(rows_for(&[60], 64, 64), 1);
+        let mixed: Vec<usize> = (0..64).map(|i| 64 - i).collect();
+        assert_eq!(rows_for(&mixed, 64, 64), 16);
+        // Nothing fills this: the best is taken.
+        assert_eq!(rows_for(&[[64].as_slice(), &[1; 63]].concat(), 64, 64), 4);
+        assert_eq!(rows_for(&[1; 64], 4, 64), 64);
     }
 }

@@ -128,7 +128,7 @@ impl RowSize {
 }
 
 /// A length as batches have it; short ones, of which tables of words are full, in steps of 4.
-fn rounded(length: usize) -> usize {
+pub(super) fn rounded(length: usize) -> usize {
     if length < 16 { length.next_multiple_of(4) } else { bucket(length) }
 }
 

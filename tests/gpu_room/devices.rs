@@ -35,6 +35,7 @@ fn a_weaker_device_than_the_adapter_can_be_asked_for() {
         let least = Caps {
             name: caps.name.clone(),
             class: caps.class,
+            vendor: caps.vendor,
             quirks: Quirks {
                 max_textures: caps.quirks.max_textures.min(16),
                 max_texture_bytes: caps.quirks.max_texture_bytes.min(128 << 20),
@@ -62,10 +63,18 @@ fn subgroups_that_are_not_as_a_device_says_are_not_used() {
     on_every_adapter(|adapter| {
         let own = Gpu::open(adapter).unwrap().caps().subgroup;
         for claimed in [2, 4, 8, 16, 32, 64] {
-            let software = Options { claimed_subgroup: Some(claimed), ..Options::default() };
+            let software = Options { claimed_subgroups: Some([claimed; 2]), ..Options::default() };
             let gpu = Gpu::open_with(adapter, &GpuOptions { software, ..GpuOptions::default() }).unwrap();
             assert_eq!(gpu.caps().subgroup, own.filter(|own| *own == claimed), "{claimed} of {own:?}");
             assert_eq!((gpu.submissions(), gpu.buffers_created()), (0, 0), "a probe leaves no trace");
+        }
+        // Of a range only sums over workgroups are made, which hold if no subgroup is smaller.
+        for least in [2, 4, 8, 16] {
+            let software = Options { claimed_subgroups: Some([least, 64]), ..Options::default() };
+            let gpu = Gpu::open_with(adapter, &GpuOptions { software, ..GpuOptions::default() }).unwrap();
+            let right = own.is_some_and(|own| own >= least);
+            assert_eq!(gpu.caps().subgroup, None);
+            assert_eq!(gpu.caps().subgroup_sizes, right.then_some([least, 64]), "{least} of {own:?}");
         }
     });
 }

@@ -24,7 +24,14 @@ fn adapters() -> Vec<Caps> {
             AdapterClass::Gpu => Quirks::default(),
             AdapterClass::Cpu => Quirks { params_first: true, ..Quirks::of_results() },
         };
-        Caps { name: name.into(), class, subgroup, quirks, ..Caps::baseline() }
+        Caps {
+            name: name.into(),
+            class,
+            subgroup,
+            subgroup_sizes: subgroup.map(|size| [size; 2]),
+            quirks,
+            ..Caps::baseline()
+        }
     };
     let textured = |name: &str, subgroup, textures| Caps {
         quirks: Quirks {
@@ -47,7 +54,8 @@ fn adapters() -> Vec<Caps> {
         textured("CPU with storage textures", Some(8), Textures::Storage),
         textured("CPU with sampled textures", Some(4), Textures::Sampled),
         textured("CPU with sampled textures, without subgroups", None, Textures::Sampled),
-        Caps { name: "GPU with higher limits".into(), subgroup: Some(32), ..roomy },
+        Caps { name: "GPU with higher limits".into(), subgroup: Some(32), subgroup_sizes: Some([32; 2]), ..roomy },
+        Caps { name: "GPU with subgroups of 8 to 32".into(), subgroup_sizes: Some([8, 32]), ..Caps::baseline() },
         baseline,
     ]
 }
@@ -235,7 +243,7 @@ pub(super) fn texts() -> &'static [Text] {
         let text = |all: &Vec<&'static Launched>| {
             let first = all.first()?;
             let of_all = |is: fn(&Caps) -> bool| all.iter().all(|launched| is(&launched.caps));
-            let (subgroups, int64) = (of_all(|caps| caps.subgroup.is_some()), of_all(|caps| caps.int64));
+            let (subgroups, int64) = (of_all(|caps| caps.subgroup_sizes.is_some()), of_all(|caps| caps.int64));
             Some(Text {
                 text: first.text.clone(),
                 entry: first.dispatch.kernel.name,

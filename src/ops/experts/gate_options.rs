@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Snippet, kernel};
-use crate::ops::rows::{RowVariant, reduction};
+use crate::ops::rows::{RowVariant, with_reduction, with_subgroup_reduction};
 use crate::shape::TensorType;
 use std::cmp::Ordering;
 
@@ -156,8 +156,8 @@ impl GateOptions {
             // As wide as the processor's vectors, so that few tokens still use all cores.
             (RowVariant::Threads, _, AdapterClass::Cpu) => by_threads(kernels, tokens, 8),
             (RowVariant::Threads, _, AdapterClass::Gpu) => by_threads(kernels, tokens, 64),
-            (RowVariant::Subgroup, Some(lanes), _) => by_group(kernels, tokens, lanes, RowVariant::Subgroup),
-            _ => by_group(kernels, tokens, lanes, RowVariant::Workgroup),
+            (RowVariant::Subgroup, Some(lanes), _) => with_subgroup_reduction(by_group(kernels, tokens), lanes),
+            _ => with_reduction(by_group(kernels, tokens), caps, lanes),
         };
         dispatch
             .constant("EXPERTS", experts as u32)
@@ -175,8 +175,8 @@ fn by_threads(kernels: &'static [Kernel; 2], tokens: usize, lanes: usize) -> Dis
     dispatch.param(tokens).groups_for(tokens, lanes)
 }
 
-fn by_group(kernels: &'static [Kernel; 2], tokens: usize, lanes: u32, variant: RowVariant) -> Dispatch {
-    Dispatch::new(&kernels[1]).constant("LANES", lanes).snippet(reduction(variant)).groups(tokens)
+fn by_group(kernels: &'static [Kernel; 2], tokens: usize) -> Dispatch {
+    Dispatch::new(&kernels[1]).groups(tokens)
 }
 
 /// Tokens and experts of the logits.

@@ -6,7 +6,7 @@ use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
 use crate::ops::attention::check_cap;
-use crate::ops::rows::{RowVariant, elements, width, workgroup_reduction};
+use crate::ops::rows::{RowVariant, elements, width, with_reduction};
 use crate::shape::{Shape, TensorType};
 
 static ROWS: [Kernel; 2] = [kernel!("loss/cross_entropy_threads"), kernel!("loss/cross_entropy_workgroup")];
@@ -196,9 +196,7 @@ impl Rows {
     pub(in crate::ops) fn mean(&self, cx: &mut Launch<'_>, classes: usize, loss: View, scale: View) -> Result<()> {
         let rows = self.labels.numel();
         cx.dispatch(
-            Dispatch::new(&MEAN)
-                .constant("LANES", 256u32)
-                .snippet(workgroup_reduction())
+            with_reduction(Dispatch::new(&MEAN), cx.caps(), 256)
                 .read(self.losses.clone())
                 .read(self.labels.clone())
                 .write(loss)

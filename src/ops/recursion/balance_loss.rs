@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
 use crate::ops;
-use crate::ops::rows::workgroup_reduction;
+use crate::ops::rows::with_reduction;
 use crate::shape::{Shape, TensorType};
 
 static BALANCE_LOSS: Kernel = kernel!("recursion/balance_loss");
@@ -127,7 +127,7 @@ impl Op for BalanceLoss {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let logits = cx.input(0);
         let batch = (cx.input_count() == 4).then(|| cx.input(3).numel());
-        let mut dispatch = Dispatch::new(&BALANCE_LOSS).constant("LANES", 256u32).snippet(workgroup_reduction());
+        let mut dispatch = with_reduction(Dispatch::new(&BALANCE_LOSS), cx.caps(), 256);
         // An absent input is not read, but its binding needs a buffer.
         for index in [0, 1, 2, cx.input_count() - 1] {
             dispatch = dispatch.read(cx.input(index));

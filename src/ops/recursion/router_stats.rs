@@ -7,7 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
-use crate::ops::rows::workgroup_reduction;
+use crate::ops::rows::with_reduction;
 use crate::ops::{self, GateOptions, SelectOptions, SelectRule};
 use crate::shape::TensorType;
 
@@ -128,9 +128,8 @@ impl Op for RouterStatsOp {
         let [limited, lengths] = self.optional(cx.input_count(), |index| cx.input(index));
         let time = lengths.as_ref().map_or(tokens, |lengths| tokens / lengths.numel());
         let there = [limited.is_some(), lengths.is_some()].map(usize::from);
-        let mut dispatch =
-            Dispatch::new(&ROUTER_STATS).constant("LANES", 256u32).constant("SOURCE", self.source as u32);
-        dispatch = dispatch.snippet(workgroup_reduction()).read(entropies).read(source.clone());
+        let dispatch = Dispatch::new(&ROUTER_STATS).constant("SOURCE", self.source as u32);
+        let mut dispatch = with_reduction(dispatch, cx.caps(), 256).read(entropies).read(source.clone());
         // An absent input is not read, but its binding needs a buffer.
         dispatch = dispatch.read(limited.unwrap_or_else(|| source.clone())).read(lengths.unwrap_or(source));
         dispatch = dispatch.write(cx.output(0)).param(tokens).param(self.num_choices).param(time);
