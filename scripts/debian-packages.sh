@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Unpacks packages of another Debian release, with all they depend on, into a folder; nothing is installed, and what the machine
 # has does not matter. Needs apt and dpkg, and a Debian mirror among the machine's own apt sources. Usage:
-#   debian-packages.sh [--alone] RELEASE FOLDER PACKAGE[=VERSION]...
-# --alone leaves out what the packages depend on; a VERSION may have wildcards.
+#   debian-packages.sh [--alone | --source] RELEASE FOLDER PACKAGE[=VERSION]...
+# --alone leaves out what the packages depend on; --source fetches the packages' sources, as archives; a VERSION may have wildcards.
 set -euo pipefail
 
 say() { echo "debian-packages: $*" >&2; }
 
-alone=false
+alone=false source=false
 case ${1-} in
   -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
   --alone) alone=true; shift ;;
+  --source) source=true; shift ;;
 esac
 if [ $# -lt 3 ]; then
   say "give a release, a folder and packages (--help)"
@@ -41,6 +42,7 @@ mkdir -p "$root"/{etc/apt.conf.d,etc/preferences.d,state/lists/partial,cache/arc
 architecture=$(dpkg --print-architecture)
 for suite in "$release" "${release%-backports}"; do
   echo "deb [arch=$architecture signed-by=$key] $mirror $suite main"
+  if $source; then echo "deb-src [signed-by=$key] $mirror $suite main"; fi
 done | sort -u >"$root/sources.list"
 cat >"$root/conf" <<CONF
 Dir::Etc "$root/etc";
@@ -65,7 +67,9 @@ export APT_CONFIG=$root/conf
 log=$root/log
 fetch() {
   apt-get -q update || return 1
-  if $alone; then
+  if $source; then
+    (cd "$root/cache/archives" && apt-get -q source --download-only "$@")
+  elif $alone; then
     (cd "$root/cache/archives" && apt-get -q download -t "$release" "$@")
   else
     apt-get -qy install --download-only -t "$release" "$@"
@@ -77,6 +81,11 @@ if ! fetch "$@" >"$log" 2>&1; then
   exit 1
 fi
 mkdir -p "$folder"
+if $source; then
+  rm -rf "$root/cache/archives/partial"
+  mv "$root"/cache/archives/* "$folder"
+  exit 0
+fi
 for package in "$root"/cache/archives/*.deb; do
   dpkg-deb -x "$package" "$folder"
 done

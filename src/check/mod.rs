@@ -8,6 +8,7 @@ pub mod cases;
 mod generated;
 #[cfg(feature = "files")]
 mod golden;
+mod kernels;
 mod run;
 #[cfg(feature = "files")]
 mod trajectory;
@@ -15,6 +16,7 @@ mod trajectory;
 pub use crate::case::{Case, Feed, Tolerance};
 #[cfg(feature = "files")]
 pub use golden::{GoldenReport, GoldenRow, check_golden};
+pub use kernels::{KernelReport, KernelRow, check_kernels, quick_cases};
 pub use run::Comparison;
 #[cfg(feature = "files")]
 pub use trajectory::{Figure, TrajectoryReport, TrajectoryRow, check_trajectory};

@@ -1,6 +1,7 @@
 //! The device of a command, and its caches between commands.
 
 use super::args::{Common, Tune};
+use super::output::note;
 use crate::error::Result;
 use crate::gpu::{Gpu, GpuOptions, Tuning};
 use crate::io::{load_pipelines, load_tuning, save_pipelines, save_tuning};
@@ -19,8 +20,15 @@ impl Device {
     pub(super) fn open(options: &Common) -> Result<Self> {
         let gpu = Gpu::choose_with(
             options.adapter.as_deref(),
-            &GpuOptions { class: options.class.map(Into::into), ..GpuOptions::default() },
+            &GpuOptions {
+                class: options.class.map(Into::into),
+                matrix_units: options.matrix_units,
+                ..GpuOptions::default()
+            },
         )?;
+        if options.matrix_units && gpu.caps().matrix_units.is_none() {
+            note(format_args!("{} has no matrix units that wgpu shows: products run without", gpu.info().name));
+        }
         let folder = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
         let folder = folder.or_else(|| dirs::cache_dir().map(|cache| cache.join("wgformer")));
         if let Some(folder) = &folder {

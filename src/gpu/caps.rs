@@ -21,6 +21,44 @@ impl AdapterClass {
     }
 }
 
+/// Matrix units of a GPU: products of SIZE × SIZE matrices that the invocations of a subgroup hold together, with f32 sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct MatrixUnits {
+    /// Rows and columns of all three matrices: 8 or 16.
+    pub size: u32,
+    /// Whether the factors are rounded to f16; else they are f32.
+    pub half: bool,
+}
+
+impl MatrixUnits {
+    /// The units that an adapter lists and the kernels use: the largest, with f32 factors where there are some of that size.
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Self> {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SUBGROUP);
+        if !adapter.features().contains(needed) {
+            return None;
+        }
+        let listed = adapter.cooperative_matrix_properties();
+        let half = adapter.features().contains(wgpu::Features::SHADER_F16);
+        let has = |size, factors| {
+            let fits = |p: &wgpu::CooperativeMatrixProperties| {
+                [p.m_size, p.n_size, p.k_size] == [size; 3] && p.ab_type == factors && p.cr_type == F32
+            };
+            listed.iter().any(fits)
+        };
+        [16, 8].into_iter().find_map(|size| {
+            let units = |half| Some(Self { size, half });
+            if has(size, F32) {
+                units(false)
+            } else if half && has(size, F16) {
+                units(true)
+            } else {
+                None
+            }
+        })
+    }
+}
+
 /// The capabilities of an adapter: plain data, so that a step can be recorded for an adapter that is not on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Caps {
@@ -38,6 +76,9 @@ pub struct Caps {
     pub vendor: u32,
     /// 16-bit float arithmetic in shaders.
     pub f16: bool,
+    /// Matrix units, if [`super::GpuOptions::matrix_units`] asks for them and the adapter has some.
+    #[serde(default)]
+    pub matrix_units: Option<MatrixUnits>,
     /// 64-bit integers in shaders.
     #[serde(default)]
     pub int64: bool,
@@ -74,6 +115,7 @@ impl Caps {
             subgroup_sizes: None,
             vendor: 0,
             f16: false,
+            matrix_units: None,
             int64: false,
             timestamps: false,
             max_invocations: 256,
@@ -115,6 +157,7 @@ impl Caps {
             subgroup_sizes,
             vendor: info.vendor,
             f16: features.contains(wgpu::Features::SHADER_F16),
+            matrix_units: None,
             int64: features.contains(wgpu::Features::SHADER_INT64),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
             max_invocations: limits.max_compute_invocations_per_workgroup,

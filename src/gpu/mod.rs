@@ -17,7 +17,7 @@ mod upload;
 mod wait;
 
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
-pub use caps::{AdapterClass, Caps};
+pub use caps::{AdapterClass, Caps, MatrixUnits};
 pub use dialect::Dialect;
 pub(crate) use meter::Stopwatch;
 pub use open::{GpuOptions, Polling};

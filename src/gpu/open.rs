@@ -1,7 +1,7 @@
 //! Opens a device, or adopts the application's.
 
 use super::fault::Faults;
-use super::{AdapterClass, Caps, Gpu, Inner, probe};
+use super::{AdapterClass, Caps, Gpu, Inner, MatrixUnits, probe};
 use crate::error::{Error, Result};
 use crate::software::{self, SharedMemory};
 use std::sync::Arc;
@@ -23,6 +23,9 @@ pub struct GpuOptions {
     /// The class for the choice of kernels; `None` detects it ([`AdapterClass::of`]). With [`AdapterClass::Gpu`] a CPU driver runs the kernels
     /// of a GPU: slower, with the same results up to rounding.
     pub class: Option<AdapterClass>,
+    /// Multiply matrices on the GPU's matrix units, where it has some: several times faster, with factors rounded to f16 (on Apple's GPUs
+    /// f32) and sums in f32. wgpu calls them experimental. A device that is adopted has none.
+    pub matrix_units: bool,
     /// The poller of the device while a future waits.
     pub polling: Polling,
     #[doc(hidden)]
@@ -98,10 +101,20 @@ impl Gpu {
         let info = adapter.get_info();
         let hint = "Choose another adapter, or update its driver";
         sufficient(&limits, &format!("{} ({})", info.name, info.backend), hint)?;
+        let matrix_units = if options.matrix_units { MatrixUnits::of(adapter) } else { None };
+        let mut required_features = adapter.features() & WANTED & options.features.unwrap_or(WANTED);
+        if matrix_units.is_some() {
+            required_features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgformer"),
-            required_features: adapter.features() & WANTED & options.features.unwrap_or(WANTED),
+            required_features,
             required_limits: limits,
+            experimental_features: if matrix_units.is_some() {
+                experimental()
+            } else {
+                wgpu::ExperimentalFeatures::disabled()
+            },
             // The engine allocates a few large buffers: memory blocks for many buffers would stay half empty.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -114,7 +127,7 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |error| pending.keep(error)));
         let lost = faults.clone();
         device.set_device_lost_callback(move |_, reason| lost.lose(&reason));
-        let gpu = Self::new(device, queue, faults, options);
+        let gpu = Self::new(device, queue, faults, options, matrix_units);
         if !gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             gpu.inner.faults.speed.by_clock(gpu.caps().class);
         }
@@ -142,15 +155,22 @@ impl Gpu {
         let hint = "Open the device with `required_limits: adapter.limits()`, or at least this limit at this value";
         let name = format!("{} (with its device's limits)", device.adapter_info().name);
         sufficient(&device.limits(), &name, hint)?;
-        let gpu = Self::new(device, queue, Arc::default(), options);
+        let gpu = Self::new(device, queue, Arc::default(), options, None);
         gpu.check()?;
         Ok(gpu)
     }
 
-    fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Arc<Faults>, options: &GpuOptions) -> Self {
+    fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        faults: Arc<Faults>,
+        options: &GpuOptions,
+        matrix_units: Option<MatrixUnits>,
+    ) -> Self {
         let info = device.adapter_info();
         let class = options.class.unwrap_or_else(|| AdapterClass::of(&info));
         let mut caps = Caps::of(&device.limits(), device.features(), &info, class);
+        caps.matrix_units = matrix_units;
         if let Some([least, most]) = options.software.claimed_subgroups {
             caps.subgroup = (least == most).then_some(least);
             caps.subgroup_sizes = Some([least, most]);
@@ -170,6 +190,13 @@ impl Gpu {
         let shared = if proven.quirks.shared_textures { SharedMemory::new(&device, &proven) } else { None };
         open(proven, shared)
     }
+}
+
+/// The key to what wgpu calls experimental.
+#[allow(unsafe_code, reason = "wgpu wants a promise that its experimental parts are used with care")]
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: only kernels of products use them, as wgpu's documentation of the feature says; the conformance suite compares their results.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 /// An error unless the portable variant of every kernel fits the limits.

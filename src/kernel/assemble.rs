@@ -62,9 +62,10 @@ fn enables(text: &str, dialect: Dialect) -> String {
         let rest = word.strip_prefix("subgroup").unwrap_or_default();
         rest.starts_with(|c: char| c.is_ascii_uppercase()) || matches!(rest, "_size" | "_invocation_id")
     };
+    let matrices = words().any(|word| word.starts_with("coop_mat"));
     let subgroups = dialect == Dialect::Browser && words().any(subgroup);
     let enable = |name, wanted| if wanted { format!("enable {name}; ") } else { String::new() };
-    enable("f16", f16) + &enable("subgroups", subgroups)
+    enable("f16", f16) + &enable("wgpu_cooperative_matrix", matrices) + &enable("subgroups", subgroups)
 }
 
 #[cfg(test)]
@@ -82,6 +83,11 @@ mod tests {
             (shuffles, "", "enable subgroups; "),
             (builtin, "", "enable subgroups; "),
             (half, "enable f16; ", "enable f16; "),
+            (
+                "alias Sum = coop_mat16x16<f32, C>;\n",
+                "enable wgpu_cooperative_matrix; ",
+                "enable wgpu_cooperative_matrix; ",
+            ),
             (&format!("{half}{shuffles}"), "enable f16; ", "enable f16; enable subgroups; "),
         ] {
             assert_eq!(enables(text, Dialect::Naga), naga, "{text}");

@@ -62,6 +62,8 @@ fn what_a_program_reads_is_json() {
     devices.args(["devices", "--json", "--adapter", "0"]);
     let mut check = wgformer();
     check.args(["check", "--json", "--golden"]).arg(golden);
+    let mut kernels = wgformer();
+    kernels.args(["check", "--json", "--quick"]);
     let mut generate = path("generate", &model);
     generate.args(["--prompt", "It is", "--prompt", "a wife", "-n", "5"]);
     let mut eval = path("eval", &model);
@@ -72,6 +74,7 @@ fn what_a_program_reads_is_json() {
     for (mut command, key) in [
         (devices, "/0/chosen"),
         (check, "/0/rows"),
+        (kernels, "/0/rows/20/op"),
         (generate, "/answers/1/text"),
         (eval, "/padding"),
         (path("inspect", &model), "/memory"),

@@ -85,9 +85,13 @@ pub(in crate::cli) struct BenchArgs {
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
     pub(in crate::cli) common: Common,
+    /// Compare kernels, forward and backward, with the same computed in f64: a choice of cases that launches each kernel, in less than a
+    /// minute
+    #[arg(long)]
+    pub(in crate::cli) quick: bool,
     /// Folders with config.json, model.safetensors, golden.safetensors and, for decoders, generated.safetensors: compare outputs, loss,
     /// gradients and greedy tokens
-    #[arg(long, value_name = "DIR", required_unless_present = "trajectory", num_args = 1..)]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["trajectory", "quick"], num_args = 1..)]
     pub(in crate::cli) golden: Vec<PathBuf>,
     /// Folders with trajectory.json and trajectory.safetensors: repeat these training runs, and compare losses, gradient norms, weights and
     /// AdamW's moments

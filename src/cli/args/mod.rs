@@ -125,6 +125,9 @@ pub(super) struct Common {
     /// Choose kernels as for a GPU or as for a CPU driver [default: detected by the driver's name]
     #[arg(long = "as", value_enum, value_name = "CLASS")]
     pub(super) class: Option<Class>,
+    /// Multiply matrices on the GPU's matrix units, if it has some: faster, with factors rounded to f16 (experimental)
+    #[arg(long)]
+    pub(super) matrix_units: bool,
     /// Time the variants of kernels first and run the fastest; the results are saved for later commands
     #[arg(long, value_enum, default_value = "off")]
     pub(super) tune: Tune,
