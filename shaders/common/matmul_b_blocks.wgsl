@@ -5,12 +5,11 @@
 @group(0) @binding(2) var<storage, read> b: array<vec4u>;
 @group(0) @binding(4) var<storage, read> scales: array<u32>;
 
-// Elements column to column + 3 of a row of the stored matrix (rows, columns); zero outside.
-fn load_b(batch: u32, row: u32, rows: u32, column: u32, columns: u32) -> vec4f {
-    let inside = row < rows && column < columns;
-    let i = select(0u, batch * p.b_batch + p.b_offset + row * p.b_stride + column, inside);
-    let word = i / WORD_WEIGHTS;
-    return select(vec4f(0.0), weights4(b[word / 4u][word % 4u], i), inside);
+// Elements i to i + 3 as one vector; zeros unless they are `inside`.
+fn b_four(i: u32, inside: bool, count: u32) -> vec4f {
+    let at = select(0u, i, inside);
+    let word = at / WORD_WEIGHTS;
+    return select(vec4f(0.0), weights4(b[word / 4u][word % 4u], at), inside);
 }
 
 // The number of a block of a stored row; 0 outside.

@@ -9,10 +9,9 @@ fn element_b(i: u32) -> f32 {
     return select(pair.x, pair.y, (i & 1u) == 1u);
 }
 
-// Elements column to column + 3 of a row of the stored matrix (rows, columns); zero outside.
-fn load_b(batch: u32, row: u32, rows: u32, column: u32, columns: u32) -> vec4f {
-    let first = batch * p.b_batch + p.b_offset + row * p.b_stride + column;
-    let inside = vec4<bool>(row < rows) & (vec4u(column) + vec4u(0u, 1u, 2u, 3u) < vec4u(columns));
-    let i = select(vec4u(0u), vec4u(first) + vec4u(0u, 1u, 2u, 3u), inside);
-    return select(vec4f(0.0), vec4f(element_b(i.x), element_b(i.y), element_b(i.z), element_b(i.w)), inside);
+// Elements i to i + 3 if they are `inside`; zeros from number `count` on.
+fn b_four(i: u32, inside: bool, count: u32) -> vec4f {
+    let there = vec4<bool>(inside) & (vec4u(0u, 1u, 2u, 3u) < vec4u(count));
+    let at = select(vec4u(0u), vec4u(i) + vec4u(0u, 1u, 2u, 3u), there);
+    return select(vec4f(0.0), vec4f(element_b(at.x), element_b(at.y), element_b(at.z), element_b(at.w)), there);
 }

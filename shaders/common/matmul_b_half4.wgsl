@@ -4,10 +4,8 @@
 
 @group(0) @binding(2) var<storage, read> b: array<vec2u>;
 
-// Elements column to column + 3 of a row of the stored matrix (rows, columns); zero outside.
-fn load_b(batch: u32, row: u32, rows: u32, column: u32, columns: u32) -> vec4f {
-    let inside = row < rows && column < columns;
-    let i = (batch * p.b_batch + p.b_offset + row * p.b_stride + column) / 4u;
-    let words = b[select(0u, i, inside)];
+// Elements i to i + 3 as one vector; zeros unless they are `inside`.
+fn b_four(i: u32, inside: bool, count: u32) -> vec4f {
+    let words = b[select(0u, i / 4u, inside)];
     return select(vec4f(0.0), vec4f(widen2(words.x), widen2(words.y)), inside);
 }

@@ -5,10 +5,8 @@
 
 @group(0) @binding(2) var<storage, read> b: array<vec4f>;
 
-// Elements column to column + 3 of a row of the stored matrix (rows, columns); zero outside.
-fn load_b(batch: u32, row: u32, rows: u32, column: u32, columns: u32) -> vec4f {
-    let i = (batch * p.b_batch + p.b_offset + b_line(row, rows) * p.b_stride + column) / 4u;
-    if (WHOLE) { return b[i]; }
-    let inside = row < rows && column < columns;
-    return select(vec4f(0.0), b[select(0u, i, inside)], inside);
+// Elements i to i + 3 as one vector; zeros unless they are `inside`.
+fn b_four(i: u32, inside: bool, count: u32) -> vec4f {
+    if (WHOLE) { return b[i / 4u]; }
+    return select(vec4f(0.0), b[select(0u, i / 4u, inside)], inside);
 }

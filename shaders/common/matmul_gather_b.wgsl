@@ -2,6 +2,8 @@
 //
 // constants  LINES_BINDING: the binding of the lines
 
+const B_GATHERED = true;
+
 @group(0) @binding(LINES_BINDING) var<storage, read> lines: array<u32>;
 
 // Tiles ask for rows behind the last one, and do not use them.

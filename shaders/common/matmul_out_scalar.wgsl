@@ -1,10 +1,14 @@
 // matmul_out_scalar: the result, one element a store, for rows of any length.
 //
-// needs  finish (matmul_finish)
+// constants  OUT_BINDING: the binding of the result
+// needs      finish (matmul_finish)
+
+// Elements of the result of an Element.
+const OUT_WIDTH = 1u;
 
 alias Element = f32;
 
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(OUT_BINDING) var<storage, read_write> out: array<f32>;
 
 fn widen(x: f32) -> vec4f { return vec4f(x); }
 

@@ -1,10 +1,14 @@
 // matmul_out_vec4: the result, four elements a store.
 //
-// needs  finish (matmul_finish); rows, offset and distance of matrices that are multiples of 4 elements
+// constants  OUT_BINDING: the binding of the result
+// needs      finish (matmul_finish); rows, offset and distance of matrices that are multiples of 4 elements
+
+// Elements of the result of an Element.
+const OUT_WIDTH = 4u;
 
 alias Element = vec4f;
 
-@group(0) @binding(3) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(OUT_BINDING) var<storage, read_write> out: array<vec4f>;
 
 fn widen(x: vec4f) -> vec4f { return x; }
 

@@ -1,10 +1,9 @@
-// matmul_problem: the parameters of every matmul kernel, and 4×4 blocks of its operands.
+// matmul_problem: the parameters of every matmul kernel, and products of 4×4 blocks.
 //
 //   C = α op(A) op(B), op(A) (m, k), op(B) (k, n), C (m, n), for each of a batch of matrices, or of groups of rows
 //
-// constants  A_TRANSPOSED: A lies as (k, m); B_TRANSPOSED: B lies as (n, k)
-// needs      load_a, load_b (matmul_a_*, matmul_b_*), store (matmul_out_*) and tile_at (matmul_tiles*)
-// edges      elements outside a matrix load as zero and are not stored, so kernels need no guards of their own
+// constants  A_TRANSPOSED: A lies as (k, m); B_TRANSPOSED: B lies as (n, k); BAND: columns of tiles of a band
+// needs      a_line, b_line (matmul_gather_*)
 
 struct Params {
     base: u32, groups: u32,
@@ -26,6 +25,16 @@ struct Params {
 // end, and which stretch of k it sums over.
 struct Tile { batch: u32, row: u32, column: u32, rows: u32, end: u32, first: u32, last: u32 }
 
+// Row and column of tile number `tile` of the rows × columns tiles of a matrix: in bands of BAND columns, so that tiles that are computed
+// at a time share rows of A and columns of B.
+fn in_bands(tile: u32, rows: u32, columns: u32) -> vec2u {
+    if (BAND == 1u) { return vec2u(tile % rows, tile / rows); }
+    let first = tile / (BAND * rows) * BAND;
+    let of_band = tile - first * rows;
+    let wide = min(BAND, columns - first);
+    return vec2u(of_band / wide, first + of_band % wide);
+}
+
 alias Block = array<vec4f, 4>;
 
 fn transpose_block(x: Block) -> Block {
@@ -37,30 +46,21 @@ fn transpose_block(x: Block) -> Block {
     );
 }
 
-// Four rows of op(A) from `row` on, each with its elements k to k + 3.
-fn a_block(at: Tile, row: u32, k: u32) -> Block {
-    if (A_TRANSPOSED) {
-        return transpose_block(Block(
-            load_a(at.batch, k, at.last, row, p.m), load_a(at.batch, k + 1u, at.last, row, p.m),
-            load_a(at.batch, k + 2u, at.last, row, p.m), load_a(at.batch, k + 3u, at.last, row, p.m),
-        ));
-    }
-    return Block(
-        load_a(at.batch, row, at.rows, k, p.k), load_a(at.batch, row + 1u, at.rows, k, p.k),
-        load_a(at.batch, row + 2u, at.rows, k, p.k), load_a(at.batch, row + 3u, at.rows, k, p.k),
-    );
+// The index of an element of a stored matrix.
+fn a_index(batch: u32, row: u32, rows: u32, column: u32) -> u32 {
+    return batch * p.a_batch + p.a_offset + a_line(row, rows) * p.a_stride + column;
 }
 
-// Rows k to k + 3 of op(B), each with its four elements from `column` on.
-fn b_block(at: Tile, k: u32, column: u32) -> Block {
-    if (B_TRANSPOSED) {
-        return transpose_block(Block(
-            load_b(at.batch, column, p.n, k, p.k), load_b(at.batch, column + 1u, p.n, k, p.k),
-            load_b(at.batch, column + 2u, p.n, k, p.k), load_b(at.batch, column + 3u, p.n, k, p.k),
-        ));
-    }
-    return Block(
-        load_b(at.batch, k, at.last, column, p.n), load_b(at.batch, k + 1u, at.last, column, p.n),
-        load_b(at.batch, k + 2u, at.last, column, p.n), load_b(at.batch, k + 3u, at.last, column, p.n),
-    );
+fn b_index(batch: u32, row: u32, rows: u32, column: u32) -> u32 {
+    return batch * p.b_batch + p.b_offset + b_line(row, rows) * p.b_stride + column;
+}
+
+// sum + x · y, y being four rows: one product at a time, else AMD's and NVIDIA's compilers make fewer multiply-adds of it.
+fn add_products(sum: vec4f, x: vec4f, y: Block) -> vec4f {
+    var s = sum;
+    s += x.x * y[0];
+    s += x.y * y[1];
+    s += x.z * y[2];
+    s += x.w * y[3];
+    return s;
 }

@@ -8,8 +8,10 @@
 fn tile_at(tile: u32, rows: u32, columns: u32) -> Tile {
     let across_n = (p.n + columns - 1u) / columns;
     let across_m = (p.m + rows - 1u) / rows;
-    let batch = min(tile / across_m / across_n, p.batch - 1u);
-    let row = select(p.m, tile % across_m * rows, tile / across_m / across_n < p.batch);
+    let number = tile / (across_m * across_n);
+    let batch = min(number, p.batch - 1u);
+    let of_matrix = in_bands(tile % (across_m * across_n), across_m, across_n);
+    let row = select(p.m, of_matrix.x * rows, number < p.batch);
     let group = p.first_group + batch;
-    return Tile(batch, row, tile / across_m % across_n * columns, p.m, p.m, starts[group], starts[group + 1u]);
+    return Tile(batch, row, of_matrix.y * columns, p.m, p.m, starts[group], starts[group + 1u]);
 }

@@ -1,80 +1,107 @@
 // matmul_tile: C = α op(A) op(B) by tiles in workgroup memory, for GPUs.
 //
-//   A workgroup of SIDE² invocations computes a tile of 4 SIDE rows and columns, each invocation 4×4 elements of it, from slices of
-//   16 along k. The slice after the current one is on its way in registers while the current one is used.
+//   A workgroup of SIDE² invocations computes a tile, each invocation ROW_BLOCKS × COLUMN_BLOCKS blocks of 4×4 elements of it, SIDE blocks
+//   apart, from slices of DEPTH along k. The slice after the current one is on its way in registers while the current one is used. The
+//   more blocks, the fewer reads of workgroup memory a multiply-add: 1/8 of a vec4 for one block, 3/32 for two, 1/16 for four.
 //
 // in, out    see matmul_problem
-// grid       a workgroup a tile, in the order of tile_at
-// constants  SIDE: 16 (64×64 tiles, 8.8 KiB) or 8 (32×32, 4.8 KiB)
-// layout     a slice is 4 rows of SIDE blocks of 4×4 elements; vec4 number i of a block lies in lane group i. So blocks are read the same
-//            way whether they were stored along k or across it, and 8 neighbours read and write 8 different banks of 16 bytes.
+// grid       a workgroup a tile of 4 SIDE ROW_BLOCKS × 4 SIDE COLUMN_BLOCKS, in the order of tile_at
+// constants  SIDE: 16 or 8; ROW_BLOCKS, COLUMN_BLOCKS: 1 or 2; DEPTH: 16 or 8; BUFFERS: slices in workgroup memory, 1 or 2. With 2 of
+//            them the next one is stored while others still use the current one: one barrier a slice instead of two
+// needs      source_a, source_b, fetch_a, fetch_b (matmul_slice_loads); workgroup memory: BUFFERS times 8.8 KiB (64×64 tiles), 13 KiB (128×64), 8.3 KiB (128×128, DEPTH 8) or 4.8 KiB (32×32)
 // numerics   f32, each element summed in the order of k
 
-const STRIDE = SIDE + 1u;                  // from one vec4 of a block to the next
-const SLICE = 4u * STRIDE + 2u;            // from one row of blocks to the next
-const LOADS = 16u / SIDE;                  // vec4s of a slice an invocation loads, of each operand
+const A_BLOCKS = SIDE * ROW_BLOCKS;        // blocks of a slice across k
+const B_BLOCKS = SIDE * COLUMN_BLOCKS;
+const A_STRIDE = A_BLOCKS + 1u;            // from one vec4 of a block to the next
+const B_STRIDE = B_BLOCKS + 1u;
+const A_SLICE = 4u * A_STRIDE + 4u - 32u / DEPTH;   // from one row of blocks to the next
+const B_SLICE = 4u * B_STRIDE + 4u - 32u / DEPTH;
+const FOURS = DEPTH / 4u;
+const SIZE = SIDE * SIDE;
+const A_LOADS = A_BLOCKS * DEPTH / SIZE;   // vec4s of a slice an invocation loads: 1 or 2
+const B_LOADS = B_BLOCKS * DEPTH / SIZE;
 
-var<workgroup> a_tile: array<vec4f, 4u * SLICE>;
-var<workgroup> b_tile: array<vec4f, 4u * SLICE>;
+var<workgroup> a_tile: array<vec4f, BUFFERS * FOURS * A_SLICE>;
+var<workgroup> b_tile: array<vec4f, BUFFERS * FOURS * B_SLICE>;
 
-// vec4 number t of a slice, for a matrix whose rows run along k: (row of the tile, k / 4).
-fn along(t: u32) -> vec2u { return vec2u(t / 4u, t % 4u); }
-
-fn place_along(t: u32) -> u32 { return (t % 4u) * SLICE + (t / 4u % 4u) * STRIDE + t / 16u; }
-
-// vec4 number t of a slice, for a matrix whose rows run across k: (k, column of the tile / 4).
-fn across(t: u32) -> vec2u { return vec2u(t / SIDE, t % SIDE); }
-
-fn place_across(t: u32) -> u32 { return (t / SIDE / 4u) * SLICE + (t / SIDE % 4u) * STRIDE + t % SIDE; }
-
-fn fetch_a(at: Tile, k: u32, t: u32) -> vec4f {
-    if (A_TRANSPOSED) { return load_a(at.batch, k + across(t).x, at.last, at.row + across(t).y * 4u, p.m); }
-    return load_a(at.batch, at.row + along(t).x, at.rows, k + along(t).y * 4u, p.k);
+fn a_block_at(i: u32) -> Block {
+    let x = Block(a_tile[i], a_tile[i + A_STRIDE], a_tile[i + 2u * A_STRIDE], a_tile[i + 3u * A_STRIDE]);
+    if (A_TRANSPOSED) { return transpose_block(x); }
+    return x;
 }
 
-fn fetch_b(at: Tile, k: u32, t: u32) -> vec4f {
-    if (B_TRANSPOSED) { return load_b(at.batch, at.column + along(t).x, p.n, k + along(t).y * 4u, p.k); }
-    return load_b(at.batch, k + across(t).x, at.last, at.column + across(t).y * 4u, p.n);
+fn b_block_at(i: u32) -> Block {
+    let y = Block(b_tile[i], b_tile[i + B_STRIDE], b_tile[i + 2u * B_STRIDE], b_tile[i + 3u * B_STRIDE]);
+    if (B_TRANSPOSED) { return transpose_block(y); }
+    return y;
 }
 
-@compute @workgroup_size(SIDE * SIDE)
+fn add_block(sum: Block, x: Block, y: Block) -> Block {
+    return Block(add_products(sum[0], x[0], y), add_products(sum[1], x[1], y), add_products(sum[2], x[2], y), add_products(sum[3], x[3], y));
+}
+
+fn store_row(at: Tile, row: u32, column: u32, x: vec4f) { store(at, row, column, select(vec4f(0.0), x, row < at.rows)); }
+
+fn store_block(at: Tile, row: u32, column: u32, x: Block) {
+    store_row(at, row, column, x[0]);
+    store_row(at, row + 1u, column, x[1]);
+    store_row(at, row + 2u, column, x[2]);
+    store_row(at, row + 3u, column, x[3]);
+}
+
+@compute @workgroup_size(SIZE)
 fn matmul_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
-    let at = tile_at(group, 4u * SIDE, 4u * SIDE);
+    let at = tile_at(group, 4u * A_BLOCKS, 4u * B_BLOCKS);
     let mine = vec2u(lane % SIDE, lane / SIDE);
-    var acc = Block(vec4f(0.0), vec4f(0.0), vec4f(0.0), vec4f(0.0));
-    var a_next: array<vec4f, LOADS>;
-    var b_next: array<vec4f, LOADS>;
-    for (var i = 0u; i < LOADS; i++) {
-        a_next[i] = fetch_a(at, at.first, lane + i * SIDE * SIDE);
-        b_next[i] = fetch_b(at, at.first, lane + i * SIDE * SIDE);
-    }
-    for (var k = at.first; k < at.last; k += 16u) {
-        for (var i = 0u; i < LOADS; i++) {
-            let t = lane + i * SIDE * SIDE;
-            a_tile[select(place_along(t), place_across(t), A_TRANSPOSED)] = a_next[i];
-            b_tile[select(place_across(t), place_along(t), B_TRANSPOSED)] = b_next[i];
-        }
+    let a0 = source_a(at, lane, 0u);
+    let a1 = source_a(at, lane, 1u);
+    let b0 = source_b(at, lane, 0u);
+    let b1 = source_b(at, lane, 1u);
+    // All sums are variables of their own, so that no compiler puts them in memory. Those that a variant has no use for vanish.
+    var c00 = Block();
+    var c01 = Block();
+    var c10 = Block();
+    var c11 = Block();
+    var buffer = 0u;
+    var x0 = fetch_a(at, a0, at.first);
+    var y0 = fetch_b(at, b0, at.first);
+    var x1 = vec4f();
+    var y1 = vec4f();
+    if (A_LOADS > 1u) { x1 = fetch_a(at, a1, at.first); }
+    if (B_LOADS > 1u) { y1 = fetch_b(at, b1, at.first); }
+    for (var k = at.first; k < at.last; k += DEPTH) {
+        a_tile[buffer * FOURS * A_SLICE + a0.place] = x0;
+        b_tile[buffer * FOURS * B_SLICE + b0.place] = y0;
+        if (A_LOADS > 1u) { a_tile[buffer * FOURS * A_SLICE + a1.place] = x1; }
+        if (B_LOADS > 1u) { b_tile[buffer * FOURS * B_SLICE + b1.place] = y1; }
         workgroupBarrier();
-        for (var i = 0u; i < LOADS; i++) {
-            a_next[i] = fetch_a(at, k + 16u, lane + i * SIDE * SIDE);
-            b_next[i] = fetch_b(at, k + 16u, lane + i * SIDE * SIDE);
-        }
-        for (var q = 0u; q < 4u; q++) {
-            let at_a = q * SLICE + mine.y;
-            let at_b = q * SLICE + mine.x;
-            var x = Block(a_tile[at_a], a_tile[at_a + STRIDE], a_tile[at_a + 2u * STRIDE], a_tile[at_a + 3u * STRIDE]);
-            var y = Block(b_tile[at_b], b_tile[at_b + STRIDE], b_tile[at_b + 2u * STRIDE], b_tile[at_b + 3u * STRIDE]);
-            if (A_TRANSPOSED) { x = transpose_block(x); }
-            if (B_TRANSPOSED) { y = transpose_block(y); }
-            for (var i = 0u; i < 4u; i++) {
-                acc[i] += x[i].x * y[0] + x[i].y * y[1] + x[i].z * y[2] + x[i].w * y[3];
+        x0 = fetch_a(at, a0, k + DEPTH);
+        y0 = fetch_b(at, b0, k + DEPTH);
+        if (A_LOADS > 1u) { x1 = fetch_a(at, a1, k + DEPTH); }
+        if (B_LOADS > 1u) { y1 = fetch_b(at, b1, k + DEPTH); }
+        for (var q = 0u; q < FOURS; q++) {
+            let at_a = (buffer * FOURS + q) * A_SLICE + mine.y;
+            let at_b = (buffer * FOURS + q) * B_SLICE + mine.x;
+            let x = a_block_at(at_a);
+            let y = b_block_at(at_b);
+            c00 = add_block(c00, x, y);
+            if (COLUMN_BLOCKS > 1u) { c01 = add_block(c01, x, b_block_at(at_b + SIDE)); }
+            if (ROW_BLOCKS > 1u) {
+                let z = a_block_at(at_a + SIDE);
+                c10 = add_block(c10, z, y);
+                if (COLUMN_BLOCKS > 1u) { c11 = add_block(c11, z, b_block_at(at_b + SIDE)); }
             }
         }
-        workgroupBarrier();
+        if (BUFFERS == 1u) { workgroupBarrier(); }
+        buffer = (buffer + 1u) % BUFFERS;
     }
-    for (var i = 0u; i < 4u; i++) {
-        store(at, at.row + mine.y * 4u + i, at.column + mine.x * 4u, acc[i]);
-    }
+    let row = at.row + mine.y * 4u;
+    let column = at.column + mine.x * 4u;
+    store_block(at, row, column, c00);
+    if (COLUMN_BLOCKS > 1u) { store_block(at, row, column + 4u * SIDE, c01); }
+    if (ROW_BLOCKS > 1u) { store_block(at, row + 4u * SIDE, column, c10); }
+    if (ROW_BLOCKS > 1u && COLUMN_BLOCKS > 1u) { store_block(at, row + 4u * SIDE, column + 4u * SIDE, c11); }
 }

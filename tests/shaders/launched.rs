@@ -54,7 +54,13 @@ fn adapters() -> Vec<Caps> {
         textured("CPU with storage textures", Some(8), Textures::Storage),
         textured("CPU with sampled textures", Some(4), Textures::Sampled),
         textured("CPU with sampled textures, without subgroups", None, Textures::Sampled),
-        Caps { name: "GPU with higher limits".into(), subgroup: Some(32), subgroup_sizes: Some([32; 2]), ..roomy },
+        Caps {
+            name: "GPU of NVIDIA with higher limits".into(),
+            vendor: 0x10de,
+            subgroup: Some(32),
+            subgroup_sizes: Some([32; 2]),
+            ..roomy
+        },
         Caps { name: "GPU with subgroups of 8 to 32".into(), subgroup_sizes: Some([8, 32]), ..Caps::baseline() },
         baseline,
     ]

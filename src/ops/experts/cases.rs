@@ -37,7 +37,7 @@ fn routes() -> impl Iterator<Item = Case> {
 fn linears() -> impl Iterator<Item = Case> {
     // Tokens, slots of a token, experts; inputs, outputs.
     let sizes = [([40, 2, 3], [36, 68]), ([37, 3, 5], [33, 31])];
-    let kernels = Variant::ALL.into_iter().filter(|v| !matches!(v, Variant::RowBlocks | Variant::RowBlocksShuffle));
+    let kernels = Variant::ALL.into_iter().filter(|variant| variant.takes_groups());
     kernels.flat_map(move |variant| {
         sizes.into_iter().flat_map(move |(size, [d_model, outputs])| {
             [true, false].into_iter().map(move |on_load| {

@@ -3,6 +3,7 @@
 use super::{Form, Variant};
 use crate::DType;
 use crate::case::{Case, Feed, Tolerance};
+use crate::kernel::AdapterClass;
 use crate::ops::{self, Activation, LinearOptions, Matmul, WeightLayout};
 
 const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
@@ -56,13 +57,66 @@ fn batches() -> impl Iterator<Item = Case> {
 fn variants() -> impl Iterator<Item = Case> {
     Variant::ALL.iter().flat_map(|&variant| {
         FORMS.iter().flat_map(move |&form| {
-            [[36, 68, 72], [67, 37, 41], [7, 36, 40], [2, 37, 43]].into_iter().map(move |size| {
+            let small = [[36, 68, 72], [67, 37, 41], [7, 36, 40], [2, 37, 43]];
+            // Several of the larger tiles, and edges of them.
+            let large =
+                [[257, 33, 31], [132, 260, 36]].into_iter().filter(move |_| variant.entry().class == AdapterClass::Gpu);
+            small.into_iter().chain(large).map(move |size| {
                 let (a, b) = operands(form, &[2], size);
                 let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).fixed()];
                 let name = format!("matmul {form:?} {size:?} by {} where legal, else the default", variant.name());
                 case(name, feeds, move |g, x| {
                     let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
                     Ok(vec![g.put1(op, &[x[0], x[1]])?])
+                })
+            })
+        })
+    })
+}
+
+/// Products that are split along k where the adapter's kernels can, with an epilogue and quantised weights as well.
+fn split() -> impl Iterator<Item = Case> {
+    let plain = FORMS.into_iter().flat_map(|form| {
+        [[33, 36, 2080], [9, 65, 1543]].into_iter().map(move |size| {
+            let (a, b) = operands(form, &[], size);
+            let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).fixed()];
+            case(format!("matmul {form:?} {size:?} by split_k"), feeds, move |g, x| {
+                let op = Matmul { variant: Some(Variant::SplitK), ..Matmul::new(form) };
+                Ok(vec![g.put1(op, &[x[0], x[1]])?])
+            })
+        })
+    });
+    let fused = [(DType::F16, 36), (DType::Q8_0, 35)].into_iter().map(|(dtype, n)| {
+        let feeds = vec![
+            Feed::normal("a", [17, 1600]).fixed(),
+            Feed::normal("b", [n, 1600]).stored_as(dtype).fixed(),
+            Feed::normal("bias", [n]).fixed(),
+            Feed::normal("residual", [17, n]).fixed(),
+        ];
+        case(format!("matmul {dtype} with an epilogue by split_k"), feeds, |g, x| {
+            let op = Matmul {
+                variant: Some(Variant::SplitK),
+                alpha: 0.25,
+                bias: true,
+                activation: Some(Activation::Silu),
+                residual: true,
+                ..Matmul::new(Form::Nt)
+            };
+            Ok(vec![g.put1(op, x)?])
+        })
+    });
+    plain.chain(fused)
+}
+
+/// Few rows of every type that is no block, as in decoding, with rows of whole loads of 16 bytes and of others.
+fn few_rows() -> impl Iterator<Item = Case> {
+    [Form::Nt, Form::Nn].into_iter().flat_map(|form| {
+        [DType::F32, DType::F16, DType::BF16].into_iter().flat_map(move |dtype| {
+            [[1, 264, 136], [3, 40, 260], [8, 72, 520], [5, 33, 31]].into_iter().map(move |size| {
+                let (a, b) = operands(form, &[2], size);
+                let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).stored_as(dtype).fixed()];
+                case(format!("matmul {form:?} {size:?} {dtype}"), feeds, move |g, x| {
+                    Ok(vec![g.put1(Matmul { alpha: 0.5, ..Matmul::new(form) }, &[x[0], x[1]])?])
                 })
             })
         })
@@ -179,7 +233,7 @@ fn fusions() -> impl Iterator<Item = Case> {
 
 /// Rows up to a length, in every kernel: none, some, all, more than exist.
 fn ragged() -> impl Iterator<Item = Case> {
-    let kernels = Variant::ALL.into_iter().filter(|v| !matches!(v, Variant::RowBlocks | Variant::RowBlocksShuffle));
+    let kernels = Variant::ALL.into_iter().filter(|variant| variant.takes_groups());
     kernels.flat_map(|variant| {
         [(Form::Nt, [70, 36, 40]), (Form::Nn, [33, 31, 37]), (Form::Nt, [1, 68, 33])].into_iter().map(
             move |(form, size)| {
@@ -220,6 +274,8 @@ pub(super) fn cases() -> Vec<Case> {
     sizes()
         .chain(batches())
         .chain(variants())
+        .chain(few_rows())
+        .chain(split())
         .chain(linears())
         .chain(quantised())
         .chain(epilogues())

@@ -1,6 +1,6 @@
 //! Grouped products, for experts: groups of rows, each with its own matrix.
 
-use super::launch::{GATHER_NONE, grid, kernel, operands, plain};
+use super::launch::{GATHER_NONE, grid, operands, plain};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
 use super::windows::{ExtentRange, Window, ranges};
@@ -144,7 +144,7 @@ impl Grouped<'_> {
             _ => (stacked(&self.b.view, p.stored_b()), flat(&self.out)),
         };
         let mut legal = Variant::legal(caps, &p);
-        legal.retain(|variant| !matches!(variant, Variant::RowBlocks | Variant::RowBlocksShuffle));
+        legal.retain(|variant| variant.takes_groups());
         let variant = match self.variant.filter(|v| legal.contains(v)) {
             Some(forced) => forced,
             None => cx.choose(format!("grouped {p}"), Variant::choose(caps, &p), &legal),
@@ -155,7 +155,8 @@ impl Grouped<'_> {
             _ => (b.distance, 0),
         };
         let m = if self.form == Form::Tn { p.m } else { rows };
-        let mut dispatch = Dispatch::new(kernel(variant))
+        let plan = (variant.entry().plan)(caps, &p);
+        let mut dispatch = Dispatch::new(variant.entry().kernel)
             .constant("A_TRANSPOSED", self.form.a_transposed())
             .constant("B_TRANSPOSED", self.form.b_transposed())
             .constant("ACCUMULATE", false)
@@ -168,7 +169,7 @@ impl Grouped<'_> {
         }
         dispatch = plain(dispatch.param(0).param_f32(1.0).param(part.start));
         dispatch = self.place(dispatch, part.start + part.len == groups);
-        dispatch = self.gather(operands(dispatch, &a, &b, &out));
+        dispatch = self.gather(operands(dispatch, variant, &a, &b, &out));
         dispatch = dispatch.read(a.view).read(b.view);
         // Other groups' rows or matrices are not written.
         dispatch = if part.len == groups { dispatch.write(out.view) } else { dispatch.update(out.view) };
@@ -185,7 +186,7 @@ impl Grouped<'_> {
             }
         };
         let flops = 2 * rows as u64 * a.stride as u64 * p.n as u64 * part.len as u64 / groups as u64;
-        cx.dispatch(grid(dispatch.constant("WHOLE", false), caps, variant, &p, row_tiles).flops(flops))
+        cx.dispatch(grid(dispatch.constant("WHOLE", false), &plan, &p, row_tiles).flops(flops))
     }
 
     fn place(&self, dispatch: Dispatch, last: bool) -> Dispatch {

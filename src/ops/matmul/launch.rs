@@ -2,11 +2,13 @@
 
 use super::op::Matmul;
 use super::problem::Problem;
+use super::split;
+use super::table::Plan;
 use super::variant::Variant;
 use super::windows::{Chunks, ExtentRange, Window, ranges};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
+use crate::kernel::{Dispatch, Launch, Snippet, View, kernel};
 use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
 use crate::shape::TensorType;
 
@@ -26,6 +28,8 @@ snippets! {
     B_VEC4 = "matmul_b_vec4";
     B_SCALAR = "matmul_b_scalar";
     B_BLOCKS = "matmul_b_blocks";
+    B_STEP_F32 = "matmul_b_step_f32";
+    B_STEP_HALF = "matmul_b_step_half";
     B_HALF4 = "matmul_b_half4";
     B_HALF1 = "matmul_b_half1";
     WEIGHT_F16 = "weight_f16";
@@ -36,7 +40,6 @@ snippets! {
     WEIGHT_Q6_K = "weight_q6_k";
     OUT_VEC4 = "matmul_out_vec4";
     OUT_SCALAR = "matmul_out_scalar";
-    SLICES = "matmul_slices";
     FINISH = "matmul_finish";
     BIAS = "matmul_bias";
     BIAS_NONE = "matmul_bias_none";
@@ -47,14 +50,6 @@ snippets! {
     ACTIVATION = "matmul_activation";
     ACTIVATION_NONE = "matmul_activation_none";
 }
-
-static TILE: Kernel = kernel!("matmul/matmul_tile");
-static REGISTERS: Kernel = kernel!("matmul/matmul_registers");
-static UNROLLED: Kernel = kernel!("matmul/matmul_unrolled");
-static SUBGROUP: Kernel = kernel!("matmul/matmul_subgroup");
-static ROW_BLOCKS: Kernel = kernel!("matmul/matmul_row_blocks");
-static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul/matmul_row_blocks_shuffle");
-static ROW: Kernel = kernel!("matmul/matmul_row");
 
 /// The part of a product that one dispatch computes.
 struct Piece {
@@ -120,32 +115,23 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     let like_out = |view: &View| Window::new(caps, view, (whole.m, whole.n), batch, m, n);
     let out = like_out(&io.out);
     let (first, last) = (k.start == 0 && !io.accumulate, k.start + k.len == whole.k);
-    let legal = Variant::legal(caps, &p);
+    let fits = |variant: &Variant| {
+        let wide = !variant.entry().wide_loads || (a.vec4() && b.wide_loads());
+        wide && (io.lengths.is_none() || *variant != Variant::SplitK)
+    };
+    let mut legal = Variant::legal(caps, &p);
+    legal.retain(fits);
     let variant = match op.variant.filter(|v| legal.contains(v)) {
         Some(forced) => forced,
-        None => cx.choose(p.to_string(), Variant::choose(caps, &p), &legal),
+        None => cx.choose(p.to_string(), Some(Variant::choose(caps, &p)).filter(fits).unwrap_or(Variant::Row), &legal),
     };
-    let mut dispatch = Dispatch::new(kernel(variant))
-        .constant("A_TRANSPOSED", p.form.a_transposed())
-        .constant("B_TRANSPOSED", p.form.b_transposed())
-        .constant("ACCUMULATE", !first)
-        .param(p.m)
-        .param(p.n)
-        .param(p.k)
-        .param(p.batch);
-    for window in [&a, &b, &out] {
-        dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
+    let part = Part { variant, p, a, b, b_elements: io.b.numel(), column: n.start, group: batch.start };
+    if variant == Variant::SplitK {
+        let sum = split::launch(cx, part, &out, op.alpha, first)?;
+        return cx.dispatch(epilogue(op, io, sum, like_out, last));
     }
-    dispatch = dispatch.param(n.start).param_f32(op.alpha).param(batch.start).snippet(&PROBLEM).snippet(&GATHER_NONE);
-    let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(io.b.numel()));
-    let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
-    let tiles = matches!(variant, Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide);
-    let row = |window: &Window| window.view.dtype.bytes(window.stride);
-    dispatch = operands(dispatch, &a, &b, &out).read_strided(a.view.clone(), row(&a), if tiles { p.n } else { 0 });
-    let uses = if tiles && scales.is_none() { p.m } else { 0 };
-    dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_strided(quants, row(&b), uses));
-    dispatch = if first { dispatch.write(out.view) } else { dispatch.update(out.view) };
-    dispatch = scales.into_iter().fold(dispatch, Dispatch::read);
+    let plan = (variant.entry().plan)(caps, &p);
+    let mut dispatch = part.dispatch(&out, op.alpha, first);
     dispatch = match &io.lengths {
         Some(lengths) => {
             let binding = dispatch.bindings.len() as u32 + 1;
@@ -155,36 +141,65 @@ fn launch_piece(op: &Matmul, cx: &mut Launch<'_>, io: &Operands, whole: &Problem
     };
     dispatch = epilogue(op, io, dispatch, like_out, last);
     let row_tiles = |rows: usize| p.batch * p.m.div_ceil(rows);
-    let whole = io.lengths.is_none() && is_whole(caps, variant, &p);
-    cx.dispatch(grid(dispatch.constant("WHOLE", whole), caps, variant, &p, row_tiles).flops(p.flops()))
+    let whole = io.lengths.is_none() && is_whole(&plan, &p);
+    cx.dispatch(grid(dispatch.constant("WHOLE", whole), &plan, &p, row_tiles).flops(p.flops()))
 }
 
-/// Whether the kernel can skip bounds checks: no tile crosses an edge, and no invocation is idle.
-///
-/// Only for kernels that mostly load; for others it gains 2 % and would be another pipeline.
-fn is_whole(caps: &Caps, variant: Variant, p: &Problem) -> bool {
-    let lanes = lanes(caps) as usize;
-    let rows_and_columns = match variant {
-        Variant::Unrolled if (p.batch * (p.m / 8) * (p.n / 8)).is_multiple_of(lanes) => [8, 8],
-        Variant::Row if caps.class == AdapterClass::Cpu => [p.m.next_power_of_two(), 4 * lanes * span(caps, p)],
-        _ => return false,
-    };
-    let even = |(extent, tile): (usize, usize)| extent.is_multiple_of(tile);
-    [p.m, p.n].into_iter().zip(rows_and_columns).all(even) && p.k.is_multiple_of(4)
+/// A piece of a product, and the kernel that computes it.
+pub(super) struct Part {
+    pub(super) variant: Variant,
+    pub(super) p: Problem,
+    pub(super) a: Window,
+    pub(super) b: Window,
+    /// Elements of all of B.
+    b_elements: usize,
+    /// The column of the whole result that the first one is.
+    column: usize,
+    /// The first matrix of the batch.
+    group: usize,
 }
 
-/// The blocks of 4 columns of an invocation of [`Variant::Row`]: a cache line on a CPU driver, if two threads still have work; one on a GPU,
-/// whose invocations load contiguously.
-fn span(caps: &Caps, p: &Problem) -> usize {
-    match caps.class {
-        AdapterClass::Cpu if !p.form.b_transposed() => (p.n / (16 * lanes(caps) as usize)).clamp(1, 4),
-        _ => 1,
+impl Part {
+    /// The parameters of a dispatch that writes to `out`.
+    pub(super) fn params(&self, dispatch: Dispatch, out: &Window, alpha: f32, first: bool) -> Dispatch {
+        let Self { p, a, b, .. } = self;
+        let mut dispatch = dispatch
+            .constant("A_TRANSPOSED", p.form.a_transposed())
+            .constant("B_TRANSPOSED", p.form.b_transposed())
+            .constant("ACCUMULATE", !first)
+            .param(p.m)
+            .param(p.n)
+            .param(p.k)
+            .param(p.batch);
+        for window in [a, b, out] {
+            dispatch = dispatch.param(window.stride).param(window.offset).param(window.distance);
+        }
+        dispatch.param(self.column).param_f32(alpha).param(self.group).snippet(&PROBLEM).snippet(&GATHER_NONE)
+    }
+
+    /// The product up to its operands: how its tiles lie and its epilogue follow.
+    pub(super) fn dispatch(&self, out: &Window, alpha: f32, first: bool) -> Dispatch {
+        let Self { variant, p, a, b, .. } = self;
+        let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(self.b_elements));
+        let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
+        let tiles = matches!(variant, Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide);
+        let row = |window: &Window| window.view.dtype.bytes(window.stride);
+        let mut dispatch = self.params(Dispatch::new(variant.entry().kernel), out, alpha, first);
+        dispatch = operands(dispatch, *variant, a, b, out);
+        dispatch = dispatch.read_strided(a.view.clone(), row(a), if tiles { p.n } else { 0 });
+        let uses = if tiles && scales.is_none() { p.m } else { 0 };
+        dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_strided(quants, row(b), uses));
+        dispatch = if first { dispatch.write(out.view.clone()) } else { dispatch.update(out.view.clone()) };
+        scales.into_iter().fold(dispatch, Dispatch::read)
     }
 }
 
-/// The vector width of a CPU driver.
-fn lanes(caps: &Caps) -> u32 {
-    caps.subgroup.unwrap_or(8).clamp(4, 16)
+/// Whether the kernel can skip bounds checks: no tile crosses an edge, and no invocation is idle.
+fn is_whole(plan: &Plan, p: &Problem) -> bool {
+    let [rows, columns] = plan.tile;
+    plan.skips_checks
+        && [(p.m, rows), (p.n, columns), (p.k, 4)].into_iter().all(|(extent, tile)| extent.is_multiple_of(tile))
+        && (p.batch * (p.m / rows) * (p.n / columns)).is_multiple_of(plan.tiles)
 }
 
 /// The snippet that decodes the words of a stored type; f32 needs none.
@@ -200,10 +215,12 @@ pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
     }
 }
 
-/// Adds the snippets that load and store with the vector widths that the sizes allow.
-pub(super) fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window) -> Dispatch {
+/// Adds the snippets that load and store with the vector widths that the kernel asks for, or else that the sizes allow.
+pub(super) fn operands(dispatch: Dispatch, variant: Variant, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
         (dtype, _) if dtype.is_quantised() => &B_BLOCKS,
+        (DType::F16 | DType::BF16, _) if variant.entry().wide_loads => &B_STEP_HALF,
+        _ if variant.entry().wide_loads => &B_STEP_F32,
         (DType::F16 | DType::BF16, true) => &B_HALF4,
         (DType::F16 | DType::BF16, false) => &B_HALF1,
         (_, true) => &B_VEC4,
@@ -213,11 +230,14 @@ pub(super) fn operands(dispatch: Dispatch, a: &Window, b: &Window, out: &Window)
         Some(weight) => dispatch.snippet(weight),
         None => dispatch,
     };
-    dispatch
-        .snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR })
-        .snippet(load_b)
-        .snippet(if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR })
-        .snippet(&FINISH)
+    let dispatch = dispatch.snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR }).snippet(load_b);
+    result(dispatch, out, 3)
+}
+
+/// Adds the snippets that store at that binding.
+pub(super) fn result(dispatch: Dispatch, out: &Window, binding: u32) -> Dispatch {
+    let store = if out.vec4() { &OUT_VEC4 } else { &OUT_SCALAR };
+    dispatch.constant("OUT_BINDING", binding).snippet(store).snippet(&FINISH)
 }
 
 /// Adds the snippets of a product without an epilogue.
@@ -262,52 +282,11 @@ fn epilogue(
     dispatch.constant("ACTIVATION", kind.code()).snippet(&ACTIVATION_SNIPPET).snippet(&ACTIVATION)
 }
 
-pub(super) fn kernel(variant: Variant) -> &'static Kernel {
-    match variant {
-        Variant::Tile64 | Variant::Tile32 => &TILE,
-        Variant::Registers => &REGISTERS,
-        Variant::Unrolled => &UNROLLED,
-        Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide => &SUBGROUP,
-        Variant::Row => &ROW,
-        Variant::RowBlocks => &ROW_BLOCKS,
-        Variant::RowBlocksShuffle => &ROW_BLOCKS_SHUFFLE,
-    }
-}
-
 /// The constants and the grid of a variant; `row_tiles(n)` is the number of tiles of n rows.
-pub(super) fn grid(
-    dispatch: Dispatch,
-    caps: &Caps,
-    variant: Variant,
-    p: &Problem,
-    row_tiles: impl Fn(usize) -> usize,
-) -> Dispatch {
-    let tiles = |rows: usize, columns: usize| row_tiles(rows) * p.n.div_ceil(columns);
-    let lanes = lanes(caps);
-    let subgroups = |rows: u32, wide: u32| {
-        let groups = tiles((rows * lanes) as usize, (4 * wide * lanes) as usize);
-        dispatch.clone().constant("LANES", lanes).constant("ROWS", rows).constant("WIDE", wide).groups(groups)
-    };
-    match variant {
-        Variant::Tile64 => dispatch.constant("SIDE", 16_u32).groups(tiles(64, 64)),
-        Variant::Tile32 => dispatch.constant("SIDE", 8_u32).groups(tiles(32, 32)),
-        Variant::Registers => dispatch.constant("LANES", lanes).groups_for(tiles(16, 8), lanes as usize),
-        Variant::Unrolled => dispatch.constant("LANES", lanes).groups_for(tiles(8, 8), lanes as usize),
-        Variant::Subgroup4 => subgroups(4, 1),
-        Variant::Subgroup8 => subgroups(8, 1),
-        Variant::SubgroupWide => subgroups(4, 2),
-        Variant::RowBlocksShuffle => {
-            let rows = p.m.next_power_of_two() as u32;
-            dispatch.constant("ROWS", rows).groups(tiles(rows as usize, 32))
-        }
-        Variant::Row | Variant::RowBlocks => {
-            // A GPU needs many invocations in flight and contiguous loads; a CPU wants no workgroup memory.
-            let (lanes, slices) = if caps.class == AdapterClass::Gpu { (8, 32_u32) } else { (lanes, 1) };
-            let rows = p.m.next_power_of_two() as u32;
-            let span = span(caps, p) as u32;
-            let dispatch =
-                dispatch.constant("ROWS", rows).constant("LANES", lanes).constant("SLICES", slices).snippet(&SLICES);
-            dispatch.constant("SPAN", span).groups(tiles(rows as usize, (4 * lanes * span) as usize))
-        }
-    }
+pub(super) fn grid(dispatch: Dispatch, plan: &Plan, p: &Problem, row_tiles: impl Fn(usize) -> usize) -> Dispatch {
+    let dispatch = plan.snippets.iter().fold(dispatch, |dispatch, snippet| dispatch.snippet(snippet));
+    let dispatch = plan.constants.iter().fold(dispatch, |dispatch, &(name, value)| dispatch.constant(name, value));
+    let dispatch = dispatch.constant("BAND", plan.band);
+    let [rows, columns] = plan.tile;
+    dispatch.groups_for(row_tiles(rows) * p.n.div_ceil(columns), plan.tiles)
 }

@@ -6,6 +6,8 @@ mod launch;
 mod matmul;
 mod op;
 mod problem;
+mod split;
+mod table;
 mod variant;
 mod windows;
 

@@ -70,6 +70,11 @@ fn deepest(caps: &Caps) -> usize {
     caps.max_loop_iterations().saturating_mul(2) / 64 * 64
 }
 
+/// Elements of a load of 16 bytes; `None` for blocks.
+pub(super) fn load_width(dtype: DType) -> Option<usize> {
+    (!dtype.is_quantised()).then(|| (32 / dtype.bytes(2)) as usize)
+}
+
 /// Bytes of a row in the binding that holds most of it.
 fn row_bytes(dtype: DType, width: usize) -> u64 {
     if dtype.is_quantised() { (width / BLOCK * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
@@ -120,6 +125,15 @@ impl Window {
 
     /// Whether four elements at a multiple of 4 can be loaded as one vector.
     pub(super) fn vec4(&self) -> bool {
-        self.stride.is_multiple_of(4) && self.offset.is_multiple_of(4) && self.width.is_multiple_of(4)
+        self.in_steps_of(4)
+    }
+
+    /// Whether rows can be loaded 16 bytes at a time; those of blocks always can.
+    pub(super) fn wide_loads(&self) -> bool {
+        load_width(self.view.dtype).is_none_or(|width| self.in_steps_of(width))
+    }
+
+    fn in_steps_of(&self, width: usize) -> bool {
+        [self.stride, self.offset, self.width].iter().all(|extent| extent.is_multiple_of(width))
     }
 }
