@@ -1,6 +1,7 @@
 // attention_dropout_none: no probability is dropped.
 
-fn drop_seed(batch: u32) -> u32 { return 0u; }
-fn drop_keys(x: vec4f, seed: u32, batch: u32, head: u32, query: u32, key: u32) -> vec4f { return x; }
-fn drop_queries(x: vec4f, seed: u32, batch: u32, head: u32, query: u32, key: u32) -> vec4f { return x; }
-fn drop_factor(seed: u32, batch: u32, head: u32, query: u32, key: u32) -> f32 { return 1.0; }
+alias Seed = u32;
+fn drop_seed(batch: u32) -> Seed { return 0u; }
+fn drop_keys(x: vec4f, seed: Seed, batch: u32, head: u32, query: u32, key: u32) -> vec4f { return x; }
+fn drop_queries(x: vec4f, seed: Seed, batch: u32, head: u32, query: u32, key: u32) -> vec4f { return x; }
+fn drop_factor(seed: Seed, batch: u32, head: u32, query: u32, key: u32) -> f32 { return 1.0; }

@@ -1,40 +1,136 @@
-// attention_tile: products of 32 x 32 tiles in workgroup memory, for workgroups of 64 invocations, 8 KiB.
+// attention_tile: products of tiles in workgroup memory, for workgroups of 256 invocations.
 //
-// Invocation (x, y) of 8 x 8 owns rows 4y to 4y + 3 and columns 4x to 4x + 3 of a tile of scores: block[i] is row 4y + i.
-// Of a chunk of 8 vectors (32 floats) of a tensor's rows it owns vector x of the same four rows.
-// Columns are exchanged by the row, so that the eight rows 4x + j that neighbours read lie in different banks.
+// A tile of scores has ROWS rows and 32 columns, and there are two of them. Invocation (role, y, x) of 2 x 16 x 8 sums a block of the
+// tile of its role: SCORE_ROWS rows from row SCORE_ROWS y on, columns 4x to 4x + 3, over chunks of 8 vectors (32 floats) of a row.
+// Of ROWS rows of output OWNERS invocations own OUT_ROWS rows each, and of such a row the vectors `column` and `column` + LANES.
+// So no invocation has more than 32 sums of output.
+//
+// constants WIDTH (vectors of a row), ROWS (16, 32, 64), LANES (8, 16, 32; at least WIDTH / 2), OWNERS (128, 256)
+// needs     16 (16 ROWS + 544) bytes of workgroup memory
+// numerics  a sum adds one product at a time, in order: compilers fuse them
 
 alias Block = array<vec4f, 4>;
-const CHUNKS = (WIDTH + 7u) / 8u;                // chunks of a tensor's row
-var<workgroup> left: array<vec4f, 256>;          // 32 rows of 8 vectors
-var<workgroup> right: array<vec4f, 256>;
+alias Outputs = array<Block, 2>;                 // of `column` and of `column` + LANES; only constants index them
+const CHUNKS = (WIDTH + 7u) / 8u;
+const TILE = 8u * (ROWS + 1u);                   // vectors of a tile
+const CHUNK = 8u * 33u;                          // vectors of a chunk of 32 rows
+const NEXT = ROWS / 4u;                          // from a row of a block to the next
+const SCORE_ROWS = ROWS / 16u;
+const OUT_ROWS = ROWS * LANES / OWNERS;
+const PARTS = (WIDTH + LANES - 1u) / LANES;
+const PITCH = LANES * PARTS;                     // vectors of a row of keys or values that outputs are summed from
+const WHOLE = max(8u * CHUNKS, PITCH) == WIDTH;  // no column lies past the end of a row
+var<workgroup> left: array<vec4f, 2u * TILE>;    // two tiles: chunks of rows, or weights
+var<workgroup> right: array<vec4f, 2u * CHUNK>;  // two chunks of 32 rows, or 512 vectors of whole rows
 
-fn slot(row: u32, column: u32) -> u32 { return row * 8u + (column ^ (row / 4u)); }
+// Where a vector of a query's or key's row stands; rows and columns past the end repeat the last.
+fn q_at(batch: u32, query: u32, head: u32, column: u32) -> u32 {
+    return query_row(batch, min(query, p.queries - 1u), head) * WIDTH + select(min(column, WIDTH - 1u), column, WHOLE);
+}
 
-// block + left * transpose(right): scores from two chunks of rows.
-fn scores_of(block: Block, x: u32, y: u32) -> Block {
+fn kv_at(batch: u32, key: u32, kv_head: u32, column: u32) -> u32 {
+    let row = (batch * p.keys + min(key, p.keys - 1u)) * p.kv_heads + kv_head;
+    return row * WIDTH + select(min(column, WIDTH - 1u), column, WHOLE);
+}
+
+// Columns past the end are zero.
+fn inside(vector: vec4f, column: u32) -> vec4f { return select(vec4f(), vector, WHOLE || column < WIDTH); }
+
+// The keys that ROWS queries see, from `first` on.
+fn rows_start(batch: u32, first: u32) -> u32 {
+    let start = tile_start(batch, first);
+    if (ROWS < 64u || first + 32u >= p.queries) { return start; }
+    return min(start, tile_start(batch, first + 32u));
+}
+
+fn rows_limit(batch: u32, first: u32) -> u32 {
+    let limit = tile_limit(batch, first);
+    if (ROWS < 64u || first + 32u >= p.queries) { return limit; }
+    return max(limit, tile_limit(batch, first + 32u));
+}
+
+// Four keys side by side.
+struct Keys { key: vec4u, near: vec4u, real: vec4<bool>, spans: Spans }
+
+fn keys_from(batch: u32, first: u32) -> Keys {
+    let key = vec4u(first) + vec4u(0u, 1u, 2u, 3u);
+    let near = min(key, vec4u(p.keys - 1u));
+    return Keys(key, near, keys_real(batch, near), key_spans(batch, near));
+}
+
+// Which of four keys a query sees, whose bias for them is `term`.
+fn sees(batch: u32, query: u32, keys: Keys, term: vec4f) -> vec4<bool> {
+    let near = within(keys.key, vec4u(row_start(batch, query)), vec4u(row_limit(batch, query)));
+    return keys.real & near & related(keys.spans, query_span(batch, query)) & bias_seen(term);
+}
+
+// Where a vector stands in a tile, and in a chunk: rows of a block lie apart, so that neighbours read and write different banks.
+fn slot(row: u32, column: u32) -> u32 { return column * (ROWS + 1u) + row % 4u * NEXT + row / 4u; }
+fn chunk_slot(row: u32, column: u32) -> u32 { return column * 33u + row % 4u * 8u + row / 4u; }
+
+// sum + a * B, where b0 to b3 are the rows of B.
+fn plus(sum: vec4f, a: vec4f, b0: vec4f, b1: vec4f, b2: vec4f, b3: vec4f) -> vec4f {
+    var s = sum;
+    s += a.x * b0;
+    s += a.y * b1;
+    s += a.z * b2;
+    s += a.w * b3;
+    return s;
+}
+
+// A number of iterations that compilers do not know: they would unroll the loop, and spill.
+fn rolled(count: u32) -> u32 { return select(count, 0u, p.keys == 0u); }
+
+// block + a tile of `left` * transpose(the chunk of `right` from `other` on): scores from two chunks of rows.
+fn add_scores(block: Block, tile: u32, other: u32, x: u32, y: u32) -> Block {
     var sum = block;
-    for (var c = 0u; c < 8u; c++) {
-        let b0 = right[slot(4u * x, c)]; let b1 = right[slot(4u * x + 1u, c)];
-        let b2 = right[slot(4u * x + 2u, c)]; let b3 = right[slot(4u * x + 3u, c)];
-        for (var i = 0u; i < 4u; i++) {
-            let a = left[slot(4u * y + i, c)];
-            sum[i] += vec4f(dot(a, b0), dot(a, b1), dot(a, b2), dot(a, b3));
+    var row = tile + slot(SCORE_ROWS * y, 0u);
+    var column = other + x;
+    for (var c = 0u; c < rolled(8u); c++) {
+        let k0 = right[column]; let k1 = right[column + 8u]; let k2 = right[column + 16u]; let k3 = right[column + 24u];
+        let b0 = vec4f(k0.x, k1.x, k2.x, k3.x); let b1 = vec4f(k0.y, k1.y, k2.y, k3.y);
+        let b2 = vec4f(k0.z, k1.z, k2.z, k3.z); let b3 = vec4f(k0.w, k1.w, k2.w, k3.w);
+        sum[0] = plus(sum[0], left[row], b0, b1, b2, b3);
+        if (SCORE_ROWS > 1u) { sum[1] = plus(sum[1], left[row + NEXT], b0, b1, b2, b3); }
+        if (SCORE_ROWS > 2u) {
+            sum[2] = plus(sum[2], left[row + 2u * NEXT], b0, b1, b2, b3);
+            sum[3] = plus(sum[3], left[row + 3u * NEXT], b0, b1, b2, b3);
         }
+        row += ROWS + 1u;
+        column += 33u;
     }
     return sum;
 }
 
-// block + left * right: a chunk of output rows from a tile of weights and a chunk of rows.
-fn weighted(block: Block, x: u32, y: u32) -> Block {
-    var sum = block;
-    for (var t = 0u; t < 8u; t++) {
-        let b0 = right[slot(4u * t, x)]; let b1 = right[slot(4u * t + 1u, x)];
-        let b2 = right[slot(4u * t + 2u, x)]; let b3 = right[slot(4u * t + 3u, x)];
-        for (var i = 0u; i < 4u; i++) {
-            let a = left[slot(4u * y + i, t)];
-            sum[i] += a.x * b0 + a.y * b1 + a.z * b2 + a.w * b3;
-        }
+// sums + weights * rows: the weights of rows OUT_ROWS y and on from key `key` on, and the rows of so many keys from `rows` on.
+fn add_outputs(sums: Outputs, tile: u32, key: u32, rows: u32, keys: u32, column: u32, y: u32) -> Outputs {
+    var sum = sums;
+    var at = tile + key / 32u * TILE + slot(OUT_ROWS * y, key / 4u % 8u);
+    var row = rows + column;
+    for (var t = 0u; t < keys / 4u; t++) {
+        let w0 = left[at]; let w1 = left[at + NEXT]; let w2 = left[at + 2u * NEXT]; let w3 = left[at + 3u * NEXT];
+        sum = add_key(sum, vec4f(w0.x, w1.x, w2.x, w3.x), row);
+        sum = add_key(sum, vec4f(w0.y, w1.y, w2.y, w3.y), row + PITCH);
+        sum = add_key(sum, vec4f(w0.z, w1.z, w2.z, w3.z), row + 2u * PITCH);
+        sum = add_key(sum, vec4f(w0.w, w1.w, w2.w, w3.w), row + 3u * PITCH);
+        at += ROWS + 1u;
+        row += 4u * PITCH;
     }
+    return sum;
+}
+
+// sums + the weights of one key * its row.
+fn add_key(sums: Outputs, weights: vec4f, row: u32) -> Outputs {
+    var sum = sums;
+    sum[0] = add_weighted(sum[0], weights, right[row]);
+    if (PARTS > 1u) { sum[1] = add_weighted(sum[1], weights, right[row + LANES]); }
+    return sum;
+}
+
+fn add_weighted(block: Block, weights: vec4f, vector: vec4f) -> Block {
+    var sum = block;
+    sum[0] += weights.x * vector;
+    if (OUT_ROWS > 1u) { sum[1] += weights.y * vector; }
+    if (OUT_ROWS > 2u) { sum[2] += weights.z * vector; sum[3] += weights.w * vector; }
     return sum;
 }

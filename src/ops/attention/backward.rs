@@ -14,11 +14,13 @@ static BIAS_BY_DISTANCE: Kernel = kernel!("attention/attention_grad_bias_by_dist
 static Q_PER_THREAD: Kernel = kernel!("attention/attention_grad_q_per_thread");
 static Q_SHUFFLE: Kernel = kernel!("attention/attention_grad_q_shuffle");
 static Q_TILE: Kernel = kernel!("attention/attention_grad_q_tile");
-static Q: Kernels = Kernels { per_thread: &Q_PER_THREAD, shuffle: &Q_SHUFFLE, tile: &Q_TILE, few: None };
+static Q: Kernels =
+    Kernels { per_thread: &Q_PER_THREAD, shuffle: &Q_SHUFFLE, tile: &Q_TILE, tile_owners: 256, few: None };
 static KV_PER_THREAD: Kernel = kernel!("attention/attention_grad_kv_per_thread");
 static KV_SHUFFLE: Kernel = kernel!("attention/attention_grad_kv_shuffle");
 static KV_TILE: Kernel = kernel!("attention/attention_grad_kv_tile");
-static KV: Kernels = Kernels { per_thread: &KV_PER_THREAD, shuffle: &KV_SHUFFLE, tile: &KV_TILE, few: None };
+static KV: Kernels =
+    Kernels { per_thread: &KV_PER_THREAD, shuffle: &KV_SHUFFLE, tile: &KV_TILE, tile_owners: 128, few: None };
 
 /// The inputs of the gradient ops before the optional ones: q, k, v, dout, stats.
 const FIXED: usize = 5;

@@ -279,6 +279,15 @@ pub(super) fn cases() -> Vec<Case> {
         cases.extend(score_cases::sweep(plain));
         cases.extend(window_cases::sweep(plain));
     }
+    // Every shape of tile, with edges in rows, keys and columns.
+    let tile = Wish { variant: Some(AttentionVariant::Tile), ..causal };
+    for [queries, keys, head_dim] in [[70, 70, 32], [33, 129, 80], [129, 70, 96], [65, 65, 128], [40, 70, 256]] {
+        cases.push(case("causal, tiles", [1, queries, keys, 2, 1, head_dim], tile));
+    }
+    // Enough tiles of 64 or 32 rows to fill a GPU.
+    for [queries, heads, head_dim] in [[65, 24, 64], [40, 24, 64], [65, 24, 128]] {
+        cases.push(case("causal, many tiles", [1, queries, queries, heads, heads, head_dim], tile));
+    }
     cases.push(gathered_case());
     cases
 }

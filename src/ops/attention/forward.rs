@@ -17,8 +17,13 @@ static SPLITS: Kernel = kernel!("attention/attention_forward_split_k");
 static SPLIT_THREADS: Kernel = kernel!("attention/attention_forward_split_k_per_thread");
 static SUBGROUP: Kernel = kernel!("attention/attention_forward_subgroup");
 static MERGE: Kernel = kernel!("attention/attention_merge");
-static KERNELS: Kernels =
-    Kernels { per_thread: &ROWS, shuffle: &SHUFFLE, tile: &TILE, few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]) };
+static KERNELS: Kernels = Kernels {
+    per_thread: &ROWS,
+    shuffle: &SHUFFLE,
+    tile: &TILE,
+    tile_owners: 256,
+    few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]),
+};
 
 /// See [`attention`](super::attention()). Inputs: q, k, v, then the limits tensor and the bias, if there are any.
 /// Outputs: out (B, Tq, H, D) and tops (B, H, Tq, 2): the row's largest score m and 1 / Σ exp(score − m), which is 0 for a row without

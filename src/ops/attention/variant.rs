@@ -15,7 +15,7 @@ pub enum AttentionVariant {
     PerThread,
     /// One subgroup for 8 to 16 rows, which lanes share by shuffles: for CPU drivers with subgroups.
     Shuffle,
-    /// One workgroup for 32 rows, through workgroup memory: for GPUs.
+    /// One workgroup for 16 to 64 rows, through workgroup memory: for GPUs.
     Tile,
     /// Split-K: one workgroup for 64 keys, and a second launch that merges. For decoding on GPUs. Forward only.
     SplitK,
@@ -38,7 +38,7 @@ impl AttentionVariant {
             Self::PerThread if vectors <= 32 => along.div_ceil(4),
             Self::PerThread => along.div_ceil(4) * (2 * vectors + 1),
             Self::Shuffle => along.div_ceil(8) * if vectors <= 16 { 16 } else { 24 },
-            Self::Tile => along.div_ceil(32) * 10 * vectors,
+            Self::Tile => along.div_ceil(32) * (2 * vectors + 40),
             Self::SplitK | Self::SplitKPerThread | Self::Subgroup => return true,
         };
         iterations <= caps.max_loop_iterations()
@@ -150,6 +150,8 @@ pub(super) struct Kernels {
     pub per_thread: &'static Kernel,
     pub shuffle: &'static Kernel,
     pub tile: &'static Kernel,
+    /// The invocations of the tile kernel that share out one output.
+    pub tile_owners: usize,
     /// For few queries, with keys split among workgroups, invocations, or the lanes of a subgroup.
     pub few: Option<[&'static Kernel; 3]>,
 }
@@ -185,8 +187,11 @@ impl Kernels {
                 dispatch.groups(heads * rows.div_ceil((lanes * factor) as usize))
             }
             AttentionVariant::Tile => {
+                let tile = TileShape::new(caps, vectors as usize, self.tile_owners, heads, rows);
                 let dispatch = Dispatch::new(self.tile).snippet(&TILE).constant("WIDTH", vectors);
-                dispatch.groups(heads * rows.div_ceil(32))
+                let dispatch = dispatch.constant("ROWS", tile.rows as u32).constant("LANES", tile.lanes as u32);
+                let dispatch = dispatch.constant("OWNERS", self.tile_owners as u32);
+                dispatch.groups(heads * rows.div_ceil(tile.rows))
             }
             AttentionVariant::SplitK => {
                 let pack = heads_of_split(sizes);
@@ -204,6 +209,29 @@ impl Kernels {
                 dispatch.constant("LANES", caps.subgroup.unwrap_or(8)).groups(heads * rows)
             }
         }
+    }
+}
+
+/// The tile of a workgroup of a tile kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TileShape {
+    rows: usize,
+    /// Invocations side by side on a row of output.
+    lanes: usize,
+}
+
+impl TileShape {
+    /// For `rows` rows of `heads` heads: the most rows a tile that fit workgroup memory, leave each of `owners` invocations 4 rows of
+    /// 2 vectors of output at most, and give a GPU enough workgroups.
+    fn new(caps: &Caps, vectors: usize, owners: usize, heads: usize, rows: usize) -> Self {
+        let shape = |rows: usize| {
+            let lanes = (4 * owners / rows).min(vectors.next_power_of_two());
+            Self { rows, lanes: lanes.clamp(8.max(owners / rows), 32) }
+        };
+        // Two tiles of 8 vectors a row, 512 vectors of other rows, 32 of statistics, and padding.
+        let fits = |tile: &Self| tile.rows * 256 + 9216 <= caps.workgroup_memory as usize && 2 * tile.lanes >= vectors;
+        let fills = |tile: &Self| caps.class == AdapterClass::Cpu || heads * rows.div_ceil(tile.rows) >= 48;
+        [64, 32].map(shape).into_iter().find(|tile| fits(tile) && fills(tile)).unwrap_or_else(|| shape(16))
     }
 }
 
@@ -261,12 +289,33 @@ mod tests {
         };
         assert_eq!(choose(&cpu, 64, 16_384), (AttentionVariant::Shuffle, true));
         assert_eq!(choose(&cpu, 64, 65_536), (AttentionVariant::PerThread, true));
-        assert_eq!(choose(&cpu, 256, 3_000), (AttentionVariant::Tile, true));
-        assert_eq!(choose(&cpu, 256, 4_096), (AttentionVariant::PerThread, false));
+        assert_eq!(choose(&cpu, 256, 12_000), (AttentionVariant::Tile, true));
+        assert_eq!(choose(&cpu, 256, 16_384), (AttentionVariant::PerThread, false));
         assert_eq!(choose(&cpu, 33, 3_500), (AttentionVariant::PerThread, true));
         assert_eq!(choose(&cpu, 33, 4_096), (AttentionVariant::PerThread, false));
         assert_eq!(choose(&gpu, 256, 1 << 20), (AttentionVariant::Tile, true));
         assert_eq!(choose(&gpu, 33, 1 << 20), (AttentionVariant::PerThread, true));
+    }
+
+    #[test]
+    fn tiles_fit_registers_and_workgroup_memory() {
+        let (baseline, roomy) = (Caps::baseline(), Caps { workgroup_memory: 32768, ..Caps::baseline() });
+        let shape = |caps, head_dim: usize, owners, rows| {
+            let tile = TileShape::new(caps, head_dim / 4, owners, 12, rows);
+            [tile.rows, tile.lanes]
+        };
+        let widths = [32, 64, 80, 128, 256];
+        let each = |owners, rows| widths.map(|head_dim| shape(&roomy, head_dim, owners, rows));
+        assert_eq!(each(256, 1024), [[64, 8], [64, 16], [64, 16], [64, 16], [32, 32]]);
+        assert_eq!(each(128, 1024), [[64, 8], [64, 8], [32, 16], [32, 16], [16, 32]]);
+        assert_eq!(each(256, 128), [[32, 8], [32, 16], [32, 32], [32, 32], [32, 32]]);
+        for (head_dim, owners) in (4..=256).step_by(4).flat_map(|d| [(d, 128), (d, 256)]) {
+            for (caps, count) in [(&roomy, 1024), (&roomy, 128), (&roomy, 1), (&baseline, 1024)] {
+                let [rows, lanes] = shape(caps, head_dim, owners, count);
+                assert!(rows * 256 + 9216 <= caps.workgroup_memory as usize, "{head_dim}");
+                assert!((1..=4).contains(&(rows * lanes / owners)) && 8 * lanes >= head_dim, "{head_dim}");
+            }
+        }
     }
 
     #[test]
