@@ -12,13 +12,18 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 use std::error::Error;
 use std::fs;
 use std::path::Path;
-use wgformer::gpu::Caps;
+use std::process::ExitCode;
+use wgformer::gpu::{Caps, GpuOptions};
 use wgformer::graph::{Graph, Tensor};
 use wgformer::kernel::{Dialect, assemble};
 use wgformer::ops::matmul::{Form, Matmul, Variant};
 use wgformer::ops::{self, AttentionOptions};
 use wgformer::program::{Program, Weights};
 use wgformer::{DType, Gpu, Recording, Result};
+
+/// How the names of cases on matrix units begin. They end with [`ABSENT`] where there are none.
+const UNITS: &str = "matrix-units-";
+const ABSENT: u8 = 3;
 
 type Build = Box<dyn Fn(&mut Graph) -> Result<Vec<Tensor>>>;
 
@@ -71,6 +76,9 @@ fn cases() -> Vec<(String, Build)> {
     let mut case = |name: String, build: Build| cases.push((name, build));
     for form in [Form::Nn, Form::Nt, Form::Tn] {
         case(format!("product-{form:?}").to_lowercase(), product(form, big, DType::F32, None));
+    }
+    for weight in [DType::F32, DType::F16, DType::Q4_0] {
+        case(format!("{UNITS}{weight}").to_lowercase(), product(Form::Nt, big, weight, Some(Variant::Matrix)));
     }
     case("product-small".into(), product(Form::Nn, [256; 3], DType::F32, None));
     case("product-odd".into(), product(Form::Nn, [1023; 3], DType::F32, None));
@@ -151,19 +159,28 @@ fn write_texts(name: &str, build: &Build, folder: &Path) -> std::result::Result<
     Ok(())
 }
 
-fn main() -> std::result::Result<(), Box<dyn Error>> {
+fn main() -> std::result::Result<ExitCode, Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let cases = cases();
     let Some(wanted) = words.first() else {
         cases.iter().for_each(|(name, _)| println!("{name}"));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
     let (name, build) =
         cases.iter().find(|(name, _)| name == wanted).ok_or_else(|| format!("there is no case {wanted}"))?;
+    let matrix_units = name.starts_with(UNITS);
     if let Some(folder) = words.get(1) {
-        return write_texts(name, build, Path::new(folder));
+        // They cannot be written as HLSL.
+        if matrix_units {
+            return Ok(ABSENT.into());
+        }
+        write_texts(name, build, Path::new(folder))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let gpu = Gpu::choose(Some("vulkan"))?;
+    let gpu = Gpu::choose_with(Some("vulkan"), &GpuOptions { matrix_units, ..GpuOptions::default() })?;
+    if matrix_units && gpu.caps().matrix_units.is_none() {
+        return Ok(ABSENT.into());
+    }
     Program::new(&gpu, &graph(build)?, &Weights::new(&gpu))?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

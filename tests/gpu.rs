@@ -49,13 +49,20 @@ fn main() {
                 Err(error) => trials.push(Trial::test(format!("a device opens{how}"), move || Err(error.into()))),
             }
         }
+        let units = GpuOptions { matrix_units: true, class: Some(AdapterClass::Gpu), ..GpuOptions::default() };
+        devices.extend(
+            Gpu::open_with(&adapter, &units)
+                .ok()
+                .filter(|gpu| gpu.caps().matrix_units.is_some())
+                .map(|gpu| (gpu, UNITS)),
+        );
         // OpenGL gives up when several threads want it for long.
         let lock = Arc::new(Mutex::new(()));
         for (gpu, how) in devices {
             let device = format!("{:?} {}{how}", info.backend, info.name);
             opened.insert(device.clone(), gpu.caps().clone());
             choice::keep(&gpu);
-            for case in cases.iter().cloned() {
+            for case in cases.iter().filter(|case| how != UNITS || case.name.contains("by matrix")).cloned() {
                 let (gpu, lock) = (gpu.clone(), lock.clone());
                 let name = format!("[{device}] {}", case.name);
                 trials.push(Trial::test(name, move || {
@@ -71,6 +78,9 @@ fn main() {
         _ => Vec::new(),
     });
 }
+
+/// A device whose matrix units are in use, which round: only cases that ask for them are compared there.
+const UNITS: &str = ", matrix units";
 
 /// The kernels that a case launches on a device, by name, shared texts and what is switched on and off in them.
 fn kernels(case: &Case, caps: &Caps) -> Vec<String> {

@@ -28,6 +28,8 @@ NAMES = {
     'subgroup': ['subgroup'],
 }
 COLUMNS = ['subgroup', 'registers', 'spills', 'local', 'shared', 'waves', 'instructions', 'fma']
+# The exit code of a case that a chip has not what it needs for.
+ABSENT = 3
 LIMITS = ['kernel', 'chip', 'max_registers', 'max_spills', 'max_local', 'min_fma']
 
 
@@ -112,6 +114,8 @@ def sweep(options, chips, cases):
             else:
                 done = subprocess.run([f'{here}/run.sh', options.compilers, chip, out, options.program, case], capture_output=True, text=True)
                 rows = vulkan_rows(out)
+            if done.returncode == ABSENT:
+                continue
             if done.returncode or not rows:
                 missing.append(f'{case} on {chip}: exit code {done.returncode}, {len(rows)} kernels: {(done.stderr or done.stdout).strip()[-300:]}')
             seen = collections.Counter()

@@ -31,7 +31,7 @@ pub struct MatrixUnits {
 }
 
 impl MatrixUnits {
-    /// The units that an adapter lists and the kernels use: the largest, with f32 factors where there are some of that size.
+    /// The units of an adapter that the kernels use, the fastest first.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Self> {
         use wgpu::CooperativeScalarType::{F16, F32};
         let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SUBGROUP);
@@ -39,23 +39,16 @@ impl MatrixUnits {
             return None;
         }
         let listed = adapter.cooperative_matrix_properties();
-        let half = adapter.features().contains(wgpu::Features::SHADER_F16);
-        let has = |size, factors| {
+        let f16 = adapter.features().contains(wgpu::Features::SHADER_F16);
+        let has = |units: &Self| {
+            let factors = if units.half { F16 } else { F32 };
             let fits = |p: &wgpu::CooperativeMatrixProperties| {
-                [p.m_size, p.n_size, p.k_size] == [size; 3] && p.ab_type == factors && p.cr_type == F32
+                [p.m_size, p.n_size, p.k_size] == [units.size; 3] && p.ab_type == factors && p.cr_type == F32
             };
-            listed.iter().any(fits)
+            (f16 || !units.half) && listed.iter().any(fits)
         };
-        [16, 8].into_iter().find_map(|size| {
-            let units = |half| Some(Self { size, half });
-            if has(size, F32) {
-                units(false)
-            } else if half && has(size, F16) {
-                units(true)
-            } else {
-                None
-            }
-        })
+        let units = |size, half| Self { size, half };
+        [units(16, true), units(8, false), units(8, true)].into_iter().find(has)
     }
 }
 

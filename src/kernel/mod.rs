@@ -21,7 +21,7 @@ mod elements;
 mod launch;
 mod source;
 
-pub use crate::gpu::{AdapterClass, Caps, Dialect, TunedVariants};
+pub use crate::gpu::{AdapterClass, Caps, Dialect, MatrixUnits, TunedVariants};
 pub use assemble::{ShaderText, assemble};
 pub use dispatch::{Access, Binding, Dispatch, View};
 pub use elements::{elements, width};

@@ -2,7 +2,7 @@
 
 use super::{Program, Recording, Weights};
 use crate::error::Result;
-use crate::gpu::{Gpu, TunedVariants};
+use crate::gpu::{AdapterClass, Gpu, Timestamps, TunedVariants};
 use crate::graph::{Graph, Node};
 use crate::kernel::TuningProblem;
 use std::collections::HashMap;
@@ -16,11 +16,16 @@ const RUNS: usize = 7;
 const MIN_RUNS: usize = 2;
 /// A variant that takes this many times as long as the fastest is not run again.
 const PRUNE_RATIO: f64 = 2.0;
+/// The seconds for which a GPU repeats a variant between two timestamps, so that the clock's steps and the first launch do not count; what
+/// takes longer by itself is timed by the caller's clock, one submission after the other.
+const REPEATED: f64 = 2e-3;
+/// The most repetitions.
+const REPEATS: f64 = 64.0;
 
 /// Times the problems of a graph that have several variants and no tuned one yet, the most expensive first, until the budget of
 /// [`Gpu::tune`] is used up. Problems that are not reached keep their default.
 ///
-/// Each node is timed alone, on zeros. That is fair to kernels whose work does not depend on values; ops do not offer other
+/// A GPU times by its timestamps, where it has some, and repeats what is short. Each node is timed alone, on zeros. That is fair to kernels whose work does not depend on values; ops do not offer other
 /// kernels for tuning.
 pub(super) fn tune(gpu: &Gpu, graph: &Graph) -> Result<()> {
     let Some(budget) = gpu.tuning().budget() else { return Ok(()) };
@@ -44,13 +49,14 @@ pub(super) fn tune(gpu: &Gpu, graph: &Graph) -> Result<()> {
         }
     }
     problems.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let stamps = if gpu.caps().class == AdapterClass::Gpu { Timestamps::new(gpu, 2)? } else { None };
     let mut tuned = TunedVariants::default();
     for (_, node, mut problem) in problems {
         problem.variants.truncate(candidates);
         if over(end) {
             break;
         }
-        if let Some(variant) = time_variants(gpu, &graph, node, &problem, end)? {
+        if let Some(variant) = time_variants(gpu, &graph, node, &problem, end, stamps.as_ref())? {
             log::info!("{}: {variant} (of {})", problem.key, problem.variants.join(", "));
             tuned.insert(problem.key, variant);
         }
@@ -68,6 +74,8 @@ struct Candidate {
     variant: String,
     program: Program,
     times: Vec<f64>,
+    /// How often it runs between two timestamps; 0 if it is timed by the clock.
+    repeats: u32,
 }
 
 impl Candidate {
@@ -75,7 +83,14 @@ impl Candidate {
         self.times.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    fn run(&self, gpu: &Gpu) -> Result<f64> {
+    /// The seconds of a run.
+    fn time(&self, gpu: &Gpu, stamps: Option<&Timestamps>) -> Result<f64> {
+        let by_stamps = if self.repeats > 0 { self.program.time(stamps, self.repeats)? } else { 0.0 };
+        // Some drivers write timestamps that stand still.
+        if by_stamps > 0.0 { Ok(by_stamps) } else { self.by_clock(gpu) }
+    }
+
+    fn by_clock(&self, gpu: &Gpu) -> Result<f64> {
         let start = Instant::now();
         self.program.run()?;
         gpu.wait(None)?;
@@ -90,6 +105,7 @@ fn time_variants(
     node: usize,
     problem: &TuningProblem,
     end: Option<Instant>,
+    stamps: Option<&Timestamps>,
 ) -> Result<Option<String>> {
     let isolated = isolate(graph, &graph.nodes()[node])?;
     let weights = Weights::new(gpu);
@@ -103,9 +119,13 @@ fn time_variants(
         let recording = Recording::with_variants(&isolated, gpu.caps(), &tuned)?;
         // A problem that does not fit a second time beside the model, and a variant that the driver refuses, are not tuned.
         let Ok(program) = Program::prepare(gpu, recording, &weights) else { continue };
-        let candidate = Candidate { variant: variant.clone(), program, times: Vec::new() };
+        let mut candidate = Candidate { variant: variant.clone(), program, times: Vec::new(), repeats: 0 };
         // The first run may compile, so it is not timed.
-        candidate.run(gpu)?;
+        candidate.by_clock(gpu)?;
+        let seconds = candidate.by_clock(gpu)?;
+        if stamps.is_some() && seconds < REPEATED {
+            candidate.repeats = (REPEATED / seconds).clamp(1.0, REPEATS) as u32;
+        }
         candidates.push(candidate);
     }
     for _ in 0..RUNS {
@@ -114,7 +134,7 @@ fn time_variants(
             if over(end) {
                 break;
             }
-            let time = candidate.run(gpu)?;
+            let time = candidate.time(gpu, stamps)?;
             candidate.times.push(time);
         }
     }

@@ -24,7 +24,7 @@ fn products_of_few_rows_have_few_barriers() {
             let [dispatch] = recording.dispatches() else { panic!("several dispatches") };
             assert!(dispatch.kernel.name.starts_with("matmul_row"), "{} of {rows} rows", dispatch.kernel.name);
             let text = assemble(dispatch, Dialect::Naga).text;
-            let (module, _) = parse(&text, false, false).expect("a text");
+            let (module, _) = parse(&text, [false; 3]).expect("a text");
             let function = &module.entry_points[0].function;
             let count = Unrolled { module: &module, function }.block(&function.body);
             println!("{} of {rows} rows: {count} barriers", dispatch.kernel.name);

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use wgformer::DType;
 use wgformer::bench::{self, StepKind, StepSize};
-use wgformer::check::cases;
+use wgformer::check::{Case, cases};
 use wgformer::graph::Storage;
 use wgformer::io::Config;
-use wgformer::kernel::{AdapterClass, Caps, Dialect, Dispatch, assemble};
+use wgformer::kernel::{AdapterClass, Caps, Dialect, Dispatch, MatrixUnits, assemble};
 use wgformer::models::{self, Model};
 use wgformer::program::Recording;
 use wgformer::software::{Quirks, Textures};
@@ -45,6 +45,13 @@ fn adapters() -> Vec<Caps> {
     };
     let roomy =
         Caps { max_invocations: 1024, workgroup_memory: 32768, storage_bindings: 16, f16: true, ..baseline.clone() };
+    let units = |size, half| Caps {
+        name: format!("GPU with matrix units of {size}, {}", if half { "f16" } else { "f32" }),
+        subgroup: Some(32),
+        subgroup_sizes: Some([32; 2]),
+        matrix_units: Some(MatrixUnits { size, half }),
+        ..roomy.clone()
+    };
     vec![
         named("GPU with subgroups of 32", AdapterClass::Gpu, Some(32)),
         named("CPU without subgroups", AdapterClass::Cpu, None),
@@ -59,9 +66,12 @@ fn adapters() -> Vec<Caps> {
             vendor: 0x10de,
             subgroup: Some(32),
             subgroup_sizes: Some([32; 2]),
-            ..roomy
+            ..roomy.clone()
         },
         Caps { name: "GPU with subgroups of 8 to 32".into(), subgroup_sizes: Some([8, 32]), ..Caps::baseline() },
+        units(8, false),
+        units(8, true),
+        units(16, true),
         baseline,
     ]
 }
@@ -200,8 +210,13 @@ fn launched_on(caps: &Arc<Caps>) -> Vec<Result<Launched, String>> {
             }));
         }
     };
-    for case in cases::all() {
+    // The rest is as on others.
+    let with_units = |case: &Case| caps.matrix_units.is_none() || case.name.contains("by matrix");
+    for case in cases::all().into_iter().filter(with_units) {
         add(&format!("case \"{}\"", case.name), true, case.recording(caps));
+    }
+    if caps.matrix_units.is_some() {
+        return all;
     }
     for (what, recordings) in [("models", of_models(caps)), ("the benchmark", of_benchmark(caps))] {
         match recordings {
@@ -218,9 +233,10 @@ pub(super) struct Text {
     pub(super) entry: &'static str,
     /// A launch of it.
     pub(super) launched: &'static Launched,
-    /// Whether all adapters that launch it have subgroups, and 64-bit integers.
+    /// Whether all adapters that launch it have subgroups, 64-bit integers, and matrix units, which Vulkan and Metal have.
     pub(super) subgroups: bool,
     pub(super) int64: bool,
+    pub(super) matrices: bool,
     /// Whether a GPU launches it: drivers for the CPU are known as such with Vulkan and OpenGL only, and never in a browser.
     pub(super) on_gpus: bool,
     /// naga's module, or its error.
@@ -250,14 +266,16 @@ pub(super) fn texts() -> &'static [Text] {
             let first = all.first()?;
             let of_all = |is: fn(&Caps) -> bool| all.iter().all(|launched| is(&launched.caps));
             let (subgroups, int64) = (of_all(|caps| caps.subgroup_sizes.is_some()), of_all(|caps| caps.int64));
+            let matrices = first.text.contains("coop_mat");
             Some(Text {
                 text: first.text.clone(),
                 entry: first.dispatch.kernel.name,
                 launched: first,
                 subgroups,
                 int64,
+                matrices,
                 on_gpus: !of_all(|caps| caps.class == AdapterClass::Cpu),
-                module: parse(&first.text, subgroups, int64),
+                module: parse(&first.text, [subgroups, int64, matrices]),
             })
         };
         let found: Vec<Vec<&'static Launched>> = found.into_values().collect();

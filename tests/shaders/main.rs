@@ -32,13 +32,16 @@ fn for_every_dispatch(mut check: impl FnMut(&Launched) -> Result<(), String>) {
     assert!(complaints.is_empty(), "{} complaints, such as\n{}", complaints.len(), shown.join("\n"));
 }
 
-/// naga's module of a text, with WebGPU's capabilities, and with subgroups and 64-bit integers if the adapter has them.
-fn parse(text: &str, subgroups: bool, int64: bool) -> Result<(Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+/// naga's module of a text, with WebGPU's capabilities, and with subgroups, 64-bit integers and matrix units if the adapter has them.
+fn parse(text: &str, [subgroups, int64, matrices]: [bool; 3]) -> Result<(Module, ModuleInfo), String> {
     // unpack2x16float is part of WebGPU; wgpu marks only the oldest OpenGL drivers as without.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, subgroups);
     capabilities.set(Capabilities::SHADER_INT64, int64);
+    capabilities.set(Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX, matrices);
+    let options = naga::front::wgsl::Options { parse_doc_comments: false, capabilities: Capabilities::all() };
+    let parsed = naga::front::wgsl::Frontend::new_with_options(options).parse(text);
+    let module = parsed.map_err(|e| e.emit_to_string(text))?;
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
     Ok((module, info))

@@ -50,7 +50,7 @@ fn linears() -> impl Iterator<Item = Case> {
                 let when = if on_load { "on load" } else { "before" };
                 let name =
                     format!("grouped_linear {size:?} {d_model} to {outputs}, gathered {when}, by {}", variant.name());
-                Case::new(name, feeds, move |g, x| {
+                variant.case(Case::new(name, feeds, move |g, x| {
                     let routing = ops::route(g, x[2], size[2])?;
                     let linear = GroupedLinear {
                         variant: Some(variant),
@@ -58,7 +58,7 @@ fn linears() -> impl Iterator<Item = Case> {
                         ..GroupedLinear::new(&routing)
                     };
                     Ok(vec![linear.apply(g, x[0], x[1], &routing)?])
-                })
+                }))
             })
         })
     })

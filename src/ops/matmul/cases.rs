@@ -65,10 +65,10 @@ fn variants() -> impl Iterator<Item = Case> {
                 let (a, b) = operands(form, &[2], size);
                 let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).fixed()];
                 let name = format!("matmul {form:?} {size:?} by {} where legal, else the default", variant.name());
-                case(name, feeds, move |g, x| {
+                variant.case(case(name, feeds, move |g, x| {
                     let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
                     Ok(vec![g.put1(op, &[x[0], x[1]])?])
-                })
+                }))
             })
         })
     })
@@ -153,10 +153,10 @@ fn quantised() -> impl Iterator<Item = Case> {
                     let (a, b) = operands(form, &[2], size);
                     let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).stored_as(dtype)];
                     let name = format!("matmul {form:?} {size:?} {dtype} by {} where legal", variant.name());
-                    case(name, feeds, move |g, x| {
+                    variant.case(case(name, feeds, move |g, x| {
                         let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
                         Ok(vec![g.put1(op, &[x[0], x[1]])?])
-                    })
+                    }))
                 })
         })
     });
@@ -246,10 +246,11 @@ fn ragged() -> impl Iterator<Item = Case> {
                     Feed::given("lengths", [4], DType::U32, lengths),
                     Feed::normal("bias", [outputs]),
                 ];
-                case(format!("linear of ragged rows {form:?} {size:?} by {}", variant.name()), feeds, move |g, x| {
+                let name = format!("linear of ragged rows {form:?} {size:?} by {}", variant.name());
+                variant.case(case(name, feeds, move |g, x| {
                     let op = Matmul { variant: Some(variant), bias: true, ragged: true, ..Matmul::new(form) };
                     Ok(vec![g.put1(op, &[x[0], x[1], x[2], x[3]])?])
-                })
+                }))
             },
         )
     })

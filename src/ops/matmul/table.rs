@@ -5,7 +5,7 @@ use super::split::splits;
 use super::variant::Variant;
 use super::windows::load_width;
 use crate::dtype::{BLOCK, DType};
-use crate::kernel::{AdapterClass, Caps, Kernel, Snippet, kernel};
+use crate::kernel::{AdapterClass, Caps, Kernel, MatrixUnits, Snippet, kernel};
 
 static TILE: Kernel = kernel!("matmul/matmul_tile");
 static REGISTERS: Kernel = kernel!("matmul/matmul_registers");
@@ -17,6 +17,9 @@ static ROW: Kernel = kernel!("matmul/matmul_row");
 static ROW_ALONG: Kernel = kernel!("matmul/matmul_row_along");
 static ROW_ACROSS: Kernel = kernel!("matmul/matmul_row_across");
 static ROW_QUANTS: Kernel = kernel!("matmul/matmul_row_quants");
+static MATRIX: Kernel = kernel!("matmul/matmul_matrix");
+static UNITS_8: [Snippet; 2] = [kernel!("common/matmul_units8_f32"), kernel!("common/matmul_units8_half")];
+static UNITS_16: Snippet = kernel!("common/matmul_units16_half");
 static BLOCKS: Snippet = kernel!("common/matmul_blocks");
 static FEW_ROWS: Snippet = kernel!("common/matmul_few_rows");
 static SLICES: Snippet = kernel!("common/matmul_slices");
@@ -83,6 +86,10 @@ pub(super) const ENTRIES: [Entry; Variant::COUNT] = [
         |_, _| SHAPE_128X64_DOUBLE.plan(),
         |caps, _| SHAPE_128X64_DOUBLE.fits(caps),
     ),
+    Entry {
+        kernel: &MATRIX,
+        ..tile(Variant::Matrix, "matrix", |caps, _| matrix(caps), |caps, _| has_matrix_units(caps))
+    },
     Entry { grouped: false, ..tile(Variant::SplitK, "split_k", |_, _| SHAPE_64.plan(), |_, p| splits(p) > 1) },
     cpu(Variant::Subgroup4, "subgroup4", &SUBGROUP, |caps, _| subgroup(caps, 4, 1), has_short_subgroups),
     cpu(Variant::Subgroup8, "subgroup8", &SUBGROUP, |caps, _| subgroup(caps, 8, 1), has_short_subgroups),
@@ -176,6 +183,32 @@ impl Shape {
         let row = 4 * (blocks + 2) + 2 * (4 - 32 / self.depth);
         caps.max_invocations >= self.side * self.side
             && caps.workgroup_memory >= self.buffers * self.depth / 4 * row * 16
+    }
+}
+
+fn has_matrix_units(caps: &Caps) -> bool {
+    let Some([least, most]) = caps.subgroup_sizes else { return false };
+    // Two slices with padding in the factors' type, and a band of sums for each subgroup.
+    let slices = |size: u32, bytes: u32| 2 * bytes * (2 * size * (4 * size + 8)).max(4 * size * (2 * size + 8));
+    let band = |size: u32| 4 * (4 * most / least) * size * (2 * size + 4);
+    let memory = |size: u32, bytes: u32| slices(size, bytes) + band(size);
+    let fits = |units: MatrixUnits| memory(units.size, if units.half { 2 } else { 4 }) <= caps.workgroup_memory;
+    let known = |units: &MatrixUnits| matches!((units.size, units.half), (8, _) | (16, true));
+    caps.matrix_units.filter(known).is_some_and(fits) && 4 * most <= caps.max_invocations
+}
+
+fn matrix(caps: &Caps) -> Plan {
+    let units = caps.matrix_units.unwrap_or(MatrixUnits { size: 8, half: false });
+    // Four subgroups, also if they are the largest.
+    let [least, most] = caps.subgroup_sizes.unwrap_or([32; 2]);
+    let snippet = if units.size == 16 { &UNITS_16 } else { &UNITS_8[usize::from(units.half)] };
+    Plan {
+        tile: [4 * units.size as usize; 2],
+        tiles: 1,
+        constants: vec![("UNIT", units.size), ("INVOCATIONS", 4 * most), ("SUBGROUP_MIN", least)],
+        snippets: vec![snippet, &BLOCKS],
+        band: BAND,
+        skips_checks: false,
     }
 }
 

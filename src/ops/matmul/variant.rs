@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use super::table::{ENTRIES, Entry, TABLE};
+use crate::case::{Case, Tolerance};
 use crate::kernel::{AdapterClass, Caps};
 
 /// A kernel of matrix products. All give the same sums up to rounding; [`Variant::legal`] lists those that fit a problem.
@@ -32,6 +33,8 @@ pub enum Variant {
     Tile32,
     /// 128×64 tiles, two slices in workgroup memory.
     Tile128x64Double,
+    /// Tiles of four matrices by four on matrix units ([`crate::gpu::MatrixUnits`]).
+    Matrix,
     /// 64×64 tiles of stretches of k, and a second pass that sums them in order.
     SplitK,
     /// Subgroup shuffles, 4 rows of the tile per lane: 32×32 tiles for subgroups of 8.
@@ -51,7 +54,7 @@ pub enum Variant {
 const MIN_TILES: [usize; 3] = [48, 96, 256];
 
 impl Variant {
-    pub(super) const COUNT: usize = 17;
+    pub(super) const COUNT: usize = 18;
 
     /// All of them.
     pub const ALL: [Self; Self::COUNT] = {
@@ -72,6 +75,13 @@ impl Variant {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.entry().name
+    }
+
+    /// A case that this kernel runs, with the tolerance of its rounding.
+    pub(in crate::ops) fn case(self, case: Case) -> Case {
+        // Factors in f16 have errors of 2⁻¹² of their size on average.
+        let rounded = Tolerance { nmse: 1e-6, worst: 2e-3 };
+        if self == Self::Matrix { case.tolerance(rounded, rounded) } else { case }
     }
 
     /// Whether it takes groups of rows, each with a matrix of its own.
@@ -98,6 +108,7 @@ impl Variant {
     /// |---|---|---|
     /// | GPU, rows of whole loads of 16 bytes | up to 8 | row_quants, row_along or row_across |
     /// | GPU, others | up to 8 | row |
+    /// | GPU with matrix units in use | more | matrix |
     /// | AMD's and NVIDIA's GPUs | more, 256 tiles of 128×128 or more that are nearly filled | tile128 |
     /// | the same, other GPUs if 4 divides the stored rows | more, 96 tiles of 128×64 or more that are nearly filled | tile128x64 |
     /// | GPU | more, 48 tiles of 64×64 or more | tile64 |
@@ -133,6 +144,9 @@ impl Variant {
 
     /// The default of a GPU for more rows than those of the kernels for few rows.
     fn choose_tile(caps: &Caps, problem: &Problem) -> Self {
+        if Self::Matrix.is_legal(caps, problem) {
+            return Self::Matrix;
+        }
         let tiles =
             |rows: usize, columns: usize| problem.batch * problem.m.div_ceil(rows) * problem.n.div_ceil(columns);
         // An eighth of the work may fall on rows or columns past the edge: what larger tiles save is little more.
