@@ -18,13 +18,12 @@ fn side(at: vec4u, word: u32) -> Side { return Side(0u); }
 // Quant number i of each of four words.
 fn quants(words: vec4u, i: u32, side: Side) -> vec4f { return vec4f(bitcast<vec4i>((words >> vec4u(i * 4u)) & vec4u(15u))); }
 
-// The same less OFFSET, for GPUs: words are masked for four quants at once, and a byte becomes a float by one instruction.
+// The same for GPUs: words are masked for four quants at once, and a byte becomes a float by one instruction.
 fn unpacked(words: vec4u, i: u32, side: Side) -> vec4f {
     let bytes = (words >> vec4u(i % 2u * 4u)) & vec4u(0x0f0f0f0fu);
     return vec4f((bytes >> vec4u(i / 2u * 8u)) & vec4u(255u));
 }
 
-const OFFSET = 0.0;
-
-// d and m of a block: a weight is d q + m.
+// d and m of a block: a weight is d q + m; and whether m is not always 0.
+const HAS_OFFSET = true;
 fn step_and_offset(block: u32) -> vec2f { return unpack2x16float(scales[block]); }

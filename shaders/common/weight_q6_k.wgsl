@@ -33,10 +33,9 @@ fn quants(words: vec4u, i: u32, side: Side) -> vec4f {
     return side.s * (vec4f(q) - 32.0);
 }
 
-// The same less OFFSET, for GPUs.
+// The same for GPUs.
 fn unpacked(words: vec4u, i: u32, side: Side) -> vec4f { return quants(words, i, side); }
 
-const OFFSET = 0.0;
-
-// d and m of a block: a weight is d times its quant, + m.
+// d and m of a block: a weight is d times its quant, + m; and whether m is not always 0.
+const HAS_OFFSET = false;
 fn step_and_offset(block: u32) -> vec2f { return vec2f(unpack2x16float(scales[block * 3u]).x, 0.0); }

@@ -18,13 +18,9 @@ fn quants(words: vec4u, i: u32, side: Side) -> vec4f {
     return vec4f(bitcast<vec4i>(words << vec4u(24u - i * 8u)) >> vec4u(24u));
 }
 
-// The same less OFFSET, for GPUs: an unsigned byte becomes a float by one instruction.
-fn unpacked(words: vec4u, i: u32, side: Side) -> vec4f {
-    let bytes = words ^ vec4u(0x80808080u);
-    return vec4f((bytes >> vec4u(i * 8u)) & vec4u(255u));
-}
+// The same for GPUs.
+fn unpacked(words: vec4u, i: u32, side: Side) -> vec4f { return quants(words, i, side); }
 
-const OFFSET = -128.0;
-
-// d and m of a block: a weight is d q + m.
+// d and m of a block: a weight is d q + m; and whether m is not always 0.
+const HAS_OFFSET = false;
 fn step_and_offset(block: u32) -> vec2f { return vec2f(bitcast<f32>(scales[block]), 0.0); }

@@ -1,14 +1,13 @@
 // matmul_row_quants: C = α A Bᵀ for a few rows and a quantised B, as in decoding, for GPUs: B is read once, by loads of 16 bytes.
 //
 //   A weight is d q + m, so that a block's part of a sum is d Σ a q + m Σ a. An invocation computes 4 neighbouring columns of all rows,
-//   over every SLICES-th block of 32 along k; neighbours load neighbouring blocks. Bytes of a word are unpacked without their sign, since
-//   compilers turn an unsigned byte to a float by one instruction; OFFSET goes to m.
+//   over every SLICES-th block of 32 along k; neighbours load neighbouring blocks.
 //
 // in, out    see matmul_problem; scales of B at binding 4
 // grid       a workgroup a tile of ROWS × 4 LANES, in the order of tile_at
 // constants  ROWS: 1, 2 or 4 (Apple's and Intel's compilers spill the sums of 8 rows, two of each); LANES and SLICES: a workgroup has
 //            LANES × SLICES invocations
-// needs      side, unpacked, OFFSET and step_and_offset (weight_q*), block_at (matmul_b_blocks); add_rows and store_sums (matmul_few_rows)
+// needs      side, unpacked, HAS_OFFSET and step_and_offset (weight_q*), block_at (matmul_b_blocks); add_rows and store_sums (matmul_few_rows)
 // numerics   f32
 
 // Loads of four words for a block.
@@ -20,6 +19,7 @@ struct Totals { r0: f32, r1: f32, r2: f32, r3: f32 }
 fn total(x: vec4f) -> f32 { return (x.x + x.y) + (x.z + x.w); }
 
 fn add_totals(totals: ptr<function, Totals>, rows: Rows, four: u32) {
+    if (!HAS_OFFSET) { return; }
     (*totals).r0 += total(a[rows.r0 + four]);
     if (ROWS > 1u) { (*totals).r1 += total(a[rows.r1 + four]); }
     if (ROWS > 2u) {
@@ -56,15 +56,16 @@ fn add_load(sums: ptr<function, Sums>, totals: ptr<function, Totals>, rows: Rows
 // What a block adds to the sums.
 fn add_scaled(acc: ptr<function, Sums>, sums: Sums, totals: Totals, d: vec4f, m: vec4f) {
     (*acc).r0 += d * sums.r0;
-    (*acc).r0 += m * totals.r0;
-    if (ROWS > 1u) {
-        (*acc).r1 += d * sums.r1;
-        (*acc).r1 += m * totals.r1;
-    }
+    if (ROWS > 1u) { (*acc).r1 += d * sums.r1; }
     if (ROWS > 2u) {
         (*acc).r2 += d * sums.r2;
-        (*acc).r2 += m * totals.r2;
         (*acc).r3 += d * sums.r3;
+    }
+    if (!HAS_OFFSET) { return; }
+    (*acc).r0 += m * totals.r0;
+    if (ROWS > 1u) { (*acc).r1 += m * totals.r1; }
+    if (ROWS > 2u) {
+        (*acc).r2 += m * totals.r2;
         (*acc).r3 += m * totals.r3;
     }
 }
@@ -88,7 +89,7 @@ fn matmul_row_quants(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
         let s2 = step_and_offset(at.z);
         let s3 = step_and_offset(at.w);
         let d = vec4f(s0.x, s1.x, s2.x, s3.x);
-        let m = vec4f(s0.y, s1.y, s2.y, s3.y) + OFFSET * d;
+        let m = vec4f(s0.y, s1.y, s2.y, s3.y);
         var sums = Sums();
         var totals = Totals();
         add_load(&sums, &totals, rows, at, block * 8u, 0u);

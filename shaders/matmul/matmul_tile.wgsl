@@ -8,7 +8,8 @@
 // grid       a workgroup a tile of 4 SIDE ROW_BLOCKS × 4 SIDE COLUMN_BLOCKS, in the order of tile_at
 // constants  SIDE: 16 or 8; ROW_BLOCKS, COLUMN_BLOCKS: 1 or 2; DEPTH: 16 or 8; BUFFERS: slices in workgroup memory, 1 or 2. With 2 of
 //            them the next one is stored while others still use the current one: one barrier a slice instead of two
-// needs      source_a, source_b, fetch_a, fetch_b (matmul_slice_loads); workgroup memory: BUFFERS times 8.8 KiB (64×64 tiles), 13 KiB (128×64), 8.3 KiB (128×128, DEPTH 8) or 4.8 KiB (32×32)
+// needs      source_a, source_b, fetch_a, fetch_b (matmul_slice_loads); workgroup memory: BUFFERS times 4.8 KiB (32×32 tiles), 8.8 KiB (64×64),
+//            13 KiB (128×64) or 8.3 KiB (128×128 with a DEPTH of 8)
 // numerics   f32, each element summed in the order of k
 
 const A_BLOCKS = SIDE * ROW_BLOCKS;        // blocks of a slice across k

@@ -36,7 +36,7 @@ fn routes() -> impl Iterator<Item = Case> {
 /// Every kernel, rows gathered while they are loaded and before.
 fn linears() -> impl Iterator<Item = Case> {
     // Tokens, slots of a token, experts; inputs, outputs.
-    let sizes = [([40, 2, 3], [36, 68]), ([37, 3, 5], [33, 31])];
+    let sizes = [([40, 2, 3], [36, 68]), ([37, 3, 5], [33, 31]), ([9, 2, 8], [40, 36])];
     let kernels = Variant::ALL.into_iter().filter(|variant| variant.takes_groups());
     kernels.flat_map(move |variant| {
         sizes.into_iter().flat_map(move |(size, [d_model, outputs])| {

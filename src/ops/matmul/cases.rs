@@ -235,24 +235,24 @@ fn fusions() -> impl Iterator<Item = Case> {
 fn ragged() -> impl Iterator<Item = Case> {
     let kernels = Variant::ALL.into_iter().filter(|variant| variant.takes_groups());
     kernels.flat_map(|variant| {
-        [(Form::Nt, [70, 36, 40]), (Form::Nn, [33, 31, 37]), (Form::Nt, [1, 68, 33])].into_iter().map(
-            move |(form, size)| {
-                let [rows, outputs, inputs] = size;
-                let (_, weight) = operands(form, &[], size);
-                let lengths = [0.0, (rows / 2 + 1) as f64, rows as f64, 1e6];
-                let feeds = vec![
-                    Feed::normal("x", [4, rows, inputs]),
-                    Feed::normal("weight", weight),
-                    Feed::given("lengths", [4], DType::U32, lengths),
-                    Feed::normal("bias", [outputs]),
-                ];
-                let name = format!("linear of ragged rows {form:?} {size:?} by {}", variant.name());
-                variant.case(case(name, feeds, move |g, x| {
-                    let op = Matmul { variant: Some(variant), bias: true, ragged: true, ..Matmul::new(form) };
-                    Ok(vec![g.put1(op, &[x[0], x[1], x[2], x[3]])?])
-                }))
-            },
-        )
+        let few = [(Form::Nt, [5, 36, 40]), (Form::Nn, [5, 36, 40])];
+        let more = [(Form::Nt, [70, 36, 40]), (Form::Nn, [33, 31, 37]), (Form::Nt, [1, 68, 33])];
+        more.into_iter().chain(few).map(move |(form, size)| {
+            let [rows, outputs, inputs] = size;
+            let (_, weight) = operands(form, &[], size);
+            let lengths = [0.0, (rows / 2 + 1) as f64, rows as f64, 1e6];
+            let feeds = vec![
+                Feed::normal("x", [4, rows, inputs]),
+                Feed::normal("weight", weight),
+                Feed::given("lengths", [4], DType::U32, lengths),
+                Feed::normal("bias", [outputs]),
+            ];
+            let name = format!("linear of ragged rows {form:?} {size:?} by {}", variant.name());
+            variant.case(case(name, feeds, move |g, x| {
+                let op = Matmul { variant: Some(variant), bias: true, ragged: true, ..Matmul::new(form) };
+                Ok(vec![g.put1(op, &[x[0], x[1], x[2], x[3]])?])
+            }))
+        })
     })
 }
 

@@ -61,6 +61,13 @@ pub(super) struct Plan {
     pub(super) skips_checks: bool,
 }
 
+impl Plan {
+    /// A tile a workgroup, without bands, with all checks.
+    fn new(tile: [usize; 2], constants: Vec<(&'static str, u32)>, snippets: Vec<&'static Snippet>) -> Self {
+        Self { tile, tiles: 1, constants, band: 1, snippets, skips_checks: false }
+    }
+}
+
 /// All variants, by number: those of a class in the order in which they promise most.
 pub(super) static TABLE: [Entry; Variant::COUNT] = ENTRIES;
 
@@ -160,20 +167,15 @@ const SHAPE_128: Shape = Shape { column_blocks: 2, depth: 8, ..SHAPE_128X64 };
 impl Shape {
     fn plan(&self) -> Plan {
         let Self { side, row_blocks, column_blocks, depth, buffers } = *self;
-        Plan {
-            tile: [row_blocks, column_blocks].map(|blocks| (4 * side * blocks) as usize),
-            tiles: 1,
-            constants: vec![
-                ("SIDE", side),
-                ("ROW_BLOCKS", row_blocks),
-                ("COLUMN_BLOCKS", column_blocks),
-                ("DEPTH", depth),
-                ("BUFFERS", buffers),
-            ],
-            snippets: vec![&SLICE_LOADS],
-            band: BAND,
-            skips_checks: false,
-        }
+        let tile = [row_blocks, column_blocks].map(|blocks| (4 * side * blocks) as usize);
+        let constants = vec![
+            ("SIDE", side),
+            ("ROW_BLOCKS", row_blocks),
+            ("COLUMN_BLOCKS", column_blocks),
+            ("DEPTH", depth),
+            ("BUFFERS", buffers),
+        ];
+        Plan { band: BAND, ..Plan::new(tile, constants, vec![&SLICE_LOADS]) }
     }
 
     /// Whether an adapter has the invocations and the workgroup memory.
@@ -202,14 +204,8 @@ fn matrix(caps: &Caps) -> Plan {
     // Four subgroups, also if they are the largest.
     let [least, most] = caps.subgroup_sizes.unwrap_or([32; 2]);
     let snippet = if units.size == 16 { &UNITS_16 } else { &UNITS_8[usize::from(units.half)] };
-    Plan {
-        tile: [4 * units.size as usize; 2],
-        tiles: 1,
-        constants: vec![("UNIT", units.size), ("INVOCATIONS", 4 * most), ("SUBGROUP_MIN", least)],
-        snippets: vec![snippet, &BLOCKS],
-        band: BAND,
-        skips_checks: false,
-    }
+    let constants = vec![("UNIT", units.size), ("INVOCATIONS", 4 * most), ("SUBGROUP_MIN", least)];
+    Plan { band: BAND, ..Plan::new([4 * units.size as usize; 2], constants, vec![snippet, &BLOCKS]) }
 }
 
 /// The vector width of a CPU driver.
@@ -219,38 +215,18 @@ fn lanes(caps: &Caps) -> u32 {
 
 fn registers(caps: &Caps, rows: usize) -> Plan {
     let lanes = lanes(caps);
-    Plan {
-        tile: [rows, 8],
-        tiles: lanes as usize,
-        constants: vec![("LANES", lanes)],
-        snippets: vec![&BLOCKS],
-        band: 1,
-        skips_checks: false,
-    }
+    Plan { tiles: lanes as usize, ..Plan::new([rows, 8], vec![("LANES", lanes)], vec![&BLOCKS]) }
 }
 
 fn subgroup(caps: &Caps, rows: u32, wide: u32) -> Plan {
     let lanes = lanes(caps);
-    Plan {
-        tile: [(rows * lanes) as usize, (4 * wide * lanes) as usize],
-        tiles: 1,
-        constants: vec![("LANES", lanes), ("ROWS", rows), ("WIDE", wide)],
-        snippets: vec![&BLOCKS],
-        band: 1,
-        skips_checks: false,
-    }
+    let tile = [(rows * lanes) as usize, (4 * wide * lanes) as usize];
+    Plan::new(tile, vec![("LANES", lanes), ("ROWS", rows), ("WIDE", wide)], vec![&BLOCKS])
 }
 
 fn shuffled_row(_: &Caps, p: &Problem) -> Plan {
     let rows = p.m.next_power_of_two();
-    Plan {
-        tile: [rows, 32],
-        tiles: 1,
-        constants: vec![("ROWS", rows as u32)],
-        snippets: vec![&BLOCKS],
-        band: 1,
-        skips_checks: false,
-    }
+    Plan::new([rows, 32], vec![("ROWS", rows as u32)], vec![&BLOCKS])
 }
 
 fn row(caps: &Caps, p: &Problem) -> Plan {
@@ -261,26 +237,15 @@ fn row(caps: &Caps, p: &Problem) -> Plan {
     // load contiguously.
     let span = if on_cpu && !p.form.b_transposed() { (p.n / (16 * lanes as usize)).clamp(1, 4) } else { 1 };
     let rows = p.m.next_power_of_two();
-    Plan {
-        tile: [rows, 4 * lanes as usize * span],
-        tiles: 1,
-        constants: vec![("ROWS", rows as u32), ("LANES", lanes), ("SLICES", slices), ("SPAN", span as u32)],
-        snippets: vec![&BLOCKS, &SLICES],
-        band: 1,
-        skips_checks: on_cpu && !has_blocks_along_k(caps, p),
-    }
+    let constants = vec![("ROWS", rows as u32), ("LANES", lanes), ("SLICES", slices), ("SPAN", span as u32)];
+    let plan = Plan::new([rows, 4 * lanes as usize * span], constants, vec![&BLOCKS, &SLICES]);
+    Plan { skips_checks: on_cpu && !has_blocks_along_k(caps, p), ..plan }
 }
 
-/// The work of a kernel for few rows: tiles of `rows` and of `width` columns a lane, with a part of `loads` along k for each of `slices`.
+/// The work of a kernel of GPUs for few rows: tiles of `rows` and of `width` columns a lane.
 fn few_rows(rows: usize, width: usize, [lanes, slices]: [u32; 2]) -> Plan {
-    Plan {
-        tile: [rows, width * lanes as usize],
-        tiles: 1,
-        constants: vec![("ROWS", rows as u32), ("LANES", lanes), ("SLICES", slices)],
-        snippets: vec![&FEW_ROWS],
-        band: 1,
-        skips_checks: false,
-    }
+    let constants = vec![("ROWS", rows as u32), ("LANES", lanes), ("SLICES", slices)];
+    Plan::new([rows, width * lanes as usize], constants, vec![&FEW_ROWS])
 }
 
 /// Lanes and slices for so many loads along k: neighbours that read 128 bytes or more, and few that idle.
