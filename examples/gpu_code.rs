@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use wgformer::gpu::{Caps, GpuOptions};
 use wgformer::graph::{Graph, Tensor};
 use wgformer::kernel::{Dialect, assemble};
-use wgformer::ops::matmul::{Form, Matmul, Variant};
+use wgformer::ops::matmul::Form;
 use wgformer::ops::{self, AttentionOptions};
 use wgformer::program::{Program, Weights};
 use wgformer::{DType, Gpu, Recording, Result};
@@ -31,15 +31,15 @@ fn parameter(g: &mut Graph, name: &str, shape: &[usize]) -> Result<Tensor> {
     g.parameter(name, shape, DType::F32)
 }
 
-fn product(form: Form, [m, k, n]: [usize; 3], weight: DType, variant: Option<Variant>) -> Build {
+fn product(form: Form, [m, k, n]: [usize; 3], weight: DType) -> Build {
     Box::new(move |g| {
-        let (a, b) = match form {
-            Form::Nn => ([m, k], [k, n]),
-            Form::Nt => ([m, k], [n, k]),
-            Form::Tn => ([k, m], [k, n]),
+        let (a, b, op): ([usize; 2], [usize; 2], fn(&mut Graph, Tensor, Tensor) -> Result<Tensor>) = match form {
+            Form::Nn => ([m, k], [k, n], ops::matmul),
+            Form::Nt => ([m, k], [n, k], ops::matmul_nt),
+            Form::Tn => ([k, m], [k, n], ops::matmul_tn),
         };
         let (a, b) = (parameter(g, "a", &a)?, g.parameter("b", b, weight)?);
-        Ok(vec![g.apply1(Matmul { variant, ..Matmul::new(form) }, &[a, b])?])
+        Ok(vec![op(g, a, b)?])
     })
 }
 
@@ -75,21 +75,23 @@ fn cases() -> Vec<(String, Build)> {
     let mut cases: Vec<(String, Build)> = Vec::new();
     let mut case = |name: String, build: Build| cases.push((name, build));
     for form in [Form::Nn, Form::Nt, Form::Tn] {
-        case(format!("product-{form:?}").to_lowercase(), product(form, big, DType::F32, None));
+        case(format!("product-{form:?}").to_lowercase(), product(form, big, DType::F32));
     }
     for weight in [DType::F32, DType::F16, DType::Q4_0] {
-        case(format!("{UNITS}{weight}").to_lowercase(), product(Form::Nt, big, weight, Some(Variant::Matrix)));
+        case(format!("{UNITS}{weight}").to_lowercase(), product(Form::Nt, big, weight));
     }
-    case("product-small".into(), product(Form::Nn, [256; 3], DType::F32, None));
-    case("product-odd".into(), product(Form::Nn, [1023; 3], DType::F32, None));
+    for (name, extent) in [("large", 2048), ("medium", 512), ("small", 256)] {
+        case(format!("product-{name}"), product(Form::Nn, [extent; 3], DType::F32));
+    }
+    case("product-odd".into(), product(Form::Nn, [1023; 3], DType::F32));
     for weight in [DType::F16, DType::Q4_0, DType::Q8_0] {
-        case(format!("product-{weight}").to_lowercase(), product(Form::Nt, big, weight, None));
+        case(format!("product-{weight}").to_lowercase(), product(Form::Nt, big, weight));
     }
-    case("row-nn".into(), product(Form::Nn, row(1), DType::F32, None));
+    case("row-nn".into(), product(Form::Nn, row(1), DType::F32));
     for weight in [DType::F32, DType::F16, DType::Q4_0, DType::Q8_0] {
-        case(format!("row-{weight}").to_lowercase(), product(Form::Nt, row(1), weight, None));
+        case(format!("row-{weight}").to_lowercase(), product(Form::Nt, row(1), weight));
     }
-    case("row-8".into(), product(Form::Nt, row(8), DType::F32, None));
+    case("row-8".into(), product(Form::Nt, row(8), DType::F32));
     for head_dim in [32, 64, 80, 96, 128, 256] {
         case(format!("attention-{head_dim}"), attention(1024, [12, 12, head_dim], true));
     }
