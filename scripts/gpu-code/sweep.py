@@ -99,11 +99,19 @@ def ptxas_rows(compilers, texts, out, sm):
     return rows
 
 
+def progress(text, line):
+    """A line on a terminal that is written over; without one, only what begins a chip."""
+    if sys.stderr.isatty():
+        print(f'\r{text}\033[K', end='', file=sys.stderr, flush=True)
+    elif line:
+        print(text, file=sys.stderr, flush=True)
+
+
 def sweep(options, chips, cases):
     table, missing = [], []
     for done_chips, chip in enumerate(chips):
         for done_cases, case in enumerate(cases):
-            print(f'\r{chip}, {case}: {done_chips * len(cases) + done_cases} of {len(chips) * len(cases)}\033[K', end='', file=sys.stderr, flush=True)
+            progress(f'{chip}, {case}: {done_chips * len(cases) + done_cases} of {len(chips) * len(cases)}', done_cases == 0)
             out = os.path.join(options.out, chip.replace(':', '-'), case)
             os.makedirs(out, exist_ok=True)
             if chip.startswith('sm_'):
@@ -127,7 +135,7 @@ def sweep(options, chips, cases):
                 seen[name] += 1
                 nth = f'#{seen[name]}' if seen[name] > 1 else ''
                 table.append({'kernel': f'{case}/{name}{nth}', 'chip': chip} | row)
-    print('\r\033[K', end='', file=sys.stderr)
+    progress('', False)
     return table, missing
 
 

@@ -2,6 +2,7 @@
 //
 // constants  LINES_BINDING: the binding of the lines
 
+const A_GATHERED = false;
 const B_GATHERED = true;
 
 @group(0) @binding(LINES_BINDING) var<storage, read> lines: array<u32>;

@@ -57,6 +57,8 @@ fn source_b(at: Tile, lane: u32, number: u32) -> Source {
 
 // The vec4 of the slice from k on.
 fn fetch_a(at: Tile, s: Source, k: u32) -> vec4f {
+    // Rows along k that were gathered have no common step.
+    if (A_GATHERED && A_TRANSPOSED) { return a_four(a_index(at.batch, k + s.line, at.last, s.column), k + s.line < at.last, p.m - s.column); }
     let step = select(1u, p.a_stride, A_TRANSPOSED);
     let there = select(at.last - k - s.line, p.m - s.column, A_TRANSPOSED);
     return a_four(s.index + (k - at.first) * step, k + s.line < at.last, there);
@@ -64,7 +66,7 @@ fn fetch_a(at: Tile, s: Source, k: u32) -> vec4f {
 
 fn fetch_b(at: Tile, s: Source, k: u32) -> vec4f {
     let inside = k + s.line < at.last;
-    if (B_GATHERED) { return b_four(b_index(at.batch, k + s.line, at.last, s.column), inside, p.n - s.column); }
+    if (B_GATHERED && !B_TRANSPOSED) { return b_four(b_index(at.batch, k + s.line, at.last, s.column), inside, p.n - s.column); }
     let step = select(p.b_stride, 1u, B_TRANSPOSED);
     return b_four(s.index + (k - at.first) * step, inside, select(p.n - s.column, at.last - k - s.line, B_TRANSPOSED));
 }
