@@ -19,7 +19,8 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-scripts/gpu-code/fetch.sh "${intel[@]}" "$compilers"
+# A mirror may fail once; what has come stays.
+scripts/gpu-code/fetch.sh "${intel[@]}" "$compilers" || scripts/gpu-code/fetch.sh "${intel[@]}" "$compilers"
 if [ -z "${GPU_CODE:-}" ]; then
   cargo build --locked --quiet --example gpu_code
   GPU_CODE=target/debug/examples/gpu_code
