@@ -32,9 +32,7 @@ fn scores(products: vec4f, batch: u32, head: u32, row: u32, keys: Keys) -> vec4f
 }
 
 fn weights(score: vec4f, top: f32) -> vec4f { return select(exp_below(score - top), vec4f(), score <= vec4f(FAR)); }
-
 fn total(x: vec4f) -> f32 { return dot(x, vec4f(1.0)); }
-
 fn factor(row: u32) -> f32 { return factors[row / SCORE_ROWS][row % SCORE_ROWS]; }
 
 fn scaled(block: Block, row: u32) -> Block {
@@ -117,10 +115,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         }
         let shrink = exp_below(top - m);
         sum = sum * shrink + vec4f(total(s[0]), total(s[1]), total(s[2]), total(s[3]));
-        if (lane == 8u * y) {
-            factors[y] = shrink;
-            highest[y] = m;
-        }
+        if (lane == 8u * y) { factors[y] = shrink; highest[y] = m; }
         workgroupBarrier();
         acc[0] = scaled(acc[0], OUT_ROWS * owner);
         if (PARTS > 1u) { acc[1] = scaled(acc[1], OUT_ROWS * owner); }

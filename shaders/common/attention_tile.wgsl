@@ -17,6 +17,10 @@ const CHUNK = 8u * 33u;                          // vectors of a chunk of 32 row
 const NEXT = ROWS / 4u;                          // from a row of a block to the next
 const SCORE_ROWS = ROWS / 16u;
 const OUT_ROWS = ROWS * LANES / OWNERS;
+// From the first row of output of an invocation to others in a tile; to itself, where it owns fewer.
+const SECOND = select(0u, NEXT, OUT_ROWS > 1u);
+const THIRD = select(0u, 2u * NEXT, OUT_ROWS > 2u);
+const FOURTH = select(0u, 3u * NEXT, OUT_ROWS > 2u);
 const PARTS = (WIDTH + LANES - 1u) / LANES;
 const PITCH = LANES * PARTS;                     // vectors of a row of keys or values that outputs are summed from
 const WHOLE = max(8u * CHUNKS, PITCH) == WIDTH;  // no column lies past the end of a row
@@ -108,7 +112,7 @@ fn add_outputs(sums: Outputs, tile: u32, key: u32, rows: u32, keys: u32, column:
     var at = tile + key / 32u * TILE + slot(OUT_ROWS * y, key / 4u % 8u);
     var row = rows + column;
     for (var t = 0u; t < keys / 4u; t++) {
-        let w0 = left[at]; let w1 = left[at + NEXT]; let w2 = left[at + 2u * NEXT]; let w3 = left[at + 3u * NEXT];
+        let w0 = left[at]; let w1 = left[at + SECOND]; let w2 = left[at + THIRD]; let w3 = left[at + FOURTH];
         sum = add_key(sum, vec4f(w0.x, w1.x, w2.x, w3.x), row);
         sum = add_key(sum, vec4f(w0.y, w1.y, w2.y, w3.y), row + PITCH);
         sum = add_key(sum, vec4f(w0.z, w1.z, w2.z, w3.z), row + 2u * PITCH);
