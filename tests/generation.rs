@@ -7,7 +7,7 @@ mod small;
 use futures::StreamExt;
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
-use small::{decoder, gpt2, llama, merged, mor, token, upload, weights_of};
+use small::{decoder, gpt2, llama, logits_of, merged, mor, token, upload, weights_of};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use wgformer::generate::{
@@ -15,20 +15,21 @@ use wgformer::generate::{
     TokenPick, TokenRules,
 };
 use wgformer::gpu::GpuOptions;
-use wgformer::graph::{Array, Values};
-use wgformer::models::{Decoder, TokenInputs};
-use wgformer::ops::{RopeScaling, TokenChoice};
+use wgformer::graph::Values;
+use wgformer::models::Decoder;
+use wgformer::ops::TokenChoice;
 use wgformer::program::Program;
 use wgformer::software::Options;
-use wgformer::{DType, Gpu, Graph, Result, Weights};
+use wgformer::{Gpu, Result, Weights};
 
 fn main() {
     let mut trials = Vec::new();
     for (name, device) in common::adapters_also_as_gpus(&mut trials) {
         type Test = fn(&Gpu) -> Result<(), Failed>;
-        let tests: [(&str, Test); 9] = [
+        let tests: [(&str, Test); 10] = [
             ("greedy tokens are those of whole forward passes", greedy_follows_whole_passes),
             ("a stream gives the tokens of generate", streams_agree),
+            ("looking up gives the tokens of greedy decoding", lookups_agree),
             ("seeds decide what is drawn", seeds_decide),
             ("beams of a batch are those of each prompt alone", beams_are_those_of_each_prompt),
             ("answers of beams have the scores of whole forward passes", scores_are_those_of_whole_passes),
@@ -89,34 +90,34 @@ fn greedy_follows_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Texts that repeat themselves, so that drafts come true, and up to the end of the caches; others do without.
+fn lookups_agree(gpu: &Gpu) -> Result<(), Failed> {
+    let window = json!({"model_type": "mistral", "sliding_window": 6});
+    for config in [gpt2(json!({})), llama(json!({})), llama(window), mor(json!({"routing": "none"}))] {
+        let (mut plain, _) = generator(gpu, &config, 3, 60)?;
+        let (drafting, _) = generator(gpu, &config, 3, 60)?;
+        let mut drafting = drafting.with_lookup(3);
+        let repeated = |n: usize| prompt(n).repeat(3);
+        for (prompts, options) in [
+            (vec![repeated(4), prompt(1), repeated(9)], SamplingOptions::greedy(100)),
+            (vec![repeated(7)], SamplingOptions { end: vec![token(5) as u32], ..SamplingOptions::greedy(11) }),
+            (vec![repeated(5)], SamplingOptions { repetition_penalty: 1.3, ..SamplingOptions::greedy(9) }),
+        ] {
+            let [wanted, found] =
+                [&mut plain, &mut drafting].map(|one| one.generate(&prompts, &options, |_| ControlFlow::Continue(())));
+            let (wanted, found) = (wanted?, found?);
+            if wanted != found {
+                return Err(format!("{found:?}, expected {wanted:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Rotary positions whose frequencies change where a text has more than 10 tokens.
 fn long_rope() -> Value {
     let (short, long) = ([1.0, 1.2, 1.5], [2.0, 5.0, 9.0]);
     json!({"rope_scaling": {"rope_type": "longrope", "short_factor": short, "long_factor": long, "original_max_position_embeddings": 10}})
-}
-
-/// The logits at each token of a text, by a whole forward pass in f64; with LongRoPE by one that ends with that token.
-fn logits_of(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
-    let blocks = model.stacks().into_iter().flat_map(|stack| stack.blocks);
-    let mut rotary = blocks.filter_map(|block| block.attention.rotary);
-    if !rotary.any(|rotary| matches!(rotary.scaling, RopeScaling::Long { .. })) {
-        return whole_pass(model, values, text);
-    }
-    let mut rows = Vec::new();
-    for end in 1..=text.len() {
-        rows.extend_from_slice(whole_pass(model, values, &text[..end])?.row(end - 1));
-    }
-    Array::new([1, text.len(), rows.len() / text.len()], rows)
-}
-
-fn whole_pass(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
-    let mut g = Graph::new();
-    let ids = g.input("ids", [1, text.len()], DType::U32)?;
-    values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
-    let inputs = TokenInputs::new(&mut g, ids)?;
-    let hidden = model.decode(&mut g, &inputs)?.states;
-    let logits = model.logits(&mut g, hidden)?;
-    Ok(g.evaluate(values, &[logits])?.remove(0))
 }
 
 /// The sum of the logarithms of the probabilities of the tokens behind a prompt, by a whole forward pass in f64.

@@ -2,17 +2,15 @@
 //
 //   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [key_limits]   [bias]
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D), see attention_kv_*   [key_limits]   [bias]   [pages]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
 //           whose out is 0
 // grid      one invocation for ROWS queries of a head
-// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, a mask, spans, a bias, a cap, a drop, vector1 or vector4
+// needs     constants WIDTH (vectors of a row), ROWS; snippets attention, keys, kv, a mask, spans, a bias, a cap, a drop, a vector
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;             // (B, Tq, H, D)
-@group(0) @binding(2) var<storage, read> k: array<Vector>;             // (B, Tk, Hkv, D)
-@group(0) @binding(3) var<storage, read> v: array<Vector>;             // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read_write> out: array<Vector>;     // (B, Tq, H, D)
 @group(0) @binding(5) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
 
@@ -28,7 +26,6 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
     let head = index / blocks % p.heads;
     let batch = index / (blocks * p.heads);
     let seed = drop_seed(batch);
-    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
 
     var mine: array<array<Vector, WIDTH>, ROWS>;
     var acc: array<array<Vector, WIDTH>, ROWS>;
@@ -52,12 +49,12 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
     for (var k0 = begin / 4u * 4u; k0 < end; k0 += 4u) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
-        let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
+        let at = kv_rows(batch, shared_head(head), near) * WIDTH;
         let real = keys_real(batch, near);
         let spans = key_spans(batch, near);
         var s: array<vec4f, ROWS>;
         for (var c = 0u; c < WIDTH; c++) {
-            let b0 = k[at.x + c]; let b1 = k[at.y + c]; let b2 = k[at.z + c]; let b3 = k[at.w + c];
+            let b0 = key_vector(at.x + c); let b1 = key_vector(at.y + c); let b2 = key_vector(at.z + c); let b3 = key_vector(at.w + c);
             for (var r = 0u; r < ROWS; r++) {
                 let a = mine[r][c];
                 s[r] += vec4f(vector_dot(a, b0), vector_dot(a, b1), vector_dot(a, b2), vector_dot(a, b3));
@@ -76,7 +73,7 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
             s[r] = drop_keys(s[r], seed, batch, head, first + r, k0);
         }
         for (var c = 0u; c < WIDTH; c++) {
-            let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];
+            let b0 = value_vector(at.x + c); let b1 = value_vector(at.y + c); let b2 = value_vector(at.z + c); let b3 = value_vector(at.w + c);
             for (var r = 0u; r < ROWS; r++) {
                 acc[r][c] = acc[r][c] * shrink[r] + s[r].x * b0 + s[r].y * b1 + s[r].z * b2 + s[r].w * b3;
             }

@@ -2,17 +2,15 @@
 //
 //   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = cap(scale * q . k) + bias, where seen
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [key_limits]   [bias]
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D), see attention_kv_*   [key_limits]   [bias]   [pages]
 // out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits of which no key is seen are not written
 // grid      one workgroup for a split, of ceil(Tk / 64), of a query and GROUP heads that share a key head
-// needs     constants WIDTH (vectors of a row), GROUP; snippets attention, a mask, spans, a bias, a cap, vector1 or vector4;
+// needs     constants WIDTH (vectors of a row), GROUP; snippets attention, keys, kv, a mask, spans, a bias, a cap, a vector;
 //           at most 15 KiB of workgroup memory (GROUP at most 8, for D above 128 at most 4)
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao et al., Flash-Decoding, 2023; attention_merge puts the splits together
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;                 // (B, Tq, H, D)
-@group(0) @binding(2) var<storage, read> k: array<Vector>;                 // (B, Tk, Hkv, D)
-@group(0) @binding(3) var<storage, read> v: array<Vector>;                 // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read_write> partials: array<Vector>;     // (B, Tq, H, splits, D)
 @group(0) @binding(5) var<storage, read_write> found: array<vec2f>;        // (B, Tq, H, splits)
 
@@ -46,7 +44,7 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let limit = row_limit(batch, query);
     let start = row_start(batch, query);
     if (first >= limit || first + 64u <= start) { return; }
-    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
+    let kv_head = shared_head(head);
     let row = query_row(batch, query, head);
 
     for (var i = lane; i < GROUP * WIDTH; i += 64u) { asked[i] = q[row * WIDTH + i]; }
@@ -56,8 +54,9 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let near_seen = within(vec4u(first + lane), vec4u(start), vec4u(limit)).x && keys_real(batch, vec4u(key)).x && kin.x;
     var s: array<f32, GROUP>;
     var seen: array<bool, GROUP>;
+    let at = kv_row(batch, kv_head, key) * WIDTH;
     for (var c = 0u; c < WIDTH; c++) {
-        let b = k[(kv_base + key * p.kv_heads) * WIDTH + c];
+        let b = key_vector(at + c);
         for (var g = 0u; g < GROUP; g++) { s[g] += vector_dot(asked[g * WIDTH + c], b); }
     }
     for (var g = 0u; g < GROUP; g++) {
@@ -82,9 +81,9 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     if (slice < SLICES) {
         var acc: array<array<Vector, COLUMNS>, GROUP>;
         for (var i = max(start, first) - first + slice; i < min(64u, limit - first); i += SLICES) {
-            let at = (kv_base + (first + i) * p.kv_heads) * WIDTH;
+            let at = kv_row(batch, kv_head, first + i) * WIDTH;
             for (var c = 0u; c < COLUMNS; c++) {
-                let b = v[at + min(column + c * 64u, WIDTH - 1u)];
+                let b = value_vector(at + min(column + c * 64u, WIDTH - 1u));
                 for (var g = 0u; g < GROUP; g++) { acc[g][c] += weight[g * 64u + i] * b; }
             }
         }

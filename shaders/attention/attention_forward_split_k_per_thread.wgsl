@@ -2,7 +2,7 @@
 //
 //   m = max of s;   l = sum of exp(s - m);   partial = sum of exp(s - m) * v      s = cap(scale * q . k) + bias, where seen
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [key_limits]   [bias]
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D), see attention_kv_*   [key_limits]   [bias]   [pages]
 // out       partial (B, Tq, H, splits, D) f32   found (B, Tq, H, splits, 2) f32: m, l; splits of which no key is seen are not written
 // grid      one invocation for a split, of ceil(Tk / SPLIT), of a query head; LANES of them a workgroup
 // layout    neighbours are heads, whose keys lie side by side

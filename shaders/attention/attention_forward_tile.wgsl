@@ -2,11 +2,11 @@
 //
 //   s = cap(scale * q . k) + bias, where seen;   m = max of s;   out = sum of exp(s - m) * v / sum of exp(s - m)
 //
-// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D) f32   [key_limits]   [bias]
+// in        q (B, Tq, H, D) f32   k, v (B, Tk, Hkv, D), see attention_kv_*   [key_limits]   [bias]   [pages]
 // out       out (B, Tq, H, D) f32   tops (B, H, Tq, 2) f32: m and 1 / sum of exp(s - m), or 0 for a row that sees no key,
 //           whose out is 0
 // grid      one workgroup for ROWS queries of a head
-// needs     D a multiple of 4; constants of attention_tile, OWNERS 256; snippets attention, attention_tile, a mask, spans, a bias, a cap,
+// needs     D a multiple of 4; constants of attention_tile, OWNERS 256; snippets attention, attention_tile, keys, kv, a mask, spans, a bias, a cap,
 //           a drop; 512 bytes of workgroup memory beside attention_tile's
 // numerics  f32 throughout; masked scores are selected away, no infinities
 // paper     Dao, FlashAttention-2, 2023 (arXiv 2307.08691), algorithm 1
@@ -14,8 +14,6 @@
 // A step takes 64 keys, of which each role scores 32.
 
 @group(0) @binding(1) var<storage, read> q: array<vec4f>;              // (B, Tq, H, D)
-@group(0) @binding(2) var<storage, read> k: array<vec4f>;              // (B, Tk, Hkv, D)
-@group(0) @binding(3) var<storage, read> v: array<vec4f>;              // (B, Tk, Hkv, D)
 @group(0) @binding(4) var<storage, read_write> out: array<vec4f>;      // (B, Tq, H, D)
 @group(0) @binding(5) var<storage, read_write> tops: array<vec2f>;     // (B, H, Tq)
 
@@ -77,7 +75,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
                 if (ROWS >= 32u || at < ROWS) { left[slot(at, x)] = inside(q[q_at(batch, first + at, head, source)], source); }
             }
             for (var i = 0u; i < 64u; i += 32u) {
-                right[i / 32u * CHUNK + chunk_slot(lane / 8u, x)] = k[kv_at(batch, k0 + i + lane / 8u, shared_head(head), source)];
+                right[i / 32u * CHUNK + chunk_slot(lane / 8u, x)] = key_vector(kv_at(batch, k0 + i + lane / 8u, shared_head(head), source));
             }
             workgroupBarrier();
             s = add_scores(s, 0u, CHUNK * role, x, y);
@@ -122,7 +120,7 @@ fn attention_forward_tile(@builtin(workgroup_id) w: vec3u, @builtin(num_workgrou
         for (var key = 0u; key < rolled(64u); key += KEYS) {
             for (var i = 0u; i < 512u; i += 256u) {
                 let at = i + lane;
-                right[at] = v[kv_at(batch, k0 + key + at / PITCH, shared_head(head), at % PITCH)];
+                right[at] = value_vector(kv_at(batch, k0 + key + at / PITCH, shared_head(head), at % PITCH));
             }
             workgroupBarrier();
             acc = add_outputs(acc, 0u, key, 0u, KEYS, column, owner);

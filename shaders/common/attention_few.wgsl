@@ -2,17 +2,14 @@
 //
 //   top = max of s;   sum = sum of exp(s - top);   acc = sum of exp(s - top) * v      s = cap(scale * q . k) + bias, where seen
 //
-// needs     constant WIDTH (vectors of a row); snippets attention, a mask, spans, a bias, a cap, vector1 or vector4
+// needs     constant WIDTH (vectors of a row); snippets attention, keys, kv, a mask, spans, a bias, a cap, a vector
 
 @group(0) @binding(1) var<storage, read> q: array<Vector>;                 // (B, Tq, H, D)
-@group(0) @binding(2) var<storage, read> k: array<Vector>;                 // (B, Tk, Hkv, D)
-@group(0) @binding(3) var<storage, read> v: array<Vector>;                 // (B, Tk, Hkv, D)
 
 struct Sums { top: f32, sum: f32, acc: array<Vector, WIDTH> }
 
 // The sums over blocks of 4 keys that begin at first, first + step, and so on below limit, of those not in front of start.
 fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u32, step: u32) -> Sums {
-    let kv_base = batch * p.keys * p.kv_heads + shared_head(head);
     let row = query_row(batch, query, head);
     let span = query_span(batch, query);
     var mine: array<Vector, WIDTH>;
@@ -23,11 +20,12 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u
     for (var k0 = first; k0 < limit; k0 += step) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
-        let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
+        let at = kv_rows(batch, shared_head(head), near) * WIDTH;
         var s: vec4f;
         for (var c = 0u; c < WIDTH; c++) {
             let a = mine[c];
-            s += vec4f(vector_dot(a, k[at.x + c]), vector_dot(a, k[at.y + c]), vector_dot(a, k[at.z + c]), vector_dot(a, k[at.w + c]));
+            let b0 = key_vector(at.x + c); let b1 = key_vector(at.y + c); let b2 = key_vector(at.z + c); let b3 = key_vector(at.w + c);
+            s += vec4f(vector_dot(a, b0), vector_dot(a, b1), vector_dot(a, b2), vector_dot(a, b3));
         }
         let term = bias_keys(batch, head, query, near);
         s = biased(capped(s * p.scale), term);
@@ -39,7 +37,8 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u
         top = m;
         sum = sum * shrink + dot(e, vec4f(1.0));
         for (var c = 0u; c < WIDTH; c++) {
-            acc[c] = acc[c] * shrink + e.x * v[at.x + c] + e.y * v[at.y + c] + e.z * v[at.z + c] + e.w * v[at.w + c];
+            let b0 = value_vector(at.x + c); let b1 = value_vector(at.y + c); let b2 = value_vector(at.z + c); let b3 = value_vector(at.w + c);
+            acc[c] = acc[c] * shrink + e.x * b0 + e.y * b1 + e.z * b2 + e.w * b3;
         }
     }
     return Sums(top, sum, acc);

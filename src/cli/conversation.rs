@@ -27,6 +27,7 @@ pub(super) fn run(options: &ChatArgs) -> Result<ExitCode> {
     let tokenizer = folder.expect_tokenizer()?.clone();
     let template = chat::template(&tokenizer)?;
     let (decoder, weights) = models::load(&device.gpu, &folder, options.dtype.map(DType::from))?;
+    let weights = weights.with_cache(options.cache.into());
     if decoder.encoder().is_some() {
         return Err(Error::input("model", "it answers texts one by one: use wgformer transform"));
     }
@@ -51,7 +52,8 @@ pub(super) fn run(options: &ChatArgs) -> Result<ExitCode> {
     let answer = drawing.max_new_tokens.min(context.saturating_sub(1).max(1));
     drawing.max_new_tokens = answer;
     let limits = GenerateLimits { batch: 1, max_tokens: context };
-    let mut generator = Generator::new(&device.gpu, decoder.into(), &weights, limits)?.with_text(tokenizer.text_of());
+    let generator = Generator::new(&device.gpu, decoder.into(), &weights, limits)?.with_text(tokenizer.text_of());
+    let mut generator = generator.with_lookup(options.lookup);
     let mut dialogue = Dialogue::new(template, &tokenizer, turns);
     if let Some(system) = &options.system {
         dialogue.set_system(system);

@@ -30,6 +30,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let folder = model::opened(&options.model, options.lora.as_deref())?;
     let tokenizer = folder.expect_tokenizer()?.clone();
     let (model, weights) = models::load(&gpu, &folder, options.dtype.map(DType::from))?;
+    let weights = weights.with_cache(options.cache.into());
     let answers_alone = model.encoder().is_some();
     let ids = chat::encode(options, &tokenizer, &prompts, answers_alone)?;
     let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
@@ -76,7 +77,8 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
         let texts = beams::Texts { prompts: &prompts, ids: &ids, continues: !options.chat && !answers_alone };
         return beams::run(search, &sampling, &texts, &device, options.common.json);
     }
-    let mut generator = Generator::new(&gpu, model.into(), &weights, limits)?.with_text(tokenizer.text_of());
+    let generator = Generator::new(&gpu, model.into(), &weights, limits)?.with_text(tokenizer.text_of());
+    let mut generator = generator.with_lookup(options.lookup);
     let prompt_tokens: usize = ids.iter().map(Vec::len).sum();
     let mut waiting = Some(Lines::start(QUIET, move |elapsed| {
         format!("[reading {prompt_tokens} tokens of prompt, {} s so far]", elapsed.as_secs())

@@ -4,8 +4,9 @@ use super::feed::{Texts, feed_edits};
 use super::generator::{GenerateLimits, Generator};
 use super::hypotheses::{BeamOptions, Ended, Hypotheses};
 use super::pick::{Behind, TokenPick};
+use super::row::{damaged, nothing_allowed};
 use super::sampling::SamplingOptions;
-use super::session::{Answer, Finish, check_prompt, damaged, nothing_allowed};
+use super::session::{Answer, Finish, check_prompt};
 use super::text::AnswerText;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -61,6 +62,11 @@ impl BeamSearch {
         }
         if !length_penalty.is_finite() {
             return Err(Error::input("length_penalty", format!("it is {length_penalty}, but must be finite")));
+        }
+        if weights.storage().cache.is_quantised() {
+            let message =
+                "keys and values of beams move about, which blocks of 8 bits do not: cache them in f16 or f32";
+            return Err(Error::input("cache", message));
         }
         let batch = limits.batch.saturating_mul(beams);
         let mut generator = Generator::new(gpu, model, weights, GenerateLimits { batch, ..limits })?;
@@ -188,7 +194,8 @@ impl BeamSearch {
         let (rows, vocabulary) = (generator.limits.batch, generator.model.dimensions().vocabulary);
         let encodes = generator.start().is_some();
         let sources = if encodes { prompts.iter().map(|prompt| &prompt[..]).collect() } else { Vec::new() };
-        let texts = Texts { sources, rows: all.iter().flat_map(Hypotheses::rows).collect() };
+        let rows_now = all.iter().flat_map(Hypotheses::rows).collect();
+        let texts = Texts { sources, rows: rows_now, drafts: Vec::new() };
         let beams = self.options.beams;
         // The first step reads one row for all beams of a prompt.
         let (rows, stride) = if step == 0 { (rows / beams, beams) } else { (rows, 1) };

@@ -13,6 +13,13 @@ pub(super) struct Texts<'a> {
     pub(super) sources: Vec<&'a [u32]>,
     /// What the decoder has read, for each row, the token that is to be read now included.
     pub(super) rows: Vec<&'a [u32]>,
+    /// What each row may go on with, to be checked together with its last token; none: nothing.
+    pub(super) drafts: Vec<Vec<u32>>,
+}
+
+/// The tokens that a row with a draft adds at most.
+pub(super) fn added(drafts: &[Vec<u32>]) -> usize {
+    1 + drafts.iter().map(Vec::len).max().unwrap_or(0)
 }
 
 impl Generator {
@@ -62,17 +69,23 @@ impl Generator {
         Ok(program)
     }
 
-    /// The program that adds the last token of every row.
+    /// The program that adds the last token of every row, and its draft. Behind a shorter draft stand tokens of no consequence.
     pub(super) fn feed_decode(&mut self, pick: TokenPick, texts: &Texts<'_>) -> Result<&Program> {
-        let batch = self.limits.batch;
-        let (mut ids, mut positions, mut lengths) = (vec![0_u32; batch], vec![0_u32; batch], vec![1_u32; batch]);
+        let (batch, count, room) = (self.limits.batch, added(&texts.drafts), self.limits.max_tokens as u32);
+        let (mut ids, mut lengths) = (vec![0_u32; batch * count], vec![count as u32; batch]);
+        let mut positions: Vec<u32> = (0..batch * count).map(|i| (i % count) as u32).collect();
         for (index, row) in texts.rows.iter().enumerate() {
-            ids[index] = row[row.len() - 1];
-            positions[index] = row.len() as u32 - 1;
-            lengths[index] = row.len() as u32;
+            let draft = texts.drafts.get(index).map_or(&[][..], Vec::as_slice);
+            let (first, at) = (row.len() as u32 - 1, index * count);
+            ids[at] = row[row.len() - 1];
+            ids[at + 1..][..draft.len()].copy_from_slice(draft);
+            for (position, number) in positions[at..][..count].iter_mut().zip(first..) {
+                *position = number.min(room - 1);
+            }
+            lengths[index] = (first + count as u32).min(room);
         }
         let source_lengths = self.source_lengths(texts);
-        let program = self.decode(pick)?;
+        let program = self.decode(pick, count)?;
         program.write("ids", bytemuck::cast_slice(&ids))?;
         program.write("positions", bytemuck::cast_slice(&positions))?;
         if program.has_input("lengths") {

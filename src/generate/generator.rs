@@ -10,7 +10,7 @@ use crate::gpu::Gpu;
 use crate::graph::{Graph, Storage};
 use crate::io::TextOf;
 use crate::models::{Decoder, TokenInputs};
-use crate::nn::{self, KvSource};
+use crate::nn::{self, Block, KvSource};
 use crate::ops::{self, RopeOptions};
 use crate::program::{Program, Weights};
 use futures::{Stream, StreamExt, stream};
@@ -51,7 +51,10 @@ pub struct Generator {
     encode: BTreeMap<usize, Program>,
     /// By the number of rows that each text is read for, and the padded length.
     prefill: BTreeMap<(TokenPick, usize, usize), Program>,
-    decode: BTreeMap<TokenPick, Program>,
+    /// By the tokens that are added to each row.
+    decode: BTreeMap<(TokenPick, usize), Program>,
+    /// The most tokens of an answer that are drafted and checked at once.
+    drafts: usize,
     reorder: Option<Program>,
 }
 
@@ -75,15 +78,7 @@ impl Generator {
             let message = format!("it is {}, but the model allows 2 to {positions}", limits.max_tokens);
             return Err(Error::input("max_tokens", message));
         }
-        for (name, _) in model.parameters()? {
-            if weights.get(&name).is_none() {
-                return Err(Error::input(name, "the store lacks this weight: load or initialise the model first"));
-            }
-        }
-        let attention = model.stacks().into_iter().flat_map(|stack| stack.blocks).map(|block| block.attention);
-        let rotary = attention.filter_map(|attention| attention.rotary);
-        let with_room = |rotary| RopeOptions { max_positions: limits.max_tokens, ..rotary };
-        let trained = rotary.filter_map(|rotary| with_room(rotary).goes_by_length()).collect();
+        let trained = check_model(model.as_ref(), weights, limits.max_tokens)?;
         Ok(Self {
             gpu: gpu.clone(),
             model,
@@ -95,6 +90,7 @@ impl Generator {
             encode: BTreeMap::new(),
             prefill: BTreeMap::new(),
             decode: BTreeMap::new(),
+            drafts: 0,
             reorder: None,
         })
     }
@@ -104,6 +100,25 @@ impl Generator {
     pub fn with_text(mut self, text: TextOf) -> Self {
         self.text = Some(text);
         self
+    }
+
+    /// Speculates: where a greedy answer repeats something of its text, up to `tokens` tokens that followed there are checked in one run, which costs
+    /// little more than one token's. The tokens are those of greedy decoding without it. Sampling, penalties, rules, and models with windows,
+    /// recursions, an encoder, or positions that change as a text grows do without.
+    #[must_use]
+    pub fn with_lookup(mut self, tokens: usize) -> Self {
+        let plain = self.model.encoder().is_none() && self.trained.is_empty();
+        let in_order = self.model.stacks().iter().all(|stack| {
+            let ring = |block: &Block| block.attention.ring_size(self.limits.max_tokens).is_some();
+            stack.recursion.is_none() && !stack.blocks.iter().any(ring)
+        });
+        self.drafts = if plain && in_order { tokens } else { 0 };
+        self
+    }
+
+    /// The tokens that are drafted of answers by such options.
+    pub(super) fn drafts(&self, options: &SamplingOptions, pick: TokenPick) -> usize {
+        if options.temperature == 0.0 && pick.edits() == 0 { self.drafts } else { 0 }
     }
 
     /// The limits.
@@ -130,7 +145,7 @@ impl Generator {
                 self.prefill(pick, self.beams, longest)?;
             }
         }
-        self.decode(pick).map(|_| ())
+        self.decode(pick, 1).map(|_| ())
     }
 
     /// The token that answers begin with, if an encoder reads the prompts.
@@ -171,17 +186,18 @@ impl Generator {
         tokens > 0 && self.trained.contains(&(tokens - 1))
     }
 
-    /// The program that adds a token to every row.
-    pub(super) fn decode(&mut self, pick: TokenPick) -> Result<&Program> {
-        if !self.decode.contains_key(&pick) {
-            let graph = self.graph_of_decode(pick)?;
-            self.decode.insert(pick, Program::new(&self.gpu, &graph, &self.weights)?);
+    /// The program that adds so many tokens to every row.
+    pub(super) fn decode(&mut self, pick: TokenPick, tokens: usize) -> Result<&Program> {
+        let key = (pick, tokens);
+        if !self.decode.contains_key(&key) {
+            let graph = self.graph_of_decode(pick, tokens)?;
+            self.decode.insert(key, Program::new(&self.gpu, &graph, &self.weights)?);
         }
-        self.decode.get(&pick).ok_or_else(|| absent("decode"))
+        self.decode.get(&key).ok_or_else(|| absent("decode"))
     }
 
-    fn graph_of_decode(&self, pick: TokenPick) -> Result<Graph> {
-        let sizes = Rows { beams: self.beams, bucket: 1, pick };
+    fn graph_of_decode(&self, pick: TokenPick, tokens: usize) -> Result<Graph> {
+        let sizes = Rows { beams: self.beams, bucket: tokens, pick };
         decode_graph(self.model.as_ref(), self.weights.storage(), self.limits, sizes)
     }
 
@@ -190,7 +206,7 @@ impl Generator {
     pub(super) fn reorder(&mut self, pick: TokenPick) -> Result<&Program> {
         if self.reorder.is_none() {
             let (rows, beams) = (self.limits.batch, self.beams);
-            let decode = self.graph_of_decode(pick)?;
+            let decode = self.graph_of_decode(pick, 1)?;
             let mut g = Graph::with_storage(self.weights.storage());
             let parents = g.input("parents", [rows], DType::U32)?;
             let used = g.input("used", [rows], DType::U32)?;
@@ -311,6 +327,19 @@ impl Generator {
         });
         Ok(steps.boxed())
     }
+}
+
+/// Refuses a store that lacks weights; gives the lengths beyond which all tokens of a text have other rotary positions than before.
+pub(super) fn check_model(model: &dyn Decoder, weights: &Weights, max_tokens: usize) -> Result<BTreeSet<usize>> {
+    for (name, _) in model.parameters()? {
+        if weights.get(&name).is_none() {
+            return Err(Error::input(name, "the store lacks this weight: load or initialise the model first"));
+        }
+    }
+    let attention = model.stacks().into_iter().flat_map(|stack| stack.blocks).map(|block| block.attention);
+    let rotary = attention.filter_map(|attention| attention.rotary);
+    let with_room = |rotary| RopeOptions { max_positions: max_tokens, ..rotary };
+    Ok(rotary.filter_map(|rotary| with_room(rotary).goes_by_length()).collect())
 }
 
 fn absent(what: &str) -> Error {

@@ -54,8 +54,8 @@ pub(super) fn decode_graph(
 ) -> Result<Graph> {
     let GenerateLimits { batch, max_tokens } = limits;
     let mut g = Graph::with_storage(storage);
-    let ids = g.input("ids", [batch, 1], DType::U32)?;
-    let positions = g.input("positions", [batch, 1], DType::U32)?;
+    let ids = g.input("ids", [batch, rows.bucket], DType::U32)?;
+    let positions = g.input("positions", [batch, rows.bucket], DType::U32)?;
     let lengths = g.input("lengths", [batch], DType::U32)?;
     let kv = KvSource::Decode { capacity: max_tokens, lengths };
     let inputs = TokenInputs {
@@ -75,6 +75,45 @@ pub(super) fn decode_graph(
     let hidden = as_rows(&mut g, hidden)?;
     let logits = model.logits(&mut g, hidden)?;
     rows.pick.outputs(&mut g, logits)?;
+    Ok(g)
+}
+
+/// The sizes of a graph whose rows keep their keys and values in pages.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PagedSizes {
+    pub(super) rows: usize,
+    /// New tokens of each.
+    pub(super) time: usize,
+    /// The most tokens of a row.
+    pub(super) max_tokens: usize,
+    /// Positions of a page.
+    pub(super) page: usize,
+    pub(super) pages_of_row: usize,
+    /// Pages of all rows.
+    pub(super) pages: usize,
+    pub(super) pick: TokenPick,
+}
+
+/// The graph that adds tokens to rows of different lengths. Inputs `ids`, `positions` and `slots (B, T)`, `table (B, P)`, `lengths (B)`, and with
+/// more than one token `last (B)`, as of a prefill.
+pub(super) fn paged_graph(model: &dyn Decoder, storage: &Storage, sizes: &PagedSizes) -> Result<Graph> {
+    let PagedSizes { rows, time, max_tokens, page, pages_of_row, pages, pick } = *sizes;
+    let mut g = Graph::with_storage(storage);
+    let ids = g.input("ids", [rows, time], DType::U32)?;
+    let positions = g.input("positions", [rows, time], DType::U32)?;
+    let slots = g.input("slots", [rows, time], DType::U32)?;
+    let table = g.input("table", [rows, pages_of_row], DType::U32)?;
+    let lengths = g.input("lengths", [rows], DType::U32)?;
+    let kv = KvSource::Pages { table, page, pages, slots, lengths };
+    let inputs = TokenInputs { positions, max_position: max_tokens, kv, ..TokenInputs::new(&mut g, ids)? };
+    let hidden = model.decode(&mut g, &inputs)?.states;
+    let mut hidden = as_rows(&mut g, hidden)?;
+    if time > 1 {
+        let last = g.input("last", [rows], DType::U32)?;
+        hidden = ops::gather_rows(&mut g, hidden, last)?;
+    }
+    let logits = model.logits(&mut g, hidden)?;
+    pick.outputs(&mut g, logits)?;
     Ok(g)
 }
 

@@ -1,6 +1,6 @@
 //! The storage types of a model's matrices in GPU memory, and the adapters beside them.
 
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ pub struct Storage {
     pub dtype: DType,
     /// Exceptions by parameter name: files may mix types.
     pub by_name: Arc<HashMap<String, DType>>,
+    /// The type of the keys and values that decoders cache: f32, f16 or q8_0. Where heads are too narrow for it, they have the next wider.
+    pub cache: DType,
     /// Low-rank adapters of linear layers. With some, they alone are trained.
     pub adapters: Option<Arc<Adapters>>,
 }
@@ -45,6 +47,16 @@ impl Storage {
     #[must_use]
     pub fn of(&self, name: &str) -> DType {
         self.by_name.get(name).copied().unwrap_or(self.dtype)
+    }
+
+    /// The type of the caches of heads of `head_dim` elements.
+    #[must_use]
+    pub fn cache_of(&self, head_dim: usize) -> DType {
+        match self.cache {
+            DType::Q8_0 if head_dim.is_multiple_of(BLOCK) => DType::Q8_0,
+            DType::Q8_0 | DType::F16 if head_dim.is_multiple_of(4) => DType::F16,
+            _ => DType::F32,
+        }
     }
 
     /// The common type of all matrices; f32 if they differ.

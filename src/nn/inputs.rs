@@ -124,7 +124,9 @@ impl TokenInputs {
     /// What tells the lengths of the texts, as [`crate::ops::rope_rows`] takes it; none where all are taken to be as long as a row.
     pub(crate) fn text_lengths(&self) -> Option<Tensor> {
         match self.kv {
-            KvSource::Prefill { lengths, .. } | KvSource::Decode { lengths, .. } => Some(lengths),
+            KvSource::Prefill { lengths, .. } | KvSource::Decode { lengths, .. } | KvSource::Pages { lengths, .. } => {
+                Some(lengths)
+            }
             KvSource::Packed { lengths } => lengths,
             _ => self.documents.map(|documents| documents.ranges),
         }

@@ -105,12 +105,19 @@ impl RelativeBias {
                     }
                 }
             }
-            KvSource::Decode { capacity, .. } => {
-                let keys = all_positions(g, batch, capacity);
-                self.between(g, heads, [inputs.positions, keys], inputs.max_position.max(capacity))
+            KvSource::Decode { capacity, .. } => self.of_cache(g, heads, inputs, [batch, capacity]),
+            KvSource::Pages { table, page, .. } => {
+                let capacity = g.shape(table).last().saturating_mul(page);
+                self.of_cache(g, heads, inputs, [batch, capacity])
             }
             _ => Err(Error::shape("attention", "relative biases need whole sequences, or new tokens and a cache")),
         }
+    }
+
+    /// The bias of new tokens for the positions of a cache.
+    fn of_cache(&self, g: &mut Graph, heads: usize, inputs: &TokenInputs, [batch, keys]: [usize; 2]) -> Result<Tensor> {
+        let positions = all_positions(g, batch, keys);
+        self.between(g, heads, [inputs.positions, positions], inputs.max_position.max(keys))
     }
 
     /// The bias of the scores of `heads` heads for queries and keys at these positions, `(B, T)` and `(B, S)` u32, below `positions`:

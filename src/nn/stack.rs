@@ -200,6 +200,9 @@ impl StackRun<'_> {
 
     /// The blocks of a stack that recurs.
     fn recur(&mut self, g: &mut Graph, recursion: &Recursion, x: Tensor) -> Result<Hidden> {
+        if let KvSource::Pages { .. } = self.inputs.kv {
+            return Err(Error::shape("attention", "recursions keep their keys in slots of their own, not in pages"));
+        }
         if recursion.routing == RecursionRouting::None {
             return Ok(self.chain(g, &self.plain(recursion), x, self.inputs.into())?.into());
         }

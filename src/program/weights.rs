@@ -166,6 +166,13 @@ impl Weights {
         Self { gpu: self.gpu.clone(), storage: self.storage.clone(), entries: Arc::new(Mutex::new(entries)) }
     }
 
+    /// The same store, with the caches of decoders in another type: f32, f16 or q8_0.
+    #[must_use]
+    pub fn with_cache(mut self, dtype: DType) -> Self {
+        self.storage.cache = dtype;
+        self
+    }
+
     /// The weight or state of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<WeightBuffer> {

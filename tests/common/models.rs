@@ -5,7 +5,8 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::Config;
-use wgformer::models::{self, Decoder, Initial, Model, initial_values};
+use wgformer::models::{self, Decoder, Initial, Model, TokenInputs, initial_values};
+use wgformer::ops::RopeScaling;
 use wgformer::program::pack;
 use wgformer::{DType, Gpu, Graph, Program, Result, Tensor, Weights};
 
@@ -125,4 +126,28 @@ pub(crate) fn against_twin_by(
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n").into()) }
+}
+
+/// The logits at each token of a text, by a whole forward pass in f64; with LongRoPE by one that ends with that token.
+pub(crate) fn logits_of(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
+    let blocks = model.stacks().into_iter().flat_map(|stack| stack.blocks);
+    let mut rotary = blocks.filter_map(|block| block.attention.rotary);
+    if !rotary.any(|rotary| matches!(rotary.scaling, RopeScaling::Long { .. })) {
+        return whole_pass(model, values, text);
+    }
+    let mut rows = Vec::new();
+    for end in 1..=text.len() {
+        rows.extend_from_slice(whole_pass(model, values, &text[..end])?.row(end - 1));
+    }
+    Array::new([1, text.len(), rows.len() / text.len()], rows)
+}
+
+fn whole_pass(model: &dyn Decoder, values: &mut Values, text: &[u32]) -> Result<Array> {
+    let mut g = Graph::new();
+    let ids = g.input("ids", [1, text.len()], DType::U32)?;
+    values.insert("ids".into(), Array::from_fn([1, text.len()], |i| f64::from(text[i])));
+    let inputs = TokenInputs::new(&mut g, ids)?;
+    let hidden = model.decode(&mut g, &inputs)?.states;
+    let logits = model.logits(&mut g, hidden)?;
+    Ok(g.evaluate(values, &[logits])?.remove(0))
 }

@@ -16,7 +16,7 @@ pub(super) use apply::{
 };
 pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
-pub(super) use model::{Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
+pub(super) use model::{CacheStorage, Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use search::SearchArgs;
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
 pub(super) use task::{ExampleArgs, TaskArgs, TaskName};

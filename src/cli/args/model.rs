@@ -81,6 +81,29 @@ impl From<InferenceStorage> for DType {
     }
 }
 
+/// Storage types of keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum CacheStorage {
+    /// 32-bit float
+    #[default]
+    F32,
+    /// 16-bit float
+    F16,
+    /// Blocks of 32 in 8 bits with a scale
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl From<CacheStorage> for DType {
+    fn from(storage: CacheStorage) -> Self {
+        match storage {
+            CacheStorage::F32 => Self::F32,
+            CacheStorage::F16 => Self::F16,
+            CacheStorage::Q8_0 => Self::Q8_0,
+        }
+    }
+}
+
 /// The initial weights of recursive layers when a trained model becomes a recursive one.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(in crate::cli) enum MorInit {

@@ -1,6 +1,6 @@
 //! Arguments of `wgformer generate` and `wgformer eval`.
 
-use super::{Common, ExampleArgs, InferenceStorage, TaskName};
+use super::{CacheStorage, Common, ExampleArgs, InferenceStorage, TaskName};
 use crate::cli::numbers::{
     beams, count, length_penalty, min_p, ngram, penalty, positive, stop, temperature, top_k, top_p,
 };
@@ -78,6 +78,12 @@ pub(in crate::cli) struct GenerateArgs {
     /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]
     #[arg(long, value_enum)]
     pub(in crate::cli) dtype: Option<InferenceStorage>,
+    /// Storage type of the keys and values of earlier tokens: half or a quarter of the memory, and of what a long text makes a token cost
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(in crate::cli) cache: CacheStorage,
+    /// Greedy answers that repeat something of their text: check up to this many tokens at once (the answer is the same); 0: none
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = ngram)]
+    pub(in crate::cli) lookup: usize,
 }
 
 #[derive(Debug, Args)]
@@ -121,6 +127,12 @@ pub(in crate::cli) struct ChatArgs {
     /// Storage type of matrices; quantised types round to the nearest value [default: as in the file]
     #[arg(long, value_enum)]
     pub(in crate::cli) dtype: Option<InferenceStorage>,
+    /// Storage type of the keys and values of earlier tokens: half or a quarter of the memory, and of what a long text makes a token cost
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(in crate::cli) cache: CacheStorage,
+    /// Greedy answers that repeat something of the conversation: check up to this many tokens at once (the answer is the same); 0: none
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = ngram)]
+    pub(in crate::cli) lookup: usize,
 }
 
 /// When beam search ends.

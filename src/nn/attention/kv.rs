@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Graph, Tensor};
 use crate::nn::relative::RelativeBias;
-use crate::ops::{self, AttentionOptions};
+use crate::ops::{self, AttentionOptions, KeyPages};
 
 /// The source of the keys and values of self-attention.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,19 @@ pub enum KvSource {
     Decode {
         /// Positions of a cache.
         capacity: usize,
+        /// Positions in use per row `(B)`, the new tokens included.
+        lengths: Tensor,
+    },
+    /// New tokens at their positions attend to all that their rows have in pages of caches that all rows share, and are kept there as well.
+    Pages {
+        /// The page of each so many positions of a row, `(B, P)`: see [`crate::ops::KeyPages`].
+        table: Tensor,
+        /// Positions of a page.
+        page: usize,
+        /// Pages of a cache.
+        pages: usize,
+        /// The slot of each new token among those of all pages, `(B, T)`; none where it is too large.
+        slots: Tensor,
         /// Positions in use per row `(B)`, the new tokens included.
         lengths: Tensor,
     },
@@ -125,6 +138,15 @@ impl Attention {
                     options.query_positions = Some(with.positions);
                 }
             },
+            KvSource::Pages { table, page, pages, slots, lengths } => {
+                if self.mask != Mask::Causal {
+                    return Err(Error::shape("attention", "pages are for tokens that see those before them only"));
+                }
+                (found.keys, found.values) = self.write_pages(g, module, page.saturating_mul(pages), slots, [k, v])?;
+                found.lengths = Some(lengths);
+                options.query_positions = Some(with.positions);
+                options.pages = Some(KeyPages { table, size: page });
+            }
             KvSource::Packed { lengths } => found.lengths = lengths,
             KvSource::Slots { recursion, capacity, slots, lengths, positions, cache_is_empty, beams } => {
                 let module =
@@ -152,7 +174,7 @@ impl Attention {
             }
             _ => self.bias(with.tables)?,
         };
-        if let Some(bias) = options.bias {
+        if let (Some(bias), None) = (options.bias, options.pages) {
             check_distances(g, bias, q, found.keys)?;
         }
         options.lengths = found.lengths;
@@ -203,11 +225,29 @@ impl Attention {
         ops::cache_write(g, caches, [k, v], positions)
     }
 
+    /// The same to caches of one row of slots.
+    fn write_pages(
+        &self,
+        g: &mut Graph,
+        module: &str,
+        capacity: usize,
+        slots: Tensor,
+        [k, v]: [Tensor; 2],
+    ) -> Result<(Tensor, Tensor)> {
+        let [batch, time, heads, head_dim] = g.shape(k).expect("attention, k (B, T, H, D)")?;
+        let caches = self.caches(g, module, 1, capacity)?;
+        let slots = ops::reshape(g, slots, [1, batch * time])?;
+        let k = ops::reshape(g, k, [1, batch * time, heads, head_dim])?;
+        let v = ops::reshape(g, v, [1, batch * time, heads, head_dim])?;
+        ops::cache_write(g, caches, [k, v], slots)
+    }
+
     /// The caches of a module.
     pub(super) fn caches(&self, g: &mut Graph, module: &str, batch: usize, capacity: usize) -> Result<[Tensor; 2]> {
         let shape = [batch, capacity, self.heads.key_value, self.heads.head_dim];
-        let keys = g.state(&format!("{module}.key_cache"), shape, DType::F32)?;
-        let values = g.state(&format!("{module}.value_cache"), shape, DType::F32)?;
+        let dtype = g.storage().cache_of(self.heads.head_dim);
+        let keys = g.state(&format!("{module}.key_cache"), shape, dtype)?;
+        let values = g.state(&format!("{module}.value_cache"), shape, dtype)?;
         Ok([keys, values])
     }
 }

@@ -20,6 +20,15 @@ pub struct AttentionDropout {
     pub salt: u32,
 }
 
+/// Where the keys and values of each batch row are among the slots of all: key `j` is in slot `table[b, j / size] · size + j mod size`.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyPages {
+    /// (B, P) u32, each less than the number of pages: then there are P · size keys. Entries of keys that no query sees are read, too.
+    pub table: Tensor,
+    /// Slots of a page, a multiple of 4.
+    pub size: usize,
+}
+
 /// Options of [`attention`] beyond plain softmax attention.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AttentionOptions {
@@ -55,6 +64,8 @@ pub struct AttentionOptions {
     pub tree: Option<Tensor>,
     /// (B, Tq, 3) u32: the same for the queries, if they are not the tokens of the keys. Only with `tree`.
     pub query_tree: Option<Tensor>,
+    /// Keys and values lie in pages that all batch rows share; then `k` and `v` are (1, S, Hkv, D), S slots. No gradient.
+    pub pages: Option<KeyPages>,
     /// Dropout of probabilities, for training.
     pub dropout: Option<AttentionDropout>,
     /// A kernel to prefer to the adapter's default, if it is legal.
@@ -64,7 +75,8 @@ pub struct AttentionOptions {
 /// `out = softmax(cap(scale · q kᵀ) + bias, over the visible keys) · v`, for each head. `cap(x) = c tanh(x / c)` with a `soft_cap` of `c`,
 /// and `x` without.
 ///
-/// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32. `H` is a multiple of `Hkv`:
+/// Shapes: `q` (B, Tq, H, D), `k` and `v` (B, Tk, Hkv, D), result (B, Tq, H, D), all f32; without gradients `k` and `v` may be f16 (D a
+/// multiple of 4) or q8_0 (of 32). `H` is a multiple of `Hkv`:
 /// query head `h` reads key head `h / (H / Hkv)` (grouped-query attention). `D` is at most 256. A query without visible keys
 /// gives zeros, and gradients of zero.
 ///
@@ -95,7 +107,11 @@ pub struct AttentionOptions {
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit; [`Error::Input`] for a dropout rate, a window or a soft cap out of range.
 pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &AttentionOptions) -> Result<Tensor> {
-    let sizes = Sizes::new(g.ty(q), g.ty(k), g.ty(v))?;
+    let pages = options.pages.map(|KeyPages { table, size }| [g.shape(table).last(), size]);
+    let sizes = Sizes::new(g.ty(q), g.ty(k), g.ty(v), pages)?;
+    if let Some(KeyPages { table, size }) = options.pages {
+        expect("the table of pages", g, table, &[sizes.batch, sizes.keys / size], DType::U32)?;
+    }
     if options.query_positions.is_some() && !options.causal && options.window.is_none() {
         let what = "query_positions needs causal or a window: set one of them or drop the positions";
         return Err(Error::shape("attention", what));
@@ -126,6 +142,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
     let key_limits = key_limits(g, &sizes, options, window)?;
     inputs.extend(key_limits);
     inputs.extend(options.bias);
+    inputs.extend(options.pages.map(|pages| pages.table));
     let spec = AttentionSpec {
         causal: options.causal,
         window,
@@ -136,6 +153,7 @@ pub fn attention(g: &mut Graph, q: Tensor, k: Tensor, v: Tensor, options: &Atten
         masked: options.key_mask.is_some(),
         has_tree: options.tree.is_some(),
         bias: options.bias.is_some(),
+        pages,
         drop: options.dropout.map(|dropout| Dropout { rate: dropout.rate, salt: dropout.salt }),
         variant: options.variant,
     };

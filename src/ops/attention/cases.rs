@@ -1,5 +1,6 @@
 //! Attention in all its forms.
 
+use super::cache_cases;
 use super::score_cases::{self, Scores};
 use super::window_cases;
 use crate::case::{Case, Feed, Tolerance};
@@ -124,6 +125,7 @@ pub(super) fn case(name: &str, sizes: Sizes, wish: Wish) -> Case {
             }),
             prefix: next(wish.prefix.is_some()),
             variant: wish.variant,
+            ..Default::default()
         };
         Ok(vec![ops::attention(g, x[0], x[1], x[2], &options)?])
     })
@@ -289,6 +291,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(case("causal, many tiles", [1, queries, queries, heads, heads, head_dim], tile));
     }
     cases.push(gathered_case());
+    cases.extend(cache_cases::cases());
     cases
 }
 

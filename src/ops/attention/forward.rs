@@ -2,7 +2,7 @@
 
 use super::backward::{Delta, GradBias, GradKv, GradQ};
 use super::reference::Scores;
-use super::spec::{AttentionSpec, Extras, by_vectors, input_types};
+use super::spec::{AttentionSpec, Extras, by_vectors, input_types, with_kv};
 use super::variant::{AttentionVariant, Kernels};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ static KERNELS: Kernels = Kernels {
     few: Some([&SPLITS, &SPLIT_THREADS, &SUBGROUP]),
 };
 
-/// See [`attention`](super::attention()). Inputs: q, k, v, then the limits tensor and the bias, if there are any.
+/// See [`attention`](super::attention()). Inputs: q, k, v, then the limits tensor, the bias and the pages, if there are any.
 /// Outputs: out (B, Tq, H, D) and tops (B, H, Tq, 2): the row's largest score m and 1 / Σ exp(score − m), which is 0 for a row without
 /// visible keys.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,9 @@ impl Op for Attention {
         let spec = self.0;
         if cx.upstream[1].is_some() {
             return Err(Error::Graph("the largest scores and sums of attention have no gradient".into()));
+        }
+        if spec.pages.is_some() || cx.graph.dtype(cx.inputs[1]) != DType::F32 {
+            return Err(Error::Graph("attention to keys in pages, or of fewer bits than f32, has no gradient".into()));
         }
         let dout = cx.upstream(0)?;
         let stats = cx.graph.put1(Delta, &[cx.outputs[0], dout, cx.outputs[1]])?;
@@ -78,6 +81,10 @@ impl Op for Attention {
         let variant = AttentionVariant::for_forward(cx, self.name(), spec, &sizes, spec.inputs(5))?;
         let dispatch = KERNELS.launch(variant, cx.caps(), &sizes, sizes.queries, sizes.heads);
         let dispatch = sizes.read_heads(dispatch, variant, [0, 1, 2].map(|i| cx.input(i)));
+        let dispatch = match variant {
+            AttentionVariant::Shuffle => dispatch,
+            _ => with_kv(dispatch, sizes.kv, cx.input(1).numel()),
+        };
         let Some(split) = variant.split() else {
             let dispatch = dispatch.write(cx.output(0)).write(cx.output(1));
             return cx.dispatch(spec.finish(dispatch, &sizes, extras).flops(flops));
@@ -91,7 +98,7 @@ impl Op for Attention {
         let merge = by_vectors(&MERGE, sizes.head_dim).constant("SPLIT", split as u32);
         let merge = merge.read(partials).read(found).write(cx.output(0)).write(cx.output(1));
         let vectors = cx.output(0).numel() / if sizes.head_dim.is_multiple_of(4) { 4 } else { 1 };
-        let merge = spec.finish(merge, &sizes, Extras { key_limits, bias: None });
+        let merge = spec.finish(merge, &sizes, Extras { key_limits, bias: None, pages: None });
         cx.dispatch(merge.groups_for(vectors, 64).flops(2 * numel))
     }
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod backward;
 mod cache;
+mod cache_cases;
 mod cases;
 mod forward;
 mod key_limits;
@@ -19,7 +20,7 @@ mod weights;
 mod window;
 mod window_cases;
 
-pub use attention::{AttentionDropout, AttentionOptions, attention};
+pub use attention::{AttentionDropout, AttentionOptions, KeyPages, attention};
 pub use cache::cache_write;
 pub use ring::ring_slots;
 pub use rope::{RopeOptions, rope, rope_table};

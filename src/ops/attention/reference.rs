@@ -18,6 +18,7 @@ pub(super) struct Scores<'a> {
     inputs: &'a [&'a Array],
     key_limits: Option<&'a Array>,
     bias: Option<&'a Array>,
+    pages: Option<&'a Array>,
 }
 
 impl<'a> Scores<'a> {
@@ -27,13 +28,31 @@ impl<'a> Scores<'a> {
         let sizes = spec.sizes("attention", fixed, &types)?;
         let extras = spec.extras(fixed, |i| inputs[i]);
         let parts = spec.parts(&sizes);
-        Ok(Self { sizes, parts, spec: *spec, inputs, key_limits: extras.key_limits, bias: extras.bias })
+        Ok(Self {
+            sizes,
+            parts,
+            spec: *spec,
+            inputs,
+            key_limits: extras.key_limits,
+            bias: extras.bias,
+            pages: extras.pages,
+        })
     }
 
     /// The head of `h` in row `t` of batch `b` of input `index`.
     fn head(&self, index: usize, b: usize, t: usize, h: usize) -> &'a [f64] {
         let dims = self.inputs[index].shape.dims();
         self.inputs[index].row((b * dims[1] + t) * dims[2] + h)
+    }
+
+    /// The key or value (input 1 or 2) `j` that head `h` reads.
+    fn key(&self, index: usize, b: usize, j: usize, h: usize) -> &'a [f64] {
+        match (self.pages, self.spec.pages) {
+            (Some(pages), Some([_, size])) => {
+                self.head(index, 0, pages.row(b)[j / size] as usize * size + j % size, self.kv_head(h))
+            }
+            _ => self.head(index, b, j, self.kv_head(h)),
+        }
     }
 
     fn kv_head(&self, h: usize) -> usize {
@@ -88,7 +107,7 @@ impl<'a> Scores<'a> {
     }
 
     fn product(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
-        f64::from(self.spec.scale) * dot(self.head(0, b, i, h), self.head(1, b, j, self.kv_head(h)))
+        f64::from(self.spec.scale) * dot(self.head(0, b, i, h), self.key(1, b, j, h))
     }
 
     fn score(&self, b: usize, h: usize, i: usize, j: usize) -> f64 {
@@ -140,7 +159,7 @@ impl<'a> Scores<'a> {
             let weight = (self.score(b, h, i, j) - top.data[at]).exp();
             sum.data[at] += weight;
             let weight = weight * self.dropout_factor(b, h, i, j);
-            add(out.row_mut((b * queries + i) * heads + h), weight, self.head(2, b, j, self.kv_head(h)));
+            add(out.row_mut((b * queries + i) * heads + h), weight, self.key(2, b, j, h));
         });
         for b in 0..batch {
             for (h, i) in (0..heads).flat_map(|h| (0..queries).map(move |i| (h, i))) {
@@ -160,7 +179,7 @@ impl<'a> Scores<'a> {
         let stat = self.inputs[4].row(self.stat(b, h, i));
         let probability = (self.score(b, h, i, j) - stat[0]).exp() * stat[1];
         let drop = self.dropout_factor(b, h, i, j);
-        let upstream = drop * dot(self.head(3, b, i, h), self.head(2, b, j, self.kv_head(h)));
+        let upstream = drop * dot(self.head(3, b, i, h), self.key(2, b, j, h));
         (probability * drop, probability * (upstream - stat[2]))
     }
 
@@ -170,7 +189,7 @@ impl<'a> Scores<'a> {
         self.for_each_pair(|b, h, i, j| {
             let (_, ds) = self.pair(b, h, i, j);
             let row = (b * self.sizes.queries + i) * self.sizes.heads + h;
-            add(dq.row_mut(row), self.slope(b, h, i, j) * ds, self.head(1, b, j, self.kv_head(h)));
+            add(dq.row_mut(row), self.slope(b, h, i, j) * ds, self.key(1, b, j, h));
         });
         dq
     }

@@ -2,7 +2,7 @@
 
 use super::variant::AttentionVariant;
 use super::window::Window;
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, View, kernel};
 use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
@@ -16,6 +16,11 @@ static MASK_WINDOW: Snippet = kernel!("common/attention_mask_window");
 static MASK_LIMITS: Snippet = kernel!("common/attention_mask_limits");
 static SPANS: Snippet = kernel!("common/attention_spans");
 static SPANS_NONE: Snippet = kernel!("common/attention_spans_none");
+static KEYS: Snippet = kernel!("common/attention_keys");
+static KEYS_PAGED: Snippet = kernel!("common/attention_keys_paged");
+static KV_F32: Snippet = kernel!("common/attention_kv_f32");
+static KV_F16: Snippet = kernel!("common/attention_kv_f16");
+static KV_Q8_0: Snippet = kernel!("common/attention_kv_q8_0");
 static CAP: Snippet = kernel!("common/soft_cap");
 static CAP_NONE: Snippet = kernel!("common/soft_cap_none");
 static BIAS: Snippet = kernel!("common/attention_bias");
@@ -53,6 +58,8 @@ pub(super) struct AttentionSpec {
     pub has_tree: bool,
     /// Whether there is a bias.
     pub bias: bool,
+    /// The pages of a batch row and their keys, if keys and values lie in pages.
+    pub pages: Option<[usize; 2]>,
     /// Dropout of probabilities. The seed is in the limits tensor, which then exists.
     pub drop: Option<Dropout>,
     /// The requested kernel.
@@ -102,6 +109,10 @@ pub(super) struct Sizes {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// The type of keys and values.
+    pub kv: DType,
+    /// Whether they lie in pages.
+    pub paged: bool,
 }
 
 impl Sizes {
@@ -119,16 +130,31 @@ impl Sizes {
         })
     }
 
-    /// The sizes, if the operands fit together.
-    pub(super) fn new(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<Self> {
+    /// The sizes, if the operands fit together; `pages` as of [`AttentionSpec`].
+    pub(super) fn new(q: &TensorType, k: &TensorType, v: &TensorType, pages: Option<[usize; 2]>) -> Result<Self> {
         let refuse = |what: String| Err(Error::shape("attention", what));
-        for (name, ty) in [("q", q), ("k", k), ("v", v)] {
-            if ty.dtype != DType::F32 {
-                return refuse(format!("{name} is {ty}, expected f32"));
-            }
+        if q.dtype != DType::F32 {
+            return refuse(format!("q is {q}, expected f32"));
         }
         let [batch, queries, heads, head_dim] = q.shape.expect("attention, q (B, Tq, H, D)")?;
-        let [k_batch, keys, kv_heads, k_width] = k.shape.expect("attention, k (B, Tk, Hkv, D)")?;
+        let [k_batch, slots, kv_heads, k_width] = k.shape.expect("attention, k (B, Tk, Hkv, D)")?;
+        let fits = match k.dtype {
+            DType::F32 => true,
+            DType::F16 => head_dim.is_multiple_of(4),
+            DType::Q8_0 => head_dim.is_multiple_of(BLOCK),
+            _ => false,
+        };
+        if !fits {
+            let types = "f32, f16 for a head_dim that 4 divides, or q8_0 for one that 32 divides";
+            return refuse(format!("k is {k}, expected {types}"));
+        }
+        let (k_batch, keys) = match pages {
+            None => (k_batch, slots),
+            Some([_, size]) if k_batch != 1 || size == 0 || size % 4 != 0 || slots % size != 0 => {
+                return refuse(format!("k is {k}, expected one row of whole pages of {size} keys, a multiple of 4"));
+            }
+            Some([count, size]) => (batch, count.saturating_mul(size)),
+        };
         if v != k {
             return refuse(format!("v is {v}, expected the type of k, {k}"));
         }
@@ -147,7 +173,7 @@ impl Sizes {
         if head_dim > 256 {
             return refuse(format!("head_dim is {head_dim}, but the most is 256"));
         }
-        Ok(Self { batch, queries, keys, heads, kv_heads, head_dim })
+        Ok(Self { batch, queries, keys, heads, kv_heads, head_dim, kv: k.dtype, paged: pages.is_some() })
     }
 
     /// Words of the limits tensor for tiles and queries: the number of limits, and of starts.
@@ -204,6 +230,7 @@ pub(super) struct Parts {
 pub(super) struct Extras<T> {
     pub key_limits: Option<T>,
     pub bias: Option<T>,
+    pub pages: Option<T>,
 }
 
 impl AttentionSpec {
@@ -223,29 +250,34 @@ impl AttentionSpec {
         Extras {
             key_limits: self.key_limits.then(|| input(fixed)),
             bias: self.bias.then(|| input(fixed + usize::from(self.key_limits))),
+            pages: self.pages.map(|_| input(self.inputs(fixed) - 1)),
         }
     }
 
     /// The name of the problem for the tuner.
     pub(super) fn problem(&self, name: &str, sizes: &Sizes) -> String {
-        let Sizes { batch, queries, keys, heads, kv_heads, head_dim } = sizes;
+        let Sizes { batch, queries, keys, heads, kv_heads, head_dim, kv, paged } = sizes;
         let (causal, bias) = (if self.causal { " causal" } else { "" }, if self.bias { " bias" } else { "" });
         let window = self.window.map_or(String::new(), |w| format!(" window {}+{}", w.before, w.after));
         let cap = if self.cap.is_some() { " cap" } else { "" };
-        format!("{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{head_dim}{causal}{window}{cap}{bias}")
+        let held = if *kv == DType::F32 { String::new() } else { format!(" {kv}") };
+        let pages = if *paged { " pages" } else { "" };
+        format!(
+            "{name} {batch}x{queries}x{keys} heads {heads}/{kv_heads}x{head_dim}{causal}{window}{cap}{bias}{held}{pages}"
+        )
     }
 
     /// The number of inputs of an op with `fixed` mandatory ones.
     pub(super) fn inputs(&self, fixed: usize) -> usize {
-        fixed + usize::from(self.key_limits) + usize::from(self.bias)
+        fixed + [self.key_limits, self.bias, self.pages.is_some()].into_iter().filter(|there| *there).count()
     }
 
-    /// Checks the number of inputs, q, k and v, and the bias.
+    /// Checks the number of inputs, q, k and v, the bias and the pages.
     pub(super) fn sizes(&self, op: &str, fixed: usize, inputs: &[TensorType]) -> Result<Sizes> {
         if inputs.len() != self.inputs(fixed) {
             return Err(Error::shape(op, format!("expected {} inputs, got {}", self.inputs(fixed), inputs.len())));
         }
-        let sizes = Sizes::new(&inputs[0], &inputs[1], &inputs[2])?;
+        let sizes = Sizes::new(&inputs[0], &inputs[1], &inputs[2], self.pages)?;
         let extras = self.extras(fixed, |i| &inputs[i]);
         if let Some(bias) = extras.bias {
             let plane = [sizes.heads, sizes.queries, sizes.keys];
@@ -293,6 +325,13 @@ impl AttentionSpec {
             }
             None => dispatch.snippet(&BIAS_NONE),
         };
+        dispatch = match (extras.pages, self.pages) {
+            (Some(view), Some([_, size])) => {
+                let binding = next(&dispatch);
+                dispatch.constant("PAGES", binding).constant("PAGE", size as u32).snippet(&KEYS_PAGED).read(view)
+            }
+            _ => dispatch.snippet(&KEYS),
+        };
         dispatch = match self.drop {
             Some(_) => dispatch.snippet(&RANDOM).snippet(&DROPOUT),
             None => dispatch.snippet(&DROPOUT_NONE),
@@ -302,6 +341,15 @@ impl AttentionSpec {
         let [salt, threshold] = self.drop.map_or([0; 2], |drop| [drop.counter(), drop.threshold()]);
         dispatch = dispatch.param_f32(self.scale).param(bias_batch).param(salt as usize).param(threshold as usize);
         dispatch.param_f32(self.drop.map_or(1.0, Dropout::keep_scale) as f32)
+    }
+}
+
+/// Adds how a forward kernel reads keys and values of a type, of which each tensor has so many elements.
+pub(super) fn with_kv(dispatch: Dispatch, kv: DType, elements: usize) -> Dispatch {
+    match kv {
+        DType::F16 => dispatch.snippet(&KV_F16),
+        DType::Q8_0 => dispatch.snippet(&KV_Q8_0).constant("KV_SCALES", kv.first_scale(elements) as u32),
+        _ => dispatch.snippet(&KV_F32),
     }
 }
 

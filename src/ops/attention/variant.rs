@@ -1,6 +1,7 @@
 //! The kernels of attention, and the choice for an adapter.
 
 use super::spec::{AttentionSpec, Sizes, by_vectors};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Launch, Snippet, kernel};
 
@@ -50,7 +51,12 @@ impl AttentionVariant {
         let fits = fits && self.ends(caps, sizes, along);
         match self {
             Self::PerThread => true,
-            Self::Shuffle => fits && sizes.head_dim <= 128 && matches!(caps.subgroup, Some(4 | 8)),
+            Self::Shuffle => {
+                fits && sizes.kv == DType::F32
+                    && !sizes.paged
+                    && sizes.head_dim <= 128
+                    && matches!(caps.subgroup, Some(4 | 8))
+            }
             Self::Tile => fits,
             Self::SplitK | Self::SplitKPerThread | Self::Subgroup => false,
         }
@@ -188,7 +194,7 @@ impl Kernels {
             }
             AttentionVariant::Tile => {
                 let tile = TileShape::new(caps, vectors as usize, self.tile_owners, heads, rows);
-                let dispatch = Dispatch::new(self.tile).snippet(&TILE).constant("WIDTH", vectors);
+                let dispatch = by_vectors(self.tile, sizes.head_dim).snippet(&TILE);
                 let dispatch = dispatch.constant("ROWS", tile.rows as u32).constant("LANES", tile.lanes as u32);
                 let dispatch = dispatch.constant("OWNERS", self.tile_owners as u32);
                 dispatch.groups(heads * rows.div_ceil(tile.rows))
@@ -256,7 +262,8 @@ mod tests {
     use super::*;
     use crate::software::Quirks;
 
-    const SIZES: Sizes = Sizes { batch: 1, queries: 64, keys: 64, heads: 4, kv_heads: 2, head_dim: 64 };
+    const SIZES: Sizes =
+        Sizes { batch: 1, queries: 64, keys: 64, heads: 4, kv_heads: 2, head_dim: 64, kv: DType::F32, paged: false };
 
     #[test]
     fn the_default_depends_on_the_adapter() {

@@ -16,7 +16,7 @@ pub const MAX_BEAMS: usize = 64;
 /// `state[g, k, s] = state[g, parents[g, k], s]` where `s < used[g, 0]`, in place: each of `beams` beams of a group goes on from another beam
 /// of its group. A cache is moved within itself, and only what is in use of it.
 ///
-/// Shapes: `state` (G·beams, S, …) of 32-bit words, a state, or (G·beams), one word a beam; `parents` (G·beams) u32, less than `beams`; `used`
+/// Shapes: `state` (G·beams, S, …) of 32-bit words, or of f16 in whole words a position, a state, or (G·beams), one word a beam; `parents` (G·beams) u32, less than `beams`; `used`
 /// (G·beams) u32, the number of positions in use, which the beams of a group share. The result is the state afterwards; nothing may read the
 /// old one. No gradient.
 ///
@@ -51,7 +51,10 @@ impl Op for ReorderBeams {
             return Err(Error::shape(self.name(), format!("expected 3 tensors, got {}", inputs.len())));
         };
         let [rows, ..] = extents(state);
-        let words = matches!(state.dtype, DType::F32 | DType::U32 | DType::I32);
+        let words = match state.dtype {
+            DType::F16 => extents(state)[2].is_multiple_of(2),
+            dtype => matches!(dtype, DType::F32 | DType::U32 | DType::I32),
+        };
         if !words || state.shape.numel() == 0 || !(1..=MAX_BEAMS).contains(&self.beams) || rows % self.beams != 0 {
             let beams = self.beams;
             let what = format!("expected words of groups of {beams} beams (at most {MAX_BEAMS}), got {state}");
@@ -81,6 +84,7 @@ impl Op for ReorderBeams {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let state = cx.output(0);
         let [rows, positions, width] = extents(&TensorType::new(state.shape.clone(), state.dtype));
+        let width = if state.dtype == DType::F16 { width / 2 } else { width };
         let count = rows / self.beams * positions * width;
         let dispatch = Dispatch::new(&REORDER_BEAMS).constant("BEAMS", self.beams as u32);
         let dispatch = dispatch.read(cx.input(1)).read(cx.input(2)).update(state);
