@@ -3,7 +3,7 @@
 use super::args::GenerateArgs;
 use super::output;
 use crate::error::{Error, Result};
-use crate::io::{ChatTemplate, Clock, Conversation, Tokenizer};
+use crate::io::{ChatTemplate, Clock, Tokenizer};
 use chrono::Local;
 use chrono::format::StrftimeItems;
 use std::sync::Arc;
@@ -34,9 +34,12 @@ pub(super) fn encode(
         return Ok(ids);
     }
     let template = template(tokenizer)?;
-    let text = |prompt: &String| template.render(&Conversation::of_user(prompt, options.system.as_deref()));
+    let system = options.system.as_deref().map(|text| ("system", text));
     // The template contains all special tokens.
-    prompts.iter().map(|prompt| tokenizer.encode(&text(prompt)?)).collect()
+    let encode = |prompt: &String| {
+        tokenizer.encode_conversation(&template, system.into_iter().chain([("user", prompt.as_str())]))
+    };
+    prompts.iter().map(encode).collect()
 }
 
 /// The template of a model's conversations.

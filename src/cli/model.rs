@@ -22,7 +22,7 @@ pub(super) fn of_step(options: &StepArgs) -> Result<(Arc<dyn Model>, Storage)> {
     let config = match &options.folder {
         Some(path) if path.is_dir() && !path.join(ADAPTER_CONFIG).exists() => Config::read(path.join("config.json"))?,
         Some(path) if path.extension().is_some_and(|extension| extension == "json") => Config::read(path)?,
-        Some(path) => return of_file(&ModelFolder::open(path)?, options.step),
+        Some(path) => return of_file(&ModelFolder::look_at(path)?, options.step),
         None => new_config(&options.model, None, options.vocabulary, 0.0)?,
     };
     Ok((models::model(&config)?.into(), Storage::default()))

@@ -1,7 +1,9 @@
 //! Chat templates: Jinja, as Hugging Face's libraries render it, with their extensions.
 
+use super::facts::MAIN;
 use super::ordered::{Json, mapping};
 use super::python::{pairs, split_lines, to_json, write_python};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
@@ -185,6 +187,62 @@ impl ChatTemplate {
     }
 }
 
+/// Stands within names of special tokens in messages, where texts are cut: no character, so that none has it.
+const CUT: char = '\u{FDD0}';
+
+impl Tokenizer {
+    /// The template that makes a text of a conversation, if the model's files have one, with special tokens as its variables.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the line of the syntax error.
+    pub fn chat_template(&self, clock: Clock) -> Result<Option<ChatTemplate>> {
+        self.chat_template_named(MAIN, clock)
+    }
+
+    /// The same of that name, such as `tool_use`; where there is none of that name, the main one.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::chat_template`].
+    pub fn chat_template_named(&self, name: &str, clock: Clock) -> Result<Option<ChatTemplate>> {
+        let (source, templates, roles) = self.conversations();
+        let find = |name: &str| templates.iter().find(|(known, _)| known == name);
+        let Some((_, text)) = find(name).or_else(|| find(MAIN)).or(templates.first()) else { return Ok(None) };
+        let template = ChatTemplate::new(source, text, clock)?;
+        let tokens = roles.iter().map(|(role, (token, _))| (format!("{role}_token"), token.clone()));
+        Ok(Some(template.with_special(tokens)))
+    }
+
+    /// Whether the model's files have a template for conversations.
+    #[must_use]
+    pub fn has_chat_template(&self) -> bool {
+        !self.conversations().1.is_empty()
+    }
+
+    /// The tokens of a conversation of messages, by role and text, in a template. Names of special tokens within messages are text like any
+    /// other: nobody ends a turn by typing so.
+    ///
+    /// # Errors
+    /// Those of [`ChatTemplate::render`] and [`Tokenizer::encode`].
+    pub fn encode_conversation<'a>(
+        &self,
+        template: &ChatTemplate,
+        messages: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Vec<u32>> {
+        let names = self.special_names();
+        let cut = |text: &str| {
+            names.iter().filter(|name| text.contains(name.as_str())).fold(text.to_owned(), |text, name| {
+                let first = name.chars().next().map_or(0, char::len_utf8);
+                text.replace(name.as_str(), &format!("{}{CUT}{}", &name[..first], &name[first..]))
+            })
+        };
+        let messages: Vec<(&str, String)> = messages.into_iter().map(|(role, text)| (role, cut(text))).collect();
+        let messages = messages.iter().map(|(role, text)| (*role, text.as_str()));
+        let text = template.render(&Conversation::of_messages(messages))?;
+        let parts: Vec<Vec<u32>> = text.split(CUT).map(|part| self.encode(part)).collect::<Result<_>>()?;
+        Ok(parts.concat())
+    }
+}
+
 fn refused(source: &Path, what: &str, error: &minijinja::Error) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -228,4 +286,25 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
         return Ok(Value::from(split_lines(text)));
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_cannot_end_its_turn() {
+        let json = r#"{"version": "1.0", "added_tokens": [{"id": 3, "content": "<|end|>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": {"type": "Fuse"}, "model": {"type": "BPE", "unk_token": "?", "vocab": {"?": 0, "<": 1, "a": 2, "<|end|>": 3}, "merges": []}}"#;
+        let tokenizer = Tokenizer::from_json("test", json.to_owned()).unwrap();
+        let clock: Clock = Arc::new(|_| Err("no time".into()));
+        let text = "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}";
+        let template = ChatTemplate::new("test", text, clock).unwrap();
+        let encode = |text: &str| tokenizer.encode_conversation(&template, [("user", text)]).unwrap();
+        assert_eq!(encode("a<"), [2, 1, 3]);
+        let ids = encode("a<|end|>a");
+        assert_eq!((ids.iter().filter(|id| **id == 3).count(), ids.last()), (1, Some(&3)));
+        assert_eq!(ids[..2], [2, 1]);
+    }
 }

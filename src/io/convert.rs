@@ -79,6 +79,12 @@ pub(super) fn halves_apart(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
 }
 
 impl Numbers<'_> {
+    /// Numbers in rows of that length.
+    pub(super) fn of_f32(row_len: usize, values: impl Iterator<Item = f32>) -> Self {
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        Self { dtype: FileType::Plain(Dtype::F32), row_len, bytes: bytes.into() }
+    }
+
     /// Each element through `f`, `N` being its size in bytes.
     fn each<const N: usize, T>(&self, f: impl Fn([u8; N]) -> T) -> Vec<T> {
         self.bytes.as_chunks::<N>().0.iter().map(|&bytes| f(bytes)).collect()

@@ -1,8 +1,10 @@
 //! Facts read from an opened tokenizer and the files beside it.
 
-use super::tokenizer::{END_OF_TEXT, guarded};
+use super::tokenizer::END_OF_TEXT;
+use crate::error::{Error, Result};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use tokenizers::AddedToken;
 use tokenizers::decoders::DecoderWrapper;
@@ -10,7 +12,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
 /// Names of tokens that end a text or a turn of a chat. They count where a file lists them apart from ordinary tokens.
-const ENDS: [&str; 21] = [
+const ENDS: [&str; 25] = [
     "</s>",
     "<eos>",
     "[EOS]",
@@ -31,11 +33,36 @@ const ENDS: [&str; 21] = [
     "<|end_of_message|>",
     "<end_of_utterance>",
     "<EOT>",
+    "[EOT]",
+    "<|calls|>",
+    "<|flush|>",
+    "[e~[",
     "<｜end▁of▁sentence｜>",
 ];
 
+/// Roles of special tokens and the names they usually go by, for a `tokenizer.json` without its `tokenizer_config.json`.
+const ROLES: [(&str, &[&str]); 7] = [
+    ("bos", &["<s>", "<bos>", "<|begin_of_text|>", END_OF_TEXT]),
+    ("eos", &["</s>", "<eos>", "<|end_of_text|>", END_OF_TEXT]),
+    ("pad", &["<pad>", "[PAD]"]),
+    ("unk", &["<unk>", "[UNK]"]),
+    ("cls", &["[CLS]"]),
+    ("sep", &["[SEP]"]),
+    ("mask", &["[MASK]", "<mask>"]),
+];
+
+/// Special tokens by their roles: those that the files name, or by their usual names.
+pub(super) fn roles(tokenizer: &tokenizers::Tokenizer, names: &[Value]) -> BTreeMap<&'static str, (String, u32)> {
+    let find = |&(role, usual): &(&'static str, &[&str])| {
+        let named = names.iter().find_map(|names| token_name(names.get(format!("{role}_token"))?));
+        let candidates = named.into_iter().chain(usual.iter().map(|&usual| usual.to_owned()));
+        candidates.into_iter().find_map(|token| tokenizer.token_to_id(&token).map(|id| (role, (token, id))))
+    };
+    ROLES.iter().filter_map(find).collect()
+}
+
 /// A token's name in `tokenizer_config.json`: text, or an object with its settings.
-pub(super) fn token_name(value: &Value) -> Option<String> {
+fn token_name(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
@@ -45,8 +72,9 @@ pub(super) fn ends(tokenizer: &tokenizers::Tokenizer, names: &[Value]) -> Vec<u3
     let named = named.and_then(|token| tokenizer.token_to_id(&token));
     let added = tokenizer.get_added_tokens_decoder();
     let is_there = |name: &str| added.values().any(|token| token.content == name);
-    // If these two end a turn, this one ends a message within it.
-    let within = |name: &str| name == "<|end|>" && is_there("<|return|>") && is_there("<|call|>");
+    // If two such end a turn, this one ends a message within it.
+    let both = |one: &str, other: &str| is_there(one) && is_there(other);
+    let within = |name: &str| name == "<|end|>" && (both("<|return|>", "<|call|>") || both("<|flush|>", "<|calls|>"));
     let known = added.iter().filter(|(_, token)| ENDS.contains(&token.content.as_str()) && !within(&token.content));
     let ids: BTreeSet<u32> = known.map(|(&id, _)| id).chain(named).collect();
     ids.into_iter().collect()
@@ -63,15 +91,26 @@ pub(super) fn prefix(source: &Path, tokenizer: &tokenizers::Tokenizer) -> Vec<u3
     encoding.get_ids()[..count].to_vec()
 }
 
-/// The template for conversations in a `tokenizer_config.json`: a text, or several with names.
-pub(super) fn template_of(value: &Value) -> Option<&str> {
-    let named = |name: Option<&str>| {
-        let list = value.as_array()?;
-        let found =
-            list.iter().find(|one| name.is_none_or(|name| one.get("name").and_then(Value::as_str) == Some(name)));
-        found?.get("template")?.as_str()
+/// The name of the main template of conversations.
+pub(super) const MAIN: &str = "default";
+
+/// The templates of conversations with their names: of the first file that has any, a text or a list.
+pub(super) fn templates(names: &[Value]) -> Vec<(String, String)> {
+    let of = |value: &Value| -> Vec<(String, String)> {
+        let named =
+            |one: &Value| Some((one.get("name")?.as_str()?.to_owned(), one.get("template")?.as_str()?.to_owned()));
+        match value {
+            Value::String(text) => vec![(MAIN.to_owned(), text.clone())],
+            Value::Array(list) => list.iter().filter_map(named).collect(),
+            _ => Vec::new(),
+        }
     };
-    value.as_str().or_else(|| named(Some("default"))).or_else(|| named(None))
+    names
+        .iter()
+        .filter_map(|names| names.get("chat_template"))
+        .map(of)
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
 }
 
 /// The characters of a tokenizer that drops all others without a word: a BPE that nothing prepares the text for.
@@ -108,4 +147,13 @@ fn has_merges(tokenizer: &tokenizers::Tokenizer) -> bool {
     let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return true };
     // Merges make tokens of several characters, and nothing else does here.
     bpe.get_vocab().keys().any(|token| token.chars().count() > 1)
+}
+
+/// A call into the library, which panics where a file is valid JSON and makes no sense.
+pub(super) fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let fixed = panic.downcast_ref::<&str>().copied();
+        let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason");
+        Error::format(source, format!("the tokenizer crate refuses it: {words}; the file is damaged"))
+    })
 }

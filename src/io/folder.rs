@@ -6,6 +6,8 @@ use super::safetensors::Tensors;
 use super::safetensors::{self, INDEX, NamedTensor, SINGLE};
 use super::tokenizer::Tokenizer;
 #[cfg(feature = "files")]
+use super::vocabulary;
+#[cfg(feature = "files")]
 use super::{AdapterFolder, file, gguf, shards};
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
@@ -32,7 +34,7 @@ pub const TASK: &str = "task.json";
 
 /// Small files that Hugging Face's libraries put beside these and that a saved copy keeps.
 #[cfg(feature = "files")]
-const COMPANIONS: [&str; 11] = [
+const COMPANIONS: [&str; 13] = [
     TASK,
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -41,7 +43,9 @@ const COMPANIONS: [&str; 11] = [
     "vocab.json",
     "merges.txt",
     CHAT_TEMPLATE,
+    "chat_template.json",
     "spiece.model",
+    "tokenizer.model",
     "source.spm",
     "target.spm",
 ];
@@ -63,7 +67,7 @@ pub struct ModelFolder {
     #[cfg(feature = "files")]
     pub adapter: Option<AdapterFolder>,
     /// The error of an unreadable tokenizer: not every use of a model needs it.
-    pub(super) no_tokenizer: Option<String>,
+    pub(super) no_tokenizer: Option<(PathBuf, String)>,
 }
 
 impl ModelFolder {
@@ -94,8 +98,21 @@ impl ModelFolder {
         let config = read(CONFIG)?;
         let generation = if is_there(&path.join(GENERATION)) { Some(read(GENERATION)?) } else { None };
         let tensors = Tensors::open(&path)?;
-        let tokenizer = if is_there(&path.join(TOKENIZER)) { Some(Tokenizer::open(&path)?) } else { None };
-        Ok(Self { path, config, generation, tensors, tokenizer, adapter: None, no_tokenizer: None })
+        let (tokenizer, no_tokenizer) = match is_there(&path.join(TOKENIZER)) {
+            true => (Some(Tokenizer::open(&path)?), None),
+            false => if_needed(vocabulary::files::tokenizer(&path, &config.get_or("model_type", String::new())?))?,
+        };
+        Ok(Self { path, config, generation, tensors, tokenizer, adapter: None, no_tokenizer })
+    }
+
+    /// As [`ModelFolder::open`], for a look at a model: what a GGUF file has beside that is not known here is noted in the log, and no error.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`].
+    #[cfg(feature = "files")]
+    pub fn look_at(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        if path.is_file() { gguf::look_at(path) } else { Self::open(path) }
     }
 
     /// The base model of an adapter, with it.
@@ -138,13 +155,14 @@ impl ModelFolder {
     /// [`Error::Format`] if there is none.
     pub fn expect_tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| {
-            if let Some(message) = &self.no_tokenizer {
-                return Error::format(&self.path, message);
+            if let Some((path, message)) = &self.no_tokenizer {
+                return Error::format(path, message);
             }
             if self.path.is_file() {
                 return Error::format(&self.path, "has no tokenizer: convert the model again, with its vocabulary");
             }
-            let message = "has no tokenizer.json; make it with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+            let message = "has no tokenizer (tokenizer.json, tokenizer.model, spiece.model, source.spm with vocab.json, vocab.json with merges.txt, \
+                           vocab.txt); make tokenizer.json with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
             Error::format(&self.path, message)
         })
     }
@@ -163,6 +181,15 @@ impl ModelFolder {
             }
         }
         Ok(found)
+    }
+}
+
+/// A tokenizer; or, as not every use of a model needs one, where and why it cannot be read.
+pub(super) fn if_needed(found: Result<Option<Tokenizer>>) -> Result<(Option<Tokenizer>, Option<(PathBuf, String)>)> {
+    match found {
+        Ok(tokenizer) => Ok((tokenizer, None)),
+        Err(Error::Format { path, message }) => Ok((None, Some((path, message)))),
+        Err(other) => Err(other),
     }
 }
 
@@ -285,99 +312,5 @@ pub(crate) fn pretty(value: &Value) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn save(path: &Path, first: f32) -> Result<()> {
-        let tokenizer = Tokenizer::bytes().unwrap();
-        let tensors = [NamedTensor::f32("wte.weight", [1, 2], &[first, 2.0])];
-        let (config, generation) = (json!({"model_type": "gpt2"}), json!({"eos_token_id": 3}));
-        let companions = [("vocab.txt".to_owned(), b"a\nb\n".to_vec())];
-        Contents {
-            config: &config,
-            generation: Some(&generation),
-            tensors: &tensors,
-            tokenizer: Some(&tokenizer),
-            companions: &companions,
-        }
-        .save(path)
-    }
-
-    #[test]
-    fn a_folder_reads_back_as_it_was_saved() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("deep/model");
-        for first in [1.0, 5.0] {
-            save(&path, first).unwrap();
-            let model = ModelFolder::open(&path).unwrap();
-            assert_eq!(model.config.get::<String>("model_type").unwrap(), "gpt2");
-            assert_eq!(model.generation.as_ref().unwrap().get::<u32>("eos_token_id").unwrap(), 3);
-            assert_eq!(model.tensors.expect("wte.weight").unwrap().to_f32().unwrap(), [first, 2.0]);
-            assert_eq!(model.expect_tokenizer().unwrap().encode("hi").unwrap(), [104, 105]);
-            let names: Vec<String> = model.companions().unwrap().into_iter().map(|(name, _)| name).collect();
-            assert_eq!(names, ["tokenizer_config.json", "vocab.txt"]);
-            // An index of an older, sharded model must not outlive it.
-            std::fs::write(path.join(INDEX), "{}").unwrap();
-            std::fs::write(path.join("merges.txt"), "a b").unwrap();
-            std::fs::write(path.join("notes.md"), "mine").unwrap();
-        }
-        save(&path, 6.0).unwrap();
-        assert!(!path.join(INDEX).exists() && !path.join("merges.txt").exists() && path.join("notes.md").exists());
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a temporary folder was left");
-    }
-
-    #[test]
-    fn a_failed_save_leaves_nothing() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("model");
-        let wrong = NamedTensor::new("w", crate::TensorType::f32([2]), vec![0; 4]);
-        let config = json!({});
-        let mut contents =
-            Contents { config: &config, generation: None, tensors: &[wrong], tokenizer: None, companions: &[] };
-        assert!(contents.save(&path).unwrap_err().to_string().contains("w: f32[2]"));
-        let outside = [("../x".to_owned(), Vec::new())];
-        contents.tensors = &[];
-        contents.companions = &outside;
-        assert!(contents.save(&path).unwrap_err().to_string().contains("../x"));
-        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
-        std::fs::write(&path, "a file").unwrap();
-        contents.companions = &[];
-        assert!(contents.save(&path).unwrap_err().to_string().contains("not a folder"));
-    }
-
-    #[test]
-    fn what_a_folder_lacks_is_named() {
-        let home = tempfile::tempdir().unwrap();
-        let said = |path: &Path| ModelFolder::open(path).unwrap_err().to_string();
-        assert!(said(&home.path().join("none")).contains("is not a folder"));
-        let message = said(home.path());
-        assert!(message.contains("config.json: ") && message.contains("; a model folder has config"), "{message}");
-        std::fs::write(home.path().join(CONFIG), "{\"a\": ").unwrap();
-        assert!(said(home.path()).contains("not valid JSON"));
-        std::fs::write(home.path().join(CONFIG), "{}").unwrap();
-        assert!(said(home.path()).contains("model.safetensors"));
-        safetensors::write(home.path().join(SINGLE), &[]).unwrap();
-        let model = ModelFolder::open(home.path()).unwrap();
-        assert!(model.expect_tokenizer().unwrap_err().to_string().contains("no tokenizer.json"));
-        std::fs::write(home.path().join(TOKENIZER), "{}").unwrap();
-        assert!(said(home.path()).contains("tokenizer.json"));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn links_that_lead_nowhere_are_named() {
-        for name in [CONFIG, GENERATION, SINGLE, INDEX, TOKENIZER] {
-            let home = tempfile::tempdir().unwrap();
-            save(home.path(), 1.0).unwrap();
-            if name == INDEX {
-                std::fs::remove_file(home.path().join(SINGLE)).unwrap();
-            }
-            let _ = std::fs::remove_file(home.path().join(name));
-            std::os::unix::fs::symlink("not/there", home.path().join(name)).unwrap();
-            let message = ModelFolder::open(home.path()).unwrap_err().to_string();
-            let wanted = format!("{name}: No such file or directory (os error 2); it is a link to a missing file");
-            assert!(message.contains(&wanted), "{message}");
-        }
-    }
-}
+#[path = "folder_tests.rs"]
+mod tests;

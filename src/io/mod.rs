@@ -53,6 +53,7 @@ mod torch;
 #[cfg(feature = "files")]
 mod torch_pickle;
 pub mod tree_mask;
+mod vocabulary;
 
 #[cfg(feature = "files")]
 pub use adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterFolder};

@@ -24,6 +24,7 @@ pub(crate) use super::safetensors_write::Layout;
 #[cfg(feature = "files")]
 pub use super::safetensors_write::write;
 pub use super::safetensors_write::{NamedTensor, to_bytes};
+use super::tensor_ref::Change;
 pub use super::tensor_ref::TensorRef;
 pub use safetensors::Dtype;
 
@@ -56,8 +57,7 @@ struct Entry {
     end: usize,
     dtype: FileType,
     shape: Shape,
-    /// Heads whose rows lie in pairs ([`halves_apart`](super::convert::halves_apart)); 0: the rows are in order.
-    paired: usize,
+    change: Change,
 }
 
 /// A tensor found by the reader of another format; its bytes are checked to be inside the file.
@@ -69,7 +69,7 @@ pub(super) struct Found {
     pub(super) dtype: FileType,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
-    pub(super) paired: usize,
+    pub(super) change: Change,
 }
 
 #[derive(Debug)]
@@ -128,8 +128,8 @@ impl Tensors {
     /// The tensors found by the reader of another format, each name once.
     pub(super) fn found(path: &Path, files: Vec<OneFile>, tensors: Vec<Found>) -> Self {
         let mut all = Self::empty(path.to_owned());
-        all.entries.extend(tensors.into_iter().map(|Found { name, file, dtype, shape, range, paired }| {
-            (name, Entry { file, start: range.start, end: range.end, dtype, shape, paired })
+        all.entries.extend(tensors.into_iter().map(|Found { name, file, dtype, shape, range, change }| {
+            (name, Entry { file, start: range.start, end: range.end, dtype, shape, change })
         }));
         all.files = files;
         all
@@ -204,7 +204,7 @@ impl Tensors {
                 end: data + end,
                 dtype: FileType::Plain(info.dtype),
                 shape: info.shape.clone().into(),
-                paired: 0,
+                change: Change::None,
             };
             if self.entries.insert(name.clone(), entry).is_some() {
                 return Err(Error::format(
@@ -295,7 +295,7 @@ impl Tensors {
 
     fn tensor<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorRef<'a> {
         let bytes = &self.files[entry.file].bytes()[entry.start..entry.end];
-        TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes, paired: entry.paired }
+        TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes, change: entry.change }
     }
 }
 

@@ -3,22 +3,22 @@
 //! There is one representation, the `tokenizer.json` of Hugging Face's library, so tokenizers trained here load there:
 //! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
 
-use super::chat_template::{ChatTemplate, Clock};
-use super::facts::{alphabet, divisible, ends, prefix, template_of, token_name};
+use super::facts::{alphabet, divisible, ends, guarded, prefix, roles, templates};
 #[cfg(feature = "files")]
 use super::file;
 #[cfg(feature = "files")]
-use super::folder::{CHAT_TEMPLATE, TOKENIZER, if_missing};
+use super::folder::{TOKENIZER, if_missing};
 use super::pieces::{pieces, tried_pieces};
 use super::text_stream::{TextOf, TextStream};
+#[cfg(feature = "files")]
+use super::vocabulary::files::beside;
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 #[cfg(feature = "files")]
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The token that ends a text, in tokenizers that are trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -30,17 +30,6 @@ pub(super) const PIECE: usize = 1 << 14;
 /// Pieces that are encoded at a time: the encoding of a character takes a hundred bytes.
 const PIECES: usize = 8;
 
-/// Roles of special tokens and the names they usually go by, for a `tokenizer.json` without its `tokenizer_config.json`.
-const ROLES: [(&str, &[&str]); 7] = [
-    ("bos", &["<s>", "<bos>", "<|begin_of_text|>", END_OF_TEXT]),
-    ("eos", &["</s>", "<eos>", "<|end_of_text|>", END_OF_TEXT]),
-    ("pad", &["<pad>", "[PAD]"]),
-    ("unk", &["<unk>", "[UNK]"]),
-    ("cls", &["[CLS]"]),
-    ("sep", &["[SEP]"]),
-    ("mask", &["[MASK]", "<mask>"]),
-];
-
 /// A tokenizer. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -51,6 +40,8 @@ pub struct Tokenizer {
 struct Inner {
     source: PathBuf,
     tokenizer: tokenizers::Tokenizer,
+    /// The same, with names of special tokens as mere text.
+    plain: OnceLock<tokenizers::Tokenizer>,
     json: String,
     vocab_size: usize,
     roles: BTreeMap<&'static str, (String, u32)>,
@@ -58,7 +49,8 @@ struct Inner {
     ends: Vec<u32>,
     /// The tokens put before a text for the model.
     prefix: Vec<u32>,
-    chat_template: Option<String>,
+    /// Names of templates of conversations, and these.
+    chat_templates: Vec<(String, String)>,
     /// The characters it knows, if it would silently drop the others.
     alphabet: Option<HashSet<char>>,
     /// Whether cutting a text before a blank leaves its tokens the same.
@@ -96,15 +88,7 @@ impl Tokenizer {
             Cow::Borrowed(_) => None,
         };
         let json = plain.unwrap_or(json);
-        let folder = file::parent(&path);
-        let mut names = Vec::new();
-        let template = folder.join(CHAT_TEMPLATE);
-        if template.symlink_metadata().is_ok() {
-            names.push(json!({ "chat_template": file::read_text(&template)? }));
-        }
-        for beside in ["tokenizer_config.json", "special_tokens_map.json"] {
-            names.extend(file::read_json_if_there(&folder.join(beside))?);
-        }
+        let names = beside(file::parent(&path))?;
         Self::new(path, json, &names)
     }
 
@@ -136,21 +120,25 @@ impl Tokenizer {
         tokenizer.with_truncation(None).map_err(refused)?;
         tokenizer.with_padding(None);
         let vocab_size = tokenizer.get_vocab(true).values().max().map_or(0, |&largest| largest as usize + 1);
-        let roles = ROLES
-            .iter()
-            .filter_map(|&(role, usual)| {
-                let named = names.iter().find_map(|n| token_name(n.get(format!("{role}_token"))?));
-                let candidates = named.into_iter().chain(usual.iter().map(|&u| u.to_owned()));
-                candidates.into_iter().find_map(|t| tokenizer.token_to_id(&t).map(|id| (role, (t, id))))
-            })
-            .collect();
+        let roles = roles(&tokenizer, names);
         let alphabet = alphabet(&tokenizer);
         let divisible = divisible(&tokenizer);
         let ends = ends(&tokenizer, names);
         let prefix = prefix(&source, &tokenizer);
-        let chat_template = names.iter().find_map(|names| template_of(names.get("chat_template")?)).map(str::to_owned);
-        let inner =
-            Inner { source, tokenizer, json, vocab_size, roles, ends, prefix, chat_template, alphabet, divisible };
+        let (plain, chat_templates) = (OnceLock::new(), templates(names));
+        let inner = Inner {
+            source,
+            tokenizer,
+            plain,
+            json,
+            vocab_size,
+            roles,
+            ends,
+            prefix,
+            chat_templates,
+            alphabet,
+            divisible,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -176,8 +164,11 @@ impl Tokenizer {
         for (role, (token, _)) in &self.inner.roles {
             config[format!("{role}_token")] = json!(token);
         }
-        if let Some(template) = &self.inner.chat_template {
-            config["chat_template"] = json!(template);
+        let named = |(name, template): &(String, String)| json!({"name": name, "template": template});
+        match self.inner.chat_templates.as_slice() {
+            [] => {}
+            [(_, one)] => config["chat_template"] = json!(one),
+            several => config["chat_template"] = several.iter().map(named).collect(),
         }
         config
     }
@@ -219,32 +210,24 @@ impl Tokenizer {
         &self.inner.prefix
     }
 
-    /// The template that makes a text of a conversation, if the model's files have one, with special tokens as its variables.
-    ///
-    /// # Errors
-    /// [`Error::Format`] with the line of the syntax error.
-    pub fn chat_template(&self, clock: Clock) -> Result<Option<ChatTemplate>> {
-        let Some(text) = &self.inner.chat_template else { return Ok(None) };
-        let template = ChatTemplate::new(&self.inner.source, text, clock)?;
-        let tokens = self.inner.roles.iter().map(|(role, (token, _))| (format!("{role}_token"), token.clone()));
-        Ok(Some(template.with_special(tokens)))
-    }
-
-    /// Whether the model's files have a template for conversations.
-    #[must_use]
-    pub fn has_chat_template(&self) -> bool {
-        self.inner.chat_template.is_some()
+    /// The file that it came from, its templates of conversations by their names, and its special tokens by their roles.
+    pub(super) fn conversations(&self) -> (&Path, &[(String, String)], &BTreeMap<&'static str, (String, u32)>) {
+        (&self.inner.source, &self.inner.chat_templates, &self.inner.roles)
     }
 
     /// Whether a token is a special one, which is no text.
     #[must_use]
     pub fn is_special(&self, id: u32) -> bool {
-        self.inner
-            .tokenizer
-            .get_added_vocabulary()
-            .get_added_tokens_decoder()
-            .get(&id)
-            .is_some_and(|token| token.special)
+        self.inner.tokenizer.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// What special tokens are written as.
+    pub(super) fn special_names(&self) -> Vec<String> {
+        let all = self.inner.tokenizer.get_added_tokens_decoder();
+        all.values()
+            .filter(|token| token.special && !token.content.is_empty())
+            .map(|token| token.content.clone())
+            .collect()
     }
 
     /// The tokens of a text that is to be continued: with [`Tokenizer::prefix`] in front unless the text begins with it, and
@@ -305,6 +288,21 @@ impl Tokenizer {
     fn encode_whole(&self, text: &str) -> Result<Vec<u32>> {
         let Inner { source, tokenizer, .. } = &*self.inner;
         let encoding = guarded(source, || tokenizer.encode_fast(text, false))?;
+        Ok(encoding.map_err(|e| self.unusable(e))?.get_ids().to_vec())
+    }
+
+    /// The tokens of a text in which names of special tokens are text like any other, as those that a user types may be.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        self.check_alphabet(text)?;
+        let plain = self.inner.plain.get_or_init(|| {
+            let mut plain = self.inner.tokenizer.clone();
+            plain.set_encode_special_tokens(true);
+            plain
+        });
+        let encoding = guarded(&self.inner.source, || plain.encode_fast(text, false))?;
         Ok(encoding.map_err(|e| self.unusable(e))?.get_ids().to_vec())
     }
 
@@ -382,15 +380,6 @@ impl Tokenizer {
     pub fn stream(&self) -> TextStream {
         TextStream::new(self.text_of())
     }
-}
-
-/// A call into the library, which panics where a file is valid JSON and makes no sense.
-pub(super) fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let fixed = panic.downcast_ref::<&str>().copied();
-        let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason");
-        Error::format(source, format!("the tokenizer crate refuses it: {words}; the file is damaged"))
-    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 use super::file;
 #[cfg(feature = "files")]
 use super::folder::{TOKENIZER, if_missing};
+#[cfg(feature = "files")]
+use super::vocabulary::files::beside;
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 #[cfg(feature = "files")]
@@ -29,11 +31,7 @@ impl Tokenizer {
         let path = if path.is_dir() { path.join(TOKENIZER) } else { path.to_owned() };
         let json =
             file::read_text(&path).map_err(|e| if_missing(e, "give a tokenizer.json or the folder that holds one"))?;
-        let folder = file::parent(&path);
-        let mut roles = Vec::new();
-        for beside in ["tokenizer_config.json", "special_tokens_map.json"] {
-            roles.extend(file::read_json_if_there(&folder.join(beside))?);
-        }
+        let roles = beside(file::parent(&path))?;
         Self::from_json_with(path, json, &roles)
     }
 

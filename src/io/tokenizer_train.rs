@@ -1,7 +1,8 @@
 //! Making tokenizers: of bytes, of characters, and byte-level BPEs trained on a text.
 
+use super::facts::guarded;
 use super::pieces::pieces;
-use super::tokenizer::{END_OF_TEXT, PIECE, Tokenizer, guarded};
+use super::tokenizer::{END_OF_TEXT, PIECE, Tokenizer};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,6 +8,7 @@ use super::folder::{if_missing, is_there};
 use super::safetensors::{Found, OneFile, Tensors, map};
 use super::shards::CONVERT;
 use super::stored_zip;
+use super::tensor_ref::Change;
 use super::torch_pickle::{Pickles, Storage, Value, View};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -73,7 +74,7 @@ fn read(folder: &Path, paths: &[PathBuf]) -> Result<Tensors> {
                 }
             };
             let (dtype, shape) = (found.dtype, found.shape.into());
-            all.push(Found { name, file, dtype, shape, range, paired: 0 });
+            all.push(Found { name, file, dtype, shape, range, change: Change::None });
         }
     }
     let path = if let [one] = paths { one.clone() } else { folder.join(INDEX) };

@@ -74,8 +74,9 @@ pub fn storage_of(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
     for (name, ty) in parameters.iter().filter(|(_, ty)| ty.shape.rank() >= 2) {
         // Parts of a stack are of one type.
         let part = stacked::file_tensors(name, ty).swap_remove(0).0;
-        let stored =
-            names.get(&part).and_then(|t| t.dtype.same()).filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
+        let stored = names.get(&part).and_then(|tensor| tensor.same());
+        let stored = stored
+            .filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()) && !(d.is_quantised() && part != *name));
         types.insert(name.clone(), stored.unwrap_or(DType::F32));
     }
     Ok(Storage { by_name: Arc::new(types), ..Storage::default() })

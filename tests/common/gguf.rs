@@ -25,6 +25,7 @@ pub(crate) enum Meta {
     Text(&'static str),
     Texts(Vec<String>),
     Integers(Vec<i32>),
+    Floats(Vec<f32>),
     /// A type and what follows it.
     Raw(Vec<u8>),
 }
@@ -58,6 +59,12 @@ impl Meta {
             Self::Integers(values) => {
                 kind(9);
                 bytes.extend(5_u32.to_le_bytes());
+                bytes.extend((values.len() as u64).to_le_bytes());
+                values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+            }
+            Self::Floats(values) => {
+                kind(9);
+                bytes.extend(6_u32.to_le_bytes());
                 bytes.extend((values.len() as u64).to_le_bytes());
                 values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
             }

@@ -1,8 +1,12 @@
 //! GGUF files: a small one made here, damaged ones, and a real model if present.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod architectures;
+mod conversion;
 #[path = "../common/gguf.rs"]
 mod made;
+mod names;
+mod published;
 mod refused;
 mod tokenizer;
 mod unusual;

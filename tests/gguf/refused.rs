@@ -12,13 +12,20 @@ use wgformer::{DType, Error};
 fn what_is_not_supported_is_named() {
     assert!(
         refusal(with("general.architecture", Meta::Text("mamba")))
-            .contains("the architecture mamba, which is not supported yet")
+            .contains("\"general.architecture\" is mamba, which is not read yet; llama, qwen2, ")
     );
-    assert!(no_tokenizer(with("tokenizer.ggml.model", Meta::Text("t5"))).contains("\"t5\""));
-    assert!(no_tokenizer(with("tokenizer.ggml.pre", Meta::Text("tekken"))).contains("\"tekken\""));
-    assert!(refusal(with("llama.expert_count", Meta::U32(8))).contains("experts"));
+    assert!(
+        no_tokenizer(with("tokenizer.ggml.model", Meta::Text("rwkv")))
+            .contains("\"rwkv\"; gpt2, llama, t5 and bert are")
+    );
+    assert!(
+        no_tokenizer(with("tokenizer.ggml.pre", Meta::Text("nonesuch")))
+            .contains("\"nonesuch\"; supported are default")
+    );
+    // Experts that are counted, and are not there.
+    models::decoder_of(&gguf::from_bytes("m", with("llama.expert_count", Meta::U32(8))).unwrap()).unwrap();
     let scaled = |kind| refusal(with("llama.rope.scaling.type", Meta::Text(kind)));
-    assert!(scaled("longrope").contains("is \"longrope\", which is not read yet; none, linear and yarn are"));
+    assert!(scaled("longrope").contains("is \"longrope\", which is not read here; none, linear and yarn are"));
     assert!(scaled("yarn").contains("\"llama.rope.scaling.factor\" is missing"));
     assert!(
         refusal(with("llama.block_count", Meta::Text("two"))).contains("\"llama.block_count\" is not a whole number")

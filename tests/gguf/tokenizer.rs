@@ -37,6 +37,15 @@ fn the_chat_template_of_the_file_is_found() {
     let eos = tokenizer.token(tokenizer.eos().unwrap()).unwrap();
     let conversation = wgformer::io::Conversation::of_user("Hi", None);
     assert_eq!(template.render(&conversation).unwrap(), format!("{eos}Hi"));
+    let mut metadata = metadata();
+    metadata.insert("tokenizer.chat_template.tool_use", Meta::Text("tools"));
+    metadata.insert("tokenizer.chat_template", Meta::Text("main"));
+    let opened = gguf::from_bytes("small.gguf", file(&metadata, &tensors()).0).unwrap();
+    let clock = || -> wgformer::io::Clock { Arc::new(|_| Err("there is no time here".into())) };
+    for (name, wanted) in [("tool_use", "tools"), ("default", "main"), ("nonesuch", "main")] {
+        let template = opened.tokenizer.as_ref().unwrap().chat_template_named(name, clock()).unwrap().unwrap();
+        assert_eq!(template.render(&conversation).unwrap(), wanted);
+    }
     let plain = gguf::from_bytes("small.gguf", small()).unwrap();
     assert!(!plain.tokenizer.unwrap().has_chat_template());
 }

@@ -106,10 +106,10 @@ fn what_is_no_model_says_so() {
     assert!(refusal(file(&metadata, &tensors()).0).contains("is \"mmproj\": the file is not a model"));
     // The architecture is said before a type that only its tensors have.
     metadata.insert("general.type", Meta::Text("model"));
-    metadata.insert("general.architecture", Meta::Text("gemma3"));
+    metadata.insert("general.architecture", Meta::Text("nonesuch"));
     let mut other = tensors();
     other[0].kind = 12;
-    assert!(refusal(file(&metadata, &other).0).contains("has the architecture gemma3, which is not supported yet"));
+    assert!(refusal(file(&metadata, &other).0).contains("is nonesuch, which is not read yet"));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn tensors_that_compute_nothing_are_left_aside_and_others_are_refused() {
     load(&extra("v_head.summary.weight"));
     let gpu = Gpu::open(&Gpu::adapters()[0]).unwrap();
     let error = models::load(&gpu, &extra("blk.1.attn_q_norm.weight"), None).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("1 not of this model: blk.1.attn_q_norm.weight"), "{error}");
+    assert!(error.contains("1 not of this model: model.layers.1.self_attn.q_norm.weight"), "{error}");
 }
 
 /// Nested lists, of so many levels.
@@ -241,4 +241,22 @@ fn inspect_needs_no_tokenizer() {
     let generated = run(&["generate", path, "-p", "the", "-n", "1"]);
     let said = String::from_utf8_lossy(&generated.stderr).into_owned();
     assert!(!generated.status.success() && said.contains("\"nonesuch\""), "{said}");
+}
+
+#[test]
+fn inspect_shows_a_model_with_a_key_that_is_not_known() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("new.gguf");
+    std::fs::write(&path, with("llama.attention.new_trick", Meta::F32(2.0))).unwrap();
+    let run = |arguments: &[&str]| Command::new(env!("CARGO_BIN_EXE_wgformer")).args(arguments).output().unwrap();
+    let path = path.to_str().unwrap();
+    let inspected = run(&["inspect", path]);
+    let said = String::from_utf8_lossy(&inspected.stderr).into_owned();
+    assert!(inspected.status.success() && said.contains("\"llama.attention.new_trick\" is not known here"), "{said}");
+    let generated = run(&["generate", path, "-p", "the", "-n", "1"]);
+    let said = String::from_utf8_lossy(&generated.stderr).into_owned();
+    assert!(
+        !generated.status.success() && said.contains("new.gguf: \"llama.attention.new_trick\" is not known"),
+        "{said}"
+    );
 }

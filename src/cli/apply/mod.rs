@@ -62,6 +62,11 @@ impl Opened {
         let place = beside.unwrap_or(&options.model);
         let mut file = TaskFile::of(place, model.as_ref())?;
         file.context = options.context.or(file.context);
+        // A GGUF file says it.
+        file.pooling = match file.pooling {
+            Some(pooling) => Some(pooling),
+            None => folder.config.optional("pooling")?,
+        };
         Ok(Self { device, folder, model, weights, tokenizer, file })
     }
 

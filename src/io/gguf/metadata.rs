@@ -116,17 +116,46 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn expect_texts(&self, key: &str) -> Result<Vec<Cow<'a, str>>> {
+        Ok(self.expect_bytes(key)?.into_iter().map(String::from_utf8_lossy).collect())
+    }
+
+    /// Texts, which need not be UTF-8.
+    pub(super) fn expect_bytes(&self, key: &str) -> Result<Vec<&'a [u8]>> {
         let list = self.expect(key, self.list(key)?)?;
         let texts = list.texts(key).ok_or_else(|| self.refuse(key, "is not a list of texts"))?;
         texts.map_err(|message| Error::format(self.path, message))
     }
 
+    /// A list of so many items.
+    fn list_of(&self, key: &str, count: usize) -> Result<Option<List<'a>>> {
+        let list = self.list(key)?;
+        match list.filter(|list| list.count() != count) {
+            Some(list) => Err(self.refuse(key, format!("has {} items instead of {count}", list.count()))),
+            None => Ok(list),
+        }
+    }
+
+    /// A list of whole numbers.
+    pub(super) fn all_integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        let Some(list) = self.list(key)? else { return Ok(None) };
+        list.integers(key).map(Some).ok_or_else(|| self.refuse(key, "is not a list of whole numbers"))
+    }
+
+    /// A list of flags; none if it is missing or no list.
+    pub(super) fn all_flags(&self, key: &str) -> Result<Option<Vec<bool>>> {
+        let Some(Value::List(list)) = self.values.get(key) else { return Ok(None) };
+        list.flags(key).map(Some).ok_or_else(|| self.refuse(key, "is not a list of flags"))
+    }
+
     /// A list of whole numbers, which must have `count` items.
     pub(super) fn integers(&self, key: &str, count: usize) -> Result<Option<Vec<i64>>> {
-        let Some(list) = self.list(key)? else { return Ok(None) };
-        if list.count() != count {
-            return Err(self.refuse(key, format!("has {} items instead of {count}", list.count())));
-        }
-        list.integers(key).map(Some).ok_or_else(|| self.refuse(key, "is not a list of whole numbers"))
+        self.list_of(key, count)?;
+        self.all_integers(key)
+    }
+
+    /// A list of numbers, which must have `count` items.
+    pub(super) fn numbers(&self, key: &str, count: usize) -> Result<Option<Vec<f64>>> {
+        let Some(list) = self.list_of(key, count)? else { return Ok(None) };
+        list.numbers(key).map(Some).ok_or_else(|| self.refuse(key, "is not a list of numbers"))
     }
 }

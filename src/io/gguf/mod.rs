@@ -1,24 +1,50 @@
-//! GGUF files: a Llama model, weights, configuration and tokenizer in one file.
+//! GGUF files: a model's weights, configuration and tokenizer in one file.
 //!
 //! The file is mapped. Weights in F32, F16, BF16, Q8_0, Q6_K, Q4_0 and Q4_1 are read, quantised ones block by block as they are.
 
-mod llama;
+mod architectures;
 mod metadata;
+mod model;
 mod parts;
 mod reader;
 mod sampling;
+mod source;
 mod vocabulary;
 
 use super::config::Config;
-use super::folder::ModelFolder;
+use super::folder::{ModelFolder, if_needed};
 #[cfg(feature = "files")]
 use super::safetensors;
 use super::safetensors::{OneFile, Tensors};
 use crate::error::{Error, Result};
 use metadata::Metadata;
+use model::Model;
 use reader::Header;
+use source::Source;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// The table of tokens.
+const TABLE: &str = "token_embd.weight";
+
+/// Parts of a file that are not read. They are errors, unless a model is only looked at.
+#[derive(Debug, Default)]
+struct Faults {
+    looked_at: bool,
+}
+
+impl Faults {
+    /// # Errors
+    /// The error, unless the model is only looked at.
+    fn note(&mut self, error: Error) -> Result<()> {
+        if !self.looked_at {
+            return Err(error);
+        }
+        log::warn!("{error}");
+        Ok(())
+    }
+}
 
 /// Opens a file; or all parts of a model that was split, by its first.
 ///
@@ -26,7 +52,20 @@ use std::path::{Path, PathBuf};
 /// [`Error::File`] if it cannot be read; [`Error::Format`] if it is damaged or not supported.
 #[cfg(feature = "files")]
 pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
-    let path = path.as_ref();
+    opened(path.as_ref(), &mut Faults::default())
+}
+
+/// As [`open`], for a look at the model: keys that are not known are noted in the log.
+///
+/// # Errors
+/// As [`open`].
+#[cfg(feature = "files")]
+pub fn look_at(path: impl AsRef<Path>) -> Result<ModelFolder> {
+    opened(path.as_ref(), &mut Faults { looked_at: true })
+}
+
+#[cfg(feature = "files")]
+fn opened(path: &Path, faults: &mut Faults) -> Result<ModelFolder> {
     let first = safetensors::map(path)?;
     let parts = {
         let header = Header::read(first.bytes()).map_err(|message| Error::format(path, message))?;
@@ -34,7 +73,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
     };
     let rest = parts.iter().map(|part| safetensors::map(part));
     let contents = std::iter::once(Ok(first)).chain(rest).collect::<Result<_>>()?;
-    from_contents(path, &parts, contents)
+    from_contents(path, &parts, contents, faults)
 }
 
 /// A file that is in memory; `label` stands for its path in messages.
@@ -42,14 +81,14 @@ pub fn open(path: impl AsRef<Path>) -> Result<ModelFolder> {
 /// # Errors
 /// [`Error::Format`] if it is damaged or not supported.
 pub fn from_bytes(label: impl AsRef<Path>, bytes: Vec<u8>) -> Result<ModelFolder> {
-    from_contents(label.as_ref(), &[], vec![OneFile::Owned(bytes)])
+    from_contents(label.as_ref(), &[], vec![OneFile::Owned(bytes)], &mut Faults::default())
 }
 
 /// A model of one file or several; `parts` are the names of the others.
-fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>) -> Result<ModelFolder> {
+fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>, faults: &mut Faults) -> Result<ModelFolder> {
     let header = Header::read(contents[0].bytes()).map_err(|message| Error::format(path, message))?;
     let metadata = Metadata { path, values: header.metadata.clone() };
-    llama::check_architecture(&metadata)?;
+    let architecture = model::architecture(&metadata)?;
     if parts.is_empty() {
         parts::check_whole(&metadata)?;
     }
@@ -63,16 +102,19 @@ fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>) -> Resu
             }
         }
     }
-    let model = llama::Model { metadata: &metadata, tensors: &tensors, contents: &contents };
-    let config = Config::new(path, model.config()?)?;
+    let source = Source {
+        metadata: &metadata,
+        tensors: &tensors,
+        contents: &contents,
+        architecture: architecture.name,
+        read: RefCell::default(),
+    };
+    let model = Model { architecture, source: &source };
+    let config = Config::new(path, model.config(faults)?)?;
     let generation = sampling::generation(&metadata)?.map(|value| Config::new(path, value)).transpose()?;
     let found = model.found()?;
-    let (tokenizer, no_tokenizer) = match vocabulary::tokenizer(&metadata) {
-        Ok(tokenizer) => (tokenizer, None),
-        // Not every use of a model needs it.
-        Err(Error::Format { message, .. }) => (None, Some(message)),
-        Err(other) => return Err(other),
-    };
+    let (tokenizer, no_tokenizer) = if_needed(vocabulary::tokenizer(&metadata))?;
+    drop(source);
     drop((tensors, metadata, header));
     let tensors = Tensors::found(path, contents, found);
     Ok(ModelFolder {

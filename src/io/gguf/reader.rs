@@ -11,7 +11,6 @@ use crate::error::human_bytes;
 use crate::quantised;
 use crate::shape::Shape;
 use safetensors::Dtype;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -158,23 +157,47 @@ impl<'a> List<'a> {
         self.count
     }
 
-    /// The items as texts, `None` if they are others. Bytes that are no UTF-8 become U+FFFD.
-    pub(super) fn texts(mut self, key: &str) -> Option<Result<Vec<Cow<'a, str>>, String>> {
-        (self.kind == TEXT)
-            .then(|| (0..self.count).map(|_| self.items.bytes(key).map(String::from_utf8_lossy)).collect())
+    /// The items as texts, which need not be UTF-8; `None` if they are others.
+    pub(super) fn texts(mut self, key: &str) -> Option<Result<Vec<&'a [u8]>, String>> {
+        (self.kind == TEXT).then(|| (0..self.count).map(|_| self.items.bytes(key)).collect())
+    }
+
+    /// The items, each as `pick` makes it; `None` if there is one of which it makes nothing.
+    fn each<T>(mut self, key: &str, pick: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+        let mut all = Vec::new();
+        for _ in 0..self.count {
+            all.push(pick(value(&mut self.items, self.kind, key).ok()?)?);
+        }
+        Some(all)
+    }
+
+    /// The items as numbers, `None` if they are others.
+    pub(super) fn numbers(self, key: &str) -> Option<Vec<f64>> {
+        self.each(key, |value| match value {
+            Value::Float(number) => Some(number),
+            Value::Unsigned(number) => Some(number as f64),
+            Value::Signed(number) => Some(number as f64),
+            _ => None,
+        })
+    }
+
+    /// The items as flags, `None` if they are others.
+    pub(super) fn flags(self, key: &str) -> Option<Vec<bool>> {
+        self.each(key, |value| match value {
+            Value::Flag(flag) => Some(flag),
+            Value::Unsigned(number) => Some(number != 0),
+            Value::Signed(number) => Some(number != 0),
+            _ => None,
+        })
     }
 
     /// The items as whole numbers, `None` if they are others.
-    pub(super) fn integers(mut self, key: &str) -> Option<Vec<i64>> {
-        let mut numbers = Vec::new();
-        for _ in 0..self.count {
-            numbers.push(match value(&mut self.items, self.kind, key).ok()? {
-                Value::Unsigned(number) => i64::try_from(number).ok()?,
-                Value::Signed(number) => number,
-                _ => return None,
-            });
-        }
-        Some(numbers)
+    pub(super) fn integers(self, key: &str) -> Option<Vec<i64>> {
+        self.each(key, |value| match value {
+            Value::Unsigned(number) => i64::try_from(number).ok(),
+            Value::Signed(number) => Some(number),
+            _ => None,
+        })
     }
 }
 

@@ -1,119 +1,184 @@
 //! The tokenizer in a file's metadata, as a `tokenizer.json`.
 
 use super::metadata::Metadata;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::io::tokenizer::Tokenizer;
+use crate::io::vocabulary::byte_level::{ByteLevel, character};
+use crate::io::vocabulary::sentencepiece::{Algorithm, BLANK, Kind, Piece, SentencePiece};
+use crate::io::vocabulary::wordpiece::{WITHIN, WordPiece};
+use crate::io::vocabulary::words::Rule;
+use crate::io::vocabulary::{Around, Mark, added, distinct, marked};
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const MERGES: &str = "tokenizer.ggml.merges";
+const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
-
-/// Types of tokens: control tokens, which are no text, and text that is never cut.
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
-
-/// Words as GPT-2 cuts them: an English ending, or letters, digits or signs with the blank in front, or blanks.
-const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-/// As Llama 3 cuts them: up to three digits, a sign joined to the letters behind it, lines' ends apart.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// As Qwen 2 cuts them: as Llama 3, but each digit alone.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The default rules of cutting, in order: signs, words, digits in threes.
-const DEFAULT: [&str; 4] = [r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", "[0-9][0-9][0-9]"];
+const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
+const TEMPLATE: &str = "tokenizer.chat_template";
 
 /// The tokenizer; `None` if the file has none.
 ///
 /// # Errors
 /// [`crate::Error::Format`] that names the key whose value is missing, wrong or not supported.
 pub(super) fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Tokenizer>> {
-    match metadata.text(MODEL)? {
-        None => return Ok(None),
-        Some("gpt2") => {}
-        Some(other) => {
-            let message =
-                format!("is \"{other}\"; the tokenizer that is read from GGUF files is gpt2, a byte-level BPE");
+    let Some(model) = metadata.text(MODEL)? else { return Ok(None) };
+    let make = match model {
+        "gpt2" => byte_level,
+        "llama" => merged_pieces,
+        "t5" => unigram,
+        "bert" => word_piece,
+        "no_vocab" | "none" => return Ok(None),
+        other => {
+            let message = format!(
+                "is \"{other}\"; gpt2, llama, t5 and bert are read. A folder with the model's tokenizer.json works as well"
+            );
             return Err(metadata.refuse(MODEL, message));
         }
-    }
-    let (tokens, marked) = distinct(metadata, metadata.expect_texts(TOKENS)?);
-    let pre = metadata.text(PRE)?.unwrap_or("default");
+    };
+    let tokens = metadata.expect_bytes(TOKENS)?;
+    let (document, names) = make(metadata, &Vocabulary::of(metadata, &tokens)?)?;
     let mut roles = json!({});
-    for (role, key) in [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")] {
-        if let Some(token) = special(metadata, &tokens, key)? {
+    for (role, key) in ROLES {
+        if let Some(token) = metadata.token(key, names.len())?.and_then(|id| names.get(id as usize)) {
             roles[format!("{role}_token")] = json!(token);
         }
     }
-    if let Some(template) = metadata.text("tokenizer.chat_template")? {
-        roles["chat_template"] = json!(template);
+    if let Some(templates) = templates(metadata)? {
+        roles["chat_template"] = templates;
     }
-    let begins = metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(is_llama3(pre));
-    let first = if begins { special(metadata, &tokens, "bos")? } else { None };
-    let document = json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
-        "added_tokens": added(metadata, &tokens)?,
-        "pre_tokenizer": pre_tokenizer(metadata, pre)?,
-        "post_processor": first.map_or(Value::Null, |first| beginning(first, &tokens)),
-        "decoder": if marked { json!({"type": "Sequence", "decoders": [unmarked(), byte_level(true)]}) } else { byte_level(true) },
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": is_llama3(pre),
-            "vocab": vocabulary(&tokens), "merges": merges(metadata)?,
-        },
-    });
     Tokenizer::from_json_with(metadata.path, document.to_string(), &[roles]).map(Some)
 }
 
-fn is_llama3(pre: &str) -> bool {
-    matches!(pre, "llama-bpe" | "llama3" | "llama-v3" | "falcon3")
-}
+/// Roles of tokens, and what files call them.
+const ROLES: [(&str, &str); 7] = [
+    ("bos", "bos"),
+    ("eos", "eos"),
+    ("unk", "unknown"),
+    ("pad", "padding"),
+    ("cls", "cls"),
+    // So it is written in the format.
+    ("sep", "seperator"),
+    ("mask", "mask"),
+];
 
-/// The token that a key names by its id.
-fn special<'a>(metadata: &Metadata<'_>, tokens: &'a [String], key: &str) -> Result<Option<&'a str>> {
-    let id = metadata.token(key, tokens.len())?;
-    Ok(id.and_then(|id| tokens.get(id as usize)).map(String::as_str))
-}
-
-/// The first of the characters that mark tokens: those of plane 15, a private-use area.
-const MARK: u32 = 0xF_0000;
-/// The number of items.
-const MARKS: usize = 0xFFFE;
-
-/// Tokens for a `tokenizer.json`, each text once, and whether any was marked. Empty and repeated tokens are marked with their number, so
-/// that no text is encoded to them; [`unmarked`] removes the marks when they are decoded.
-fn distinct(metadata: &Metadata<'_>, tokens: Vec<Cow<'_, str>>) -> (Vec<String>, bool) {
-    let mut before = HashSet::new();
-    let mut marked = 0;
-    let mut all = Vec::with_capacity(tokens.len());
-    for (id, token) in tokens.iter().enumerate() {
-        let mut text = token.clone().into_owned();
-        if token.is_empty() || !before.insert(token) {
-            marked += 1;
-            let digits = [id / MARKS, id % MARKS];
-            text.extend(digits.iter().filter_map(|&digit| char::from_u32(MARK + digit as u32)));
+/// The templates of conversations: the main one, and others by their names.
+fn templates(metadata: &Metadata<'_>) -> Result<Option<Value>> {
+    let main = metadata.text(TEMPLATE)?;
+    let mut named = Vec::new();
+    for key in metadata.values.keys() {
+        if let Some(name) = key.strip_prefix(TEMPLATE).and_then(|rest| rest.strip_prefix('.')) {
+            named.push(json!({"name": name, "template": metadata.text(key)?}));
         }
-        all.push(text);
     }
-    if marked > 0 {
-        let path = metadata.path.display();
-        log::warn!("{path}: {marked} tokens are empty or occur twice; no text is encoded as them");
-    }
-    (all, marked > 0)
+    let main = main.map(|template| json!({"name": "default", "template": template}));
+    let all: Vec<Value> = main.into_iter().chain(named).collect();
+    Ok((!all.is_empty()).then_some(Value::Array(all)))
 }
 
-/// Removes the marks.
-fn unmarked() -> Value {
-    let [first, last] = [MARK, MARK + MARKS as u32 - 1].map(|code| char::from_u32(code).unwrap_or_default());
-    json!({"type": "Replace", "pattern": {"Regex": format!("[{first}-{last}]")}, "content": ""})
+/// The tokens of a file with their types.
+struct Vocabulary<'a> {
+    tokens: &'a [&'a [u8]],
+    kinds: Vec<Kind>,
 }
 
-fn vocabulary(tokens: &[String]) -> BTreeMap<&str, usize> {
-    tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect()
+/// A `tokenizer.json`, and its tokens as they are written there.
+type Made = (Value, Vec<String>);
+
+impl<'a> Vocabulary<'a> {
+    fn of(metadata: &Metadata<'_>, tokens: &'a [&'a [u8]]) -> Result<Self> {
+        let types = metadata.integers(TYPES, tokens.len())?;
+        let kinds = match types {
+            Some(types) => types.into_iter().map(Kind::of).collect(),
+            None => vec![Kind::Normal; tokens.len()],
+        };
+        Ok(Self { tokens, kinds })
+    }
+
+    /// The tokens as text, and how many are not UTF-8.
+    fn texts(&self) -> (Vec<Cow<'a, str>>, usize) {
+        let texts: Vec<Cow<'a, str>> = self.tokens.iter().map(|token| String::from_utf8_lossy(token)).collect();
+        let broken = texts.iter().filter(|text| matches!(text, Cow::Owned(_))).count();
+        (texts, broken)
+    }
+
+    /// Tokens that are found in a text first.
+    fn added(&self, names: &[String]) -> Vec<Value> {
+        let known = self.kinds.iter().zip(names).enumerate();
+        let token = |(id, (kind, name)): (usize, (&Kind, &String))| match kind {
+            Kind::Control => Some(added(id, name, true)),
+            Kind::UserDefined => Some(added(id, name, false)),
+            _ => None,
+        };
+        known.filter_map(token).collect()
+    }
+}
+
+/// Says how many tokens are left aside.
+fn warn(metadata: &Metadata<'_>, count: usize, what: &str) {
+    if count > 0 {
+        log::warn!("{}: {count} tokens {what}; no text is encoded as them", metadata.path.display());
+    }
+}
+
+/// The token that stands in front of texts (`bos`) or behind them (`eos`), where the file or else its kind says so.
+fn mark<'a>(
+    metadata: &Metadata<'_>,
+    names: &'a [String],
+    role: &str,
+    (add, usual): (bool, Option<usize>),
+) -> Result<Option<Mark<'a>>> {
+    if !metadata.flag(&format!("tokenizer.ggml.add_{role}_token"))?.unwrap_or(add) {
+        return Ok(None);
+    }
+    // A separator's key has a slip in it.
+    let key = if role == "sep" { "seperator" } else { role };
+    let id = metadata.token(key, names.len())?.map(|id| id as usize).or(usual);
+    Ok(id.and_then(|id| Some(Mark { token: names.get(id)?, id })))
+}
+
+fn byte_level(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Made> {
+    let pre = metadata.text(PRE)?.unwrap_or("default");
+    let rule = Rule::named(pre).ok_or_else(|| {
+        let all: Vec<&str> = Rule::names().collect();
+        let message = format!(
+            "is \"{pre}\"; supported are {}. A folder with the model's tokenizer.json works as well",
+            all.join(", ")
+        );
+        metadata.refuse(PRE, message)
+    })?;
+    let (texts, broken) = vocabulary.texts();
+    // Bytes that are no text come out as they are when the token is generated.
+    let text = |(id, text): (usize, Cow<'_, str>)| match text {
+        Cow::Borrowed(text) => text.to_owned(),
+        Cow::Owned(_) => marked(&vocabulary.tokens[id].iter().map(|&byte| character(byte)).collect::<String>(), id),
+    };
+    let (names, repeated) = distinct(texts.into_iter().enumerate().map(text));
+    warn(metadata, repeated, "are empty or occur twice");
+    warn(metadata, broken, "are not UTF-8");
+    let before = mark(metadata, &names, "bos", (rule.begins, None))?;
+    let behind = mark(metadata, &names, "sep", (rule.ends, None))?;
+    let behind = if behind.is_some() { behind } else { mark(metadata, &names, "eos", (false, None))? };
+    let around = Around { before, behind, types: false }.to_json();
+    let known: BTreeMap<&str, usize> = names.iter().enumerate().map(|(id, name)| (name.as_str(), id)).collect();
+    let mut merges = merges(metadata)?;
+    // Those of a token that is marked make nothing.
+    merges.retain(|[left, right]| {
+        [left, right, &format!("{left}{right}")].iter().all(|token| known.contains_key(token.as_str()))
+    });
+    let made = ByteLevel {
+        vocabulary: known,
+        merges,
+        rule,
+        added: vocabulary.added(&names),
+        marked: repeated + broken > 0,
+        normalizer: Value::Null,
+    };
+    Ok((made.document(around), names))
 }
 
 fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
@@ -125,55 +190,111 @@ fn merges(metadata: &Metadata<'_>) -> Result<Vec<[String; 2]>> {
     metadata.expect_texts(MERGES)?.iter().map(|merge| pair(merge)).collect()
 }
 
-/// Tokens that are found in a text first.
-fn added(metadata: &Metadata<'_>, tokens: &[String]) -> Result<Vec<Value>> {
-    let Some(types) = metadata.integers(TYPES, tokens.len())? else { return Ok(Vec::new()) };
-    let known = types.iter().zip(tokens).enumerate().filter(|(_, (ty, _))| matches!(**ty, CONTROL | USER_DEFINED));
-    let token = |(id, (ty, token)): (usize, (&i64, &String))| {
-        json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": *ty == CONTROL})
+fn merged_pieces(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Made> {
+    let spm = pieces(metadata, vocabulary, (Algorithm::Merges, 0))?;
+    let names = spm_names(&spm);
+    let before = mark(metadata, &names, "bos", (true, Some(1)))?;
+    let behind = mark(metadata, &names, "eos", (false, Some(2)))?;
+    let around = Around { before, behind, types: false }.to_json();
+    let document = spm.document(around).map_err(|message| Error::format(metadata.path, message))?;
+    Ok((document, names))
+}
+
+fn unigram(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Made> {
+    let mut spm = pieces(metadata, vocabulary, (Algorithm::Unigram, 2))?;
+    spm.removes_blanks = metadata.flag("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(false);
+    if let Some(bytes) = metadata.all_integers(CHARSMAP)? {
+        spm.charsmap = bytes.into_iter().map(|byte| byte as u8).collect();
+    }
+    let names = spm_names(&spm);
+    let before = mark(metadata, &names, "bos", (false, None))?;
+    let behind = mark(metadata, &names, "eos", (true, Some(1)))?;
+    let around = Around { before, behind, types: false }.to_json();
+    let document = spm.document(around).map_err(|message| Error::format(metadata.path, message))?;
+    Ok((document, names))
+}
+
+fn spm_names(spm: &SentencePiece) -> Vec<String> {
+    spm.pieces.iter().map(|piece| piece.text.clone()).collect()
+}
+
+/// The pieces of a vocabulary with scores; `unknown` is the usual number of the piece for what is unknown.
+fn pieces(
+    metadata: &Metadata<'_>,
+    vocabulary: &Vocabulary<'_>,
+    (algorithm, unknown): (Algorithm, usize),
+) -> Result<SentencePiece> {
+    let (texts, broken) = vocabulary.texts();
+    warn(metadata, broken, "are not UTF-8");
+    let scores = metadata.numbers(SCORES, texts.len())?.unwrap_or_else(|| vec![0.0; texts.len()]);
+    if let Some(id) = scores.iter().position(|score| !score.is_finite()) {
+        return Err(metadata.refuse(SCORES, format!("has {} for token {id}; a number is needed", scores[id])));
+    }
+    let piece = |((text, score), kind): ((Cow<'_, str>, f64), &Kind)| {
+        let kind = if matches!(text, Cow::Owned(_)) { Kind::Unused } else { *kind };
+        Piece { text: text.into_owned(), score: score as f32, kind }
     };
-    Ok(known.map(token).collect())
-}
-
-fn byte_level(words: bool) -> Value {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": words})
-}
-
-fn split(pattern: &str) -> Value {
-    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-}
-
-/// The rules of cutting a text into words before merges, by their name in the file.
-fn pre_tokenizer(metadata: &Metadata<'_>, name: &str) -> Result<Value> {
-    let steps = match name {
-        "gpt-2" | "gpt2" | "phi-2" | "mpt" | "olmo" | "roberta-bpe" => vec![byte_level(true)],
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
-            vec![json!({"type": "Digits", "individual_digits": true}), byte_level(true)]
-        }
-        "qwen2" | "stablelm2" | "deepseek-r1-qwen" => vec![split(QWEN2), byte_level(false)],
-        "default" => DEFAULT.map(split).into_iter().chain([byte_level(false)]).collect(),
-        name if is_llama3(name) => vec![split(LLAMA3), byte_level(false)],
-        other => {
-            let message = format!(
-                "is \"{other}\"; supported are default, gpt-2, llama-bpe, qwen2, smollm and those that cut words as \
-                 these do. A folder with the model's tokenizer.json works as well"
-            );
-            return Err(metadata.refuse(PRE, message));
-        }
-    };
-    Ok(json!({"type": "Sequence", "pretokenizers": steps}))
-}
-
-/// Puts a token in front of each text for the model.
-fn beginning(token: &str, tokens: &[String]) -> Value {
-    let id = tokens.iter().position(|t| t == token);
-    let first = json!({"SpecialToken": {"id": token, "type_id": 0}});
-    let text = |id: &str, ty: u32| json!({"Sequence": {"id": id, "type_id": ty}});
-    json!({
-        "type": "TemplateProcessing",
-        "single": [first, text("A", 0)],
-        "pair": [first, text("A", 0), text("B", 1)],
-        "special_tokens": { token: {"id": token, "ids": [id], "tokens": [token]} },
+    let mut pieces: Vec<Piece> = texts.into_iter().zip(scores).zip(&vocabulary.kinds).map(piece).collect();
+    let (_, repeated) = distinct(pieces.iter().map(|piece| piece.text.clone()));
+    warn(metadata, repeated, "are empty or occur twice");
+    let unknown = metadata.token("unknown", pieces.len())?.map_or(unknown, |id| id as usize);
+    if let Some(piece) = pieces.get_mut(unknown).filter(|piece| piece.kind != Kind::Byte) {
+        piece.kind = Kind::Unknown;
+    }
+    Ok(SentencePiece {
+        pieces,
+        algorithm,
+        charsmap: Vec::new(),
+        begins_with_blank: metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(algorithm == Algorithm::Merges),
+        removes_blanks: false,
+        normalizers: Vec::new(),
+        first_only: false,
     })
+}
+
+/// Files have U+2581 in front of tokens that begin a word, and nothing in front of those that go on.
+fn word_piece(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Made> {
+    let (texts, broken) = vocabulary.texts();
+    warn(metadata, broken, "are not UTF-8");
+    let text = |(text, kind): (Cow<'_, str>, &Kind)| match (text.strip_prefix(BLANK), kind) {
+        (Some(begins), _) => begins.to_owned(),
+        (None, Kind::Control | Kind::Unknown | Kind::UserDefined | Kind::Unused) => text.into_owned(),
+        (None, _) => format!("{WITHIN}{text}"),
+    };
+    let (names, repeated) = distinct(texts.into_iter().zip(&vocabulary.kinds).map(text));
+    warn(metadata, repeated, "are empty or occur twice");
+    let find = |key: &str, usual: usize| -> Result<usize> {
+        let id = metadata.token(key, names.len())?.map_or(usual, |id| id as usize);
+        if id < names.len() {
+            Ok(id)
+        } else {
+            Err(metadata.refuse(&format!("tokenizer.ggml.{key}_token_id"), "is missing"))
+        }
+    };
+    let unknown = find("unknown", 100)?;
+    let usual = match metadata.token("cls", names.len())? {
+        Some(id) => id as usize,
+        None => 101,
+    };
+    let before = mark(metadata, &names, "bos", (true, Some(usual)))?;
+    let behind = mark(metadata, &names, "sep", (true, Some(102)))?;
+    // Vocabularies of small letters have no capital ones.
+    let cased = vocabulary
+        .kinds
+        .iter()
+        .zip(&names)
+        .any(|(kind, name)| *kind == Kind::Normal && name.chars().any(char::is_uppercase));
+    let lower_case = metadata.flag("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(!cased);
+    let special = vocabulary.kinds.iter().enumerate().filter(|(_, kind)| matches!(kind, Kind::Control | Kind::Unknown));
+    let made = WordPiece {
+        tokens: &names,
+        unknown: &names[unknown],
+        special: special.map(|(id, _)| id).collect(),
+        lower_case,
+        strip_accents: metadata.flag("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lower_case),
+        chinese: true,
+    };
+    let around = Around { before, behind, types: true }.to_json();
+    let document = made.document(around);
+    Ok((document, names))
 }

@@ -1,7 +1,7 @@
 //! Conversations that go on when the context is full.
 
 use crate::error::{Error, Result};
-use crate::io::{ChatTemplate, Conversation, Tokenizer};
+use crate::io::{ChatTemplate, Tokenizer};
 use serde::{Deserialize, Serialize};
 
 /// A message.
@@ -70,7 +70,7 @@ impl Dialogue {
         loop {
             let kept = self.turns.iter().take(system).chain(self.turns.iter().skip(system + dropped));
             let messages = kept.map(|turn| (turn.role.as_str(), turn.content.as_str()));
-            let ids = self.tokenizer.encode(&self.template.render(&Conversation::of_messages(messages))?)?;
+            let ids = self.tokenizer.encode_conversation(&self.template, messages)?;
             if ids.len() <= room {
                 return Ok((ids, dropped));
             }

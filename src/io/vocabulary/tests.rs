@@ -1,0 +1,135 @@
+//! Vocabularies in files beside the weights, against the programs that made them.
+
+use super::files::tokenizer;
+use crate::io::Tokenizer;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+fn place(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/vocabularies").join(name)
+}
+
+fn opened(path: &Path, model_type: &str) -> Tokenizer {
+    tokenizer(path, model_type).unwrap().unwrap()
+}
+
+/// That texts have the expected tokens, and these the expected text.
+fn check(name: &str, model_type: &str, plain: bool) -> Tokenizer {
+    let tokenizer = opened(&place(name), model_type);
+    let cases: Value = serde_json::from_slice(&std::fs::read(place(name).join("expected.json")).unwrap()).unwrap();
+    for case in cases.as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        let ids: Vec<u32> = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        let got = if plain { tokenizer.encode_plain(text) } else { tokenizer.encode(text) };
+        assert_eq!(got.unwrap(), ids, "{name}: {text:?}");
+        if let Some(decoded) = case["decoded"].as_str() {
+            assert_eq!(tokenizer.decode_with(&ids, true).unwrap(), decoded, "{name}: {text:?}");
+        }
+        if let Some(prompt) = case["prompt_ids"].as_array() {
+            let prompt: Vec<u32> = prompt.iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            assert_eq!(tokenizer.encode_for_model(text, None).unwrap().ids, prompt, "{name}: {text:?}");
+        }
+    }
+    tokenizer
+}
+
+#[test]
+fn sentence_piece_files_give_the_tokens_of_their_own_library() {
+    let llama = check("llama", "llama", true);
+    assert_eq!((llama.prefix(), llama.eos()), (&[1][..], Some(2)));
+    let own = llama.id("<|x|>").unwrap();
+    assert_eq!(llama.encode_plain("a<|x|>").unwrap(), [llama.encode("a").unwrap(), vec![own]].concat());
+    check("gemma", "gemma", true);
+    let t5 = check("t5", "t5", true);
+    assert_eq!(t5.id("<extra_id_0>").unwrap() + 1, t5.vocab_size() as u32);
+    assert_eq!(t5.encode_for_model("a", None).unwrap().ids.last(), t5.eos().as_ref());
+    let marian = check("marian", "marian", false);
+    assert_eq!(marian.special("pad").unwrap() + 1, marian.vocab_size() as u32);
+}
+
+#[test]
+fn word_pieces_and_bytes_give_the_tokens_of_hugging_face() {
+    check("bert", "bert", false);
+    check("bert-cased", "bert", false);
+    check("gpt2", "gpt2", false);
+    let roberta = check("roberta", "roberta", false);
+    // A mask takes the blank in front of it along, as in the files of the models.
+    let mask = roberta.special("mask").unwrap();
+    assert_eq!(roberta.encode("mask <mask>").unwrap(), [roberta.encode("mask").unwrap(), vec![mask]].concat());
+    check("qwen2", "qwen2", false);
+}
+
+#[test]
+fn tokens_that_were_added_are_found() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::copy(place("llama/tokenizer.model"), home.path().join("tokenizer.model")).unwrap();
+    let count = opened(&place("llama"), "llama").vocab_size();
+    let token = |content: &str| json!({"content": content, "special": true, "rstrip": true});
+    let mut config = json!({"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": {}, "legacy": false});
+    config["added_tokens_decoder"][(count + 2).to_string()] = token("<|end|>");
+    let write = |config: &Value| std::fs::write(home.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    write(&config);
+    let tokenizer = opened(home.path(), "phi3");
+    let ids = tokenizer.encode("a<|end|>  a").unwrap();
+    assert!(ids.contains(&(count as u32 + 2)) && tokenizer.ends().contains(&(count as u32 + 2)), "{ids:?}");
+    // Blanks behind it are its own, and no other is put there.
+    assert_eq!(tokenizer.decode_with(&ids, false).unwrap(), "a<|end|>a");
+    config["added_tokens_decoder"][(1_u64 << 40).to_string()] = token("far");
+    write(&config);
+    let message = super::files::tokenizer(home.path(), "llama").unwrap_err().to_string();
+    assert!(message.contains("tokenizer.model") && message.contains("1099511627776"), "{message}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named_by_its_file() {
+    let home = tempfile::tempdir().unwrap();
+    assert!(tokenizer(home.path(), "llama").unwrap().is_none());
+    let refused = |name: &str, content: &[u8], model_type: &str| {
+        std::fs::write(home.path().join(name), content).unwrap();
+        let message = tokenizer(home.path(), model_type).unwrap_err().to_string();
+        std::fs::remove_file(home.path().join(name)).unwrap();
+        assert!(message.contains(name) && message.contains("tokenizer.json beside it"), "{message}");
+        message
+    };
+    assert!(refused("tokenizer.model", b"IQ== 0\nIg== 1\n", "llama").contains("is no readable SentencePiece file"));
+    let spm = std::fs::read(place("t5/spiece.model")).unwrap();
+    assert!(refused("spiece.model", &spm, "pegasus").contains("of pegasus, whose rules are not known"));
+    assert!(refused("vocab.txt", b"a\nb\n", "bert").contains("has no token \"[UNK]\""));
+    std::fs::write(home.path().join("vocab.json"), r#"{"a": 0, "b": 1}"#).unwrap();
+    assert!(refused("merges.txt", b"#version: 0.2\na b c\n", "gpt2").contains("\"a b c\" is no pair of tokens"));
+    std::fs::write(home.path().join("vocab.json"), r#"{"a": -1}"#).unwrap();
+    std::fs::write(home.path().join("merges.txt"), "").unwrap();
+    let message = tokenizer(home.path(), "gpt2").unwrap_err().to_string();
+    assert!(message.contains("vocab.json: token \"a\" has no number"), "{message}");
+}
+
+#[test]
+fn templates_of_conversations_are_found_in_all_forms() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::copy(place("gpt2/vocab.json"), home.path().join("vocab.json")).unwrap();
+    std::fs::copy(place("gpt2/merges.txt"), home.path().join("merges.txt")).unwrap();
+    let write = |name: &str, content: &str| std::fs::write(home.path().join(name), content).unwrap();
+    let rendered = |name: &str| {
+        let clock: crate::io::Clock = std::sync::Arc::new(|_| Err("no time".into()));
+        let template = opened(home.path(), "gpt2").chat_template_named(name, clock).unwrap();
+        template.map(|template| template.render(&crate::io::Conversation::of_user("x", None)).unwrap())
+    };
+    let is = |name: &str, wanted: &str| assert_eq!(rendered(name).as_deref(), Some(wanted), "{name}");
+    assert_eq!(rendered("default"), None);
+    write("chat_template.json", r#"{"chat_template": "json"}"#);
+    is("default", "json");
+    write("tokenizer_config.json", r#"{"chat_template": "text"}"#);
+    is("tool_use", "text");
+    let both =
+        r#"{"chat_template": [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "main"}]}"#;
+    write("tokenizer_config.json", both);
+    is("default", "main");
+    is("tool_use", "tools");
+    assert_eq!(opened(home.path(), "gpt2").hugging_face_config()["chat_template"][1]["template"], "main");
+    write("chat_template.jinja", "file");
+    is("tool_use", "file");
+    std::fs::create_dir(home.path().join("additional_chat_templates")).unwrap();
+    write("additional_chat_templates/rag.jinja", "found");
+    is("rag", "found");
+    is("default", "file");
+}
