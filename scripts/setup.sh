@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that there is something to compute on: a Vulkan driver. Where there is none, installs one that computes on the CPU
-# (Debian, Ubuntu). With --tests also what the test suite runs on: OpenGL in software, SwiftShader, and the shader compilers DXC and Tint.
+# (Debian, Ubuntu). With --tests also what the test suite runs on: OpenGL in software, SwiftShader, the shader compilers DXC and Tint, and
+# OpenAI's client for Python.
 # Does nothing where everything is there. Options: --tests, --help.
 set -euo pipefail
 
@@ -8,7 +9,7 @@ tests=false
 for argument in "$@"; do
   case $argument in
     --tests) tests=true ;;
-    -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
     *) echo "setup: unknown option $argument (known: --tests)" >&2; exit 2 ;;
   esac
 done
@@ -28,9 +29,22 @@ has_library() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *"$1
 has_gl() { has_library libEGL.so.1 && compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null; }
 has_swiftshader() { [ -f /usr/lib/chromium/vk_swiftshader_icd.json ]; }
 
-# The end where all went well: then the tests' compilers are fetched.
+# The client that the server is asked by: 46 MB, into target/tools.
+openai() {
+  local folder
+  folder=$(dirname "$0")/../target/tools/openai
+  [ -d "$folder" ] && return
+  rm -rf "$folder.part"
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$folder.part" openai==3.57.0 >&2 || return 1
+  mv "$folder.part" "$folder"
+}
+
+# The end where all went well: then the tests' compilers and the client are fetched.
 finish() {
-  if $tests; then "$(dirname "$0")/fetch-compilers.sh"; fi
+  if $tests; then
+    "$(dirname "$0")/fetch-compilers.sh" || exit 1
+    openai || { say "openai could not be installed by pip (is there a network?)"; exit 1; }
+  fi
   exit
 }
 

@@ -1,5 +1,6 @@
 //! The one error type of the engine: what went wrong, where, and what to do about it.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 
 /// Shorthand for a result with the engine's [`Error`].
@@ -138,6 +139,12 @@ impl Error {
     pub fn format(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Self::Format { path: path.as_ref().to_owned(), message: message.into() }
     }
+}
+
+/// The words of a panic.
+pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> &str {
+    let fixed = panic.downcast_ref::<&str>().copied();
+    fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason")
 }
 
 /// A byte count as people read it: `12.3 MiB`.

@@ -9,6 +9,7 @@
 //! * `cli`: the `wgformer` command.
 //! * `files`: opening and saving model folders, GGUF files, checkpoints. Without it models come from bytes and go to bytes.
 //! * `tokenizers`: texts. Without it models are given token ids, and give them.
+//! * `serve`: a server of models over HTTP.
 //! * `software-drivers`: speed on drivers that compute on the CPU.
 //! * `webgpu`: WebGPU in a browser (`wasm32-unknown-unknown`), with all others off. A browser cannot be waited for, so that functions
 //!   that wait are not there or give an error; the async ones are.
@@ -33,6 +34,8 @@ pub mod nn;
 pub mod ops;
 pub mod program;
 pub mod quantised;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod shape;
 #[doc(hidden)]
 pub mod software;
@@ -55,3 +58,6 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/models.md")]
 struct ModelsGuide;
+#[cfg(all(doctest, feature = "serve"))]
+#[doc = include_str!("../docs/guide/serve.md")]
+struct ServeGuide;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::generate::{
     Answer, BeamSearch, Finish, GenerateLimits, GenerationSettings, Generator, SamplingOptions, TokenRules,
 };
-use crate::io::Tokenizer;
+use crate::io::{ModelFolder, Tokenizer};
 use crate::models;
 use serde_json::json;
 use std::ops::ControlFlow;
@@ -34,14 +34,7 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     let answers_alone = model.encoder().is_some();
     let ids = chat::encode(options, &tokenizer, &prompts, answers_alone)?;
     let settings = GenerationSettings::of(&folder, model.dimensions().vocabulary)?;
-    if !settings.unsupported.is_empty() {
-        let source = folder.generation.as_ref().unwrap_or(&folder.config).source();
-        let message = format!(
-            "asks for a way of generating that is not supported: {}; answers would be others. Take that out of the file to generate without it",
-            settings.unsupported.join(", ")
-        );
-        return Err(Error::format(source, message));
-    }
+    refuse_other_ways(&settings, &folder)?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(0);
     // The token that a decoder begins with is one of its answer's length.
     let (mut sampling, mut from_file) = sampling(options, &settings, if answers_alone { 1 } else { longest });
@@ -142,6 +135,19 @@ pub(super) fn run(options: &GenerateArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses a model whose file asks for a way of decoding that is not supported.
+pub(super) fn refuse_other_ways(settings: &GenerationSettings, folder: &ModelFolder) -> Result<()> {
+    if !settings.unsupported.is_empty() {
+        let source = folder.generation.as_ref().unwrap_or(&folder.config).source();
+        let message = format!(
+            "asks for a way of generating that is not supported: {}; answers would be others. Take that out of the file to generate without it",
+            settings.unsupported.join(", ")
+        );
+        return Err(Error::format(source, message));
+    }
+    Ok(())
+}
+
 /// The sampling options: from the command line, else from the model's file, whose `max_length` counts `given` tokens in front of an answer; and
 /// the settings taken from the file, as text.
 pub(super) fn sampling(
@@ -215,31 +221,17 @@ pub(super) fn sampling(
     (sampling, words)
 }
 
-/// Adds stop texts. A special token is matched as a token, since it has no text.
+/// Adds the stop texts of the command line, and those of the model's file that can be matched.
 pub(super) fn add_stops(
     sampling: &mut SamplingOptions,
     tokenizer: &Tokenizer,
     options: &GenerateArgs,
     file: &GenerationSettings,
 ) -> Result<()> {
-    for (stop, explicit) in
-        options.stop.iter().map(|stop| (stop, true)).chain(file.stop.iter().map(|stop| (stop, false)))
-    {
-        if let Some(id) = tokenizer.id(stop).filter(|&id| tokenizer.is_special(id)) {
-            sampling.stop_tokens.push(id);
-            continue;
-        }
-        // A character without a token can't be generated; that is not an error.
-        let special = tokenizer.encode(stop).unwrap_or_default().into_iter().find(|&id| tokenizer.is_special(id));
-        match special.and_then(|id| tokenizer.token(id)) {
-            None => sampling.stop.push(stop.clone()),
-            Some(token) if explicit => {
-                let message = format!("{stop:?} contains the special token {token}: give the token alone");
-                return Err(Error::input("stop", message));
-            }
-            Some(_) => log::warn!(
-                "generation_config.json: the stop text {stop:?} mixes text and special tokens and is ignored"
-            ),
+    options.stop.iter().try_for_each(|stop| sampling.add_stop(stop, tokenizer))?;
+    for stop in &file.stop {
+        if sampling.add_stop(stop, tokenizer).is_err() {
+            log::warn!("generation_config.json: the stop text {stop:?} mixes text and special tokens and is ignored");
         }
     }
     Ok(())

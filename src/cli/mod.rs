@@ -27,6 +27,8 @@ mod profile;
 mod progress;
 mod prompts;
 mod routing;
+#[cfg(feature = "serve")]
+mod serve;
 mod train;
 mod verdict;
 
@@ -69,6 +71,8 @@ fn run(cli: Cli, explicit: ExplicitArgs) -> Result<ExitCode> {
         Command::Train(options) => train::run(&options, explicit),
         Command::Generate(options) => generate::run(&options),
         Command::Chat(options) => conversation::run(&options),
+        #[cfg(feature = "serve")]
+        Command::Serve(options) => serve::run(&options),
         Command::Eval(options) => eval::run(&options),
         Command::Convert(options) => convert::run(&options),
         Command::Inspect(options) => inspect::run(&options),

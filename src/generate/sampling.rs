@@ -2,6 +2,8 @@
 
 use super::rules::TokenRules;
 use crate::error::{Error, Result};
+#[cfg(feature = "tokenizers")]
+use crate::io::Tokenizer;
 use crate::ops::TokenChoice;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -85,6 +87,26 @@ impl SamplingOptions {
             true => Err(Error::input("stop", "a stop text is empty")),
             false => Ok(()),
         }
+    }
+
+    /// Adds a text that ends an answer. A special token is matched as a token, since it has no text.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a special token is only a part of it.
+    #[cfg(feature = "tokenizers")]
+    pub fn add_stop(&mut self, stop: &str, tokenizer: &Tokenizer) -> Result<()> {
+        if let Some(id) = tokenizer.id(stop).filter(|&id| tokenizer.is_special(id)) {
+            self.stop_tokens.push(id);
+            return Ok(());
+        }
+        // A character without a token can't be generated; that is not an error.
+        let special = tokenizer.encode(stop).unwrap_or_default().into_iter().find(|&id| tokenizer.is_special(id));
+        if let Some(token) = special.and_then(|id| tokenizer.token(id)) {
+            let message = format!("{stop:?} contains the special token {token}: give the token alone");
+            return Err(Error::input("stop", message));
+        }
+        self.stop.push(stop.to_owned());
+        Ok(())
     }
 
     /// How the GPU chooses the next token of a row. Greedy decoding takes no random number.

@@ -3,7 +3,7 @@
 use super::Gpu;
 use super::fault::Faults;
 use super::signal::{CallbackGuard, Signal, SignalFuture};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_words};
 use crate::software::{Quirks, Spin, poll_lock_timeout};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -53,8 +53,7 @@ fn poll_locked(device: &wgpu::Device, faults: &Faults, how: wgpu::PollType) -> R
             Err(Error::Validation { what: "waiting for a submission".into(), message: error.to_string() })
         }
         Err(panic) => {
-            let fixed = panic.downcast_ref::<&str>().copied();
-            let message = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or_default();
+            let message = panic_words(&*panic);
             if message.starts_with("If the queue is empty") {
                 // The application polls the same device: see above.
                 return Ok(Polled::Idle);

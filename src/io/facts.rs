@@ -1,7 +1,7 @@
 //! Facts read from an opened tokenizer and the files beside it.
 
 use super::tokenizer::END_OF_TEXT;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_words};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -152,8 +152,7 @@ fn has_merges(tokenizer: &tokenizers::Tokenizer) -> bool {
 /// A call into the library, which panics where a file is valid JSON and makes no sense.
 pub(super) fn guarded<T>(source: &Path, call: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let fixed = panic.downcast_ref::<&str>().copied();
-        let words = fixed.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("without a reason");
+        let words = panic_words(&*panic);
         Error::format(source, format!("the tokenizer crate refuses it: {words}; the file is damaged"))
     })
 }

@@ -5,6 +5,8 @@ mod lora;
 mod measure;
 mod model;
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 mod step;
 mod task;
 mod text;
@@ -18,6 +20,8 @@ pub(super) use lora::{ConvertArgs, LoraArgs};
 pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
 pub(super) use model::{CacheStorage, Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use search::SearchArgs;
+#[cfg(feature = "serve")]
+pub(super) use serve::ServeArgs;
 pub(super) use step::{InspectArgs, ProfileArgs, StepArgs, StepName};
 pub(super) use task::{ExampleArgs, TaskArgs, TaskName};
 pub(super) use text::{Bos, ChatArgs, EvalArgs, GenerateArgs};
@@ -72,6 +76,9 @@ pub(super) enum Command {
     Generate(GenerateArgs),
     /// Talk with a model that was trained for conversations
     Chat(ChatArgs),
+    /// Answer requests of OpenAI's API over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<ServeArgs>),
     /// Find the classes of texts
     Classify(ClassifyArgs),
     /// Find the labelled parts of texts, as names

@@ -219,6 +219,12 @@ impl TextEmbedder {
         &self.settings
     }
 
+    /// The most tokens of a text that are read at a time, special ones included.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// Numbers of a vector.
     #[must_use]
     pub fn dimensions(&self) -> usize {
