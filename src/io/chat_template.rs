@@ -23,13 +23,15 @@ const FUEL: u64 = 20_000_000;
 const DEPTH: usize = 100;
 /// The largest template in bytes.
 const LARGEST: usize = 4 << 20;
+/// The longest text of a conversation in bytes.
+const LONGEST: usize = 64 << 20;
 const NAME: &str = "chat_template";
 
 /// A template that makes one text of a conversation.
 ///
 /// Blocks are trimmed and undefined values print as nothing, as in Hugging Face's libraries; `raise_exception`, `strftime_now`,
 /// `tojson`, loop controls, `{% generation %}` and Python's methods of texts, lists and mappings are there; booleans, none, lists and
-/// mappings print as Python prints them, except within `~`. Rendering is bounded in instructions and in depth.
+/// mappings print as Python prints them, except within `~`. Rendering is bounded in instructions, in depth and in length.
 #[derive(Clone)]
 pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
@@ -40,6 +42,23 @@ pub struct ChatTemplate {
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatTemplate").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// A text that does not grow beyond all bounds.
+struct Text(Vec<u8>);
+
+impl std::io::Write for Text {
+    fn write(&mut self, more: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + more.len() > LONGEST {
+            return Err(std::io::Error::other("its text is longer than 64 MiB"));
+        }
+        self.0.extend_from_slice(more);
+        Ok(more.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -183,7 +202,10 @@ impl ChatTemplate {
         variables.extend(special.map(|(name, token)| (Value::from(name.as_str()), Value::from(token.as_str()))));
         variables.extend(pairs(&conversation.variables).map_err(fail)?);
         let template = self.environment.get_template(NAME).map_err(fail)?;
-        template.render(mapping(variables)).map_err(fail)
+        let mut text = Text(Vec::new());
+        template.render_captured_to(mapping(variables), &mut text).map_err(fail)?;
+        String::from_utf8(text.0)
+            .map_err(|_| Error::format(&self.source, "has a chat template whose text is not UTF-8"))
     }
 }
 
@@ -291,6 +313,18 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_template_without_end_ends() {
+        let of = |text: &str| ChatTemplate::new("test", text, Arc::new(|_| Err("no time".into()))).unwrap();
+        let long = "x".repeat(100_000);
+        let conversation = Conversation::of_user(&long, None);
+        let message = of("{% for i in range(90000) %}{{ messages[0].content }}{% endfor %}").render(&conversation);
+        let message = message.unwrap_err().to_string();
+        assert!(message.starts_with("test: the chat template cannot be applied"), "{message}");
+        let nested = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";
+        assert!(of(nested).render(&conversation).unwrap_err().to_string().contains("fuel"));
+    }
 
     #[test]
     fn a_message_cannot_end_its_turn() {

@@ -1,6 +1,7 @@
 //! Facts read from an opened tokenizer and the files beside it.
 
 use super::tokenizer::END_OF_TEXT;
+use super::vocabulary::marked;
 use crate::error::{Error, Result, panic_words};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -147,6 +148,31 @@ fn has_merges(tokenizer: &tokenizers::Tokenizer) -> bool {
     let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return true };
     // Merges make tokens of several characters, and nothing else does here.
     bpe.get_vocab().keys().any(|token| token.chars().count() > 1)
+}
+
+/// The same tokenizer, for which names of special tokens are text like any other.
+pub(super) fn plain(tokenizer: &tokenizers::Tokenizer, json: &str) -> tokenizers::Tokenizer {
+    let mut plain = tokenizer.clone();
+    plain.set_encode_special_tokens(true);
+    if matches!(tokenizer.get_model(), ModelWrapper::Unigram(_))
+        && let Some(model) = without_special(json)
+    {
+        plain.with_model(model);
+    }
+    plain
+}
+
+/// A vocabulary whose special tokens are chosen for no text: those of a unigram are pieces like others.
+fn without_special(json: &str) -> Option<ModelWrapper> {
+    let mut document: Value = serde_json::from_str(json).ok()?;
+    let special = document["added_tokens"].as_array()?.iter().filter(|token| token["special"] == true);
+    let special: Vec<usize> = special.filter_map(|token| usize::try_from(token["id"].as_u64()?).ok()).collect();
+    for id in special {
+        if let Some(piece) = document["model"]["vocab"].get_mut(id).and_then(|piece| piece.get_mut(0)) {
+            *piece = marked(piece.as_str().unwrap_or_default(), id).into();
+        }
+    }
+    serde_json::from_value(document["model"].take()).ok()
 }
 
 /// A call into the library, which panics where a file is valid JSON and makes no sense.

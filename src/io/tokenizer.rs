@@ -3,7 +3,7 @@
 //! There is one representation, the `tokenizer.json` of Hugging Face's library, so tokenizers trained here load there:
 //! bytes are a byte-level BPE without merges, characters a BPE without merges over the text's alphabet.
 
-use super::facts::{alphabet, divisible, ends, guarded, prefix, roles, templates};
+use super::facts::{alphabet, divisible, ends, guarded, plain, prefix, roles, templates};
 #[cfg(feature = "files")]
 use super::file;
 #[cfg(feature = "files")]
@@ -297,11 +297,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
         self.check_alphabet(text)?;
-        let plain = self.inner.plain.get_or_init(|| {
-            let mut plain = self.inner.tokenizer.clone();
-            plain.set_encode_special_tokens(true);
-            plain
-        });
+        let plain = self.inner.plain.get_or_init(|| plain(&self.inner.tokenizer, &self.inner.json));
         let encoding = guarded(&self.inner.source, || plain.encode_fast(text, false))?;
         Ok(encoding.map_err(|e| self.unusable(e))?.get_ids().to_vec())
     }

@@ -19,6 +19,11 @@ pub fn file_tensors(name: &str, ty: &TensorType) -> Vec<(String, TensorType)> {
     }
 }
 
+/// Whether each part of a parameter is whole words in memory, so that parts lie there side by side.
+pub(super) fn of_whole_words(name: &str, ty: &TensorType) -> bool {
+    file_tensors(name, ty).first().is_none_or(|(_, part)| part.dtype.bytes(2 * part.shape.numel()) == 2 * part.bytes())
+}
+
 /// The bytes in memory of the values of all parts.
 pub(super) fn join(parts: &[Vec<f32>], dtype: DType) -> Vec<u8> {
     let values: Vec<f64> = parts.iter().flatten().map(|&x| f64::from(x)).collect();

@@ -152,6 +152,9 @@ pub fn load_weights_beside(
         }
         let words = match tensors.as_slice() {
             [tensor] if *tensor.shape == ty.shape => tensor.to_words(ty.dtype)?,
+            parts if stacked::of_whole_words(name, ty) => {
+                parts.iter().map(|part| part.to_words(ty.dtype)).collect::<Result<Vec<_>>>()?.concat()
+            }
             parts => stacked::join(&parts.iter().map(TensorRef::to_f32).collect::<Result<Vec<_>>>()?, ty.dtype),
         };
         weights.ensure(name, ty)?;
@@ -211,9 +214,7 @@ pub fn named_tensors(model: &dyn Model, weights: &Weights) -> Result<Vec<NamedTe
             let (weights, own, whole) = (weights.clone(), name.clone(), ty.clone());
             let bytes = move || lora::merged(&weights, &own, &whole, adapter, in_out);
             tensors.push(NamedTensor::later(name, ty, bytes));
-        } else if parts.len() == 1
-            || parts.iter().all(|(_, part)| part.dtype.bytes(2 * part.shape.numel()) == 2 * part.bytes())
-        {
+        } else if parts.len() == 1 || stacked::of_whole_words(&name, &ty) {
             // Parts of whole words: read back when they are written.
             tensors.extend((0..).zip(parts).map(|(index, (part, ty))| {
                 let (weights, name, size) = (weights.clone(), name.clone(), ty.bytes());

@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{Array, Graph};
+use crate::io::Config;
 use crate::models::Model;
 use crate::nn::KvSource;
 use crate::ops;
@@ -65,9 +66,25 @@ pub enum Pooling {
 impl Pooling {
     /// The names in options.
     pub const NAMES: [(&str, Self); 2] = [("mean", Self::Mean), ("cls", Self::Cls)];
+
+    /// That of a GGUF file, whose configuration names it; none where it does not, or the model is of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is another word.
+    pub fn of(config: &Config) -> Result<Option<Self>> {
+        config.optional("pooling")
+    }
+
+    /// What is read of a model.
+    pub(super) fn reads(self) -> Reads {
+        match self {
+            Self::Mean => Reads::Mean,
+            Self::Cls => Reads::First,
+        }
+    }
 }
 
-/// An encoder that turns texts into vectors of length 1: the mean of the states of a text's tokens, divided by its length.
+/// An encoder that turns texts into vectors of length 1: the mean of the states of a text's tokens, or the first token's, divided by its length.
 ///
 /// Texts are near in meaning if the product of their vectors, which is the cosine of their angle, is near 1.
 #[derive(Debug)]
@@ -81,10 +98,24 @@ impl Embedder {
     /// # Errors
     /// [`Error::Input`] if the model is no encoder, or the batch is 0.
     pub fn new(gpu: &Gpu, model: Arc<dyn Model>, weights: &Weights, batch: usize) -> Result<Self> {
+        Self::with_pooling(gpu, model, weights, batch, Pooling::Mean)
+    }
+
+    /// [`Embedder::new`] with other states: those of [`Pooling::of`].
+    ///
+    /// # Errors
+    /// As [`Embedder::new`].
+    pub fn with_pooling(
+        gpu: &Gpu,
+        model: Arc<dyn Model>,
+        weights: &Weights,
+        batch: usize,
+        pooling: Pooling,
+    ) -> Result<Self> {
         if batch == 0 {
             return Err(Error::input("batch", "0 is given; at least 1 is needed"));
         }
-        Ok(Self { reader: Reader::new(gpu, model, weights, Reads::Mean)?.with_rows(batch) })
+        Ok(Self { reader: Reader::new(gpu, model, weights, pooling.reads())?.with_rows(batch) })
     }
 
     /// The vectors of texts, given as their tokens with the special ones that the model was trained with

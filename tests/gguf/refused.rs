@@ -116,8 +116,26 @@ proptest! {
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         words in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u64, 1, 255, 1 << 31, 1 << 40, u64::MAX])), 0..2),
         end in prop::option::of(any::<prop::sample::Index>()),
+        vocabulary in prop::sample::select(vec!["gpt2", "llama", "t5", "bert"]),
+        architecture in prop::sample::select(vec![
+            "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3", "olmoe", "granite", "smollm3",
+            "gpt2", "bert", "t5",
+        ]),
+        experts in prop::option::of(any::<u32>()),
     ) {
-        let mut metadata = metadata();
+        let mut metadata: std::collections::BTreeMap<&'static str, Meta> = metadata()
+            .into_iter()
+            .map(|(key, value)| match key.strip_prefix("llama.") {
+                Some(rest) => (&*format!("{architecture}.{rest}").leak(), value),
+                None => (key, value),
+            })
+            .collect();
+        metadata.insert("general.architecture", Meta::Text(architecture));
+        metadata.insert("tokenizer.ggml.model", Meta::Text(vocabulary));
+        metadata.insert("tokenizer.ggml.scores", Meta::Floats(vec![-1.0, -2.0, 0.0]));
+        if let Some(count) = experts {
+            metadata.insert(format!("{architecture}.expert_count").leak(), Meta::U32(count));
+        }
         // Most of the header is its tokens: fewer of them, so that what is damaged is not always a token.
         metadata.remove("tokenizer.ggml.token_type");
         metadata.insert("tokenizer.ggml.tokens", Meta::Texts(["Ġ", "t", "Ġt"].map(str::to_owned).into()));

@@ -73,3 +73,18 @@ fn texts_are_cut_as_the_file_says() {
     assert_eq!(cut("qwen2", "A12! A12!"), [1, 1, 1, 1, 2, 1, 1, 1]);
     assert_eq!(cut("default", "A1234! A1234!"), [1, 3, 1, 1, 2, 3, 1, 1]);
 }
+
+#[test]
+fn all_tokens_that_end_something_end_an_answer() {
+    let mut metadata = metadata();
+    metadata.insert("tokenizer.ggml.eot_token_id", Meta::U32(261));
+    metadata.insert("tokenizer.ggml.eom_token_id", Meta::U32(263));
+    let opened = gguf::from_bytes("small.gguf", file(&metadata, &tensors()).0).unwrap();
+    assert_eq!(models::end_tokens(&opened.config, 288).unwrap(), [259, 261, 263]);
+    // The same token in two roles.
+    metadata.insert("tokenizer.ggml.eot_token_id", Meta::U32(259));
+    let opened = gguf::from_bytes("small.gguf", file(&metadata, &tensors()).0).unwrap();
+    assert_eq!(models::end_tokens(&opened.config, 288).unwrap(), [259, 263]);
+    let settings = wgformer::generate::GenerationSettings::of(&opened, 288).unwrap();
+    assert_eq!(settings.end, [259, 263]);
+}

@@ -24,6 +24,8 @@ const FILES: [(&str, Maker); 5] = [
 ];
 /// Templates of conversations beside the main one.
 const MORE_TEMPLATES: &str = "additional_chat_templates";
+/// What GPT-2 and Qwen have in all roles unless a file says otherwise.
+const END_OF_TEXT: &str = "<|endoftext|>";
 /// How far behind a vocabulary tokens may be added.
 const MOST_ADDED: usize = 1 << 16;
 
@@ -151,8 +153,8 @@ impl Folder {
         spm_file::read(&bytes).map_err(|message| self.refuse(message))
     }
 
-    /// The document of a vocabulary with the tokens that were added to it, and these around a text.
-    fn with_added(&self, mut spm: SentencePiece, [before, behind]: [Option<&str>; 2]) -> Result<Value> {
+    /// The document of a vocabulary with the tokens that were added to it, and these around a text; `types`: a second text has another type.
+    fn with_added(&self, mut spm: SentencePiece, [before, behind]: [Option<&str>; 2], types: bool) -> Result<Value> {
         let all = self.added()?;
         for (&id, token) in &all {
             if id >= spm.pieces.len() + MOST_ADDED {
@@ -178,7 +180,7 @@ impl Folder {
             let id = spm.pieces.iter().position(|piece| piece.text == token && piece.kind == Kind::Control)?;
             Some(Mark { token: &spm.pieces[id].text, id })
         };
-        let around = Around { before: find(before), behind: find(behind), types: false }.to_json();
+        let around = Around { before: find(before), behind: find(behind), types }.to_json();
         let mut document = spm.document(around).map_err(|message| self.refuse(message))?;
         for token in document["added_tokens"].as_array_mut().into_iter().flatten() {
             let id = token["id"].as_u64().and_then(|id| usize::try_from(id).ok());
@@ -207,7 +209,7 @@ fn llama(folder: &Folder) -> Result<Value> {
     let (before, behind) = (folder.token("bos", "<s>"), folder.token("eos", "</s>"));
     let before = Some(before.as_str()).filter(|_| folder.flag("add_bos_token", true));
     let behind = Some(behind.as_str()).filter(|_| folder.flag("add_eos_token", false));
-    folder.with_added(spm, [before, behind])
+    folder.with_added(spm, [before, behind], false)
 }
 
 /// T5 and ALBERT.
@@ -224,15 +226,7 @@ fn spiece(folder: &Folder) -> Result<Value> {
             spm.normalizers.push(step("Lowercase"));
         }
         let (before, behind) = (folder.token("cls", "[CLS]"), folder.token("sep", "[SEP]"));
-        let mut document = folder.with_added(spm, [Some(&before), Some(&behind)])?;
-        // The second text has another type.
-        for part in document["post_processor"]["pair"].as_array_mut().into_iter().flatten().skip(3) {
-            part.as_object_mut()
-                .into_iter()
-                .flat_map(|part| part.values_mut())
-                .for_each(|part| part["type_id"] = 1.into());
-        }
-        return Ok(document);
+        return folder.with_added(spm, [Some(&before), Some(&behind)], true);
     }
     if !folder.is_of(&["T5"], &["t5", "mt5", "umt5", "switch_transformers"]) {
         return Err(folder.unknown());
@@ -243,7 +237,7 @@ fn spiece(folder: &Folder) -> Result<Value> {
         let mark = |number| Piece { text: format!("<extra_id_{number}>"), score: 0.0, kind: Kind::Control };
         spm.pieces.extend((0..marks).rev().map(mark));
     }
-    folder.with_added(spm, [None, Some(&folder.token("eos", "</s>"))])
+    folder.with_added(spm, [None, Some(&folder.token("eos", "</s>"))], false)
 }
 
 /// Marian: the pieces of a source text under the numbers of `vocab.json`, which has those of translations as well.
@@ -280,7 +274,7 @@ fn marian(folder: &Folder) -> Result<Value> {
             folder.refuse(format!("vocab.json has no more than {} tokens, one of number {id}", numbers.len()))
         })? = piece;
     }
-    folder.with_added(SentencePiece { pieces: all, ..spm }, [None, Some(&folder.token("eos", "</s>"))])
+    folder.with_added(SentencePiece { pieces: all, ..spm }, [None, Some(&folder.token("eos", "</s>"))], false)
 }
 
 /// The tokens of a `vocab.json` with their numbers.
@@ -316,8 +310,8 @@ fn byte_level(folder: &Folder) -> Result<Value> {
     let merges: Vec<[String; 2]> = lines.map(merge).collect::<Result<_>>()?;
     let rule = Rule::named(if qwen { "qwen2" } else { "gpt-2" }).ok_or_else(|| folder.refuse("has no rules"))?;
     let mut listed = folder.added()?;
-    for (role, default) in [("bos", ""), ("eos", ""), ("unk", ""), ("pad", ""), ("mask", "")] {
-        let token = folder.token(role, if pairs { usual(role) } else { default });
+    for role in ["bos", "eos", "unk", "pad", "mask"] {
+        let token = folder.token(role, if pairs { usual(role) } else { END_OF_TEXT });
         if let Some(&id) = numbers.get(&token) {
             listed.entry(id).or_insert_with(|| {
                 let mut one = added(id, &token, true);
@@ -362,7 +356,7 @@ fn word_piece(folder: &Folder) -> Result<Value> {
         return Err(folder.unknown());
     }
     let text = file::read_text(&folder.file)?;
-    let (tokens, repeated) = distinct(text.lines().map(|line| line.trim_end_matches('\r').to_owned()));
+    let (tokens, repeated) = distinct(text.lines().map(str::to_owned));
     if repeated > 0 {
         log::warn!("{}: {repeated} tokens are empty or occur twice; no text is encoded as them", folder.file.display());
     }

@@ -133,3 +133,34 @@ fn templates_of_conversations_are_found_in_all_forms() {
     is("rag", "found");
     is("default", "file");
 }
+
+#[test]
+fn damaged_sentence_piece_files_never_panic() {
+    let whole = std::fs::read(place("t5/spiece.model")).unwrap();
+    // The last pieces, and what is done with texts: the table of characters is most of the file.
+    let (front, back) = (&whole[..1500], &whole[whole.len() - 300..]);
+    let short = [front, back].concat();
+    for at in 0..short.len() {
+        for bits in [0x01, 0x80, 0xff] {
+            let mut damaged = short.clone();
+            damaged[at] ^= bits;
+            let Ok(spm) = super::spm_file::read(&damaged) else { continue };
+            if at % 29 == 0
+                && let Ok(document) = spm.document(Value::Null)
+                && let Ok(tokenizer) = Tokenizer::from_json("damaged", document.to_string())
+            {
+                let _ = tokenizer.encode("Emma Woodhouse, naïve ﬁne");
+            }
+        }
+    }
+    let mut broken = whole.clone();
+    for at in (whole.len() - 240_000..whole.len()).step_by(9973) {
+        broken[at] ^= 0xa5;
+        if let Ok(spm) = super::spm_file::read(&broken)
+            && let Ok(document) = spm.document(Value::Null)
+            && let Ok(tokenizer) = Tokenizer::from_json("damaged", document.to_string())
+        {
+            let _ = tokenizer.encode("ﬁne café Ａ① naïve");
+        }
+    }
+}

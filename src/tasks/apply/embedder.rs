@@ -9,7 +9,7 @@ use crate::models::Model;
 use crate::program::Weights;
 use crate::tasks::data::PairExample;
 use crate::tasks::embed::to_unit_length;
-use crate::tasks::{Pooling, Reader, Reads, Row, Target};
+use crate::tasks::{Pooling, Reader, Row, Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -199,11 +199,7 @@ impl TextEmbedder {
         settings: EmbedSettings,
     ) -> Result<Self> {
         let longest = settings.longest.unwrap_or(usize::MAX).min(model.dimensions().max_position);
-        let reads = match settings.pooling {
-            Pooling::Mean => Reads::Mean,
-            Pooling::Cls => Reads::First,
-        };
-        let reader = Reader::new(gpu, model, weights, reads)?;
+        let reader = Reader::new(gpu, model, weights, settings.pooling.reads())?;
         Ok(Self { reader, tokenizer: tokenizer.clone(), settings, longest, in_windows: false })
     }
 

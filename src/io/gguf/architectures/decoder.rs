@@ -91,16 +91,32 @@ fn window(source: &Source<'_>) -> Result<Option<u64>> {
     Ok(source.count(WINDOW)?.filter(|window| *window > 0 && *window < context))
 }
 
-/// Refuses windows, and factors that the family does not have.
-fn without(source: &Source<'_>, factors: &[&str]) -> Result<()> {
-    if let Some(window) = window(source)? {
-        return Err(source.refuse(WINDOW, format!("is {window}; the family of this model has no windows")));
+/// Refuses windows.
+fn without_windows(source: &Source<'_>) -> Result<()> {
+    match window(source)? {
+        Some(window) => Err(source.refuse(WINDOW, format!("is {window}; the family of this model has no windows"))),
+        None => Ok(()),
     }
-    factors.iter().try_for_each(|key| source.only(key, &[0.0, 1.0]))
 }
 
 const CAPS: [&str; 2] = ["attn_logit_softcapping", "final_logit_softcapping"];
 const FACTORS: [&str; 4] = ["logit_scale", "residual_scale", "embedding_scale", "attention.scale"];
+pub(super) const CLIP: &str = "attention.clamp_kqv";
+/// What some families have, and the values by which it does nothing.
+const OF_SOME: [(&str, &[f64]); 7] = [
+    (CAPS[0], &[0.0]),
+    (CAPS[1], &[0.0]),
+    (CLIP, &[0.0]),
+    (FACTORS[0], &[0.0, 1.0]),
+    (FACTORS[1], &[0.0, 1.0]),
+    (FACTORS[2], &[0.0, 1.0]),
+    (FACTORS[3], &[0.0]),
+];
+
+/// Refuses what the family does not have; it has `own`.
+fn without_others(source: &Source<'_>, own: &[&str]) -> Result<()> {
+    OF_SOME.iter().filter(|(key, _)| !own.contains(key)).try_for_each(|(key, idle)| source.only(key, idle))
+}
 
 fn feed_forward(source: &Source<'_>, config: &mut Value) -> Result<()> {
     let d_ff = source.expect_layers_count("feed_forward_length")?;
@@ -131,15 +147,17 @@ pub(super) fn plain(source: &Source<'_>, config: Value) -> Result<Value> {
     let mut config = base(source, config)?;
     feed_forward(source, &mut config)?;
     turn_whole(source, &mut config)?;
-    without(source, &[&CAPS[..], &FACTORS].concat())?;
+    without_windows(source)?;
+    without_others(source, &[])?;
     Ok(config)
 }
 
-/// The same, with whatever feed-forward networks.
-pub(super) fn with_experts(source: &Source<'_>, config: Value) -> Result<Value> {
+/// The same, with whatever feed-forward networks and with `own`.
+pub(super) fn with_experts(source: &Source<'_>, config: Value, own: &[&str]) -> Result<Value> {
     let mut config = base(source, config)?;
     turn_whole(source, &mut config)?;
-    without(source, &[&CAPS[..], &FACTORS].concat())?;
+    without_windows(source)?;
+    without_others(source, own)?;
     Ok(config)
 }
 
@@ -158,6 +176,7 @@ pub(super) fn llama(source: &Source<'_>, config: Value) -> Result<Value> {
     let mut config = base(source, config)?;
     feed_forward(source, &mut config)?;
     turn_whole(source, &mut config)?;
+    without_others(source, &[])?;
     let more = json!({"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window});
     merge(&mut config, more);
     Ok(config)
@@ -192,6 +211,7 @@ fn gemma(source: &Source<'_>, config: &mut Value, every: u64, usual: Option<u64>
     };
     let window = source.count(WINDOW)?.or(usual).filter(|window| *window > 0);
     // A list with a flag for each layer, or the distance of layers without a window.
+    source.leave(PATTERN);
     let flags = source.metadata.all_flags(&format!("{}.{PATTERN}", source.architecture))?;
     let every = if flags.is_some() { every } else { source.count(PATTERN)?.unwrap_or(every) };
     if let Some(flags) = flags.as_ref().filter(|flags| flags.len() as u64 != layers) {
@@ -217,7 +237,7 @@ pub(super) fn gemma2(source: &Source<'_>, config: Value) -> Result<Value> {
     for (key, usual) in CAPS.into_iter().zip([50.0, 30.0]) {
         config[key] = source.number(key)?.unwrap_or(usual).into();
     }
-    FACTORS.iter().try_for_each(|key| source.only(key, &[0.0, 1.0]))?;
+    without_others(source, &CAPS)?;
     Ok(config)
 }
 
@@ -232,7 +252,7 @@ pub(super) fn gemma3(source: &Source<'_>, config: Value) -> Result<Value> {
     let local = json!({"rope_type": "default", "rope_theta": local});
     config["rope_parameters"] = json!({"full_attention": global, "sliding_attention": local});
     config[CAPS[1]] = json!(source.some_number(CAPS[1])?);
-    FACTORS.iter().chain(&CAPS[..1]).try_for_each(|key| source.only(key, &[0.0, 1.0]))?;
+    without_others(source, &CAPS[1..])?;
     Ok(config)
 }
 
@@ -240,7 +260,8 @@ pub(super) fn granite(source: &Source<'_>, config: Value) -> Result<Value> {
     let mut config = base(source, config)?;
     feed_forward(source, &mut config)?;
     turn_whole(source, &mut config)?;
-    without(source, &CAPS)?;
+    without_windows(source)?;
+    without_others(source, &FACTORS)?;
     if source.flag("rope.scaling.finetuned")? == Some(false) {
         return Err(
             source.refuse("rope.scaling.finetuned", "is false: a Granite without rotary positions, which is not read")
@@ -275,6 +296,6 @@ pub(super) fn phi3(source: &Source<'_>, config: Value) -> Result<Value> {
         "sliding_window": window(source)?,
     });
     merge(&mut config, more);
-    [&CAPS[..], &FACTORS].concat().iter().try_for_each(|key| source.only(key, &[0.0, 1.0]))?;
+    without_others(source, &[])?;
     Ok(config)
 }

@@ -1,7 +1,7 @@
 //! The `config.json` of decoders with experts.
 
 use super::super::source::Source;
-use super::decoder::{merge, with_experts};
+use super::decoder::{CLIP, merge, with_experts};
 use crate::error::Result;
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ fn without_shared(source: &Source<'_>) -> Result<()> {
 }
 
 pub(super) fn mixtral(source: &Source<'_>, config: Value) -> Result<Value> {
-    let mut config = with_experts(source, config)?;
+    let mut config = with_experts(source, config, &[])?;
     let Experts { count, used, d_ff, divided } = experts(source, true)?;
     without_shared(source)?;
     let dense = dense(source, &config);
@@ -80,7 +80,7 @@ pub(super) fn mixtral(source: &Source<'_>, config: Value) -> Result<Value> {
 
 /// What the mixtures of Qwen have.
 fn qwen(source: &Source<'_>, config: Value, divided: bool) -> Result<Value> {
-    let mut config = with_experts(source, config)?;
+    let mut config = with_experts(source, config, &[])?;
     let Experts { count, used, d_ff, divided } = experts(source, divided)?;
     let general = source.layers_count("feed_forward_length")?.unwrap_or(d_ff);
     let dense = dense(source, &config);
@@ -114,13 +114,13 @@ pub(super) fn qwen3(source: &Source<'_>, config: Value) -> Result<Value> {
 }
 
 pub(super) fn olmoe(source: &Source<'_>, config: Value) -> Result<Value> {
-    let mut config = with_experts(source, config)?;
+    let mut config = with_experts(source, config, &[CLIP])?;
     let Experts { count, used, d_ff, divided } = experts(source, false)?;
     without_shared(source)?;
     merge(
         &mut config,
         json!({"num_experts": count, "num_experts_per_tok": used, "intermediate_size": d_ff, "norm_topk_prob": divided,
-               "clip_qkv": source.some_number("attention.clamp_kqv")?}),
+               "clip_qkv": source.some_number(CLIP)?}),
     );
     Ok(config)
 }

@@ -83,10 +83,13 @@ pub(super) fn long(source: &Source<'_>, turned: u64) -> Result<Value> {
     let (kind, factor) = scaling(source)?;
     let (Some(short), Some(long)) = (source.values(SHORT)?, source.values(LONG)?) else {
         return match (kind, factor) {
-            (None | Some("none"), None | Some(1.0)) => Ok(json!({"rope_type": "default", "rope_theta": theta})),
+            (None | Some("none"), None | Some(1.0)) if attention == 1.0 => {
+                Ok(json!({"rope_type": "default", "rope_theta": theta}))
+            }
             (kind, _) => {
                 let message = format!(
-                    "is {kind:?}; without tensors {SHORT:?} and {LONG:?} positions that are stretched are not read here"
+                    "is \"{}\"; without tensors {SHORT:?} and {LONG:?} positions that are stretched are not read here",
+                    kind.unwrap_or("linear")
                 );
                 Err(source.refuse("rope.scaling.type", message))
             }
