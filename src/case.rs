@@ -14,6 +14,9 @@ use std::fmt;
 /// The number of drawn values; larger tensors repeat them. A prime, so that rows differ.
 const DRAWN: usize = 65_537;
 
+/// Times that values are rounded to a quantised type.
+const ROUNDS: usize = 4;
+
 /// One input of a case.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -59,8 +62,15 @@ impl Feed {
     pub fn stored_as(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         if dtype.is_quantised() {
-            let values: Vec<f32> = self.value.data.iter().map(|&x| x as f32).collect();
-            self.value.data = dequantise(dtype, &quantise(dtype, &values), values.len());
+            // They are rounded again when they are written, and must stay. Some blocks get there by another round or two; the rest become zeros.
+            for round in 0..ROUNDS {
+                let values: Vec<f32> = self.value.data.iter().map(|&x| x as f32).collect();
+                let rounded = dequantise(dtype, &quantise(dtype, &values), values.len());
+                let blocks = self.value.data.chunks_mut(dtype.block()).zip(rounded.chunks(dtype.block()));
+                for (block, rounded) in blocks.filter(|(block, rounded)| block != rounded) {
+                    if round + 1 < ROUNDS { block.copy_from_slice(rounded) } else { block.fill(0.0) }
+                }
+            }
             return self.fixed();
         }
         self.value = self.value.map(|x| dtype.round(x));

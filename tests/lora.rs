@@ -89,7 +89,7 @@ fn an_adapter_learns_beside_a_base_of_few_bits() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     base(home);
-    for dtype in ["q8_0", "q4_0", "f16"] {
+    for dtype in ["q8_0", "q4_0", "mxfp4", "f16"] {
         let mut command = train(home, dtype, "b.txt");
         command.args(["--from", "base/model", "--lora", "4", "--lora-base", dtype, "--steps", "15"]);
         let losses = losses(&succeed(command.args(["--checkpoint-every", "0"])));

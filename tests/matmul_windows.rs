@@ -37,7 +37,7 @@ fn product(form: Form, batch: Option<usize>, [m, n, k]: [usize; 3], weight: DTyp
     Product { name: format!("{form:?} {batch:?} × {m} × {n} × {k} {weight}"), graph, values, out }
 }
 
-/// Products that a limit of 4 KiB a binding cuts along every extent: m, n, k and the batch, with rows of odd length as well.
+/// Products that a limit of 4 KiB a binding, 12 KiB for blocks of 256, cuts along every extent: m, n, k and the batch, with rows of odd length as well.
 fn products() -> Vec<Product> {
     vec![
         product(Form::Nn, None, [40, 36, 72], DType::F32),
@@ -46,21 +46,26 @@ fn products() -> Vec<Product> {
         product(Form::Nt, None, [23, 131, 256], DType::Q8_0),
         product(Form::Nt, None, [3, 263, 512], DType::Q4_1),
         product(Form::Nn, None, [9, 256, 171], DType::Q4_0),
-        product(Form::Nt, None, [23, 131, 256], DType::Q6K),
-        product(Form::Nt, None, [2, 263, 512], DType::Q6K),
+        product(Form::Nt, None, [23, 263, 512], DType::Q6K),
+        product(Form::Nt, None, [2, 263, 768], DType::Q2K),
+        product(Form::Nn, None, [9, 256, 400], DType::Q5K),
+        product(Form::Nt, None, [2, 131, 256], DType::IQ4NL),
         product(Form::Nt, Some(3), [3, 9, 256], DType::Q8_0),
         product(Form::Nn, Some(5), [13, 11, 17], DType::F32),
     ]
 }
 
-fn small(caps: &Caps) -> Caps {
-    Caps { max_binding_bytes: 4096 + caps.offset_alignment, ..caps.clone() }
+fn small(caps: &Caps, product: &Product) -> Caps {
+    let weight = product.graph.dtype(product.graph.find("b").unwrap());
+    // A window begins up to 64 blocks before its first row, so that quants and scales begin at aligned offsets.
+    let bytes = if weight.block() == 256 { 12288 } else { 4096 };
+    Caps { max_binding_bytes: bytes + caps.offset_alignment, ..caps.clone() }
 }
 
 #[test]
 fn windows_fit_and_are_aligned() {
-    let caps = small(&Caps::baseline());
     for product in products() {
+        let caps = small(&Caps::baseline(), &product);
         let recording = Recording::new(&product.graph, &caps).unwrap();
         assert!(recording.dispatches().len() > 1, "{} was not cut", product.name);
         for binding in recording.dispatches().iter().flat_map(|d| &d.bindings) {
@@ -76,8 +81,8 @@ fn windows_fit_and_are_aligned() {
 
 #[test]
 fn a_row_that_does_not_fit_is_refused() {
-    let caps = small(&Caps::baseline());
     let product = product(Form::Nt, None, [2, 3, 2000], DType::F32);
+    let caps = small(&Caps::baseline(), &product);
     let error = Recording::new(&product.graph, &caps).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("4.2 KiB"), "{error}");
@@ -119,7 +124,7 @@ fn pairs<'a>(gpus: &'a [Gpu], products: &'a [Product]) -> impl Iterator<Item = (
 #[test]
 fn cut_products_are_right() {
     for (gpu, product) in pairs(&gpus(), &products()) {
-        compare(gpu, product, &small(gpu.caps()));
+        compare(gpu, product, &small(gpu.caps(), product));
     }
 }
 
@@ -134,7 +139,9 @@ fn kernels_for_gpus_are_right() {
         product(Form::Nt, None, [1, 37, 2080], DType::Q4_1),
         product(Form::Nt, Some(2), [7, 40, 96], DType::Q8_0),
         product(Form::Nt, None, [70, 67, 96], DType::Q4_0),
-        product(Form::Nt, None, [70, 67, 160], DType::Q6K),
+        product(Form::Nt, None, [70, 67, 256], DType::Q6K),
+        product(Form::Nt, None, [3, 37, 2048], DType::Q4K),
+        product(Form::Nt, Some(2), [2, 40, 512], DType::Q2K),
     ];
     for (gpu, product) in pairs(&gpus(), &products) {
         compare(gpu, product, &Caps { class: AdapterClass::Gpu, subgroup: None, ..gpu.caps().clone() });

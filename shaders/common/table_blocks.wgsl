@@ -2,7 +2,7 @@
 //
 // The kernel declares the binding `table: array<Packed>`.
 //
-// needs  weights4, QUANT_WORDS and WORD_WEIGHTS (weight_q*)
+// needs  weights4 and WORD_WEIGHTS (weight_*, weights_*)
 
 alias Packed = u32;
 alias Element = vec4f;

@@ -6,14 +6,13 @@
 // in, out    see matmul_problem; scales of B at binding 4
 // grid       a workgroup a tile of ROWS × 4 LANES, in the order of tile_at
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups; LANES and SLICES: a workgroup has LANES × SLICES invocations
-// needs      side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks); sum_of_slices (matmul_slices),
+// needs      side, quants and step_and_offset (weight_*, weights_*), block_at and block_words (matmul_b_blocks); sum_of_slices (matmul_slices),
 //            unused if SLICES is 1
 // numerics   f32
 
 const PIECES = ROWS;
 
-// Loads of four words for a block, and quants of four that a word has.
-const LOADS = 8u / WORD_WEIGHTS;
+// Quants of four that a word has.
 const FOURS = WORD_WEIGHTS / 4u;
 
 @compute @workgroup_size(LANES * SLICES)
@@ -31,14 +30,14 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
         var sums: array<vec4f, ROWS>;
         var a_sums: array<f32, ROWS>;
         for (var load = 0u; load < LOADS; load++) {
-            let x = b[at.x * LOADS + load];
-            let y = b[at.y * LOADS + load];
-            let z = b[at.z * LOADS + load];
-            let t = b[at.w * LOADS + load];
+            let x = block_words(at.x, load);
+            let y = block_words(at.y, load);
+            let z = block_words(at.z, load);
+            let t = block_words(at.w, load);
             // Word j of all four columns.
             var words = array<vec4u, 4>(vec4u(x.x, y.x, z.x, t.x), vec4u(x.y, y.y, z.y, t.y),
                 vec4u(x.z, y.z, z.z, t.z), vec4u(x.w, y.w, z.w, t.w));
-            for (var j = 0u; j < 4u; j++) {
+            for (var j = 0u; j < LOAD_WORDS; j++) {
                 let beside = side(at, load * 4u + j);
                 for (var four = 0u; four < FOURS; four++) {
                     let k = block * 32u + (load * 4u + j) * WORD_WEIGHTS + four * 4u;

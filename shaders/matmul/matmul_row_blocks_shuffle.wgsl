@@ -6,11 +6,12 @@
 // in, out    see matmul_problem; scales of B at binding 4
 // grid       a workgroup a tile of ROWS × 32, in the order of tile_at
 // constants  ROWS: 1, 2, 4 or 8, at least m if there are no groups
-// needs      subgroups of 8, a workgroup is one; side, quants and step_and_offset (weight_q*), block_at (matmul_b_blocks)
+// needs      subgroups of 8, a workgroup is one; side, quants and step_and_offset (weight_*, weights_*), block_at and
+//            block_words (matmul_b_blocks)
 // numerics   f32
 
-// Loads of four words for a block.
-const LOADS = 8u / WORD_WEIGHTS;
+// Quants of four that a word has.
+const FOURS = WORD_WEIGHTS / 4u;
 
 @compute @workgroup_size(8)
 fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -31,22 +32,24 @@ fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         var sums: array<vec4f, ROWS>;
         for (var r = 0u; r < ROWS; r++) { a[r] = load_a(tile.batch, tile.row + r, tile.rows, block * 32u + lane * 4u, p.k); }
         for (var load = 0u; load < LOADS; load++) {
-            let x = b[at.x * LOADS + load];
-            let y = b[at.y * LOADS + load];
-            let z = b[at.z * LOADS + load];
-            let t = b[at.w * LOADS + load];
+            let x = block_words(at.x, load);
+            let y = block_words(at.y, load);
+            let z = block_words(at.z, load);
+            let t = block_words(at.w, load);
             // Word j of all four columns.
             var words = array<vec4u, 4>(vec4u(x.x, y.x, z.x, t.x), vec4u(x.y, y.y, z.y, t.y),
                 vec4u(x.z, y.z, z.z, t.z), vec4u(x.w, y.w, z.w, t.w));
-            for (var j = 0u; j < 4u; j++) {
+            for (var j = 0u; j < LOAD_WORDS; j++) {
                 let beside = side(at, load * 4u + j);
-                let source = (load * 4u + j) * WORD_WEIGHTS / 4u;
-                for (var r = 0u; r < ROWS; r++) {
-                    sums[r] += subgroupShuffle(a[r].x, source) * quants(words[j], 0u, beside) + subgroupShuffle(a[r].y, source) * quants(words[j], 1u, beside)
-                        + subgroupShuffle(a[r].z, source) * quants(words[j], 2u, beside) + subgroupShuffle(a[r].w, source) * quants(words[j], 3u, beside);
-                    if (WORD_WEIGHTS == 8u) {
-                        sums[r] += subgroupShuffle(a[r].x, source + 1u) * quants(words[j], 4u, beside) + subgroupShuffle(a[r].y, source + 1u) * quants(words[j], 5u, beside)
-                            + subgroupShuffle(a[r].z, source + 1u) * quants(words[j], 6u, beside) + subgroupShuffle(a[r].w, source + 1u) * quants(words[j], 7u, beside);
+                for (var four = 0u; four < FOURS; four++) {
+                    let source = (load * 4u + j) * FOURS + four;
+                    let q0 = quants(words[j], four * 4u, beside);
+                    let q1 = quants(words[j], four * 4u + 1u, beside);
+                    let q2 = quants(words[j], four * 4u + 2u, beside);
+                    let q3 = quants(words[j], four * 4u + 3u, beside);
+                    for (var r = 0u; r < ROWS; r++) {
+                        sums[r] += subgroupShuffle(a[r].x, source) * q0 + subgroupShuffle(a[r].y, source) * q1
+                            + subgroupShuffle(a[r].z, source) * q2 + subgroupShuffle(a[r].w, source) * q3;
                     }
                 }
             }

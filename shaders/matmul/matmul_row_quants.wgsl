@@ -7,11 +7,9 @@
 // grid       a workgroup a tile of ROWS × 4 LANES, in the order of tile_at
 // constants  ROWS: 1, 2 or 4 (Apple's and Intel's compilers spill the sums of 8 rows, two of each); LANES and SLICES: a workgroup has
 //            LANES × SLICES invocations
-// needs      side, unpacked, HAS_OFFSET and step_and_offset (weight_q*), block_at (matmul_b_blocks); add_rows and store_sums (matmul_few_rows)
+// needs      side, unpacked, HAS_OFFSET and step_and_offset (weight_*, weights_*), block_at and block_words (matmul_b_blocks);
+//            add_rows and store_sums (matmul_few_rows)
 // numerics   f32
-
-// Loads of four words for a block.
-const LOADS = 8u / WORD_WEIGHTS;
 
 // The sum of A's elements in a block, for each row.
 struct Totals { r0: f32, r1: f32, r2: f32, r3: f32 }
@@ -28,29 +26,36 @@ fn add_totals(totals: ptr<function, Totals>, rows: Rows, four: u32) {
     }
 }
 
+// Quants i to i + 3 of a word of each of four columns, times four elements of A from `four` on.
+fn add_quants(sums: ptr<function, Sums>, totals: ptr<function, Totals>, rows: Rows, four: u32, words: vec4u, i: u32, beside: Side) {
+    let q = Block(unpacked(words, i, beside), unpacked(words, i + 1u, beside), unpacked(words, i + 2u, beside), unpacked(words, i + 3u, beside));
+    add_rows(sums, rows, four, q);
+    add_totals(totals, rows, four);
+}
+
 // One word of each of four columns, number `word` of a block of A that begins at `four`.
 fn add_word(sums: ptr<function, Sums>, totals: ptr<function, Totals>, rows: Rows, at: vec4u, four: u32, word: u32, words: vec4u) {
     let beside = side(at, word);
     let first = four + word * (WORD_WEIGHTS / 4u);
-    let low = Block(unpacked(words, 0u, beside), unpacked(words, 1u, beside), unpacked(words, 2u, beside), unpacked(words, 3u, beside));
-    add_rows(sums, rows, first, low);
-    add_totals(totals, rows, first);
-    if (WORD_WEIGHTS == 8u) {
-        let high = Block(unpacked(words, 4u, beside), unpacked(words, 5u, beside), unpacked(words, 6u, beside), unpacked(words, 7u, beside));
-        add_rows(sums, rows, first + 1u, high);
-        add_totals(totals, rows, first + 1u);
+    add_quants(sums, totals, rows, first, words, 0u, beside);
+    if (WORD_WEIGHTS > 4u) { add_quants(sums, totals, rows, first + 1u, words, 4u, beside); }
+    if (WORD_WEIGHTS > 8u) {
+        add_quants(sums, totals, rows, first + 2u, words, 8u, beside);
+        add_quants(sums, totals, rows, first + 3u, words, 12u, beside);
     }
 }
 
 fn add_load(sums: ptr<function, Sums>, totals: ptr<function, Totals>, rows: Rows, at: vec4u, four: u32, load: u32) {
-    let x = b[at.x * LOADS + load];
-    let y = b[at.y * LOADS + load];
-    let z = b[at.z * LOADS + load];
-    let t = b[at.w * LOADS + load];
+    let x = block_words(at.x, load);
+    let y = block_words(at.y, load);
+    let z = block_words(at.z, load);
+    let t = block_words(at.w, load);
     add_word(sums, totals, rows, at, four, load * 4u, vec4u(x.x, y.x, z.x, t.x));
     add_word(sums, totals, rows, at, four, load * 4u + 1u, vec4u(x.y, y.y, z.y, t.y));
-    add_word(sums, totals, rows, at, four, load * 4u + 2u, vec4u(x.z, y.z, z.z, t.z));
-    add_word(sums, totals, rows, at, four, load * 4u + 3u, vec4u(x.w, y.w, z.w, t.w));
+    if (LOAD_WORDS == 4u) {
+        add_word(sums, totals, rows, at, four, load * 4u + 2u, vec4u(x.z, y.z, z.z, t.z));
+        add_word(sums, totals, rows, at, four, load * 4u + 3u, vec4u(x.w, y.w, z.w, t.w));
+    }
 }
 
 // What a block adds to the sums.

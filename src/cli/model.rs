@@ -2,11 +2,12 @@
 
 use super::args::{Family, ModelArgs, Sides, StepArgs, StepName};
 use super::moe_mor_args;
+use super::output::note;
 use crate::bench::StepSize;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
-use crate::io::{ADAPTER_CONFIG, Config, ModelFolder};
+use crate::io::{ADAPTER_CONFIG, Config, FileType, ModelFolder, TensorRef};
 use crate::models::{self, Model};
 use crate::program::human_count;
 use clap::ValueEnum;
@@ -52,9 +53,14 @@ pub(super) fn new_config(options: &ModelArgs, sides: Option<Sides>, vocabulary: 
     Ok(config)
 }
 
-/// The model of a GGUF file: f32 for training, else stored as in the file.
+/// The model of a GGUF file: f32 for training, else stored as in the file, f32 in place of types that are not read.
 fn of_file(file: &ModelFolder, step: StepName) -> Result<(Arc<dyn Model>, Storage)> {
     let model = models::model_of(file)?;
+    let mut others = file.tensors.iter().filter(|tensor| matches!(tensor.dtype, FileType::Other(_)));
+    if let Some(TensorRef { name, dtype, .. }) = others.next() {
+        let more = others.count();
+        note(format_args!("note: {name} has type {dtype}, which is not read, and so have {more} others; shown as f32"));
+    }
     let storage = match step {
         StepName::Train => Storage::default(),
         _ => models::storage_of(model.as_ref(), &file.tensors)?,

@@ -80,15 +80,14 @@ impl Graph {
 
     /// The weight of that name. Repeated calls return the same tensor, so tied weights are one tensor.
     ///
-    /// Its type is `dtype` unless the graph's storage has another one for the name; f32 if a quantised type cannot hold its rows because they
-    /// are not whole blocks.
+    /// Its type is `dtype` unless the graph's storage has another one for the name; [`DType::for_rows_of`] if its rows are not whole blocks.
     ///
     /// # Errors
     /// [`Error::Graph`] if the name is taken by another kind of node or the type differs.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
         let wanted = self.storage.by_name.get(name).copied().unwrap_or(dtype);
-        let dtype = if wanted.holds_rows_of(shape.last()) { wanted } else { DType::F32 };
+        let dtype = wanted.for_rows_of(shape.last());
         self.leaf(Kind::Parameter(name.into()), name, TensorType::new(shape, dtype))
     }
 

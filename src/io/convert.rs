@@ -5,6 +5,7 @@ use crate::quantised;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use std::borrow::Cow;
+use std::fmt;
 
 /// The type of a tensor's elements in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,17 +14,49 @@ pub enum FileType {
     Plain(Dtype),
     /// Blocks of a quantised type, as in [`crate::quantised`].
     Blocks(DType),
+    /// Blocks of a type that is not read.
+    Other(OtherBlocks),
+}
+
+/// A quantised type that is known by its size only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherBlocks {
+    /// The name.
+    pub name: &'static str,
+    /// Weights of a block.
+    pub weights: usize,
+    /// Bytes of a block.
+    pub bytes: usize,
+}
+
+/// The name in messages.
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(dtype) => write!(f, "{dtype:?}"),
+            Self::Blocks(dtype) => dtype.fmt(f),
+            Self::Other(other) => f.write_str(other.name),
+        }
+    }
 }
 
 impl FileType {
+    /// Elements of a block; 1 for types without blocks.
+    pub(super) fn block(self) -> usize {
+        match self {
+            Self::Plain(_) => 1,
+            Self::Blocks(dtype) => dtype.block(),
+            Self::Other(other) => other.weights,
+        }
+    }
+
     /// Bytes of that many elements; none if there is no such number, or blocks are not whole.
     pub(super) fn bytes(self, count: usize) -> Option<usize> {
+        let blocks = count.is_multiple_of(self.block()).then_some(count / self.block())?;
         match self {
             Self::Plain(dtype) => count.checked_mul(dtype.bitsize())?.checked_add(7).map(|bits| bits / 8),
-            Self::Blocks(dtype) if count.is_multiple_of(quantised::file_block(dtype)) => {
-                (count / quantised::file_block(dtype)).checked_mul(quantised::file_block_bytes(dtype))
-            }
-            Self::Blocks(_) => None,
+            Self::Blocks(dtype) => blocks.checked_mul(quantised::file_block_bytes(dtype)),
+            Self::Other(other) => blocks.checked_mul(other.bytes),
         }
     }
 
@@ -42,7 +75,7 @@ impl FileType {
             Self::Plain(Dtype::BF16) => Some(DType::BF16),
             Self::Plain(Dtype::U32) => Some(DType::U32),
             Self::Plain(Dtype::I32) => Some(DType::I32),
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Other(_) => None,
             Self::Blocks(dtype) => Some(dtype),
         }
     }
@@ -65,7 +98,7 @@ pub(super) fn file_type(dtype: DType) -> Option<Dtype> {
         DType::BF16 => Dtype::BF16,
         DType::U32 => Dtype::U32,
         DType::I32 => Dtype::I32,
-        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q6K => return None,
+        _ => return None,
     })
 }
 
@@ -94,7 +127,11 @@ impl Numbers<'_> {
         let plain = match self.dtype {
             FileType::Plain(plain) => plain,
             FileType::Blocks(dtype) => {
-                return Ok(quantised::file_values(dtype, &self.bytes).map(|x| x as f32).collect());
+                return Ok(quantised::file_values(dtype, &self.bytes).into_iter().map(|x| x as f32).collect());
+            }
+            FileType::Other(other) => {
+                let instead = "requantise the model to Q4_K_M (llama-quantize does), or give its F16 file";
+                return Err(format!("has type {}, which is not read: {instead}", other.name));
             }
         };
         Ok(match plain {
@@ -128,17 +165,13 @@ impl Numbers<'_> {
     }
 
     fn fractions(&self) -> String {
-        let ty = match self.dtype {
-            FileType::Plain(dtype) => format!("{dtype:?}"),
-            FileType::Blocks(dtype) => dtype.to_string(),
-        };
-        format!("holds fractions ({ty}), integers were expected")
+        format!("holds fractions ({}), integers were expected", self.dtype)
     }
 
     /// The elements as i32 or u32; `name` says which in messages.
     pub(super) fn to_integers<T: TryFrom<i64> + TryFrom<u64>>(&self, name: &str) -> Result<Vec<T>, String> {
         let too_large =
-            |value: &dyn std::fmt::Display, index: usize| format!("element {index} is {value}, outside of {name}");
+            |value: &dyn fmt::Display, index: usize| format!("element {index} is {value}, outside of {name}");
         match self.dtype {
             FileType::Plain(Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) => Err(self.fractions()),
             FileType::Plain(Dtype::U64) => {
@@ -173,7 +206,7 @@ impl Numbers<'_> {
             DType::BF16 => self.to_f32()?.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect(),
             DType::U32 => self.to_integers::<u32>("u32")?.into_iter().flat_map(u32::to_le_bytes).collect(),
             DType::I32 => self.to_integers::<i32>("i32")?.into_iter().flat_map(i32::to_le_bytes).collect(),
-            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q6K => quantised::quantise(dtype, &self.to_f32()?),
+            _ => quantised::quantise(dtype, &self.to_f32()?),
         };
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Ok(bytes)

@@ -62,7 +62,7 @@ pub use chat_template::{ChatTemplate, Clock, Conversation};
 #[cfg(feature = "files")]
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
-pub use convert::FileType;
+pub use convert::{FileType, OtherBlocks};
 #[cfg(feature = "files")]
 pub use device_cache::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 #[cfg(feature = "files")]

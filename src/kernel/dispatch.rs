@@ -1,7 +1,7 @@
 //! A dispatch as plain data.
 
 use super::{Constant, Kernel, Snippet};
-use crate::dtype::{BLOCK, DType};
+use crate::dtype::DType;
 use crate::shape::Shape;
 use crate::software::page_strided;
 use std::ops::Range;
@@ -47,8 +47,8 @@ impl View {
     pub fn blocks(&self, whole: usize) -> [Self; 2] {
         let words =
             |start: usize, count: usize| Self { slot: self.slot, start, shape: [count].into(), dtype: DType::U32 };
-        let (first, count, per_block) = (self.start / BLOCK, self.numel() / BLOCK, self.dtype.quant_words());
-        let scales = self.dtype.scale_words();
+        let (block, per_block, scales) = (self.dtype.block(), self.dtype.quant_words(), self.dtype.scale_words());
+        let (first, count) = (self.start / block, self.numel() / block);
         let first_scale = self.dtype.first_scale(whole) + first * scales;
         [words(first * per_block, count * per_block), words(first_scale, count * scales)]
     }

@@ -5,6 +5,7 @@
 
 use crate::dtype::DType;
 use crate::program::{pack, unpack};
+use crate::quantised;
 use crate::shape::TensorType;
 
 /// The tensors that a parameter is in a file, in order: itself, or a part for every index of its first axis.
@@ -19,9 +20,10 @@ pub fn file_tensors(name: &str, ty: &TensorType) -> Vec<(String, TensorType)> {
     }
 }
 
-/// Whether each part of a parameter is whole words in memory, so that parts lie there side by side.
+/// Whether each part of a parameter is whole words in memory, so that parts lie there side by side; the scales of quantised ones lie apart.
 pub(super) fn of_whole_words(name: &str, ty: &TensorType) -> bool {
-    file_tensors(name, ty).first().is_none_or(|(_, part)| part.dtype.bytes(2 * part.shape.numel()) == 2 * part.bytes())
+    let whole = |part: &TensorType| part.dtype.bytes(2 * part.shape.numel()) == 2 * part.bytes();
+    !ty.dtype.is_quantised() && file_tensors(name, ty).first().is_none_or(|(_, part)| whole(part))
 }
 
 /// The bytes in memory of the values of all parts.
@@ -33,6 +35,11 @@ pub(super) fn join(parts: &[Vec<f32>], dtype: DType) -> Vec<u8> {
 /// The parts of what is in memory, each as it would lie there alone.
 pub(super) fn cut(bytes: &[u8], ty: &TensorType) -> Vec<Vec<u8>> {
     let count = ty.shape.numel();
+    if ty.dtype.is_quantised() {
+        let blocks = quantised::to_file(ty.dtype, bytes, count);
+        let part = blocks.len() / ty.shape.dims().first().copied().unwrap_or(1).max(1);
+        return blocks.chunks_exact(part.max(1)).map(|part| quantised::from_file(ty.dtype, part)).collect();
+    }
     let values = unpack(bytes, ty.dtype, count);
     let part = count / ty.shape.dims().first().copied().unwrap_or(1).max(1);
     values.chunks_exact(part.max(1)).map(|part| pack(part, ty.dtype)).collect()
@@ -59,5 +66,13 @@ mod tests {
         let cut = cut(&join(&parts, ty.dtype), &ty);
         let values: Vec<Vec<f64>> = cut.iter().map(|bytes| unpack(bytes, DType::BF16, 3)).collect();
         assert_eq!(values, [[1.0, -2.0, 0.5], [4.0, 5.0, 6.0]]);
+    }
+
+    #[test]
+    fn parts_of_quantised_weights_keep_their_bits() {
+        let values: Vec<f64> = (0..1024_i32).map(|i| f64::from(i % 37) - 18.0).collect();
+        let ty = TensorType::new([2, 1, 512], DType::Q3K);
+        let expected: Vec<Vec<u8>> = values.chunks(512).map(|part| pack(part, ty.dtype)).collect();
+        assert_eq!(cut(&pack(&values, ty.dtype), &ty), expected);
     }
 }

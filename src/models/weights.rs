@@ -75,15 +75,14 @@ pub fn storage_of(model: &dyn Model, tensors: &Tensors) -> Result<Storage> {
         // Parts of a stack are of one type.
         let part = stacked::file_tensors(name, ty).swap_remove(0).0;
         let stored = names.get(&part).and_then(|tensor| tensor.same());
-        let stored = stored
-            .filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()) && !(d.is_quantised() && part != *name));
+        let stored = stored.filter(|d| d.is_weight() && d.holds_rows_of(ty.shape.last()));
         types.insert(name.clone(), stored.unwrap_or(DType::F32));
     }
     Ok(Storage { by_name: Arc::new(types), ..Storage::default() })
 }
 
 /// The decoder of [`decoder_of`] and its weights. Matrices are stored as `storage`; without one, each as [`storage_of`] says. Training
-/// needs f32, f16 or bf16. Matrices whose rows are no whole blocks of a quantised type are stored as f32 instead.
+/// needs f32, f16 or bf16. Matrices whose rows are no whole blocks of a quantised type are stored as [`DType::for_rows_of`] says.
 ///
 /// # Errors
 /// Those of [`super::decoder`] and [`load_weights`].
@@ -152,6 +151,11 @@ pub fn load_weights_beside(
         }
         let words = match tensors.as_slice() {
             [tensor] if *tensor.shape == ty.shape => tensor.to_words(ty.dtype)?,
+            // Blocks stay as they are.
+            parts if parts.iter().all(|part| part.dtype == FileType::Blocks(ty.dtype)) => {
+                let blocks: Vec<&[u8]> = parts.iter().map(|part| part.bytes).collect();
+                quantised::from_file(ty.dtype, &blocks.concat())
+            }
             parts if stacked::of_whole_words(name, ty) => {
                 parts.iter().map(|part| part.to_words(ty.dtype)).collect::<Result<Vec<_>>>()?.concat()
             }

@@ -250,14 +250,7 @@ fn logits(g: &mut Graph, prefix: &str, x: Tensor, experts: &Experts, mode: Exper
 /// The experts' weights, stacked.
 fn stacks(g: &mut Graph, module: &str, experts: &Experts, d_model: usize, std: [f64; 2]) -> Result<ExpertWeights> {
     let mut stack = |part: usize, shape: [usize; 3], std: f64| {
-        let stack =
-            g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, Initial::Normal(std))?;
-        let dtype = g.dtype(stack);
-        if dtype.is_quantised() {
-            let message = format!("is {dtype}, and experts can't be quantised: hold this model in f16, bf16 or f32");
-            return Err(Error::input("dtype", message));
-        }
-        Ok(stack)
+        g.matrix(&format!("{module}.experts.*.{}.weight", experts.names.parts[part]), shape, Initial::Normal(std))
     };
     let (up, down) = ([experts.count, experts.d_ff, d_model], [experts.count, d_model, experts.d_ff]);
     Ok(ExpertWeights { gate: stack(0, up, std[0])?, up: stack(1, up, std[0])?, down: stack(2, down, std[1])? })

@@ -5,7 +5,7 @@ use super::experts::{GateOutput, jittered};
 use super::feed_forward::FeedForwardUse;
 use super::router_stats::{RouterDecision, RouterStats};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Array, Graph, Initial, Tensor};
 use crate::ops::{self, Activation, Assignment, GateOptions};
 
@@ -74,14 +74,7 @@ impl SwitchExperts {
         let means = ops::reshape(g, means, [batch * count])?;
         let mut stack = |part: &str, shape: [usize; 3], std: f64| {
             let name = format!("{module}.experts.expert_*.{part}.weight");
-            let stack = g.matrix(&name, shape, Initial::Normal(std))?;
-            let dtype = g.dtype(stack);
-            if dtype.is_quantised() {
-                let message =
-                    format!("is {dtype}, and experts can't be quantised: hold this model in f16, bf16 or f32");
-                return Err(Error::input("dtype", message));
-            }
-            Ok(stack)
+            g.matrix(&name, shape, Initial::Normal(std))
         };
         let (up, down) =
             (stack("wi", [count, d_ff, d_model], self.std[1])?, stack("wo", [count, d_model, d_ff], self.std[2])?);

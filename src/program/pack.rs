@@ -13,7 +13,7 @@ pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::I32 => values.iter().flat_map(|&x| (x as i32).to_le_bytes()).collect(),
         DType::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
-        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q6K => {
+        _ => {
             let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
             quantised::quantise(dtype, &values)
         }
@@ -33,6 +33,6 @@ pub fn unpack(bytes: &[u8], dtype: DType, count: usize) -> Vec<f64> {
         DType::I32 => words.map(|w| f64::from(i32::from_le_bytes(w))).take(count).collect(),
         DType::F16 => halves.map(|h| f16::from_bits(h).to_f64()).take(count).collect(),
         DType::BF16 => halves.map(|h| bf16::from_bits(h).to_f64()).take(count).collect(),
-        DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q6K => quantised::dequantise(dtype, bytes, count),
+        _ => quantised::dequantise(dtype, bytes, count),
     }
 }

@@ -7,6 +7,7 @@ mod conversion;
 mod made;
 mod names;
 mod published;
+mod quantised;
 mod refused;
 mod tokenizer;
 mod unusual;
@@ -148,9 +149,13 @@ fn a_file_becomes_a_folder_whose_weights_are_rounded_while_they_are_loaded() {
     let tokens: Vec<u32> = folder.expect_tokenizer().unwrap().encode("the things that they saw").unwrap();
     let expected = last_logits(gpu, wide.as_ref(), &weights, &tokens);
     let size: f32 = expected.iter().map(|x| x * x).sum();
-    for (dtype, least, most) in
-        [(DType::F32, 0.0, 0.0), (DType::Q8_0, 1e-9, 1e-3), (DType::Q4_1, 1e-6, 0.1), (DType::Q4_0, 1e-6, 0.1)]
-    {
+    for (dtype, least, most) in [
+        (DType::F32, 0.0, 0.0),
+        (DType::Q8_0, 1e-9, 1e-3),
+        (DType::Q4_1, 1e-6, 0.1),
+        (DType::Q4_0, 1e-6, 0.1),
+        (DType::MXFP4, 1e-6, 0.2),
+    ] {
         let (model, weights) = models::load(gpu, &folder, dtype).unwrap();
         let matrices =
             model.parameters_in(weights.storage()).unwrap().into_iter().filter(|(_, ty)| ty.shape.rank() == 2);

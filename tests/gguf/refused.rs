@@ -44,10 +44,15 @@ fn what_is_not_supported_is_named() {
     lacking.remove("llama.embedding_length");
     assert!(refusal(file(&lacking, &tensors()).0).contains("\"llama.embedding_length\" is missing"));
     let mut made = tensors();
-    made[3].kind = 12;
-    assert!(
-        refusal(file(&metadata(), &made).0).contains("\"blk.0.attn_v.weight\" has type Q4_K, which is not read yet")
-    );
+    made[3].kind = 77;
+    assert!(refusal(file(&metadata(), &made).0).contains("\"blk.0.attn_v.weight\" has the unknown type 77"));
+    // A file with a tensor of a type that is not read opens, and does not load.
+    let down = made.iter().position(|made| made.name == "blk.0.ffn_down.weight").unwrap();
+    (made[3].kind, made[down].kind) = (1, 18);
+    let opened = gguf::from_bytes("some/model.gguf", file(&metadata(), &made).0).unwrap();
+    let Err(error) = models::load(&gpus()[0], &opened, None) else { panic!("it was loaded") };
+    let expected = "some/model.gguf: tensor \"model.layers.0.mlp.down_proj.weight\": has type IQ3_XXS, which is not read: requantise the model";
+    assert!(error.to_string().starts_with(expected), "{error}");
     let mut no_tokenizer = metadata();
     no_tokenizer.remove("tokenizer.ggml.model");
     let opened = gguf::from_bytes("m", file(&no_tokenizer, &tensors()).0).unwrap();

@@ -108,7 +108,7 @@ fn what_is_no_model_says_so() {
     metadata.insert("general.type", Meta::Text("model"));
     metadata.insert("general.architecture", Meta::Text("nonesuch"));
     let mut other = tensors();
-    other[0].kind = 12;
+    other[0].kind = 77;
     assert!(refusal(file(&metadata, &other).0).contains("is nonesuch, which is not read yet"));
 }
 

@@ -3,6 +3,7 @@
 use crate::DType;
 use crate::cli::numbers::positive;
 use crate::models::LayerInit;
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 /// Model families that can be trained from scratch.
@@ -48,36 +49,50 @@ impl From<Storage> for DType {
     }
 }
 
-/// Storage types of weights for inference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum InferenceStorage {
-    /// 32-bit float
-    F32,
-    /// 16-bit IEEE float
-    F16,
-    /// 16-bit brain float
-    Bf16,
-    /// Blocks of 32 in 8 bits with a scale
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// Blocks of 32 in 4 bits with a scale
-    #[value(name = "q4_0")]
-    Q4_0,
-    /// Blocks of 32 in 4 bits with a scale and an offset
-    #[value(name = "q4_1")]
-    Q4_1,
+/// A storage type of weights for inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct InferenceStorage {
+    dtype: DType,
+    help: &'static str,
+}
+
+impl InferenceStorage {
+    const fn new(dtype: DType, help: &'static str) -> Self {
+        Self { dtype, help }
+    }
+}
+
+impl ValueEnum for InferenceStorage {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: &[InferenceStorage] = &[
+            InferenceStorage::new(DType::F32, "32-bit float"),
+            InferenceStorage::new(DType::F16, "16-bit IEEE float"),
+            InferenceStorage::new(DType::BF16, "16-bit brain float"),
+            InferenceStorage::new(DType::Q8_0, "8 bits, a scale for 32 weights"),
+            InferenceStorage::new(DType::Q6K, "6 bits, a scale for 16 weights, in blocks of 256"),
+            InferenceStorage::new(DType::Q5K, "5 bits, a scale and a minimum for 32 weights, in blocks of 256"),
+            InferenceStorage::new(DType::Q5_1, "5 bits, a scale and an offset for 32 weights"),
+            InferenceStorage::new(DType::Q5_0, "5 bits, a scale for 32 weights"),
+            InferenceStorage::new(DType::Q4K, "4 bits, a scale and a minimum for 32 weights, in blocks of 256"),
+            InferenceStorage::new(DType::Q4_1, "4 bits, a scale and an offset for 32 weights"),
+            InferenceStorage::new(DType::Q4_0, "4 bits, a scale for 32 weights"),
+            InferenceStorage::new(DType::IQ4NL, "4 bits in uneven steps, a scale for 32 weights"),
+            InferenceStorage::new(DType::IQ4XS, "4 bits in uneven steps, a scale for 32 weights, in blocks of 256"),
+            InferenceStorage::new(DType::MXFP4, "4-bit floats, a power of two for 32 weights"),
+            InferenceStorage::new(DType::Q3K, "3 bits, a scale for 16 weights, in blocks of 256"),
+            InferenceStorage::new(DType::Q2K, "2 bits, a scale and a minimum for 16 weights, in blocks of 256"),
+        ];
+        ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.dtype.name()).help(self.help))
+    }
 }
 
 impl From<InferenceStorage> for DType {
     fn from(storage: InferenceStorage) -> Self {
-        match storage {
-            InferenceStorage::F32 => Self::F32,
-            InferenceStorage::F16 => Self::F16,
-            InferenceStorage::Bf16 => Self::BF16,
-            InferenceStorage::Q8_0 => Self::Q8_0,
-            InferenceStorage::Q4_0 => Self::Q4_0,
-            InferenceStorage::Q4_1 => Self::Q4_1,
-        }
+        storage.dtype
     }
 }
 

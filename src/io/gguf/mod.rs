@@ -1,6 +1,6 @@
 //! GGUF files: a model's weights, configuration and tokenizer in one file.
 //!
-//! The file is mapped. Weights in F32, F16, BF16, Q8_0, Q6_K, Q4_0 and Q4_1 are read, quantised ones block by block as they are.
+//! The file is mapped. Quantised weights ([`crate::quantised`]) are read block by block as they are.
 
 mod architectures;
 mod metadata;

@@ -5,8 +5,7 @@
 //! each tensor a name, axes u32, extents u64 (the fastest first), type u32, offset u64; then, aligned, the data. A text is
 //! its length u64 and its bytes; a list the type of its items u32, their number u64, and the items.
 
-use super::super::convert::FileType;
-use crate::dtype::DType;
+use super::super::convert::{FileType, OtherBlocks};
 use crate::error::human_bytes;
 use crate::quantised;
 use crate::shape::Shape;
@@ -302,14 +301,12 @@ impl Claim {
             extents.push(usize::try_from(cursor.u64(name)?).unwrap_or(usize::MAX));
         }
         let count = extents.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
-        let dtype = file_type(cursor.u32(name)?).map_err(|ty| {
-            let read = "F32, F16, BF16, Q8_0, Q6_K, Q4_0 and Q4_1 are: give the model in one of these";
-            format!("tensor {name:?} has type {ty}, which is not read yet; {read}")
+        let number = cursor.u32(name)?;
+        let dtype = file_type(number).ok_or_else(|| {
+            let update = "it is newer than this wgformer, or the file is damaged";
+            format!("tensor {name:?} has the unknown type {number}: {update}")
         })?;
-        let block = match dtype {
-            FileType::Blocks(dtype) => quantised::file_block(dtype),
-            FileType::Plain(_) => 1,
-        };
+        let block = dtype.block();
         if !extents[0].is_multiple_of(block) {
             return Err(damaged(format!("has rows of {}, which are not whole blocks of {block}", extents[0])));
         }
@@ -339,49 +336,39 @@ impl Claim {
     }
 }
 
-/// The element type by its number; its name if it is not read.
-fn file_type(number: u32) -> Result<FileType, String> {
-    const OTHERS: [(u32, &str); 24] = [
-        (6, "Q5_0"),
-        (7, "Q5_1"),
-        (9, "Q8_1"),
-        (10, "Q2_K"),
-        (11, "Q3_K"),
-        (12, "Q4_K"),
-        (13, "Q5_K"),
-        (15, "Q8_K"),
-        (16, "IQ2_XXS"),
-        (17, "IQ2_XS"),
-        (18, "IQ3_XXS"),
-        (19, "IQ1_S"),
-        (20, "IQ4_NL"),
-        (21, "IQ3_S"),
-        (22, "IQ2_S"),
-        (23, "IQ4_XS"),
-        (24, "I8"),
-        (25, "I16"),
-        (26, "I32"),
-        (27, "I64"),
-        (29, "IQ1_M"),
-        (34, "TQ1_0"),
-        (35, "TQ2_0"),
-        (39, "MXFP4"),
-    ];
-    Ok(match number {
-        0 => FileType::Plain(Dtype::F32),
-        1 => FileType::Plain(Dtype::F16),
-        2 => FileType::Blocks(DType::Q4_0),
-        3 => FileType::Blocks(DType::Q4_1),
-        8 => FileType::Blocks(DType::Q8_0),
-        14 => FileType::Blocks(DType::Q6K),
-        28 => FileType::Plain(Dtype::F64),
-        30 => FileType::Plain(Dtype::BF16),
+/// The element type by its number.
+fn file_type(number: u32) -> Option<FileType> {
+    let plain = match number {
+        0 => Dtype::F32,
+        1 => Dtype::F16,
+        24 => Dtype::I8,
+        25 => Dtype::I16,
+        26 => Dtype::I32,
+        27 => Dtype::I64,
+        28 => Dtype::F64,
+        30 => Dtype::BF16,
         _ => {
-            let name = OTHERS.iter().find(|(other, _)| *other == number).map(|(_, name)| (*name).to_owned());
-            return Err(name.unwrap_or_else(|| number.to_string()));
+            let other = || OTHERS.iter().find(|(other, _)| *other == number).map(|(_, ty)| FileType::Other(*ty));
+            return quantised::of_file_number(number).map(FileType::Blocks).or_else(other);
         }
-    })
+    };
+    Some(FileType::Plain(plain))
 }
+
+/// Quantised types that are not read, by their number.
+const OTHERS: [(u32, OtherBlocks); 11] = [
+    (9, OtherBlocks { name: "Q8_1", weights: 32, bytes: 36 }),
+    (15, OtherBlocks { name: "Q8_K", weights: 256, bytes: 292 }),
+    (16, OtherBlocks { name: "IQ2_XXS", weights: 256, bytes: 66 }),
+    (17, OtherBlocks { name: "IQ2_XS", weights: 256, bytes: 74 }),
+    (18, OtherBlocks { name: "IQ3_XXS", weights: 256, bytes: 98 }),
+    (19, OtherBlocks { name: "IQ1_S", weights: 256, bytes: 50 }),
+    (21, OtherBlocks { name: "IQ3_S", weights: 256, bytes: 110 }),
+    (22, OtherBlocks { name: "IQ2_S", weights: 256, bytes: 82 }),
+    (29, OtherBlocks { name: "IQ1_M", weights: 256, bytes: 56 }),
+    (34, OtherBlocks { name: "TQ1_0", weights: 256, bytes: 54 }),
+    (35, OtherBlocks { name: "TQ2_0", weights: 256, bytes: 66 }),
+];
 
 /// Refuses tensors that overlap.
 fn check_apart(tensors: &BTreeMap<&str, Info>) -> Result<(), String> {
@@ -392,3 +379,6 @@ fn check_apart(tensors: &BTreeMap<&str, Info>) -> Result<(), String> {
         Some(pair) => Err(format!("is damaged: tensors {:?} and {:?} overlap; {AGAIN}", pair[0].1, pair[1].1)),
     }
 }
+
+#[cfg(test)]
+mod tests;

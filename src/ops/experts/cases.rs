@@ -33,6 +33,35 @@ fn routes() -> impl Iterator<Item = Case> {
     })
 }
 
+/// Quantised weights: of every type with the default kernel, of three with every kernel; few rows of an expert and more.
+fn quantised() -> impl Iterator<Item = Case> {
+    let kernels = Variant::ALL.into_iter().filter(|variant| variant.takes_groups());
+    let by_kernel =
+        kernels.flat_map(|variant| [DType::Q8_0, DType::Q4K, DType::Q3K].map(|dtype| (Some(variant), dtype)));
+    let all = DType::QUANTISED.into_iter().map(|dtype| (None, dtype)).chain(by_kernel);
+    all.flat_map(|(variant, dtype)| {
+        [([40, 2, 3], 33), ([9, 2, 8], 36)].into_iter().map(move |(size @ [tokens, _, experts], outputs)| {
+            let d_model = usize::next_multiple_of(64, dtype.block());
+            let feeds = vec![
+                Feed::normal("x", [tokens, d_model]),
+                Feed::normal("weight", [experts, outputs, d_model]).stored_as(dtype),
+                chosen(PATTERNS[0].1, size),
+            ];
+            let by = variant.map_or("the default", Variant::name);
+            let name = format!("grouped_linear {dtype} {size:?} {d_model} to {outputs} by {by}");
+            let case = Case::new(name, feeds, move |g, x| {
+                let routing = ops::route(g, x[2], experts)?;
+                let linear = GroupedLinear { variant, ..GroupedLinear::new(&routing) };
+                Ok(vec![linear.apply(g, x[0], x[1], &routing)?])
+            });
+            match variant {
+                Some(variant) => variant.case(case),
+                None => case,
+            }
+        })
+    })
+}
+
 /// Every kernel, rows gathered while they are loaded and before.
 fn linears() -> impl Iterator<Item = Case> {
     // Tokens, slots of a token, experts; inputs, outputs.
@@ -72,13 +101,17 @@ fn networks() -> impl Iterator<Item = Case> {
         ([257, 2, 4], [20, 36]),
         ([33, 5, 5], [12, 7]),
         ([33, 1, 64], [5, 33]),
+        ([40, 2, 3], [256, 512]),
     ];
     sizes.into_iter().flat_map(|(size @ [tokens, top_k, experts], [d_model, d_ff])| {
         // Every pattern with the one size that tells most of them apart, two with the others.
         let patterns = if tokens == 31 { 0..5 } else { tokens % 3..tokens % 3 + 2 };
         patterns.map(move |index| {
             let (name, pattern) = PATTERNS[index];
-            let dtype = [DType::F32, DType::BF16, DType::F16][index % 3];
+            let dtype = match d_model {
+                256 => [DType::Q4K, DType::MXFP4][index % 2],
+                _ => [DType::F32, DType::BF16, DType::F16][index % 3],
+            };
             let feeds = vec![
                 Feed::normal("x", [tokens, d_model]),
                 Feed::normal_scaled("gate", [experts, d_ff, d_model], 0.0, 0.4).stored_as(dtype),
@@ -99,5 +132,5 @@ fn networks() -> impl Iterator<Item = Case> {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    routes().chain(linears()).chain(networks()).collect()
+    routes().chain(linears()).chain(quantised()).chain(networks()).collect()
 }

@@ -9,11 +9,11 @@ use crate::kernel::Launch;
 use crate::ops::matmul::{Form, Grouped, Rows, Variant};
 use crate::shape::TensorType;
 
-/// `out[i] = x[tokens[i]] · W[e]ᵀ`, e the expert of row i: x (T, C) f32, weight (E, N, C) f32, f16 or bf16, out (M, N)
+/// `out[i] = x[tokens[i]] · W[e]ᵀ`, e the expert of row i: x (T, C) f32, weight (E, N, C) f32, f16, bf16 or quantised, out (M, N)
 /// f32 with the slots in the order of `routing`. Rows of no expert are zeros.
 ///
 /// Gradients: `dx[t] = Σ_k dout[rows[t K + k]] · W[e]`, `dW[e] = Σ_i dout[i]ᵀ x[tokens[i]]` over the expert's rows;
-/// zeros for an expert without any.
+/// zeros for an expert without any. A quantised W has none.
 ///
 /// # Errors
 /// [`Error::Shape`] that names the operand that does not fit.
@@ -67,9 +67,9 @@ impl Op for GroupedLinear {
         let slots = tokens.saturating_mul(self.top_k);
         let indices = [(&inputs[2], experts + 1), (&inputs[3], slots), (&inputs[4], slots)];
         let fits = indices.iter().all(|(ty, count)| **ty == TensorType::new([*count], DType::U32));
-        if inputs[0].dtype != DType::F32 || !is_plain(inputs[1].dtype) || d_model != weight_d_model || !fits {
+        if inputs[0].dtype != DType::F32 || !is_matrix(&inputs[1]) || d_model != weight_d_model || !fits {
             let what = format!(
-                "x is {} and the weight {}, expected f32[T, C] and [E, N, C] of f32, f16 or bf16, with a dispatch to E experts",
+                "x is {} and the weight {}, expected f32[T, C] and [E, N, C] of a type of weights, with a dispatch to E experts",
                 inputs[0], inputs[1]
             );
             return Err(Error::shape(self.name(), what));
@@ -226,9 +226,9 @@ impl Op for GroupedSums {
     }
 }
 
-/// Whether stacked weights can have that type.
-pub(super) fn is_plain(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+/// Whether stacked weights can be of that type.
+pub(super) fn is_matrix(ty: &TensorType) -> bool {
+    ty.dtype.is_weight() && ty.dtype.holds_rows_of(ty.shape.last())
 }
 
 /// Every row of `slots` that belongs to an expert, with its expert.

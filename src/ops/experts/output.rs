@@ -1,7 +1,7 @@
 //! The second half of gated experts, and the weighted sum of a token's experts.
 
 use super::combine::{combine, sum};
-use super::linear::{add_scaled, dot, entry, is_plain, rows_of};
+use super::linear::{add_scaled, dot, entry, is_matrix, rows_of};
 use super::slots::ExpertDispatch;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ static EXPERT_BACKWARD: [Kernel; 2] =
 
 /// `y[t] = Σ_k weights[t, k] · (f(gate[i]) ⊙ up[i]) W[e]ᵀ`, i the row of slot (t, k) and e its expert.
 ///
-/// gate and up (M, F) f32 in the order of `routing`, W (E, C, F) f32, f16 or bf16, weights (T, K) f32, y (T, C).
+/// gate and up (M, F) f32 in the order of `routing`, W (E, C, F) f32, f16, bf16 or quantised, weights (T, K) f32, y (T, C).
 ///
 /// Gradients, with `a = f(gate) ⊙ up` computed again and `b[i] = dy[tokens[i]] · W[e]`, so that the experts' outputs are not needed:
 /// `dweights[t, k] = ⟨b[i], a[i]⟩`, `da = weight · b`, `dup = da ⊙ f(gate)`, `dgate = da ⊙ up ⊙ f′(gate)`,
@@ -57,10 +57,9 @@ impl Op for ExpertOutput {
         if inputs[0].dtype != DType::F32 || inputs[1] != inputs[0] {
             return refuse(format!("gate is {} and up {}: both must be the same f32[M, F]", inputs[0], inputs[1]));
         }
-        if !is_plain(inputs[2].dtype) || weight_d_ff != d_ff || inputs[5] != TensorType::new([experts + 1], DType::U32)
-        {
+        if !is_matrix(&inputs[2]) || weight_d_ff != d_ff || inputs[5] != TensorType::new([experts + 1], DType::U32) {
             return refuse(format!(
-                "the weight is {}, expected [E, C, {d_ff}] of f32, f16 or bf16, with a dispatch to E experts",
+                "the weight is {}, expected [E, C, {d_ff}] of a type of weights, with a dispatch to E experts",
                 inputs[2]
             ));
         }

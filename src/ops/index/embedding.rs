@@ -118,6 +118,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     for dtype in DType::QUANTISED {
         for (rows, columns, ids) in [(33, 96, 31), (257, 32, 1)] {
+            let columns = usize::next_multiple_of(columns, dtype.block());
             let table = Feed::normal("table", [rows, columns]).stored_as(dtype);
             let feeds = vec![table, Feed::given("ids", [ids], DType::U32, mixed(ids, rows))];
             let name = format!("embedding {dtype} [{rows}, {columns}] ids {ids}");

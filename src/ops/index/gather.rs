@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Caps, Dispatch, Kernel, Launch, Snippet, View, kernel};
-use crate::ops::matmul::weight_snippet;
+use crate::ops::matmul::weight_snippets;
 use crate::shape::TensorType;
 use std::ops::Range;
 
@@ -83,13 +83,14 @@ pub(in crate::ops) fn gather_into(cx: &mut Launch<'_>, table: &View, index: &Vie
     let count = out.numel() / size;
     for rows in row_windows(cx.caps(), table)? {
         let part = window(table, &rows);
-        let dispatch = match weight_snippet(table.dtype).filter(|_| table.dtype.is_quantised()) {
-            Some(weight) => {
-                let [quants, scales] = part.blocks(table.numel());
-                let dispatch = Dispatch::new(&GATHER_ROWS).snippet(weight).snippet(snippet).read(quants);
-                dispatch.read(index.clone()).update(out.clone()).read(scales)
-            }
-            None => Dispatch::new(&GATHER_ROWS).snippet(snippet).read(part).read(index.clone()).update(out.clone()),
+        let dispatch = Dispatch::new(&GATHER_ROWS).snippet(snippet);
+        let dispatch = if table.dtype.is_quantised() {
+            let [quants, scales] = part.blocks(table.numel());
+            let weights = weight_snippets(table.dtype).iter();
+            let dispatch = weights.fold(dispatch, |dispatch, snippet| dispatch.snippet(snippet));
+            dispatch.read(quants).read(index.clone()).update(out.clone()).read(scales)
+        } else {
+            dispatch.read(part).read(index.clone()).update(out.clone())
         };
         cx.dispatch(
             dispatch

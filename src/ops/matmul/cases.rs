@@ -86,10 +86,12 @@ fn split() -> impl Iterator<Item = Case> {
             })
         })
     });
-    let fused = [(DType::F16, 36), (DType::Q8_0, 35)].into_iter().map(|(dtype, n)| {
+    // Where blocks are of 256, parts end within one.
+    let types = [(DType::F16, 36, 1600), (DType::Q8_0, 35, 1600), (DType::Q4K, 35, 1792), (DType::Q2K, 36, 1792)];
+    let fused = types.into_iter().map(|(dtype, n, k)| {
         let feeds = vec![
-            Feed::normal("a", [17, 1600]).fixed(),
-            Feed::normal("b", [n, 1600]).stored_as(dtype).fixed(),
+            Feed::normal("a", [17, k]).fixed(),
+            Feed::normal("b", [n, k]).stored_as(dtype).fixed(),
             Feed::normal("bias", [n]).fixed(),
             Feed::normal("residual", [17, n]).fixed(),
         ];
@@ -147,21 +149,24 @@ fn quantised() -> impl Iterator<Item = Case> {
     let types = DType::QUANTISED;
     let variants = types.into_iter().flat_map(|dtype| {
         Variant::ALL.into_iter().flat_map(move |variant| {
-            [(Form::Nt, [70, 67, 96]), (Form::Nt, [7, 33, 64]), (Form::Nt, [1, 257, 544]), (Form::Nn, [5, 96, 41])]
-                .into_iter()
-                .map(move |(form, size)| {
-                    let (a, b) = operands(form, &[2], size);
-                    let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).stored_as(dtype)];
-                    let name = format!("matmul {form:?} {size:?} {dtype} by {} where legal", variant.name());
-                    variant.case(case(name, feeds, move |g, x| {
-                        let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
-                        Ok(vec![g.put1(op, &[x[0], x[1]])?])
-                    }))
-                })
+            let whole = |extent: usize| extent.next_multiple_of(dtype.block());
+            let few = [(Form::Nt, [7, 33, whole(64)]), (Form::Nt, [1, 257, whole(544)])];
+            let more = [(Form::Nt, [70, 67, whole(96)]), (Form::Nn, [5, whole(96), 41])];
+            let sizes = if variant.name().starts_with("row") { few } else { more };
+            sizes.into_iter().map(move |(form, size)| {
+                let (a, b) = operands(form, &[2], size);
+                let feeds = vec![Feed::normal("a", a).fixed(), Feed::normal("b", b).stored_as(dtype)];
+                let name = format!("matmul {form:?} {size:?} {dtype} by {} where legal", variant.name());
+                variant.case(case(name, feeds, move |g, x| {
+                    let op = Matmul { variant: Some(variant), alpha: 0.5, ..Matmul::new(form) };
+                    Ok(vec![g.put1(op, &[x[0], x[1]])?])
+                }))
+            })
         })
     });
     let linears = types.into_iter().flat_map(|dtype| {
         [(1, 32, 32), (31, 288, 64), (3, 64, 2560)].into_iter().map(move |(rows, inputs, outputs)| {
+            let inputs = usize::next_multiple_of(inputs, dtype.block());
             let feeds = vec![
                 Feed::normal("x", [rows, inputs]),
                 Feed::normal("weight", [outputs, inputs]).stored_as(dtype),

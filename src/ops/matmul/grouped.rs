@@ -3,7 +3,7 @@
 use super::launch::{GATHER_NONE, grid, operands, plain};
 use super::problem::{Form, Problem};
 use super::variant::Variant;
-use super::windows::{ExtentRange, Window, ranges};
+use super::windows::{ExtentRange, Window, front, ranges};
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Launch, Snippet, View, kernel};
 use crate::ops::index::gather::gather_into;
@@ -95,7 +95,7 @@ impl Grouped<'_> {
 
     /// The number of groups whose matrices fit one binding.
     fn groups_of_a_binding(&self, caps: &Caps) -> Result<usize> {
-        let limit = caps.max_binding_bytes.saturating_sub(caps.offset_alignment);
+        let limit = caps.max_binding_bytes.saturating_sub(front(caps, self.b.view.dtype, self.b.view.shape.last()));
         let groups = self.starts.numel() - 1;
         let (stacked, others) = match self.form {
             Form::Tn => (&self.out, [&self.a.view, &self.b.view]),
@@ -168,12 +168,15 @@ impl Grouped<'_> {
             dispatch = dispatch.param(window.stride).param(window.offset).param(batch);
         }
         dispatch = plain(dispatch.param(0).param_f32(1.0).param(part.start));
-        dispatch = self.place(dispatch, part.start + part.len == groups);
-        dispatch = self.gather(operands(dispatch, variant, &a, &b, &out));
-        dispatch = dispatch.read(a.view).read(b.view);
+        let (quants, scales) = b.parts(self.b.view.numel());
+        // Those of quantised weights are bound in front of the groups.
+        let starts_binding = 4 + u32::from(scales.is_some());
+        dispatch = self.place(dispatch, starts_binding, part.start + part.len == groups);
+        dispatch = self.gather(operands(dispatch, variant, &a, &b, &out), starts_binding + 1);
+        dispatch = dispatch.read(a.view).read(quants);
         // Other groups' rows or matrices are not written.
         dispatch = if part.len == groups { dispatch.write(out.view) } else { dispatch.update(out.view) };
-        dispatch = dispatch.read(self.starts.clone());
+        dispatch = scales.into_iter().fold(dispatch, Dispatch::read).read(self.starts.clone());
         for lines in [&self.a.lines, &self.b.lines].into_iter().flatten() {
             dispatch = dispatch.read(lines.clone());
         }
@@ -189,20 +192,20 @@ impl Grouped<'_> {
         cx.dispatch(grid(dispatch.constant("WHOLE", false), &plan, &p, row_tiles).flops(flops))
     }
 
-    fn place(&self, dispatch: Dispatch, last: bool) -> Dispatch {
-        let dispatch = dispatch.constant("STARTS_BINDING", 4_u32);
+    fn place(&self, dispatch: Dispatch, binding: u32, last: bool) -> Dispatch {
+        let dispatch = dispatch.constant("STARTS_BINDING", binding);
         match self.form {
             Form::Tn => dispatch.snippet(&TILES_SUMS),
             _ => dispatch.constant("TAIL", last).snippet(&TILES_GROUPS),
         }
     }
 
-    fn gather(&self, dispatch: Dispatch) -> Dispatch {
+    fn gather(&self, dispatch: Dispatch, binding: u32) -> Dispatch {
         let dispatch = match (&self.a.lines, &self.b.lines) {
             (None, None) => return dispatch.snippet(&GATHER_NONE),
             (Some(_), _) => dispatch.snippet(&GATHER_A),
             (None, Some(_)) => dispatch.snippet(&GATHER_B),
         };
-        dispatch.constant("LINES_BINDING", 5_u32)
+        dispatch.constant("LINES_BINDING", binding)
     }
 }

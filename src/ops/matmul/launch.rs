@@ -3,6 +3,7 @@
 use super::op::Matmul;
 use super::problem::Problem;
 use super::split;
+use super::stored::weight_snippets;
 use super::table::Plan;
 use super::variant::Variant;
 use super::windows::{Chunks, ExtentRange, Window, ranges};
@@ -32,12 +33,6 @@ snippets! {
     B_STEP_HALF = "matmul_b_step_half";
     B_HALF4 = "matmul_b_half4";
     B_HALF1 = "matmul_b_half1";
-    WEIGHT_F16 = "weight_f16";
-    WEIGHT_BF16 = "weight_bf16";
-    WEIGHT_Q8_0 = "weight_q8_0";
-    WEIGHT_Q4_0 = "weight_q4_0";
-    WEIGHT_Q4_1 = "weight_q4_1";
-    WEIGHT_Q6_K = "weight_q6_k";
     OUT_VEC4 = "matmul_out_vec4";
     OUT_SCALAR = "matmul_out_scalar";
     FINISH = "matmul_finish";
@@ -180,15 +175,14 @@ impl Part {
     /// The product up to its operands: how its tiles lie and its epilogue follow.
     pub(super) fn dispatch(&self, out: &Window, alpha: f32, first: bool) -> Dispatch {
         let Self { variant, p, a, b, .. } = self;
-        let blocks = b.view.dtype.is_quantised().then(|| b.view.blocks(self.b_elements));
-        let [quants, scales] = blocks.map_or([Some(b.view.clone()), None], |both| both.map(Some));
+        let (quants, scales) = b.parts(self.b_elements);
         let tiles = matches!(variant, Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide);
         let row = |window: &Window| window.view.dtype.bytes(window.stride);
         let mut dispatch = self.params(Dispatch::new(variant.entry().kernel), out, alpha, first);
         dispatch = operands(dispatch, *variant, a, b, out);
         dispatch = dispatch.read_strided(a.view.clone(), row(a), if tiles { p.n } else { 0 });
         let uses = if tiles && scales.is_none() { p.m } else { 0 };
-        dispatch = quants.into_iter().fold(dispatch, |dispatch, quants| dispatch.read_strided(quants, row(b), uses));
+        dispatch = dispatch.read_strided(quants, row(b), uses);
         dispatch = if first { dispatch.write(out.view.clone()) } else { dispatch.update(out.view.clone()) };
         scales.into_iter().fold(dispatch, Dispatch::read)
     }
@@ -202,19 +196,6 @@ fn is_whole(plan: &Plan, p: &Problem) -> bool {
         && (p.batch * (p.m / rows) * (p.n / columns)).is_multiple_of(plan.tiles)
 }
 
-/// The snippet that decodes the words of a stored type; f32 needs none.
-pub(in crate::ops) fn weight_snippet(dtype: DType) -> Option<&'static Snippet> {
-    match dtype {
-        DType::F16 => Some(&WEIGHT_F16),
-        DType::BF16 => Some(&WEIGHT_BF16),
-        DType::Q8_0 => Some(&WEIGHT_Q8_0),
-        DType::Q4_0 => Some(&WEIGHT_Q4_0),
-        DType::Q4_1 => Some(&WEIGHT_Q4_1),
-        DType::Q6K => Some(&WEIGHT_Q6_K),
-        DType::F32 | DType::U32 | DType::I32 => None,
-    }
-}
-
 /// Adds the snippets that load and store with the vector widths that the kernel asks for, or else that the sizes allow.
 pub(super) fn operands(dispatch: Dispatch, variant: Variant, a: &Window, b: &Window, out: &Window) -> Dispatch {
     let load_b = match (b.view.dtype, b.vec4()) {
@@ -226,10 +207,7 @@ pub(super) fn operands(dispatch: Dispatch, variant: Variant, a: &Window, b: &Win
         (_, true) => &B_VEC4,
         (_, false) => &B_SCALAR,
     };
-    let dispatch = match weight_snippet(b.view.dtype) {
-        Some(weight) => dispatch.snippet(weight),
-        None => dispatch,
-    };
+    let dispatch = weight_snippets(b.view.dtype).iter().fold(dispatch, |dispatch, snippet| dispatch.snippet(snippet));
     let dispatch = dispatch.snippet(if a.vec4() { &A_VEC4 } else { &A_SCALAR }).snippet(load_b);
     result(dispatch, out, 3)
 }

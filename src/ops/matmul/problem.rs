@@ -1,6 +1,6 @@
 //! The problem of a matrix product: its sizes, without kernels.
 
-use crate::dtype::{BLOCK, DType};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::shape::{Shape, TensorType};
 use std::fmt;
@@ -72,7 +72,8 @@ impl Problem {
             return fail(format!("b is {b}, but must be {allowed}"));
         }
         if !b.dtype.holds_rows_of(b.shape.last()) {
-            return fail(format!("b is {b}, but quantised rows must be multiples of {BLOCK}: store it as f16 or f32"));
+            let block = b.dtype.block();
+            return fail(format!("b is {b}, but its rows must be multiples of {block}: store it as f16 or f32"));
         }
         for (which, ty) in [("a", a), ("b", b)] {
             let least = if which == "b" && !flat { 2 } else { 1 };

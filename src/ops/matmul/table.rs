@@ -73,16 +73,13 @@ pub(super) static TABLE: [Entry; Variant::COUNT] = ENTRIES;
 
 pub(super) const ENTRIES: [Entry; Variant::COUNT] = [
     cpu(Variant::Row, "row", &ROW, row, |_, p| p.m <= MOST_ROWS && !p.form.a_transposed()),
-    Entry { grouped: false, ..cpu(Variant::RowBlocks, "row_blocks", &ROW_BLOCKS, row, has_blocks_along_k) },
-    Entry {
-        grouped: false,
-        ..cpu(Variant::RowBlocksShuffle, "row_blocks_shuffle", &ROW_BLOCKS_SHUFFLE, shuffled_row, |caps, p| {
-            caps.subgroup == Some(8) && has_blocks_along_k(caps, p)
-        })
-    },
+    cpu(Variant::RowBlocks, "row_blocks", &ROW_BLOCKS, row, has_blocks_along_k),
+    cpu(Variant::RowBlocksShuffle, "row_blocks_shuffle", &ROW_BLOCKS_SHUFFLE, shuffled_row, |caps, p| {
+        caps.subgroup == Some(8) && has_blocks_along_k(caps, p)
+    }),
     few(Variant::RowAlong, "row_along", &ROW_ALONG, row_along, |_, p| is_few(p, Form::Nt) && loads(p.weight, p.k)),
     few(Variant::RowAcross, "row_across", &ROW_ACROSS, row_across, |_, p| is_few(p, Form::Nn) && loads(p.weight, p.n)),
-    Entry { grouped: false, ..few(Variant::RowQuants, "row_quants", &ROW_QUANTS, row_quants, has_blocks_along_k) },
+    few(Variant::RowQuants, "row_quants", &ROW_QUANTS, row_quants, has_blocks_along_k),
     tile(Variant::Tile128x64, "tile128x64", |_, _| SHAPE_128X64.plan(), |caps, _| SHAPE_128X64.fits(caps)),
     tile(Variant::Tile128, "tile128", |_, _| SHAPE_128.plan(), |caps, _| SHAPE_128.fits(caps)),
     tile(Variant::Tile64, "tile64", |_, _| SHAPE_64.plan(), |_, _| true),

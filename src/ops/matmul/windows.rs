@@ -1,7 +1,7 @@
 //! Windows of operands of matrix products that are too large for a binding.
 
 use super::problem::Problem;
-use crate::dtype::{BLOCK, DType};
+use crate::dtype::DType;
 use crate::error::{Error, Result, human_bytes};
 use crate::kernel::{Caps, View};
 
@@ -29,12 +29,7 @@ pub(super) struct Chunks {
 impl Chunks {
     pub(super) fn new(name: &str, caps: &Caps, p: &Problem) -> Result<Self> {
         // A window begins up to an alignment, or up to a step of rows, before its first element.
-        let width = p.stored_b().1;
-        let front = match p.weight.is_quantised() {
-            true => row_bytes(p.weight, width) * (aligned_rows(caps, width) as u64 - 1),
-            false => caps.offset_alignment,
-        };
-        let limit = caps.max_binding_bytes.saturating_sub(front.max(caps.offset_alignment));
+        let limit = caps.max_binding_bytes.saturating_sub(front(caps, p.weight, p.stored_b().1));
         let fit = |row: usize, dtype: DType| (limit / row_bytes(dtype, row).max(1)) as usize;
         let whole = fit(p.m * p.k, DType::F32).min(fit(p.k * p.n, p.weight)).min(fit(p.m * p.n, DType::F32));
         if whole > 0 {
@@ -77,13 +72,20 @@ pub(super) fn load_width(dtype: DType) -> Option<usize> {
 
 /// Bytes of a row in the binding that holds most of it.
 fn row_bytes(dtype: DType, width: usize) -> u64 {
-    if dtype.is_quantised() { (width / BLOCK * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
+    if dtype.is_quantised() { (width / dtype.block() * dtype.quant_words()) as u64 * 4 } else { dtype.bytes(width) }
 }
 
-/// The row alignment of bindings of a quantised matrix: if the first scale of a row is at an aligned offset, so are its first quants.
-fn aligned_rows(caps: &Caps, width: usize) -> usize {
+/// The most bytes of a window of rows of that type in front of its first element.
+pub(super) fn front(caps: &Caps, dtype: DType, width: usize) -> u64 {
+    let rows = if dtype.is_quantised() { aligned_rows(caps, dtype, width) as u64 - 1 } else { 0 };
+    (row_bytes(dtype, width) * rows).max(caps.offset_alignment)
+}
+
+/// The row alignment of bindings of a quantised matrix, for its quants and for its scales.
+fn aligned_rows(caps: &Caps, dtype: DType, width: usize) -> usize {
     let words = (caps.offset_alignment / 4).max(1).trailing_zeros();
-    1 << (words - (width / BLOCK).trailing_zeros().min(words))
+    let of_block = dtype.quant_words().trailing_zeros().min(dtype.scale_words().trailing_zeros());
+    1 << (words - (of_block + (width / dtype.block()).trailing_zeros()).min(words))
 }
 
 /// A window of a stack of row-major matrices, with its strides.
@@ -115,12 +117,21 @@ impl Window {
         let start = batch.start * distance + rows.start * stride;
         let end = (batch.start + batch.len - 1) * distance + (rows.start + rows.len) * stride;
         let step = match view.dtype.is_quantised() {
-            true => stride * aligned_rows(caps, stride),
+            true => stride * aligned_rows(caps, view.dtype, stride),
             false => (caps.offset_alignment * 2 / view.dtype.bytes(2)).max(1) as usize,
         };
         let first = start - start % step;
         let view = View { start: view.start + first, shape: [end - first].into(), ..view.clone() };
         Self { view, offset: start - first + columns.start, width: columns.len, stride, distance }
+    }
+
+    /// What is bound of it: the numbers, or quants and then scales; `whole` is the number of elements of the tensor.
+    pub(super) fn parts(&self, whole: usize) -> (View, Option<View>) {
+        if !self.view.dtype.is_quantised() {
+            return (self.view.clone(), None);
+        }
+        let [quants, scales] = self.view.blocks(whole);
+        (quants, Some(scales))
     }
 
     /// Whether four elements at a multiple of 4 can be loaded as one vector.

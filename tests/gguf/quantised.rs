@@ -1,0 +1,107 @@
+//! Models that llama.cpp's quantiser wrote, in types as people have them, against logits of numpy in f64.
+
+use super::{gpus, last_logits};
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
+use wgformer::io::{FileType, ModelFolder, Tensors};
+use wgformer::models::{self, Decoder};
+use wgformer::quantised::file_values;
+
+/// Every file, with what it is to compute.
+fn files() -> Vec<(PathBuf, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf/files");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("llama-") && name.ends_with(".gguf")
+    };
+    let mut paths: Vec<PathBuf> = paths.filter(is_model).collect();
+    paths.sort();
+    assert!(paths.len() >= 5, "{paths:?}");
+    let expected = |path: &Path| std::fs::read_to_string(path.with_extension("json")).unwrap();
+    paths.into_iter().map(|path| (path.clone(), serde_json::from_str(&expected(&path)).unwrap())).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+/// What Hugging Face calls a tensor.
+fn hugging_face(name: &str) -> String {
+    let names = [
+        ("attn_q", "self_attn.q_proj"),
+        ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"),
+        ("attn_output", "self_attn.o_proj"),
+        ("ffn_gate", "mlp.gate_proj"),
+        ("ffn_up", "mlp.up_proj"),
+        ("ffn_down", "mlp.down_proj"),
+        ("attn_norm", "input_layernorm"),
+        ("ffn_norm", "post_attention_layernorm"),
+        ("token_embd", "model.embed_tokens"),
+        ("output_norm", "model.norm"),
+        ("output", "lm_head"),
+    ];
+    let theirs = |name: &str| names.iter().find(|(ours, _)| *ours == name).unwrap().1;
+    let name = name.strip_suffix(".weight").unwrap();
+    match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        Some((layer, part)) => format!("model.layers.{layer}.{}.weight", theirs(part)),
+        None => format!("{}.weight", theirs(name)),
+    }
+}
+
+#[test]
+fn weights_have_the_sums_that_numpy_reads() {
+    for (path, expected) in files() {
+        let opened = ModelFolder::open(&path).unwrap();
+        for (name, expected) in expected["tensors"].as_object().unwrap() {
+            let tensor = opened.tensors.expect(&hugging_face(name)).unwrap();
+            assert_eq!(tensor.dtype.to_string().to_lowercase(), expected["type"].as_str().unwrap().to_lowercase());
+            // In the order of the file.
+            let values: Vec<f32> = match tensor.dtype {
+                FileType::Blocks(dtype) => file_values(dtype, tensor.bytes).into_iter().map(|x| x as f32).collect(),
+                _ => tensor.to_f32().unwrap(),
+            };
+            let values = values.into_iter().map(f64::from);
+            let squares: f64 = values.clone().map(|x| x * x).sum();
+            let weighted: f64 = values.enumerate().map(|(i, x)| x * ((i % 97 + 1) as f64 / 97.0)).sum();
+            for (got, key) in [(squares, "sum_squares"), (weighted, "weighted_sum")] {
+                let expected = expected[key].as_f64().unwrap();
+                let error = ((got - expected) / expected).abs();
+                assert!(error <= 1e-6, "{}: {key} of {name}: {error:.1e}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn files_compute_what_numpy_computes_on_every_adapter() {
+    for (path, expected) in files() {
+        let opened = ModelFolder::open(&path).unwrap();
+        let prompt = opened.expect_tokenizer().unwrap().encode(expected["prompt"].as_str().unwrap()).unwrap();
+        assert_eq!(prompt, ids(&expected["prompt_ids"]));
+        let file = std::fs::read(path.with_extension("safetensors")).unwrap();
+        let values = Tensors::from_bytes(&path, file).unwrap();
+        let logits = values.expect("logits").unwrap().to_f32().unwrap();
+        let last = &logits[logits.len() / prompt.len() * (prompt.len() - 1)..];
+        let largest = last.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for gpu in gpus() {
+            let (model, weights) = models::load(&gpu, &opened, None).unwrap();
+            let model: Arc<dyn Decoder> = model.into();
+            let got = last_logits(&gpu, model.as_ref(), &weights, &prompt);
+            let error = got.iter().zip(last).map(|(a, b)| (a - b).abs());
+            let error = error.fold(0.0_f32, |m, e| if e > m || e.is_nan() { e } else { m }) / largest;
+            let place = format!("{} on {}", path.display(), gpu.info().name);
+            assert!(got.len() == last.len() && error <= 1e-4, "{place}: error {error:.1e}");
+            let limits = GenerateLimits { batch: 1, max_tokens: 64 };
+            let mut generator = Generator::new(&gpu, model, &weights, limits).unwrap();
+            let options = SamplingOptions::greedy(12);
+            let answers =
+                generator.generate(std::slice::from_ref(&prompt), &options, |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(answers[0].tokens, ids(&expected["greedy_ids"]), "{place}");
+        }
+    }
+}
