@@ -193,8 +193,8 @@ impl DType {
     #[must_use]
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F16 => half::f16::from_f64(value).to_f64(),
-            Self::BF16 => half::bf16::from_f64(value).to_f64(),
+            Self::F16 => half::f16::from_f32(value as f32).to_f64(),
+            Self::BF16 => half::bf16::from_f32(value as f32).to_f64(),
             Self::U32 => f64::from(value as u32),
             Self::I32 => f64::from(value as i32),
             _ => f64::from(value as f32),

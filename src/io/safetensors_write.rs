@@ -72,6 +72,18 @@ impl<'a> NamedTensor<'a> {
         Err(Error::input(self.name.as_ref(), message))
     }
 
+    /// The elements of a tensor of f32.
+    #[cfg(feature = "files")]
+    pub(crate) fn values(&self) -> Result<Vec<f32>> {
+        let length = self.ty.shape.numel() * 4;
+        let bytes = match &self.bytes {
+            Bytes::Here(bytes) => bytes.clone(),
+            Bytes::Later(get) => Cow::Owned(get()?),
+        };
+        self.check(&bytes, length)?;
+        Ok(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect())
+    }
+
     fn write_to(&self, length: usize, writer: &mut dyn Write) -> io::Result<()> {
         let got;
         let bytes: &[u8] = match &self.bytes {

@@ -48,12 +48,12 @@ pub use routing::{TokenRoutes, token_routes};
 pub use stacked::file_tensors;
 pub use t5::{Switch, T5};
 pub use transformer::{Positions, Side, Transformer, TransformerFamily};
-#[cfg(feature = "files")]
-pub use weights::save;
 pub use weights::{
     decoder_of, load, load_model, load_weights, load_weights_beside, model_of, named_tensors, names_in, storage_of,
     stored_config,
 };
+#[cfg(feature = "files")]
+pub use weights::{save, save_gguf};
 
 use crate::error::Result;
 pub use crate::graph::Initial;

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
 #[cfg(feature = "files")]
+use crate::io::gguf::{GgufContents, GgufWritten};
+#[cfg(feature = "files")]
 use crate::io::{ADAPTER_CONFIG, Contents};
 use crate::io::{Config, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
@@ -261,6 +263,32 @@ pub fn save(model: &dyn Model, weights: &Weights, origin: Option<&ModelFolder>, 
         companions: &companions,
     };
     contents.save(path)
+}
+
+/// Saves a GGUF file whose matrices are of that type. The store holds f32; name and tokenizer are those of `origin`.
+///
+/// # Errors
+/// [`Error::Input`] if the store holds other types, or the model has no form in GGUF; [`Error::File`]; [`Error::DeviceLost`].
+#[cfg(feature = "files")]
+pub fn save_gguf(
+    model: &dyn Model,
+    weights: &Weights,
+    origin: Option<&ModelFolder>,
+    path: impl AsRef<Path>,
+    dtype: DType,
+) -> Result<GgufWritten> {
+    if weights.storage().base() != Storage::default() {
+        return Err(Error::input("weights", "they are held in fewer bits: load the model as f32 to write it"));
+    }
+    let name = origin.and_then(|folder| folder.path.file_stem()).map(|name| name.to_string_lossy().into_owned());
+    let contents = GgufContents {
+        config: &stored_config(model, weights),
+        tensors: &named_tensors(model, weights)?,
+        tokenizer: origin.and_then(|folder| folder.tokenizer.as_ref()),
+        name: name.as_deref().unwrap_or("model"),
+        dtype,
+    };
+    contents.write(path)
 }
 
 #[cfg(test)]

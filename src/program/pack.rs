@@ -11,8 +11,8 @@ pub fn pack(values: &[f64], dtype: DType) -> Vec<u8> {
         DType::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
         DType::U32 => values.iter().flat_map(|&x| (x as u32).to_le_bytes()).collect(),
         DType::I32 => values.iter().flat_map(|&x| (x as i32).to_le_bytes()).collect(),
-        DType::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
-        DType::BF16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|&x| f16::from_f32(x as f32).to_le_bytes()).collect(),
+        DType::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x as f32).to_le_bytes()).collect(),
         _ => {
             let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
             quantised::quantise(dtype, &values)

@@ -11,6 +11,7 @@ mod quantised;
 mod refused;
 mod tokenizer;
 mod unusual;
+mod written;
 
 use made::{Meta, VOCABULARY, file, metadata, tensors};
 use serde_json::Value;

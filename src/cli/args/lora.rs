@@ -63,10 +63,10 @@ pub(in crate::cli) struct ConvertArgs {
     /// The folder of a LoRA adapter for the model, as Python's peft has it
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) lora: Option<PathBuf>,
-    /// The new folder
+    /// The new folder, or a new file whose name ends in .gguf
     #[arg(value_name = "OUT")]
     pub(in crate::cli) out: PathBuf,
-    /// Type of the matrices
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(in crate::cli) dtype: super::Storage,
+    /// Type of the matrices; a GGUF file may have any, a folder f32, f16 or bf16 [default: f32, of a GGUF file f16]
+    #[arg(long, value_enum)]
+    pub(in crate::cli) dtype: Option<InferenceStorage>,
 }

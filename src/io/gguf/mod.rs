@@ -10,6 +10,11 @@ mod reader;
 mod sampling;
 mod source;
 mod vocabulary;
+#[cfg(feature = "files")]
+mod write;
+
+#[cfg(feature = "files")]
+pub use write::{GgufContents, GgufWritten};
 
 use super::config::Config;
 use super::folder::{ModelFolder, if_needed};

@@ -150,6 +150,29 @@ impl Rule {
         RULES.iter().flat_map(|rule| rule.names).copied()
     }
 
+    /// The name of the rules of a `tokenizer.json`, if they have one.
+    #[cfg(feature = "files")]
+    pub(in crate::io) fn of_pre_tokenizer(pre: &Value, ignore_merges: bool) -> Option<&'static str> {
+        let steps = match pre["pretokenizers"].as_array() {
+            Some(steps) => steps.iter().collect(),
+            None => vec![pre],
+        };
+        let mut patterns = Vec::new();
+        for step in steps {
+            match step["type"].as_str()? {
+                "Split" if step["invert"] != true => patterns.push(step["pattern"]["Regex"].as_str()?),
+                "Digits" if step["individual_digits"] == true => patterns.push(r"\p{N}"),
+                "ByteLevel" if step["add_prefix_space"] == true => return None,
+                // Without the key they are cut.
+                "ByteLevel" if step["use_regex"] != false => patterns.push(WORDS),
+                "ByteLevel" => {}
+                _ => return None,
+            }
+        }
+        let same = |rule: &&Rule| rule.patterns == patterns && rule.ignore_merges == ignore_merges;
+        RULES.iter().find(same).and_then(|rule| rule.names.first()).copied()
+    }
+
     /// As a part of a `tokenizer.json`.
     pub(super) fn pre_tokenizer(self) -> Value {
         let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});

@@ -12,7 +12,7 @@ const WINDOW: &str = "attention.sliding_window";
 const HEAD: &str = "output.weight";
 /// The layers of the largest Gemma 2 and Gemma 3, whose scores are divided by the root of the width over the heads, and not of the width
 /// of a head; files do not say so.
-const LARGEST_GEMMA: [u64; 2] = [46, 62];
+pub(in super::super) const LARGEST_GEMMA: [u64; 2] = [46, 62];
 
 /// Queries' and keys' heads.
 pub(in super::super) fn heads(source: &Source<'_>) -> Result<[u64; 2]> {
@@ -213,6 +213,7 @@ fn gemma(source: &Source<'_>, config: &mut Value, every: u64, usual: Option<u64>
     // A list with a flag for each layer, or the distance of layers without a window.
     source.leave(PATTERN);
     let flags = source.metadata.all_flags(&format!("{}.{PATTERN}", source.architecture))?;
+    source.leave(PATTERN);
     let every = if flags.is_some() { every } else { source.count(PATTERN)?.unwrap_or(every) };
     if let Some(flags) = flags.as_ref().filter(|flags| flags.len() as u64 != layers) {
         return Err(source.refuse(PATTERN, format!("has {} items instead of {layers}", flags.len())));

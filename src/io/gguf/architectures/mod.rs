@@ -8,6 +8,8 @@ mod names;
 mod others;
 mod rope;
 
+#[cfg(feature = "files")]
+pub(super) use decoder::LARGEST_GEMMA;
 pub(super) use decoder::heads;
 pub(super) use rope::TENSORS as POSITIONS;
 

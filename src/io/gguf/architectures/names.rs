@@ -198,6 +198,31 @@ impl Names {
     }
 }
 
+#[cfg(feature = "files")]
+impl Names {
+    /// The name in files of a tensor that is called so at Hugging Face, and its number where the file has those of all experts in one.
+    pub(in super::super) fn of_theirs(&self, name: &str) -> Option<(String, Option<usize>)> {
+        let (front, kind) = name.rsplit_once('.').filter(|(_, kind)| matches!(*kind, "weight" | "bias"))?;
+        if let Some((ours, _)) = self.whole.iter().find(|(_, theirs)| *theirs == front) {
+            return Some((format!("{ours}.{kind}"), None));
+        }
+        self.layers.iter().find_map(|((ours, theirs), parts)| {
+            let (layer, part) = front.strip_prefix(theirs)?.split_once('.')?;
+            let layer: usize = layer.parse().ok()?;
+            let beside = self.beside_gate.and_then(|(plain, beside)| Some((part.strip_suffix(beside)?, plain)));
+            let part = beside.map_or_else(|| part.to_owned(), |(front, plain)| format!("{front}{plain}"));
+            let expert = |pattern: &str| {
+                let (before, behind) = pattern.split_once('*')?;
+                part.strip_prefix(before)?.strip_suffix(behind)?.parse::<usize>().ok()
+            };
+            parts.iter().copied().flatten().find_map(|(own, pattern)| {
+                let number = expert(pattern);
+                (number.is_some() || *pattern == part).then(|| (format!("{ours}{layer}.{own}.{kind}"), number))
+            })
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,5 +241,18 @@ mod tests {
         assert_eq!(of(T5, "dec.blk.1.cross_attn_q.weight"), "decoder.block.1.layer.1.EncDecAttention.q.weight");
         assert_eq!(of(T5, "enc.blk.1.ffn_up.weight"), "encoder.block.1.layer.1.DenseReluDense.wi_1.weight");
         assert_eq!(LLAMA.find("blk.3.attn_q.bias", false).map(|found| found.part), Some("attn_q"));
+    }
+
+    #[test]
+    fn names_of_hugging_face_become_those_of_files() {
+        let of = |names: Names, name| names.of_theirs(name).unwrap_or_default();
+        assert_eq!(of(LLAMA, "model.layers.12.self_attn.o_proj.weight"), ("blk.12.attn_output.weight".into(), None));
+        assert_eq!(of(LLAMA, "model.norm.weight").0, "output_norm.weight");
+        let expert = of(LLAMA, "model.layers.3.block_sparse_moe.experts.7.w2.weight");
+        assert_eq!(expert, ("blk.3.ffn_down_exps.weight".into(), Some(7)));
+        assert_eq!(of(T5, "encoder.block.1.layer.1.DenseReluDense.wi_1.weight").0, "enc.blk.1.ffn_up.weight");
+        assert_eq!(of(T5, "decoder.block.0.layer.2.DenseReluDense.wo.weight").0, "dec.blk.0.ffn_down.weight");
+        assert!(LLAMA.of_theirs("model.layers.x.mlp.up_proj.weight").is_none());
+        assert!(LLAMA.of_theirs("model.layers.1.mlp.other.weight").is_none());
     }
 }
