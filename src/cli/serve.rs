@@ -149,7 +149,7 @@ fn with_embedder(
     let tokenizer = folder.expect_tokenizer()?;
     let model: Arc<dyn Model> = model.into();
     let file = TaskFile::of(&folder.path, model.as_ref())?;
-    let settings = EmbedSettings::of(&folder.path, &file)?;
+    let settings = EmbedSettings::of_model(folder, &file)?;
     let embedder = TextEmbedder::new(&device.gpu, model, weights, tokenizer, settings)?;
     Ok(server.with_embedder(name, embedder, tokenizer))
 }

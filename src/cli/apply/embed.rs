@@ -70,7 +70,7 @@ pub(in crate::cli) fn run(options: &EmbedArgs) -> Result<ExitCode> {
 
 /// How a model's texts become vectors, by its folder and by options.
 pub(super) fn settings(opened: &Opened, options: &VectorArgs) -> Result<EmbedSettings> {
-    let mut settings = EmbedSettings::of(&opened.folder.path, &opened.file)?;
+    let mut settings = EmbedSettings::of_model(&opened.folder, &opened.file)?;
     settings.pooling = options.pooling.unwrap_or(settings.pooling);
     if let Some(prefix) = &options.prefix {
         settings.prefix.clone_from(prefix);

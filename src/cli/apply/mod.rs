@@ -32,7 +32,6 @@ use crate::error::{Error, Result};
 use crate::io::{ModelFolder, Tokenizer};
 use crate::models::{self, Model};
 use crate::program::Weights;
-use crate::tasks::Pooling;
 use crate::tasks::apply::TaskFile;
 use crate::tasks::data::{Columns, Record, read_records};
 use serde_json::{Map, Value, json};
@@ -63,7 +62,6 @@ impl Opened {
         let place = beside.unwrap_or(&options.model);
         let mut file = TaskFile::of(place, model.as_ref())?;
         file.context = options.context.or(file.context);
-        file.pooling = file.pooling.or(Pooling::of(&folder.config)?);
         Ok(Self { device, folder, model, weights, tokenizer, file })
     }
 

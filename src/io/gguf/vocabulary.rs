@@ -237,9 +237,11 @@ fn pieces(
     let mut pieces: Vec<Piece> = texts.into_iter().zip(scores).zip(&vocabulary.kinds).map(piece).collect();
     let (_, repeated) = distinct(pieces.iter().map(|piece| piece.text.clone()));
     warn(metadata, repeated, "are empty or occur twice");
-    let unknown = metadata.token("unknown", pieces.len())?.map_or(unknown, |id| id as usize);
-    if let Some(piece) = pieces.get_mut(unknown).filter(|piece| piece.kind != Kind::Byte) {
-        piece.kind = Kind::Unknown;
+    if pieces.iter().all(|piece| piece.kind != Kind::Unknown) {
+        let unknown = metadata.token("unknown", pieces.len())?.map_or(unknown, |id| id as usize);
+        if let Some(piece) = pieces.get_mut(unknown).filter(|piece| piece.kind != Kind::Byte) {
+            piece.kind = Kind::Unknown;
+        }
     }
     Ok(SentencePiece {
         pieces,

@@ -4,7 +4,7 @@ use super::windows::{truncated, windows};
 use super::{TaskFile, row};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Encoding, Tokenizer, file};
+use crate::io::{Encoding, ModelFolder, Tokenizer, file};
 use crate::models::Model;
 use crate::program::Weights;
 use crate::tasks::data::PairExample;
@@ -95,6 +95,15 @@ impl EmbedSettings {
             settings.prefix.clone_from(&task.prefix);
         }
         Ok(settings)
+    }
+
+    /// Those of an open model: of its folder, or of its GGUF file, which says how texts are pooled.
+    ///
+    /// # Errors
+    /// As [`EmbedSettings::of`].
+    pub fn of_model(model: &ModelFolder, task: &TaskFile) -> Result<Self> {
+        let pooling = task.pooling.or(Pooling::of(&model.config)?);
+        Self::of(&model.path, &TaskFile { pooling, ..task.clone() })
     }
 
     fn with_modules(mut self, folder: &Path, path: &Path, modules: &Value) -> Result<Self> {
