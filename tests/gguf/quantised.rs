@@ -81,7 +81,7 @@ fn weights_have_the_sums_that_numpy_reads() {
 fn files_compute_what_numpy_computes_on_every_adapter() {
     for (path, expected) in files() {
         let opened = ModelFolder::open(&path).unwrap();
-        let prompt = opened.expect_tokenizer().unwrap().encode(expected["prompt"].as_str().unwrap()).unwrap();
+        let prompt = opened.expect_tokenizer().unwrap().encode_prompt(expected["prompt"].as_str().unwrap()).unwrap();
         assert_eq!(prompt, ids(&expected["prompt_ids"]));
         let file = std::fs::read(path.with_extension("safetensors")).unwrap();
         let values = Tensors::from_bytes(&path, file).unwrap();
