@@ -128,7 +128,7 @@ fn write_minima(block: &Block, bytes: &mut [u8]) {
     }
 }
 
-/// The value and how many `unit`s it is, from `least` to `most`; 0 if there is no unit.
+/// How many `unit`s a value is, from `least` to `most`; 0 if the unit is 0.
 fn units(value: f64, unit: f32, [least, most]: [f64; 2]) -> f64 {
     if unit == 0.0 { 0.0 } else { (value / f64::from(unit)).round().clamp(least, most) }
 }

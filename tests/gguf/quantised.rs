@@ -1,14 +1,16 @@
 //! Models that llama.cpp's quantiser wrote, in types as people have them, against logits of numpy in f64.
 
+use super::made::{Made, Meta, VOCABULARY, file, metadata, tensors};
 use super::{gpus, last_logits};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use wgformer::DType;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
-use wgformer::io::{FileType, ModelFolder, Tensors};
+use wgformer::io::{FileType, ModelFolder, Tensors, gguf};
 use wgformer::models::{self, Decoder};
-use wgformer::quantised::file_values;
+use wgformer::quantised::{file_number, file_values, round_to_file};
 
 /// Every file, with what it is to compute.
 fn files() -> Vec<(PathBuf, Value)> {
@@ -102,6 +104,56 @@ fn files_compute_what_numpy_computes_on_every_adapter() {
             let answers =
                 generator.generate(std::slice::from_ref(&prompt), &options, |_| ControlFlow::Continue(())).unwrap();
             assert_eq!(answers[0].tokens, ids(&expected["greedy_ids"]), "{place}");
+        }
+    }
+}
+
+/// A tensor of reproducible numbers in a quantised type.
+fn blocks(name: &str, shape: &[usize], dtype: DType) -> Made {
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|i: usize| 0.2 * (i as f32 * 12.9898 + shape[1] as f32).sin()).collect();
+    let bytes = round_to_file(dtype, &values);
+    let kind = file_number(dtype).unwrap();
+    Made { name: name.into(), theirs: String::new(), shape: shape.into(), kind, bytes, values: Vec::new() }
+}
+
+#[test]
+fn experts_of_a_file_stay_in_their_blocks() {
+    let mut metadata = metadata();
+    metadata.insert("llama.expert_count", Meta::U32(4));
+    metadata.insert("llama.expert_used_count", Meta::U32(2));
+    let mut all: Vec<Made> =
+        tensors().into_iter().filter(|made| !made.name.contains("ffn_") || made.name.contains("norm")).collect();
+    for layer in 0..2 {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        all.push(blocks(&name("ffn_gate_exps"), &[4, 256, 64], DType::MXFP4));
+        all.push(blocks(&name("ffn_up_exps"), &[4, 256, 64], DType::Q5_1));
+        all.push(blocks(&name("ffn_down_exps"), &[4, 64, 256], [DType::Q4K, DType::Q2K][layer]));
+        let router: Vec<f32> = (0..4 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
+        let bytes = router.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let (name, shape) = (name("ffn_gate_inp"), vec![4, 64]);
+        all.push(Made { name, theirs: String::new(), shape, kind: 0, bytes, values: Vec::new() });
+    }
+    let opened = gguf::from_bytes("experts.gguf", file(&metadata, &all).0).unwrap();
+    // Many tokens, and one.
+    for tokens in [(0..19).map(|i| i * 13 % VOCABULARY as u32).collect(), vec![7]] {
+        for gpu in gpus() {
+            let logits = |storage: Option<DType>| {
+                let (model, weights) = models::load(&gpu, &opened, storage).unwrap();
+                let types = model.parameters_in(weights.storage()).unwrap();
+                let experts: Vec<DType> =
+                    types.into_iter().filter(|(name, _)| name.contains("experts.*")).map(|(_, ty)| ty.dtype).collect();
+                (last_logits(&gpu, model.as_ref(), &weights, &tokens), experts)
+            };
+            let ((own, types), (wide, _)) = (logits(None), logits(Some(DType::F32)));
+            assert!(
+                [DType::MXFP4, DType::Q5_1, DType::Q4K, DType::Q2K].iter().all(|dtype| types.contains(dtype)),
+                "{types:?}"
+            );
+            let largest = wide.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+            let error = own.iter().zip(&wide).map(|(a, b)| (a - b).abs());
+            let error = error.fold(0.0_f32, |m, e| if e > m || e.is_nan() { e } else { m }) / largest;
+            assert!(error <= 2e-5, "{} tokens on {}: error {error:.1e}", tokens.len(), gpu.info().name);
         }
     }
 }
