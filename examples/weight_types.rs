@@ -1,5 +1,5 @@
-//! What each type of weights costs and changes: the size of the file, GPU memory, the speed of reading and of writing tokens, and the largest
-//! error of a logit against f32.
+//! What each type of weights costs and changes: bits in a file, GPU memory, the speed of reading and of writing tokens, and the largest
+//! error of a logit against f32; and what each type of caches changes.
 //!
 //! ```text
 //! cargo run --release --example weight_types -- MODEL TEXT_FILE
@@ -10,7 +10,7 @@ use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
+use wgformer::generate::{GenerateLimits, Generator, SamplingOptions, TokenPick};
 use wgformer::io::ModelFolder;
 use wgformer::models::{self, Decoder, TokenInputs};
 use wgformer::{DType, Gpu, Graph, Program, Weights, quantised};
@@ -46,8 +46,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         if exact.is_empty() {
             exact.clone_from(&logits);
         }
-        let largest = exact.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-        let error = exact.iter().zip(&logits).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
         let rate = |count: usize, time: Duration| count as f64 / time.as_secs_f64();
         println!(
             "| {dtype} | {:.2} | {:.1} MB | {:.0} | {:.1} | {:.2} % |",
@@ -55,10 +53,46 @@ fn main() -> Result<(), Box<dyn Error>> {
             bytes as f64 / 1e6,
             rate(READ, reading),
             rate(WRITTEN, writing),
-            100.0 * error / largest
+            100.0 * largest_error(&exact, &logits)
         );
     }
+    println!();
+    println!("| cache | largest error of a logit |");
+    println!("|---|---|");
+    let (model, weights) = models::load(&gpu, &folder, None)?;
+    let mut exact = Vec::new();
+    for cache in [DType::F32, DType::F16, DType::Q8_0] {
+        let logits = after_cache(&gpu, model.as_ref(), &weights.share().with_cache(cache), &tokens)?;
+        if exact.is_empty() {
+            exact.clone_from(&logits);
+        }
+        println!("| {cache} | {:.3} % |", 100.0 * largest_error(&exact, &logits));
+    }
     Ok(())
+}
+
+/// The largest error over the largest number.
+fn largest_error(exact: &[f32], found: &[f32]) -> f32 {
+    let largest = exact.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    exact.iter().zip(found).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())) / largest
+}
+
+/// The logits behind the last token, where those before it are in the cache.
+fn after_cache(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, tokens: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
+    let (limits, pick) = (GenerateLimits { batch: 1, max_tokens: READ }, TokenPick::Logits);
+    let (before, last) = tokens.split_at(READ - 1);
+    let storage = weights.storage();
+    let prefill = Generator::prefill_graph(model, storage, limits, before.len(), pick)?;
+    let prefill = Program::new(gpu, &prefill, weights)?;
+    prefill.write("ids", bytemuck::cast_slice(before))?;
+    prefill.write("last", bytemuck::bytes_of(&(before.len() as u32 - 1)))?;
+    prefill.run()?;
+    let decode = Program::new(gpu, &Generator::decode_graph(model, storage, limits, pick)?, weights)?;
+    decode.write("ids", bytemuck::cast_slice(last))?;
+    decode.write("positions", bytemuck::bytes_of(&(before.len() as u32)))?;
+    decode.write("lengths", bytemuck::bytes_of(&(READ as u32)))?;
+    decode.run()?;
+    Ok(decode.read_f32("logits")?)
 }
 
 /// Bits of a weight in a file.

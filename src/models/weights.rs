@@ -7,7 +7,7 @@ use super::lora::LoraConfig;
 use super::names::{Names, matched};
 use super::{Decoder, Model, lora, model, model_type, stacked};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, human_bytes};
 use crate::gpu::Gpu;
 use crate::graph::Storage;
 #[cfg(feature = "files")]
@@ -116,8 +116,33 @@ fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DT
         return lora::load_adapted(gpu, model, storage, &folder.tensors, (&config, &adapter.tensors));
     }
     let weights = Weights::stored_as(gpu, storage);
-    load_weights(model, &folder.tensors, &weights)?;
+    load_weights(model, &folder.tensors, &weights).map_err(|error| with_smaller(model, weights.storage(), error))?;
     Ok(weights)
+}
+
+/// Types that a user of less memory may choose.
+const SMALLER: [DType; 4] = [DType::F16, DType::Q8_0, DType::Q4K, DType::Q2K];
+
+/// Where the memory does not hold the weights: what they take, and what they would in fewer bits.
+fn with_smaller(model: &dyn Model, storage: &Storage, error: Error) -> Error {
+    let Error::OutOfMemory { what, needed, available, hint } = error else { return error };
+    let bytes = |storage: &Storage| -> Option<u64> {
+        let parameters = model.parameters_in(storage).ok()?;
+        Some(parameters.iter().fold(0_u64, |sum, (_, ty)| sum.saturating_add(ty.bytes())))
+    };
+    let Some(now) = bytes(storage) else { return Error::OutOfMemory { what, needed, available, hint } };
+    let fewer = SMALLER.into_iter().filter_map(|dtype| Some((dtype, bytes(&dtype.into())?)));
+    let fewer: Vec<String> = fewer
+        .filter(|(_, bytes)| *bytes < now / 10 * 9)
+        .map(|(dtype, bytes)| format!("{} as {dtype}", human_bytes(bytes)))
+        .collect();
+    let hint = match fewer.as_slice() {
+        [] => format!("The weights take {} in all, and fewer bits would not help: {hint}", human_bytes(now)),
+        fewer => {
+            format!("The weights take {} in all; they would take {} (--dtype)", human_bytes(now), fewer.join(", "))
+        }
+    };
+    Error::OutOfMemory { what, needed, available, hint }
 }
 
 /// Copies the tensors of a file to the store; adapters are not among them. Nothing is copied unless all of the model's are there.
@@ -318,5 +343,25 @@ pub(super) mod tests {
         assert!(check_finite("w", DType::F32, &tensor).is_ok() && check_finite("w", DType::BF16, &tensor).is_ok());
         let message = check_finite("w", DType::F16, &tensor).unwrap_err().to_string();
         assert!(message.starts_with("weight w: element 0 is 70000, too large for f16"), "{message}");
+    }
+
+    #[test]
+    fn who_lacks_memory_is_told_what_would_do() {
+        let config = serde_json::json!({"model_type": "llama", "vocab_size": 1000, "hidden_size": 256, "num_attention_heads": 4,
+                                        "num_hidden_layers": 2, "intermediate_size": 512});
+        let model = model(&Config::new("config.json", config).unwrap()).unwrap();
+        let full = || Error::OutOfMemory {
+            what: "w".into(),
+            needed: "9 GB".into(),
+            available: "1 GB".into(),
+            hint: "Lower it".into(),
+        };
+        let told = |dtype: DType| with_smaller(model.as_ref(), &dtype.into(), full()).to_string();
+        let message = told(DType::F32);
+        assert!(message.contains("The weights take 7.0 MiB in all; they would take 3.5 MiB as f16, "), "{message}");
+        assert!(message.contains(" as q4_k, ") && message.ends_with(" as q2_k (--dtype)"), "{message}");
+        assert!(told(DType::Q2K).contains("fewer bits would not help: Lower it"));
+        let other = with_smaller(model.as_ref(), &Storage::default(), Error::Graph("x".into()));
+        assert!(matches!(other, Error::Graph(_)));
     }
 }
