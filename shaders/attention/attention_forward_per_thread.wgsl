@@ -26,6 +26,7 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
     let head = index / blocks % p.heads;
     let batch = index / (blocks * p.heads);
     let seed = drop_seed(batch);
+    let base = kv_base(batch, shared_head(head));
 
     var mine: array<array<Vector, WIDTH>, ROWS>;
     var acc: array<array<Vector, WIDTH>, ROWS>;
@@ -49,7 +50,7 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
     for (var k0 = begin / 4u * 4u; k0 < end; k0 += 4u) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
-        let at = kv_rows(batch, shared_head(head), near) * WIDTH;
+        let at = kv_rows(base, near) * WIDTH;
         let real = keys_real(batch, near);
         let spans = key_spans(batch, near);
         var s: array<vec4f, ROWS>;

@@ -44,7 +44,7 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let limit = row_limit(batch, query);
     let start = row_start(batch, query);
     if (first >= limit || first + 64u <= start) { return; }
-    let kv_head = shared_head(head);
+    let base = kv_base(batch, shared_head(head));
     let row = query_row(batch, query, head);
 
     for (var i = lane; i < GROUP * WIDTH; i += 64u) { asked[i] = q[row * WIDTH + i]; }
@@ -54,7 +54,7 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let near_seen = within(vec4u(first + lane), vec4u(start), vec4u(limit)).x && keys_real(batch, vec4u(key)).x && kin.x;
     var s: array<f32, GROUP>;
     var seen: array<bool, GROUP>;
-    let at = kv_row(batch, kv_head, key) * WIDTH;
+    let at = kv_row(base, key) * WIDTH;
     for (var c = 0u; c < WIDTH; c++) {
         let b = key_vector(at + c);
         for (var g = 0u; g < GROUP; g++) { s[g] += vector_dot(asked[g * WIDTH + c], b); }
@@ -81,7 +81,7 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     if (slice < SLICES) {
         var acc: array<array<Vector, COLUMNS>, GROUP>;
         for (var i = max(start, first) - first + slice; i < min(64u, limit - first); i += SLICES) {
-            let at = kv_row(batch, kv_head, first + i) * WIDTH;
+            let at = kv_row(base, first + i) * WIDTH;
             for (var c = 0u; c < COLUMNS; c++) {
                 let b = value_vector(at + min(column + c * 64u, WIDTH - 1u));
                 for (var g = 0u; g < GROUP; g++) { acc[g][c] += weight[g * 64u + i] * b; }

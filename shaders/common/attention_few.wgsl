@@ -10,6 +10,7 @@ struct Sums { top: f32, sum: f32, acc: array<Vector, WIDTH> }
 
 // The sums over blocks of 4 keys that begin at first, first + step, and so on below limit, of those not in front of start.
 fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u32, step: u32) -> Sums {
+    let base = kv_base(batch, shared_head(head));
     let row = query_row(batch, query, head);
     let span = query_span(batch, query);
     var mine: array<Vector, WIDTH>;
@@ -20,7 +21,7 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u
     for (var k0 = first; k0 < limit; k0 += step) {
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
-        let at = kv_rows(batch, shared_head(head), near) * WIDTH;
+        let at = kv_rows(base, near) * WIDTH;
         var s: vec4f;
         for (var c = 0u; c < WIDTH; c++) {
             let a = mine[c];

@@ -4,12 +4,16 @@
 
 @group(0) @binding(PAGES) var<storage, read> pages: array<u32>;        // (B, Tk / PAGE): the page of each PAGE keys of a batch row
 
-// The row of k and v of a key and of a key head.
-fn kv_row(batch: u32, kv_head: u32, key: u32) -> u32 {
-    return (pages[(batch * p.keys + key) / PAGE] * PAGE + key % PAGE) * p.kv_heads + kv_head;
+// Where the pages of a batch row begin, and its key head.
+struct KvBase { pages: u32, head: u32 }
+fn kv_base(batch: u32, kv_head: u32) -> KvBase { return KvBase(batch * (p.keys / PAGE), kv_head); }
+
+// The row of k and v of a key.
+fn kv_row(base: KvBase, key: u32) -> u32 {
+    return (pages[base.pages + key / PAGE] * PAGE + key % PAGE) * p.kv_heads + base.head;
 }
 
 // The same for four keys.
-fn kv_rows(batch: u32, kv_head: u32, key: vec4u) -> vec4u {
-    return vec4u(kv_row(batch, kv_head, key.x), kv_row(batch, kv_head, key.y), kv_row(batch, kv_head, key.z), kv_row(batch, kv_head, key.w));
+fn kv_rows(base: KvBase, key: vec4u) -> vec4u {
+    return vec4u(kv_row(base, key.x), kv_row(base, key.y), kv_row(base, key.z), kv_row(base, key.w));
 }
