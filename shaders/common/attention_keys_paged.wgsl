@@ -13,6 +13,8 @@ fn kv_row(base: KvBase, key: u32) -> u32 {
     return (pages[base.pages + key / PAGE] * PAGE + key % PAGE) * p.kv_heads + base.head;
 }
 
+fn kv_row_of(batch: u32, kv_head: u32, key: u32) -> u32 { return kv_row(kv_base(batch, kv_head), key); }
+
 // The same for four keys.
 fn kv_rows(base: KvBase, key: vec4u) -> vec4u {
     return vec4u(kv_row(base, key.x), kv_row(base, key.y), kv_row(base, key.z), kv_row(base, key.w));

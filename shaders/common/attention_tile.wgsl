@@ -33,7 +33,7 @@ fn q_at(batch: u32, query: u32, head: u32, column: u32) -> u32 {
 }
 
 fn kv_at(batch: u32, key: u32, kv_head: u32, column: u32) -> u32 {
-    return kv_row(kv_base(batch, kv_head), min(key, p.keys - 1u)) * WIDTH + select(min(column, WIDTH - 1u), column, WHOLE);
+    return kv_row_of(batch, kv_head, min(key, p.keys - 1u)) * WIDTH + select(min(column, WIDTH - 1u), column, WHOLE);
 }
 
 // Columns past the end are zero.

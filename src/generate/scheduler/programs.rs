@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Rows of prompts are padded to at least so many tokens, so that few programs serve all lengths.
 const SMALLEST_PIECE: usize = 16;
+/// The most programs that are kept. Penalties and rules make others: each has room for so many tokens of theirs.
+const MOST_PROGRAMS: usize = 32;
 /// A slot that no cache has: nothing is kept.
 const NOWHERE: u32 = u32::MAX;
 
@@ -23,7 +25,9 @@ pub(super) struct Programs {
     model: Arc<dyn Decoder>,
     weights: Weights,
     limits: SchedulerLimits,
-    made: BTreeMap<(usize, usize, usize), Program>,
+    /// Each with the number of the run that used it last.
+    made: BTreeMap<(usize, usize, usize), (Program, u64)>,
+    runs: u64,
 }
 
 /// What a row reads in a run.
@@ -42,7 +46,8 @@ pub(super) struct Reading<'a> {
 
 impl Programs {
     pub(super) fn new(gpu: &Gpu, model: Arc<dyn Decoder>, weights: &Weights, limits: SchedulerLimits) -> Result<Self> {
-        let programs = Self { gpu: gpu.clone(), model, weights: weights.share(), limits, made: BTreeMap::new() };
+        let programs =
+            Self { gpu: gpu.clone(), model, weights: weights.share(), limits, made: BTreeMap::new(), runs: 0 };
         // What a model cannot do is told now.
         paged_graph(programs.model.as_ref(), programs.weights.storage(), &programs.sizes(1, 1, 0))?;
         Ok(programs)
@@ -62,12 +67,21 @@ impl Programs {
 
     /// The program for so many rows, tokens of each and edited logits of each.
     fn program(&mut self, key: (usize, usize, usize)) -> Result<&Program> {
+        self.runs += 1;
         if !self.made.contains_key(&key) {
+            // The one that was used the longest ago makes room.
+            let oldest = self.made.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
+            if let Some(oldest) = oldest.filter(|_| self.made.len() >= MOST_PROGRAMS) {
+                self.made.remove(&oldest);
+            }
             let sizes = self.sizes(key.0, key.1, key.2);
             let graph = paged_graph(self.model.as_ref(), self.weights.storage(), &sizes)?;
-            self.made.insert(key, Program::new(&self.gpu, &graph, &self.weights)?);
+            self.made.insert(key, (Program::new(&self.gpu, &graph, &self.weights)?, 0));
         }
-        self.made.get(&key).ok_or_else(|| Error::Graph("a program of the scheduler is missing".into()))
+        let (program, used) =
+            self.made.get_mut(&key).ok_or_else(|| Error::Graph("a program of the scheduler is missing".into()))?;
+        *used = self.runs;
+        Ok(program)
     }
 
     /// Makes the programs for so many rows, and pieces of so many tokens.
