@@ -5,14 +5,11 @@
 // in        new_keys, new_values (B, T, H, D) f32   positions (B, T) u32, distinct within a batch row
 // out       keys, values (B R, S, H, D) f32, updated in place: every R-th row
 // grid      one invocation for an element of new_keys
+// needs     cache_place
 // numerics  exact
 
-struct Params { base: u32, groups: u32, count: u32, tokens: u32, stride: u32, slots: u32, row: u32 }
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> new_keys: array<f32>;         // (B, T, H * D)
 @group(0) @binding(2) var<storage, read> new_values: array<f32>;       // (B, T, H * D)
-@group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, T)
 @group(0) @binding(4) var<storage, read_write> keys: array<f32>;       // (B R, S, H * D)
 @group(0) @binding(5) var<storage, read_write> values: array<f32>;     // (B R, S, H * D)
 
@@ -22,11 +19,8 @@ fn cache_write(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: vec3
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let index = group * 64u + lane;
-    if (index >= p.count) { return; }
-    let token = index / p.row;
-    let position = positions[token];
-    if (position >= p.slots) { return; }
-    let at = (token / p.tokens * p.stride + position) * p.row + index % p.row;
+    let at = place(index);
+    if (at == NOWHERE) { return; }
     keys[at] = new_keys[index];
     values[at] = new_values[index];
 }

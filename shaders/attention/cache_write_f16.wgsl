@@ -5,15 +5,11 @@
 // in        new_keys, new_values (B, T, H, D) f32   positions (B, T) u32, distinct within a batch row
 // out       keys, values (B R, S, H, D) f16, updated in place: every R-th row
 // grid      one invocation for four elements of new_keys
-// needs     H D a multiple of 4
+// needs     cache_place; H D a multiple of 4
 // numerics  rounded to f16; what f16 does not reach becomes its largest value
 
-struct Params { base: u32, groups: u32, count: u32, tokens: u32, stride: u32, slots: u32, row: u32 }
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> new_keys: array<vec4f>;       // (B, T, H * D)
 @group(0) @binding(2) var<storage, read> new_values: array<vec4f>;     // (B, T, H * D)
-@group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, T)
 @group(0) @binding(4) var<storage, read_write> keys: array<vec2u>;     // (B R, S, H * D)
 @group(0) @binding(5) var<storage, read_write> values: array<vec2u>;   // (B R, S, H * D)
 
@@ -28,11 +24,8 @@ fn cache_write_f16(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let index = group * 64u + lane;
-    if (index >= p.count) { return; }
-    let token = index / p.row;
-    let position = positions[token];
-    if (position >= p.slots) { return; }
-    let at = (token / p.tokens * p.stride + position) * p.row + index % p.row;
+    let at = place(index);
+    if (at == NOWHERE) { return; }
     keys[at] = narrowed(new_keys[index]);
     values[at] = narrowed(new_values[index]);
 }

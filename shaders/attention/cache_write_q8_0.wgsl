@@ -5,15 +5,11 @@
 // in        new_keys, new_values (B, T, H, D) f32   positions (B, T) u32, distinct within a batch row
 // out       keys, values (B R, S, H, D) q8_0, updated in place: every R-th row; the scales stand behind all quants
 // grid      one invocation for a block of new_keys
-// needs     constant KV_SCALES (the word of the first scale); D a multiple of 32
+// needs     cache_place; constant KV_SCALES (the word of the first scale); D a multiple of 32
 // numerics  f32; half a step of rounding
 
-struct Params { base: u32, groups: u32, count: u32, tokens: u32, stride: u32, slots: u32, row: u32 }
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> new_keys: array<vec4f>;       // (B, T, H * D)
 @group(0) @binding(2) var<storage, read> new_values: array<vec4f>;     // (B, T, H * D)
-@group(0) @binding(3) var<storage, read> positions: array<u32>;        // (B, T)
 @group(0) @binding(4) var<storage, read_write> keys: array<u32>;       // (B R, S, H * D)
 @group(0) @binding(5) var<storage, read_write> values: array<u32>;     // (B R, S, H * D)
 
@@ -31,11 +27,8 @@ fn cache_write_q8_0(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n:
     let group = p.base + w.x + w.y * n.x;
     if (group >= p.groups) { return; }
     let index = group * 64u + lane;
-    if (index >= p.count) { return; }
-    let token = index / p.row;
-    let position = positions[token];
-    if (position >= p.slots) { return; }
-    let at = (token / p.tokens * p.stride + position) * p.row + index % p.row;
+    let at = place(index);
+    if (at == NOWHERE) { return; }
     var most = vec2f();
     for (var i = 0u; i < 8u; i++) {
         most = max(most, vec2f(largest(new_keys[index * 8u + i]), largest(new_values[index * 8u + i])));

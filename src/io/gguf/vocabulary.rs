@@ -55,7 +55,7 @@ pub(super) fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Tokenizer>> {
 }
 
 /// Roles of tokens, and what files call them.
-const ROLES: [(&str, &str); 7] = [
+pub(super) const ROLES: [(&str, &str); 7] = [
     ("bos", "bos"),
     ("eos", "eos"),
     ("unk", "unknown"),

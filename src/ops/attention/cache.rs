@@ -4,10 +4,11 @@ use crate::case::{Case, Feed, Tolerance};
 use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
-use crate::kernel::{Dispatch, Kernel, Launch, kernel};
+use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::quantised::{dequantise, quantise};
 use crate::shape::TensorType;
 
+static PLACE: Snippet = kernel!("common/cache_place");
 static CACHE_WRITE: Kernel = kernel!("attention/cache_write");
 static CACHE_WRITE_F16: Kernel = kernel!("attention/cache_write_f16");
 static CACHE_WRITE_Q8_0: Kernel = kernel!("attention/cache_write_q8_0");
@@ -133,7 +134,7 @@ impl Op for CacheWrite {
             }
             _ => Dispatch::new(&CACHE_WRITE),
         };
-        let dispatch = dispatch.read(cx.input(2)).read(cx.input(3)).read(cx.input(4));
+        let dispatch = dispatch.snippet(&PLACE).read(cx.input(2)).read(cx.input(3)).read(cx.input(4));
         let dispatch = dispatch.update(cx.output(0)).update(cx.output(1));
         let dispatch = dispatch.param(elements).param(count).param(slots * (rows / batch.max(1))).param(slots);
         let dispatch = dispatch.param(heads * head_dim / vector);

@@ -1,5 +1,6 @@
 //! A `tokenizer.json` in the keys of a GGUF file.
 
+use super::super::vocabulary::ROLES;
 use super::layout::{Entry, Item};
 use crate::io::tokenizer::Tokenizer;
 use crate::io::vocabulary::wordpiece::WITHIN;
@@ -64,15 +65,7 @@ pub(super) fn entries(tokenizer: &Tokenizer) -> Result<Vec<Entry>, String> {
     }
     entries.push(Entry::new("tokenizer.ggml.tokens", Item::Texts(vocabulary.tokens)));
     entries.push(Entry::new("tokenizer.ggml.token_type", Item::Integers(vocabulary.types)));
-    for (role, key) in [
-        ("bos", "bos"),
-        ("eos", "eos"),
-        ("unk", "unknown"),
-        ("pad", "padding"),
-        ("cls", "cls"),
-        ("sep", "seperator"),
-        ("mask", "mask"),
-    ] {
+    for (role, key) in ROLES {
         if let Some(id) = tokenizer.special(role) {
             entries.push(Entry::new(format!("tokenizer.ggml.{key}_token_id"), Item::Count(id)));
         }
