@@ -19,7 +19,7 @@ fn golden(name: &str) -> PathBuf {
 
 /// A model with rotary positions and grouped queries, one with biases by distance and cross-attention, soft caps, windows on both sides, latent
 /// attention, and so on.
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 11] = [
     "gpt2",
     "llama",
     "gemma2",
@@ -28,6 +28,7 @@ const FAMILIES: [&str; 10] = [
     "deepseek-v3",
     "bert-masked-lm",
     "modernbert-masked-lm",
+    "nomic-bert",
     "t5",
     "bart",
 ];

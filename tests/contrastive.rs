@@ -142,14 +142,19 @@ fn a_model_learns_which_texts_belong_together_by_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let colours = ["red", "blue", "green", "black", "white", "brown", "grey", "pink"];
     let things = ["house", "car", "boat", "hat"];
-    let pairs: Vec<String> = colours
-        .iter()
-        .flat_map(|colour| things.iter().map(move |thing| (colour, thing)))
-        .map(|(colour, thing)| json!({"source": format!("a {thing} of {colour}"), "target": format!("{colour} {thing}s")}))
-        .map(|pair| pair.to_string())
-        .collect();
-    let data = folder.path().join("pairs.jsonl");
-    fs::write(&data, pairs.join("\n")).unwrap();
+    // Each colour and each thing is seen in training, and every fourth pair of them is not.
+    let pairs = |held_out: bool| -> String {
+        let all = (0..colours.len()).flat_map(|colour| (0..things.len()).map(move |thing| (colour, thing)));
+        let some = all.filter(|(colour, thing)| ((colour + thing) % 4 == 0) == held_out);
+        let pair = |(colour, thing): (usize, usize)| {
+            let (colour, thing) = (colours[colour], things[thing]);
+            json!({"source": format!("a {thing} of {colour}"), "target": format!("{colour} {thing}s")})
+        };
+        some.map(|names| format!("{}\n", pair(names))).collect()
+    };
+    let [data, held_out] = ["pairs.jsonl", "held-out.jsonl"].map(|name| folder.path().join(name));
+    fs::write(&data, pairs(false)).unwrap();
+    fs::write(&held_out, pairs(true)).unwrap();
     let train = |out: &str, steps: &str, more: &[&str]| {
         let mut command = wgformer();
         command.args(["train", "--task", "embed", "--steps", steps, "--eval-every", "20", "--tokenizer", "bytes"]);
@@ -168,14 +173,14 @@ fn a_model_learns_which_texts_belong_together_by_the_command() {
             "3e-3",
         ]);
         command.args(["--dropout", "0", "--json"]).args(more);
-        command.arg("--data").arg(&data).arg("--eval-data").arg(&data).arg("--out").arg(folder.path().join(out));
+        command.arg("--data").arg(&data).arg("--eval-data").arg(&held_out).arg("--out").arg(folder.path().join(out));
         command
     };
     succeed(&mut train("short", "1", &[]));
     succeed(&mut train("run", "60", &["--prefix", "x: "]));
     let eval = |out: &str| {
         let mut command = wgformer();
-        command.arg("eval").arg(folder.path().join(out).join("model")).arg("--data").arg(&data).arg("--json");
+        command.arg("eval").arg(folder.path().join(out).join("model")).arg("--data").arg(&held_out).arg("--json");
         let said: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
         assert_eq!((&said["task"], &said["main"]), (&json!("embed"), &json!("MRR")));
         said["metrics"]["MRR"].as_f64().unwrap()
@@ -190,6 +195,19 @@ fn a_model_learns_which_texts_belong_together_by_the_command() {
     let said = succeed(run.arg("run").arg(&model).args(["--text", "red hats"]));
     let line: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(line["vector"].as_array().unwrap().len(), 32);
+    // What a folder of sentence-transformers says of lower case holds for what is trained from it.
+    let modules = json!([{"type": "sentence_transformers.models.Transformer", "path": ""},
+                         {"type": "sentence_transformers.models.Normalize", "path": "2_Normalize"}]);
+    fs::write(model.join("modules.json"), modules.to_string()).unwrap();
+    fs::write(model.join("sentence_bert_config.json"), r#"{"max_seq_length": 32, "do_lower_case": true}"#).unwrap();
+    let mut again = wgformer();
+    again.args(["train", "--task", "embed", "--steps", "1", "--from"]).arg(&model).arg("--data").arg(&data);
+    succeed(again.arg("--eval-data").arg(&held_out).arg("--out").arg(folder.path().join("again")));
+    let trained = folder.path().join("again/model");
+    assert!(!trained.join("sentence_bert_config.json").exists());
+    let embed = |text: &str| succeed(wgformer().arg("embed").arg(&trained).args(["--json", "--text", text]));
+    let vector = |text: &str| serde_json::from_str::<Value>(&embed(text)).unwrap()["vector"].clone();
+    assert_eq!(vector("Red HATS"), vector("red hats"));
     fs::write(&data, "{\"source\": \"a\"}\n".repeat(9)).unwrap();
     assert!(refusal(&mut train("none", "1", &[])).contains("target"));
 }

@@ -32,13 +32,25 @@ fn write(path: &Path, records: &[Value]) {
     fs::write(path, records.iter().map(|record| format!("{record}\n")).collect::<String>()).unwrap();
 }
 
+/// The texts of training, and others of pairs of things that it does not see.
+fn parts() -> [Vec<Value>; 2] {
+    let held_out = |number: usize| number % 5 == 2;
+    let part = |wanted: bool| {
+        let texts = texts().into_iter().enumerate();
+        texts.filter(|(number, _)| held_out(*number) == wanted).map(|(_, text)| text).collect()
+    };
+    [part(false), part(true)]
+}
+
 fn train(folder: &Path, steps: &str) -> PathBuf {
-    let data = folder.join("texts.jsonl");
-    write(&data, &texts());
+    let [data, held_out] = ["texts.jsonl", "held-out.jsonl"].map(|name| folder.join(name));
+    let [texts, others] = parts();
+    write(&data, &texts);
+    write(&held_out, &others);
     let mut command = wgformer();
     command.args(["train", "--task", "coref", "--steps", steps, "--eval-every", "50", "--tokenizer", "bytes"]);
     command.args(["--layers", "2", "--heads", "2", "--width", "32", "--context", "64", "--batch", "8", "--lr", "3e-3"]);
-    command.args(["--dropout", "0", "--json", "--data"]).arg(&data).arg("--eval-data").arg(&data);
+    command.args(["--dropout", "0", "--json", "--data"]).arg(&data).arg("--eval-data").arg(&held_out);
     succeed(command.arg("--out").arg(folder.join("run")));
     folder.join("run/model")
 }
@@ -53,7 +65,7 @@ fn coref(model: &Path, more: &[&str]) -> Command {
 fn a_model_learns_what_mentions_are_the_same_and_is_judged() {
     let folder = tempfile::tempdir().unwrap();
     let model = train(folder.path(), "400");
-    let data = folder.path().join("texts.jsonl");
+    let data = folder.path().join("held-out.jsonl");
     let mut eval = wgformer();
     let said = succeed(eval.arg("eval").arg(&model).arg("--json").arg("--data").arg(&data));
     let said: Value = serde_json::from_str(&said).unwrap();
@@ -66,9 +78,10 @@ fn a_model_learns_what_mentions_are_the_same_and_is_judged() {
         said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let all = lines(&[data.to_str().unwrap()]);
-    assert_eq!(all.len(), texts().len());
+    let [_, held_out] = parts();
+    assert_eq!(all.len(), held_out.len());
     let one = folder.path().join("one.jsonl");
-    for (number, text) in texts().iter().enumerate().step_by(7) {
+    for (number, text) in held_out.iter().enumerate().step_by(2) {
         write(&one, std::slice::from_ref(text));
         let alone = &lines(&[one.to_str().unwrap()])[0];
         assert_eq!(alone["clusters"], all[number]["clusters"]);

@@ -71,6 +71,8 @@ const MODELS: &[&str] = &[
     "granite",
     "modernbert-masked-lm",
     "modernbert-mean",
+    "nomic-bert",
+    "nomic-bert-masked-lm",
     "t5-encoder",
     "mbart",
     "pegasus",
@@ -126,7 +128,7 @@ fn run(gpu: &Gpu, model: &str) -> Result<(), Failed> {
         report.worst("greedy") + report.worst("beam"),
     );
     let outputs: &[&str] = match model {
-        "bert-base-model" | "bert-mask-with-holes" | "t5-encoder" => &["last_hidden_state"],
+        "bert-base-model" | "bert-mask-with-holes" | "nomic-bert" | "t5-encoder" => &["last_hidden_state"],
         "albert-two-groups" => &["prediction_logits", "sop_logits"],
         "bert-question-answering" | "bert-answer-outside" => &["start_logits", "end_logits"],
         "bert-untied" => &["prediction_logits", "seq_relationship_logits"],

@@ -72,6 +72,7 @@ fn families() -> Vec<(&'static str, Value)> {
             "ModernBERT",
             bert("modernbert", "ModernBertForMaskedLM", json!({"local_attention": 4, "num_hidden_layers": 3})),
         ),
+        ("NomicBERT", bert("nomic_bert", "NomicBertForMaskedLM", json!({}))),
         ("classes of tokens", bert("bert", "BertForTokenClassification", json!({"num_labels": 5}))),
         ("replaced tokens", bert("electra", "ElectraForPreTraining", json!({"embedding_size": 20}))),
         ("T5", t5),

@@ -101,6 +101,7 @@ fn families() -> Vec<(String, Value)> {
     let relatives = [
         ("roberta", "RobertaForSequenceClassification"),
         ("modernbert", "ModernBertForSequenceClassification"),
+        ("nomic_bert", "NomicBertForSequenceClassification"),
         ("xlm-roberta", "XLMRobertaForMaskedLM"),
         ("distilbert", "DistilBertForMultipleChoice"),
         ("electra", "ElectraForPreTraining"),

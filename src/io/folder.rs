@@ -24,6 +24,9 @@ pub const CONFIG: &str = "config.json";
 pub const GENERATION: &str = "generation_config.json";
 /// Its tokenizer.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// The tokenizer of its answers, where they have a vocabulary of their own.
+#[cfg(feature = "files")]
+pub(super) const TARGET_TOKENIZER: &str = "target_tokenizer.json";
 
 /// The template of its conversations.
 #[cfg(feature = "files")]
@@ -34,7 +37,7 @@ pub const TASK: &str = "task.json";
 
 /// Small files that Hugging Face's libraries put beside these and that a saved copy keeps.
 #[cfg(feature = "files")]
-const COMPANIONS: [&str; 13] = [
+const COMPANIONS: [&str; 15] = [
     TASK,
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -46,8 +49,10 @@ const COMPANIONS: [&str; 13] = [
     "chat_template.json",
     "spiece.model",
     "tokenizer.model",
+    "sentencepiece.bpe.model",
     "source.spm",
     "target.spm",
+    "target_vocab.json",
 ];
 
 /// A model folder, or a GGUF file, that was opened.
@@ -161,8 +166,8 @@ impl ModelFolder {
             if self.path.is_file() {
                 return Error::format(&self.path, "has no tokenizer: convert the model again, with its vocabulary");
             }
-            let message = "has no tokenizer (tokenizer.json, tokenizer.model, spiece.model, source.spm with vocab.json, vocab.json with merges.txt, \
-                           vocab.txt); make tokenizer.json with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
+            let message = "has no tokenizer (tokenizer.json, tokenizer.model, spiece.model, sentencepiece.bpe.model, source.spm with vocab.json, \
+                           vocab.json with merges.txt, vocab.txt); make tokenizer.json with Python: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
             Error::format(&self.path, message)
         })
     }
@@ -219,6 +224,9 @@ impl Contents<'_> {
         let mut files = Vec::new();
         if let Some(tokenizer) = self.tokenizer {
             files.push((TOKENIZER.to_owned(), tokenizer.to_json().as_bytes().to_vec()));
+            if let Some(answers) = tokenizer.answers_json() {
+                files.push((TARGET_TOKENIZER.to_owned(), answers.as_bytes().to_vec()));
+            }
             // Without this file, Hugging Face's AutoTokenizer does not know which class to make of tokenizer.json.
             files.push(("tokenizer_config.json".to_owned(), pretty(&tokenizer.hugging_face_config())));
         }
@@ -278,7 +286,10 @@ impl Contents<'_> {
         }
         let written: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         // Remove descriptions of an older model.
-        let stale = COMPANIONS.into_iter().chain([GENERATION, TOKENIZER]).filter(|name| !written.contains(name));
+        let stale = COMPANIONS
+            .into_iter()
+            .chain([GENERATION, TOKENIZER, TARGET_TOKENIZER])
+            .filter(|name| !written.contains(name));
         for path in stale.chain([INDEX]).map(|name| folder.join(name)).filter(|path| is_there(path)) {
             std::fs::remove_file(&path).map_err(|e| Error::file(&path, e))?;
         }

@@ -7,7 +7,7 @@ use super::facts::{alphabet, divisible, ends, guarded, plain, prefix, roles, tem
 #[cfg(feature = "files")]
 use super::file;
 #[cfg(feature = "files")]
-use super::folder::{TOKENIZER, if_missing};
+use super::folder::{TARGET_TOKENIZER, TOKENIZER, if_missing};
 use super::pieces::{pieces, tried_pieces};
 use super::text_stream::{TextOf, TextStream};
 #[cfg(feature = "files")]
@@ -34,6 +34,8 @@ const PIECES: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    /// That of answers, where they have a vocabulary of their own.
+    answers: Option<Arc<Inner>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,12 @@ impl Tokenizer {
         };
         let json = plain.unwrap_or(json);
         let names = beside(file::parent(&path))?;
-        Self::new(path, json, &names)
+        let target = path.with_file_name(TARGET_TOKENIZER);
+        let tokenizer = Self::new(path, json, &names)?;
+        match target.symlink_metadata() {
+            Ok(_) => Ok(tokenizer.with_answers(&Self::new(target.clone(), file::read_text(&target)?, &names)?)),
+            Err(_) => Ok(tokenizer),
+        }
     }
 
     /// A tokenizer from the text of a `tokenizer.json`; `label` stands for its path in messages.
@@ -139,7 +146,7 @@ impl Tokenizer {
             alphabet,
             divisible,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), answers: None })
     }
 
     /// The `tokenizer.json`.
@@ -201,7 +208,7 @@ impl Tokenizer {
     /// the end of a text or of a turn, `<|eot_id|>` or `<|im_end|>`, if the file lists them apart from ordinary tokens.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
-        &self.inner.ends
+        &self.of_answers().ends
     }
 
     /// The special tokens that the model was trained to see in front of a text: mostly none or [`Tokenizer::bos`].
@@ -345,7 +352,7 @@ impl Tokenizer {
         Error::input("text", format!("the tokenizer {} could not encode it: {error}", self.inner.source.display()))
     }
 
-    /// The text of tokens, without special ones. Ids beyond the vocabulary (of a padded embedding table) give nothing, bytes
+    /// The text of tokens of an answer, without special ones. Ids beyond the vocabulary (of a padded embedding table) give nothing, bytes
     /// that are no UTF-8 give `U+FFFD`.
     ///
     /// # Errors
@@ -359,7 +366,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Input`] if the tokenizer's decoder fails, [`Error::Format`] if its file is damaged.
     pub fn decode_with(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        let Inner { source, tokenizer, .. } = &*self.inner;
+        let Inner { source, tokenizer, .. } = &**self.of_answers();
         let decoded = guarded(source, || tokenizer.decode(ids, skip_special))?;
         decoded.map_err(|e| Error::input("tokens", format!("they could not be decoded: {e}")))
     }
@@ -378,6 +385,8 @@ impl Tokenizer {
     }
 }
 
+#[path = "tokenizer_answers.rs"]
+mod answers;
 #[cfg(test)]
 #[path = "tokenizer_tests.rs"]
 mod tests;

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 pub struct Tokenizer {
     json: String,
     roles: Vec<Value>,
+    answers: Option<String>,
 }
 
 impl Tokenizer {
@@ -47,7 +48,19 @@ impl Tokenizer {
     pub(super) fn from_json_with(label: impl Into<PathBuf>, json: String, roles: &[Value]) -> Result<Self> {
         let checked = serde_json::from_str::<serde::de::IgnoredAny>(&json);
         checked.map_err(|e| Error::format(label.into(), format!("is not valid JSON: {e}")))?;
-        Ok(Self { json, roles: roles.to_vec() })
+        Ok(Self { json, roles: roles.to_vec(), answers: None })
+    }
+
+    /// The same, whose answers have the vocabulary of another tokenizer.
+    #[must_use]
+    pub fn with_answers(self, answers: &Self) -> Self {
+        Self { answers: Some(answers.json.clone()), ..self }
+    }
+
+    /// The `tokenizer.json` of answers, where they have a vocabulary of their own.
+    #[must_use]
+    pub fn answers_json(&self) -> Option<&str> {
+        self.answers.as_deref()
     }
 
     /// The `tokenizer.json`.

@@ -1,7 +1,7 @@
 //! The registry of families, and the family of a `config.json`.
 
 use super::transformer::{bart, plain};
-use super::{Bert, BertFamily, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, T5, TransformerFamily};
+use super::{Bert, BertFamily, DeepSeek, Gpt2, GptNeoX, Llama, Model, ModernBert, NomicBert, T5, TransformerFamily};
 use crate::error::Result;
 use crate::io::Config;
 use FamilySides::{Any, Both, Decoder, Encoder};
@@ -124,6 +124,12 @@ pub(super) const FAMILIES: &[Family] = &[
         sides: Encoder,
         class: "ModernBert",
         open: |config| open(ModernBert::from_config(config)),
+    },
+    Family {
+        name: "nomic_bert",
+        sides: Encoder,
+        class: "NomicBert",
+        open: |config| open(NomicBert::from_config(config)),
     },
     Family { name: "t5", sides: Both, class: "T5", open: |config| open(T5::from_config(config, "t5")) },
     Family { name: "mt5", sides: Both, class: "MT5", open: |config| open(T5::from_config(config, "mt5")) },

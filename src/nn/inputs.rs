@@ -91,6 +91,14 @@ impl TokenInputs {
         Self { type_ids: Some(type_ids), ..self }
     }
 
+    /// The part that each token belongs to, `(B, T)` u32; the first, 0, where the inputs do not say.
+    pub(crate) fn types_or_first(&self, g: &mut Graph) -> Tensor {
+        self.type_ids.unwrap_or_else(|| {
+            let shape = g.shape(self.ids).clone();
+            g.constant("type_ids", Array::zeros(shape), DType::U32)
+        })
+    }
+
     /// The same with attention limited by a tree mask, `(B, T, 3)` u32.
     #[must_use]
     pub fn with_tree(self, tree: Tensor) -> Self {

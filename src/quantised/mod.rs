@@ -47,6 +47,10 @@ mod tests;
 
 use crate::dtype::DType;
 use format::{Block, Format};
+use std::num::NonZero;
+
+/// Weights that are worth a thread of their own to round them.
+const PART: usize = 1 << 15;
 
 /// The format of a quantised type.
 fn format(dtype: DType) -> Option<&'static Format> {
@@ -95,11 +99,34 @@ pub fn quantise(dtype: DType, values: &[f32]) -> Vec<u8> {
 /// Weights rounded to a quantised type, as a file has them. They are whole blocks; other types have none.
 #[must_use]
 pub fn round_to_file(dtype: DType, values: &[f32]) -> Vec<u8> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    round_on(dtype, values, cores.min(values.len() / PART))
+}
+
+/// The same on up to so many threads, each of which has its blocks: the bits do not depend on their number.
+fn round_on(dtype: DType, values: &[f32], threads: usize) -> Vec<u8> {
     let Some(format) = format(dtype) else { return Vec::new() };
-    let mut bytes = Vec::with_capacity(values.len() / dtype.block() * format.bytes);
-    for values in values.chunks_exact(dtype.block()) {
-        format.write_file(&(format.nearest)(values), &mut bytes);
+    let blocks = values.len() / dtype.block();
+    let mut bytes = vec![0; blocks * format.bytes];
+    let round = |values: &[f32], bytes: &mut [u8]| {
+        let mut block = Vec::with_capacity(format.bytes);
+        for (values, bytes) in values.chunks_exact(dtype.block()).zip(bytes.chunks_exact_mut(format.bytes)) {
+            block.clear();
+            format.write_file(&(format.nearest)(values), &mut block);
+            bytes.copy_from_slice(&block);
+        }
+    };
+    if threads <= 1 {
+        round(values, &mut bytes);
+        return bytes;
     }
+    let share = blocks.div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let parts = values.chunks(share * dtype.block()).zip(bytes.chunks_mut(share * format.bytes));
+        for (values, bytes) in parts {
+            scope.spawn(move || round(values, bytes));
+        }
+    });
     bytes
 }
 

@@ -30,6 +30,24 @@ fn the_sizes_of_formats_are_those_of_the_types() {
 }
 
 #[test]
+fn threads_round_to_the_same_bits_as_one() {
+    for dtype in DType::QUANTISED {
+        for blocks in [1, 2, 5, 64] {
+            let values = weights(blocks * dtype.block());
+            let one = round_on(dtype, &values, 1);
+            assert_eq!(one.len(), blocks * file_block_bytes(dtype));
+            for threads in [0, 2, 3, 7, 100] {
+                assert!(round_on(dtype, &values, threads) == one, "{dtype}: {blocks} blocks on {threads} threads");
+            }
+            assert!(round_to_file(dtype, &values) == one, "{dtype}");
+        }
+    }
+    // Enough for threads.
+    let values = weights(5 * PART + 256);
+    assert!(round_to_file(DType::Q4K, &values) == round_on(DType::Q4K, &values, 1));
+}
+
+#[test]
 fn weights_are_rounded_to_the_nearest_step() {
     for (dtype, steps) in [
         (DType::Q8_0, 127.0),

@@ -84,6 +84,30 @@ fn gpt2_and_bert() {
     assert!(message.contains("\"bert.pooling_type\" is 3; none (0), mean (1) and cls (2) are read"), "{message}");
 }
 
+#[test]
+fn nomic_bert() {
+    let more = [("attention.causal", Meta::Flag(false)), ("pooling_type", Meta::U32(1))];
+    convert("nomic-bert", "nomic-bert", &more);
+    let conversion = Conversion::new("nomic-bert", "nomic-bert");
+    let opened = gguf::from_bytes("nomic", file(&conversion.metadata(&more), &conversion.made()).0).unwrap();
+    assert_eq!(opened.config.value()["pooling"], "mean");
+    let refused = |key: &str, value: Meta| {
+        let metadata = conversion.metadata(&[(key, value)]);
+        gguf::from_bytes("nomic", file(&metadata, &conversion.made()).0).unwrap_err().to_string()
+    };
+    for (key, value, wanted) in [
+        ("attention.causal", Meta::Flag(true), "\"nomic-bert.attention.causal\" is true"),
+        ("attention.head_count_kv", Meta::U32(2), "\"nomic-bert.attention.head_count_kv\" is 2"),
+        ("attention.key_length", Meta::U32(4), "\"nomic-bert.attention.key_length\" is 4"),
+        ("rope.dimension_count", Meta::U32(4), "\"nomic-bert.rope.dimension_count\" is 4"),
+        ("moe_every_n_layers", Meta::U32(2), "\"nomic-bert.moe_every_n_layers\" is not known here"),
+        ("block_count", Meta::U32(3), "\"nomic-bert.block_count\" gives 3, but tensor"),
+    ] {
+        let message = refused(key, value);
+        assert!(message.contains(wanted), "{key}: {message}");
+    }
+}
+
 /// That the command makes vectors by the file's words and by its pooling.
 fn embeds_as_it_says(bert: &Conversion, tensors: &[Made]) {
     let mut metadata = bert.metadata(&[("attention.causal", Meta::Flag(false)), ("pooling_type", Meta::U32(2))]);

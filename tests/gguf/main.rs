@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use wgformer::generate::{GenerateLimits, GenerationSettings, Generator, SamplingOptions};
+use wgformer::gpu::{AdapterClass, GpuOptions};
 use wgformer::graph::{Array, Storage, Values};
 use wgformer::io::{ModelFolder, gguf};
 use wgformer::models::{self, Decoder, TokenInputs};
@@ -56,6 +57,23 @@ fn gpus() -> Vec<Gpu> {
     let gpus: Vec<Gpu> = Gpu::adapters().iter().map(|adapter| Gpu::open(adapter).unwrap()).collect();
     assert!(!gpus.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
     gpus
+}
+
+/// Every adapter, and those that compute on the CPU once more as GPUs: with the kernels that a GPU gets.
+fn also_as_gpus() -> Vec<(String, Gpu)> {
+    let mut all = Vec::new();
+    for adapter in Gpu::adapters() {
+        let info = adapter.get_info();
+        for class in [None, Some(AdapterClass::Gpu)] {
+            if class == Some(AdapterClass::of(&info)) {
+                continue;
+            }
+            let gpu = Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }).unwrap();
+            all.push((format!("{:?} {}{}", info.backend, info.name, class.map_or("", |_| ", as a GPU")), gpu));
+        }
+    }
+    assert!(!all.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
+    all
 }
 
 /// The logits of the last of some tokens.

@@ -1,21 +1,22 @@
 //! Models that llama.cpp's quantiser wrote, in types as people have them, against logits of numpy in f64.
 
 use super::made::{Made, Meta, VOCABULARY, file, metadata, tensors};
-use super::{gpus, last_logits};
+use super::{also_as_gpus, gpus, last_logits, logits_graph};
 use serde_json::Value;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wgformer::DType;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions};
 use wgformer::io::{FileType, ModelFolder, Tensors, gguf};
 use wgformer::models::{self, Decoder};
 use wgformer::quantised::{file_number, file_values, round_to_file};
+use wgformer::{DType, Program};
 
-/// Every file, with what it is to compute.
+/// Every file, with what it is to compute: those of the tests, and those of a folder of more of the kind, if the environment names one.
 fn files() -> Vec<(PathBuf, Value)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf/files");
-    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf/files");
+    let folders = std::iter::once(own).chain(std::env::var_os("WGFORMER_GGUF").map(PathBuf::from));
+    let paths = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
     let is_model = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
         name.starts_with("llama-") && name.ends_with(".gguf")
@@ -80,30 +81,36 @@ fn weights_have_the_sums_that_numpy_reads() {
 }
 
 #[test]
-fn files_compute_what_numpy_computes_on_every_adapter() {
+fn files_compute_what_numpy_computes_on_every_adapter_and_as_on_a_gpu() {
+    let gpus = also_as_gpus();
     for (path, expected) in files() {
         let opened = ModelFolder::open(&path).unwrap();
         let prompt = opened.expect_tokenizer().unwrap().encode_prompt(expected["prompt"].as_str().unwrap()).unwrap();
         assert_eq!(prompt, ids(&expected["prompt_ids"]));
         let file = std::fs::read(path.with_extension("safetensors")).unwrap();
         let values = Tensors::from_bytes(&path, file).unwrap();
-        let logits = values.expect("logits").unwrap().to_f32().unwrap();
-        let last = &logits[logits.len() / prompt.len() * (prompt.len() - 1)..];
-        let largest = last.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-        for gpu in gpus() {
-            let (model, weights) = models::load(&gpu, &opened, None).unwrap();
+        let wanted = values.expect("logits").unwrap().to_f32().unwrap();
+        let largest = wanted.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        let greedy = ids(&expected["greedy_ids"]);
+        for (name, gpu) in &gpus {
+            let (model, weights) = models::load(gpu, &opened, None).unwrap();
             let model: Arc<dyn Decoder> = model.into();
-            let got = last_logits(&gpu, model.as_ref(), &weights, &prompt);
-            let error = got.iter().zip(last).map(|(a, b)| (a - b).abs());
+            let (g, _) = logits_graph(model.as_ref(), weights.storage(), prompt.len());
+            let program = Program::new(gpu, &g, &weights).unwrap();
+            program.write("ids", bytemuck::cast_slice(&prompt)).unwrap();
+            program.run().unwrap();
+            let got = program.read_f32("logits").unwrap();
+            let error = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs());
             let error = error.fold(0.0_f32, |m, e| if e > m || e.is_nan() { e } else { m }) / largest;
-            let place = format!("{} on {}", path.display(), gpu.info().name);
-            assert!(got.len() == last.len() && error <= 1e-4, "{place}: error {error:.1e}");
+            let place = format!("{} on {name}", path.display());
+            println!("{place}: {error:.1e}");
+            assert!(got.len() == wanted.len() && error <= 1e-4, "{place}: error {error:.1e}");
             let limits = GenerateLimits { batch: 1, max_tokens: 64 };
-            let mut generator = Generator::new(&gpu, model, &weights, limits).unwrap();
+            let mut generator = Generator::new(gpu, model, &weights, limits).unwrap();
             let options = SamplingOptions::greedy(12);
             let answers =
                 generator.generate(std::slice::from_ref(&prompt), &options, |_| ControlFlow::Continue(())).unwrap();
-            assert_eq!(answers[0].tokens, ids(&expected["greedy_ids"]), "{place}");
+            assert_eq!(answers[0].tokens, greedy, "{place}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Valid but unusual GGUF files: in several parts, with duplicates, with unused tensors, or not a model.
 
+use super::last_logits;
 use super::made::{Made, Meta, VOCABULARY, file, metadata, tensors};
 use std::process::Command;
 use wgformer::Gpu;
@@ -203,6 +204,29 @@ fn tensors_that_compute_nothing_are_left_aside_and_others_are_refused() {
     let gpu = Gpu::open(&Gpu::adapters()[0]).unwrap();
     let error = models::load(&gpu, &extra("blk.1.attn_q_norm.weight"), None).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("1 not of this model: model.layers.1.self_attn.q_norm.weight"), "{error}");
+}
+
+#[test]
+fn a_llama_under_the_name_of_another_architecture_is_read_as_one_with_a_warning() {
+    // Rows lie as in all architectures but llama.
+    let gpu = Gpu::open(&Gpu::adapters()[0]).unwrap();
+    let tokens = [3, 14, 15, 9, 2, 6];
+    let logits = |architecture: &'static str| {
+        let mut metadata = metadata();
+        let keys: Vec<_> = metadata.keys().filter_map(|key| key.strip_prefix("llama.")).collect();
+        for key in keys {
+            let value = metadata.remove(format!("llama.{key}").as_str()).unwrap();
+            metadata.insert(format!("{architecture}.{key}").leak(), value);
+        }
+        metadata.insert("general.architecture", Meta::Text(architecture));
+        let (model, weights) = models::load(&gpu, &opened(file(&metadata, &tensors()).0), None).unwrap();
+        assert_eq!(model.config()["model_type"], "llama", "{architecture}");
+        last_logits(&gpu, &*model, &weights, &tokens)
+    };
+    let wanted = logits("qwen2");
+    for architecture in ["gemma2", "gemma3", "gpt2"] {
+        assert_eq!(logits(architecture), wanted, "{architecture}");
+    }
 }
 
 /// Nested lists, of so many levels.

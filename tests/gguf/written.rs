@@ -1,10 +1,10 @@
 //! Files that `convert` writes hold what they were made of.
 
 use super::{gpus, last_logits};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use wgformer::io::{Config, ModelFolder, gguf};
+use wgformer::io::{Config, ModelFolder, Tokenizer, gguf};
 use wgformer::models::{self, Model};
 use wgformer::quantised::{dequantise, quantise};
 use wgformer::{DType, Weights};
@@ -74,7 +74,7 @@ fn every_decoder_is_read_back_as_it_was() {
 #[test]
 fn an_encoder_and_both_sides_are_read_back_as_they_were() {
     let gpu = &gpus()[0];
-    for name in ["bert-base-model", "t5", "t5-v1.1"] {
+    for name in ["bert-base-model", "nomic-bert", "t5", "t5-v1.1"] {
         let folder = ModelFolder::open(golden(name)).unwrap();
         let (model, weights) = models::load_model(gpu, &folder, DType::F32).unwrap();
         let (_place, opened) = written(&*model, &weights, &folder, DType::F32);
@@ -178,6 +178,57 @@ fn tokenizers_are_read_back_as_they_were() {
         assert_eq!((again.bos(), again.eos()), (tokenizer.bos(), tokenizer.eos()), "{source}");
         assert_eq!(again.prefix(), tokenizer.prefix(), "{source}");
     }
+}
+
+/// The tokenizer of a folder that has only other files of one.
+fn of_folder(name: &str, model_type: &str) -> Tokenizer {
+    let place = tempfile::tempdir().unwrap();
+    let vocabulary = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/vocabularies").join(name);
+    for entry in std::fs::read_dir(vocabulary).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, place.path().join(path.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(place.path().join("config.json"), json!({ "model_type": model_type }).to_string()).unwrap();
+    std::fs::copy(golden("t5").join("model.safetensors"), place.path().join("model.safetensors")).unwrap();
+    ModelFolder::open(place.path()).unwrap().expect_tokenizer().unwrap().clone()
+}
+
+#[test]
+fn pieces_are_read_back_with_what_is_done_with_a_text_before() {
+    let gpu = &gpus()[0];
+    let folder = ModelFolder::open(golden("t5")).unwrap();
+    let (model, weights) = models::load_model(gpu, &folder, DType::F32).unwrap();
+    let (config, tensors) =
+        (models::stored_config(&*model, &weights), models::named_tensors(&*model, &weights).unwrap());
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("model.gguf");
+    let write = |tokenizer: &Tokenizer| {
+        let tokenizer = Some(tokenizer);
+        let contents =
+            gguf::GgufContents { config: &config, tensors: &tensors, tokenizer, name: "t5", dtype: DType::F16 };
+        contents.write(&path).unwrap().no_tokenizer
+    };
+    // Marks, ligatures and full-width letters, which a table of characters replaces.
+    let texts = ["Emma Woodhouse, handsome", "  two   blanks ", "ﬁne café Ａ①", "naïve Größe 你好", "", "</s> a <pad>"];
+    for (name, model_type) in [("t5", "t5"), ("xlm-roberta", "xlm-roberta"), ("pegasus", "pegasus")] {
+        let tokenizer = of_folder(name, model_type);
+        assert_eq!(write(&tokenizer), None, "{name}");
+        let opened = gguf::open(&path).unwrap();
+        let again = opened.expect_tokenizer().unwrap();
+        for text in texts {
+            let ids = tokenizer.encode_for_model(text, None).unwrap().ids;
+            assert_eq!(again.encode_for_model(text, None).unwrap().ids, ids, "{name}: {text:?}");
+            assert_eq!(again.encode_plain(text).unwrap(), tokenizer.encode_plain(text).unwrap(), "{name}: {text:?}");
+            assert_eq!(again.decode(&ids).unwrap(), tokenizer.decode(&ids).unwrap(), "{name}: {text:?}");
+        }
+        assert_eq!((again.eos(), again.special("unk")), (tokenizer.eos(), tokenizer.special("unk")), "{name}");
+    }
+    let why = write(&of_folder("mbart", "mbart")).unwrap();
+    assert!(why.contains("the token that it puts behind a text"), "{why}");
+    let mut document: Value = serde_json::from_str(of_folder("t5", "t5").to_json()).unwrap();
+    document["normalizer"]["normalizers"].as_array_mut().unwrap().push(json!({"type": "Lowercase"}));
+    let why = write(&Tokenizer::from_json("lower", document.to_string()).unwrap()).unwrap();
+    assert!(why.contains("no key for the step \"Lowercase\""), "{why}");
 }
 
 #[test]

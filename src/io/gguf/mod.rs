@@ -114,7 +114,7 @@ fn from_contents(path: &Path, parts: &[PathBuf], contents: Vec<OneFile>, faults:
         architecture: architecture.name,
         read: RefCell::default(),
     };
-    let model = Model { architecture, source: &source };
+    let model = Model { architecture: architecture.by_tensors(&source), source: &source };
     let config = Config::new(path, model.config(faults)?)?;
     let generation = sampling::generation(&metadata)?.map(|value| Config::new(path, value)).transpose()?;
     let found = model.found()?;

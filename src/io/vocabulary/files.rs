@@ -1,11 +1,10 @@
-//! Tokenizers of folders without a `tokenizer.json`: `tokenizer.model` and `spiece.model`, `source.spm` with `vocab.json` (Marian),
-//! `vocab.json` with `merges.txt`, `vocab.txt`.
+//! Tokenizers of folders without a `tokenizer.json`: files of `SentencePiece`, `vocab.json` with `merges.txt`, `vocab.txt`.
 
 use super::byte_level::ByteLevel;
-use super::sentencepiece::{Algorithm, Kind, Piece, SentencePiece};
+use super::spm_folder;
 use super::wordpiece::WordPiece;
 use super::words::Rule;
-use super::{Around, Mark, added, distinct, spm_file};
+use super::{Around, Mark, added, distinct};
 use crate::error::{Error, Result};
 use crate::io::file;
 use crate::io::folder::CHAT_TEMPLATE;
@@ -15,10 +14,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Files that a tokenizer is made of, the first of them that is there counting.
-const FILES: [(&str, Maker); 5] = [
-    ("tokenizer.model", llama),
-    ("spiece.model", spiece),
-    ("source.spm", marian),
+const FILES: [(&str, Maker); 6] = [
+    ("tokenizer.model", spm_folder::llama),
+    ("spiece.model", spm_folder::spiece),
+    ("sentencepiece.bpe.model", spm_folder::fairseq),
+    (spm_folder::SOURCE, spm_folder::marian),
     ("merges.txt", byte_level),
     ("vocab.txt", word_piece),
 ];
@@ -27,7 +27,7 @@ const MORE_TEMPLATES: &str = "additional_chat_templates";
 /// What GPT-2 and Qwen have in all roles unless a file says otherwise.
 const END_OF_TEXT: &str = "<|endoftext|>";
 /// How far behind a vocabulary tokens may be added.
-const MOST_ADDED: usize = 1 << 16;
+pub(super) const MOST_ADDED: usize = 1 << 16;
 
 type Maker = fn(&Folder) -> Result<Value>;
 
@@ -61,10 +61,10 @@ pub(in crate::io) fn beside(folder: &Path) -> Result<Vec<Value>> {
 }
 
 /// A folder and what its small files say.
-struct Folder {
-    path: PathBuf,
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
     /// The file that the vocabulary is in.
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// `tokenizer_config.json` and the files like it.
     names: Vec<Value>,
     model_type: String,
@@ -79,45 +79,56 @@ pub(in crate::io) fn tokenizer(folder: &Path, model_type: &str) -> Result<Option
     let Some((name, make)) = there else { return Ok(None) };
     let names = beside(folder)?;
     let folder = Folder { path: folder.to_owned(), file: folder.join(name), names, model_type: model_type.to_owned() };
-    let document = make(&folder)?;
-    Tokenizer::from_json_with(&folder.file, document.to_string(), &folder.names).map(Some)
+    let made = |document: Value| Tokenizer::from_json_with(&folder.file, document.to_string(), &folder.names);
+    let tokenizer = made(make(&folder)?)?;
+    Ok(Some(match spm_folder::answers(&folder)? {
+        Some(document) => tokenizer.with_answers(&made(document)?),
+        None => tokenizer,
+    }))
 }
 
 impl Folder {
-    fn refuse(&self, message: impl AsRef<str>) -> Error {
+    pub(super) fn refuse(&self, message: impl AsRef<str>) -> Error {
         Error::format(&self.file, format!("{}; a tokenizer.json beside it works as well", message.as_ref()))
     }
 
     /// That nothing is known of the class of the tokenizer.
-    fn unknown(&self) -> Error {
+    pub(super) fn unknown(&self) -> Error {
         let class = if self.class().is_empty() { "tokenizer" } else { self.class() };
-        self.refuse(format!("is of a {class} of {}, whose rules are not known", self.model_type))
+        let how = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of Python's transformers makes one";
+        let class = format!("is of a {class} of {}, whose rules are not known", self.model_type);
+        Error::format(&self.file, format!("{class}; a tokenizer.json beside it works as well: {how}"))
     }
 
     /// A setting of `tokenizer_config.json`.
-    fn setting(&self, key: &str) -> Option<&Value> {
+    pub(super) fn setting(&self, key: &str) -> Option<&Value> {
         self.names.iter().find_map(|names| names.get(key).filter(|value| !value.is_null()))
     }
 
-    fn flag(&self, key: &str, default: bool) -> bool {
+    /// Whether a setting is there and null.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.names.iter().any(|names| names.get(key).is_some_and(Value::is_null))
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
         self.setting(key).and_then(Value::as_bool).unwrap_or(default)
     }
 
     /// The token of a role.
-    fn token(&self, role: &str, default: &str) -> String {
+    pub(super) fn token(&self, role: &str, default: &str) -> String {
         let named = self.setting(&format!("{role}_token"));
         let named = named.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
         named.unwrap_or(default).to_owned()
     }
 
     /// The class of the tokenizer, without the mark of its fast form.
-    fn class(&self) -> &str {
+    pub(super) fn class(&self) -> &str {
         let class = self.setting("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
         class.strip_suffix("Fast").unwrap_or(class)
     }
 
     /// Whether the class, or where none is named the family, is one of these.
-    fn is_of(&self, classes: &[&str], families: &[&str]) -> bool {
+    pub(super) fn is_of(&self, classes: &[&str], families: &[&str]) -> bool {
         match self.class() {
             "" | "PreTrainedTokenizer" => families.contains(&self.model_type.as_str()),
             class => classes.iter().any(|known| class.strip_suffix("Tokenizer") == Some(known)),
@@ -125,7 +136,7 @@ impl Folder {
     }
 
     /// Tokens that are found in a text first, by their ids, as a `tokenizer.json` has them.
-    fn added(&self) -> Result<BTreeMap<usize, Value>> {
+    pub(super) fn added(&self) -> Result<BTreeMap<usize, Value>> {
         let mut all = BTreeMap::new();
         if let Some(tokens) = file::read_json_if_there(&self.path.join("added_tokens.json"))? {
             let tokens = tokens.as_object().cloned().unwrap_or_default();
@@ -147,138 +158,10 @@ impl Folder {
         }
         Ok(all)
     }
-
-    fn spm(&self) -> Result<SentencePiece> {
-        let bytes = std::fs::read(&self.file).map_err(|e| Error::file(&self.file, e))?;
-        spm_file::read(&bytes).map_err(|message| self.refuse(message))
-    }
-
-    /// The document of a vocabulary with the tokens that were added to it, and these around a text; `types`: a second text has another type.
-    fn with_added(&self, mut spm: SentencePiece, [before, behind]: [Option<&str>; 2], types: bool) -> Result<Value> {
-        let all = self.added()?;
-        for (&id, token) in &all {
-            if id >= spm.pieces.len() + MOST_ADDED {
-                return Err(
-                    self.refuse(format!("has {} tokens, and {id} is the number of an added one", spm.pieces.len()))
-                );
-            }
-            let empty = Piece { text: String::new(), score: 0.0, kind: Kind::Unused };
-            spm.pieces.resize(spm.pieces.len().max(id + 1), empty);
-            let kind = if token["special"] == true { Kind::Control } else { Kind::UserDefined };
-            let piece = &mut spm.pieces[id];
-            if piece.kind != Kind::Unknown {
-                *piece =
-                    Piece { text: token["content"].as_str().unwrap_or_default().to_owned(), score: piece.score, kind };
-            }
-        }
-        // They are found before blanks are replaced.
-        for piece in spm.pieces.iter_mut().filter(|piece| piece.kind == Kind::UserDefined) {
-            piece.text = piece.text.replace(super::sentencepiece::BLANK, " ");
-        }
-        let find = |token: Option<&str>| {
-            let token = token?;
-            let id = spm.pieces.iter().position(|piece| piece.text == token && piece.kind == Kind::Control)?;
-            Some(Mark { token: &spm.pieces[id].text, id })
-        };
-        let around = Around { before: find(before), behind: find(behind), types }.to_json();
-        let mut document = spm.document(around).map_err(|message| self.refuse(message))?;
-        for token in document["added_tokens"].as_array_mut().into_iter().flatten() {
-            let id = token["id"].as_u64().and_then(|id| usize::try_from(id).ok());
-            if let Some(own) = id.and_then(|id| all.get(&id)) {
-                let content = token["content"].take();
-                *token = own.clone();
-                token["content"] = content;
-            }
-        }
-        Ok(document)
-    }
-}
-
-/// Llama, Mistral, Gemma and those like them.
-fn llama(folder: &Folder) -> Result<Value> {
-    let mut spm = folder.spm()?;
-    if !folder.is_of(
-        &["Llama", "CodeLlama", "Gemma"],
-        &["llama", "mistral", "mixtral", "phi3", "gemma", "gemma2", "gemma3", "gemma3_text", "mor"],
-    ) {
-        return Err(folder.unknown());
-    }
-    // Later versions put the blank in front of the text alone.
-    spm.first_only = !folder.flag("legacy", true) && folder.class() != "GemmaTokenizer";
-    spm.begins_with_blank = folder.flag("add_prefix_space", spm.begins_with_blank);
-    let (before, behind) = (folder.token("bos", "<s>"), folder.token("eos", "</s>"));
-    let before = Some(before.as_str()).filter(|_| folder.flag("add_bos_token", true));
-    let behind = Some(behind.as_str()).filter(|_| folder.flag("add_eos_token", false));
-    folder.with_added(spm, [before, behind], false)
-}
-
-/// T5 and ALBERT.
-fn spiece(folder: &Folder) -> Result<Value> {
-    let mut spm = folder.spm()?;
-    let step = |kind: &str| json!({ "type": kind });
-    if folder.is_of(&["Albert"], &["albert"]) {
-        let quotes = |of: &str| json!({"type": "Replace", "pattern": {"String": of}, "content": "\""});
-        spm.normalizers = vec![quotes("``"), quotes("''")];
-        if !folder.flag("keep_accents", false) {
-            spm.normalizers.extend([step("NFKD"), step("StripAccents")]);
-        }
-        if folder.flag("do_lower_case", true) {
-            spm.normalizers.push(step("Lowercase"));
-        }
-        let (before, behind) = (folder.token("cls", "[CLS]"), folder.token("sep", "[SEP]"));
-        return folder.with_added(spm, [Some(&before), Some(&behind)], true);
-    }
-    if !folder.is_of(&["T5"], &["t5", "mt5", "umt5", "switch_transformers"]) {
-        return Err(folder.unknown());
-    }
-    // Marks of what is left out of a text, the last one first.
-    let marks = folder.setting("extra_ids").and_then(Value::as_u64).unwrap_or(100).min(1000);
-    if !spm.pieces.iter().any(|piece| piece.text == "<extra_id_0>") {
-        let mark = |number| Piece { text: format!("<extra_id_{number}>"), score: 0.0, kind: Kind::Control };
-        spm.pieces.extend((0..marks).rev().map(mark));
-    }
-    folder.with_added(spm, [None, Some(&folder.token("eos", "</s>"))], false)
-}
-
-/// Marian: the pieces of a source text under the numbers of `vocab.json`, which has those of translations as well.
-fn marian(folder: &Folder) -> Result<Value> {
-    let spm = folder.spm()?;
-    if folder.flag("separate_vocabs", false) || folder.path.join("target_vocab.json").is_file() {
-        return Err(folder.refuse("is one of two vocabularies; one for both sides is read"));
-    }
-    let numbers = numbered(&folder.path.join("vocab.json"))?;
-    let known: BTreeMap<&str, f32> = spm.pieces.iter().map(|piece| (piece.text.as_str(), piece.score)).collect();
-    let least = known.values().fold(0.0_f32, |least, score| least.min(*score));
-    let unknown = folder.token("unk", "<unk>");
-    let specials = ["eos", "pad", "bos"].map(|role| folder.token(role, if role == "pad" { "<pad>" } else { "</s>" }));
-    let pieces = numbers.iter().map(|(token, id)| {
-        let kind = if *token == unknown {
-            Kind::Unknown
-        } else if specials.contains(token) || token.starts_with(">>") && token.ends_with("<<") {
-            Kind::Control
-        } else if known.contains_key(token.as_str())
-            || spm.algorithm == Algorithm::Unigram && token.chars().count() == 1
-        {
-            Kind::Normal
-        } else {
-            Kind::Unused
-        };
-        // A character that source texts did not have: better than none.
-        let score = known.get(token.as_str()).copied().unwrap_or(least - 1000.0);
-        (*id, Piece { text: token.clone(), score, kind })
-    });
-    let mut all = vec![Piece { text: String::new(), score: least, kind: Kind::Unused }; numbers.len()];
-    for (id, piece) in pieces {
-        let place = all.get_mut(id);
-        *place.ok_or_else(|| {
-            folder.refuse(format!("vocab.json has no more than {} tokens, one of number {id}", numbers.len()))
-        })? = piece;
-    }
-    folder.with_added(SentencePiece { pieces: all, ..spm }, [None, Some(&folder.token("eos", "</s>"))], false)
 }
 
 /// The tokens of a `vocab.json` with their numbers.
-fn numbered(path: &Path) -> Result<BTreeMap<String, usize>> {
+pub(super) fn numbered(path: &Path) -> Result<BTreeMap<String, usize>> {
     let value = crate::io::read_json(path)?;
     let object = value.as_object().ok_or_else(|| Error::format(path, "is no object {\"token\": number, …}"))?;
     let number = |(token, id): (&String, &Value)| {

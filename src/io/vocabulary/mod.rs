@@ -6,6 +6,8 @@ pub(super) mod files;
 pub(super) mod sentencepiece;
 #[cfg(feature = "files")]
 mod spm_file;
+#[cfg(feature = "files")]
+mod spm_folder;
 pub(super) mod wordpiece;
 pub(super) mod words;
 
@@ -91,6 +93,28 @@ impl Around<'_> {
         let tokens: serde_json::Map<String, Value> = tokens.collect();
         json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
     }
+}
+
+/// A part of what is given to a model: the first text (`A`) or the second (`B`), or a token with its number.
+#[cfg(feature = "files")]
+pub(super) enum Part {
+    Text(&'static str),
+    Token(String, usize),
+}
+
+/// The post-processor that makes a text, and a pair of them, so; all of type 0.
+#[cfg(feature = "files")]
+pub(super) fn template(single: &[&Part], pair: &[&Part]) -> Value {
+    let one = |part: &&Part| match part {
+        Part::Text(id) => json!({"Sequence": {"id": id, "type_id": 0}}),
+        Part::Token(token, _) => json!({"SpecialToken": {"id": token, "type_id": 0}}),
+    };
+    let tokens = single.iter().chain(pair).filter_map(|part| match part {
+        Part::Text(_) => None,
+        Part::Token(token, id) => Some((token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}))),
+    });
+    json!({"type": "TemplateProcessing", "single": single.iter().map(one).collect::<Vec<_>>(),
+           "pair": pair.iter().map(one).collect::<Vec<_>>(), "special_tokens": tokens.collect::<serde_json::Map<_, _>>()})
 }
 
 /// A `tokenizer.json` of these parts.

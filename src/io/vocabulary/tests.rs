@@ -48,6 +48,66 @@ fn sentence_piece_files_give_the_tokens_of_their_own_library() {
 }
 
 #[test]
+fn numbers_of_fairseq_and_pegasus_are_theirs() {
+    let xlm = check("xlm-roberta", "xlm-roberta", false);
+    assert_eq!(["bos", "pad", "eos", "unk"].map(|role| xlm.special(role)), [0, 1, 2, 3].map(Some));
+    let pair = xlm.encode_for_model("a", Some("a")).unwrap();
+    assert_eq!((pair.ids, pair.type_ids), (vec![0, 25, 2, 2, 25, 2], vec![0; 6]));
+    let mbart = check("mbart", "mbart", false);
+    assert_eq!((mbart.id("ar_AR"), mbart.id("zh_CN"), mbart.id("<mask>")), (Some(301), Some(325), Some(326)));
+    let more = check("mbart50", "mbart", false);
+    assert_eq!((more.id("sl_SI"), more.id("<mask>")), (Some(352), Some(353)));
+    let pegasus = check("pegasus", "pegasus", false);
+    let ids = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk_2>", "<unk_102>"].map(|token| pegasus.id(token));
+    assert_eq!(ids, [0, 1, 2, 3, 4, 104].map(Some));
+}
+
+/// A translator with two vocabularies.
+fn two_vocabularies() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    for file in ["target.spm", "vocab.json", "target_vocab.json", "tokenizer_config.json"] {
+        std::fs::copy(place("marian-two").join(file), home.path().join(file)).unwrap();
+    }
+    std::fs::copy(place("marian/source.spm"), home.path().join("source.spm")).unwrap();
+    home
+}
+
+#[test]
+fn texts_go_in_by_one_vocabulary_and_out_by_the_other() {
+    let home = two_vocabularies();
+    let tokenizer = opened(home.path(), "marian");
+    let cases: Value =
+        serde_json::from_slice(&std::fs::read(place("marian-two").join("expected.json")).unwrap()).unwrap();
+    let each = |side: &str| cases[side].as_array().unwrap().clone();
+    let ids = |case: &Value| -> Vec<u32> { serde_json::from_value(case["ids"].clone()).unwrap() };
+    for case in each("source") {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode_for_model(text, None).unwrap().ids, ids(&case), "{text}");
+    }
+    for case in each("target") {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer.answers().encode_for_model(text, None).unwrap().ids, ids(&case), "{text}");
+        assert_eq!(tokenizer.decode(&ids(&case)).unwrap(), case["decoded"].as_str().unwrap(), "{text}");
+    }
+    // What is saved opens as the same.
+    std::fs::write(home.path().join("tokenizer.json"), tokenizer.to_json()).unwrap();
+    std::fs::write(home.path().join("target_tokenizer.json"), tokenizer.answers_json().unwrap()).unwrap();
+    let again = Tokenizer::open(home.path()).unwrap();
+    assert_eq!((again.to_json(), again.answers_json()), (tokenizer.to_json(), tokenizer.answers_json()));
+    assert_eq!(again.decode(&[60, 33]).unwrap(), tokenizer.decode(&[60, 33]).unwrap());
+    for (file, words) in [("target_vocab.json", "target_vocab.json is missing"), ("target.spm", "target.spm")] {
+        let home = two_vocabularies();
+        std::fs::remove_file(home.path().join(file)).unwrap();
+        let message = tokenizer_error(home.path(), "marian");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+fn tokenizer_error(path: &Path, model_type: &str) -> String {
+    tokenizer(path, model_type).unwrap_err().to_string()
+}
+
+#[test]
 fn word_pieces_and_bytes_give_the_tokens_of_hugging_face() {
     check("bert", "bert", false);
     check("bert-cased", "bert", false);
@@ -93,7 +153,15 @@ fn what_cannot_be_read_is_named_by_its_file() {
     };
     assert!(refused("tokenizer.model", b"IQ== 0\nIg== 1\n", "llama").contains("is no readable SentencePiece file"));
     let spm = std::fs::read(place("t5/spiece.model")).unwrap();
-    assert!(refused("spiece.model", &spm, "pegasus").contains("of pegasus, whose rules are not known"));
+    assert!(refused("spiece.model", &spm, "xlnet").contains("of xlnet, whose rules are not known"));
+    let message = refused("sentencepiece.bpe.model", &spm, "camembert");
+    assert!(message.contains("whose rules are not known") && message.contains("save_pretrained(FOLDER)"), "{message}");
+    let config = |text: &str| std::fs::write(home.path().join("tokenizer_config.json"), text).unwrap();
+    config(r#"{"src_lang": "xx_XX"}"#);
+    assert!(refused("sentencepiece.bpe.model", &spm, "mbart").contains("has no language \"xx_XX\" (src_lang)"));
+    config(r#"{"mask_token_sent": null}"#);
+    assert!(refused("spiece.model", &spm, "pegasus").contains("other marks than those of Pegasus"));
+    config("{}");
     assert!(refused("vocab.txt", b"a\nb\n", "bert").contains("has no token \"[UNK]\""));
     std::fs::write(home.path().join("vocab.json"), r#"{"a": 0, "b": 1}"#).unwrap();
     assert!(refused("merges.txt", b"#version: 0.2\na b c\n", "gpt2").contains("\"a b c\" is no pair of tokens"));

@@ -80,13 +80,7 @@ impl Bert {
         let words = g.matrix(&name("word_embeddings.weight"), [self.vocabulary, width], Initial::Normal(std))?;
         let mut x = ops::embedding_with_padding(g, words, inputs.ids, self.padding)?;
         if self.types > 0 {
-            let types = match inputs.type_ids {
-                Some(types) => types,
-                None => {
-                    let shape = g.shape(inputs.ids).clone();
-                    g.constant("type_ids", Array::zeros(shape), DType::U32)
-                }
-            };
+            let types = inputs.types_or_first(g);
             let types = nn::embedding(g, &name("token_type_embeddings"), types, [self.types, width], std)?;
             x = ops::add(g, x, types)?;
         }

@@ -71,6 +71,7 @@ impl From<&TaskFile> for EmbedSettings {
         Self {
             pooling: file.pooling.unwrap_or_default(),
             longest: file.context,
+            lower_case: file.lower_case,
             prefix: file.prefix.clone(),
             ..Self::default()
         }
@@ -91,6 +92,7 @@ impl EmbedSettings {
         let mut settings = Self { unit_length: false, ..plain }.with_modules(folder, &modules, &found)?;
         // What was said in training, or by an option, holds.
         settings.longest = task.context.or(settings.longest);
+        settings.lower_case |= task.lower_case;
         if !task.prefix.is_empty() {
             settings.prefix.clone_from(&task.prefix);
         }

@@ -102,6 +102,9 @@ pub struct TaskFile {
     /// Of vectors: which states become them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
+    /// Of vectors: whether texts are read in lower case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lower_case: bool,
 }
 
 impl TaskFile {
@@ -109,7 +112,7 @@ impl TaskFile {
     #[must_use]
     pub fn new(task: Application) -> Self {
         let (prefix, separator) = (String::new(), String::new());
-        Self { task, prefix, separator, context: None, answer: None, pooling: None }
+        Self { task, prefix, separator, context: None, answer: None, pooling: None, lower_case: false }
     }
 
     /// That of a model's folder, or what can be told without one.
@@ -134,6 +137,7 @@ impl TaskFile {
     pub fn with_embed_settings(mut self, folder: &Path) -> Result<Self> {
         let settings = EmbedSettings::of(folder, &self)?;
         (self.pooling, self.context, self.prefix) = (Some(settings.pooling), settings.longest, settings.prefix);
+        self.lower_case = settings.lower_case;
         Ok(self)
     }
 

@@ -64,7 +64,7 @@ impl WriterText<'_> {
             Error::input("tokenizer", message)
         })?;
         let mut ids = match model.encoder() {
-            Some(_) => self.tokenizer.encode_for_model(text, None)?.ids,
+            Some(_) => self.tokenizer.answers().encode_for_model(text, None)?.ids,
             None => self.tokenizer.encode(text)?,
         };
         ids.truncate(self.longest.saturating_sub(1));

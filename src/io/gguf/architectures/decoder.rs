@@ -132,7 +132,7 @@ fn feed_forward(source: &Source<'_>, config: &mut Value) -> Result<()> {
 }
 
 /// Whole heads turn.
-fn turn_whole(source: &Source<'_>, config: &mut Value) -> Result<()> {
+pub(super) fn turn_whole(source: &Source<'_>, config: &mut Value) -> Result<()> {
     let head = config["head_dim"].as_u64().unwrap_or(0);
     if let Some(turned) = source.count("rope.dimension_count")?.filter(|turned| *turned != head) {
         let message = format!("is {turned}; rotary positions of only a part of a head (of {head}) are not supported");

@@ -27,6 +27,8 @@ pub(super) struct Architecture {
     pub(super) family: [&'static str; 2],
     /// What tensors are called.
     pub(super) names: Names,
+    /// Parts of each block that a Llama does not have, and without which a file's tensors are not of this architecture.
+    pub(super) own: &'static [&'static str],
     /// Whether rows of queries and keys lie in pairs for rotary positions that rotate neighbours.
     pub(super) pairs: bool,
     /// Whether norms hold 1 + what Hugging Face's hold.
@@ -41,6 +43,7 @@ const LLAMA: Architecture = Architecture {
     name: "llama",
     family: ["llama", "LlamaForCausalLM"],
     names: names::LLAMA,
+    own: &[],
     pairs: true,
     one_plus: false,
     in_out: false,
@@ -53,6 +56,8 @@ const QWEN2: Architecture = Architecture {
     config: decoder::qwen2,
     ..LLAMA
 };
+/// A Llama under another name.
+const HALVES: Architecture = Architecture { family: ["llama", "LlamaForCausalLM"], config: decoder::plain, ..QWEN2 };
 const GEMMA: Architecture = Architecture {
     name: "gemma",
     family: ["gemma", "GemmaForCausalLM"],
@@ -64,6 +69,7 @@ const GEMMA2: Architecture = Architecture {
     name: "gemma2",
     family: ["gemma2", "Gemma2ForCausalLM"],
     names: names::GEMMA2,
+    own: &["post_attention_norm"],
     config: decoder::gemma2,
     ..GEMMA
 };
@@ -89,7 +95,13 @@ pub(super) const ALL: &[Architecture] = &[
     },
     GEMMA,
     GEMMA2,
-    Architecture { name: "gemma3", family: ["gemma3_text", "Gemma3ForCausalLM"], config: decoder::gemma3, ..GEMMA2 },
+    Architecture {
+        name: "gemma3",
+        family: ["gemma3_text", "Gemma3ForCausalLM"],
+        own: &["post_attention_norm", "attn_q_norm"],
+        config: decoder::gemma3,
+        ..GEMMA2
+    },
     Architecture {
         name: "phi3",
         family: ["phi3", "Phi3ForCausalLM"],
@@ -110,11 +122,19 @@ pub(super) const ALL: &[Architecture] = &[
         name: "gpt2",
         family: ["gpt2", "GPT2LMHeadModel"],
         names: names::GPT2,
+        own: &["attn_qkv"],
         in_out: true,
         config: others::gpt2,
         ..QWEN2
     },
     Architecture { name: "bert", family: ["bert", "BertModel"], names: names::BERT, config: others::bert, ..QWEN2 },
+    Architecture {
+        name: "nomic-bert",
+        family: ["nomic_bert", "NomicBertModel"],
+        names: names::NOMIC_BERT,
+        config: others::nomic_bert,
+        ..QWEN2
+    },
     Architecture {
         name: "t5",
         family: ["t5", "T5ForConditionalGeneration"],
@@ -128,5 +148,22 @@ impl Architecture {
     /// The one of that name.
     pub(super) fn named(name: &str) -> Option<&'static Self> {
         ALL.iter().find(|known| known.name == name)
+    }
+
+    /// This one; or, if the file has none of its own tensors and all of a Llama's, a Llama's with rotary halves, as all but Llama have them.
+    pub(super) fn by_tensors(&'static self, source: &Source<'_>) -> &'static Self {
+        const LLAMAS: [&str; 9] =
+            ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"];
+        let has = |part: &&str| source.has(&format!("blk.0.{part}.weight"));
+        if self.own.is_empty() || self.own.iter().any(has) || !LLAMAS.iter().all(has) {
+            return self;
+        }
+        let path = source.metadata.path.display();
+        log::warn!(
+            "{path}: \"general.architecture\" is {}, but its tensors are a Llama's ({} are missing): it is read as a Llama",
+            self.name,
+            self.own.join(" and ")
+        );
+        &HALVES
     }
 }

@@ -120,6 +120,26 @@ pub(super) const BERT: Names = Names {
     )],
     beside_gate: None,
 };
+pub(super) const NOMIC_BERT: Names = Names {
+    whole: &[
+        ("token_embd", "embeddings.word_embeddings"),
+        ("token_types", "embeddings.token_type_embeddings"),
+        ("token_embd_norm", "emb_ln"),
+    ],
+    layers: &[(
+        ("blk.", "encoder.layers."),
+        &[&[
+            ("attn_qkv", "attn.Wqkv"),
+            ("attn_output", "attn.out_proj"),
+            ("attn_output_norm", "norm1"),
+            ("ffn_gate", "mlp.fc12"),
+            ("ffn_up", "mlp.fc11"),
+            ("ffn_down", "mlp.fc2"),
+            ("layer_output_norm", "norm2"),
+        ]],
+    )],
+    beside_gate: None,
+};
 const T5_ATTENTION: &[Pair] = &[
     ("attn_norm", "layer.0.layer_norm"),
     ("attn_q", "layer.0.SelfAttention.q"),

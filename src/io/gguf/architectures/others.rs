@@ -1,7 +1,7 @@
 //! The `config.json` of GPT-2, BERT and T5.
 
 use super::super::source::Source;
-use super::decoder::{context, heads, merge};
+use super::decoder::{context, heads, merge, turn_whole};
 use crate::error::Result;
 use crate::io::gguf::TABLE;
 use serde_json::{Value, json};
@@ -41,21 +41,11 @@ pub(super) fn gpt2(source: &Source<'_>, mut config: Value) -> Result<Value> {
 
 pub(super) fn bert(source: &Source<'_>, mut config: Value) -> Result<Value> {
     let [d_model, heads, d_ff] = sizes(source, "blk.0.ffn_up.weight")?;
-    if source.flag("attention.causal")? == Some(true) {
-        return Err(source.refuse("attention.causal", "is true; only encoders are read"));
-    }
+    in_both_directions(source)?;
     let positions = source.extent("position_embd.weight", 0);
     let positions = positions.ok_or_else(|| {
         source.damaged("has no tensor \"position_embd.weight\": a BERT without learned positions is not read")
     })?;
-    let pooling = match source.count("pooling_type")? {
-        None | Some(0) => None,
-        Some(1) => Some("mean"),
-        Some(2) => Some("cls"),
-        Some(other) => {
-            return Err(source.refuse("pooling_type", format!("is {other}; none (0), mean (1) and cls (2) are read")));
-        }
-    };
     source.expect_count("context_length")?;
     let more = json!({
         "hidden_size": d_model,
@@ -65,9 +55,53 @@ pub(super) fn bert(source: &Source<'_>, mut config: Value) -> Result<Value> {
         "max_position_embeddings": positions,
         "type_vocab_size": source.extent("token_types.weight", 0).unwrap_or(1),
         "layer_norm_eps": source.number(EPSILON)?.unwrap_or(1e-12),
-        "pooling": pooling,
+        "pooling": pooling(source)?,
     });
     merge(&mut config, more);
+    Ok(config)
+}
+
+/// How the states of a text become its vector, where the file says so.
+fn pooling(source: &Source<'_>) -> Result<Option<&'static str>> {
+    match source.count("pooling_type")? {
+        None | Some(0) => Ok(None),
+        Some(1) => Ok(Some("mean")),
+        Some(2) => Ok(Some("cls")),
+        Some(other) => {
+            Err(source.refuse("pooling_type", format!("is {other}; none (0), mean (1) and cls (2) are read")))
+        }
+    }
+}
+
+/// Refuses encoders whose tokens see only those in front of them.
+fn in_both_directions(source: &Source<'_>) -> Result<()> {
+    match source.flag("attention.causal")? {
+        Some(true) => Err(source.refuse("attention.causal", "is true; only encoders are read")),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn nomic_bert(source: &Source<'_>, mut config: Value) -> Result<Value> {
+    let [d_model, heads, d_ff] = sizes(source, "blk.0.ffn_up.weight")?;
+    in_both_directions(source)?;
+    source.check("embedding_length", d_model, &[("blk.0.attn_output.weight", 1, 1)])?;
+    let head = d_model / heads.max(1);
+    for key in ["attention.key_length", "attention.value_length"] {
+        source.only(key, &[head as f64])?;
+    }
+    let more = json!({
+        "hidden_size": d_model,
+        "num_attention_heads": heads,
+        "head_dim": head,
+        "num_hidden_layers": source.layers("block_count", |layer| format!("blk.{layer}.attn_output.weight"))?,
+        "intermediate_size": d_ff,
+        "max_position_embeddings": context(source)?,
+        "type_vocab_size": source.extent("token_types.weight", 0).unwrap_or(0),
+        "layer_norm_eps": source.number(EPSILON)?.unwrap_or(1e-12),
+        "pooling": pooling(source)?,
+    });
+    merge(&mut config, more);
+    turn_whole(source, &mut config)?;
     Ok(config)
 }
 

@@ -83,6 +83,7 @@ pub(super) fn entries(architecture: &'static Architecture, config: &Value, name:
     match architecture.name {
         "gpt2" => gpt2(&mut keys)?,
         "bert" => bert(&mut keys)?,
+        "nomic-bert" => nomic_bert(&mut keys)?,
         "t5" => t5(&mut keys)?,
         _ => decoder(&mut keys)?,
     }
@@ -113,6 +114,12 @@ fn bert(keys: &mut Keys<'_>) -> Result<()> {
     keys.count("attention.head_count", "num_attention_heads")?;
     keys.count("feed_forward_length", "intermediate_size")?;
     keys.some_number("attention.layer_norm_epsilon", "layer_norm_eps");
+    reads_whole_texts(keys);
+    Ok(())
+}
+
+/// What encoders have.
+fn reads_whole_texts(keys: &mut Keys<'_>) {
     keys.put("attention.causal", Item::Flag(false));
     let pooling = match keys.config["pooling"].as_str() {
         Some("mean") => 1,
@@ -120,6 +127,37 @@ fn bert(keys: &mut Keys<'_>) -> Result<()> {
         _ => 0,
     };
     keys.put("pooling_type", Item::Count(pooling));
+}
+
+fn nomic_bert(keys: &mut Keys<'_>) -> Result<()> {
+    let config = keys.config;
+    // Its files have one of two spellings.
+    let name = |own: &'static str, published: &'static str| if config[own].is_null() { published } else { own };
+    for (key, own, published) in [
+        ("embedding_length", "hidden_size", "n_embd"),
+        ("block_count", "num_hidden_layers", "n_layer"),
+        ("context_length", "max_position_embeddings", "n_positions"),
+        ("attention.head_count", "num_attention_heads", "n_head"),
+        ("feed_forward_length", "intermediate_size", "n_inner"),
+    ] {
+        keys.count(key, name(own, published))?;
+    }
+    keys.some_number("attention.layer_norm_epsilon", name("layer_norm_eps", "layer_norm_epsilon"));
+    let gate = config[name("hidden_act", "activation_function")].as_str().unwrap_or("silu");
+    if !matches!(gate, "silu" | "swiglu") {
+        return Err(refuse(
+            "activation",
+            format!("\"{gate}\" has no form in GGUF files of nomic-bert: they have silu"),
+        ));
+    }
+    let share = config["rotary_emb_fraction"].as_f64().unwrap_or(1.0);
+    let kind = config["rope_parameters"]["rope_type"].as_str().unwrap_or("default");
+    if share != 1.0 || kind != "default" {
+        return Err(refuse("rope_parameters", "GGUF files of nomic-bert have plain rotary positions of whole heads"));
+    }
+    let theta = config["rope_parameters"]["rope_theta"].as_f64().or(config["rotary_emb_base"].as_f64());
+    keys.put("rope.freq_base", Item::Number(theta.unwrap_or(1000.0) as f32));
+    reads_whole_texts(keys);
     Ok(())
 }
 

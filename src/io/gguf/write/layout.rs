@@ -23,6 +23,7 @@ pub(super) enum Item {
     Numbers(Vec<f32>),
     Integers(Vec<i32>),
     Flags(Vec<bool>),
+    Bytes(Vec<u8>),
 }
 
 /// An entry of the metadata.
@@ -77,6 +78,10 @@ impl Entry {
             Item::Integers(integers) => {
                 list(out, 5, integers.len());
                 integers.iter().for_each(|integer| out.extend(integer.to_le_bytes()));
+            }
+            Item::Bytes(bytes) => {
+                list(out, 0, bytes.len());
+                out.extend(bytes);
             }
             Item::Flags(flags) => {
                 list(out, 7, flags.len());

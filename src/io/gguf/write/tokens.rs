@@ -15,10 +15,13 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
-const BLANK: char = '\u{2581}';
+const BLANK: &str = "\u{2581}";
 
 /// The entries; or why the tokenizer has no form in GGUF.
 pub(super) fn entries(tokenizer: &Tokenizer) -> Result<Vec<Entry>, String> {
+    if tokenizer.answers_json().is_some_and(|answers| answers != tokenizer.to_json()) {
+        return Err("its answers have a vocabulary of their own, and files have one".into());
+    }
     let document: Value = serde_json::from_str(tokenizer.to_json()).map_err(|error| error.to_string())?;
     let model = &document["model"];
     let mut vocabulary = Vocabulary::of(&document)?;
@@ -39,11 +42,11 @@ pub(super) fn entries(tokenizer: &Tokenizer) -> Result<Vec<Entry>, String> {
             entries.push(Entry::new("tokenizer.ggml.merges", Item::Texts(merges(model))));
         }
         Some("Unigram") => {
-            if !document["normalizer"].to_string().contains("Precompiled") {
-                entries.push(Entry::new("tokenizer.ggml.remove_extra_whitespaces", Item::Flag(false)));
-            } else {
-                return Err("its table of normal forms is not written".into());
+            let (charsmap, removes_blanks) = preparation(&document)?;
+            if !charsmap.is_empty() {
+                entries.push(Entry::new("tokenizer.ggml.precompiled_charsmap", Item::Bytes(charsmap)));
             }
+            entries.push(Entry::new("tokenizer.ggml.remove_extra_whitespaces", Item::Flag(removes_blanks)));
             entries.push(Entry::text("tokenizer.ggml.model", "t5"));
             entries.push(Entry::text("tokenizer.ggml.pre", "default"));
             entries.push(Entry::new("tokenizer.ggml.scores", Item::Numbers(vocabulary.scores.clone())));
@@ -73,12 +76,51 @@ pub(super) fn entries(tokenizer: &Tokenizer) -> Result<Vec<Entry>, String> {
     let begins = tokenizer.prefix().first().copied();
     let begins = begins.is_some() && [tokenizer.special("bos"), tokenizer.special("cls")].contains(&begins);
     entries.push(Entry::new("tokenizer.ggml.add_bos_token", Item::Flag(begins)));
+    let around = tokenizer.encode_for_model("", None).map_err(|error| error.to_string())?.ids;
+    let last = around.get(usize::from(begins)..).and_then(|behind| behind.last().copied());
+    // Separators of WordPiece are behind a text without a key.
+    if model["type"] != "WordPiece" {
+        let ends = last.is_some() && last == tokenizer.special("eos");
+        if last.is_some() && !ends {
+            return Err(
+                "the token that it puts behind a text is not the one that ends texts, and GGUF has no key for that"
+                    .into(),
+            );
+        }
+        entries.push(Entry::new("tokenizer.ggml.add_eos_token", Item::Flag(ends)));
+    }
     let (_, templates, _) = tokenizer.conversations();
     for (name, template) in templates {
         let key = if name == "default" || templates.len() == 1 { String::new() } else { format!(".{name}") };
         entries.push(Entry::text(format!("tokenizer.chat_template{key}"), template.clone()));
     }
     Ok(entries)
+}
+
+/// What is done with a text before pieces are chosen: the table of replacements, as `SentencePiece` stores it, and whether blanks are removed. An
+/// error names a step that files have no key for.
+fn preparation(document: &Value) -> Result<(Vec<u8>, bool), String> {
+    let [normalizer, pre] = [&document["normalizer"], &document["pre_tokenizer"]];
+    let steps = |part: &Value, list: &str| match part {
+        Value::Null => Vec::new(),
+        part => part[list].as_array().cloned().unwrap_or_else(|| vec![part.clone()]),
+    };
+    let (mut charsmap, mut removes_blanks) = (Vec::new(), false);
+    for step in steps(normalizer, "normalizers").iter().chain(&steps(pre, "pretokenizers")) {
+        let [pattern, content] = [&step["pattern"], &step["content"]];
+        match step["type"].as_str().unwrap_or_default() {
+            "Precompiled" => {
+                let text = step["precompiled_charsmap"].as_str().unwrap_or_default();
+                charsmap = base64::decode(text).map_err(|_| "its table of normal forms is no base 64".to_owned())?;
+            }
+            "Strip" | "WhitespaceSplit" => removes_blanks = true,
+            "Replace" if pattern["Regex"] == " {2,}" && (content == " " || content == BLANK) => removes_blanks = true,
+            "Replace" if pattern["String"] == " " && content == BLANK => {}
+            "Prepend" | "Metaspace" => {}
+            other => return Err(format!("GGUF has no key for the step {other:?} in front of its pieces")),
+        }
+    }
+    Ok((charsmap, removes_blanks))
 }
 
 /// Whether a blank is put in front of a text.
@@ -130,11 +172,12 @@ impl Vocabulary {
         }
         let (mut tokens, mut types, mut scores) = (Vec::new(), Vec::new(), Vec::new());
         let unknown = model["unk_token"].as_str();
+        let unknown_id = model["unk_id"].as_u64();
         for id in 0..count {
             let (token, kind, score) = all.remove(&id).unwrap_or_else(|| (format!("[unused{id}]"), UNUSED, 0.0));
             let is_byte = token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
             let kind = match kind {
-                _ if Some(token.as_str()) == unknown => UNKNOWN,
+                _ if Some(token.as_str()) == unknown || Some(id) == unknown_id => UNKNOWN,
                 NORMAL if is_byte && model["byte_fallback"] == true => BYTE,
                 kind => kind,
             };
