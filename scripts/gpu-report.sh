@@ -19,12 +19,12 @@ mkdir -p "$folder"
 "$WGFORMER" devices | tee "$folder/devices.txt"
 failed=false
 echo "is it right?"
-"$WGFORMER" check "${chosen[@]}" --quick --json >"$folder/check.json" || failed=true
+"$WGFORMER" check "${chosen[@]}" --quick --json --html "$folder/check.html" --markdown "$folder/check.md" >"$folder/check.json" || failed=true
 echo "how fast is it?"
 "$WGFORMER" bench "${chosen[@]}" --json --html "$folder/bench.html" >"$folder/bench.json" || failed=true
 echo "and tuned?"
 "$WGFORMER" bench "${chosen[@]}" --tune full --json --html "$folder/tuned.html" >"$folder/tuned.json" || failed=true
-echo "the report is in $folder: bench.html, tuned.html; check.json, bench.json and tuned.json are what others can use"
+echo "the report is in $folder: check.html, bench.html, tuned.html; check.json, bench.json and tuned.json are what others can use"
 if $failed; then
   echo "something missed or failed: see above and $folder/check.json" >&2
   exit 1

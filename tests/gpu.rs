@@ -8,11 +8,10 @@
 mod choice;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use wgformer::check::{Case, Comparison, cases};
+use wgformer::check::{Case, Comparison, cases, kernels_of};
 use wgformer::gpu::{AdapterClass, Caps, GpuOptions};
-use wgformer::kernel::Constant;
 use wgformer::software::{Options, Textures};
 use wgformer::{Gpu, Result};
 
@@ -74,25 +73,15 @@ fn main() {
     }
     let by_title: HashMap<&str, &Case> = cases.iter().map(|case| (case.name.as_str(), case.as_ref())).collect();
     choice::run(&arguments, trials, |device, title| match (opened.get(device), by_title.get(title)) {
-        (Some(caps), Some(case)) => kernels(case, caps),
+        (Some(caps), Some(case)) => {
+            case.recording(caps).map_or_else(|_| Vec::new(), |recording| kernels_of(&recording))
+        }
         _ => Vec::new(),
     });
 }
 
 /// A device whose matrix units are in use, which round: only cases that ask for them are compared there.
 const UNITS: &str = ", matrix units";
-
-/// The kernels that a case launches on a device, by name, shared texts and what is switched on and off in them.
-fn kernels(case: &Case, caps: &Caps) -> Vec<String> {
-    let recording = case.recording(caps);
-    let launched = recording.iter().flat_map(wgformer::Recording::dispatches).map(|dispatch| {
-        let switches = dispatch.constants.iter().filter(|(_, value)| matches!(value, Constant::Bool(_)));
-        let switches = switches.map(|(name, value)| format!(" {name}={value}"));
-        let snippets = dispatch.snippets.iter().map(|snippet| format!(" {}", snippet.name));
-        std::iter::once(dispatch.kernel.name.to_owned()).chain(snippets).chain(switches).collect()
-    });
-    launched.collect::<BTreeSet<String>>().into_iter().collect()
-}
 
 /// The modes of a CPU driver besides the default: reading tensors the other way (by default, drivers that copy into textures read small
 /// tensors from buffers, and drivers that do not copy read none), and the kernels of a GPU.

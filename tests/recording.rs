@@ -9,7 +9,7 @@ use wgformer::graph::Storage;
 use wgformer::io::Config;
 use wgformer::kernel::{Access, Dispatch};
 use wgformer::ops::{self, AttentionOptions, CrossEntropyOptions};
-use wgformer::program::{MemoryReport, Plan, Recording};
+use wgformer::program::{Budget, MemoryReport, Plan, Recording, cost, cut};
 use wgformer::software::{Quirks, Textures};
 use wgformer::tasks::TaskObjective;
 use wgformer::train::{LanguageModel, Objective, Part, StepOptions, TrainStep};
@@ -56,6 +56,26 @@ fn memory_is_near_what_is_alive_at_once() {
             assert!(ratio <= 1.15, "{layers} layers, d_model {d_model}: {ratio}");
         }
     }
+}
+
+/// No launch of a training step over 8,192 tokens outlasts a watchdog: each is cut into pieces within the budget of a device that is a tenth as fast
+/// as usual.
+#[test]
+fn long_texts_have_no_launch_that_a_watchdog_ends() {
+    let graph = training_step(12, 768, 12, 50257, 1, 8192).unwrap();
+    let caps = Caps { max_binding_bytes: 2 << 30, max_buffer_bytes: 2 << 30, ..Caps::baseline() };
+    let recording = Recording::new(&graph, &caps).unwrap();
+    let budget = Budget::new(&caps, None);
+    let (mut longest, mut cuts) = (0.0_f64, 0);
+    for dispatch in recording.dispatches() {
+        let pieces = cut(dispatch, budget);
+        cuts += pieces.len() - 1;
+        for piece in pieces {
+            longest = longest.max(cost(dispatch) * piece.len() as f64 / f64::from(dispatch.groups));
+        }
+    }
+    println!("{cuts} cuts, the longest piece is {:.2} of the budget", longest / budget.dispatch);
+    assert!(cuts > 0 && longest <= 1.05 * budget.dispatch, "{longest} of {}", budget.dispatch);
 }
 
 /// A training step over 8,192 tokens a side has no tensor with an entry for each pair of them, nor has its bias by distance.

@@ -39,6 +39,21 @@ fn a_run_killed_at_any_moment_and_resumed_gives_the_bits_of_one_that_was_not() {
 }
 
 #[test]
+fn a_run_whose_device_is_lost_goes_on_by_itself_and_gives_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(&mut train(folder.path(), "whole", &[]));
+    for (name, step) in [("early", "1"), ("late", "77")] {
+        let mut command = train(folder.path(), name, &[]);
+        command.env("WGFORMER_TEST_LOSE_DEVICE", step);
+        let output = run(&mut command);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("the device was lost") && said.contains("goes on from"), "{said}");
+        assert!(results(&folder.path().join(name)) == results(&folder.path().join("whole")), "{name}: the run differs");
+    }
+}
+
+#[test]
 fn an_interrupted_run_saves_first_and_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     succeed(&mut train(folder.path(), "whole", &[]));

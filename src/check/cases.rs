@@ -1,13 +1,23 @@
-//! All cases: those of the ops, each beside its op, and those of the kernels that measure an adapter's ceilings.
+//! All cases: those of the ops, each beside its op, and those of the kernels that measure an adapter's ceilings; with whole models the suite.
 
+use super::models;
 use crate::case::Case;
 use crate::{bench, ops};
 
-/// Every case of the suite.
+/// Every case of an op or a kernel.
 #[must_use]
 pub fn all() -> Vec<Case> {
     let mut cases = ops::cases();
     cases.extend(bench::cases());
+    cases
+}
+
+/// The whole suite: [`all`], small models of all families, and single layers as wide as those that people run.
+#[must_use]
+pub fn suite() -> Vec<Case> {
+    let mut cases = all();
+    cases.extend(models::small());
+    cases.extend(models::wide());
     cases
 }
 

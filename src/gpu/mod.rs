@@ -67,6 +67,8 @@ struct Inner {
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "a browser calls back by itself"))]
     watcher: OnceLock<Watcher>,
     buffers_created: AtomicU64,
+    /// From which buffer on [`Gpu::refuse_buffers_from`] refuses them.
+    refuse_from: AtomicU64,
     submissions: AtomicU64,
     readbacks: AtomicU64,
     pipelines: pipeline::Pipelines,
@@ -100,6 +102,7 @@ impl Inner {
             rings: Mutex::default(),
             watcher: OnceLock::new(),
             buffers_created: AtomicU64::new(0),
+            refuse_from: AtomicU64::new(u64::MAX),
             submissions: AtomicU64::new(0),
             readbacks: AtomicU64::new(0),
             pipelines: Default::default(),
@@ -245,6 +248,12 @@ impl Gpu {
         filled.map(|()| buffer).map_err(refused)
     }
 
+    /// Refuses buffers from the n-th on, as a device without memory does; `u64::MAX` refuses none. Tests let each allocation fail once.
+    #[doc(hidden)]
+    pub fn refuse_buffers_from(&self, nth: u64) {
+        self.inner.refuse_from.store(nth, Ordering::Relaxed);
+    }
+
     fn create(&self, label: &str, size: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
         let less = "Lower the batch, the sequence length or the model size";
         let refused = |available: String, hint: String| Error::OutOfMemory {
@@ -257,6 +266,9 @@ impl Gpu {
         if rounded > self.caps().max_buffer_bytes {
             let hint = format!("{less}, or, if the device is the application's, open it with the adapter's own limits");
             return Err(refused(format!("{} a buffer", human_bytes(self.caps().max_buffer_bytes)), hint));
+        }
+        if self.buffers_created() >= self.inner.refuse_from.load(Ordering::Relaxed) {
+            return Err(refused("no more (refused by a test)".into(), less.into()));
         }
         let created = self.scoped(&format!("buffer \"{label}\""), || match self.shared_memory() {
             Some(shared) if usage == TENSORS && !mapped => shared.buffer(self.device(), label, rounded),

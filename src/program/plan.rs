@@ -63,6 +63,28 @@ impl Plan {
         Ok(Self { allocations, arenas, lower_bound })
     }
 
+    /// Plans temporaries that share no memory, each between two bands of [`Plan::BAND`] bytes that belong to none: what is written there was
+    /// written outside a tensor. Their memory is larger than that of [`Plan::new`].
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub(crate) fn apart(recording: &Recording, caps: &Caps) -> Result<Self> {
+        check_limits(recording, caps)?;
+        let mut items = lifetimes(recording);
+        let lower_bound = lower_bound(&items, recording.dispatches.len());
+        for item in &mut items {
+            (item.first, item.last) = (0, recording.dispatches.len());
+            item.size += 2 * Self::BAND;
+        }
+        let order = |item: &Item| item.slot;
+        let (mut allocations, arenas) = place(&items, order, &conflicts(recording), recording.slots.len(), caps);
+        allocations.iter_mut().flatten().for_each(|place| place.offset += Self::BAND);
+        Ok(Self { allocations, arenas, lower_bound })
+    }
+
+    /// The bytes between temporaries that [`Plan::apart`] keeps apart.
+    pub(crate) const BAND: u64 = ALIGNMENT;
+
     /// Bytes of all arenas.
     #[must_use]
     pub fn peak(&self) -> u64 {

@@ -8,7 +8,7 @@ use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, pack, tune};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Readback, TENSORS, Uploads};
 use crate::graph::Graph;
-use crate::kernel::View;
+use crate::kernel::{Caps, View};
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
@@ -66,7 +66,16 @@ impl Program {
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
-        Self::build(gpu, recording, weights, None)
+        Self::build(gpu, recording, weights, None, Plan::new)
+    }
+
+    /// As [`Program::prepare`], with temporaries that share no memory and stand apart: [`Program::written_outside`] says what a kernel wrote
+    /// outside its tensors. It takes more memory.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn prepare_apart(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
+        Self::build(gpu, recording, weights, None, Plan::apart)
     }
 
     /// Prepares a recording with a fixed budget for the length of launches and submissions.
@@ -74,12 +83,18 @@ impl Program {
     /// # Errors
     /// As [`Program::new`].
     pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
-        Self::build(gpu, recording, weights, Some(budget))
+        Self::build(gpu, recording, weights, Some(budget), Plan::new)
     }
 
-    fn build(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Option<Budget>) -> Result<Self> {
+    fn build(
+        gpu: &Gpu,
+        recording: Recording,
+        weights: &Weights,
+        budget: Option<Budget>,
+        plan: fn(&Recording, &Caps) -> Result<Plan>,
+    ) -> Result<Self> {
         let recording = recording.trusted_on(gpu.caps());
-        let plan = Plan::new(&recording, gpu.caps())?;
+        let plan = plan(&recording, gpu.caps())?;
         let arenas = (plan.arenas.iter().enumerate())
             .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, TENSORS))
             .collect::<Result<Vec<_>>>()?;
@@ -285,6 +300,33 @@ impl Program {
             self.gpu.write(buffer, 0, bytemuck::cast_slice(&words))?;
         }
         Ok(())
+    }
+
+    /// Of a program that was prepared apart ([`Program::prepare_apart`]) and filled with a pattern ([`Program::fill_temporaries`]): the temporary
+    /// beside whose memory something else stands by now.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn written_outside(&self, pattern: u32) -> Result<Option<String>> {
+        for (index, (buffer, size)) in self.arenas.iter().zip(&self.plan.arenas).enumerate() {
+            let bytes = self.gpu.read(buffer, 0, *size)?;
+            let mut owned: Vec<(usize, usize, &str)> = (self.plan.allocations.iter().zip(&self.recording.slots))
+                .filter_map(|(place, slot)| Some((place.filter(|place| place.arena == index)?, slot)))
+                .map(|(place, slot)| (place.offset as usize, slot.ty.bytes() as usize, slot.label.as_str()))
+                .collect();
+            owned.sort_unstable();
+            let ends = owned.iter().map(|(start, length, label)| (start + length, *label));
+            let starts = owned.iter().map(|(start, ..)| *start).skip(1).chain([bytes.len()]);
+            let first = owned.first().map(|(start, _, label)| (0..*start, *label));
+            let bands = ends.zip(starts).map(|((end, label), start)| (end.next_multiple_of(4)..start, label));
+            for (band, label) in first.into_iter().chain(bands) {
+                let words = bytes.get(band).unwrap_or_default().chunks_exact(4);
+                if words.into_iter().any(|word| word != pattern.to_le_bytes()) {
+                    return Ok(Some(label.to_owned()));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -96,7 +96,7 @@ impl Recording {
     }
 
     /// Records a graph without fusing it; also returns the problems with several variants, with their nodes.
-    pub(super) fn with_problems(
+    pub(crate) fn with_problems(
         graph: &Graph,
         caps: &Caps,
         tuned: &TunedVariants,

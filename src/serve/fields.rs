@@ -90,6 +90,18 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
+/// Reads a body as requests are read, of every field that any of them has.
+pub(super) fn read_body(body: &[u8]) -> Result<(), Fault> {
+    let fields = Fields::of(body)?;
+    for name in ["stream", "echo", "encoding_format", "user", "suffix"] {
+        fields.flag(name).and_then(|_| fields.text(name).map(drop)).unwrap_or_default();
+    }
+    let ids = |name: &str| fields.get(name).and_then(token_ids);
+    let _ = (fields.texts("stop", 4)?, ids("prompt"), ids("input"), fields.object("logit_bias")?, fields.seed()?);
+    let _ = (fields.count("n", 1, 8)?, fields.count("max_tokens", 1, 100)?, fields.number("temperature")?);
+    fields.required("model").map(|model| drop(shown(model)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,12 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// After the GPU is lost: answers that say so go out.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Reads a request's body without answering it: for tests with hostile bytes.
+#[doc(hidden)]
+pub fn read_body(body: &[u8]) {
+    drop(fields::read_body(body));
+}
+
 /// What a server lets clients do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeLimits {

@@ -74,7 +74,7 @@ fn what_a_program_reads_is_json() {
     for (mut command, key) in [
         (devices, "/0/chosen"),
         (check, "/0/rows"),
-        (kernels, "/0/rows/20/op"),
+        (kernels, "/devices/0/rows/20/op"),
         (generate, "/answers/1/text"),
         (eval, "/padding"),
         (path("inspect", &model), "/memory"),

@@ -1,8 +1,8 @@
 //! Programs on devices of all kinds.
 
-use super::{DATA, lost, on_every_adapter};
+use super::{DATA, lost, on_every_adapter, on_every_gpu};
 use wgformer::gpu::GpuOptions;
-use wgformer::{DType, Error, Gpu, Graph, Program, Weights, ops};
+use wgformer::{DType, Error, Gpu, Graph, Program, Recording, Weights, ops};
 
 /// A graph with an input `x` and the output `twice`, prepared for a device.
 fn doubling(gpu: &Gpu) -> Result<Program, Error> {
@@ -26,6 +26,30 @@ fn programs_run_on_the_weakest_device_and_with_checks() {
         program.run().unwrap();
         assert_eq!(program.read_f32("twice").unwrap(), [2.0, -4.0, 7.0]);
         gpu.check().unwrap();
+    });
+}
+
+#[test]
+fn a_write_beside_a_tensor_is_seen() {
+    on_every_gpu(|gpu| {
+        let mut g = Graph::new();
+        let x = g.input("x", [3], DType::F32).unwrap();
+        let y = ops::add(&mut g, x, x).unwrap();
+        g.output("twice", y).unwrap();
+        let recording = Recording::new(&g, gpu.caps()).unwrap();
+        let program = Program::prepare_apart(gpu, recording, &Weights::new(gpu)).unwrap();
+        program.fill_temporaries(7).unwrap();
+        program.write("x", &floats([1.0, -2.0, 3.5])).unwrap();
+        program.run().unwrap();
+        assert_eq!(program.read_f32("twice").unwrap(), [2.0, -4.0, 7.0]);
+        assert_eq!(program.written_outside(7).unwrap(), None);
+        let (buffer, offset, size) = program.output_buffer("twice").unwrap();
+        for beside in [offset - 4, offset + size, offset + size + 128] {
+            gpu.write(buffer, beside, &[1; 4]).unwrap();
+            assert!(program.written_outside(7).unwrap().is_some(), "{beside} of {offset} and {size}");
+            gpu.write(buffer, beside, &7_u32.to_le_bytes()).unwrap();
+        }
+        assert_eq!(program.written_outside(7).unwrap(), None);
     });
 }
 

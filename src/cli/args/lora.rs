@@ -6,7 +6,7 @@ use crate::models::lora::{LoraConfig, Targets};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct LoraArgs {
     /// Train low-rank adapters of this rank beside the weights of --from, which stay as they are (LoRA); the result is a folder as
     /// Python's peft has it

@@ -85,19 +85,57 @@ pub(in crate::cli) struct BenchArgs {
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
     pub(in crate::cli) common: Common,
-    /// Compare kernels, forward and backward, with the same computed in f64: a choice of cases that launches each kernel, in less than a
-    /// minute
+    /// A choice of cases that launches each kernel, on the best adapter, in less than a minute. Without it all cases run in all variants of
+    /// their kernels, on all adapters, which takes minutes for each
     #[arg(long)]
     pub(in crate::cli) quick: bool,
-    /// Folders with config.json, model.safetensors, golden.safetensors and, for decoders, generated.safetensors: compare outputs, loss,
-    /// gradients and greedy tokens
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["trajectory", "quick"], num_args = 1..)]
+    /// What is done with the cases: outputs compared, gradients compared, times taken, or only looked up what the adapter has
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["test", "grad"])]
+    pub(in crate::cli) mode: Vec<CheckMode>,
+    /// Only cases of these ops
+    #[arg(long, value_name = "OP", value_delimiter = ',')]
+    pub(in crate::cli) op: Vec<String>,
+    /// Only the case of this name, or, if there is none, those with this text in their names
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) case: Option<String>,
+    /// Seed of the inputs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(in crate::cli) seed: u64,
+    /// Write the report as a page
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) html: Option<PathBuf>,
+    /// Write the report as tables in Markdown
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) markdown: Option<PathBuf>,
+    /// Known failures in JSON, besides those that come with wgformer: a list of objects of adapter, backend, driver, from, below (versions of
+    /// the driver), case, message, link. One that passes fails the run
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) known: Option<PathBuf>,
+    /// Run nothing: make one report out of those that --json wrote
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["quick", "golden", "trajectory"])]
+    pub(in crate::cli) merge: Vec<PathBuf>,
+    /// Instead of cases: folders with config.json, model.safetensors, golden.safetensors and, for decoders, generated.safetensors: compare
+    /// outputs, loss, gradients and greedy tokens
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with = "quick")]
     pub(in crate::cli) golden: Vec<PathBuf>,
-    /// Folders with trajectory.json and trajectory.safetensors: repeat these training runs, and compare losses, gradient norms, weights and
+    /// Instead of cases: folders with trajectory.json and trajectory.safetensors: repeat these training runs, and compare losses, gradient norms, weights and
     /// AdamW's moments
-    #[arg(long, value_name = "DIR", num_args = 1..)]
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with = "quick")]
     pub(in crate::cli) trajectory: Vec<PathBuf>,
     /// Folder with the models from which trajectories start [default: the folder goldens next to the trajectory's parent folder]
     #[arg(long, value_name = "DIR", requires = "trajectory")]
     pub(in crate::cli) goldens: Option<PathBuf>,
+}
+
+/// What is done with the cases of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum CheckMode {
+    /// Compare outputs with the same computed in f64
+    Test,
+    /// Compare gradients with the same computed in f64, and these with finite differences
+    Grad,
+    /// Measure the time of each case
+    Perf,
+    /// List what the adapter can run, and run nothing
+    Support,
 }

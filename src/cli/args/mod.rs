@@ -17,7 +17,7 @@ pub(super) use apply::{
     WriteArgs,
 };
 pub(super) use lora::{ConvertArgs, LoraArgs};
-pub(super) use measure::{BenchArgs, CheckArgs, ExperimentArgs, Subject};
+pub(super) use measure::{BenchArgs, CheckArgs, CheckMode, ExperimentArgs, Subject};
 pub(super) use model::{CacheStorage, Family, InferenceStorage, ModelArgs, MorInit, Sides, Storage};
 pub(super) use search::SearchArgs;
 #[cfg(feature = "serve")]
@@ -116,7 +116,7 @@ pub(super) enum Command {
     Profile(ProfileArgs),
     /// Measure the adapter's ceilings, and kernels and whole steps as a share of them
     Bench(BenchArgs),
-    /// Compare models and training runs with results of PyTorch
+    /// Check that adapters compute right: every kernel, forward and backward, against f64; models and training runs against PyTorch
     Check(CheckArgs),
     /// Train variants of a model on the same text, and compare their loss by operations, parameters and time
     Experiment(ExperimentArgs),

@@ -141,7 +141,7 @@ impl From<MorInit> for LayerInit {
 }
 
 /// The size of a new model.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct ModelArgs {
     /// Model family [default: gpt2; llama with --moe or --mor; transformer with --sides]
     #[arg(long, value_enum)]

@@ -47,7 +47,7 @@ impl From<TaskName> for Application {
 }
 
 /// How files of examples are read.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(in crate::cli) struct ExampleArgs {
     /// Format of the examples: csv, tsv, json, jsonl, conll, lines [default: by the file's name, or its content]
     #[arg(long, value_parser = format)]
@@ -104,7 +104,7 @@ impl ExampleArgs {
 }
 
 /// Options of `wgformer train --task`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct TaskArgs {
     /// Train for a task on examples; the result runs by its command, or by wgformer run. Without --from a small transformer is made
     #[arg(long, value_enum, conflicts_with_all = ["pack", "bucket", "mor_init"])]

@@ -29,7 +29,7 @@ pub(in crate::cli) enum Unit {
     Files,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct TrainArgs {
     #[command(flatten)]
     pub(in crate::cli) common: Common,

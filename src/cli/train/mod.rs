@@ -55,7 +55,10 @@ const FINAL: f64 = 0.1;
 /// The number of checkpoints that are kept.
 const KEEP: usize = 2;
 
-pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<ExitCode> {
+/// How often a run goes on by itself after its device was lost without a new checkpoint in between.
+const RECOVERIES: u32 = 3;
+
+pub(super) fn run(options: &TrainArgs, explicit: ExplicitArgs) -> Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // A request to terminate does the same. A second Ctrl-C ends the process at once; checkpoints are atomic.
@@ -67,6 +70,27 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     })
     .map_err(|e| Error::input("Ctrl-C", e.to_string()))?;
 
+    let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
+    let mut options = options.clone();
+    let mut lost_behind = (None, 0);
+    loop {
+        let reason = match attempt(&options, explicit.clone(), &stop) {
+            Err(Error::DeviceLost { reason }) => reason,
+            other => return other,
+        };
+        let step = checkpoints.latest()?.map(|saved| saved.path);
+        lost_behind = if lost_behind.0 == step { (step, lost_behind.1 + 1) } else { (step, 1) };
+        if lost_behind.1 > RECOVERIES || stop.load(Ordering::Relaxed) {
+            return Err(Error::DeviceLost { reason });
+        }
+        let from = if lost_behind.0.is_some() { "its last checkpoint" } else { "the beginning" };
+        output::note(format_args!("the device was lost ({reason}): the run goes on from {from}, on a new device"));
+        options.resume = true;
+    }
+}
+
+/// The run, from its beginning or its last checkpoint, until it ends or fails.
+fn attempt(options: &TrainArgs, mut explicit: ExplicitArgs, stop: &Arc<AtomicBool>) -> Result<ExitCode> {
     let checkpoints = Checkpoints::new(options.out.join("checkpoints"), KEEP);
     let mut lock = None;
     if checkpoints.folder().exists() {
@@ -139,6 +163,7 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
     let mut output_error = None;
     let mut progress = |event: &Event| {
         history.borrow_mut().take(event);
+        lose_device(event, &gpu);
         // If progress can't be printed the run saves and stops, as with Ctrl-C.
         if output_error.is_none()
             && let Err(error) = screen.show(event, &history.borrow())
@@ -148,7 +173,7 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         }
     };
     let measure = measuring.as_mut().map(|measuring| measuring as &mut dyn Measure);
-    let outcome = trainer.run_measured(source.as_mut(), &held_out, measure, &stop, &mut save, &mut progress)?;
+    let outcome = trainer.run_measured(source.as_mut(), &held_out, measure, stop, &mut save, &mut progress)?;
     bar.finish_and_clear();
     if let Some(error) = output_error {
         return Err(error);
@@ -203,6 +228,18 @@ pub(super) fn run(options: &TrainArgs, mut explicit: ExplicitArgs) -> Result<Exi
         outln!("checkpoints {}", checkpoints.folder().display())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// In builds for tests: loses the device once, behind the step that the environment names.
+fn lose_device(event: &Event, gpu: &Gpu) {
+    static LOST: AtomicBool = AtomicBool::new(false);
+    if cfg!(debug_assertions)
+        && let Event::Step(step) = event
+        && std::env::var("WGFORMER_TEST_LOSE_DEVICE").is_ok_and(|at| at == step.step.to_string())
+        && !LOST.swap(true, Ordering::Relaxed)
+    {
+        gpu.device().destroy();
+    }
 }
 
 /// A sample of the held-out batches at even intervals.

@@ -1,27 +1,25 @@
 //! `wgformer check`: compares kernels with their f64 twins, models and training runs with results of PyTorch.
 
+mod page;
+mod suite;
+
 use super::args::CheckArgs;
 use super::device::Device;
-use super::progress::{Progress, SOON};
 use super::{outln, output, print_json, table};
-use crate::check::{
-    GoldenReport, KernelReport, TrajectoryReport, check_golden, check_kernels, check_trajectory, quick_cases,
-};
+use crate::check::{GoldenReport, TrajectoryReport, check_golden, check_trajectory};
 use crate::error::Result;
-use crate::gpu::Gpu;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn run(options: &CheckArgs) -> Result<ExitCode> {
+    if options.golden.is_empty() && options.trajectory.is_empty() {
+        return suite::run(options);
+    }
     let device = Device::open(&options.common)?;
     let gpu = device.gpu.clone();
     let mut reports = Reports { text: !options.common.json, passed: true, all: Vec::new() };
-    if options.quick {
-        let report = check_quickly(&gpu)?;
-        reports.add(Path::new("kernels"), Ok(report), KernelReport::passed, print_kernels)?;
-    }
     for folder in &options.golden {
         let report = check_golden(&gpu, folder);
         reports.add(folder, report, GoldenReport::passed, print_golden)?;
@@ -68,37 +66,6 @@ impl Reports {
         }
         Ok(())
     }
-}
-
-fn check_quickly(gpu: &Gpu) -> Result<KernelReport> {
-    let cases = quick_cases(gpu.caps());
-    let progress = Progress::new(cases.len() as u64, "cases", SOON);
-    let report = check_kernels(gpu, &cases, &mut |_, case| progress.begin(case));
-    progress.finish();
-    report
-}
-
-fn print_kernels(report: &KernelReport) -> Result<()> {
-    outln!("kernels on {}, {}", report.adapter, report.driver)?;
-    let mut table = table(&["op", "cases", "forward", "backward", ""]);
-    for row in &report.rows {
-        let [forward, backward] = [row.forward, row.backward].map(|[_, worst]| format!("{worst:.1e}"));
-        let verdict = if row.cases == 0 && row.missed.is_empty() { "-".into() } else { verdict(row.missed.is_empty()) };
-        table.add_row([row.op.clone(), row.cases.to_string(), forward, backward, verdict]);
-    }
-    outln!("{table}")?;
-    outln!("the largest errors are shares of a tensor's largest value")?;
-    for row in &report.rows {
-        for missed in &row.missed {
-            outln!("MISSED {missed}")?;
-        }
-        for case in &row.unsupported {
-            outln!("not run {case}")?;
-        }
-    }
-    let (cases, missed) = report.rows.iter().fold((0, 0), |(c, m), row| (c + row.cases, m + row.missed.len()));
-    outln!("{cases} cases compared, {missed} missed\n")?;
-    Ok(())
 }
 
 fn verdict(passed: bool) -> String {
