@@ -80,8 +80,13 @@ fn subgroups_of_all_sizes_and_ranges_run() {
     let all = [[4, 4], [8, 32], [128, 128], [8, 8], [16, 16], [32, 32], [64, 64], [32, 64], [4, 128]];
     for subgroups in &all[..if full() { all.len() } else { 3 }] {
         let gpu = device(&Limits::default(), features, Some(*subgroups)).unwrap();
-        let cases = quick_cases(gpu.caps());
-        assert!(all_of(&gpu, &cases) > 50, "{subgroups:?}");
+        let mut cases = quick_cases(gpu.caps());
+        let mut number = 0;
+        cases.retain(|_| {
+            number += 1;
+            full() || number % 3 == 0
+        });
+        assert!(all_of(&gpu, &cases) > 20, "{subgroups:?}");
     }
 }
 

@@ -82,7 +82,11 @@ fn child() {
             deliberate_error(adapter);
             continue;
         }
-        for class in [AdapterClass::Gpu, AdapterClass::of(&adapter.get_info())] {
+        // A GPU's kernels on one driver, and on another those that it gets; all on all with WGFORMER_TESTS=full.
+        let own = AdapterClass::of(&adapter.get_info());
+        let full = std::env::var("WGFORMER_TESTS").is_ok_and(|wanted| wanted == "full");
+        let classes = if full { vec![AdapterClass::Gpu, own] } else { vec![[AdapterClass::Gpu, own][devices % 2]] };
+        for class in classes {
             let gpu = Gpu::open_with(adapter, &GpuOptions { class: Some(class), ..options.clone() }).unwrap();
             for case in quick_cases(gpu.caps()) {
                 let Ok(recording) = case.recording(gpu.caps()) else { continue };
