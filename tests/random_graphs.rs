@@ -91,7 +91,9 @@ fn random_graphs_give_what_f64_gives() {
         let config = Config { cases: if full { 500 } else { 25 }, failure_persistence: None, ..Config::default() };
         let graphs = (1_usize..40, 1_usize..40, prop::collection::vec((0_u8..17, 0_usize..50, 0_usize..50), 1..14));
         let run = |(rows, columns, steps): (usize, usize, Vec<Step>)| {
-            let runs = case(rows, columns, steps).run_with(&gpu, &CaseOptions::full());
+            let mut options = CaseOptions::full();
+            options.variants = full;
+            let runs = case(rows, columns, steps).run_with(&gpu, &options);
             for run in runs.map_err(|error| TestCaseError::fail(error.to_string()))? {
                 let run = run.map_err(|error| TestCaseError::fail(error.to_string()))?;
                 prop_assert!(run.passed(), "{:?} {:?}", run.faults, run.comparisons);
