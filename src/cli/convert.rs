@@ -6,6 +6,8 @@ use super::{model, outln, output, print_json};
 use crate::dtype::DType;
 use crate::error::{Error, Result, human_bytes};
 use crate::models;
+use crate::tasks::Pooling;
+use crate::tasks::apply::{EmbedSettings, TaskFile};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -21,7 +23,7 @@ pub(super) fn run(options: &ConvertArgs) -> Result<ExitCode> {
         return Err(Error::input("dtype", message));
     }
     let device = Device::open(&options.common)?;
-    let folder = model::opened(&options.model, options.lora.as_deref())?;
+    let mut folder = model::opened(&options.model, options.lora.as_deref())?;
     // A file's matrices are rounded when they are written.
     let held = if is_file { DType::F32 } else { dtype };
     let (model, weights) = models::load_model(&device.gpu, &folder, held)?;
@@ -29,6 +31,14 @@ pub(super) fn run(options: &ConvertArgs) -> Result<ExitCode> {
     let mut report = json!({ "model": options.out, "merged_adapters": merged });
     let mut line = format!("model  {}", options.out.display());
     if is_file {
+        if model.encoder().is_some() && model.decoder().is_none() {
+            // Folders say it in other files, or mean the mean.
+            let pooling = EmbedSettings::of_model(&folder, &TaskFile::of(&folder.path, model.as_ref())?)?.pooling;
+            let name = Pooling::NAMES.iter().find(|(_, known)| *known == pooling).map(|(name, _)| *name);
+            let mut config = folder.config.value().clone();
+            config["pooling"] = json!(name);
+            folder.config = folder.config.with_value(config);
+        }
         let written = models::save_gguf(model.as_ref(), &weights, Some(&folder), &options.out, dtype)?;
         report["architecture"] = json!(written.architecture);
         report["bytes"] = json!(written.bytes);

@@ -290,7 +290,12 @@ pub fn save(model: &dyn Model, weights: &Weights, origin: Option<&ModelFolder>, 
     contents.save(path)
 }
 
-/// Saves a GGUF file whose matrices are of that type. The store holds f32; name and tokenizer are those of `origin`.
+/// How an encoder's states become vectors, in a configuration.
+#[cfg(feature = "files")]
+const POOLING: &str = "pooling";
+
+/// Saves a GGUF file whose matrices are of that type. The store holds f32; name, tokenizer and the `pooling` of its configuration are those of
+/// `origin`.
 ///
 /// # Errors
 /// [`Error::Input`] if the store holds other types, or the model has no form in GGUF; [`Error::File`]; [`Error::DeviceLost`].
@@ -306,8 +311,12 @@ pub fn save_gguf(
         return Err(Error::input("weights", "they are held in fewer bits: load the model as f32 to write it"));
     }
     let name = origin.and_then(|folder| folder.path.file_stem()).map(|name| name.to_string_lossy().into_owned());
+    let mut config = stored_config(model, weights);
+    if let Some(pooling) = origin.and_then(|folder| folder.config.value().get(POOLING)) {
+        config[POOLING] = pooling.clone();
+    }
     let contents = GgufContents {
-        config: &stored_config(model, weights),
+        config: &config,
         tensors: &named_tensors(model, weights)?,
         tokenizer: origin.and_then(|folder| folder.tokenizer.as_ref()),
         name: name.as_deref().unwrap_or("model"),

@@ -112,7 +112,8 @@ fn vocabulary(model: &'static str, tokens: &[(&str, f32, i32)], more: &[(&'stati
 fn word_pieces_have_a_blank_where_a_word_begins() {
     let mut tokens =
         vec![("[PAD]", 0.0, 3), ("[UNK]", 0.0, 3), ("[CLS]", 0.0, 3), ("[SEP]", 0.0, 3), ("[MASK]", 0.0, 3)];
-    tokens.extend(["▁the", "▁un", "able", "▁!", "▁cafe"].map(|token| (token, 0.0, 1)));
+    // A sign that is a capital letter without a small one, as in the vocabularies of small letters in use.
+    tokens.extend(["▁the", "▁un", "able", "▁!", "▁cafe", "▁ℝ"].map(|token| (token, 0.0, 1)));
     let roles = [("bos", 2), ("unknown", 1), ("seperator", 3), ("padding", 0), ("mask", 4)];
     let roles = roles.map(|(role, id)| (&*format!("tokenizer.ggml.{role}_token_id").leak(), Meta::U32(id)));
     let folder = vocabulary("bert", &tokens, &roles);

@@ -46,7 +46,6 @@ fn every_decoder_is_read_back_as_it_was() {
         "mixtral",
         "mixtral-11-experts",
         "qwen2",
-        "qwen2-moe",
         "qwen3",
         "qwen3-moe",
         "olmoe",
@@ -93,8 +92,11 @@ fn an_encoder_and_both_sides_are_read_back_as_they_were() {
 #[test]
 fn what_files_have_no_keys_for_is_refused() {
     let gpu = &gpus()[0];
-    for (name, words) in [("smollm3", "every fourth layer without positions"), ("gpt-neox", "has no form in GGUF here")]
-    {
+    for (name, words) in [
+        ("smollm3", "every fourth layer without positions"),
+        ("gpt-neox", "has no form in GGUF here"),
+        ("qwen2-moe", "files of qwen2moe have experts in every layer"),
+    ] {
         let folder = ModelFolder::open(golden(name)).unwrap();
         let (model, weights) = models::load(gpu, &folder, DType::F32).unwrap();
         let place = tempfile::tempdir().unwrap();
@@ -223,6 +225,20 @@ fn pieces_are_read_back_with_what_is_done_with_a_text_before() {
         }
         assert_eq!((again.eos(), again.special("unk")), (tokenizer.eos(), tokenizer.special("unk")), "{name}");
     }
+    // Cased and uncased words, whatever letters the vocabulary has.
+    for name in ["bert", "bert-cased"] {
+        let tokenizer = of_folder(name, "bert");
+        assert_eq!(write(&tokenizer), None, "{name}");
+        let opened = gguf::open(&path).unwrap();
+        for text in texts.into_iter().chain(["It is a TRUTH", "Élan ÀÉ", "你好"]) {
+            let ids = tokenizer.encode_for_model(text, None).unwrap().ids;
+            assert_eq!(
+                opened.expect_tokenizer().unwrap().encode_for_model(text, None).unwrap().ids,
+                ids,
+                "{name}: {text:?}"
+            );
+        }
+    }
     let why = write(&of_folder("mbart", "mbart")).unwrap();
     assert!(why.contains("the token that it puts behind a text"), "{why}");
     let mut document: Value = serde_json::from_str(of_folder("t5", "t5").to_json()).unwrap();
@@ -243,6 +259,12 @@ fn the_command_writes_files() {
     let output = run(&["--dtype", "q8_0"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     gguf::open(&out).unwrap();
+    // An encoder's file says how its vectors are made.
+    let bert = place.path().join("bert.gguf");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wgformer"));
+    let output = command.arg("convert").arg(golden("nomic-bert")).arg(&bert).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(gguf::open(&bert).unwrap().config.value()["pooling"], "mean");
     let output = run(&[]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("exists: give the name of a new file"));
     let folder = place.path().join("folder");

@@ -280,12 +280,11 @@ fn word_piece(metadata: &Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<Ma
     };
     let before = mark(metadata, &names, "bos", (true, Some(usual)))?;
     let behind = mark(metadata, &names, "sep", (true, Some(102)))?;
-    // Vocabularies of small letters have no capital ones.
-    let cased = vocabulary
-        .kinds
-        .iter()
-        .zip(&names)
-        .any(|(kind, name)| *kind == Kind::Normal && name.chars().any(char::is_uppercase));
+    // Vocabularies of small letters have no capital ones, but for signs such as that of the real numbers, which have no small form.
+    let cased = vocabulary.kinds.iter().zip(&names).any(|(kind, name)| {
+        let is_capital = |letter: char| letter.to_lowercase().ne(std::iter::once(letter));
+        *kind == Kind::Normal && name.chars().any(is_capital)
+    });
     let lower_case = metadata.flag("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(!cased);
     let special = vocabulary.kinds.iter().enumerate().filter(|(_, kind)| matches!(kind, Kind::Control | Kind::Unknown));
     let made = WordPiece {

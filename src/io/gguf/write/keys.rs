@@ -80,6 +80,8 @@ pub(super) fn entries(architecture: &'static Architecture, config: &Value, name:
     keys.entries.push(Entry::text("general.type", "model"));
     keys.entries.push(Entry::text("general.name", name));
     keys.entries.push(Entry::new("general.quantization_version", Item::Count(2)));
+    // Files without a tokenizer say it nowhere else.
+    keys.count("vocab_size", "vocab_size")?;
     match architecture.name {
         "gpt2" => gpt2(&mut keys)?,
         "bert" => bert(&mut keys)?,
@@ -120,6 +122,8 @@ fn bert(keys: &mut Keys<'_>) -> Result<()> {
 
 /// What encoders have.
 fn reads_whole_texts(keys: &mut Keys<'_>) {
+    let types = keys.config["type_vocab_size"].as_u64().unwrap_or(0);
+    keys.entries.push(Entry::new("tokenizer.ggml.token_type_count", Item::Count(types as u32)));
     keys.put("attention.causal", Item::Flag(false));
     let pooling = match keys.config["pooling"].as_str() {
         Some("mean") => 1,
@@ -179,7 +183,6 @@ fn t5(keys: &mut Keys<'_>) -> Result<()> {
 }
 
 fn decoder(keys: &mut Keys<'_>) -> Result<()> {
-    keys.count("vocab_size", "vocab_size")?;
     keys.count("embedding_length", "hidden_size")?;
     keys.count("block_count", "num_hidden_layers")?;
     keys.count("context_length", "max_position_embeddings")?;
@@ -221,6 +224,11 @@ fn decoder(keys: &mut Keys<'_>) -> Result<()> {
 fn experts(keys: &mut Keys<'_>) -> Result<()> {
     let count = ["num_experts", "num_local_experts"].into_iter().find(|key| !keys.config[*key].is_null());
     let Some(count) = count else { return Ok(()) };
+    if keys.config["mlp_only_layers"].as_array().is_some_and(|layers| !layers.is_empty()) {
+        let message =
+            format!("files of {} have experts in every layer, and layers of this model have none", keys.architecture);
+        return Err(refuse("mlp_only_layers", message));
+    }
     keys.count("expert_count", count)?;
     keys.count("expert_used_count", "num_experts_per_tok")?;
     keys.some_count("expert_feed_forward_length", "moe_intermediate_size")?;

@@ -63,6 +63,14 @@ pub(super) fn entries(tokenizer: &Tokenizer) -> Result<Vec<Entry>, String> {
             );
             entries.push(Entry::text("tokenizer.ggml.model", "bert"));
             entries.push(Entry::text("tokenizer.ggml.pre", "default"));
+            let normalizer = &document["normalizer"];
+            if normalizer["type"] != "BertNormalizer" || normalizer["handle_chinese_chars"] == false {
+                return Err("GGUF has no key for what it does with a text before it is cut".into());
+            }
+            let lower_case = normalizer["lowercase"].as_bool().unwrap_or(true);
+            let strip_accents = normalizer["strip_accents"].as_bool().unwrap_or(lower_case);
+            entries.push(Entry::new("tokenizer.ggml.normalizer.lowercase", Item::Flag(lower_case)));
+            entries.push(Entry::new("tokenizer.ggml.normalizer.strip_accents", Item::Flag(strip_accents)));
         }
         other => return Err(format!("{} has no form in GGUF", other.unwrap_or("its kind"))),
     }
