@@ -27,33 +27,8 @@ CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/portable")
 export CARGO_TARGET_DIR
 unchecked=()
 
-# Whether rustup did something, in a bounded time: machines without its servers must not wait for long.
-rustup_did() { command -v rustup >/dev/null && timeout 300 rustup "$@" >"$CARGO_TARGET_DIR/rustup.log" 2>&1; }
 mkdir -p "$CARGO_TARGET_DIR"
-
-# The options by which cargo finds the standard library of a target; fails where there is none.
-std=()
-find_std() {
-  std=()
-  if compgen -G "$(rustc --print target-libdir --target "$1")/libstd-*.rlib" >/dev/null || rustup_did target add "$1"; then
-    return 0
-  fi
-  local version source
-  version=$(rustc --version | cut -d' ' -f2)
-  source=$(rustc --print sysroot)/lib/rustlib/src/rust/library
-  if [ ! -e "$source/std" ] && ! rustup_did component add rust-src; then
-    source=$CARGO_TARGET_DIR/rust-src-$version/usr/src/rustc-$version/library
-    if [ ! -e "$source/std" ]; then
-      # Debian's releases to come have newer versions than those that are out.
-      scripts/debian-packages.sh --alone trixie-backports "${source%/usr/*}" "rust-src=$version*" || return 1
-    fi
-    # Cargo looks for it in its own folder, which is not ours to write to.
-    export __CARGO_TESTS_ONLY_SRC_ROOT
-    __CARGO_TESTS_ONLY_SRC_ROOT=$(realpath "$source")
-  fi
-  std=(-Z build-std=std,panic_abort)
-  export RUSTC_BOOTSTRAP=1
-}
+. scripts/rust-std.sh
 
 check() {
   local target=$1
@@ -102,6 +77,7 @@ browser() {
     return
   fi
   check "$target" --no-default-features --features webgpu --lib
+  check "$target" --no-default-features --features webgpu,tokenizers --lib
 }
 
 # The oldest Rust that is promised, by its own compiler. Where that cannot be had: whether a dependency asks for a newer one.

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Makes sure that there is something to compute on: a Vulkan driver. Where there is none, installs one that computes on the CPU
 # (Debian, Ubuntu). With --tests also what the test suite runs on: OpenGL in software, SwiftShader, the shader compilers DXC and Tint, and
-# OpenAI's client for Python.
-# Does nothing where everything is there. Options: --tests, --help.
+# OpenAI's client for Python. With --browser also Chromium, for the tests of the page (scripts/web.sh --test).
+# Does nothing where everything is there. Options: --tests, --browser, --help.
 set -euo pipefail
 
-tests=false
+tests=false browser=false
 for argument in "$@"; do
   case $argument in
     --tests) tests=true ;;
-    -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
-    *) echo "setup: unknown option $argument (known: --tests)" >&2; exit 2 ;;
+    --browser) browser=true ;;
+    -h | --help) sed -n '2,6s/^# //p' "$0"; exit 0 ;;
+    *) echo "setup: unknown option $argument (known: --tests --browser)" >&2; exit 2 ;;
   esac
 done
 
@@ -67,6 +68,14 @@ if $tests; then
   command -v npm >/dev/null || packages+=(nodejs npm)
   python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi
+has_chromium() {
+  local name
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" >/dev/null && return
+  done
+  false
+}
+if $browser && ! has_chromium; then packages+=(chromium); fi
 if [ ${#packages[@]} -eq 0 ]; then
   finish
 fi

@@ -11,8 +11,8 @@
 //! * `tokenizers`: texts. Without it models are given token ids, and give them.
 //! * `serve`: a server of models over HTTP.
 //! * `software-drivers`: speed on drivers that compute on the CPU.
-//! * `webgpu`: WebGPU in a browser (`wasm32-unknown-unknown`), with all others off. A browser cannot be waited for, so that functions
-//!   that wait are not there or give an error; the async ones are.
+//! * `webgpu`: WebGPU in a browser (`wasm32-unknown-unknown`), with `tokenizers` or none of the others. A browser cannot be waited for, so that
+//!   functions that wait are not there or give an error; the async ones are.
 #![warn(missing_docs)]
 // They panic where nothing can be written; the command has `say`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]

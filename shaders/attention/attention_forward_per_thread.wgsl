@@ -53,7 +53,7 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
         let at = kv_rows(base, near) * WIDTH;
         let real = keys_real(batch, near);
         let spans = key_spans(batch, near);
-        var s: array<vec4f, ROWS>;
+        var s = array<vec4f, ROWS>();
         for (var c = 0u; c < WIDTH; c++) {
             let b0 = key_vector(at.x + c); let b1 = key_vector(at.y + c); let b2 = key_vector(at.z + c); let b3 = key_vector(at.w + c);
             for (var r = 0u; r < ROWS; r++) {
@@ -61,7 +61,7 @@ fn attention_forward_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
                 s[r] += vec4f(vector_dot(a, b0), vector_dot(a, b1), vector_dot(a, b2), vector_dot(a, b3));
             }
         }
-        var shrink: array<f32, ROWS>;
+        var shrink = array<f32, ROWS>();
         for (var r = 0u; r < ROWS; r++) {
             let term = bias_keys(batch, head, min(first + r, p.queries - 1u), near);
             let seen = real & within(key, vec4u(start[r]), vec4u(limit[r])) & related(spans, span[r]) & bias_seen(term);

@@ -64,8 +64,8 @@ fn attention_grad_kv_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wo
                                           row_limit(batch, near.w)), query < vec4u(p.queries));
         let start = row_starts(batch, near);
         let spans = query_spans(batch, near);
-        var s: array<vec4f, ROWS>;
-        var dp: array<vec4f, ROWS>;
+        var s = array<vec4f, ROWS>();
+        var dp = array<vec4f, ROWS>();
         for (var c = 0u; c < WIDTH; c++) {
             let a0 = q[at.x + c]; let a1 = q[at.y + c]; let a2 = q[at.z + c]; let a3 = q[at.w + c];
             for (var r = 0u; r < ROWS; r++) {

@@ -59,8 +59,8 @@ fn attention_grad_q_per_thread(@builtin(workgroup_id) w: vec3u, @builtin(num_wor
         let at = (vec4u(kv_base) + near * p.kv_heads) * WIDTH;
         let real = keys_real(batch, near);
         let spans = key_spans(batch, near);
-        var s: array<vec4f, ROWS>;
-        var dp: array<vec4f, ROWS>;
+        var s = array<vec4f, ROWS>();
+        var dp = array<vec4f, ROWS>();
         for (var c = 0u; c < WIDTH; c++) {
             let a0 = k[at.x + c]; let a1 = k[at.y + c]; let a2 = k[at.z + c]; let a3 = k[at.w + c];
             let b0 = v[at.x + c]; let b1 = v[at.y + c]; let b2 = v[at.z + c]; let b3 = v[at.w + c];

@@ -22,7 +22,7 @@ fn over_keys(batch: u32, head: u32, query: u32, first: u32, start: u32, limit: u
         let key = vec4u(k0) + vec4u(0u, 1u, 2u, 3u);
         let near = min(key, vec4u(p.keys - 1u));
         let at = kv_rows(base, near) * WIDTH;
-        var s: vec4f;
+        var s = vec4f();
         for (var c = 0u; c < WIDTH; c++) {
             let a = mine[c];
             let b0 = key_vector(at.x + c); let b1 = key_vector(at.y + c); let b2 = key_vector(at.z + c); let b3 = key_vector(at.w + c);

@@ -22,7 +22,7 @@ fn limit_of(row: u32, lane: u32, count: u32, largest: f32, scale: f32, by_mass: 
     var limit = 0u;
     for (var step = 0u; step < p.steps; step++) {
         let shift = 30u - 3u * step;
-        var low: array<u32, 8>;
+        var low = array<u32, 8>();
         for (var j = 0u; j < 8u; j++) {
             // The highest three bits are only two.
             low[j] = select(limit | (j << shift), NONE, step == 0u && j > 3u);

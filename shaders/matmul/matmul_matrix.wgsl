@@ -26,7 +26,7 @@ fn hold_a(at: Tile, k: u32, lane: u32) {
         let fours = select(DEPTH, SIDE, A_TRANSPOSED) / 4u;
         let line = t / fours;
         let four = t % fours * 4u;
-        var x: vec4f;
+        var x = vec4f();
         if (A_TRANSPOSED) {
             x = load_a(at.batch, k + line, at.last, at.row + four, p.m);
         } else {
@@ -45,7 +45,7 @@ fn hold_b(at: Tile, k: u32, lane: u32) {
         let fours = select(SIDE, DEPTH, B_TRANSPOSED) / 4u;
         let line = t / fours;
         let four = t % fours * 4u;
-        var x: vec4f;
+        var x = vec4f();
         if (B_TRANSPOSED) {
             x = load_b(at.batch, at.column + line, p.n, k + four, at.last);
         } else {
@@ -92,6 +92,10 @@ fn matmul_matrix(
     var c01: Sum;
     var c10: Sum;
     var c11: Sum;
+    var a0: Left;
+    var a1: Left;
+    var b0: Right;
+    var b1: Right;
     for (var k = at.first; k < at.last; k += DEPTH) {
         hold_a(at, k, lane);
         hold_b(at, k, lane);
@@ -101,10 +105,6 @@ fn matmul_matrix(
             let i1 = a_place(row + UNIT, q);
             let j0 = b_place(q, column);
             let j1 = b_place(q, column + UNIT);
-            var a0: Left;
-            var a1: Left;
-            var b0: Right;
-            var b1: Right;
             if (A_TRANSPOSED) {
                 a0 = coopLoad<Left>(&a_tile[i0], A_PITCH);
                 a1 = coopLoad<Left>(&a_tile[i1], A_PITCH);

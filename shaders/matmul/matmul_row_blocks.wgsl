@@ -27,8 +27,8 @@ fn matmul_row_blocks(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n
     for (var block = slice; block < tile.last / 32u; block += SLICES) {
         let at = vec4u(block_at(tile.batch, column, p.n, block), block_at(tile.batch, column + 1u, p.n, block),
             block_at(tile.batch, column + 2u, p.n, block), block_at(tile.batch, column + 3u, p.n, block));
-        var sums: array<vec4f, ROWS>;
-        var a_sums: array<f32, ROWS>;
+        var sums = array<vec4f, ROWS>();
+        var a_sums = array<f32, ROWS>();
         for (var load = 0u; load < LOADS; load++) {
             let x = block_words(at.x, load);
             let y = block_words(at.y, load);

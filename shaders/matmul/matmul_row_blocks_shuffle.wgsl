@@ -28,8 +28,8 @@ fn matmul_row_blocks_shuffle(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
         let s1 = step_and_offset(at.y);
         let s2 = step_and_offset(at.z);
         let s3 = step_and_offset(at.w);
-        var a: array<vec4f, ROWS>;
-        var sums: array<vec4f, ROWS>;
+        var a = array<vec4f, ROWS>();
+        var sums = array<vec4f, ROWS>();
         for (var r = 0u; r < ROWS; r++) { a[r] = load_a(tile.batch, tile.row + r, tile.rows, block * 32u + lane * 4u, p.k); }
         for (var load = 0u; load < LOADS; load++) {
             let x = block_words(at.x, load);

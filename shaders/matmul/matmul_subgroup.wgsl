@@ -25,7 +25,7 @@ fn matmul_subgroup(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: 
     // them and keeps the array in memory, which costs a factor of 5.
     var acc: array<array<array<array<vec4f, WIDE>, LANES>, 4>, BLOCKS>;
     for (var k = at.first; k < at.last; k += 4u) {
-        var b: array<Block, WIDE>;
+        var b = array<Block, WIDE>();
         for (var c = 0u; c < WIDE; c++) { b[c] = b_block(at, k, column + c * 4u); }
         for (var r = 0u; r < BLOCKS; r++) {
             var a = a_block(at, row + (r * LANES + lane) * 4u, k);

@@ -65,8 +65,8 @@ fn norm_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
     var own: vec2f;
     for (var row = first; row < last; row++) {
         let start = row * (COLUMNS / 8u) + lane;
-        var s: Held;
-        var part: vec4f;
+        var s = Held();
+        var part = vec4f();
         for (var k = 0u; k < HELD; k++) {
             for (var i = 0u; i < 2u; i++) {
                 s[k][i] = x[2u * (start + k * LANES) + i];
@@ -75,7 +75,7 @@ fn norm_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
             }
         }
         let mean = select(0.0, over_lanes(part) / f32(COLUMNS), CENTERED);
-        var squares: vec4f;
+        var squares = vec4f();
         for (var k = 0u; k < HELD; k++) {
             for (var i = 0u; i < 2u; i++) {
                 let d = s[k][i] - mean;
@@ -88,7 +88,7 @@ fn norm_registers(@builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) n: v
         own = select(own, vec2f(mean, rstd), owner == lane);
         if ((owner == LANES - 1u || row + 1u == last) && lane <= owner) { stats[row - owner + lane] = own; }
         for (var k = 0u; k < HELD; k++) {
-            var y: array<vec4f, 2>;
+            var y = array<vec4f, 2>();
             for (var i = 0u; i < 2u; i++) {
                 y[i] = (s[k][i] - mean) * rstd * g[k][i];
                 if (BIAS) { y[i] += b[k][i]; }

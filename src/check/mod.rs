@@ -24,7 +24,9 @@ pub use golden::{GoldenReport, GoldenRow, check_golden};
 pub use known::KnownFailure;
 pub use report::CheckReport;
 pub use run::{CaseOptions, CaseRun, Comparison, kernels_of};
-pub use suite::{DeviceReport, Miss, SuiteRow, check_cases, check_cases_by, quick_cases};
+pub use suite::{
+    DeviceReport, Miss, SuiteRow, check_cases, check_cases_async, check_cases_by, quick_cases, quick_cases_async,
+};
 pub use timing::{CaseTime, support_of, time_case};
 #[cfg(feature = "files")]
 pub use trajectory::{Figure, TrajectoryReport, TrajectoryRow, check_trajectory};

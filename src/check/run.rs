@@ -182,11 +182,38 @@ impl Case {
             let other = built.results.iter().zip(bytes.iter().zip(&again)).filter(|(_, (a, b))| a != b);
             faults.extend(other.map(|((name, _), _)| format!("{name} has other bits in a second run")));
         }
+        let comparisons = self.compared(built, expected, &bytes);
+        Ok(CaseRun { variants: String::new(), kernels, comparisons, faults, seconds })
+    }
+
+    /// The async form of [`Case::run_with`], in the default of each kernel. The seconds include the wait for the results.
+    ///
+    /// # Errors
+    /// As [`Case::run`].
+    pub async fn run_async(&self, gpu: &Gpu) -> Result<CaseRun> {
+        let built = self.build()?;
+        let recording = Recording::new(&built.graph, gpu.caps())?;
+        let kernels = kernels_of(&recording);
+        let program = built.program(gpu, recording, false)?;
+        built.feed(&program)?;
+        let begun = Instant::now();
+        program.run()?;
+        let mut bytes = Vec::with_capacity(built.results.len());
+        for (name, _) in &built.results {
+            bytes.push(program.read_async(name).await?);
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let comparisons = self.compared(&built, &built.expected()?, &bytes);
+        Ok(CaseRun { variants: String::new(), kernels, comparisons, faults: Vec::new(), seconds })
+    }
+
+    /// Compares the outputs of a run with the f64 twin.
+    fn compared(&self, built: &Built, expected: &[Array], bytes: &[Vec<u8>]) -> Vec<Comparison> {
         let size = |array: &Array| array.data.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
         let gradients = built.results.iter().zip(expected).filter(|((name, _), _)| name.starts_with("grad."));
         let floor = self.floor * gradients.fold(0.0_f64, |m, (_, array)| m.max(size(array)));
         let mut comparisons = Vec::new();
-        for ((name, tensor), (expected, bytes)) in built.results.iter().zip(expected.iter().zip(&bytes)) {
+        for ((name, tensor), (expected, bytes)) in built.results.iter().zip(expected.iter().zip(bytes)) {
             let got = unpack(bytes, built.graph.dtype(*tensor), expected.data.len());
             let tolerance = match built.graph.dtype(*tensor) {
                 DType::U32 | DType::I32 => Tolerance::EXACT,
@@ -196,7 +223,7 @@ impl Case {
             let least = if name.starts_with("grad.") { floor } else { 0.0 };
             comparisons.push(compare(name, &got, &expected.data, self.terms_of(name), least, tolerance));
         }
-        Ok(CaseRun { variants: String::new(), kernels, comparisons, faults, seconds })
+        comparisons
     }
 
     /// Compares the gradients of the f64 twin with finite differences, at up to `points` elements of each input.
@@ -266,12 +293,18 @@ impl Built {
         }
     }
 
-    /// The bytes of the results of a run, and its seconds.
-    fn outputs(&self, program: &Program) -> Result<(Vec<Vec<u8>>, f64)> {
+    /// Writes the inputs, and what no kernel has written to temporary memory.
+    fn feed(&self, program: &Program) -> Result<()> {
         program.fill_temporaries(UNWRITTEN)?;
         for (name, tensor) in self.graph.inputs().filter(|(name, _)| program.has_input(name)) {
             program.write(name, &pack(&self.values[name].data, self.graph.dtype(tensor)))?;
         }
+        Ok(())
+    }
+
+    /// The bytes of the results of a run, and its seconds.
+    fn outputs(&self, program: &Program) -> Result<(Vec<Vec<u8>>, f64)> {
+        self.feed(program)?;
         let start = Instant::now();
         program.run()?;
         let bytes = self.results.iter().map(|(name, _)| program.read(name)).collect::<Result<Vec<_>>>()?;

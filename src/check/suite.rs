@@ -138,20 +138,49 @@ const QUICK: u64 = 2_000_000;
 /// Cases of the suite that launch every kernel of such an adapter, forward and backward: few enough for less than a minute.
 #[must_use]
 pub fn quick_cases(caps: &Caps) -> Vec<Case> {
-    let work = |case: &Case| case.recording(caps).map_or(u64::MAX, |recording| recording.flops());
-    let mut cases: Vec<(u64, Case)> = super::cases::all().into_iter().map(|case| (work(&case), case)).collect();
+    chosen(super::cases::all().into_iter().map(|case| Candidate::new(case, caps)).collect())
+}
+
+/// The async form of [`quick_cases`], which looks at over a thousand cases: awaits `pause` between them, for who must not be held up.
+pub async fn quick_cases_async(caps: &Caps, pause: &mut impl AsyncFnMut()) -> Vec<Case> {
+    let mut candidates = Vec::new();
+    for case in super::cases::all() {
+        candidates.push(Candidate::new(case, caps));
+        pause().await;
+    }
+    chosen(candidates)
+}
+
+/// A case with its operations and what it launches.
+struct Candidate {
+    case: Case,
+    work: u64,
+    kernels: BTreeSet<&'static str>,
+}
+
+impl Candidate {
+    fn new(case: Case, caps: &Caps) -> Self {
+        let Ok(recording) = case.recording(caps) else {
+            return Self { case, work: u64::MAX, kernels: BTreeSet::new() };
+        };
+        let kernels = recording.dispatches().iter().map(|dispatch| dispatch.kernel.name).collect();
+        Self { case, work: recording.flops(), kernels }
+    }
+}
+
+/// Enough cases to launch every kernel, by name.
+fn chosen(mut candidates: Vec<Candidate>) -> Vec<Case> {
     // The largest first, but those that take long last.
-    cases.sort_by_key(|(work, _)| if *work > QUICK { (1, *work) } else { (0, QUICK - work) });
+    candidates.sort_by_key(|Candidate { work, .. }| if *work > QUICK { (1, *work) } else { (0, QUICK - work) });
     let mut known = BTreeSet::new();
-    cases.retain(|(_, case)| {
+    candidates.retain(|candidate| {
         let before = known.len();
-        if let Ok(recording) = case.recording(caps) {
-            known.extend(recording.dispatches().iter().map(|dispatch| dispatch.kernel.name));
-        }
+        known.extend(candidate.kernels.iter().copied());
         known.len() > before
     });
-    cases.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
-    cases.into_iter().map(|(_, case)| case).collect()
+    let mut cases: Vec<Case> = candidates.into_iter().map(|candidate| candidate.case).collect();
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
 }
 
 /// Runs cases on a device and compares every output and gradient with the f64 twin; `done` is told how many have run. A case that fails with an
@@ -184,17 +213,60 @@ pub fn check_cases_by(
     known: &[KnownFailure],
     run: &mut dyn FnMut(usize, &Case) -> Result<Vec<Result<CaseRun>>>,
 ) -> Result<DeviceReport> {
-    let mut report = DeviceReport::new(gpu, mode);
-    let known: Vec<&KnownFailure> = known.iter().filter(|failure| failure.is_of(&report)).collect();
-    // Of each known failure, whether a case of it ran, and whether one failed.
-    let mut seen = vec![[false; 2]; known.len()];
-    let (mut wrong, mut right): (Option<BTreeSet<String>>, BTreeSet<String>) = (None, BTreeSet::new());
+    let mut checking = Checking::new(gpu, mode, known);
     for (number, case) in cases.iter().enumerate() {
-        let runs = match run(number, case) {
-            Ok(runs) if runs.is_empty() => continue,
+        checking.add(case, run(number, case))?;
+    }
+    Ok(checking.finish())
+}
+
+/// The async form of [`check_cases`], in the default of each kernel: awaits `done` before each case.
+///
+/// # Errors
+/// [`Error::DeviceLost`].
+pub async fn check_cases_async(
+    gpu: &Gpu,
+    mode: &str,
+    cases: &[Case],
+    known: &[KnownFailure],
+    done: &mut impl AsyncFnMut(usize, &str),
+) -> Result<DeviceReport> {
+    let mut checking = Checking::new(gpu, mode, known);
+    for (number, case) in cases.iter().enumerate() {
+        done(number, &case.name).await;
+        let run = case.run_async(gpu).await;
+        checking.add(case, Ok(vec![run]))?;
+    }
+    Ok(checking.finish())
+}
+
+/// A report that grows by cases.
+struct Checking<'a> {
+    report: DeviceReport,
+    /// The known failures of this device.
+    known: Vec<&'a KnownFailure>,
+    /// Of each known failure, whether a case of it ran, and whether one failed.
+    seen: Vec<[bool; 2]>,
+    /// Kernels of all runs that missed, and of those that were right.
+    wrong: Option<BTreeSet<String>>,
+    right: BTreeSet<String>,
+}
+
+impl<'a> Checking<'a> {
+    fn new(gpu: &Gpu, mode: &str, known: &'a [KnownFailure]) -> Self {
+        let report = DeviceReport::new(gpu, mode);
+        let known: Vec<&KnownFailure> = known.iter().filter(|failure| failure.is_of(&report)).collect();
+        Self { seen: vec![[false; 2]; known.len()], report, known, wrong: None, right: BTreeSet::new() }
+    }
+
+    /// Adds the runs of a case; an error that the device is lost ends the check.
+    fn add(&mut self, case: &Case, runs: Result<Vec<Result<CaseRun>>>) -> Result<()> {
+        let runs = match runs {
+            Ok(runs) if runs.is_empty() => return Ok(()),
             Ok(runs) => runs,
             Err(error) => vec![Err(error)],
         };
+        let Self { report, known, seen, wrong, right } = self;
         let row = report.row(case);
         let mut compared = false;
         for run in runs {
@@ -225,7 +297,7 @@ pub fn check_cases_by(
                 }
             };
             let explains = |failure: &KnownFailure, what: &str| failure.explains(&case.name, what);
-            for (failure, seen) in known.iter().zip(&mut seen).filter(|(failure, _)| failure.has(&case.name)) {
+            for (failure, seen) in known.iter().zip(seen.iter_mut()).filter(|(failure, _)| failure.has(&case.name)) {
                 seen[0] = true;
                 seen[1] |= missed.iter().any(|what| explains(failure, what));
             }
@@ -233,7 +305,7 @@ pub fn check_cases_by(
                 right.extend(kernels);
             } else if !kernels.is_empty() {
                 let kernels: BTreeSet<String> = kernels.into_iter().collect();
-                wrong = Some(wrong.map_or(kernels.clone(), |wrong| &wrong & &kernels));
+                *wrong = Some(wrong.take().map_or(kernels.clone(), |wrong| &wrong & &kernels));
             }
             for what in missed {
                 let explained = known.iter().any(|failure| explains(failure, &what));
@@ -242,12 +314,17 @@ pub fn check_cases_by(
             }
         }
         row.cases += usize::from(compared);
+        Ok(())
     }
-    report.suspects = wrong.unwrap_or_default().into_iter().filter(|kernel| !right.contains(kernel)).collect();
-    let stale = known.iter().zip(&seen).filter(|(_, [ran, failed])| *ran && !failed);
-    report.now_right = stale.map(|(failure, _)| (*failure).clone()).collect();
-    report.rows.sort_by(|a, b| (&a.op, &a.dtype).cmp(&(&b.op, &b.dtype)));
-    Ok(report)
+
+    fn finish(self) -> DeviceReport {
+        let Self { mut report, known, seen, wrong, right } = self;
+        report.suspects = wrong.unwrap_or_default().into_iter().filter(|kernel| !right.contains(kernel)).collect();
+        let stale = known.iter().zip(&seen).filter(|(_, [ran, failed])| *ran && !failed);
+        report.now_right = stale.map(|(failure, _)| (*failure).clone()).collect();
+        report.rows.sort_by(|a, b| (&a.op, &a.dtype).cmp(&(&b.op, &b.dtype)));
+        report
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,7 @@ use super::vocabulary;
 #[cfg(feature = "files")]
 use super::{AdapterFolder, file, gguf, shards};
 use crate::error::{Error, Result};
-#[cfg(feature = "files")]
-use serde_json::Value;
+use serde_json::{Value, json};
 #[cfg(feature = "files")]
 use std::io;
 #[cfg(feature = "files")]
@@ -28,8 +27,10 @@ pub const TOKENIZER: &str = "tokenizer.json";
 #[cfg(feature = "files")]
 pub(super) const TARGET_TOKENIZER: &str = "target_tokenizer.json";
 
+/// What names its special tokens, and templates of conversations.
+pub(super) const ROLES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "chat_template.json"];
+
 /// The template of its conversations.
-#[cfg(feature = "files")]
 pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// What a model was trained for.
@@ -109,6 +110,60 @@ impl ModelFolder {
         };
         Ok(Self { path, config, generation, tensors, tokenizer, adapter: None, no_tokenizer })
     }
+
+    /// A folder whose files come from elsewhere, as from a server: `file` gives the text of a small one by its name ([`ModelFolder::SMALL`]), or
+    /// none where it is missing; `label` stands for the path in messages. Of vocabularies `tokenizer.json` is read.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if `config.json` is missing, or a file is damaged.
+    pub fn from_files(
+        label: impl Into<PathBuf>,
+        file: &dyn Fn(&str) -> Option<String>,
+        tensors: Tensors,
+    ) -> Result<Self> {
+        let path = label.into();
+        let json = |name: &str| -> Result<Option<Value>> {
+            let damaged = |e: serde_json::Error| Error::format(path.join(name), format!("is not valid JSON: {e}"));
+            file(name).map(|text| serde_json::from_str(&text).map_err(damaged)).transpose()
+        };
+        let config = |name: &str| json(name)?.map(|value| Config::new(path.join(name), value)).transpose();
+        let missing = || Error::format(&path, format!("has no {CONFIG}: a model folder holds it beside its weights"));
+        let (config, generation) = (config(CONFIG)?.ok_or_else(missing)?, config(GENERATION)?);
+        let mut names: Vec<Value> =
+            file(CHAT_TEMPLATE).map(|text| json!({"chat_template": text})).into_iter().collect();
+        for name in ROLES {
+            names.extend(json(name)?);
+        }
+        let tokenizer =
+            file(TOKENIZER).map(|text| Tokenizer::from_json_with(path.join(TOKENIZER), text, &names)).transpose();
+        let (tokenizer, no_tokenizer) = if_needed(tokenizer)?;
+        Ok(Self {
+            path,
+            config,
+            generation,
+            tensors,
+            tokenizer,
+            #[cfg(feature = "files")]
+            adapter: None,
+            no_tokenizer,
+        })
+    }
+
+    /// The small files that [`ModelFolder::from_files`] and [`crate::tasks`] read.
+    pub const SMALL: [&str; 12] = [
+        CONFIG,
+        GENERATION,
+        TOKENIZER,
+        ROLES[0],
+        ROLES[1],
+        ROLES[2],
+        CHAT_TEMPLATE,
+        TASK,
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+    ];
 
     /// As [`ModelFolder::open`], for a look at a model: what a GGUF file has beside that is not known here is noted in the log, and no error.
     ///

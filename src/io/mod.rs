@@ -67,9 +67,10 @@ pub use convert::{FileType, OtherBlocks};
 pub use device_cache::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 #[cfg(feature = "files")]
 pub use file::{read_json, read_text, write_atomic};
-pub use folder::ModelFolder;
 #[cfg(feature = "files")]
-pub use folder::{Contents, TASK};
+pub use folder::Contents;
+pub use folder::{ModelFolder, TASK};
+pub(crate) use safetensors::part;
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use text_stream::{TextOf, TextStream};
 #[cfg(feature = "tokenizers")]

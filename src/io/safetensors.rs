@@ -32,6 +32,8 @@ pub use safetensors::Dtype;
 pub(super) const PREFIX: usize = 8;
 /// A longer header means a damaged file; the reference implementation has the same limit.
 pub(super) const HEADER_LIMIT: usize = 100_000_000;
+/// How a pointer of Git LFS begins: it is as long as a prefix.
+const GIT_LFS: &[u8] = b"version ";
 /// Hugging Face's name of the file with all tensors.
 pub const SINGLE: &str = "model.safetensors";
 /// Hugging Face's name of the index of the files of a large model.
@@ -77,15 +79,34 @@ pub(super) enum OneFile {
     #[cfg(feature = "files")]
     Mapped(Mmap),
     Owned(Vec<u8>),
+    /// A file that is read part by part: what was read so far, by its first byte. One begins at 0.
+    Parts {
+        length: usize,
+        read: BTreeMap<usize, Vec<u8>>,
+    },
 }
 
 impl OneFile {
+    /// The file; of one that is read part by part, its beginning.
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             #[cfg(feature = "files")]
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
+            Self::Parts { read, .. } => read.get(&0).map_or(&[], Vec::as_slice),
         }
+    }
+
+    /// The length of the whole file.
+    pub(super) fn length(&self) -> usize {
+        if let Self::Parts { length, .. } = self { *length } else { self.bytes().len() }
+    }
+
+    /// Bytes of the file, if they were read.
+    pub(super) fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        let Self::Parts { read, .. } = self else { return self.bytes().get(range) };
+        let (first, part) = read.range(..=range.start).next_back()?;
+        part.get(range.start - first..range.end.checked_sub(*first)?)
     }
 }
 
@@ -122,6 +143,30 @@ impl Tensors {
         let mut tensors = Self::empty(label.into());
         let label = tensors.path.clone();
         tensors.add(&label, OneFile::Owned(bytes))?;
+        Ok(tensors)
+    }
+
+    /// The tensors of a file of `length` bytes of which only the header is read, by `read`; their names, types and shapes are known then, and
+    /// [`crate::models::load_weights_async`] reads them one by one.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if it is damaged; those of `read`.
+    pub async fn open_async(
+        label: impl Into<PathBuf>,
+        length: u64,
+        read: &mut impl AsyncFnMut(Range<u64>) -> Result<Vec<u8>>,
+    ) -> Result<Self> {
+        let mut tensors = Self::empty(label.into());
+        let label = tensors.path.clone();
+        let whole = usize::try_from(length).map_err(|_| Error::format(&label, "is too long for this machine"))?;
+        let mut head = part(&label, 0..length.min(PREFIX as u64), read).await?;
+        // What the header then turns out to be is said when all of it is there.
+        let size = head.first_chunk().map_or(0, |size| u64::from_le_bytes(*size)).min(HEADER_LIMIT as u64 + 1);
+        let end = (PREFIX as u64 + size).min(length);
+        if !head.starts_with(GIT_LFS) && size <= HEADER_LIMIT as u64 && end > PREFIX as u64 {
+            head.extend(part(&label, PREFIX as u64..end, read).await?);
+        }
+        tensors.add(&label, OneFile::Parts { length: whole, read: [(0, head)].into() })?;
         Ok(tensors)
     }
 
@@ -188,7 +233,7 @@ impl Tensors {
         let bytes = content.bytes();
         let (data, metadata) = header(bytes).map_err(|message| Error::format(path, message))?;
         let promised = metadata.data_len();
-        let there = bytes.len() - data;
+        let there = content.length() - data;
         if promised != there {
             let what = if promised > there { "is truncated" } else { "has bytes after its end" };
             let message = format!(
@@ -294,9 +339,26 @@ impl Tensors {
     }
 
     fn tensor<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorRef<'a> {
-        let bytes = &self.files[entry.file].bytes()[entry.start..entry.end];
-        TensorRef { path: &self.path, name, dtype: entry.dtype, shape: &entry.shape, bytes, change: entry.change }
+        let &Entry { file, start, end, dtype, ref shape, change } = entry;
+        let bytes = self.files[file].get(start..end);
+        let (absent, bytes) = (bytes.is_none(), bytes.unwrap_or(&[]));
+        TensorRef { path: &self.path, name, dtype, shape, bytes, absent, range: [start, end], change }
     }
+}
+
+/// Bytes of a file that is read part by part.
+pub(crate) async fn part(
+    path: &Path,
+    range: Range<u64>,
+    read: &mut impl AsyncFnMut(Range<u64>) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>> {
+    let (start, wanted) = (range.start, range.end - range.start);
+    let bytes = read(range).await?;
+    if bytes.len() as u64 == wanted {
+        return Ok(bytes);
+    }
+    let message = format!("gave {} bytes for the {wanted} from byte {start} on: load it again", bytes.len());
+    Err(Error::format(path, message))
 }
 
 #[cfg(feature = "files")]
@@ -318,7 +380,7 @@ fn header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
         let length = bytes.len();
         return Err(format!("is {length} bytes long, too short for a safetensors file; copy or download it again"));
     };
-    if bytes.starts_with(b"version https://git-lfs") {
+    if bytes.starts_with(GIT_LFS) {
         return Err("is a Git LFS pointer, not the weights: run `git lfs pull` in its folder".into());
     }
     let length = u64::from_le_bytes(*prefix);

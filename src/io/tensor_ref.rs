@@ -18,6 +18,10 @@ pub struct TensorRef<'a> {
     pub shape: &'a Shape,
     /// The elements as the file has them, which the conversions below change where another program orders them otherwise, or adds to them.
     pub bytes: &'a [u8],
+    /// Whether the bytes are not here, because the file is read part by part.
+    pub(crate) absent: bool,
+    /// Their first byte in the file, and one past the last.
+    pub(crate) range: [usize; 2],
     pub(super) change: Change,
 }
 
@@ -36,7 +40,18 @@ pub(super) enum Change {
 }
 
 impl<'a> TensorRef<'a> {
+    /// The same tensor with its bytes, which were read.
+    pub(crate) fn with_bytes<'b>(&self, bytes: &'b [u8]) -> TensorRef<'b>
+    where
+        'a: 'b,
+    {
+        TensorRef { bytes, absent: false, ..*self }
+    }
+
     fn numbers(&self) -> Result<Numbers<'a>, String> {
+        if self.absent {
+            return Err("its bytes are not read: load the weights by `models::load_weights_async`".into());
+        }
         let row_len = self.shape.last();
         let plain = Numbers { dtype: self.dtype, row_len, bytes: self.bytes.into() };
         let rows = self.shape.dims().first().copied().unwrap_or(1);

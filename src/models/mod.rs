@@ -29,6 +29,7 @@ mod stacked;
 mod t5;
 mod transformer;
 mod weights;
+mod weights_parts;
 
 pub use attention_maps::{AttentionMap, AttentionText, attention_maps};
 pub use bert::{Bert, BertFamily};
@@ -56,6 +57,7 @@ pub use weights::{
 };
 #[cfg(feature = "files")]
 pub use weights::{save, save_gguf};
+pub use weights_parts::{load_model_async, load_weights_async};
 
 use crate::error::Result;
 pub use crate::graph::Initial;

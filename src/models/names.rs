@@ -65,6 +65,13 @@ impl<'m, 'a> Names<'m, 'a> {
         either(name).or_else(|| self.model.naming().older(name).find_map(|older| either(&older)))
     }
 
+    /// Copies of parameters that are left aside, with these, by name.
+    fn tied(&self, parameters: &[(String, TensorType)]) -> Vec<[(&'static str, TensorRef<'a>); 2]> {
+        let is_parameter = |name: &str| parameters.iter().any(|(known, _)| known == name);
+        let pairs = self.model.naming().tied.iter().filter(|(copy, name)| !is_parameter(copy) && is_parameter(name));
+        pairs.filter_map(|(copy, name)| Some([(*copy, self.get(copy)?), (*name, self.get(name)?)])).collect()
+    }
+
     /// A tensor's name as the model would have it.
     fn own<'b>(&self, tensor: &'b str) -> &'b str {
         tensor.strip_prefix(&self.prefix).unwrap_or(tensor)
@@ -238,19 +245,33 @@ fn is_table(name: &str) -> bool {
 
 /// Refuses copies of parameters that are left aside and are not the same.
 fn check_tied(names: &Names<'_, '_>, parameters: &[(String, TensorType)]) -> Result<()> {
-    let is_parameter = |name: &str| parameters.iter().any(|(known, _)| known == name);
-    for (copy, name) in names.model.naming().tied {
-        if is_parameter(copy) || !is_parameter(name) {
-            continue;
-        }
-        let (Some(found), Some(parameter)) = (names.get(copy), names.get(name)) else { continue };
-        if !same(&found, &parameter)? {
-            let hint = if HEADS.contains(copy) { "; set tie_word_embeddings to false" } else { "" };
-            let message = format!("{copy} differs from {name} although the config ties them{hint}");
-            return Err(Error::format(names.tensors.path(), message));
-        }
+    // Of a file that is read part by part, who reads it compares them.
+    let there = names.tied(parameters).into_iter().filter(|[a, b]| !a.1.absent && !b.1.absent);
+    there.into_iter().try_for_each(|[copy, parameter]| check_same(names.tensors, copy, parameter))
+}
+
+/// Copies of parameters that are left aside and must be the same, with these, by name.
+pub(super) fn tied<'a>(
+    model: &dyn Model,
+    parameters: &[(String, TensorType)],
+    tensors: &'a Tensors,
+) -> Vec<[(&'static str, TensorRef<'a>); 2]> {
+    Names::new(model, tensors, parameters).tied(parameters)
+}
+
+/// # Errors
+/// [`Error::Format`] if a copy is not the same as a parameter.
+pub(super) fn check_same(
+    tensors: &Tensors,
+    (copy, found): (&str, TensorRef<'_>),
+    (name, parameter): (&str, TensorRef<'_>),
+) -> Result<()> {
+    if same(&found, &parameter)? {
+        return Ok(());
     }
-    Ok(())
+    let hint = if HEADS.contains(&copy) { "; set tie_word_embeddings to false" } else { "" };
+    let message = format!("{copy} differs from {name} although the config ties them{hint}");
+    Err(Error::format(tensors.path(), message))
 }
 
 fn same(a: &TensorRef<'_>, b: &TensorRef<'_>) -> Result<bool> {

@@ -17,6 +17,7 @@ use crate::io::{ADAPTER_CONFIG, Contents};
 use crate::io::{Config, FileType, ModelFolder, NamedTensor, TensorRef, Tensors};
 use crate::program::Weights;
 use crate::quantised;
+use crate::shape::TensorType;
 use serde_json::Value;
 use std::collections::HashMap;
 #[cfg(feature = "files")]
@@ -124,7 +125,7 @@ fn stored(gpu: &Gpu, model: &dyn Model, folder: &ModelFolder, storage: Option<DT
 const SMALLER: [DType; 4] = [DType::F16, DType::Q8_0, DType::Q4K, DType::Q2K];
 
 /// Where the memory does not hold the weights: what they take, and what they would in fewer bits.
-fn with_smaller(model: &dyn Model, storage: &Storage, error: Error) -> Error {
+pub(super) fn with_smaller(model: &dyn Model, storage: &Storage, error: Error) -> Error {
     let Error::OutOfMemory { what, needed, available, hint } = error else { return error };
     let bytes = |storage: &Storage| -> Option<u64> {
         let parameters = model.parameters_in(storage).ok()?;
@@ -173,29 +174,34 @@ pub fn load_weights_beside(
     parameters.retain(|(name, _)| !fresh.contains(name));
     let found = matched(model, &parameters, tensors)?;
     for ((name, ty), tensors) in parameters.iter().zip(found) {
-        for tensor in &tensors {
-            check_finite(tensor.name, ty.dtype, tensor)?;
-        }
-        let words = match tensors.as_slice() {
-            [tensor] if *tensor.shape == ty.shape => tensor.to_words(ty.dtype)?,
-            // Blocks stay as they are.
-            parts if parts.iter().all(|part| part.dtype == FileType::Blocks(ty.dtype)) => {
-                let blocks: Vec<&[u8]> = parts.iter().map(|part| part.bytes).collect();
-                quantised::from_file(ty.dtype, &blocks.concat())
-            }
-            parts if stacked::of_whole_words(name, ty) => {
-                parts.iter().map(|part| part.to_words(ty.dtype)).collect::<Result<Vec<_>>>()?.concat()
-            }
-            parts => stacked::join(&parts.iter().map(TensorRef::to_f32).collect::<Result<Vec<_>>>()?, ty.dtype),
-        };
-        weights.ensure(name, ty)?;
-        weights.upload(name, &words)?;
+        load_one(weights, name, ty, &tensors)?;
     }
     if fresh.is_empty() {
         Ok(())
     } else {
         initialise_some(model, weights, seed, &|name| fresh.iter().any(|x| x == name))
     }
+}
+
+/// Copies a parameter, which the file has as one tensor or in parts, to the store.
+pub(super) fn load_one(weights: &Weights, name: &str, ty: &TensorType, tensors: &[TensorRef<'_>]) -> Result<()> {
+    for tensor in tensors {
+        check_finite(tensor.name, ty.dtype, tensor)?;
+    }
+    let words = match tensors {
+        [tensor] if *tensor.shape == ty.shape => tensor.to_words(ty.dtype)?,
+        // Blocks stay as they are.
+        parts if parts.iter().all(|part| part.dtype == FileType::Blocks(ty.dtype)) => {
+            let blocks: Vec<&[u8]> = parts.iter().map(|part| part.bytes).collect();
+            quantised::from_file(ty.dtype, &blocks.concat())
+        }
+        parts if stacked::of_whole_words(name, ty) => {
+            parts.iter().map(|part| part.to_words(ty.dtype)).collect::<Result<Vec<_>>>()?.concat()
+        }
+        parts => stacked::join(&parts.iter().map(TensorRef::to_f32).collect::<Result<Vec<_>>>()?, ty.dtype),
+    };
+    weights.ensure(name, ty)?;
+    weights.upload(name, &words)
 }
 
 /// What a file calls the tensors of a model: by the name that [`named_tensors`] gives them, the name that they have there.
@@ -328,7 +334,6 @@ pub fn save_gguf(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::shape::TensorType;
 
     /// A file of tensors of one value.
     pub(in crate::models) fn file(

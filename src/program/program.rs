@@ -282,6 +282,15 @@ impl Program {
         self.gpu.read(buffer, offset, size)
     }
 
+    /// The async form of [`Program::read`].
+    ///
+    /// # Errors
+    /// As [`Program::read`].
+    pub async fn read_async(&self, name: &str) -> Result<Vec<u8>> {
+        let (buffer, offset, size) = self.output_buffer(name)?;
+        self.gpu.read_async(buffer, offset, size).await
+    }
+
     /// Reads an f32 output back.
     ///
     /// # Errors

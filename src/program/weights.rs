@@ -166,6 +166,11 @@ impl Weights {
         Self { gpu: self.gpu.clone(), storage: self.storage.clone(), entries: Arc::new(Mutex::new(entries)) }
     }
 
+    /// The device.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// The same store, with the caches of decoders in another type: f32, f16 or q8_0.
     #[must_use]
     pub fn with_cache(mut self, dtype: DType) -> Self {
@@ -227,5 +232,14 @@ impl Weights {
     pub fn download(&self, name: &str) -> Result<Vec<u8>> {
         let entry = self.expect(name)?;
         self.gpu.read(&entry.buffer, entry.offset, entry.ty.bytes())
+    }
+
+    /// The async form of [`Weights::download`].
+    ///
+    /// # Errors
+    /// As [`Weights::download`].
+    pub async fn download_async(&self, name: &str) -> Result<Vec<u8>> {
+        let entry = self.expect(name)?;
+        self.gpu.read_async(&entry.buffer, entry.offset, entry.ty.bytes()).await
     }
 }

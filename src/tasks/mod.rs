@@ -8,6 +8,8 @@ mod contrastive;
 #[cfg(feature = "files")]
 pub mod data;
 mod embed;
+#[cfg(feature = "tokenizers")]
+mod embedder;
 mod language_model;
 pub mod listops;
 pub mod metrics;
@@ -17,14 +19,22 @@ mod padded;
 mod reader;
 mod rows;
 mod sequence;
+#[cfg(feature = "tokenizers")]
+mod task_file;
+#[cfg(feature = "tokenizers")]
+mod windows;
 
 pub use embed::{Embedder, Pooling};
+#[cfg(feature = "tokenizers")]
+pub use embedder::{EmbedSettings, TextEmbedder};
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 pub use packed::{PackedTexts, packed_held_out};
 pub use padded::{PaddedTexts, batch_lengths, padded_held_out};
 pub use reader::{Reader, Reads};
 pub use rows::{Row, RowBatches, RowSize, Target, rows_held_out};
+#[cfg(feature = "tokenizers")]
+pub use task_file::{Application, TaskFile};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

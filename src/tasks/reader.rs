@@ -45,6 +45,23 @@ pub struct Reader {
     positions: u64,
 }
 
+/// Texts that are being read.
+struct Reading {
+    /// Their numbers, the longest first.
+    order: Vec<usize>,
+    /// Those of `order` that have been read.
+    first: usize,
+    /// What was read of each.
+    found: Vec<Vec<f32>>,
+}
+
+/// Texts that are read together, in so many rows of so many positions.
+struct Batch {
+    numbers: Vec<usize>,
+    rows: usize,
+    time: usize,
+}
+
 /// How many rows a batch of `time` positions has for texts of these lengths, the longest first: `most`, unless a half, a quarter, … of it
 /// have less padding than a fifth, or as little as there can be. Few texts do not pay for the rows of many.
 fn rows_for(lengths: &[usize], time: usize, most: usize) -> usize {
@@ -116,6 +133,40 @@ impl Reader {
     /// [`Error::Input`] if a text has no tokens, more than the model has positions, or unknown ones; [`Error::OutOfMemory`];
     /// [`Error::DeviceLost`].
     pub fn read_at(&mut self, texts: &[(&Row, usize)], done: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>> {
+        let mut reading = self.begin(texts)?;
+        while let Some(batch) = self.next_batch(texts, &reading) {
+            let read = self.submit(texts, &batch).and_then(|program| program.read_f32("values"));
+            if self.accept(texts, &batch, read, &mut reading)? {
+                done(reading.first);
+            }
+        }
+        Ok(reading.found)
+    }
+
+    /// The async form of [`Reader::read_at`].
+    ///
+    /// # Errors
+    /// As [`Reader::read_at`].
+    pub async fn read_at_async(
+        &mut self,
+        texts: &[(&Row, usize)],
+        done: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<f32>>> {
+        let mut reading = self.begin(texts)?;
+        while let Some(batch) = self.next_batch(texts, &reading) {
+            let read = match self.submit(texts, &batch) {
+                Ok(program) => program.read_async("values").await.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)),
+                Err(error) => Err(error),
+            };
+            if self.accept(texts, &batch, read, &mut reading)? {
+                done(reading.first);
+            }
+        }
+        Ok(reading.found)
+    }
+
+    /// Refuses texts that the model cannot read.
+    fn begin(&self, texts: &[(&Row, usize)]) -> Result<Reading> {
         let Dimensions { vocabulary, max_position, .. } = self.model.dimensions();
         for (number, (text, _)) in texts.iter().enumerate() {
             let refuse = |message: String| Err(Error::input(format!("text {number}"), message));
@@ -128,31 +179,24 @@ impl Reader {
                 None => (),
             }
         }
-        let mut found = vec![Vec::new(); texts.len()];
         let mut order: Vec<usize> = (0..texts.len()).collect();
         // The longest first: what does not fit the memory is known at once.
         order.sort_by_key(|&number| std::cmp::Reverse(texts[number].0.ids.len()));
-        let mut first = 0;
-        while let Some(&longest) = order.get(first) {
-            let time = rounded(texts[longest].0.ids.len()).min(max_position);
-            let left: Vec<usize> = order[first..].iter().map(|&number| texts[number].0.ids.len()).collect();
-            let rows = rows_for(&left, time, (POSITIONS / time).clamp(1, self.rows));
-            let numbers = &order[first..(first + rows).min(order.len())];
-            let read = self.batch(texts, numbers, rows, time);
-            if matches!(read, Err(Error::OutOfMemory { .. })) && rows > 1 {
-                self.rows = rows / 2;
-                continue;
-            }
-            for (number, values) in numbers.iter().zip(read?) {
-                found[*number] = values;
-            }
-            first += numbers.len();
-            done(first);
-        }
-        Ok(found)
+        Ok(Reading { order, first: 0, found: vec![Vec::new(); texts.len()] })
     }
 
-    fn batch(&mut self, texts: &[(&Row, usize)], numbers: &[usize], rows: usize, time: usize) -> Result<Vec<Vec<f32>>> {
+    /// The texts that are read next; none when all are.
+    fn next_batch(&self, texts: &[(&Row, usize)], reading: &Reading) -> Option<Batch> {
+        let left = reading.order.get(reading.first..)?;
+        let lengths: Vec<usize> = left.iter().map(|&number| texts[number].0.ids.len()).collect();
+        let time = rounded(*lengths.first()?).min(self.model.dimensions().max_position);
+        let rows = rows_for(&lengths, time, (POSITIONS / time).clamp(1, self.rows));
+        Some(Batch { numbers: left[..rows.min(left.len())].to_vec(), rows, time })
+    }
+
+    /// Runs a batch; the program's output is for [`Reader::accept`].
+    fn submit(&mut self, texts: &[(&Row, usize)], batch: &Batch) -> Result<&Program> {
+        let &Batch { ref numbers, rows, time } = batch;
         let (mut ids, mut types, mut shares) = (vec![0_u32; rows * time], vec![0_u32; rows * time], Vec::new());
         let (mut lengths, mut places) = (vec![1_u32; rows], vec![0_u32; rows]);
         shares.resize(rows * time, 0.0_f32);
@@ -180,19 +224,35 @@ impl Reader {
             program.write(name, bytes)?;
         }
         program.run()?;
-        let values = program.read_f32("values")?;
+        Ok(program)
+    }
+
+    /// Takes what was read of a batch. False if there was too little memory for it: then the next one is smaller.
+    fn accept(
+        &mut self,
+        texts: &[(&Row, usize)],
+        batch: &Batch,
+        read: Result<Vec<f32>>,
+        reading: &mut Reading,
+    ) -> Result<bool> {
+        let &Batch { ref numbers, rows, time } = batch;
+        if matches!(read, Err(Error::OutOfMemory { .. })) && rows > 1 {
+            self.rows = rows / 2;
+            return Ok(false);
+        }
+        let values = read?;
         let width = values.len() / rows;
         // A row of values a token ends with the text.
         let per_token =
             |length: usize| if width.is_multiple_of(time) && self.by_token() { width / time * length } else { width };
-        let cut = |(row, &number): (usize, &usize)| {
+        for (row, &number) in numbers.iter().enumerate() {
             let length = texts[number].0.ids.len();
-            values[row * width..][..per_token(length)].to_vec()
-        };
-        let read = numbers.iter().enumerate().map(cut).collect();
+            reading.found[number] = values[row * width..][..per_token(length)].to_vec();
+        }
+        reading.first += numbers.len();
         self.tokens += numbers.iter().map(|&number| texts[number].0.ids.len() as u64).sum::<u64>();
         self.positions += (rows * time) as u64;
-        Ok(read)
+        Ok(true)
     }
 
     /// Whether there are values for each token.

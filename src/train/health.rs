@@ -15,6 +15,16 @@ const MAX_SKIPPED_SCALED: u64 = 60;
 /// The most evaluation batches in flight.
 const EVALUATIONS_IN_FLIGHT: usize = 4;
 
+/// Whether all numbers are finite.
+fn is_finite(bytes: &[u8]) -> bool {
+    bytemuck::pod_collect_to_vec::<u8, f32>(bytes).iter().all(|x| x.is_finite())
+}
+
+fn too_large() -> Error {
+    let message = "the weights have grown beyond 1e14. Resume from the last checkpoint with a lower learning rate";
+    Error::NonFinite { what: "the norm of the weights".into(), message: message.into() }
+}
+
 impl Trainer {
     /// Checks that all weights are finite. The first step and every save do so, since activations that clamp can hide a NaN from the loss.
     ///
@@ -22,21 +32,38 @@ impl Trainer {
     /// [`Error::NonFinite`] with the name of a weight that is not finite.
     pub fn check_weights(&self) -> Result<()> {
         self.health.run()?;
-        if self.health.read_f32("norm")?.iter().all(|norm| norm.is_finite()) {
+        if is_finite(&self.health.read("norm")?) {
             return Ok(());
         }
         for slot in self.step.layout().parameters() {
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&self.weights.download(&slot.master())?);
-            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-                let message = format!(
-                    "element {at} is {} after step {}. Load other weights, or resume from the last checkpoint",
-                    values[at], self.state.step
-                );
-                return Err(Error::NonFinite { what: format!("the weight \"{}\"", slot.name), message });
-            }
+            self.check_weight(&slot.name, &self.weights.download(&slot.master())?)?;
         }
-        let message = "the weights have grown beyond 1e14. Resume from the last checkpoint with a lower learning rate";
-        Err(Error::NonFinite { what: "the norm of the weights".into(), message: message.into() })
+        Err(too_large())
+    }
+
+    /// The async form of [`Trainer::check_weights`].
+    ///
+    /// # Errors
+    /// As [`Trainer::check_weights`].
+    pub async fn check_weights_async(&self) -> Result<()> {
+        self.health.run()?;
+        if is_finite(&self.health.read_async("norm").await?) {
+            return Ok(());
+        }
+        for slot in self.step.layout().parameters() {
+            self.check_weight(&slot.name, &self.weights.download_async(&slot.master()).await?)?;
+        }
+        Err(too_large())
+    }
+
+    fn check_weight(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
+        let Some(at) = values.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+        let message = format!(
+            "element {at} is {} after step {}. Load other weights, or resume from the last checkpoint",
+            values[at], self.state.step
+        );
+        Err(Error::NonFinite { what: format!("the weight \"{name}\""), message })
     }
 
     /// Refuses a loss that is not finite, and gradients that were not for too many steps.

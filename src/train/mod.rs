@@ -10,6 +10,7 @@ mod loss;
 mod objective;
 mod packing;
 mod progress;
+mod reports;
 mod routing;
 mod run;
 pub mod schedule;

@@ -4,14 +4,14 @@ use super::Schedule;
 use super::layout::Range;
 use super::loss::{Labels, label_weights};
 use super::objective::{BatchSource, DROPOUT_SEED, Feeds, HeldOut, Objective};
-use super::progress::{Event, Measure, Measured, Progress, Speed, StepEvent};
+use super::progress::{Event, Measure, Measured, Progress, Speed};
+use super::reports::Pending;
 use super::routing::RoutingLayout;
 use super::run::{Outcome, RunOptions, RunState};
 use super::sizes::{Sized, Told, fitting};
 use super::step::{KEEP, LOSS, REPORT, SCALARS, STATISTICS, StepOptions, TrainStep};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Gpu, Readback};
-use crate::ops::StepReport;
 use crate::program::{Program, Source, Weights};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -34,14 +34,14 @@ pub struct Trainer {
     /// The first is that of the objective, the others are those of further sizes.
     pub(super) sizes: Vec<Sized>,
     pub(super) health: Program,
-    routing: RoutingLayout,
+    pub(super) routing: RoutingLayout,
     labels: Vec<Labels>,
     checked: bool,
     has_dropout: bool,
     pub(super) run: RunOptions,
     pub(super) schedule: Schedule,
-    pending: VecDeque<Pending>,
-    speed: Speed,
+    pub(super) pending: VecDeque<(Pending, Readback)>,
+    pub(super) speed: Speed,
     pub(super) mark: Option<Instant>,
 }
 
@@ -59,16 +59,6 @@ fn free_dispatches(program: &Program) -> usize {
         dispatch.bindings.iter().any(|binding| !binding.access.only_reads() && kept(binding.view.slot))
     });
     writes.unwrap_or(dispatches.len())
-}
-
-/// A step whose report is in flight.
-#[derive(Debug)]
-struct Pending {
-    step: u64,
-    learning_rate: f32,
-    tokens: u64,
-    positions: u64,
-    report: Readback,
 }
 
 impl fmt::Debug for Trainer {
@@ -156,12 +146,32 @@ impl Trainer {
     /// # Errors
     /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
     pub fn submit_step(&mut self, data: &mut dyn BatchSource) -> Result<()> {
-        self.submit_unless(data, &AtomicBool::new(false)).map(|_| ())
+        self.submit_unless(data, &AtomicBool::new(false), true).map(|_| ())
+    }
+
+    /// The async form of [`Trainer::submit_step`] and [`Trainer::reports`]: waits until at most `in_flight` reports are missing.
+    ///
+    /// # Errors
+    /// As theirs.
+    pub async fn step_async(
+        &mut self,
+        data: &mut dyn BatchSource,
+        in_flight: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        if !self.checked {
+            self.check_weights_async().await?;
+            self.checked = true;
+        }
+        self.submit_unless(data, &AtomicBool::new(false), false)?;
+        self.reports_async(in_flight, progress).await
     }
 
     /// Submits one step, or abandons it when `stop` is set, in the middle of a batch as well: then weights and moments stay those of the previous
     /// step. Returns whether it was submitted.
-    fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool) -> Result<bool> {
+    ///
+    /// With `blocks`, it waits for earlier work, so that little is in flight when `stop` is set.
+    fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool, blocks: bool) -> Result<bool> {
         if !self.checked {
             self.check_weights()?;
             self.checked = true;
@@ -208,7 +218,11 @@ impl Trainer {
             }
             let free = if clean { free_dispatches(program) } else { 0 };
             let output = if last { REPORT } else { "loss" };
-            let Some(mut read) = program.run_unless(&[output], &|dispatch| dispatch < free && leaves())? else {
+            let read = match blocks {
+                true => program.run_unless(&[output], &|dispatch| dispatch < free && leaves())?,
+                false => Some(program.run_reading(&[output])?),
+            };
+            let Some(mut read) = read else {
                 return Ok(false);
             };
             clean &= free == program.recording().dispatches().len();
@@ -218,7 +232,8 @@ impl Trainer {
             }
             // A stop waits for the batches in flight.
             in_flight.extend(read);
-            if in_flight.len() > BATCHES_IN_FLIGHT
+            if blocks
+                && in_flight.len() > BATCHES_IN_FLIGHT
                 && let Some(oldest) = in_flight.pop_front()
             {
                 oldest.wait()?;
@@ -226,48 +241,8 @@ impl Trainer {
         }
         self.state.step += 1;
         let step = self.state.step;
-        self.pending.extend(report.map(|report| Pending { step, learning_rate, tokens, positions, report }));
+        self.pending.extend(report.map(|report| (Pending { step, learning_rate, tokens, positions }, report)));
         Ok(true)
-    }
-
-    /// Passes reports that have arrived to `progress`, and waits for the oldest while more than `in_flight` are missing.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] if the loss is not finite, or the gradients for too many consecutive steps. Such steps did not change the weights.
-    /// [`Error::DeviceLost`].
-    pub fn reports(&mut self, in_flight: usize, progress: &mut dyn Progress) -> Result<()> {
-        while let Some(mut oldest) = self.pending.pop_front() {
-            let bytes = if self.pending.len() + 1 > in_flight {
-                oldest.report.wait()?
-            } else {
-                match oldest.report.try_get()? {
-                    Some(bytes) => bytes,
-                    None => {
-                        self.pending.push_front(oldest);
-                        return Ok(());
-                    }
-                }
-            };
-            let control: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-            let report = StepReport::from_slice(&control)
-                .ok_or_else(|| Error::Graph("the report of a step is too short".into()))?;
-            let now = Instant::now();
-            if let Some(before) = self.mark.replace(now) {
-                self.speed.add(now.duration_since(before).as_secs_f64());
-            }
-            progress.event(&Event::Step(StepEvent {
-                step: oldest.step,
-                steps: self.run.steps,
-                report,
-                routing: self.routing.read(&control),
-                learning_rate: oldest.learning_rate,
-                padding: oldest.positions.saturating_sub(oldest.tokens) as f64 / oldest.positions.max(1) as f64,
-                tokens_per_second: self.speed.rate(oldest.tokens),
-                remaining: self.speed.remaining(self.run.steps.saturating_sub(oldest.step)),
-            }));
-            self.check_finite(oldest.step, &report)?;
-        }
-        Ok(())
     }
 
     /// Notes an evaluation; returns whether it is better than all before, by the measure if there is one, else by the loss.
@@ -326,7 +301,7 @@ impl Trainer {
                 break;
             }
             position = Some(data.position());
-            if !self.submit_unless(data, stop)? {
+            if !self.submit_unless(data, stop, true)? {
                 outcome = Outcome::Interrupted;
                 break;
             }

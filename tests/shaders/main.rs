@@ -7,6 +7,7 @@ mod compilers;
 mod gallery;
 mod launched;
 mod writers;
+mod zeros;
 
 use launched::{Launched, Text, launched, texts};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};

@@ -234,8 +234,8 @@ impl<'a> Header<'a> {
         Ok(Self { metadata, tensors, cursor })
     }
 
-    /// The tensors, by name; `file` is the number of this file.
-    pub(super) fn tensors(&self, file: usize) -> Result<BTreeMap<&'a str, Info>, String> {
+    /// The tensors, by name; `file` is the number of this file, and `length` its length.
+    pub(super) fn tensors(&self, file: usize, length: usize) -> Result<BTreeMap<&'a str, Info>, String> {
         let mut cursor = self.cursor;
         let mut claims = BTreeMap::new();
         for _ in 0..self.tensors {
@@ -246,7 +246,6 @@ impl<'a> Header<'a> {
         }
         let alignment = alignment(&self.metadata)?;
         let start = (cursor.at as u64).next_multiple_of(alignment);
-        let length = cursor.bytes.len();
         let locate =
             |(name, claim): (&'a str, Claim)| Ok((name, claim.locate(name, start, alignment, (file, length))?));
         let tensors = claims.into_iter().map(locate).collect::<Result<BTreeMap<_, _>, String>>()?;

@@ -126,7 +126,8 @@ impl Source<'_> {
     /// The numbers of a small tensor.
     pub(super) fn values(&self, tensor: &str) -> Result<Option<Vec<f32>>> {
         let Some(info) = self.tensors.get(tensor) else { return Ok(None) };
-        let bytes = &self.contents[info.file].bytes()[info.range.clone()];
+        let bytes = self.contents[info.file].get(info.range.clone());
+        let bytes = bytes.ok_or_else(|| self.damaged(format!("tensor {tensor:?} was not read with the header")))?;
         let numbers = Numbers { dtype: info.dtype, row_len: info.shape.last(), bytes: bytes.into() };
         numbers.to_f32().map(Some).map_err(|message| self.damaged(format!("tensor {tensor:?}: {message}")))
     }

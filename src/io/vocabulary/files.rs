@@ -7,7 +7,7 @@ use super::words::Rule;
 use super::{Around, Mark, added, distinct};
 use crate::error::{Error, Result};
 use crate::io::file;
-use crate::io::folder::CHAT_TEMPLATE;
+use crate::io::folder::{CHAT_TEMPLATE, ROLES};
 use crate::io::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub(in crate::io) fn beside(folder: &Path) -> Result<Vec<Value>> {
     if !templates.is_empty() {
         all.push(json!({ "chat_template": templates }));
     }
-    for name in ["tokenizer_config.json", "special_tokens_map.json", "chat_template.json"] {
+    for name in ROLES {
         all.extend(file::read_json_if_there(&folder.join(name))?);
     }
     Ok(all)

@@ -1,6 +1,5 @@
 //! Answers that are parts of a text.
 
-use super::windows::windows;
 use super::{has_parts, row, softmax};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -8,6 +7,7 @@ use crate::io::Tokenizer;
 use crate::models::{EncoderHead, Model};
 use crate::program::Weights;
 use crate::tasks::data::QuestionExample;
+use crate::tasks::windows::windows;
 use crate::tasks::{Reader, Reads, Row, Target};
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl Answerer {
         let answer = example.answers.iter().find_map(|answer| Some((answer.start?, answer.text.len())));
         let answer = answer.filter(|_| !example.impossible).map(|(start, length)| (start, start + length));
         let windows = windows(&encoding, 1, self.longest, self.longest / 4)?;
-        let of_window = |window: super::windows::Window| {
+        let of_window = |window: crate::tasks::windows::Window| {
             let offsets = &window.tokens.offsets;
             let holds =
                 |at: &usize, byte: usize| offsets.get(*at).is_some_and(|(from, to)| *from <= byte && byte < *to);

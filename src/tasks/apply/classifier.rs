@@ -1,6 +1,5 @@
 //! Classes of texts.
 
-use super::windows::truncated;
 use super::{has_parts, row, softmax};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -8,6 +7,7 @@ use crate::io::Tokenizer;
 use crate::models::Model;
 use crate::program::Weights;
 use crate::tasks::data::ClassExample;
+use crate::tasks::windows::truncated;
 use crate::tasks::{Reader, Reads, Row, Target};
 use std::sync::Arc;
 

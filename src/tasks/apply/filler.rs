@@ -1,12 +1,12 @@
 //! Words behind masks.
 
-use super::windows::truncated;
 use super::{row, softmax};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::Tokenizer;
 use crate::models::Model;
 use crate::program::Weights;
+use crate::tasks::windows::truncated;
 use crate::tasks::{Reader, Reads, Row, Target};
 use std::sync::Arc;
 

@@ -3,7 +3,6 @@
 mod answerer;
 mod classifier;
 mod dialogue;
-mod embedder;
 mod examples;
 mod filler;
 mod judge;
@@ -16,14 +15,11 @@ mod scorer;
 mod search;
 mod search_files;
 mod tagger;
-mod task_file;
-mod windows;
 mod writer;
 
 pub use answerer::{Answered, Answerer};
 pub use classifier::{Classified, Classifier, label_names};
 pub use dialogue::{Dialogue, Turn};
-pub use embedder::{EmbedSettings, TextEmbedder};
 pub use examples::Examples;
 pub use filler::{Filled, Filler};
 pub use judge::{Case, ClassScores, Judge, Verdict};
@@ -33,22 +29,17 @@ pub use scorer::{Scored, Scorer};
 pub use search::{Hit, VectorIndex};
 pub use search_files::{Changes, IndexedFile, Passage, PassageKind, SearchFiles, SearchSettings, model_fingerprint};
 pub use tagger::{Tagged, Tagger};
-pub use task_file::{Application, TaskFile};
 pub use writer::{Writer, WriterOptions, WriterText, pair_row};
 
-use super::rows::{Row, Target};
-use crate::io::Encoding;
+#[doc(no_inline)]
+pub use super::{Application, EmbedSettings, TaskFile, TextEmbedder};
+
+use super::windows::row;
 use crate::models::Model;
 
 /// Whether a model tells the parts of a text apart.
 pub(super) fn has_parts(model: &dyn Model) -> bool {
     model.config()["type_vocab_size"].as_u64().is_some_and(|types| types > 1)
-}
-
-/// The row of a text with what is to be said about it.
-pub(super) fn row(encoding: Encoding, parts: bool, target: Target) -> Row {
-    let Encoding { ids, type_ids, .. } = encoding;
-    Row { types: if parts { type_ids } else { Vec::new() }, ids, target }
 }
 
 /// softmax of logits, in f64.

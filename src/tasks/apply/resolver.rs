@@ -1,7 +1,6 @@
 //! Which mentions in a text are of the same.
 
 use super::classifier::names_of;
-use super::windows::truncated;
 use super::{row, softmax};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -9,6 +8,7 @@ use crate::io::Tokenizer;
 use crate::models::{EncoderHead, Model};
 use crate::program::Weights;
 use crate::tasks::data::CorefExample;
+use crate::tasks::windows::truncated;
 use crate::tasks::{Reader, Reads, Row, Target};
 use std::cmp::Reverse;
 use std::ops::Range;

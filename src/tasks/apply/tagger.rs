@@ -1,7 +1,6 @@
 //! Labelled parts of texts.
 
 use super::classifier::names_of;
-use super::windows::windows;
 use super::{row, softmax};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -10,6 +9,7 @@ use crate::models::{EncoderHead, Model};
 use crate::program::Weights;
 use crate::tasks::data::{Span, SpanExample};
 use crate::tasks::metrics::entities;
+use crate::tasks::windows::windows;
 use crate::tasks::{Reader, Reads, Row, Target};
 use std::ops::Range;
 use std::sync::Arc;

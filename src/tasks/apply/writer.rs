@@ -1,6 +1,5 @@
 //! Texts from texts.
 
-use super::windows::truncated;
 use super::{TaskFile, row};
 use crate::error::{Error, Result};
 use crate::generate::{BeamOptions, BeamSearch, GenerateLimits, Generator, SamplingOptions};
@@ -9,6 +8,7 @@ use crate::io::Tokenizer;
 use crate::models::{Decoder, Model};
 use crate::program::Weights;
 use crate::tasks::data::PairExample;
+use crate::tasks::windows::truncated;
 use crate::tasks::{Row, Target};
 use std::fmt;
 use std::ops::ControlFlow;

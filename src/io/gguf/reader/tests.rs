@@ -8,7 +8,7 @@ const BLOCKS: &[u8] = include_bytes!("../../../../tests/cases/gguf_blocks.gguf")
 const NOT_READ: &[u8] = include_bytes!("../../../../tests/cases/gguf_blocks_not_read.gguf");
 
 fn tensors(bytes: &[u8]) -> BTreeMap<&str, Info> {
-    Header::read(bytes).unwrap().tensors(0).unwrap()
+    Header::read(bytes).unwrap().tensors(0, bytes.len()).unwrap()
 }
 
 fn numbers(info: &Info) -> Numbers<'static> {

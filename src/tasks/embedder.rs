@@ -1,19 +1,25 @@
 //! Vectors of texts.
 
-use super::windows::{truncated, windows};
-use super::{TaskFile, row};
+use super::embed::to_unit_length;
+use super::task_file::TaskFile;
+use super::windows::{Window, row, truncated, windows};
+use super::{Pooling, Reader, Row, Target};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Encoding, ModelFolder, Tokenizer, file};
+use crate::io::{Encoding, Tokenizer};
+#[cfg(feature = "files")]
+use crate::io::{ModelFolder, file};
 use crate::models::Model;
 use crate::program::Weights;
+#[cfg(feature = "files")]
 use crate::tasks::data::PairExample;
-use crate::tasks::embed::to_unit_length;
-use crate::tasks::{Pooling, Reader, Row, Target};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The list of modules in a folder of sentence-transformers.
+const MODULES: &str = "modules.json";
 
 /// The pooling of a `config.json` of sentence-transformers' module `Pooling`.
 fn pooling_of(path: &Path, config: &Value) -> Result<Pooling> {
@@ -84,12 +90,31 @@ impl EmbedSettings {
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Format`] if a file is damaged, or asks for something else than mean or cls and length 1.
+    #[cfg(feature = "files")]
     pub fn of(folder: &Path, task: &TaskFile) -> Result<Self> {
+        if !folder.is_dir() {
+            return Ok(Self::from(task));
+        }
+        Self::of_files(folder, task, &|name| {
+            // A file gives names, which must not lead out of the folder.
+            let mut path = folder.to_owned();
+            for part in name.split('/') {
+                file::plain_name(&folder.join(MODULES), part)?;
+                path.push(part);
+            }
+            file::read_json_if_there(&path)
+        })
+    }
+
+    /// As [`EmbedSettings::of`], of small files from elsewhere: `files` gives the content of one by its name in the folder, such as
+    /// `1_Pooling/config.json`, or none where it is missing. `folder` stands for the path in messages.
+    ///
+    /// # Errors
+    /// As [`EmbedSettings::of`], and those of `files`.
+    pub fn of_files(folder: &Path, task: &TaskFile, files: &dyn Fn(&str) -> Result<Option<Value>>) -> Result<Self> {
         let plain = Self::from(task);
-        let modules = folder.join("modules.json");
-        let found = if folder.is_dir() { file::read_json_if_there(&modules)? } else { None };
-        let Some(found) = found else { return Ok(plain) };
-        let mut settings = Self { unit_length: false, ..plain }.with_modules(folder, &modules, &found)?;
+        let Some(found) = files(MODULES)? else { return Ok(plain) };
+        let mut settings = Self { unit_length: false, ..plain }.with_modules(folder, files, &found)?;
         // What was said in training, or by an option, holds.
         settings.longest = task.context.or(settings.longest);
         settings.lower_case |= task.lower_case;
@@ -103,22 +128,31 @@ impl EmbedSettings {
     ///
     /// # Errors
     /// As [`EmbedSettings::of`].
+    #[cfg(feature = "files")]
     pub fn of_model(model: &ModelFolder, task: &TaskFile) -> Result<Self> {
         let pooling = task.pooling.or(Pooling::of(&model.config)?);
         Self::of(&model.path, &TaskFile { pooling, ..task.clone() })
     }
 
-    fn with_modules(mut self, folder: &Path, path: &Path, modules: &Value) -> Result<Self> {
+    fn with_modules(
+        mut self,
+        folder: &Path,
+        files: &dyn Fn(&str) -> Result<Option<Value>>,
+        modules: &Value,
+    ) -> Result<Self> {
+        let path = &folder.join(MODULES);
         let damaged = || Error::format(path, "is no list of modules with \"type\" and \"path\": download it again");
         for module in modules.as_array().ok_or_else(damaged)? {
             let (Some(kind), Some(place)) = (module["type"].as_str(), module["path"].as_str()) else {
                 return Err(damaged());
             };
             match kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => self = self.with_lengths(folder)?,
+                "Transformer" => self = self.with_lengths(folder, files)?,
                 "Pooling" => {
-                    let config = file::plain_name(path, place)?.join("config.json");
-                    let value = crate::io::read_json(&config)?;
+                    let name = format!("{place}/config.json");
+                    let config = folder.join(&name);
+                    let missing = || Error::format(&config, format!("is missing, but {MODULES} names it"));
+                    let value = files(&name)?.ok_or_else(missing)?;
                     self.pooling = pooling_of(&config, &value)?;
                     if value["include_prompt"] == Value::Bool(false) {
                         return Err(Error::format(&config, "leaves prompts out of the mean, which is not known here"));
@@ -131,12 +165,13 @@ impl EmbedSettings {
                 }
             }
         }
-        self.with_prompts(folder)
+        self.with_prompts(folder, files)
     }
 
-    fn with_lengths(mut self, folder: &Path) -> Result<Self> {
-        let path = folder.join("sentence_bert_config.json");
-        let Some(config) = file::read_json_if_there(&path)? else { return Ok(self) };
+    fn with_lengths(mut self, folder: &Path, files: &dyn Fn(&str) -> Result<Option<Value>>) -> Result<Self> {
+        const NAME: &str = "sentence_bert_config.json";
+        let path = folder.join(NAME);
+        let Some(config) = files(NAME)? else { return Ok(self) };
         self.lower_case = config["do_lower_case"].as_bool().unwrap_or(false);
         self.longest = match &config["max_seq_length"] {
             Value::Null => None,
@@ -155,9 +190,10 @@ impl EmbedSettings {
         Ok(self)
     }
 
-    fn with_prompts(mut self, folder: &Path) -> Result<Self> {
-        let path = folder.join("config_sentence_transformers.json");
-        let Some(config) = file::read_json_if_there(&path)? else { return Ok(self) };
+    fn with_prompts(mut self, folder: &Path, files: &dyn Fn(&str) -> Result<Option<Value>>) -> Result<Self> {
+        const NAME: &str = "config_sentence_transformers.json";
+        let path = folder.join(NAME);
+        let Some(config) = files(NAME)? else { return Ok(self) };
         for (name, prompt) in config["prompts"].as_object().into_iter().flatten() {
             let prompt = prompt
                 .as_str()
@@ -253,18 +289,47 @@ impl TextEmbedder {
     /// # Errors
     /// As [`TextEmbedder::embed`].
     pub fn embed_behind(&mut self, prefix: &str, texts: &[&str], done: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>> {
-        let mut rows: Vec<(Row, f64)> = Vec::with_capacity(texts.len());
+        let (rows, ends) = self.rows_of(prefix, texts)?;
+        let read: Vec<(&Row, usize)> = rows.iter().map(|(row, _)| (row, 0)).collect();
+        let states = self.reader.read_at(&read, done)?;
+        self.vectors(texts, &rows, &states, &ends)
+    }
+
+    /// The async form of [`TextEmbedder::embed`].
+    ///
+    /// # Errors
+    /// As [`TextEmbedder::embed`].
+    pub async fn embed_async(&mut self, texts: &[&str], done: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>> {
+        let prefix = self.settings.prefix.clone();
+        let (rows, ends) = self.rows_of(&prefix, texts)?;
+        let read: Vec<(&Row, usize)> = rows.iter().map(|(row, _)| (row, 0)).collect();
+        let states = self.reader.read_at_async(&read, done).await?;
+        self.vectors(texts, &rows, &states, &ends)
+    }
+
+    /// The rows of all texts, with their weights, and where those of each text end.
+    fn rows_of(&self, prefix: &str, texts: &[&str]) -> Result<(Vec<(Row, f64)>, Vec<usize>)> {
+        let mut rows = Vec::with_capacity(texts.len());
         let mut ends = Vec::with_capacity(texts.len());
         for text in texts {
             rows.extend(self.rows(prefix, text)?);
             ends.push(rows.len());
         }
-        let read: Vec<(&Row, usize)> = rows.iter().map(|(row, _)| (row, 0)).collect();
-        let states = self.reader.read_at(&read, done)?;
+        Ok((rows, ends))
+    }
+
+    /// The vectors of texts by the states of their rows.
+    fn vectors(
+        &self,
+        texts: &[&str],
+        rows: &[(Row, f64)],
+        states: &[Vec<f32>],
+        ends: &[usize],
+    ) -> Result<Vec<Vec<f32>>> {
         let mut first = 0;
         let mut vectors = Vec::with_capacity(texts.len());
-        for end in ends {
-            let parts = rows.iter().zip(&states).take(end).skip(first);
+        for &end in ends {
+            let parts = rows.iter().zip(states).take(end).skip(first);
             first = end;
             let all: f64 = parts.clone().map(|((_, weight), _)| weight).sum();
             let mut sums = vec![0.0; self.dimensions()];
@@ -288,6 +353,7 @@ impl TextEmbedder {
     ///
     /// # Errors
     /// [`Error::Input`] if the target is missing; as [`TextEmbedder::embed`].
+    #[cfg(feature = "files")]
     pub fn pair_row(&self, pair: &PairExample) -> Result<Row> {
         let missing = || Error::input("target", "is missing: a pair of texts is needed");
         let target = pair.target.as_deref().ok_or_else(missing)?;
@@ -303,6 +369,7 @@ impl TextEmbedder {
     ///
     /// # Errors
     /// As [`TextEmbedder::embed`].
+    #[cfg(feature = "files")]
     pub(super) fn parts(&self, prefix: &str, text: &str) -> Result<Vec<std::ops::Range<usize>>> {
         let (encoding, front) = self.encoding(prefix, text)?;
         if encoding.ids.len() <= self.longest {
@@ -358,7 +425,7 @@ impl TextEmbedder {
             return Ok(vec![(row(truncated(&encoding, self.longest), false, Target::None), 1.0)]);
         }
         let windows = windows(&encoding, 0, self.longest, self.longest / 8)?;
-        let row = |window: super::windows::Window| {
+        let row = |window: Window| {
             let weight = window.inside.len() as f64;
             (row(window.tokens, false, Target::None), weight)
         };

@@ -1,5 +1,6 @@
-//! Texts that are longer than a model reads: cut off, or in windows that overlap.
+//! Texts as rows of tokens; those that are longer than a model reads: cut off, or in windows that overlap.
 
+use super::rows::{Row, Target};
 use crate::error::{Error, Result};
 use crate::io::Encoding;
 use std::ops::Range;
@@ -16,6 +17,12 @@ fn select(encoding: &Encoding, places: impl Iterator<Item = usize> + Clone) -> E
         sequences: some(&encoding.sequences, places.clone()),
         words: some(&encoding.words, places),
     }
+}
+
+/// The row of a text with what is to be said about it.
+pub(super) fn row(encoding: Encoding, parts: bool, target: Target) -> Row {
+    let Encoding { ids, type_ids, .. } = encoding;
+    Row { types: if parts { type_ids } else { Vec::new() }, ids, target }
 }
 
 /// The tokens that are of one of the texts.
@@ -52,6 +59,7 @@ pub(super) struct Window {
     /// Which of them are the text's.
     pub(super) inside: Range<usize>,
     /// The first of these, counted among the tokens of the whole text.
+    #[cfg_attr(not(feature = "files"), expect(dead_code, reason = "only applications that read files ask for it"))]
     pub(super) first: usize,
 }
 

@@ -1,11 +1,12 @@
 //! What a model was trained for: `task.json` in its folder.
 
+#[cfg(feature = "files")]
 use super::EmbedSettings;
+use super::Pooling;
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
 use crate::io::{TASK, file};
 use crate::models::{EncoderHead, Model};
-use crate::tasks::Pooling;
 use serde::{Deserialize, Serialize};
 #[cfg(feature = "files")]
 use std::path::Path;
