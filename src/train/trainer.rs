@@ -71,7 +71,7 @@ impl Trainer {
     /// A trainer of the weights in the store, which are moved into flat ranges.
     ///
     /// # Errors
-    /// Those of the model and of recording; [`Error::OutOfMemory`].
+    /// Those of the model and of recording; [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn new(
         gpu: &Gpu,
         weights: &Weights,
@@ -144,7 +144,7 @@ impl Trainer {
     /// Submits one step; [`Trainer::reports`] returns its report.
     ///
     /// # Errors
-    /// Those of the data; [`Error::Input`] if it does not fit the model's inputs; [`Error::DeviceLost`].
+    /// Those of the data; [`Error::Input`](crate::Error::Input) if it does not fit the model's inputs; [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn submit_step(&mut self, data: &mut dyn BatchSource) -> Result<()> {
         self.submit_unless(data, &AtomicBool::new(false), true).map(|_| ())
     }
