@@ -79,7 +79,7 @@ fn attention_forward_split_k(@builtin(workgroup_id) w: vec3u, @builtin(num_workg
     let column = lane % ACROSS;
     let slice = lane / ACROSS;
     if (slice < SLICES) {
-        var acc = array<array<Vector, COLUMNS>, GROUP>();
+        var acc: array<array<Vector, COLUMNS>, GROUP>;
         for (var i = max(start, first) - first + slice; i < min(64u, limit - first); i += SLICES) {
             let at = kv_row(base, first + i) * WIDTH;
             for (var c = 0u; c < COLUMNS; c++) {
