@@ -33,6 +33,7 @@ mod ordered;
 mod pieces;
 #[cfg(feature = "tokenizers")]
 mod python;
+mod ranges;
 pub mod safetensors;
 mod safetensors_write;
 #[cfg(feature = "files")]
@@ -70,7 +71,7 @@ pub use file::{read_json, read_text, write_atomic};
 #[cfg(feature = "files")]
 pub use folder::Contents;
 pub use folder::{ModelFolder, TASK};
-pub(crate) use safetensors::part;
+pub(crate) use ranges::part;
 pub use safetensors::{NamedTensor, TensorRef, Tensors};
 pub use text_stream::{TextOf, TextStream};
 #[cfg(feature = "tokenizers")]

@@ -8,6 +8,7 @@ use super::convert::FileType;
 use super::file;
 #[cfg(feature = "files")]
 use super::folder::{if_missing, is_there};
+use super::ranges::part;
 #[cfg(feature = "files")]
 use super::{shards, torch};
 use crate::error::{Error, Result};
@@ -344,21 +345,6 @@ impl Tensors {
         let (absent, bytes) = (bytes.is_none(), bytes.unwrap_or(&[]));
         TensorRef { path: &self.path, name, dtype, shape, bytes, absent, range: [start, end], change }
     }
-}
-
-/// Bytes of a file that is read part by part.
-pub(crate) async fn part(
-    path: &Path,
-    range: Range<u64>,
-    read: &mut impl AsyncFnMut(Range<u64>) -> Result<Vec<u8>>,
-) -> Result<Vec<u8>> {
-    let (start, wanted) = (range.start, range.end - range.start);
-    let bytes = read(range).await?;
-    if bytes.len() as u64 == wanted {
-        return Ok(bytes);
-    }
-    let message = format!("gave {} bytes for the {wanted} from byte {start} on: load it again", bytes.len());
-    Err(Error::format(path, message))
 }
 
 #[cfg(feature = "files")]

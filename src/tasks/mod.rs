@@ -9,6 +9,8 @@ mod contrastive;
 pub mod data;
 mod embed;
 #[cfg(feature = "tokenizers")]
+mod embed_settings;
+#[cfg(feature = "tokenizers")]
 mod embedder;
 mod language_model;
 pub mod listops;
@@ -26,7 +28,9 @@ mod windows;
 
 pub use embed::{Embedder, Pooling};
 #[cfg(feature = "tokenizers")]
-pub use embedder::{EmbedSettings, TextEmbedder};
+pub use embed_settings::EmbedSettings;
+#[cfg(feature = "tokenizers")]
+pub use embedder::TextEmbedder;
 pub use listops::{ListOps, ListOpsBatches};
 pub use objective::{TaskObjective, TextBatches, TextTask, held_out_for};
 pub use packed::{PackedTexts, packed_held_out};

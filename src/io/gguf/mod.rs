@@ -18,9 +18,10 @@ pub use write::{GgufContents, GgufWritten};
 
 use super::config::Config;
 use super::folder::{ModelFolder, if_needed};
+use super::ranges::part;
 #[cfg(feature = "files")]
 use super::safetensors;
-use super::safetensors::{HEADER_LIMIT, OneFile, Tensors, part};
+use super::safetensors::{HEADER_LIMIT, OneFile, Tensors};
 use crate::error::{Error, Result};
 use metadata::Metadata;
 use model::Model;
