@@ -57,10 +57,7 @@ fn program(gpu: &Gpu) -> wgformer::Result<Program> {
 }
 
 fn benches(c: &mut Criterion) {
-    let buffers = GpuOptions {
-        software: Options { texture_work: Some(u64::MAX), ..Options::default() },
-        ..GpuOptions::default()
-    };
+    let buffers = GpuOptions::default().with_software(Options::default().with_texture_work(u64::MAX));
     for (how, options) in [("from buffers", buffers), ("as the adapter does it", GpuOptions::default())] {
         let gpu = Gpu::choose_with(None, &options).expect("an adapter");
         let program = program(&gpu).expect("the program");

@@ -51,7 +51,7 @@ pub(crate) fn run(adapter: &wgpu::Adapter) -> Result<Shown, Box<dyn std::error::
     let required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
     let descriptor = wgpu::DeviceDescriptor { required_features, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
-    let options = GpuOptions { polling: Polling::Application, ..GpuOptions::default() };
+    let options = GpuOptions::default().with_polling(Polling::Application);
     let gpu = Gpu::adopt_with(device.clone(), queue.clone(), &options)?;
 
     let mut g = Graph::new();

@@ -49,7 +49,7 @@ fn attention(queries: usize, [heads, kv_heads, head_dim]: [usize; 3], gradients:
         let q = parameter(g, "q", &[1, queries, heads, head_dim])?;
         let [k, v] = ["k", "v"].map(|name| parameter(g, name, &[1, 1024, kv_heads, head_dim]));
         let (k, v) = (k?, v?);
-        let out = ops::attention(g, q, k, v, &AttentionOptions { causal: true, ..AttentionOptions::default() })?;
+        let out = ops::attention(g, q, k, v, &AttentionOptions::default().with_causal(true))?;
         if !gradients {
             return Ok(vec![out]);
         }
@@ -141,17 +141,15 @@ fn hlsl(text: &str) -> std::result::Result<String, Box<dyn Error>> {
 }
 
 fn write_texts(name: &str, build: &Build, folder: &Path) -> std::result::Result<(), Box<dyn Error>> {
-    let caps = Caps {
-        f16: true,
-        workgroup_memory: 48 << 10,
-        max_invocations: 1024,
-        storage_bindings: 32,
-        max_binding_bytes: 1 << 31,
-        subgroup: Some(32),
-        subgroup_sizes: Some([32; 2]),
-        vendor: 0x10de,
-        ..Caps::baseline()
-    };
+    let caps = Caps::baseline()
+        .with_f16(true)
+        .with_workgroup_memory(48 << 10)
+        .with_max_invocations(1024)
+        .with_storage_bindings(32)
+        .with_max_binding_bytes(1 << 31)
+        .with_subgroup(Some(32))
+        .with_subgroup_sizes(Some([32; 2]))
+        .with_vendor(0x10de);
     for (number, dispatch) in Recording::new(&graph(build)?, &caps)?.dispatches().iter().enumerate() {
         let shader = assemble(dispatch, Dialect::Naga);
         let path = folder.join(format!("{name}-{number}-{}", shader.entry));
@@ -179,7 +177,7 @@ fn main() -> std::result::Result<ExitCode, Box<dyn Error>> {
         write_texts(name, build, Path::new(folder))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let gpu = Gpu::choose_with(Some("vulkan"), &GpuOptions { matrix_units, ..GpuOptions::default() })?;
+    let gpu = Gpu::choose_with(Some("vulkan"), &GpuOptions::default().with_matrix_units(matrix_units))?;
     if matrix_units && gpu.caps().matrix_units.is_none() {
         return Ok(ABSENT.into());
     }

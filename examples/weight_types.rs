@@ -79,7 +79,7 @@ fn largest_error(exact: &[f32], found: &[f32]) -> f32 {
 
 /// The logits behind the last token, where those before it are in the cache.
 fn after_cache(gpu: &Gpu, model: &dyn Decoder, weights: &Weights, tokens: &[u32]) -> Result<Vec<f32>, Box<dyn Error>> {
-    let (limits, pick) = (GenerateLimits { batch: 1, max_tokens: READ }, TokenPick::Logits);
+    let (limits, pick) = (GenerateLimits::new(1, READ), TokenPick::Logits);
     let (before, last) = tokens.split_at(READ - 1);
     let storage = weights.storage();
     let prefill = Generator::prefill_graph(model, storage, limits, before.len(), pick)?;
@@ -131,7 +131,7 @@ fn read(
 
 /// The time of the tokens behind the first one.
 fn write(gpu: &Gpu, model: Arc<dyn Decoder>, weights: &Weights, tokens: &[u32]) -> Result<Duration, Box<dyn Error>> {
-    let limits = GenerateLimits { batch: 1, max_tokens: READ + WRITTEN + 1 };
+    let limits = GenerateLimits::new(1, READ + WRITTEN + 1);
     let mut generator = Generator::new(gpu, model, weights, limits)?;
     let mut least = Duration::MAX;
     for _ in 0..RUNS {

@@ -139,8 +139,9 @@ pub fn examples(data: &[u8]) {
     let name = format!("examples.{extension}");
     with_files(&[(&name, rest)], |folder| {
         let paths: [PathBuf; 1] = [folder.join(&name)];
-        let format = (kind % 2 == 0).then_some(format);
-        answered(read_records(&paths, &ReadOptions { format, no_header: kind % 3 == 0 }));
+        let mut options = ReadOptions::default().with_no_header(kind % 3 == 0);
+        options.format = (kind % 2 == 0).then_some(format);
+        answered(read_records(&paths, &options));
     });
 }
 

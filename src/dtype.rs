@@ -11,6 +11,7 @@ use std::fmt;
 /// multiple of that. Their names are those of GGUF files. What a block is in a file and in memory is said in [`crate::quantised`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum DType {
     /// 32-bit IEEE float: the type of all arithmetic.
     #[default]

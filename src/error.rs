@@ -149,7 +149,7 @@ pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> &str {
 
 /// A byte count as people read it: `12.3 MiB`.
 #[must_use]
-pub fn human_bytes(bytes: u64) -> String {
+pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut size = bytes as f64;
     let mut unit = 0;

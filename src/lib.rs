@@ -32,6 +32,7 @@ pub mod kernel;
 pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod prelude;
 pub mod program;
 pub mod quantised;
 #[cfg(feature = "serve")]
@@ -48,6 +49,8 @@ pub use gpu::Gpu;
 pub use graph::{Graph, Tensor};
 pub use program::{Program, Recording, Weights};
 pub use shape::{Shape, TensorType};
+/// The wgpu whose devices, buffers and encoders this engine takes and gives.
+pub use wgpu;
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

@@ -58,7 +58,7 @@ fn trained(
     model.initialise(&weights, 1).unwrap();
     let objective =
         LanguageModel { model: model.clone(), rows: 2, length: 17, options: CrossEntropyOptions::default() };
-    let options = StepOptions { accumulation, ..StepOptions::default() };
+    let options = StepOptions::default().with_accumulation(accumulation);
     let run = RunOptions::default();
     let mut trainer = Trainer::new(&gpu, &weights, &objective, options, run, Schedule::constant(0.01)).unwrap();
     let tokens: Arc<[u32]> = (0..4000).map(|i| (i * i + 7 * i) as u32 % 61).collect();

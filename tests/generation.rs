@@ -47,7 +47,7 @@ fn generator(gpu: &Gpu, config: &Value, batch: usize, max_tokens: usize) -> Resu
     let model: Arc<dyn Decoder> = decoder(config)?.into();
     let values = weights_of(model.as_ref())?;
     let weights = upload(gpu, model.as_ref(), &values)?;
-    Ok((Generator::new(gpu, model, &weights, GenerateLimits { batch, max_tokens })?, values))
+    Ok((Generator::new(gpu, model, &weights, GenerateLimits::new(batch, max_tokens))?, values))
 }
 
 fn prompt(length: usize) -> Vec<u32> {
@@ -100,8 +100,8 @@ fn lookups_agree(gpu: &Gpu) -> Result<(), Failed> {
         let repeated = |n: usize| prompt(n).repeat(3);
         for (prompts, options) in [
             (vec![repeated(4), prompt(1), repeated(9)], SamplingOptions::greedy(100)),
-            (vec![repeated(7)], SamplingOptions { end: vec![token(5) as u32], ..SamplingOptions::greedy(11) }),
-            (vec![repeated(5)], SamplingOptions { repetition_penalty: 1.3, ..SamplingOptions::greedy(9) }),
+            (vec![repeated(7)], SamplingOptions::greedy(11).with_end(vec![token(5) as u32])),
+            (vec![repeated(5)], SamplingOptions::greedy(9).with_repetition_penalty(1.3)),
         ] {
             let [wanted, found] =
                 [&mut plain, &mut drafting].map(|one| one.generate(&prompts, &options, |_| ControlFlow::Continue(())));
@@ -136,11 +136,11 @@ fn log_prob(model: &dyn Decoder, values: &mut Values, prompt: &[u32], answer: &[
 fn search(gpu: &Gpu, config: &Value, batch: usize, prompts: &[Vec<u32>]) -> Result<Vec<Vec<ScoredAnswer>>> {
     let model: Arc<dyn Decoder> = decoder(config)?.into();
     let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
-    let beams = BeamOptions { beams: 3, answers: 3, early_stopping: EarlyStopping::Never, ..BeamOptions::default() };
-    let mut search = BeamSearch::new(gpu, model, &weights, GenerateLimits { batch, max_tokens: 30 }, beams)?;
-    let rules = TokenRules { no_repeat_ngram: 3, min_new_tokens: 2, ..TokenRules::default() };
+    let beams = BeamOptions::default().with_beams(3).with_answers(3).with_early_stopping(EarlyStopping::Never);
+    let mut search = BeamSearch::new(gpu, model, &weights, GenerateLimits::new(batch, 30), beams)?;
+    let rules = TokenRules::default().with_no_repeat_ngram(3).with_min_new_tokens(2);
     let end = (0..6).map(|i| token(i * 5 + 3) as u32).collect();
-    let options = SamplingOptions { end, rules, repetition_penalty: 1.1, ..SamplingOptions::greedy(8) };
+    let options = SamplingOptions::greedy(8).with_end(end).with_rules(rules).with_repetition_penalty(1.1);
     search.search(prompts, &options, |_| ControlFlow::Continue(()))
 }
 
@@ -169,16 +169,16 @@ fn has_scores_of_whole_passes(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
     let model: Arc<dyn Decoder> = decoder(config)?.into();
     let mut values = weights_of(model.as_ref())?;
     let weights = upload(gpu, model.as_ref(), &values)?;
-    let beams = BeamOptions { beams: 5, answers: 5, length_penalty: 0.5, ..BeamOptions::default() };
-    let mut search = BeamSearch::new(gpu, model.clone(), &weights, GenerateLimits { batch: 2, max_tokens: 30 }, beams)?;
-    let options = SamplingOptions { end: vec![token(3) as u32], ..SamplingOptions::greedy(9) };
+    let beams = BeamOptions::default().with_beams(5).with_answers(5).with_length_penalty(0.5);
+    let mut search = BeamSearch::new(gpu, model.clone(), &weights, GenerateLimits::new(2, 30), beams)?;
+    let options = SamplingOptions::greedy(9).with_end(vec![token(3) as u32]);
     let prompts = [prompt(4), prompt(9)];
     let found = search.search(&prompts, &options, |_| ControlFlow::Continue(()))?;
     for (prompt, answers) in prompts.iter().zip(&found) {
         if answers.len() != 5 {
             return Err(format!("{} answers", answers.len()).into());
         }
-        for ScoredAnswer { answer, score } in answers {
+        for ScoredAnswer { answer, score, .. } in answers {
             let sum = log_prob(model.as_ref(), &mut values, prompt, &answer.tokens)?;
             let wanted = sum / (answer.tokens.len() as f64).sqrt();
             if !((wanted - score).abs() <= 1e-4) {
@@ -193,7 +193,7 @@ fn has_scores_of_whole_passes(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
 fn draws_follow_the_logits(gpu: &Gpu) -> Result<(), Failed> {
     let model = decoder(&gpt2(json!({})))?;
     let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
-    let limits = GenerateLimits { batch: 2, max_tokens: 16 };
+    let limits = GenerateLimits::new(2, 16);
     let program = |pick| {
         Program::new(gpu, &Generator::prefill_graph(model.as_ref(), weights.storage(), limits, 4, pick)?, &weights)
     };
@@ -229,13 +229,13 @@ fn draws_follow_the_logits(gpu: &Gpu) -> Result<(), Failed> {
 fn readbacks_are_small(gpu: &Gpu) -> Result<(), Failed> {
     let model = decoder(&gpt2(json!({"vocab_size": 50_257, "n_embd": 10, "n_layer": 1})))?;
     let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
-    let limits = GenerateLimits { batch: 3, max_tokens: 32 };
+    let limits = GenerateLimits::new(3, 32);
     let end = vec![7, 8, 9];
     let (greedy, sampled) = (
-        SamplingOptions { end: end.clone(), repetition_penalty: 1.2, ..SamplingOptions::greedy(4) },
-        SamplingOptions { end, top_k: 100, top_p: 0.9, ..Default::default() },
+        SamplingOptions::greedy(4).with_end(end.clone()).with_repetition_penalty(1.2),
+        SamplingOptions::default().with_end(end).with_top_k(100).with_top_p(0.9),
     );
-    let beams = |beams, drawn| BeamOptions { beams, drawn, ..BeamOptions::default() };
+    let beams = |beams, drawn| BeamOptions::default().with_beams(beams).with_drawn(drawn);
     let of_beams = |beams, options| TokenPick::of_beams(beams, options, limits, model.as_ref());
     for (pick, wanted) in [
         (TokenPick::of(&greedy, limits, model.as_ref()), 4),
@@ -243,7 +243,7 @@ fn readbacks_are_small(gpu: &Gpu) -> Result<(), Failed> {
         (of_beams(beams(4, false), &greedy), (4 + 3) * 8),
         (of_beams(beams(64, false), &greedy), (64 + 3) * 8),
         (of_beams(beams(4, true), &sampled), 100 * 8),
-        (of_beams(beams(4, true), &SamplingOptions { top_k: 128, ..sampled.clone() }), 1024),
+        (of_beams(beams(4, true), &sampled.clone().with_top_k(128)), 1024),
     ] {
         let graph = Generator::decode_graph(model.as_ref(), weights.storage(), limits, pick)?;
         let program = Program::new(gpu, &graph, &weights)?;
@@ -258,7 +258,7 @@ fn readbacks_are_small(gpu: &Gpu) -> Result<(), Failed> {
 
 fn streams_agree(gpu: &Gpu) -> Result<(), Failed> {
     let (mut generator, _) = generator(gpu, &llama(json!({})), 2, 32)?;
-    let options = SamplingOptions { max_new_tokens: 6, seed: 4, ..Default::default() };
+    let options = SamplingOptions::default().with_max_new_tokens(6).with_seed(4);
     let prompts = [prompt(4), prompt(9)];
     let mut seen: Vec<Token> = Vec::new();
     let answers = generator.generate(&prompts, &options, |token| {
@@ -287,10 +287,8 @@ fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
     let adapter = gpu.info();
     let found = Gpu::adapters().into_iter().find(|a| a.get_info() == *adapter).ok_or("the adapter is gone")?;
     for copied_textures in [false, true] {
-        let options = GpuOptions {
-            software: Options { texture_work: Some(0), copied_textures, ..Options::default() },
-            ..GpuOptions::default()
-        };
+        let options = GpuOptions::default()
+            .with_software(Options::default().with_texture_work(0).with_copied_textures(copied_textures));
         follows_its_weights(&Gpu::open_with(&found, &options)?)?;
     }
     Ok(())
@@ -298,7 +296,7 @@ fn answers_follow_the_weights(gpu: &Gpu) -> Result<(), Failed> {
 
 fn follows_its_weights(gpu: &Gpu) -> Result<(), Failed> {
     let model: Arc<dyn Decoder> = decoder(&llama(json!({})))?.into();
-    let limits = GenerateLimits { batch: 2, max_tokens: 32 };
+    let limits = GenerateLimits::new(2, 32);
     let values = weights_of(model.as_ref())?;
     let weights = upload(gpu, model.as_ref(), &values)?;
     let mut generator = Generator::new(gpu, model.clone(), &weights, limits)?;
@@ -328,7 +326,7 @@ fn follows_its_weights(gpu: &Gpu) -> Result<(), Failed> {
 fn seeds_decide(gpu: &Gpu) -> Result<(), Failed> {
     let (mut wide, _) = generator(gpu, &gpt2(json!({})), 2, 64)?;
     let (mut narrow, _) = generator(gpu, &gpt2(json!({})), 1, 48)?;
-    let options = |seed| SamplingOptions { max_new_tokens: 12, seed, temperature: 1.5, ..Default::default() };
+    let options = |seed| SamplingOptions::default().with_max_new_tokens(12).with_seed(seed).with_temperature(1.5);
     let quiet = |_: &Token| ControlFlow::Continue(());
     let prompts = [prompt(3), prompt(6)];
     let a = wide.generate(&prompts, &options(1), quiet)?;
@@ -339,15 +337,14 @@ fn seeds_decide(gpu: &Gpu) -> Result<(), Failed> {
     }
     // The third token ends the answer if it is an end token; a stop text is cut off.
     let third = a[0].tokens[2];
-    let ended = wide.generate(&prompts[..1], &SamplingOptions { end: vec![third], ..options(1) }, quiet)?;
+    let ended = wide.generate(&prompts[..1], &options(1).with_end(vec![third]), quiet)?;
     let length = a[0].tokens.iter().position(|&id| id == third).unwrap_or(0) + 1;
     if ended[0].tokens != a[0].tokens[..length] || ended[0].finish != Finish::End {
         return Err(format!("{ended:?} should end at {third}").into());
     }
     let mut spelling = wide.with_text(Arc::new(|ids| Ok(ids.iter().map(|id| format!("<{id}>")).collect())));
     let stop = format!("{}><{}", a[0].tokens[1], a[0].tokens[2]);
-    let stopped =
-        spelling.generate(&prompts[..1], &SamplingOptions { stop: vec![stop.clone()], ..options(1) }, quiet)?;
+    let stopped = spelling.generate(&prompts[..1], &options(1).with_stop(vec![stop.clone()]), quiet)?;
     let text = stopped[0].text.clone().unwrap_or_default();
     match stopped[0].finish == Finish::Stop && text.starts_with('<') && !text.contains(&stop) {
         true => Ok(()),
@@ -369,17 +366,17 @@ fn refusals(gpu: &Gpu) -> Result<(), Failed> {
     refused(prompt(20), &greedy, "it has 20 tokens")?;
     refused(prompt(20), &greedy, "the model allows 300")?;
     refused(vec![1, 97], &greedy, "token 97 is out of range: the vocabulary has 97")?;
-    refused(prompt(3), &SamplingOptions { temperature: -0.5, ..greedy.clone() }, "temperature")?;
-    refused(prompt(3), &SamplingOptions { stop: vec!["x".into()], ..greedy.clone() }, "with_text")?;
+    refused(prompt(3), &greedy.clone().with_temperature(-0.5), "temperature")?;
+    refused(prompt(3), &greedy.clone().with_stop(vec!["x".into()]), "with_text")?;
     // The room of the caches ends an answer.
     let answers = generator.generate(&[prompt(17)], &SamplingOptions::greedy(100), |_| ControlFlow::Continue(()))?;
     if answers[0].tokens.len() != 3 || answers[0].finish != Finish::Context {
         return Err(format!("{answers:?} should have 3 tokens").into());
     }
     let model: Arc<dyn Decoder> = decoder(&gpt2(json!({})))?.into();
-    let limits = GenerateLimits { batch: 1, max_tokens: 301 };
+    let limits = GenerateLimits::new(1, 301);
     let long = Generator::new(gpu, model.clone(), &Weights::new(gpu), limits).err().map(|e| e.to_string());
-    let limits = GenerateLimits { batch: 1, max_tokens: 30 };
+    let limits = GenerateLimits::new(1, 30);
     let bare = Generator::new(gpu, model, &Weights::new(gpu), limits).err().map(|e| e.to_string());
     match (long, bare) {
         (Some(long), Some(bare)) if long.contains("2 to 300") && bare.contains("lacks this weight") => Ok(()),

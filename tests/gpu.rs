@@ -48,7 +48,7 @@ fn main() {
                 Err(error) => trials.push(Trial::test(format!("a device opens{how}"), move || Err(error.into()))),
             }
         }
-        let units = GpuOptions { matrix_units: true, class: Some(AdapterClass::Gpu), ..GpuOptions::default() };
+        let units = GpuOptions::default().with_matrix_units(true).with_class(AdapterClass::Gpu);
         devices.extend(
             Gpu::open_with(&adapter, &units)
                 .ok()
@@ -89,14 +89,14 @@ fn other_ways(caps: &Caps) -> Vec<(GpuOptions, &'static str)> {
     if caps.class == AdapterClass::Gpu {
         return Vec::new();
     }
-    let as_gpu = GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() };
+    let as_gpu = GpuOptions::default().with_class(AdapterClass::Gpu);
     let (work, how) = match (caps.quirks.textures, caps.quirks.shared_textures) {
         (Textures::None, _) => return vec![(as_gpu, ", as a GPU")],
         (_, false) => (0, ", textures"),
         (_, true) => (u64::MAX, ", buffers"),
     };
-    let software = Options { texture_work: Some(work), ..Options::default() };
-    vec![(GpuOptions { software, ..GpuOptions::default() }, how), (as_gpu, ", as a GPU")]
+    let software = Options::default().with_texture_work(work);
+    vec![(GpuOptions::default().with_software(software), how), (as_gpu, ", as a GPU")]
 }
 
 /// A test for each adapter that the environment asks for.

@@ -35,36 +35,35 @@ fn attend(g: &mut Graph, x: Tensor, shape: [usize; 4], options: &AttentionOption
 
 const CASES: [(&str, Build); 24] = [
     ("attention to lengths", |g, x, _, ids| {
-        attend(g, x, [COUNT, 1, 1, WIDTH], &AttentionOptions { lengths: Some(ids), ..AttentionOptions::default() })
+        attend(g, x, [COUNT, 1, 1, WIDTH], &AttentionOptions::default().with_lengths(ids))
     }),
     ("attention with a prefix", |g, x, _, ids| {
-        let options = AttentionOptions { causal: true, prefix: Some(ids), ..AttentionOptions::default() };
+        let options = AttentionOptions::default().with_causal(true).with_prefix(ids);
         attend(g, x, [COUNT, 1, 1, WIDTH], &options)
     }),
     ("attention at positions", |g, x, _, ids| {
-        let positions = Some(ops::reshape(g, ids, [1, COUNT])?);
-        let options = AttentionOptions { causal: true, query_positions: positions, ..AttentionOptions::default() };
+        let positions = ops::reshape(g, ids, [1, COUNT])?;
+        let options = AttentionOptions::default().with_causal(true).with_query_positions(positions);
         attend(g, x, [1, COUNT, 1, WIDTH], &options)
     }),
     ("attention at positions in a window", |g, x, _, ids| {
-        let positions = Some(ops::reshape(g, ids, [1, COUNT])?);
-        let options = AttentionOptions { window: Some(3), query_positions: positions, ..AttentionOptions::default() };
+        let positions = ops::reshape(g, ids, [1, COUNT])?;
+        let options = AttentionOptions::default().with_window(3).with_query_positions(positions);
         attend(g, x, [1, COUNT, 1, WIDTH], &options)
     }),
     ("attention of a tree, with a mask", |g, x, _, ids| {
-        let tree = Some(g.state("spans", [1, COUNT, 3], DType::U32)?);
-        let key_mask = Some(ops::reshape(g, ids, [1, COUNT])?);
-        let options = AttentionOptions { tree, key_mask, ..AttentionOptions::default() };
+        let tree = g.state("spans", [1, COUNT, 3], DType::U32)?;
+        let key_mask = ops::reshape(g, ids, [1, COUNT])?;
+        let options = AttentionOptions::default().with_tree(tree).with_key_mask(key_mask);
         attend(g, x, [1, COUNT, 1, WIDTH], &options)
     }),
     ("select of lengths", |g, x, _, ids| {
-        let options = SelectOptions { lengths: Some(ids), ..SelectOptions::default() };
+        let options = SelectOptions::default().with_lengths(ids);
         let taken = ops::select(g, x, SelectRule::Top(5), &options)?;
         ops::reshape(g, taken.index, [COUNT, 5])
     }),
     ("select of so many", |g, x, _, ids| {
-        let taken =
-            ops::select(g, x, SelectRule::Top(5), &SelectOptions { most: Some((ids, 2)), ..SelectOptions::default() })?;
+        let taken = ops::select(g, x, SelectRule::Top(5), &SelectOptions::default().with_most((ids, 2)))?;
         ops::reshape(g, taken.index, [COUNT, 5])
     }),
     ("mask_rows", |g, x, _, ids| ops::mask_rows(g, x, ids)),
@@ -114,7 +113,7 @@ const CASES: [(&str, Build); 24] = [
         ops::limit_capacity(g, lists, 1)
     }),
     ("rope", |g, _, _, ids| {
-        let options = RopeOptions { max_positions: ROWS, ..RopeOptions::default() };
+        let options = RopeOptions::default().with_max_positions(ROWS);
         let table = ops::rope_table(g, WIDTH, &options)?;
         let positions = ops::reshape(g, ids, [1, COUNT])?;
         let x = zeros(g)?;
@@ -202,7 +201,7 @@ fn indices_that_name_nothing_harm_nothing() {
     assert!(!adapters.is_empty(), "no adapter: install a Vulkan driver (mesa-vulkan-drivers)");
     for adapter in adapters {
         for class in [AdapterClass::Cpu, AdapterClass::Gpu] {
-            let gpu = Gpu::open_with(&adapter, &GpuOptions { class: Some(class), ..GpuOptions::default() }).unwrap();
+            let gpu = Gpu::open_with(&adapter, &GpuOptions::default().with_class(class)).unwrap();
             for (case, build) in CASES {
                 let name = format!("{:?} {}, {class:?}: {case}", gpu.info().backend, gpu.info().name);
                 run(&gpu, &name, build).unwrap_or_else(|error| panic!("{name}: {error}"));

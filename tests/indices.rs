@@ -216,14 +216,12 @@ fn limits_of_attention(gpu: &Gpu) -> Result<(), Failed> {
                 let q = g.state("q", [batch, queries, 1, 4], DType::F32)?;
                 let [k, v] =
                     [g.state("k", [batch, keys, 1, 4], DType::F32)?, g.state("v", [batch, keys, 1, 4], DType::F32)?];
-                let options = AttentionOptions {
-                    causal: true,
-                    window,
-                    lengths: Some(g.state("lengths", [batch], DType::U32)?),
-                    query_positions: Some(g.state("positions", [batch, queries], DType::U32)?),
-                    prefix: Some(g.state("prefixes", [batch], DType::U32)?),
-                    ..AttentionOptions::default()
-                };
+                let mut options = AttentionOptions::default()
+                    .with_causal(true)
+                    .with_lengths(g.state("lengths", [batch], DType::U32)?)
+                    .with_query_positions(g.state("positions", [batch, queries], DType::U32)?)
+                    .with_prefix(g.state("prefixes", [batch], DType::U32)?);
+                options.window = window;
                 let out = ops::attention(g, q, k, v, &options)?;
                 let loss = ops::sum(g, out)?;
                 let gradients = g.differentiate(loss, &[q, k, v])?;

@@ -59,7 +59,7 @@ fn small(caps: &Caps, product: &Product) -> Caps {
     let weight = product.graph.dtype(product.graph.find("b").unwrap());
     // A window begins up to 64 blocks before its first row, so that quants and scales begin at aligned offsets.
     let bytes = if weight.block() == 256 { 12288 } else { 4096 };
-    Caps { max_binding_bytes: bytes + caps.offset_alignment, ..caps.clone() }
+    caps.clone().with_max_binding_bytes(bytes + caps.offset_alignment)
 }
 
 #[test]
@@ -144,6 +144,6 @@ fn kernels_for_gpus_are_right() {
         product(Form::Nt, Some(2), [2, 40, 512], DType::Q2K),
     ];
     for (gpu, product) in pairs(&gpus(), &products) {
-        compare(gpu, product, &Caps { class: AdapterClass::Gpu, subgroup: None, ..gpu.caps().clone() });
+        compare(gpu, product, &gpu.caps().clone().with_class(AdapterClass::Gpu).with_subgroup(None));
     }
 }

@@ -18,7 +18,7 @@ fn train(gpu: &Gpu) -> Result<Vec<f32>> {
     let objective = TaskObjective::on_text(model.clone(), 2, 8)?;
     let weights = Weights::new(gpu);
     model.initialise(&weights, 1)?;
-    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let run = RunOptions::default().with_seed(9);
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, Schedule::constant(1e-2))?;
     let ids = (0..200).map(|i| (i * 7 % 60) as u32).collect();
     let mut data = TextBatches { rows: Batches::new(ids, 2, 8, 2)?, task: TextTask::Next };
@@ -59,6 +59,6 @@ fn memory_that_ends_at_any_allocation_is_an_error_and_harms_nothing() {
         gpu.refuse_buffers_from(u64::MAX);
         gpu.check().unwrap();
     }
-    assert!(failed + 5 > allocations, "only {failed} of {allocations} allocations failed");
+    assert!(failed * 4 > allocations * 3, "only {failed} of {allocations} allocations failed");
     assert_eq!(train(&gpu).unwrap(), wanted, "the device still gives the same bits");
 }

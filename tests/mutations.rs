@@ -276,7 +276,7 @@ fn main() {
         trials.push(Trial::test("an adapter is there", || Err("no adapter: install a Vulkan driver".into())));
         libtest_mimic::run(&arguments, trials).exit();
     };
-    let as_gpu = GpuOptions { class: Some(AdapterClass::Gpu), ..GpuOptions::default() };
+    let as_gpu = GpuOptions::default().with_class(AdapterClass::Gpu);
     let gpus: Vec<Gpu> =
         [GpuOptions::default(), as_gpu].iter().filter_map(|options| Gpu::open_with(adapter, options).ok()).collect();
     let shared = Arc::new((gpus, Mutex::new(())));

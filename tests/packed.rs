@@ -266,7 +266,7 @@ fn two_sizes(gpu: &Gpu) -> Result<(), Failed> {
             lengths.iter().map(|&length| TaskObjective::on_padded_text(model.clone(), 1, length)).collect();
         let objectives = objectives?;
         let weights = upload(gpu, model.as_ref(), &weights_of(model.as_ref())?)?;
-        let (options, run) = (StepOptions::default(), RunOptions { seed: 9, ..RunOptions::default() });
+        let (options, run) = (StepOptions::default(), RunOptions::default().with_seed(9));
         let mut trainer = Trainer::new(gpu, &weights, &objectives[0], options, run, Schedule::constant(0.01))?;
         for objective in &objectives[1..] {
             trainer.add_size(objective)?;

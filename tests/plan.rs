@@ -57,8 +57,8 @@ proptest! {
             binding.access = Access::Texture { storage: true, shared };
         }
         let recording = Recording::from_parts(recording.slots().to_vec(), dispatches, recording.outputs().to_vec());
-        let quirks = Quirks { max_texture_bytes: 1 << 20, ..Quirks::default() };
-        let caps = Caps { quirks, ..Caps::baseline() };
+        let quirks = Quirks::default().with_max_texture_bytes(1 << 20);
+        let caps = Caps::baseline().with_quirks(quirks);
         let plan = Plan::new(&recording, &caps).unwrap();
         prop_assert_eq!(plan.arenas.len(), 1);
     }

@@ -87,7 +87,9 @@ fn random_graphs_give_what_f64_gives() {
     let adapter = adapter.expect("no adapter: install a Vulkan driver");
     let full = std::env::var("WGFORMER_TESTS").is_ok_and(|wanted| wanted == "full");
     for class in [None, Some(AdapterClass::Gpu)] {
-        let gpu = Gpu::open_with(adapter, &GpuOptions { class, ..GpuOptions::default() }).unwrap();
+        let mut options = GpuOptions::default();
+        options.class = class;
+        let gpu = Gpu::open_with(adapter, &options).unwrap();
         let config = Config { cases: if full { 500 } else { 25 }, failure_persistence: None, ..Config::default() };
         let graphs = (1_usize..40, 1_usize..40, prop::collection::vec((0_u8..17, 0_usize..50, 0_usize..50), 1..14));
         let run = |(rows, columns, steps): (usize, usize, Vec<Step>)| {

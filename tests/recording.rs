@@ -47,8 +47,8 @@ fn memory_is_near_what_is_alive_at_once() {
         [(6, 384, 6, 65, 4, 256), (4, 128, 4, 1024, 8, 128), (2, 48, 4, 97, 2, 17), (12, 768, 12, 50257, 4, 256)]
     {
         let graph = training_step(layers, d_model, heads, vocabulary, rows, length).unwrap();
-        for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }] {
-            let caps = Caps { max_binding_bytes: 1 << 30, max_buffer_bytes: 1 << 30, ..caps };
+        for caps in [Caps::baseline(), Caps::baseline().with_class(AdapterClass::Cpu).with_subgroup(Some(8))] {
+            let caps = caps.with_max_binding_bytes(1 << 30).with_max_buffer_bytes(1 << 30);
             let recording = Recording::new(&graph, &caps).unwrap();
             let memory = MemoryReport::new(&recording, &Plan::new(&recording, &caps).unwrap());
             let ratio = memory.temporaries as f64 / memory.lower_bound as f64;
@@ -63,7 +63,7 @@ fn memory_is_near_what_is_alive_at_once() {
 #[test]
 fn long_texts_have_no_launch_that_a_watchdog_ends() {
     let graph = training_step(12, 768, 12, 50257, 1, 8192).unwrap();
-    let caps = Caps { max_binding_bytes: 2 << 30, max_buffer_bytes: 2 << 30, ..Caps::baseline() };
+    let caps = Caps::baseline().with_max_binding_bytes(2 << 30).with_max_buffer_bytes(2 << 30);
     let recording = Recording::new(&graph, &caps).unwrap();
     let budget = Budget::new(&caps, None);
     let (mut longest, mut cuts) = (0.0_f64, 0);
@@ -89,7 +89,7 @@ fn long_texts_have_no_tensor_of_their_pairs() {
     for (config, length, biases) in [(llama, TOKENS, 0), (t5, 2 * TOKENS, 2)] {
         let model: Arc<dyn models::Model> = models::model(&Config::new("test", config).unwrap()).unwrap().into();
         let objective = TaskObjective::new(model, 1, length).unwrap();
-        for caps in [Caps::baseline(), Caps { class: AdapterClass::Cpu, subgroup: Some(8), ..Caps::baseline() }] {
+        for caps in [Caps::baseline(), Caps::baseline().with_class(AdapterClass::Cpu).with_subgroup(Some(8))] {
             let parameters = objective.parameters(&Storage::default()).unwrap();
             let step = TrainStep::new(&parameters, &caps, StepOptions::default()).unwrap();
             let graph = step.graph(Part::Whole, |g| objective.loss(g, true)).unwrap();
@@ -143,18 +143,9 @@ fn a_value_that_was_overwritten_is_not_read() {
 
 /// The operands of the first launch that are copied into textures, on an adapter that could read all of them in place.
 fn copied(g: &Graph) -> Vec<bool> {
-    let caps = Caps {
-        class: AdapterClass::Cpu,
-        subgroup: Some(8),
-        quirks: Quirks {
-            textures: Textures::Storage,
-            shared_textures: true,
-            max_textures: 8,
-            max_texture_bytes: 1 << 28,
-            ..Quirks::of_results()
-        },
-        ..Caps::baseline()
-    };
+    let quirks = Quirks::of_results().with_textures(Textures::Storage).with_shared_textures(true);
+    let quirks = quirks.with_max_textures(8).with_max_texture_bytes(1 << 28);
+    let caps = Caps::baseline().with_class(AdapterClass::Cpu).with_subgroup(Some(8)).with_quirks(quirks);
     let recording = Recording::new(g, &caps).unwrap();
     let access = recording.dispatches()[0].bindings.iter().map(|b| b.access);
     let copied = access.filter_map(|access| match access {
@@ -180,7 +171,7 @@ fn operands_whose_rows_lie_pages_apart_are_copied_where_they_are_used_often() {
     let attention = |tokens: usize, heads: usize| {
         let mut g = Graph::new();
         let [q, k, v] = ["q", "k", "v"].map(|name| g.input(name, [1, tokens, heads, 64], DType::F32).unwrap());
-        let options = AttentionOptions { causal: true, ..Default::default() };
+        let options = AttentionOptions::default().with_causal(true);
         let out = ops::attention(&mut g, q, k, v, &options).unwrap();
         g.output("out", out).unwrap();
         copied(&g)

@@ -119,7 +119,7 @@ fn train(
     accumulation: u32,
     steps: usize,
 ) -> Result<(Vec<StepEvent>, Trainer)> {
-    let options = StepOptions { accumulation, ..StepOptions::default() };
+    let options = StepOptions::default().with_accumulation(accumulation);
     let mut trainer = Trainer::new(gpu, weights, objective, options, RunOptions::default(), Schedule::constant(0.01))?;
     let (mut data, mut found) = (batches()?, Vec::new());
     for _ in 0..steps {

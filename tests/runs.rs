@@ -222,8 +222,8 @@ fn without_timestamps_speed_is_learnt_from_waiting_and_on_an_adopted_device_not_
         let timestamps = wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
-        let features = Some(Gpu::wanted_features() - timestamps);
-        let gpu = Gpu::open_with(&adapter, &GpuOptions { features, ..GpuOptions::default() }).unwrap();
+        let features = Gpu::wanted_features() - timestamps;
+        let gpu = Gpu::open_with(&adapter, &GpuOptions::default().with_features(features)).unwrap();
         let program = product(&gpu);
         let cost: f64 = program.recording().dispatches().iter().map(wgformer::program::cost).sum();
         let slept = run_and_sleep(&gpu, &program);

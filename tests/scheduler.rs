@@ -66,6 +66,7 @@ fn run(
             match event {
                 SchedulerEvent::Token(token) => answers.entry(token.request).or_default().push(token.id),
                 SchedulerEvent::Failed { error, .. } => return Err(error),
+                _ => (),
             }
         }
     }
@@ -124,16 +125,16 @@ fn answers_are_those_of_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
 
 fn sampled_answers_are_those_alone(gpu: &Gpu) -> Result<(), Failed> {
     let (model, _, weights) = loaded(gpu, &llama(json!({})))?;
-    let limits = GenerateLimits { batch: 1, max_tokens: LIMITS.max_tokens };
+    let limits = GenerateLimits::new(1, LIMITS.max_tokens);
     let mut alone = Generator::new(gpu, model.clone(), &weights, limits)?;
     let mut scheduler = Scheduler::new(gpu, model, &weights, LIMITS)?;
-    let options = |seed| SamplingOptions {
-        max_new_tokens: 10,
-        temperature: 0.8,
-        top_k: 20,
-        repetition_penalty: if seed % 2 == 0 { 1.2 } else { 1.0 },
-        seed,
-        ..SamplingOptions::default()
+    let options = |seed| {
+        SamplingOptions::default()
+            .with_max_new_tokens(10)
+            .with_temperature(0.8)
+            .with_top_k(20)
+            .with_repetition_penalty(if seed % 2 == 0 { 1.2 } else { 1.0 })
+            .with_seed(seed)
     };
     let requests: Vec<_> =
         [(0, 3), (0, 30), (1, 9), (3, 21)].iter().map(|&(step, n)| (step, prompt(n), options(n as u64))).collect();
@@ -175,7 +176,7 @@ fn beginnings_are_shared(gpu: &Gpu) -> Result<(), Failed> {
 /// All four requests would need 16 pages; there are 5.
 fn requests_without_pages_go_on(gpu: &Gpu) -> Result<(), Failed> {
     let (model, mut values, weights) = loaded(gpu, &llama(json!({})))?;
-    let limits = SchedulerLimits { tokens: 80, ..LIMITS };
+    let limits = LIMITS.with_tokens(80);
     let mut scheduler = Scheduler::new(gpu, model.clone(), &weights, limits)?;
     let requests: Vec<_> = [3, 5, 7, 9].map(|n| (0, prompt(n), SamplingOptions::greedy(50))).into();
     let answers = run(&mut scheduler, &requests)?;
@@ -200,7 +201,7 @@ fn caches_of_fewer_bits(gpu: &Gpu) -> Result<(), Failed> {
         let mut scheduler = Scheduler::new(gpu, model.clone(), &weights, LIMITS)?;
         let requests: Vec<_> = prompts.iter().map(|prompt| (0, prompt.clone(), SamplingOptions::greedy(12))).collect();
         let scheduled = run(&mut scheduler, &requests)?.into_values().collect::<Vec<_>>();
-        let limits = GenerateLimits { batch: 2, max_tokens: 64 };
+        let limits = GenerateLimits::new(2, 64);
         let mut generator = Generator::new(gpu, model.clone(), &weights, limits)?;
         let generated = generator.generate(&prompts, &SamplingOptions::greedy(12), |_| ControlFlow::Continue(()))?;
         for (prompt, answer) in prompts.iter().cycle().zip(scheduled.iter().chain(generated.iter().map(|a| &a.tokens)))
@@ -216,10 +217,10 @@ fn refusals_leave_others_alone(gpu: &Gpu) -> Result<(), Failed> {
     let (model, mut values, weights) = loaded(gpu, &llama(json!({})))?;
     let refusal = |made: Result<Scheduler>| made.err().map_or_else(String::new, |error| error.to_string());
     for (limits, words) in [
-        (SchedulerLimits { requests: 0, ..LIMITS }, "requests: it is 0"),
-        (SchedulerLimits { max_tokens: 301, ..LIMITS }, "must be 2 to the model's 300"),
-        (SchedulerLimits { tokens: 48, ..LIMITS }, "at least max_tokens, 64"),
-        (SchedulerLimits { piece: 0, ..LIMITS }, "piece: it is 0"),
+        (LIMITS.with_requests(0), "requests: it is 0"),
+        (LIMITS.with_max_tokens(301), "must be 2 to the model's 300"),
+        (LIMITS.with_tokens(48), "at least max_tokens, 64"),
+        (LIMITS.with_piece(0), "piece: it is 0"),
     ] {
         let message = refusal(Scheduler::new(gpu, model.clone(), &weights, limits));
         if !message.contains(words) {
@@ -237,8 +238,8 @@ fn refusals_leave_others_alone(gpu: &Gpu) -> Result<(), Failed> {
         (vec![], greedy.clone()),
         (prompt(64), greedy.clone()),
         (vec![97], greedy.clone()),
-        (vec![1], SamplingOptions { stop: vec!["x".into()], ..greedy.clone() }),
-        (vec![1], SamplingOptions { top_p: 2.0, ..greedy.clone() }),
+        (vec![1], greedy.clone().with_stop(vec!["x".into()])),
+        (vec![1], greedy.clone().with_top_p(2.0)),
         (vec![1], SamplingOptions::greedy(0)),
     ] {
         if !matches!(scheduler.submit(&prompt, &options), Err(Error::Input { .. })) {
@@ -247,8 +248,8 @@ fn refusals_leave_others_alone(gpu: &Gpu) -> Result<(), Failed> {
     }
     let good = scheduler.submit(&prompt(9), &greedy)?;
     let suppress = (0..97).collect();
-    let rules = TokenRules { suppress, ..TokenRules::default() };
-    let failing = scheduler.submit(&prompt(4), &SamplingOptions { rules, ..greedy.clone() })?;
+    let rules = TokenRules::default().with_suppress(suppress);
+    let failing = scheduler.submit(&prompt(4), &greedy.clone().with_rules(rules))?;
     let cancelled = scheduler.submit(&prompt(30), &greedy)?;
     let (mut answer, mut failed) = (Vec::new(), Vec::new());
     while !scheduler.is_idle() {
@@ -263,6 +264,7 @@ fn refusals_leave_others_alone(gpu: &Gpu) -> Result<(), Failed> {
                 SchedulerEvent::Token(token) if token.request == failing => return Err(format!("{token:?}").into()),
                 SchedulerEvent::Token(_) => {}
                 SchedulerEvent::Failed { request, .. } => failed.push(request),
+                _ => (),
             }
         }
         scheduler.cancel(cancelled);

@@ -34,13 +34,11 @@ fn open(gpu: &Gpu, name: &str) -> Result<(Arc<dyn Decoder>, Weights), Failed> {
 
 /// The options that settings give for answers of so many tokens behind a prompt.
 fn options_of(settings: &GenerationSettings, before: usize, end: &[u32]) -> SamplingOptions {
-    SamplingOptions {
-        end: end.to_vec(),
-        repetition_penalty: settings.repetition_penalty.unwrap_or(1.0),
-        renormalise: settings.renormalise.unwrap_or(false),
-        rules: settings.rules_behind(before),
-        ..SamplingOptions::greedy(12)
-    }
+    SamplingOptions::greedy(12)
+        .with_end(end.to_vec())
+        .with_repetition_penalty(settings.repetition_penalty.unwrap_or(1.0))
+        .with_renormalise(settings.renormalise.unwrap_or(false))
+        .with_rules(settings.rules_behind(before))
 }
 
 fn answers_follow_settings(gpu: &Gpu) -> Result<(), Failed> {
@@ -48,7 +46,7 @@ fn answers_follow_settings(gpu: &Gpu) -> Result<(), Failed> {
     let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let (mut wrong, mut kinds) = (Vec::new(), std::collections::BTreeSet::new());
     let mut opened: Option<(String, Arc<dyn Decoder>, Generator, Weights)> = None;
-    let limits = GenerateLimits { batch: 1, max_tokens: 24 };
+    let limits = GenerateLimits::new(1, 24);
     for case in &cases {
         let name: String = serde_json::from_value(case["model"].clone())?;
         if opened.as_ref().is_none_or(|(open, ..)| *open != name) {
@@ -89,20 +87,20 @@ fn answers_follow_settings(gpu: &Gpu) -> Result<(), Failed> {
 /// One seed gives one answer, seeds differ, a batch draws what each prompt draws alone, and with one candidate a row nothing is left to chance.
 fn beams_are_drawn(gpu: &Gpu) -> Result<(), Failed> {
     let (model, weights) = open(gpu, "gpt2")?;
-    let beams = BeamOptions { beams: 3, answers: 3, drawn: true, ..BeamOptions::default() };
+    let beams = BeamOptions::default().with_beams(3).with_answers(3).with_drawn(true);
     let prompts = [vec![5, 9, 33], vec![70, 11, 12, 48, 50]];
     let drawn = |beams: BeamOptions, batch: usize, options: SamplingOptions| {
-        let limits = GenerateLimits { batch, max_tokens: 20 };
+        let limits = GenerateLimits::new(batch, 20);
         let mut search = BeamSearch::new(gpu, model.clone(), &weights, limits, beams)?;
         search.search(&prompts, &options, |_| ControlFlow::Continue(()))
     };
-    let options = |seed| SamplingOptions {
-        max_new_tokens: 7,
-        temperature: 1.5,
-        top_k: 40,
-        top_p: 0.95,
-        seed,
-        ..Default::default()
+    let options = |seed| {
+        SamplingOptions::default()
+            .with_max_new_tokens(7)
+            .with_temperature(1.5)
+            .with_top_k(40)
+            .with_top_p(0.95)
+            .with_seed(seed)
     };
     let found = drawn(beams, 2, options(1))?;
     let tokens = |found: &[Vec<wgformer::generate::ScoredAnswer>]| -> Vec<Vec<Vec<u32>>> {
@@ -116,15 +114,15 @@ fn beams_are_drawn(gpu: &Gpu) -> Result<(), Failed> {
     if tokens(&drawn(beams, 2, options(2))?) == tokens(&found) {
         return Err(format!("two seeds gave {found:?}").into());
     }
-    let likeliest = drawn(BeamOptions { drawn: false, ..beams }, 2, SamplingOptions::greedy(7))?;
+    let likeliest = drawn(beams.with_drawn(false), 2, SamplingOptions::greedy(7))?;
     if tokens(&likeliest) == tokens(&found) {
         return Err("what was drawn is the likeliest".into());
     }
     // Where sampling leaves the likeliest token and one more at most, a temperature near 0 takes the likeliest.
-    let cold = SamplingOptions { temperature: 1e-3, top_k: 1, min_p: 0.99, ..options(1) };
-    let one = BeamOptions { beams: 2, answers: 1, ..beams };
+    let cold = options(1).with_temperature(1e-3).with_top_k(1).with_min_p(0.99);
+    let one = beams.with_beams(2).with_answers(1);
     let (cold, greedy) = (drawn(one, 2, cold)?, {
-        let limits = GenerateLimits { batch: 2, max_tokens: 20 };
+        let limits = GenerateLimits::new(2, 20);
         let mut generator = Generator::new(gpu, model.clone(), &weights, limits)?;
         generator.generate(&prompts, &SamplingOptions::greedy(7), |_| ControlFlow::Continue(()))?
     });
@@ -133,7 +131,7 @@ fn beams_are_drawn(gpu: &Gpu) -> Result<(), Failed> {
             return Err(format!("{found:?} should be {greedy:?}").into());
         }
     }
-    let refused = drawn(beams, 2, SamplingOptions { top_k: 0, ..options(1) }).err().map(|error| error.to_string());
+    let refused = drawn(beams, 2, options(1).with_top_k(0)).err().map(|error| error.to_string());
     match refused {
         Some(message) if message == "top_k: it is 0, but beams that are drawn need 1 to 128" => Ok(()),
         other => Err(format!("{other:?}").into()),

@@ -97,7 +97,7 @@ fn learns(gpu: &Gpu, mut config: Value) -> Result<(), Failed> {
     let objective = TaskObjective::on_text(model.clone(), rows, length)?;
     let weights = Weights::new(gpu);
     model.initialise(&weights, 1)?;
-    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let run = RunOptions::default().with_seed(9);
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, Schedule::constant(3e-3))?;
     let corpus = Corpus::new(&ids, 0.1)?;
     let mut data = TextBatches { rows: Batches::new(corpus.train, rows, length, 2)?, task };
@@ -127,7 +127,7 @@ fn a_bias_of_logits_does_not_learn(gpu: &Gpu) -> Result<(), Failed> {
     let weights = Weights::new(gpu);
     model.initialise(&weights, 1)?;
     weights.upload(BIAS, &pack(&[0.5; 97], wgformer::DType::F32))?;
-    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let run = RunOptions::default().with_seed(9);
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, Schedule::constant(0.1))?;
     let ids = (0..200).map(|i| (i * 7 % 90) as u32).collect();
     let mut data = TextBatches { rows: Batches::new(ids, 2, 8, 2)?, task: TextTask::Continued { start: 2 } };

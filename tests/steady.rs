@@ -64,7 +64,7 @@ fn steps_without_growth(gpu: &Gpu) -> Result<(), Failed> {
     let weights = Weights::new(gpu);
     model.initialise(&weights, 1)?;
     let objective = LanguageModel { model, rows: 2, length: 17, options: CrossEntropyOptions::default() };
-    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let run = RunOptions::default().with_seed(9);
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, Schedule::constant(0.01))?;
     let tokens: Arc<[u32]> = (0..4000).map(|i| (i * i + 7 * i) as u32 % 61).collect();
     let mut data = Batches::new(tokens, 2, 17, 3)?;

@@ -61,7 +61,7 @@ fn objective(config: &Value) -> Result<LanguageModel> {
 fn trainer(gpu: &Gpu, objective: &LanguageModel, storage: DType, options: StepOptions) -> Result<Trainer> {
     let weights = Weights::stored_as(gpu, storage);
     objective.model.initialise(&weights, 1)?;
-    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let run = RunOptions::default().with_seed(9);
     Trainer::new(gpu, &weights, objective, options, run, Schedule::constant(0.01))
 }
 
@@ -77,7 +77,7 @@ fn ensure(holds: bool, what: impl Into<String>) -> Result<(), Failed> {
 fn recomputed_blocks_give_the_same_bits(gpu: &Gpu) -> Result<(), Failed> {
     let objective = objective(&gpt2(4))?;
     let run = |recompute: bool| -> Result<_> {
-        let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions { recompute, ..StepOptions::default() })?;
+        let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions::default().with_recompute(recompute))?;
         let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 3)?;
         let dispatches = trainer.program().recording().dispatches().len();
         Ok((losses, trainer.weights().download("flat.parameters")?, dispatches))
@@ -96,7 +96,7 @@ fn gpt2_fits_the_least_limits() -> Result<(), Failed> {
     let small = objective(&config)?;
     let objective = LanguageModel { rows: 4, length: 512, ..small };
     let bytes = |recompute: bool| -> Result<u64> {
-        let options = StepOptions { recompute, ..StepOptions::default() };
+        let options = StepOptions::default().with_recompute(recompute);
         let step = TrainStep::new(&objective.parameters(&Storage::default())?, &caps, options)?;
         let graph = step.graph(Part::Whole, |g| objective.loss(g, true))?;
         Ok(Plan::new(&Recording::new(&graph, &caps)?, &caps)?.peak())
@@ -107,7 +107,7 @@ fn gpt2_fits_the_least_limits() -> Result<(), Failed> {
 
 fn half_precision_weights_learn(gpu: &Gpu) -> Result<(), Failed> {
     let objective = objective(&gpt2(1))?;
-    let options = StepOptions { loss_scaling: Some(LossScaling::default()), ..StepOptions::default() };
+    let options = StepOptions::default().with_loss_scaling(LossScaling::default());
     let mut trainer = trainer(gpu, &objective, DType::F16, options)?;
     let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 30)?;
     ensure(losses[29] < 0.6 * losses[0], format!("from {} to {}", losses[0], losses[29]))
@@ -139,7 +139,7 @@ fn a_resumed_run_is_the_same_run(gpu: &Gpu) -> Result<(), Failed> {
 
 fn a_llama_learns_in_micro_batches(gpu: &Gpu) -> Result<(), Failed> {
     let objective = objective(&llama())?;
-    let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions { accumulation: 2, ..StepOptions::default() })?;
+    let mut trainer = trainer(gpu, &objective, DType::F32, StepOptions::default().with_accumulation(2))?;
     let losses = losses(&mut trainer, &mut Batches::new(text(), ROWS, LENGTH, 2)?, 20)?;
     ensure(losses[19] < 0.5 * losses[0], format!("from {} to {}", losses[0], losses[19]))
 }
@@ -193,7 +193,7 @@ fn a_large_vocabulary_trains() -> Result<(), Failed> {
     ensure((found - twin).abs() <= 1e-5 * twin, format!("{found}, twin {twin}"))?;
     drop((program, values));
     // The logits of these 24 tokens are not stored, and their loss falls.
-    let run = RunOptions { seed: 9, ..RunOptions::default() };
+    let run = RunOptions::default().with_seed(9);
     let options = StepOptions::default();
     let mut trainer = Trainer::new(&gpu, &weights, &objective(4, 24)?, options.clone(), run, Schedule::constant(0.01))?;
     let losses = losses(&mut trainer, &mut Same(sequence(4, 24)), 2)?;

@@ -44,7 +44,7 @@ fn graph() -> Result<Graph> {
     let w = g.parameter("w", [64, 64], DType::F32)?;
     let h = ops::matmul(&mut g, x, w)?;
     let heads = ops::reshape(&mut g, h, [1, 65, 4, 16])?;
-    let options = AttentionOptions { causal: true, ..AttentionOptions::default() };
+    let options = AttentionOptions::default().with_causal(true);
     let out = ops::attention(&mut g, heads, heads, heads, &options)?;
     let out = ops::reshape(&mut g, out, [1, 65, 64])?;
     let out = ops::matmul(&mut g, out, w)?;

@@ -74,7 +74,7 @@ fn child() {
     let Ok(mode) = std::env::var(CHILD) else { return };
     log::set_logger(&MESSAGES).unwrap();
     log::set_max_level(LevelFilter::Warn);
-    let options = GpuOptions { validation: Some(true), ..GpuOptions::default() };
+    let options = GpuOptions::default().with_validation(true);
     let adapters = pollster::block_on(Gpu::adapters_async(&options));
     let mut devices = 0;
     for adapter in adapters.iter().filter(|adapter| adapter.get_info().backend == wgpu::Backend::Vulkan) {
@@ -87,7 +87,7 @@ fn child() {
         let full = std::env::var("WGFORMER_TESTS").is_ok_and(|wanted| wanted == "full");
         let classes = if full { vec![AdapterClass::Gpu, own] } else { vec![[AdapterClass::Gpu, own][devices % 2]] };
         for class in classes {
-            let gpu = Gpu::open_with(adapter, &GpuOptions { class: Some(class), ..options.clone() }).unwrap();
+            let gpu = Gpu::open_with(adapter, &options.clone().with_class(class)).unwrap();
             for case in quick_cases(gpu.caps()) {
                 let Ok(recording) = case.recording(gpu.caps()) else { continue };
                 Program::prepare(&gpu, recording, &Weights::new(&gpu)).unwrap().run().unwrap();

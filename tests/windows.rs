@@ -1,7 +1,7 @@
 //! Tables that are larger than a binding, on every adapter: recorded for a small limit, so that the tables can be small.
 
 use wgformer::check::{Case, Feed};
-use wgformer::kernel::{AdapterClass, Caps};
+use wgformer::kernel::AdapterClass;
 use wgformer::ops;
 use wgformer::program::{Program, Weights};
 use wgformer::{DType, Gpu, Graph, Result};
@@ -13,7 +13,7 @@ fn run_within(case: &Case, bytes: u64) -> Result<()> {
     for adapter in adapters {
         let gpu = Gpu::open(&adapter)?;
         for class in [AdapterClass::Cpu, AdapterClass::Gpu] {
-            let caps = Caps { max_binding_bytes: bytes, class, subgroup: None, ..gpu.caps().clone() };
+            let caps = gpu.caps().clone().with_max_binding_bytes(bytes).with_class(class).with_subgroup(None);
             for dispatch in case.recording(&caps)?.dispatches() {
                 for binding in &dispatch.bindings {
                     assert!(binding.view.bytes() <= bytes, "{} binds {}", dispatch.kernel.name, binding.view.bytes());

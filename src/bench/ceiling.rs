@@ -19,7 +19,7 @@ const TERM: f32 = 0.125;
 ///
 /// It takes `2 · chains` floating-point operations per element and step, and no memory except x and out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MultiplyAdd {
+pub(super) struct MultiplyAdd {
     /// Invocations of a workgroup.
     pub lanes: u32,
     /// Independent sums of an invocation.
@@ -35,7 +35,7 @@ pub struct MultiplyAdd {
 impl MultiplyAdd {
     /// The candidate variants for an adapter's ceiling, with `rounds` of 1.
     #[must_use]
-    pub fn variants(caps: &Caps) -> Vec<Self> {
+    pub(super) fn variants(caps: &Caps) -> Vec<Self> {
         let most = caps.max_invocations.min(256);
         let of = |lanes, chains, unroll| Self { lanes, chains, unroll, rounds: 1, unrolled: false };
         let lines = |lanes| Self { unrolled: true, ..of(lanes, 2, 16) };
@@ -98,7 +98,7 @@ impl Op for MultiplyAdd {
 
 /// `out = x`, element by element; x, out (n) f32, n a multiple of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copy {
+pub(super) struct Copy {
     /// Invocations of a workgroup.
     pub lanes: u32,
     /// Groups of four elements per invocation.
@@ -108,7 +108,7 @@ pub struct Copy {
 impl Copy {
     /// The candidate variants for an adapter's ceiling.
     #[must_use]
-    pub fn variants(caps: &Caps) -> Vec<Self> {
+    pub(super) fn variants(caps: &Caps) -> Vec<Self> {
         [1, 4].map(|each| Self { lanes: caps.max_invocations.min(256), each }).to_vec()
     }
 }

@@ -4,6 +4,7 @@ use super::report::{Report, Row};
 
 /// A row that both reports have.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Change {
     /// The row's name.
     pub name: String,
@@ -25,6 +26,7 @@ pub struct Change {
 
 /// The common rows of two reports, and the rows that only one of them has.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Comparison {
     /// Rows of both.
     pub changes: Vec<Change>,

@@ -7,6 +7,7 @@
 mod ceiling;
 mod compare;
 mod contenders;
+#[doc(hidden)]
 pub mod experiment;
 mod kernels;
 mod measure;
@@ -17,7 +18,6 @@ mod step;
 mod steps;
 
 pub(crate) use ceiling::cases;
-pub use ceiling::{Copy, MultiplyAdd};
 pub use compare::{Change, Comparison};
 pub use report::{
     Adapter, Bound, Ceiling, Ceilings, FORMAT, FirstStep, KernelShare, Kind, LengthPoint, Report, Row, Scaling,
@@ -29,11 +29,14 @@ use crate::error::{Error, Result};
 use crate::gpu::{Caps, Gpu};
 use crate::graph::{Graph, Storage};
 use crate::program::Profile;
+use derive_setters::Setters;
 use probe::Probe;
 use web_time::{SystemTime, UNIX_EPOCH};
 
 /// The options of a benchmark.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct Options {
     /// Few rows, few runs, small models: less than half a minute on a CPU driver.
     pub quick: bool,
@@ -51,6 +54,7 @@ impl Options {
 
 /// Progress events of a benchmark.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Progress<'a> {
     /// The number of measurements.
     Total(usize),

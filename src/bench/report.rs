@@ -13,6 +13,7 @@ pub const FORMAT: u32 = 1;
 
 /// The report of a benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
@@ -40,6 +41,7 @@ pub struct Report {
 
 /// The description of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Adapter {
     /// Its name.
     pub name: String,
@@ -53,6 +55,7 @@ pub struct Adapter {
 
 /// The ceilings of an adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Ceilings {
     /// Floating-point operations per second, multiplications and additions in registers.
     pub arithmetic: Ceiling,
@@ -80,6 +83,7 @@ impl Ceilings {
 
 /// One ceiling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Ceiling {
     /// Operations or bytes per second: the best run of the best variant.
     pub per_second: f64,
@@ -90,6 +94,7 @@ pub struct Ceiling {
 /// The kind of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Kind {
     /// One op.
     Kernel,
@@ -100,6 +105,7 @@ pub enum Kind {
 /// The ceiling that bounds a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Bound {
     /// Multiplications and additions.
     Arithmetic,
@@ -109,6 +115,7 @@ pub enum Bound {
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Row {
     /// The name with sizes, by which rows of two reports are compared.
     pub name: String,
@@ -142,6 +149,7 @@ pub struct Row {
 
 /// The seconds of preparing and running the first training step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FirstStep {
     /// The preparation.
     #[serde(flatten)]
@@ -154,6 +162,7 @@ pub struct FirstStep {
 
 /// The time of one kernel within a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KernelShare {
     /// The kernel.
     pub kernel: String,
@@ -167,6 +176,7 @@ pub struct KernelShare {
 
 /// How a training step grows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Scaling {
     /// With the length of the sequence, one sequence per batch.
     pub lengths: Vec<LengthPoint>,
@@ -176,6 +186,7 @@ pub struct Scaling {
 
 /// The time of a training step at one length.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LengthPoint {
     /// Tokens of the sequence.
     pub tokens: usize,
@@ -199,6 +210,7 @@ impl LengthPoint {
 
 /// The time of a training step at one d_model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct WidthPoint {
     /// d_model.
     #[serde(alias = "width")]

@@ -19,6 +19,7 @@ use web_time::Instant;
 
 /// The kinds of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StepKind {
     /// Forward, backward, clipping, AdamW.
     Train,

@@ -40,6 +40,7 @@ const GRADIENT_FLOOR: f64 = 1e-3;
 
 /// One compared result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct GoldenRow {
     /// `logits`, `loss`, `grad.NAME`, `greedy` or `beam4`.
     pub what: String,
@@ -59,6 +60,7 @@ impl GoldenRow {
 
 /// How close a model on one adapter comes to a golden folder.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct GoldenReport {
     /// The folder.
     pub folder: String,

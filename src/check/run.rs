@@ -16,6 +16,7 @@ const UNWRITTEN: u32 = 0x7fc0_0000;
 
 /// One compared tensor.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Comparison {
     /// `out0`, `grad.x`, …
     pub what: String,

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 /// An answer of beam search.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ScoredAnswer {
     /// The answer.
     pub answer: Answer,

@@ -13,6 +13,7 @@ use crate::models::{Decoder, TokenInputs};
 use crate::nn::{self, Block, KvSource};
 use crate::ops::{self, RopeOptions};
 use crate::program::{Program, Weights};
+use derive_setters::Setters;
 use futures::{Stream, StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -23,12 +24,22 @@ use std::sync::Arc;
 const SMALLEST_BUCKET: usize = 16;
 
 /// The limits of a generator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct GenerateLimits {
     /// The most prompts at a time.
     pub batch: usize,
     /// The most tokens of a prompt and its answer together; with an encoder, of each.
     pub max_tokens: usize,
+}
+
+impl GenerateLimits {
+    /// `batch` prompts at a time, each with its answer of at most `max_tokens` tokens.
+    #[must_use]
+    pub const fn new(batch: usize, max_tokens: usize) -> Self {
+        Self { batch, max_tokens }
+    }
 }
 
 /// A decoder with its caches on one device.

@@ -1,6 +1,7 @@
 //! The beams of one prompt: which go on, and which have ended.
 
 use super::sampling::SamplingOptions;
+use derive_setters::Setters;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
@@ -10,6 +11,7 @@ const DEAD: f64 = -1e9;
 
 /// When beam search ends: `early_stopping` of a `generation_config.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EarlyStopping {
     /// When the best beam that goes on, scored as if it ended now, is no better than the worst that has ended (`false`).
     #[default]
@@ -21,7 +23,9 @@ pub enum EarlyStopping {
 }
 
 /// Options of beam search.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct BeamOptions {
     /// The beams of a prompt.
     pub beams: usize,

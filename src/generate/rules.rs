@@ -1,6 +1,7 @@
 //! Which tokens may come next, and which must, as a model's `generation_config.json` says.
 
 use super::pick::Behind;
+use derive_setters::Setters;
 use std::collections::HashSet;
 
 /// The most that [`TokenRules::end_decay`] multiplies by: far beyond what decides, and finite in f32.
@@ -10,7 +11,9 @@ const MOST_DECAY: f32 = 1e29;
 ///
 /// Their order is that of transformers: what is forbidden goes by the history that the model itself reads, prompt included, or, where an
 /// encoder reads the prompt, the token that answers begin with and the answer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct TokenRules {
     /// `min_new_tokens`: no end token comes before so many others.
     pub min_new_tokens: usize,

@@ -5,13 +5,16 @@ use crate::error::{Error, Result};
 #[cfg(feature = "tokenizers")]
 use crate::io::Tokenizer;
 use crate::ops::TokenChoice;
+use derive_setters::Setters;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 /// The sampling of tokens, and the end of answers.
 ///
 /// The order is that of Hugging Face: repetition penalty, rules, temperature, top-k, top-p, min-p. Equally likely tokens stay or go together.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct SamplingOptions {
     /// The most tokens of an answer.
     pub max_new_tokens: usize,

@@ -11,6 +11,7 @@ use crate::gpu::Readback;
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Finish {
     /// An end token, the answer's last token.
     End,
@@ -40,6 +41,7 @@ impl Finish {
 
 /// A generated token.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Token {
     /// The prompt it answers.
     pub prompt: usize,
@@ -54,6 +56,7 @@ pub struct Token {
 
 /// A finished answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answer {
     /// The new tokens, including an end token.
     pub tokens: Vec<u32>,

@@ -9,12 +9,15 @@ use crate::error::{Error, Result};
 use crate::io::Tokenizer;
 use crate::io::{Config, ModelFolder};
 use crate::models;
+use derive_setters::Setters;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The supported settings of a model's `generation_config.json`, or of the metadata of its GGUF file (`general.sampling.*`), and the tokens
 /// that end its answers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct GenerationSettings {
     /// Whether tokens are sampled; `false`: greedy decoding.
     pub do_sample: Option<bool>,

@@ -12,6 +12,7 @@ pub const ADAPTER_VARIABLE: &str = "WGFORMER_ADAPTER";
 
 /// A description of an adapter before it is opened: plain data for lists, reports and the choice.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct AdapterSummary {
     /// Its index in [`Gpu::adapters`].
     pub index: usize,

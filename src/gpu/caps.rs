@@ -1,10 +1,12 @@
 //! The capabilities of a device, as plain data.
 
 use crate::software::{Driver, Quirks};
+use derive_setters::Setters;
 
 /// The kind of adapter, for the choice of kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum AdapterClass {
     /// A graphics processor.
     Gpu,
@@ -53,7 +55,9 @@ impl MatrixUnits {
 }
 
 /// The capabilities of an adapter: plain data, so that a step can be recorded for an adapter that is not on this machine.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct Caps {
     /// The adapter's name.
     pub name: String,

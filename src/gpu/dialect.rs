@@ -4,6 +4,7 @@ use super::Gpu;
 
 /// The compiler of a shader text, which decides the directives in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Dialect {
     /// naga, the compiler of wgpu: it has subgroup functions and refuses `enable subgroups;`.
     Naga,

@@ -4,10 +4,13 @@ use super::fault::Faults;
 use super::{AdapterClass, Caps, Gpu, Inner, MatrixUnits, probe};
 use crate::error::{Error, Result};
 use crate::software::{self, SharedMemory};
+use derive_setters::Setters;
 use std::sync::Arc;
 
 /// Options for opening a device. The default uses all limits and features of the adapter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct GpuOptions {
     /// Use at most these limits; for tests of weaker adapters.
     pub limits: Option<wgpu::Limits>,
@@ -35,6 +38,7 @@ pub struct GpuOptions {
 /// The poller of the device, so that callbacks run and futures ([`super::Readback`], [`Gpu::wait_async`], [`Gpu::read_async`]) complete. Blocking
 /// calls ([`Gpu::wait`], [`super::Readback::wait`], [`Gpu::read`]) always poll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Polling {
     /// The engine: the first future that waits starts a thread, which polls while any future waits and sleeps otherwise.
     #[default]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// How much time the tuner may take for each program that is prepared, before its first run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tuning {
     /// None: kernels run as tuned before, else in the default variants of the adapter's class.
     #[default]

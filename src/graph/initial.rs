@@ -2,6 +2,7 @@
 
 /// The initial values of a fresh parameter, chosen by its layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Initial {
     /// Zeros: biases.
     Zeros,

@@ -13,6 +13,7 @@ pub struct Tensor {
 
 /// Where a node's value comes from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Kind {
     /// Written by the caller before a run.
     Input(String),

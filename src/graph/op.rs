@@ -111,6 +111,7 @@ pub struct Rematerialization {
 
 /// An input of [`Rematerialization::op`], in terms of the original op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RematerializeInput {
     /// An input.
     Input(usize),
@@ -131,6 +132,7 @@ pub struct WriteInto {
 
 /// How an output shares memory with an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Alias {
     /// The output is the same bytes under another shape; nothing is launched.
     View(usize),

@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// What the adapter is.
-pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// Its weights.
-pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 /// An adapter's folder that was opened.
 #[derive(Debug)]

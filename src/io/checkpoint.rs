@@ -32,6 +32,7 @@ const TEMPORARY: &str = ".tmp";
 
 /// The content of a checkpoint to save.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Checkpoint<'a> {
     /// Training steps done.
     pub step: u64,
@@ -47,6 +48,7 @@ pub struct Checkpoint<'a> {
 
 /// A checkpoint that was loaded.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// The checkpoint's folder.
     pub path: PathBuf,

@@ -9,6 +9,7 @@ use std::fmt;
 
 /// The type of a tensor's elements in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FileType {
     /// One number after the other.
     Plain(Dtype),

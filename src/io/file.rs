@@ -32,7 +32,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Format`] if it is too large or is neither.
-pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
+pub(crate) fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     match is_pipe(path) {
         true => {
@@ -88,7 +88,7 @@ fn read_limited(path: &Path, limit: u64) -> Result<String> {
 ///
 /// # Errors
 /// As [`read_text`]; [`Error::Format`] if it is not JSON.
-pub fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
+pub(crate) fn read_json(path: impl AsRef<Path>) -> Result<serde_json::Value> {
     let path = path.as_ref();
     let text = read_json_text(path)?;
     serde_json::from_str(&plain_json(&text)).map_err(|e| Error::format(path, format!("is not valid JSON: {e}")))
@@ -150,7 +150,7 @@ pub(crate) fn read_json_if_there(path: &Path) -> Result<Option<serde_json::Value
 ///
 /// # Errors
 /// [`Error::File`] with the path if anything fails; the old file is then untouched and the temporary one removed.
-pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path.as_ref(), |w| w.write_all(bytes))
 }
 

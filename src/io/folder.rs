@@ -58,6 +58,7 @@ const COMPANIONS: [&str; 15] = [
 
 /// A model folder, or a GGUF file, that was opened.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ModelFolder {
     /// The folder or file.
     pub path: PathBuf,

@@ -24,7 +24,7 @@ mod encoding;
 #[cfg(feature = "tokenizers")]
 mod facts;
 #[cfg(feature = "files")]
-pub mod file;
+pub(crate) mod file;
 pub mod folder;
 pub mod gguf;
 #[cfg(feature = "tokenizers")]
@@ -57,17 +57,17 @@ pub mod tree_mask;
 mod vocabulary;
 
 #[cfg(feature = "files")]
-pub use adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterFolder};
+pub(crate) use adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterFolder};
 #[cfg(feature = "tokenizers")]
 pub use chat_template::{ChatTemplate, Clock, Conversation};
 #[cfg(feature = "files")]
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use config::Config;
-pub use convert::{FileType, OtherBlocks};
+pub use convert::FileType;
 #[cfg(feature = "files")]
 pub use device_cache::{load_pipelines, load_tuning, pipelines_file, save_pipelines, save_tuning, tuning_file};
 #[cfg(feature = "files")]
-pub use file::{read_json, read_text, write_atomic};
+pub(crate) use file::{read_json, read_text, write_atomic};
 #[cfg(feature = "files")]
 pub use folder::Contents;
 pub use folder::{ModelFolder, TASK};

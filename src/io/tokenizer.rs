@@ -61,6 +61,7 @@ struct Inner {
 
 /// The tokens of a text, with the ranges that map them back to it.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Encoding {
     /// The tokens.
     pub ids: Vec<u32>,

@@ -62,6 +62,7 @@ impl View {
 
 /// The access of a dispatch to a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Access {
     /// `var<storage, read>`
     Read,

@@ -100,6 +100,7 @@ pub type Snippet = Kernel;
 
 /// A constant that goes in front of a kernel's text.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Constant {
     /// `const NAME: u32`
     U32(u32),

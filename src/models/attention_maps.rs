@@ -8,6 +8,7 @@ use crate::graph::Graph;
 use crate::nn::Context;
 use crate::ops;
 use crate::program::{Program, Weights};
+use derive_setters::Setters;
 
 const ENCODER: &str = "encoder";
 const DECODER: &str = "decoder";
@@ -15,7 +16,8 @@ const DECODER: &str = "decoder";
 const CROSS: &str = "cross_attention";
 
 /// The texts that a model reads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Setters)]
+#[setters(prefix = "with_", strip_option)]
 pub struct AttentionText<'a> {
     /// Its tokens; of a model of two sides those of the encoder.
     pub ids: &'a [u32],
@@ -25,6 +27,7 @@ pub struct AttentionText<'a> {
 
 /// The probabilities of the heads of an attention.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[non_exhaustive]
 pub struct AttentionMap {
     /// The layer, as the graph calls it.
     pub layer: String,

@@ -8,6 +8,7 @@ use FamilySides::{Any, Both, Decoder, Encoder};
 
 /// The sides that the models of a family have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FamilySides {
     /// They read a text as a whole.
     Encoder,

@@ -24,7 +24,7 @@ mod nomic_bert;
 mod recursive;
 mod rope;
 mod routing;
-pub mod settings;
+pub(crate) mod settings;
 mod stacked;
 mod t5;
 mod transformer;

@@ -16,6 +16,7 @@ use std::ops::Range;
 
 /// The sizes that training and generation need to know of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Dimensions {
     /// Tokens of the vocabulary.
     pub vocabulary: usize,
@@ -29,6 +30,7 @@ pub struct Dimensions {
 
 /// The last layer of a language model: from hidden states to logits.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct LmHead {
     /// The weight; with tied embeddings the table itself.
     pub weight: Tensor,
@@ -301,6 +303,7 @@ pub trait Decoder: Model {
 
 /// The head of an encoder: the layers after its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EncoderHead {
     /// Nothing: hidden states.
     None,

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 
 /// The trained layers that a layer that recurs starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LayerInit {
     /// Layers at even intervals, from the first of those that recur to the last.
     Stepwise,

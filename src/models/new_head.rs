@@ -12,6 +12,7 @@ const CLASS: &str = "architectures";
 
 /// A head with classes, or without, for an encoder.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NewHead {
     /// Its kind.
     pub kind: EncoderHead,

@@ -9,6 +9,7 @@ use crate::program::{Program, Weights, unpack};
 
 /// The decisions of a router for each token of a text.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct TokenRoutes {
     /// `experts.0` of the first block with experts, …, or `depth`.
     pub router: String,

@@ -16,7 +16,7 @@ const MOST_PARTS: usize = 1 << 16;
 ///
 /// # Errors
 /// [`Error::Format`](crate::Error::Format) that names the key.
-pub fn count(config: &Config, key: &str) -> Result<usize> {
+pub(crate) fn count(config: &Config, key: &str) -> Result<usize> {
     within(config, key, config.get(key)?, LARGEST)
 }
 
@@ -24,7 +24,7 @@ pub fn count(config: &Config, key: &str) -> Result<usize> {
 ///
 /// # Errors
 /// As [`count`].
-pub fn optional_count(config: &Config, key: &str) -> Result<Option<usize>> {
+pub(crate) fn optional_count(config: &Config, key: &str) -> Result<Option<usize>> {
     config.optional(key)?.map(|count| within(config, key, count, LARGEST)).transpose()
 }
 
@@ -32,7 +32,7 @@ pub fn optional_count(config: &Config, key: &str) -> Result<Option<usize>> {
 ///
 /// # Errors
 /// As [`count`]; and if there are more than any model has.
-pub fn layer_count(config: &Config, key: &str) -> Result<usize> {
+pub(crate) fn layer_count(config: &Config, key: &str) -> Result<usize> {
     within(config, key, config.get(key)?, MOST_LAYERS)
 }
 
@@ -40,7 +40,7 @@ pub fn layer_count(config: &Config, key: &str) -> Result<usize> {
 ///
 /// # Errors
 /// As [`layer_count`].
-pub fn part_count(config: &Config, key: &str) -> Result<usize> {
+pub(crate) fn part_count(config: &Config, key: &str) -> Result<usize> {
     within(config, key, config.get(key)?, MOST_PARTS)
 }
 
@@ -57,7 +57,7 @@ fn within(config: &Config, key: &str, count: usize, most: usize) -> Result<usize
 ///
 /// # Errors
 /// As [`count`], if it is no whole number.
-pub fn padding(config: &Config, vocabulary: usize, default: Option<u32>) -> Result<Option<u32>> {
+pub(crate) fn padding(config: &Config, vocabulary: usize, default: Option<u32>) -> Result<Option<u32>> {
     let id = match config.value().get(PADDING) {
         None => default.map(i64::from),
         Some(_) => config.optional::<i64>(PADDING)?,
@@ -70,7 +70,7 @@ pub fn padding(config: &Config, vocabulary: usize, default: Option<u32>) -> Resu
 ///
 /// # Errors
 /// As [`count`].
-pub fn rate(config: &Config, key: &str) -> Result<f32> {
+pub(crate) fn rate(config: &Config, key: &str) -> Result<f32> {
     rate_or(config, key, 0.0)
 }
 
@@ -78,7 +78,7 @@ pub fn rate(config: &Config, key: &str) -> Result<f32> {
 ///
 /// # Errors
 /// As [`count`].
-pub fn rate_or(config: &Config, key: &str, default: f32) -> Result<f32> {
+pub(crate) fn rate_or(config: &Config, key: &str, default: f32) -> Result<f32> {
     let rate: f32 = config.get_or(key, default)?;
     match (0.0..1.0).contains(&rate) {
         true => Ok(rate),
@@ -90,7 +90,7 @@ pub fn rate_or(config: &Config, key: &str, default: f32) -> Result<f32> {
 ///
 /// # Errors
 /// As [`count`].
-pub fn positive_number(config: &Config, key: &str, default: f32) -> Result<f32> {
+pub(crate) fn positive_number(config: &Config, key: &str, default: f32) -> Result<f32> {
     let number: f32 = config.get_or(key, default)?;
     match number > 0.0 && number.is_finite() {
         true => Ok(number),
@@ -102,7 +102,7 @@ pub fn positive_number(config: &Config, key: &str, default: f32) -> Result<f32> 
 ///
 /// # Errors
 /// As [`count`], listing the activations there are.
-pub fn activation(config: &Config, key: &str, default: &str) -> Result<Activation> {
+pub(crate) fn activation(config: &Config, key: &str, default: &str) -> Result<Activation> {
     activation_of(config, key, &config.get_or(key, default.to_owned())?)
 }
 
@@ -110,7 +110,7 @@ pub fn activation(config: &Config, key: &str, default: &str) -> Result<Activatio
 ///
 /// # Errors
 /// As [`activation`].
-pub fn activation_of(config: &Config, key: &str, name: &str) -> Result<Activation> {
+pub(crate) fn activation_of(config: &Config, key: &str, name: &str) -> Result<Activation> {
     match name {
         "relu" => Ok(Activation::Relu),
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
@@ -127,7 +127,7 @@ pub fn activation_of(config: &Config, key: &str, name: &str) -> Result<Activatio
 
 /// The name that Hugging Face gives an activation.
 #[must_use]
-pub fn activation_name(activation: Activation) -> &'static str {
+pub(crate) fn activation_name(activation: Activation) -> &'static str {
     match activation {
         Activation::Relu => "relu",
         Activation::GeluTanh => "gelu_new",
@@ -142,7 +142,7 @@ pub fn activation_name(activation: Activation) -> &'static str {
 ///
 /// # Errors
 /// As [`count`].
-pub fn reject_if_true(config: &Config, key: &str) -> Result<()> {
+pub(crate) fn reject_if_true(config: &Config, key: &str) -> Result<()> {
     if config.get_or(key, false)? { Err(config.refuse(key, "is true; only false is supported")) } else { Ok(()) }
 }
 
@@ -150,7 +150,7 @@ pub fn reject_if_true(config: &Config, key: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`count`].
-pub fn must_divide(config: &Config, key: &str, number: usize, whole: usize, of: &str) -> Result<()> {
+pub(crate) fn must_divide(config: &Config, key: &str, number: usize, whole: usize, of: &str) -> Result<()> {
     if whole.is_multiple_of(number) {
         return Ok(());
     }
@@ -160,6 +160,6 @@ pub fn must_divide(config: &Config, key: &str, number: usize, whole: usize, of: 
 /// An f32 as the shortest decimal number that reads back as the same f32, so that a config says 1e-5 and not
 /// 9.999999747378752e-6.
 #[must_use]
-pub fn json_f32(value: f32) -> f64 {
+pub(crate) fn json_f32(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }

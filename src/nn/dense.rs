@@ -51,7 +51,7 @@ impl LinearConfig {
 
 /// Additions to the product of a linear layer, in the same kernel.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LinearUse {
+pub(crate) struct LinearUse {
     /// The activation of the result.
     pub activation: Option<Activation>,
     /// The number of rows of `x (B, T, …)`, `(B)`; the others count as zero, and cost nothing. None: all.
@@ -70,7 +70,7 @@ pub fn linear(g: &mut Graph, prefix: &str, x: Tensor, out: usize, config: Linear
 ///
 /// # Errors
 /// Those of [`ops::linear_fused`].
-pub fn linear_with(
+pub(crate) fn linear_with(
     g: &mut Graph,
     prefix: &str,
     x: Tensor,

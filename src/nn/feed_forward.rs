@@ -8,10 +8,11 @@ use crate::graph::{Graph, Tensor};
 use crate::ops::{self, Activation};
 
 /// The usual names of the gate, up and down projections of a gated network.
-pub const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+pub(crate) const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// The feed-forward part of a block. Names stand behind the block's prefix.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum FeedForward {
     /// `act(x · W₁ + b₁) · W₂ + b₂`.
     Plain {
@@ -147,7 +148,7 @@ impl FeedForward {
 ///
 /// # Errors
 /// Those of the ops.
-pub fn gated_feed_forward(
+pub(crate) fn gated_feed_forward(
     g: &mut Graph,
     names: [&str; 3],
     x: Tensor,

@@ -161,6 +161,7 @@ pub struct Documents {
 
 /// The source of the keys and values of cross-attention.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Context {
     /// It makes them of the encoder's states.
     States {

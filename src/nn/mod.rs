@@ -17,20 +17,23 @@ mod router_stats;
 mod stack;
 mod switch;
 
+pub(crate) use attention::is_cache;
 pub use attention::{
     Attention, AttentionUse, Heads, KeyValues, KvSource, Latent, Mask, PositionTables, QkNorm, QkvNames, Ring,
-    RotaryTable, is_cache,
+    RotaryTable,
 };
 pub use balance::Balance;
 pub use block::{Block, BlockOutput, BlockUse, NormNames};
-pub use dense::{DROPOUT_SEED, LinearConfig, LinearUse, dropout, embedding, linear, linear_with, scaled};
-pub use experts::{
-    ExpertMode, ExpertNames, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward,
-};
-pub use feed_forward::{FeedForward, FeedForwardUse, GATED, gated_feed_forward};
+pub use dense::DROPOUT_SEED;
+pub use dense::{LinearConfig, dropout, embedding, linear, scaled};
+pub(crate) use dense::{LinearUse, linear_with};
+pub(crate) use experts::ExpertNames;
+pub use experts::{ExpertMode, Experts, GateOutput, SharedExpert, expert_choice_feed_forward, expert_feed_forward};
+pub use feed_forward::{FeedForward, FeedForwardUse};
+pub(crate) use feed_forward::{GATED, gated_feed_forward};
 pub use inputs::{Context, Documents, Hidden, TokenInputs};
 pub use norm::{NormKind, NormOrder};
-pub use pooled::{first_states, mean_states};
+pub(crate) use pooled::{first_states, mean_states};
 pub(crate) use recursion::CAPACITY_STEP;
 pub use recursion::{
     ExpertChoiceRouting, Pass, Recursion, RecursionOutput, RecursionRouting, RecursionUse, Router, RouterFunction,
@@ -39,4 +42,4 @@ pub use recursion::{
 pub use relative::{RelativeBias, RelativeBuckets};
 pub use router_stats::{RouterDecision, RouterStats};
 pub use stack::Stack;
-pub use switch::SwitchExperts;
+pub(crate) use switch::SwitchExperts;

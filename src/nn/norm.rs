@@ -6,6 +6,7 @@ use crate::ops;
 
 /// The kind of a norm, and its epsilon.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum NormKind {
     /// Layer norm with `weight` and `bias`: [`ops::layer_norm`].
     Layer {
@@ -52,6 +53,7 @@ impl NormKind {
 
 /// The order of norms and residual sums in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NormOrder {
     /// `x + f(norm(x))`, in front of each part of a block: GPT-2, Llama.
     Pre,

@@ -11,7 +11,7 @@ use crate::ops;
 ///
 /// # Errors
 /// Those of the ops.
-pub fn first_states(g: &mut Graph, states: Tensor) -> Result<Tensor> {
+pub(crate) fn first_states(g: &mut Graph, states: Tensor) -> Result<Tensor> {
     let [batch, _, d_model] = g.shape(states).expect("states")?;
     let first = ops::slice(g, states, 1, 0, 1)?;
     ops::reshape(g, first, [batch, d_model])
@@ -21,7 +21,7 @@ pub fn first_states(g: &mut Graph, states: Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Those of the ops.
-pub fn mean_states(g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
+pub(crate) fn mean_states(g: &mut Graph, states: Tensor, inputs: &TokenInputs) -> Result<Tensor> {
     let [batch, time, width] = g.shape(states).expect("states")?;
     let ones = |g: &mut Graph| g.constant("ones", Array::from_fn([batch, time], |_| 1.0), DType::U32);
     let mask = match inputs.kv {

@@ -13,6 +13,7 @@ const MOST_TRAINED_PAIRS: usize = 1 << 24;
 
 /// A bias of scores by the distance of query and key.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RelativeBias {
     /// Learned, from a table of parameters.
     Buckets(RelativeBuckets),

@@ -6,6 +6,7 @@ use crate::ops::{self, Assignment};
 
 /// The decision that a router makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RouterDecision {
     /// The experts of a token.
     Experts,

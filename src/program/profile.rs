@@ -121,6 +121,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// The time of one launch.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct LaunchTime {
     /// The node's label.
     pub label: String,
@@ -138,6 +139,7 @@ pub struct LaunchTime {
 
 /// The times of one run.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct Profile {
     /// The launches in order.
     pub launches: Vec<LaunchTime>,
@@ -147,6 +149,7 @@ pub struct Profile {
 
 /// The sum over the launches of one kernel.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[non_exhaustive]
 pub struct KernelTime {
     /// How many launches.
     pub launches: u64,
@@ -160,6 +163,7 @@ pub struct KernelTime {
 
 /// The sum over the launches of one part of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct PartTime {
     /// How many launches.
     pub launches: u64,

@@ -15,6 +15,7 @@ const WRITE_ALIGNMENT: usize = 64;
 
 /// Where the memory of a slot comes from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Source {
     /// Written by the caller before each run.
     Input(String),

@@ -45,7 +45,7 @@ impl fmt::Display for Recording {
 
 /// A count with a unit prefix: `12.3G`.
 #[must_use]
-pub fn human_count(count: u64) -> String {
+pub(crate) fn human_count(count: u64) -> String {
     const UNITS: [&str; 6] = ["", "k", "M", "G", "T", "P"];
     let mut size = count as f64;
     let mut unit = 0;
@@ -58,6 +58,7 @@ pub fn human_count(count: u64) -> String {
 
 /// The memory of a program in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MemoryReport {
     /// Arenas for temporaries.
     pub temporaries: u64,

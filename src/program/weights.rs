@@ -22,6 +22,7 @@ pub struct Weights {
 
 /// The memory of a weight or state.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WeightBuffer {
     /// The type of its content.
     pub ty: TensorType,

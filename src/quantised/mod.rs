@@ -74,7 +74,7 @@ fn format(dtype: DType) -> Option<&'static Format> {
 
 /// The quantised type that has that number in GGUF files.
 #[must_use]
-pub fn of_file_number(number: u32) -> Option<DType> {
+pub(crate) fn of_file_number(number: u32) -> Option<DType> {
     DType::QUANTISED.into_iter().find(|&dtype| file_number(dtype) == Some(number))
 }
 
@@ -149,7 +149,7 @@ pub fn from_file(dtype: DType, bytes: &[u8]) -> Vec<u8> {
 
 /// `count` weights in GPU memory as the blocks of a file: the inverse of [`from_file`].
 #[must_use]
-pub fn to_file(dtype: DType, words: &[u8], count: usize) -> Vec<u8> {
+pub(crate) fn to_file(dtype: DType, words: &[u8], count: usize) -> Vec<u8> {
     let Some(format) = format(dtype) else { return Vec::new() };
     let mut bytes = Vec::with_capacity(count / dtype.block() * format.bytes);
     blocks_of_words(format, words, count, |block| format.write_file(block, &mut bytes));
@@ -180,7 +180,7 @@ pub fn dequantise(dtype: DType, words: &[u8], count: usize) -> Vec<f64> {
 
 /// The first of a file's blocks whose scale is infinite, no number, or too large for weights that f32 can hold.
 #[must_use]
-pub fn bad_scale(dtype: DType, bytes: &[u8]) -> Option<usize> {
+pub(crate) fn bad_scale(dtype: DType, bytes: &[u8]) -> Option<usize> {
     let format = format(dtype)?;
     let mut block = Block::ZERO;
     bytes.chunks_exact(format.bytes).position(|bytes| !format.has_finite_scales(bytes, &mut block))

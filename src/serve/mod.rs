@@ -19,6 +19,7 @@ use crate::generate::{SamplingOptions, Scheduler};
 use crate::io::{ChatTemplate, Tokenizer};
 use crate::tasks::apply::TextEmbedder;
 use api::Api;
+use derive_setters::Setters;
 use embeddings::EmbeddingModel;
 use futures::future::{Either, select};
 use metrics::Metrics;
@@ -41,7 +42,9 @@ pub fn read_body(body: &[u8]) {
 }
 
 /// What a server lets clients do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct ServeLimits {
     /// Bytes of a request's body.
     pub body: usize,

@@ -1,5 +1,6 @@
 //! Properties of CPU drivers, as plain data.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a texture row: 1024 texels of four words.
@@ -9,6 +10,7 @@ pub(super) const TEXTURE_WORK: u64 = 1 << 17;
 
 /// A CPU driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Driver {
     /// Mesa's: lavapipe for Vulkan, llvmpipe for OpenGL.
     Mesa,
@@ -38,6 +40,7 @@ impl Driver {
 /// GPUs load from buffers at least as fast. CPU drivers load from textures with vector instructions and from buffers lane by lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Textures {
     /// None: tensors are read from buffers.
     #[default]
@@ -49,7 +52,9 @@ pub enum Textures {
 }
 
 /// Adaptations for a CPU driver. The default is a GPU, without adaptations.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct Quirks {
     /// The kind of textures through which kernels may read tensors.
     pub textures: Textures,
@@ -146,7 +151,9 @@ fn register_bits() -> u32 {
 }
 
 /// Options for tests, which override the best choice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct Options {
     /// The least work (operations, or elements written) for which kernels read through textures: 0 always, [`u64::MAX`] never.
     pub texture_work: Option<u64>,

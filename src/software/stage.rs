@@ -12,6 +12,7 @@ const MOST: usize = 6;
 
 /// The texture of one binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stage {
     /// The binding of the dispatch, from 0.
     pub binding: usize,
@@ -23,6 +24,7 @@ pub struct Stage {
 
 /// The textures of a step, and what is copied into them before each dispatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Staging {
     /// The size of each texture: bytes of the largest tensor in it.
     pub textures: Vec<u64>,

@@ -55,6 +55,7 @@ impl Task for Embedding {
 /// Which states of a text's tokens become its vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Pooling {
     /// Their mean.
     #[default]

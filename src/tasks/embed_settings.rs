@@ -34,6 +34,7 @@ fn pooling_of(path: &Path, config: &Value) -> Result<Pooling> {
 
 /// How the texts of a model become vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EmbedSettings {
     /// Which states.
     pub pooling: Pooling,

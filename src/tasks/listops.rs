@@ -36,6 +36,7 @@ const PARTS: u64 = 8;
 
 /// An operator on a list of digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operator {
     /// The largest.
     Max,
@@ -80,6 +81,7 @@ impl Operator {
 
 /// The part of the expressions: for training, or held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Split {
     /// To train on.
     Train,

@@ -48,10 +48,13 @@ use crate::nn::RouterStats;
 use crate::ops::{self, CrossEntropyOptions};
 use crate::shape::Shape;
 use crate::train::{DROPOUT_SEED, LossAndStats};
+use derive_setters::Setters;
 use std::fmt::Debug;
 
 /// What a graph of a task is made for.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct TaskMode {
     /// Training: what is random there is.
     pub training: bool,

@@ -139,6 +139,7 @@ impl TextTask {
 
 /// How rows of text become the inputs of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TextTask {
     /// Predict the next token.
     Next,

@@ -20,6 +20,7 @@ const ROWS: usize = 64;
 
 /// What is read off a text of T tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reads {
     /// The logits of its classes, or T times those of a token's, or T times a beginning's and an end's.
     Classes,

@@ -33,6 +33,7 @@ pub struct Row {
 
 /// What a model is to say about a row.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Target {
     /// Nothing is known.
     #[default]

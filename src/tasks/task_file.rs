@@ -14,6 +14,7 @@ use std::path::Path;
 /// A use of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Application {
     /// A class, or several, of a text or of two.
     Classify,

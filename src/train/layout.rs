@@ -61,7 +61,7 @@ pub enum Range {
 impl Range {
     /// The name of the range of shard `shard` in the weights store.
     #[must_use]
-    pub fn name(self, shard: usize) -> String {
+    pub(crate) fn name(self, shard: usize) -> String {
         let kind = match self {
             Self::Parameters => "flat.parameters",
             Self::Gradients => "flat.gradients",

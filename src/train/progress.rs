@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// An event of a training run.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A step is done. Steps are reported in order, a few steps late, so that the GPU never waits.
     Step(StepEvent),
@@ -36,6 +37,7 @@ pub enum Event {
 
 /// A finished step.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StepEvent {
     /// The step, from 1.
     pub step: u64,
@@ -57,6 +59,7 @@ pub struct StepEvent {
 
 /// What a measure gave.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Measured {
     /// Its name.
     pub name: String,

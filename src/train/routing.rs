@@ -22,7 +22,7 @@ impl RoutingLayout {
         Self { routers: routers.iter().map(|router| (router.decision, num_choices(router.sums))).collect() }
     }
 
-    /// The number of elements of all sums: 0 without routers, else a multiple of [`BLOCK`].
+    /// The number of elements of all sums: 0 without routers, else a multiple of 64.
     #[must_use]
     pub fn total(&self) -> usize {
         self.routers.iter().map(|(_, num_choices)| size(*num_choices)).sum()
@@ -89,6 +89,7 @@ fn size(num_choices: usize) -> usize {
 
 /// Statistics of a model's routers in a step, over all its micro-batches.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RoutingReport {
     /// The gates of experts, in order. A recursive layer has one gate per recursion.
     pub gates: Vec<GateReport>,
@@ -98,6 +99,7 @@ pub struct RoutingReport {
 
 /// Statistics of one gate of experts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GateReport {
     /// The number of slots of each expert, before any were dropped.
     pub loads: Vec<f64>,
@@ -111,6 +113,7 @@ pub struct GateReport {
 
 /// Statistics of the routers of recursions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RecursionReport {
     /// The total number of tokens.
     pub tokens: f64,
@@ -180,6 +183,7 @@ impl RecursionReport {
 
 /// A summary of a [`RoutingReport`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RoutingSummary {
     /// The gates of experts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,6 +195,7 @@ pub struct RoutingSummary {
 
 /// A summary of all gates of experts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ExpertSummary {
     /// The largest load divided by the mean load, of the most uneven gate.
     pub largest_load: f64,
@@ -204,6 +209,7 @@ pub struct ExpertSummary {
 
 /// A summary of all recursions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RecursionSummary {
     /// The mean number of recursions of a token.
     pub depth: f64,

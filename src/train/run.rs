@@ -1,10 +1,13 @@
 //! The options, the state and the outcome of a training run.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 /// The options of a training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct RunOptions {
     /// Steps of the whole run.
     pub steps: u64,
@@ -28,6 +31,7 @@ impl Default for RunOptions {
 
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// All steps are done.
     Finished,

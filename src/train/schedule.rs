@@ -1,10 +1,12 @@
 //! Learning rates over the steps of a training run.
 
 use crate::error::{Error, Result};
+use derive_setters::Setters;
 
 /// How the learning rate falls after the warm-up. A floor is a fraction of the peak.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
+#[non_exhaustive]
 pub enum Decay {
     /// Constant at the peak.
     Constant,
@@ -31,7 +33,8 @@ pub enum Decay {
 ///
 /// The first `warmup` steps rise linearly, and the last of them has the peak; then [`Decay`] follows. From step `steps` on the rate is the
 /// floor.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, Setters)]
+#[setters(prefix = "with_", strip_option)]
 pub struct Schedule {
     /// The largest learning rate.
     pub peak: f64,

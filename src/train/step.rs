@@ -9,6 +9,7 @@ use crate::graph::{Graph, Storage, Tensor};
 use crate::kernel::Caps;
 use crate::ops::{self, BLOCK, OptimizerControl, OptimizerScalars};
 use crate::shape::TensorType;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub const SCALARS: &str = "optimizer.scalars";
 /// The input that adds gradients to those of earlier micro-batches (1) or replaces them (0).
 pub const KEEP: &str = "optimizer.keep";
 /// The state of [`OptimizerControl`].
-pub const STATE: &str = "optimizer.state";
+pub(super) const STATE: &str = "optimizer.state";
 /// The output with [`StepReport`](ops::StepReport), followed by the statistics of routers ([`RoutingLayout::read`]).
 pub const REPORT: &str = "report";
 /// Elements of the report before the statistics of routers.
@@ -28,7 +29,8 @@ pub const STATISTICS: &str = "optimizer.statistics";
 pub(super) const LOSS: &str = "optimizer.loss";
 
 /// The constants of AdamW.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_", strip_option)]
 pub struct AdamOptions {
     /// The decay of the first moment.
     pub beta1: f64,
@@ -47,7 +49,8 @@ impl Default for AdamOptions {
 }
 
 /// Dynamic loss scaling: the loss is multiplied by a factor that grows while gradients stay finite.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_", strip_option)]
 pub struct LossScaling {
     /// The factor of the first step.
     pub initial: f32,
@@ -66,8 +69,10 @@ impl Default for LossScaling {
 }
 
 /// The options of a training step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(default)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct StepOptions {
     /// The constants of AdamW.
     pub adam: AdamOptions,
@@ -167,6 +172,7 @@ impl LossScaling {
 
 /// The part of a step in a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Part {
     /// The whole step.
     Whole,
@@ -197,7 +203,8 @@ impl TrainStep {
     /// A step that trains these parameters on an adapter.
     ///
     /// # Errors
-    /// Those of [`FlatLayout::new`] and [`StepOptions::check`].
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if a parameter exceeds a buffer, [`Error::Input`](crate::Error::Input) if there are none, one is no
+    /// float or both half-precision types occur; those of [`StepOptions::check`].
     pub fn new(parameters: &[(String, TensorType)], caps: &Caps, options: StepOptions) -> Result<Self> {
         options.check()?;
         let (routing, base) = (RoutingLayout::default(), Storage::default());

@@ -54,7 +54,9 @@ fn opened(trials: &mut Vec<Trial>, classes: &[Option<AdapterClass>]) -> Vec<(Str
         for &class in classes.iter().filter(|class| **class != Some(AdapterClass::of(&info))) {
             let how = class.map_or("", |_| ", as a GPU");
             let name = format!("{:?} {}{how}", info.backend, info.name);
-            match Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }) {
+            let mut options = GpuOptions::default();
+            options.class = class;
+            match Gpu::open_with(&adapter, &options) {
                 Ok(gpu) => {
                     choice::keep(&gpu);
                     opened.push((name, TestDevice { gpu, adapter: lock.clone() }));

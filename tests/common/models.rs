@@ -53,7 +53,7 @@ pub(crate) fn weights_in(model: &dyn Model, storage: &Storage) -> Result<Values>
         let (centre, deviation) = match initials[&name] {
             Initial::Ones => (1.0, 0.3),
             Initial::Zeros => (0.0, 0.3),
-            Initial::Normal(_) | Initial::Sinusoids { .. } => (0.0, 0.25),
+            _ => (0.0, 0.25),
         };
         let data = initial_values(Initial::Normal(deviation), ty.shape.numel(), 5, &name);
         let data = data.into_iter().map(|x| ty.dtype.round(centre + x)).collect();

@@ -68,7 +68,9 @@ fn also_as_gpus() -> Vec<(String, Gpu)> {
             if class == Some(AdapterClass::of(&info)) {
                 continue;
             }
-            let gpu = Gpu::open_with(&adapter, &GpuOptions { class, ..GpuOptions::default() }).unwrap();
+            let mut options = GpuOptions::default();
+            options.class = class;
+            let gpu = Gpu::open_with(&adapter, &options).unwrap();
             all.push((format!("{:?} {}{}", info.backend, info.name, class.map_or("", |_| ", as a GPU")), gpu));
         }
     }
@@ -193,7 +195,7 @@ fn the_file_says_how_its_model_is_sampled_from() {
         let folder = gguf::from_bytes("some/model.gguf", file(&metadata, &tensors()).0)?;
         GenerationSettings::of(&folder, 260)
     };
-    assert_eq!(settings(&[]).unwrap(), GenerationSettings { end: vec![259], ..GenerationSettings::default() });
+    assert_eq!(settings(&[]).unwrap(), GenerationSettings::default().with_end(vec![259]));
     let all = settings(&[
         ("general.sampling.temp", Meta::F32(0.6)),
         ("general.sampling.top_k", Meta::U32(20)),
@@ -282,7 +284,7 @@ fn a_real_model_writes_what_pytorch_writes() {
     let tokenizer = opened.expect_tokenizer().unwrap();
     let (model, weights) = models::load(&gpu, &opened, None).unwrap();
     let model: Arc<dyn Decoder> = model.into();
-    let limits = GenerateLimits { batch: 1, max_tokens: 64 };
+    let limits = GenerateLimits::new(1, 64);
     let mut generator = Generator::new(&gpu, model.clone(), &weights, limits).unwrap();
     for case in golden.as_array().unwrap() {
         let prompt = tokenizer.encode(case["prompt"].as_str().unwrap()).unwrap();

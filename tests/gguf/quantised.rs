@@ -105,7 +105,7 @@ fn files_compute_what_numpy_computes_on_every_adapter_and_as_on_a_gpu() {
             let place = format!("{} on {name}", path.display());
             println!("{place}: {error:.1e}");
             assert!(got.len() == wanted.len() && error <= 1e-4, "{place}: error {error:.1e}");
-            let limits = GenerateLimits { batch: 1, max_tokens: 64 };
+            let limits = GenerateLimits::new(1, 64);
             let mut generator = Generator::new(gpu, model, &weights, limits).unwrap();
             let options = SamplingOptions::greedy(12);
             let answers =

@@ -82,7 +82,7 @@ fn an_application_that_polls_itself_is_left_to_it() {
 
     on_every_adapter(|adapter| {
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
-        let options = GpuOptions { polling: Polling::Application, ..GpuOptions::default() };
+        let options = GpuOptions::default().with_polling(Polling::Application);
         let gpu = Gpu::adopt_with(device.clone(), queue, &options).unwrap();
         let buffer = gpu.buffer("data", 3 << 20, DATA).unwrap();
         let data = bytes(3 << 20, 9);

@@ -20,7 +20,7 @@ fn floats(values: [f32; 3]) -> Vec<u8> {
 #[test]
 fn programs_run_on_the_weakest_device_and_with_checks() {
     on_every_adapter(|adapter| {
-        let gpu = Gpu::open_with(adapter, &GpuOptions { checked: true, ..GpuOptions::portable() }).unwrap();
+        let gpu = Gpu::open_with(adapter, &GpuOptions::portable().with_checked(true)).unwrap();
         let program = doubling(&gpu).unwrap();
         program.write("x", &floats([1.0, -2.0, 3.5])).unwrap();
         program.run().unwrap();

@@ -26,7 +26,7 @@ pub(crate) fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
         model.initialise(&weights, 1)?;
         let (rows, length, steps) = (4, 16, 80);
         let objective = LanguageModel { model: model.clone(), rows, length, options: CrossEntropyOptions::default() };
-        let run = RunOptions { steps, ..Default::default() };
+        let run = RunOptions::default().with_steps(steps);
         let schedule = Schedule::constant(0.01);
         let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
         let held_out = held_out(&text[..80], rows, length);
@@ -42,7 +42,7 @@ pub(crate) fn trained_models_continue(gpu: &Gpu) -> Result<(), Failed> {
         if !((before - 97.0_f64.ln()).abs() < 0.1 && after < 0.5) {
             return Err(format!("{}: the loss went from {before} to {after}", config["model_type"]).into());
         }
-        let limits = GenerateLimits { batch: 1, max_tokens: 40 };
+        let limits = GenerateLimits::new(1, 40);
         let mut generator = Generator::new(gpu, model, trainer.weights(), limits)?;
         let prompt = text[..9].to_vec();
         let answers = generator.generate(&[prompt], &SamplingOptions::greedy(20), |_| ControlFlow::Continue(()))?;
@@ -64,7 +64,7 @@ pub(crate) fn models_with_tree_masks_learn(gpu: &Gpu) -> Result<(), Failed> {
         let (rows, steps) = (64, 80);
         let plain = LanguageModel { model, rows, length: task.length, options: CrossEntropyOptions::default() };
         let objective = TreeLanguageModel(plain);
-        let run = RunOptions { steps, ..Default::default() };
+        let run = RunOptions::default().with_steps(steps);
         let schedule = Schedule::constant(0.005);
         let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
         let held_out = task.held_out(rows, 96, 2)?;

@@ -42,7 +42,7 @@ pub(crate) fn decoders() -> Vec<(&'static str, Value)> {
 pub(crate) fn decoding_follows_reading(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
     const WHOLE: usize = 21;
     let prompts = [7, 2];
-    let (model, limits) = (decoder(config)?, GenerateLimits { batch: 2, max_tokens: 30 });
+    let (model, limits) = (decoder(config)?, GenerateLimits::new(2, 30));
     let mut values = weights_of(model.as_ref())?;
     let weights = upload(gpu, model.as_ref(), &values)?;
     let expected = read_whole(model.as_ref(), &mut values, WHOLE)?;

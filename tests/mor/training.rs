@@ -26,7 +26,7 @@ pub(crate) fn learning(gpu: &Gpu) -> Result<(), Failed> {
             let objective = LanguageModel { model, rows: 3, length: 17, options };
             let weights = Weights::new(gpu);
             objective.model.initialise(&weights, 1)?;
-            let options = StepOptions { recompute, ..StepOptions::default() };
+            let options = StepOptions::default().with_recompute(recompute);
             let schedule = Schedule::constant(0.01);
             let mut trainer = Trainer::new(gpu, &weights, &objective, options, RunOptions::default(), schedule)?;
             let (mut data, mut losses) = (Batches::new(text.clone(), 3, 17, 2)?, Vec::new());

@@ -52,11 +52,11 @@ impl Tiny {
 
     /// The greedy answer of a generator to a text with special tokens.
     pub(crate) fn greedy(&self, prompt: &str, tokens: usize) -> String {
-        let limits = GenerateLimits { batch: 1, max_tokens: prompt.len() + tokens };
+        let limits = GenerateLimits::new(1, prompt.len() + tokens);
         let mut generator = Generator::new(&gpu(), self.model.clone(), &self.weights, limits)
             .unwrap()
             .with_text(self.tokenizer.text_of());
-        let options = SamplingOptions { end: vec![256], ..SamplingOptions::greedy(tokens) };
+        let options = SamplingOptions::greedy(tokens).with_end(vec![256]);
         let ids = self.tokenizer.encode(prompt).unwrap();
         let answers = generator.generate(&[ids], &options, |_| std::ops::ControlFlow::Continue(())).unwrap();
         answers[0].text.clone().unwrap()
@@ -82,9 +82,9 @@ impl TestServer {
         more: impl FnOnce(Server) -> Server,
     ) -> Self {
         let tiny = Tiny::on(gpu);
-        let scheduling = SchedulerLimits { requests, tokens: 32768, max_tokens: 8192, ..SchedulerLimits::default() };
+        let scheduling = SchedulerLimits::default().with_requests(requests).with_tokens(32768).with_max_tokens(8192);
         let scheduler = Scheduler::new(gpu, tiny.model, &tiny.weights, scheduling).unwrap();
-        let sampling = SamplingOptions { end: vec![256], max_new_tokens: 24, ..SamplingOptions::default() };
+        let sampling = SamplingOptions::default().with_end(vec![256]).with_max_new_tokens(24);
         let server = Server::new(limits).with_decoder(NAME, scheduler, &tiny.tokenizer, Some(tiny.template), sampling);
         Self::of(more(server))
     }

@@ -38,7 +38,7 @@ fn clients_that_go_away_cancel_their_answers() {
 
 #[test]
 fn a_full_queue_is_told_and_empties() {
-    let server = TestServer::of_tiny(ServeLimits { requests: 3, ..ServeLimits::default() }, 1);
+    let server = TestServer::of_tiny(ServeLimits::default().with_requests(3), 1);
     let begin = || {
         let mut events = server.stream(CHAT, &chat("It is", long()));
         assert!(events.next().unwrap().contains("assistant"));
@@ -101,8 +101,7 @@ fn a_client_that_reads_nothing_does_not_hold_up_others() {
 
 #[test]
 fn connections_that_stand_still_are_ended() {
-    let times =
-        ServeLimits { read: Duration::from_millis(300), write: Duration::from_millis(300), ..ServeLimits::default() };
+    let times = ServeLimits::default().with_read(Duration::from_millis(300)).with_write(Duration::from_millis(300));
     let server = TestServer::of_tiny(times, 1);
     let ends = |sent: &str| {
         let mut socket = server.connect();
@@ -129,7 +128,7 @@ fn connections_that_stand_still_are_ended() {
 
 #[test]
 fn connections_beyond_the_limit_wait() {
-    let limits = ServeLimits { connections: 2, read: Duration::from_secs(1), ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_connections(2).with_read(Duration::from_secs(1));
     let server = TestServer::of_tiny(limits, 1);
     let idle = [server.connect(), server.connect()];
     let begun = Instant::now();
@@ -152,8 +151,7 @@ fn a_shutdown_lets_answers_end_and_ends_those_that_take_too_long() {
     server.ended().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
 
-    let mut server =
-        TestServer::of_tiny(ServeLimits { grace: Duration::from_millis(100), ..ServeLimits::default() }, 2);
+    let mut server = TestServer::of_tiny(ServeLimits::default().with_grace(Duration::from_millis(100)), 2);
     let mut events = server.stream(COMPLETIONS, &completion("It is", long()));
     assert!(events.next().is_some());
     server.begin_to_stop();

@@ -158,7 +158,7 @@ fn stop_texts_end_answers() {
 
 #[test]
 fn what_is_wrong_is_told_in_the_form_of_the_api() {
-    let limits = ServeLimits { answer: 100, prompt: 50, choices: 4, body: 10_000, ..ServeLimits::default() };
+    let limits = ServeLimits::default().with_answer(100).with_prompt(50).with_choices(4).with_body(10_000);
     let server = TestServer::of_tiny(limits, 2);
     let long = "x".repeat(51);
     let hi = |more| chat("Hi", more);
@@ -262,7 +262,7 @@ fn a_template_may_refuse_and_a_model_may_have_none() {
                 .unwrap()
         });
         let limits =
-            wgformer::generate::SchedulerLimits { requests: 1, tokens: 512, max_tokens: 256, ..Default::default() };
+            wgformer::generate::SchedulerLimits::default().with_requests(1).with_tokens(512).with_max_tokens(256);
         let scheduler = wgformer::generate::Scheduler::new(&gpu(), tiny.model.clone(), &tiny.weights, limits).unwrap();
         let server = wgformer::serve::Server::new(ServeLimits::default());
         TestServer::of(server.with_decoder(NAME, scheduler, &tiny.tokenizer, template, Default::default()))
@@ -296,7 +296,7 @@ fn a_key_is_asked_for() {
 
 #[test]
 fn a_request_that_takes_too_long_ends() {
-    let server = TestServer::of_tiny(ServeLimits { time: Duration::from_secs(1), ..ServeLimits::default() }, 2);
+    let server = TestServer::of_tiny(ServeLimits::default().with_time(Duration::from_secs(1)), 2);
     let long = json!({"max_tokens": 8000, "logit_bias": {"256": -100}});
     // Its programs are made first, whatever that takes.
     server.post(COMPLETIONS, &completion("It is", json!({"max_tokens": 20, "logit_bias": {"256": -100}})));

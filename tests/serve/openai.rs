@@ -30,7 +30,7 @@ fn python() -> Option<Command> {
 fn openais_client_gets_what_it_expects() {
     let Some(mut python) = python() else { return };
     let (served, tokenizer) = embedder(&gpu());
-    let server = TestServer::of_tiny_on(&gpu(), ServeLimits { requests: 16, ..ServeLimits::default() }, 4, |server| {
+    let server = TestServer::of_tiny_on(&gpu(), ServeLimits::default().with_requests(16), 4, |server| {
         server.with_key("a secret").with_embedder(MODEL, served, &tokenizer)
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/openai_client.py");

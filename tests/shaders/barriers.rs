@@ -12,7 +12,7 @@ const MOST: u32 = 4;
 
 #[test]
 fn products_of_few_rows_have_few_barriers() {
-    let caps = Caps { class: AdapterClass::Gpu, ..Caps::baseline() };
+    let caps = Caps::baseline().with_class(AdapterClass::Gpu);
     for dtype in [DType::F32, DType::Q8_0] {
         for rows in [1, 2, 4, 8] {
             let mut g = Graph::new();

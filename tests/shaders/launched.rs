@@ -22,53 +22,46 @@ fn adapters() -> Vec<Caps> {
     let named = |name: &str, class, subgroup| {
         let quirks = match class {
             AdapterClass::Gpu => Quirks::default(),
-            AdapterClass::Cpu => Quirks { params_first: true, ..Quirks::of_results() },
+            _ => Quirks::of_results().with_params_first(true),
         };
-        Caps {
-            name: name.into(),
-            class,
-            subgroup,
-            subgroup_sizes: subgroup.map(|size| [size; 2]),
-            quirks,
-            ..Caps::baseline()
-        }
+        Caps::baseline()
+            .with_name(name.into())
+            .with_class(class)
+            .with_subgroup(subgroup)
+            .with_subgroup_sizes(subgroup.map(|size| [size; 2]))
+            .with_quirks(quirks)
     };
-    let textured = |name: &str, subgroup, textures| Caps {
-        quirks: Quirks {
-            textures,
-            max_texture_bytes: 128 << 20,
-            max_textures: 8,
-            params_first: true,
-            ..Quirks::of_results()
-        },
-        ..named(name, AdapterClass::Cpu, subgroup)
+    let textured = |name: &str, subgroup, textures| {
+        let quirks = Quirks::of_results().with_textures(textures).with_max_texture_bytes(128 << 20);
+        named(name, AdapterClass::Cpu, subgroup).with_quirks(quirks.with_max_textures(8).with_params_first(true))
     };
-    let roomy =
-        Caps { max_invocations: 1024, workgroup_memory: 32768, storage_bindings: 16, f16: true, ..baseline.clone() };
-    let units = |size, half| Caps {
-        name: format!("GPU with matrix units of {size}, {}", if half { "f16" } else { "f32" }),
-        subgroup: Some(32),
-        subgroup_sizes: Some([32; 2]),
-        matrix_units: Some(MatrixUnits { size, half }),
-        ..roomy.clone()
+    let roomy = baseline
+        .clone()
+        .with_max_invocations(1024)
+        .with_workgroup_memory(32768)
+        .with_storage_bindings(16)
+        .with_f16(true);
+    let units = |size, half| {
+        let name = format!("GPU with matrix units of {size}, {}", if half { "f16" } else { "f32" });
+        let caps = roomy.clone().with_name(name).with_matrix_units(Some(MatrixUnits { size, half }));
+        caps.with_subgroup(Some(32)).with_subgroup_sizes(Some([32; 2]))
     };
     vec![
         named("GPU with subgroups of 32", AdapterClass::Gpu, Some(32)),
         named("CPU without subgroups", AdapterClass::Cpu, None),
         named("CPU with subgroups of 4", AdapterClass::Cpu, Some(4)),
         named("CPU with subgroups of 8", AdapterClass::Cpu, Some(8)),
-        Caps { int64: true, ..named("CPU with 64-bit integers", AdapterClass::Cpu, Some(8)) },
+        named("CPU with 64-bit integers", AdapterClass::Cpu, Some(8)).with_int64(true),
         textured("CPU with storage textures", Some(8), Textures::Storage),
         textured("CPU with sampled textures", Some(4), Textures::Sampled),
         textured("CPU with sampled textures, without subgroups", None, Textures::Sampled),
-        Caps {
-            name: "GPU of NVIDIA with higher limits".into(),
-            vendor: 0x10de,
-            subgroup: Some(32),
-            subgroup_sizes: Some([32; 2]),
-            ..roomy.clone()
-        },
-        Caps { name: "GPU with subgroups of 8 to 32".into(), subgroup_sizes: Some([8, 32]), ..Caps::baseline() },
+        roomy
+            .clone()
+            .with_name("GPU of NVIDIA with higher limits".into())
+            .with_vendor(0x10de)
+            .with_subgroup(Some(32))
+            .with_subgroup_sizes(Some([32; 2])),
+        Caps::baseline().with_name("GPU with subgroups of 8 to 32".into()).with_subgroup_sizes(Some([8, 32])),
         units(8, false),
         units(8, true),
         units(16, true),

@@ -5,14 +5,14 @@ use super::regression::{Regression, Rows, difference, download, losses, options,
 use libtest_mimic::Failed;
 use wgformer::graph::Storage;
 use wgformer::ops;
-use wgformer::train::{BatchSource, Objective, Part, RunOptions, StepOptions, TrainStep, Trainer};
+use wgformer::train::{BatchSource, Objective, Part, RunOptions, TrainStep, Trainer};
 use wgformer::{DType, Gpu, Graph, Program, Recording, Result, TensorType, Weights};
 
 pub(crate) fn two_micro_batches_equal_one_batch(gpu: &Gpu) -> Result<(), Failed> {
     // Rows 0..32 as one batch, or as two of 16: the generator numbers elements through.
     let mut whole = trainer(gpu, &Regression::new(32), options(), RunOptions::default())?;
     let wide = losses(&mut whole, &mut Rows::new(32, 3), 4)?;
-    let cut = StepOptions { accumulation: 2, ..options() };
+    let cut = options().with_accumulation(2);
     let mut parts = trainer(gpu, &Regression::new(16), cut, RunOptions::default())?;
     let narrow = losses(&mut parts, &mut Rows::new(16, 6), 4)?;
     let error = difference(&wide, &narrow);
@@ -51,7 +51,7 @@ pub(crate) fn several_shards_equal_one(gpu: &Gpu) -> Result<(), Failed> {
     losses(&mut whole, &mut data, 1)?;
     let store = weights(gpu, &objective)?;
     // A limit so small that every parameter gets its own shard.
-    let caps = wgformer::kernel::Caps { max_buffer_bytes: 128 * 4, ..gpu.caps().clone() };
+    let caps = gpu.caps().clone().with_max_buffer_bytes(128 * 4);
     let step = TrainStep::new(&objective.parameters(&Storage::default())?, &caps, options())?;
     ensure(step.layout().shards.len() > 1, "one shard")?;
     step.layout().move_into_flat(&store)?;
@@ -75,7 +75,7 @@ pub(crate) fn windows_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
     const COUNT: usize = 10_000;
     let run = |binding: u64| -> Result<Vec<Vec<u8>>> {
         let parameters = vec![("w".to_owned(), TensorType::new([COUNT, 1], DType::BF16))];
-        let caps = wgformer::kernel::Caps { max_binding_bytes: binding, ..gpu.caps().clone() };
+        let caps = gpu.caps().clone().with_max_binding_bytes(binding);
         let step = TrainStep::new(&parameters, &caps, options())?;
         let store = Weights::new(gpu);
         step.layout().move_into_flat(&store)?;
@@ -109,7 +109,7 @@ pub(crate) fn windows_equal_the_whole(gpu: &Gpu) -> Result<(), Failed> {
 pub(crate) fn recomputation_gives_the_same_bits(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
     let mut plain = trainer(gpu, &objective, options(), RunOptions::default())?;
-    let again = StepOptions { recompute: true, ..options() };
+    let again = options().with_recompute(true);
     let mut again = trainer(gpu, &objective, again, RunOptions::default())?;
     let twice = |trainer: &Trainer| -> Vec<&str> {
         let dispatches = trainer.program().recording().dispatches().iter();

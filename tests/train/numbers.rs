@@ -4,14 +4,14 @@ use super::ensure;
 use super::regression::{INPUTS, Regression, Rows, difference, download, losses, options, schedule, trainer, weights};
 use libtest_mimic::Failed;
 use wgformer::graph::{Array, Values};
-use wgformer::train::{BatchSource, Feeds, LossScaling, Objective, RunOptions, StepOptions, Trainer};
+use wgformer::train::{BatchSource, Feeds, LossScaling, Objective, RunOptions, Trainer};
 use wgformer::{Error, Gpu, Graph, Result, Tensor};
 
 /// The same five steps in f64, with gradients of the f64 twin.
 pub(crate) fn five_steps_agree_with_f64(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(17);
     let mut data = Rows::new(17, 5);
-    let options = StepOptions { max_norm: 0.3, ..options() };
+    let options = options().with_max_norm(0.3);
     let mut trainer = trainer(gpu, &objective, options.clone(), RunOptions::default())?;
     let mut values = Values::new();
     for name in ["w", "b", "u"] {
@@ -61,7 +61,7 @@ pub(crate) fn loss_scaling_changes_only_the_scale(gpu: &Gpu) -> Result<(), Faile
     let mut plain = trainer(gpu, &Regression::new(33), options(), RunOptions::default())?;
     // Powers of two scale without rounding.
     let scaling = LossScaling { initial: 256.0, growth: 2.0, backoff: 0.5, interval: 2 };
-    let scaled = StepOptions { loss_scaling: Some(scaling), ..options() };
+    let scaled = options().with_loss_scaling(scaling);
     let mut scaled = trainer(gpu, &Regression::new(33), scaled, RunOptions::default())?;
     let (a, b) = (losses(&mut plain, &mut data, 5)?, losses(&mut scaled, &mut Rows::new(33, 4), 5)?);
     let error = difference(&a, &b);
@@ -72,7 +72,7 @@ pub(crate) fn loss_scaling_changes_only_the_scale(gpu: &Gpu) -> Result<(), Faile
 
 pub(crate) fn overflow_is_skipped(gpu: &Gpu) -> Result<(), Failed> {
     let scaling = LossScaling { initial: 1e30, growth: 2.0, backoff: 0.001, interval: 1000 };
-    let options = StepOptions { loss_scaling: Some(scaling), ..options() };
+    let options = options().with_loss_scaling(scaling);
     let mut data = Rows::new(33, 4);
     let mut trainer = trainer(gpu, &Regression::new(33), options, RunOptions::default())?;
     let before = download(&trainer, "flat.parameters")?;

@@ -118,7 +118,7 @@ pub(crate) fn weights(gpu: &Gpu, objective: &Regression) -> Result<Weights> {
 
 pub(crate) fn options() -> StepOptions {
     let adam = AdamOptions { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.01 };
-    StepOptions { adam, ..StepOptions::default() }
+    StepOptions::default().with_adam(adam)
 }
 
 /// A learning rate that changes at every step.

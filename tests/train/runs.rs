@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use wgformer::io::Checkpoints;
-use wgformer::train::{BatchSource, Event, LossScaling, Outcome, RunOptions, Schedule, StepOptions, Trainer};
+use wgformer::train::{BatchSource, Event, LossScaling, Outcome, RunOptions, Schedule, Trainer};
 use wgformer::{DType, Gpu, Result};
 
 pub(crate) fn the_loss_falls(gpu: &Gpu) -> Result<(), Failed> {
@@ -37,7 +37,7 @@ pub(crate) fn half_precision_storage_trains(gpu: &Gpu) -> Result<(), Failed> {
     for storage in [DType::F16, DType::BF16] {
         let objective = Regression { rows: 33, storage };
         let mut data = Rows::new(33, 4);
-        let options = StepOptions { loss_scaling: Some(LossScaling::default()), ..options() };
+        let options = options().with_loss_scaling(LossScaling::default());
         let mut trainer = trainer(gpu, &objective, options, RunOptions::default())?;
         let losses = losses(&mut trainer, &mut data, 80)?;
         ensure(losses[79] < 0.4 * losses[0], format!("{storage}: from {} to {}", losses[0], losses[79]))?;
@@ -52,7 +52,7 @@ pub(crate) fn half_precision_storage_trains(gpu: &Gpu) -> Result<(), Failed> {
 pub(crate) fn early_stop(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
     let mut data = Rows::new(33, 4);
-    let run = RunOptions { steps: 50, evaluate_every: 2, patience: Some(2), ..RunOptions::default() };
+    let run = RunOptions::default().with_steps(50).with_evaluate_every(2).with_patience(2);
     // With a rate of 0 nothing gets better.
     let mut trainer =
         Trainer::new(gpu, &weights(gpu, &objective)?, &objective, options(), run, Schedule::constant(0.0))?;
@@ -72,7 +72,7 @@ pub(crate) fn early_stop(gpu: &Gpu) -> Result<(), Failed> {
 pub(crate) fn a_killed_run_resumes_bit_by_bit(gpu: &Gpu) -> Result<(), Failed> {
     for storage in [DType::F32, DType::BF16] {
         let objective = Regression { rows: 33, storage };
-        let options = StepOptions { accumulation: 2, loss_scaling: Some(LossScaling::default()), ..options() };
+        let options = options().with_accumulation(2).with_loss_scaling(LossScaling::default());
         let new = || trainer(gpu, &objective, options.clone(), RunOptions::default());
         let mut through = new()?;
         losses(&mut through, &mut Rows::new(33, 3), 10)?;

@@ -91,7 +91,7 @@ fn decode(gpu: &Gpu) -> Result<Run, Box<dyn Error>> {
     let model = gpt(MODEL.layers, MODEL.width, MODEL.heads, MODEL.length, MODEL.vocabulary)?;
     let weights = Weights::new(gpu);
     model.initialise(&weights, 1)?;
-    let limits = GenerateLimits { batch: 1, max_tokens: MODEL.length };
+    let limits = GenerateLimits::new(1, MODEL.length);
     let decoder = models::decoder(&Config::new("the benchmark's model", model.config())?)?;
     let mut generator = Generator::new(gpu, decoder.into(), &weights, limits)?;
     let prompt: Vec<u32> = tokens(PROMPT, 3).into_iter().map(|id| id as u32).collect();

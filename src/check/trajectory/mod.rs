@@ -36,6 +36,7 @@ const AUXILIARY: &str = "aux_loss";
 
 /// One compared result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TrajectoryRow {
     /// `lr`, `counted_labels`, `loss`, `grad_norm` and `aux_loss` with the step of the largest error; `final.NAME`, `exp_avg.NAME`,
     /// `exp_avg_sq.NAME`.
@@ -59,6 +60,7 @@ impl TrajectoryRow {
 
 /// The largest error of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Figure {
     /// `loss`, `grad_norm`, `weights`, `weights_over_movement`, `exp_avg`, `exp_avg_sq`.
     pub what: &'static str,
@@ -70,6 +72,7 @@ pub struct Figure {
 
 /// How close training on one adapter comes to a run of PyTorch.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct TrajectoryReport {
     /// The folder.
     pub folder: String,

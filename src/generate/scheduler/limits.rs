@@ -1,9 +1,11 @@
 //! What a scheduler takes at a time, and what it has done.
 
 use crate::error::{Error, Result};
+use derive_setters::Setters;
 
 /// The limits of a [`super::Scheduler`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_", strip_option)]
 pub struct SchedulerLimits {
     /// The most requests that are answered at once; others wait.
     pub requests: usize,

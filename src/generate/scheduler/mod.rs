@@ -33,6 +33,7 @@ impl fmt::Display for RequestId {
 
 /// A generated token of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestToken {
     /// The request.
     pub request: RequestId,
@@ -46,6 +47,7 @@ pub struct RequestToken {
 
 /// What a step of a [`Scheduler`] brought.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum SchedulerEvent {
     /// A token.
     Token(RequestToken),

@@ -3,12 +3,14 @@
 use super::pattern::{Patterns, module_pattern};
 use crate::error::{Error, Result};
 use crate::io::Config;
+use derive_setters::Setters;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// Which linear layers get an adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Targets {
     /// All but the head.
     AllLinear,
@@ -20,7 +22,9 @@ pub enum Targets {
 
 /// Low-rank adapters of a model's linear layers, `y = W x + s B (A x)` with A (rank, in) and B (out, rank), `s = alpha / rank`, or
 /// `alpha / √rank` with `rslora` (Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct LoraConfig {
     /// Rows of A.
     pub rank: usize,

@@ -9,6 +9,7 @@ use crate::ops::{self, AttentionOptions, KeyPages};
 
 /// The source of the keys and values of self-attention.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum KvSource {
     /// Whole sequences attend to themselves; keys whose mask `(B, T)` is 0 are padding.
     Uncached {
@@ -254,7 +255,7 @@ impl Attention {
 
 /// Whether a state holds what a decoder keeps of each row: keys, values, slots in use and the positions of their tokens.
 #[must_use]
-pub fn is_cache(state: &str) -> bool {
+pub(crate) fn is_cache(state: &str) -> bool {
     [".key_cache", ".value_cache", ".used", ".slot_positions"].iter().any(|end| state.ends_with(end))
 }
 

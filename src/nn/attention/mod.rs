@@ -7,7 +7,8 @@ mod qk_norm;
 mod tables;
 
 pub(in crate::nn) use kv::all_positions;
-pub use kv::{KeyValues, KvSource, is_cache};
+pub(crate) use kv::is_cache;
+pub use kv::{KeyValues, KvSource};
 pub use latent::Latent;
 pub use qk_norm::QkNorm;
 pub use tables::{PositionTables, Ring, RotaryTable};
@@ -32,6 +33,7 @@ pub struct Heads {
 
 /// The keys that a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Mask {
     /// All: encoders.
     Bidirectional,
@@ -44,6 +46,7 @@ pub enum Mask {
 
 /// Names of the projections to queries, keys and values, after the module's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QkvNames {
     /// A layer each.
     Separate([&'static str; 3]),

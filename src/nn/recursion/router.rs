@@ -7,6 +7,7 @@ use crate::ops::{self, Activation, RouterLoss};
 
 /// The function from a router's logit to a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RouterFunction {
     /// `σ(l)`.
     Sigmoid,
@@ -20,6 +21,7 @@ pub enum RouterFunction {
 
 /// The network from hidden states to logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RouterKind {
     /// One product.
     Linear,

@@ -4,6 +4,7 @@ use super::{ExpertChoiceRouting, TokenChoiceRouting};
 
 /// Weight sharing between layers. With `b` stored layers that recur and `R` recursions:
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sharing {
     /// `1 … b`, again `1 … b`, and so on.
     Cycle,
@@ -31,6 +32,7 @@ impl Sharing {
 
 /// The routing of tokens through the recursions.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RecursionRouting {
     /// No router: all tokens go through it `R` times.
     None,

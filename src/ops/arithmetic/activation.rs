@@ -20,6 +20,7 @@ static GATED_BACKWARD: Kernel = kernel!("arithmetic/gated_backward");
 /// An activation function. σ is the logistic function, Φ the normal distribution function and φ its density.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Activation {
     /// `max(x, 0)`; its derivative at 0 is taken as 0.
     Relu,

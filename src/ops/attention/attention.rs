@@ -8,6 +8,7 @@ use super::window::{Window, check_cap};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Tensor};
+use derive_setters::Setters;
 
 /// Dropout of attention probabilities.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,9 @@ pub struct KeyPages {
 }
 
 /// Options of [`attention`] beyond plain softmax attention.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct AttentionOptions {
     /// A query sees only keys at or before its own position: `query_positions`, or else query `i` sees the keys up to
     /// `i + Tk − Tq`.

@@ -20,14 +20,15 @@ mod weights;
 mod window;
 mod window_cases;
 
-pub use attention::{AttentionDropout, AttentionOptions, KeyPages, attention};
+pub(crate) use attention::AttentionDropout;
+pub use attention::{AttentionOptions, KeyPages, attention};
 pub use cache::cache_write;
 pub use ring::ring_slots;
 pub use rope::{RopeOptions, rope, rope_table};
 pub use rope_rows::{rope_rows, rope_table_by_length};
 pub use rope_scaling::RopeScaling;
 pub use sinusoidal::{sinusoidal_table, sinusoidal_table_halves};
-pub use variant::AttentionVariant;
+pub(crate) use variant::AttentionVariant;
 pub use weights::{AttentionWeights, attention_weights};
 pub(in crate::ops) use window::check_cap;
 

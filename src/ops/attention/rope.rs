@@ -9,13 +9,16 @@ use crate::graph::{Array, Gradient, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::ops::rows::width;
 use crate::shape::TensorType;
+use derive_setters::Setters;
 
 static ROPE: Kernel = kernel!("attention/rope");
 static PAIRS1: Snippet = kernel!("common/pairs1");
 static PAIRS4: Snippet = kernel!("common/pairs4");
 
 /// Options of [`rope`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct RopeOptions {
     /// The base: pair i is rotated by the angle `position · theta^(−2i / rotary_dim)`.
     pub theta: f32,

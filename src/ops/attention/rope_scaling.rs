@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 /// Changes of the frequencies for texts that are longer than in training.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// No change.
     #[default]

@@ -69,7 +69,7 @@ pub fn load_factors(g: &mut Graph, counts: Tensor, k: usize) -> Result<[Tensor; 
     Ok([found[0], found[1]])
 }
 
-/// `mean(lse²)`: keeps the logits of a gate small; a scalar. `lse` (T) f32 is that of [`Gate`](super::Gate).
+/// `mean(lse²)`: keeps the logits of a gate small; a scalar. `lse` (T) f32 is that of [`top_k_gate`](super::top_k_gate).
 ///
 /// Gradient: `dlse = 2 dloss lse / T`.
 ///

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{AdapterClass, Caps, Dispatch, Kernel, Snippet, kernel};
 use crate::ops::rows::{RowVariant, with_reduction, with_subgroup_reduction};
 use crate::shape::TensorType;
+use derive_setters::Setters;
 use std::cmp::Ordering;
 
 static COMMON: Snippet = kernel!("common/gate");
@@ -20,6 +21,7 @@ pub(super) const EPSILON: f64 = 1e-20;
 
 /// How logits become scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GateScores {
     /// The softmax of the logits.
     Softmax,
@@ -44,7 +46,9 @@ pub struct GateGroups {
 /// | GShard (arXiv 2006.16668), Mixtral (arXiv 2401.04088) | softmax | 2 | yes | 1 | | |
 /// | OLMoE (arXiv 2409.02060), Qwen2-MoE | softmax | 8 | no | 1 | | |
 /// | DeepSeek-V3 (arXiv 2412.19437) | sigmoid | 8 | yes | 2.5 | 4 of 8 | yes |
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct GateOptions {
     /// Experts for each token.
     pub k: usize,

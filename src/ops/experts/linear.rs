@@ -23,7 +23,7 @@ pub fn grouped_linear(g: &mut Graph, x: Tensor, weight: Tensor, routing: &Expert
 
 /// [`grouped_linear`] as an op with options.
 #[derive(Clone, Debug)]
-pub struct GroupedLinear {
+pub(crate) struct GroupedLinear {
     /// Slots of a token.
     pub top_k: usize,
     /// A kernel to prefer to the default, if it is legal on the adapter.
@@ -35,7 +35,7 @@ pub struct GroupedLinear {
 impl GroupedLinear {
     /// The layer with the adapter's defaults.
     #[must_use]
-    pub fn new(routing: &ExpertDispatch) -> Self {
+    pub(crate) fn new(routing: &ExpertDispatch) -> Self {
         Self { top_k: routing.top_k, variant: None, gather_on_load: None }
     }
 
@@ -43,7 +43,7 @@ impl GroupedLinear {
     ///
     /// # Errors
     /// As [`grouped_linear`].
-    pub fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &ExpertDispatch) -> Result<Tensor> {
+    pub(crate) fn apply(self, g: &mut Graph, x: Tensor, weight: Tensor, routing: &ExpertDispatch) -> Result<Tensor> {
         g.put1(self, &[x, weight, routing.sorted.starts, routing.tokens, routing.rows])
     }
 }

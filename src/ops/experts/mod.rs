@@ -27,9 +27,10 @@ pub use balance::{load_balance_loss, load_counts, load_factors, router_z_loss, r
 pub use capacity::limit_capacity;
 pub use expert_choice::{ExpertSelection, expert_choice, expert_choice_by_scores, expert_choice_feed_forward};
 pub use feed_forward::{ExpertWeights, expert_feed_forward};
-pub use gate::{Gate, top_k_gate};
+pub use gate::top_k_gate;
 pub use gate_options::{GateGroups, GateOptions, GateScores};
-pub use linear::{GroupedLinear, grouped_linear};
+pub(crate) use linear::GroupedLinear;
+pub use linear::grouped_linear;
 pub use noise::noisy_logits;
 pub use output::expert_output;
 pub use slots::{ExpertDispatch, route};

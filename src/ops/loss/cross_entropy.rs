@@ -8,6 +8,7 @@ use crate::ops::arithmetic::activation::ACTIVATION_SNIPPET;
 use crate::ops::attention::check_cap;
 use crate::ops::rows::{RowVariant, elements, width, with_reduction};
 use crate::shape::{Shape, TensorType};
+use derive_setters::Setters;
 
 static ROWS: [Kernel; 2] = [kernel!("loss/cross_entropy_threads"), kernel!("loss/cross_entropy_workgroup")];
 static MEAN: Kernel = kernel!("loss/cross_entropy_mean");
@@ -18,7 +19,9 @@ static CAP: Snippet = kernel!("common/soft_cap");
 static CAP_NONE: Snippet = kernel!("common/soft_cap_none");
 
 /// Options beyond plain cross-entropy.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct CrossEntropyOptions {
     /// ε in 0..1: the target is 1 − ε on the label and ε spread over all classes.
     pub label_smoothing: f32,

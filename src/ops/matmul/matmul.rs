@@ -5,9 +5,11 @@ use super::problem::Form;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::{Activation, reshape};
+use derive_setters::Setters;
 
 /// The layout of a linear layer's weight in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum WeightLayout {
     /// (in, out), as in GPT-2's `Conv1D`.
     InOut,
@@ -86,7 +88,9 @@ pub fn linear(g: &mut Graph, x: Tensor, weight: Tensor, bias: Option<Tensor>, la
 }
 
 /// The epilogue of a linear layer, fused into the product's kernel.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct LinearOptions {
     /// (out), added to every row.
     pub bias: Option<Tensor>,

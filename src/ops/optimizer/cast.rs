@@ -13,7 +13,7 @@ static CAST_HALF: Kernel = kernel!("optimizer/cast_half");
 
 /// [`cast_half`] as an op. Inputs: source, target. Output: the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CastHalf {
+pub(crate) struct CastHalf {
     /// The type of the target.
     pub dtype: DType,
 }
@@ -21,7 +21,7 @@ pub struct CastHalf {
 impl CastHalf {
     /// The value that the kernel stores for `x`.
     #[must_use]
-    pub fn round(self, x: f64) -> f64 {
+    pub(crate) fn round(self, x: f64) -> f64 {
         let largest = match self.dtype {
             DType::BF16 => half::bf16::MAX.to_f64(),
             _ => half::f16::MAX.to_f64(),
@@ -85,7 +85,7 @@ impl Op for CastHalf {
 ///
 /// # Errors
 /// [`Error::Shape`] if `source` is no flat range, or `target` is not f16 or bf16 or longer.
-pub fn cast_half(g: &mut Graph, source: Tensor, target: Tensor) -> Result<Tensor> {
+pub(crate) fn cast_half(g: &mut Graph, source: Tensor, target: Tensor) -> Result<Tensor> {
     let dtype = g.dtype(target);
     g.put1(CastHalf { dtype }, &[source, target])
 }

@@ -47,7 +47,7 @@ impl OptimizerScalars {
 
     /// The tensor's elements. Betas are stored as 1 − β, because in f32 1 − 0.999 is off by 1e-5.
     #[must_use]
-    pub fn to_array(&self) -> [f32; Self::LEN] {
+    pub fn to_array(self) -> [f32; Self::LEN] {
         let mut words = [0.0; Self::LEN];
         words[..12].copy_from_slice(&[
             self.learning_rate,
@@ -107,13 +107,13 @@ impl StepReport {
 
 /// [`optimizer_control`] as an op. Inputs: norm, loss, scalars, state. Outputs: control (16) and the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OptimizerControl;
+pub(crate) struct OptimizerControl;
 
 impl OptimizerControl {
     /// Elements of the control tensor.
-    pub const LEN: usize = 16;
+    pub(crate) const LEN: usize = 16;
     /// Elements of the state: a flat range, of which 8 are in use.
-    pub const STATE: usize = super::BLOCK;
+    pub(crate) const STATE: usize = super::BLOCK;
 }
 
 impl Op for OptimizerControl {
@@ -214,7 +214,7 @@ pub fn optimizer_control(
 
 /// [`loss_seed`] as an op. Inputs: state (64), scalars (16).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LossSeed {
+pub(super) struct LossSeed {
     /// The loss's shape, of one element.
     pub shape: Shape,
 }
@@ -247,7 +247,7 @@ impl Op for LossSeed {
 ///
 /// # Errors
 /// [`Error::Shape`] if the loss is not a scalar, or state or scalars have a wrong size.
-pub fn loss_seed(g: &mut Graph, loss: Tensor, state: Tensor, scalars: Tensor) -> Result<Tensor> {
+pub(crate) fn loss_seed(g: &mut Graph, loss: Tensor, state: Tensor, scalars: Tensor) -> Result<Tensor> {
     let shape = g.shape(loss).clone();
     g.put1(LossSeed { shape }, &[state, scalars])
 }

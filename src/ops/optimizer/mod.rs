@@ -17,10 +17,15 @@ mod norm;
 mod pack;
 
 pub use adamw::{AdamW, adamw};
-pub use cast::{CastHalf, cast_half};
-pub use control::{LossSeed, OptimizerControl, OptimizerScalars, StepReport, loss_seed, optimizer_control};
-pub use norm::{GlobalNorm, global_norm};
-pub use pack::{Pack, pack};
+#[cfg(feature = "files")]
+pub(crate) use cast::CastHalf;
+pub(crate) use cast::cast_half;
+pub use control::OptimizerScalars;
+pub use control::StepReport;
+pub use control::optimizer_control;
+pub(crate) use control::{OptimizerControl, loss_seed};
+pub use norm::global_norm;
+pub use pack::pack;
 
 use crate::case::Case;
 use crate::dtype::DType;
@@ -34,7 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// The alignment of tensors in a flat range, in elements: the largest binding alignment of WebGPU, in f32.
-pub const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Checks that `ty` is a flat range of f32.
 fn expect_flat(op: &str, what: &str, ty: &TensorType) -> Result<usize> {

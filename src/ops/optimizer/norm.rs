@@ -19,7 +19,7 @@ const LARGEST: f64 = (1_u64 << 47) as f64;
 
 /// [`global_norm`] as an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GlobalNorm;
+pub(super) struct GlobalNorm;
 
 impl Op for GlobalNorm {
     fn name(&self) -> &'static str {

@@ -13,7 +13,7 @@ static PACK_ACCUMULATE: Kernel = kernel!("optimizer/pack_accumulate");
 
 /// [`pack`] as an op. Inputs: `flat`, then `keep` (1 element) if [`Pack::accumulate`] is set, then the parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pack {
+pub(super) struct Pack {
     /// The offset of each part in the flat range, in elements: multiples of [`BLOCK`](super::BLOCK).
     pub offsets: Vec<usize>,
     /// Whether input 1 is the `keep` scalar.
@@ -23,7 +23,7 @@ pub struct Pack {
 impl Pack {
     /// The index of the first part among the inputs.
     #[must_use]
-    pub fn first_part(&self) -> usize {
+    pub(super) fn first_part(&self) -> usize {
         1 + usize::from(self.accumulate)
     }
 }

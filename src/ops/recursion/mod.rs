@@ -18,11 +18,13 @@ pub use claim_slots::{Claimed, claim_slots};
 pub use keep_positions::keep_positions;
 pub use pick::pick;
 pub use router::RouterLoss;
-pub use router_stats::{Assignment, STATS_TAIL, router_stats};
+pub use router_stats::Assignment;
+pub(crate) use router_stats::STATS_TAIL;
+pub use router_stats::router_stats;
 pub use row_entropy::{binary_entropy, row_entropy};
 pub use select::{NONE, SelectOptions, SelectRule, Selected, select};
 pub use selection_loss::selection_loss;
-pub use warm_capacity::{WarmCapacity, warm_capacity};
+pub use warm_capacity::warm_capacity;
 
 use crate::case::Case;
 

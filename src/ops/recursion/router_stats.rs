@@ -14,7 +14,7 @@ use crate::shape::TensorType;
 static ROUTER_STATS: Kernel = kernel!("recursion/router_stats");
 
 /// The number of values of [`router_stats`] after the loads: dropped slots, the sum of entropies, tokens.
-pub const STATS_TAIL: usize = 3;
+pub(crate) const STATS_TAIL: usize = 3;
 
 /// The assignment of tokens by a router.
 #[derive(Clone, Copy, Debug)]

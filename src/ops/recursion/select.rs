@@ -7,6 +7,7 @@ use crate::graph::{Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, Snippet, kernel};
 use crate::ops::experts::gate_options::descending;
 use crate::shape::TensorType;
+use derive_setters::Setters;
 
 static SELECT_ROWS: Kernel = kernel!("recursion/select_rows");
 /// The order of floats as that of unsigned keys.
@@ -17,6 +18,7 @@ pub const NONE: u32 = u32::MAX;
 
 /// The rule by which [`select`] takes candidates.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum SelectRule {
     /// The k largest f32 keys of each row; ties go to the first.
     Top(usize),
@@ -32,7 +34,9 @@ pub enum SelectRule {
 }
 
 /// Options of [`select`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct SelectOptions {
     /// (B) u32: the number of candidates of each row; later ones are never taken.
     pub lengths: Option<Tensor>,

@@ -22,6 +22,7 @@ const WORDS: usize = 4;
 
 /// What [`edit_logits`] does with the logit of one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum LogitEdit {
     /// Nothing.
     None,

@@ -16,6 +16,7 @@ const TRIED: usize = 20;
 
 /// An answer to a question.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Answered {
     /// Its text, a part of the context; empty if there is no answer.
     pub text: String,

@@ -24,6 +24,7 @@ enum Problem {
 
 /// The classes of a text.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Classified {
     /// The classes that hold, the most probable first; of values, all of them in the model's order.
     pub labels: Vec<String>,

@@ -8,6 +8,7 @@ use crate::tasks::data::{
 
 /// The examples of a task, of one kind.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Examples {
     /// Texts with their classes.
     Classes(Vec<ClassExample>),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 /// What may stand behind a mask.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Filled {
     /// The token.
     pub token: u32,

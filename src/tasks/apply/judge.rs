@@ -35,6 +35,7 @@ pub struct Case {
 
 /// The scores of a class.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ClassScores {
     /// Its name.
     pub class: String,
@@ -46,6 +47,7 @@ pub struct ClassScores {
 
 /// How good a model is.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Verdict {
     /// Metrics by name. The first is what a run is measured by; more is better.
     pub metrics: Vec<(String, f64)>,
@@ -67,6 +69,7 @@ impl Verdict {
 
 /// A model ready for a task whose answers can be judged.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Judge {
     /// Of classes.
     Classifier(Classifier),

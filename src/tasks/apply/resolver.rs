@@ -23,6 +23,7 @@ const RESERVED: usize = 12;
 
 /// What was found about the mentions of a text.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Resolved {
     /// For each mention the earlier one that it is most probably the same as, and how probable that is; none above one half: it is new.
     pub antecedents: Vec<Option<(usize, f64)>>,

@@ -20,6 +20,7 @@ const IGNORED: i32 = -100;
 
 /// How likely a text is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Scored {
     /// The sum of −ln p over its tokens.
     pub sum: f64,

@@ -17,6 +17,7 @@ const VECTORS: usize = 1 << 16;
 
 /// A vector that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Hit {
     /// Its number.
     pub number: usize,

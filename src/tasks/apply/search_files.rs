@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::io::file::{Fingerprint, read_json_if_there};
 use crate::io::{ModelFolder, NamedTensor, Tensors, folder, read_text, safetensors, write_atomic};
 use crate::tasks::Pooling;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ const CHUNK: usize = 1024;
 /// How a file is divided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PassageKind {
     /// Its lines.
     Lines,
@@ -33,7 +35,9 @@ pub enum PassageKind {
 }
 
 /// How an index was made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct SearchSettings {
     /// The model's folder.
     pub model: PathBuf,
@@ -55,6 +59,7 @@ pub struct SearchSettings {
 
 /// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Passage {
     /// The line on which it begins, from 1.
     pub line: usize,
@@ -66,6 +71,7 @@ pub struct Passage {
 
 /// A file with its passages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct IndexedFile {
     /// Its path, from the root.
     pub path: PathBuf,
@@ -89,7 +95,7 @@ impl IndexedFile {
     /// Its text, if that is as it was when the passages were read.
     ///
     /// # Errors
-    /// Those of [`read_text`]; [`Error::Format`] if the text is another.
+    /// [`Error::File`]; [`Error::Format`] if the text is another.
     pub fn read(&self) -> Result<String> {
         let text = read_text(&self.path)?;
         match Fingerprint::of(text.as_bytes()) == self.text {
@@ -101,6 +107,7 @@ impl IndexedFile {
 
 /// What an update did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Changes {
     /// Files that were read, as new or changed ones.
     pub read: usize,

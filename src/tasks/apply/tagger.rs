@@ -21,6 +21,7 @@ const SHARED: usize = 32;
 
 /// A labelled part of a text.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Tagged {
     /// Where it lies, in bytes, and what it is.
     pub span: Span,

@@ -10,6 +10,7 @@ use crate::program::Weights;
 use crate::tasks::data::PairExample;
 use crate::tasks::windows::truncated;
 use crate::tasks::{Row, Target};
+use derive_setters::Setters;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ const IGNORED: i32 = -100;
 
 /// How a model that writes reads its texts.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WriterText<'a> {
     /// The tokenizer.
     pub tokenizer: &'a Tokenizer,
@@ -128,7 +130,9 @@ impl fmt::Debug for Writer {
 }
 
 /// The sizes of a [`Writer`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct WriterOptions {
     /// The most tokens of a text.
     pub longest: usize,

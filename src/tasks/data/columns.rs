@@ -3,11 +3,14 @@
 use super::Record;
 use super::json::kind;
 use crate::error::{Error, Result};
+use derive_setters::Setters;
 use serde_json::Value;
 
 /// The names of columns, where they are not those that examples know. In an object `translation`, as of parallel texts by their languages,
 /// names are found as well.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct Columns {
     /// The text, or the first of two.
     pub text: Option<String>,

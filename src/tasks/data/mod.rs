@@ -33,6 +33,7 @@ pub use tags::TagExample;
 use crate::error::{Error, Result};
 use crate::io::file::{TEXT_LIMIT, read_pipe, write_atomic_with};
 use crate::io::read_text;
+use derive_setters::Setters;
 use serde_json::{Map, Value};
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,7 @@ pub struct Record {
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// Rows of cells between commas; between semicolons or tabs if the first row has no comma. A cell in quotation marks may hold line ends, and
     /// quotation marks twice.
@@ -118,7 +120,9 @@ impl Format {
 }
 
 /// How files of examples are read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct ReadOptions {
     /// The format of all files; `None`: by each file's name and content.
     pub format: Option<Format>,
@@ -129,7 +133,7 @@ pub struct ReadOptions {
 /// The records of files, one file after the other. `-` is standard input.
 ///
 /// # Errors
-/// Those of [`read_text`]; [`Error::Format`] with the file and the line if a file is not of its format or holds no records.
+/// [`Error::File`] if a file cannot be read; [`Error::Format`] with the file and the line if a file is not of its format or holds no records.
 pub fn read_records(paths: &[PathBuf], options: &ReadOptions) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for path in paths {

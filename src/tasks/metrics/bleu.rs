@@ -2,10 +2,12 @@
 
 use super::ngrams::ngrams;
 use super::words::BleuTokenizer;
+use derive_setters::Setters;
 use std::collections::HashMap;
 
 /// What stands for the precision of an order without matches (Chen and Cherry 2014).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Smoothing {
     /// Nothing: the score is 0.
     None,
@@ -19,7 +21,9 @@ pub enum Smoothing {
 }
 
 /// How BLEU is computed; the default is sacrebleu's for a corpus.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct BleuOptions {
     /// What parts words.
     pub tokenize: BleuTokenizer,
@@ -42,6 +46,7 @@ impl Default for BleuOptions {
 
 /// BLEU and its parts.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Bleu {
     /// The score, 0 to 100.
     pub score: f64,

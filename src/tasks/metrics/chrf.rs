@@ -2,9 +2,12 @@
 
 use super::ngrams::{ngrams, shared};
 use super::words::{blank_parted, is_blank};
+use derive_setters::Setters;
 
 /// How chrF is computed; the default is chrF with β = 2. chrF++ has `word_order` 2.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Setters)]
+#[setters(prefix = "with_", strip_option)]
+#[non_exhaustive]
 pub struct ChrfOptions {
     /// The longest n-grams of characters.
     pub char_order: usize,

@@ -11,6 +11,7 @@ pub struct Classification {
 
 /// The scores of a class.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ClassReport {
     /// Its scores.
     pub scores: Scores,
@@ -20,6 +21,7 @@ pub struct ClassReport {
 
 /// Averages over classes. F1 is the mean of F1s.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Averages {
     /// Of all decisions together, which is the accuracy.
     pub micro: Scores,

@@ -16,6 +16,7 @@ pub struct Entity {
 
 /// How tags mark entities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TagScheme {
     /// `B-` on the first word, `I-` on others.
     Iob2,
@@ -98,6 +99,7 @@ pub struct EntityCounts {
 
 /// The averages over the classes of entities.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct EntityAverages {
     /// Of all entities together.
     pub micro: Scores,

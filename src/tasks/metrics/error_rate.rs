@@ -2,6 +2,7 @@
 
 /// The fewest edits that make references of hypotheses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Edits {
     /// Substitutions, deletions and insertions.
     pub edits: usize,

@@ -32,6 +32,7 @@ pub use words::BleuTokenizer;
 
 /// Precision, recall and their harmonic mean, each 0 where it would be 0 / 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Scores {
     /// The share of what was said that is right.
     pub precision: f64,

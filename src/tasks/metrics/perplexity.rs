@@ -2,6 +2,7 @@
 
 /// The log-likelihood of the labels of texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Perplexity {
     /// The sum of the negative logarithms of the labels' probabilities, in nats.
     pub nll: f64,

@@ -53,6 +53,7 @@ pub fn token_f1(prediction: &str, answers: &[&str], empty: f64) -> f64 {
 
 /// What a model said to a question of SQuAD 2.0, and how right that is.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct AnswerScore {
     /// 1 for an exact match, else 0.
     pub exact: f64,
@@ -68,6 +69,7 @@ pub struct AnswerScore {
 
 /// Means over questions, 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct AnswerTotals {
     /// The share of exact matches.
     pub exact: f64,

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 /// How texts become words before n-grams are counted; sacrebleu's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BleuTokenizer {
     /// `13a`, of the evaluation mteval-v13a: ASCII punctuation apart, save between digits.
     #[default]

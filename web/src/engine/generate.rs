@@ -109,19 +109,17 @@ impl Loaded {
     fn sampling(&self, options: &GenerateOptions, given: usize) -> Result<SamplingOptions> {
         let file = &self.settings;
         let of_file = if file.do_sample == Some(true) { file.temperature.or(Some(1.0)) } else { None };
-        let mut sampling = SamplingOptions {
-            max_new_tokens: options.max_tokens.or(file.most_new_tokens(given)).unwrap_or(TOKENS),
-            temperature: options.temperature.or(of_file).unwrap_or(0.0),
-            top_k: options.top_k.or(file.top_k).unwrap_or(0),
-            top_p: options.top_p.or(file.top_p).unwrap_or(1.0),
-            min_p: options.min_p.or(file.min_p).unwrap_or(0.0),
-            repetition_penalty: options.repetition_penalty.or(file.repetition_penalty).unwrap_or(1.0),
-            renormalise: file.renormalise.unwrap_or(false),
-            seed: options.seed,
-            end: file.end.clone(),
-            rules: file.rules_behind(given),
-            ..SamplingOptions::default()
-        };
+        let mut sampling = SamplingOptions::default()
+            .with_max_new_tokens(options.max_tokens.or(file.most_new_tokens(given)).unwrap_or(TOKENS))
+            .with_temperature(options.temperature.or(of_file).unwrap_or(0.0))
+            .with_top_k(options.top_k.or(file.top_k).unwrap_or(0))
+            .with_top_p(options.top_p.or(file.top_p).unwrap_or(1.0))
+            .with_min_p(options.min_p.or(file.min_p).unwrap_or(0.0))
+            .with_repetition_penalty(options.repetition_penalty.or(file.repetition_penalty).unwrap_or(1.0))
+            .with_renormalise(file.renormalise.unwrap_or(false))
+            .with_seed(options.seed)
+            .with_end(file.end.clone())
+            .with_rules(file.rules_behind(given));
         let tokenizer = self.expect_tokenizer()?;
         options.stop.iter().try_for_each(|stop| sampling.add_stop(stop, tokenizer))?;
         Ok(sampling)
@@ -134,7 +132,7 @@ impl Loaded {
         let generator = match self.generator.take() {
             Some(generator) if generator.limits().max_tokens >= room => generator,
             _ => {
-                let limits = GenerateLimits { batch: 1, max_tokens: room };
+                let limits = GenerateLimits::new(1, room);
                 let generator = Generator::new(&self.gpu, model.clone(), &self.weights, limits)?;
                 generator.with_text(self.expect_tokenizer()?.text_of())
             }

@@ -88,7 +88,7 @@ pub(crate) async fn train(
     let objective = LanguageModel { model: model.clone(), rows, length, options: CrossEntropyOptions::default() };
     let schedule =
         Schedule { peak: options.learning_rate, warmup: steps / 10, steps, decay: Decay::Cosine { floor: FLOOR } };
-    let run = RunOptions { steps, seed: options.seed, ..RunOptions::default() };
+    let run = RunOptions::default().with_steps(steps).with_seed(options.seed);
     let mut batches = Batches::new(tokens.into(), rows, length, options.seed)?;
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
     let stop = Cell::new(false);

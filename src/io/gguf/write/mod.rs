@@ -35,6 +35,7 @@ pub struct GgufContents<'a> {
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GgufWritten {
     /// The architecture, as the file calls it.
     pub architecture: &'static str,
