@@ -2,6 +2,7 @@
 
 use super::graphs::{Rows, decode_graph, prefill_graph};
 use super::pick::TokenPick;
+use super::prepare::Part;
 use super::sampling::SamplingOptions;
 use super::session::{Answer, Session, Token};
 use crate::dtype::DType;
@@ -58,12 +59,12 @@ pub struct Generator {
     pub(super) text: Option<TextOf>,
     /// Lengths beyond which all tokens of a text have other rotary positions than before: what is cached of them does not hold any more.
     trained: BTreeSet<usize>,
-    weights: Weights,
-    encode: BTreeMap<usize, Program>,
+    pub(super) weights: Weights,
+    pub(super) encode: BTreeMap<usize, Program>,
     /// By the number of rows that each text is read for, and the padded length.
-    prefill: BTreeMap<(TokenPick, usize, usize), Program>,
+    pub(super) prefill: BTreeMap<(TokenPick, usize, usize), Program>,
     /// By the tokens that are added to each row.
-    decode: BTreeMap<(TokenPick, usize), Program>,
+    pub(super) decode: BTreeMap<(TokenPick, usize), Program>,
     /// The most tokens of an answer that are drafted and checked at once.
     drafts: usize,
     reorder: Option<Program>,
@@ -138,27 +139,6 @@ impl Generator {
         self.limits
     }
 
-    /// Prepares the programs for prompts of up to `longest` tokens now, so that the first answer by such options does not wait for them.
-    ///
-    /// # Errors
-    /// Those of the model; [`Error::OutOfMemory`].
-    pub fn prepare(&mut self, longest: usize, options: &SamplingOptions) -> Result<()> {
-        self.prepare_picking(longest, TokenPick::of(options, self.limits, self.model.as_ref()))
-    }
-
-    pub(super) fn prepare_picking(&mut self, longest: usize, pick: TokenPick) -> Result<()> {
-        match self.start() {
-            Some(_) => {
-                self.encode(longest)?;
-                self.prefill(pick, self.beams, 1)?;
-            }
-            None => {
-                self.prefill(pick, self.beams, longest)?;
-            }
-        }
-        self.decode(pick, 1).map(|_| ())
-    }
-
     /// The token that answers begin with, if an encoder reads the prompts.
     pub(super) fn start(&self) -> Option<u32> {
         self.model.start_token().filter(|_| self.model.encoder().is_some())
@@ -167,29 +147,18 @@ impl Generator {
     /// The encoder program for prompts of up to `length` tokens, and the padded length.
     pub(super) fn encode(&mut self, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
-        if !self.encode.contains_key(&bucket) {
-            let limits = GenerateLimits { batch: self.limits.batch / self.beams, ..self.limits };
-            let graph = Self::encode_graph(self.model.as_ref(), self.weights.storage(), limits, bucket)?;
-            self.encode.insert(bucket, Program::new(&self.gpu, &graph, &self.weights)?);
-        }
-        self.encode.get(&bucket).map(|program| (program, bucket)).ok_or_else(|| absent("encode"))
+        self.ensure(Part::Encode(bucket)).map(|program| (program, bucket))
     }
 
     /// The padded length.
-    fn bucket(&self, length: usize) -> usize {
+    pub(super) fn bucket(&self, length: usize) -> usize {
         length.next_power_of_two().max(SMALLEST_BUCKET).min(self.limits.max_tokens)
     }
 
     /// The program that reads texts of up to `length` tokens, each for so many rows of the caches, and the padded length.
     pub(super) fn prefill(&mut self, pick: TokenPick, beams: usize, length: usize) -> Result<(&Program, usize)> {
         let bucket = self.bucket(length);
-        let key = (pick, beams, bucket);
-        if !self.prefill.contains_key(&key) {
-            let sizes = Rows { beams, bucket, pick };
-            let graph = prefill_graph(self.model.as_ref(), self.weights.storage(), self.limits, sizes)?;
-            self.prefill.insert(key, Program::new(&self.gpu, &graph, &self.weights)?);
-        }
-        self.prefill.get(&key).map(|program| (program, bucket)).ok_or_else(|| absent("prefill"))
+        self.ensure(Part::Prefill(pick, beams, bucket)).map(|program| (program, bucket))
     }
 
     /// Whether a text that now has so many tokens must be read again, because what is cached of it holds for shorter ones only.
@@ -199,15 +168,10 @@ impl Generator {
 
     /// The program that adds so many tokens to every row.
     pub(super) fn decode(&mut self, pick: TokenPick, tokens: usize) -> Result<&Program> {
-        let key = (pick, tokens);
-        if !self.decode.contains_key(&key) {
-            let graph = self.graph_of_decode(pick, tokens)?;
-            self.decode.insert(key, Program::new(&self.gpu, &graph, &self.weights)?);
-        }
-        self.decode.get(&key).ok_or_else(|| absent("decode"))
+        self.ensure(Part::Decode(pick, tokens))
     }
 
-    fn graph_of_decode(&self, pick: TokenPick, tokens: usize) -> Result<Graph> {
+    pub(super) fn graph_of_decode(&self, pick: TokenPick, tokens: usize) -> Result<Graph> {
         let sizes = Rows { beams: self.beams, bucket: tokens, pick };
         decode_graph(self.model.as_ref(), self.weights.storage(), self.limits, sizes)
     }
@@ -230,7 +194,7 @@ impl Generator {
             }
             self.reorder = Some(Program::new(&self.gpu, &g, &self.weights)?);
         }
-        self.reorder.as_ref().ok_or_else(|| absent("reorder"))
+        self.reorder.as_ref().ok_or_else(|| Error::Graph("the program that reorders beams is missing".into()))
     }
 
     /// The graph whose encoder reads prompts of `bucket` tokens and caches keys and values of cross-attention. Inputs `source_ids (B, bucket)` and
@@ -302,7 +266,7 @@ impl Generator {
         let batch = self.limits.batch;
         for (chunk, prompts) in prompts.chunks(batch).enumerate() {
             let mut session = Session::new(self, prompts, options, chunk * batch)?;
-            'session: while let Some(tokens) = session.submit()? {
+            'session: while let Some(tokens) = pollster::block_on(session.submit(false))? {
                 for token in session.accept(&tokens.wait()?)? {
                     if watch(&token).is_break() {
                         break 'session;
@@ -318,7 +282,8 @@ impl Generator {
         Ok(answers)
     }
 
-    /// Answers up to `batch` prompts as a stream of tokens for any executor. Dropping it stops the work.
+    /// Answers up to `batch` prompts as a stream of tokens for any executor, in frames if the application draws them ([`Gpu::begin_frame`]). Dropping it
+    /// stops the work.
     ///
     /// # Errors
     /// As [`Generator::generate`]; [`Error::Input`] if there are more prompts than `batch`.
@@ -330,7 +295,7 @@ impl Generator {
         let session = Session::new(self, prompts, options, 0)?;
         let steps = stream::try_unfold((session, VecDeque::new()), |(mut session, mut ready)| async move {
             if ready.is_empty()
-                && let Some(tokens) = session.submit()?
+                && let Some(tokens) = session.submit(true).await?
             {
                 ready.extend(session.accept(&tokens.await?)?);
             }
@@ -351,8 +316,4 @@ pub(super) fn check_model(model: &dyn Decoder, weights: &Weights, max_tokens: us
     let rotary = attention.filter_map(|attention| attention.rotary);
     let with_room = |rotary| RopeOptions { max_positions: max_tokens, ..rotary };
     Ok(rotary.filter_map(|rotary| with_room(rotary).goes_by_length()).collect())
-}
-
-fn absent(what: &str) -> Error {
-    Error::Graph(format!("the {what} program is missing"))
 }

@@ -7,6 +7,7 @@ mod graphs;
 mod hypotheses;
 mod lookup;
 mod pick;
+mod prepare;
 mod row;
 mod rules;
 mod sampling;

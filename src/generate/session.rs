@@ -115,8 +115,9 @@ impl<'a> Session<'a> {
         self.rows.iter().all(|row| row.finish.is_some())
     }
 
-    /// Submits the run for one more token of every unfinished answer; `None` when all are finished. The readback is for [`Session::accept`].
-    pub(super) fn submit(&mut self) -> Result<Option<Readback>> {
+    /// Submits the run for one more token of every unfinished answer, in an application's frames if so told, else without waiting; `None` when all
+    /// are finished. The readback is for [`Session::accept`].
+    pub(super) async fn submit(&mut self, in_frames: bool) -> Result<Option<Readback>> {
         if self.finished() {
             return Ok(None);
         }
@@ -132,7 +133,7 @@ impl<'a> Session<'a> {
         let sources = self.rows.iter().filter(|row| !row.source.is_empty()).map(|row| &row.source[..]).collect();
         let texts = Texts { sources, rows: self.rows.iter().map(|row| &row.tokens[..]).collect(), drafts };
         if !self.started && self.generator.start().is_some() {
-            self.generator.feed_encoder(&texts)?.run()?;
+            self.generator.feed_encoder(&texts)?.run_by(&[], in_frames).await?;
         }
         let outgrown = |row: &Row| row.finish.is_none() && self.generator.outgrown(row.tokens.len());
         let program = match self.started && !self.rows.iter().any(outgrown) {
@@ -141,7 +142,7 @@ impl<'a> Session<'a> {
         };
         feed_edits(program, self.pick, rows, &edits)?;
         program.write("choices", bytemuck::cast_slice(&choices))?;
-        let tokens = program.run_reading(&["tokens"])?.pop();
+        let tokens = program.run_by(&["tokens"], in_frames).await?.pop();
         self.started = true;
         self.drafted = texts.drafts;
         tokens.map(Some).ok_or_else(|| Error::Graph("the run returned no tokens".into()))

@@ -4,6 +4,8 @@ mod adapter;
 mod caps;
 mod dialect;
 mod fault;
+mod frames;
+mod held;
 mod meter;
 mod open;
 mod pipeline;
@@ -19,6 +21,8 @@ mod wait;
 pub use adapter::{ADAPTER_VARIABLE, AdapterChoice, AdapterSummary};
 pub use caps::{AdapterClass, Caps, MatrixUnits};
 pub use dialect::Dialect;
+pub(crate) use frames::Room;
+pub(crate) use held::Held;
 pub(crate) use meter::Stopwatch;
 pub use open::{GpuOptions, Polling};
 pub(crate) use pipeline::BindingKind;
@@ -32,6 +36,8 @@ pub use upload::Uploads;
 use crate::error::{Error, Result, human_bytes};
 use crate::software::SharedMemory;
 use fault::Faults;
+use frames::Frames;
+use held::Account;
 use meter::Meter;
 use readback::Pool;
 use signal::Watcher;
@@ -74,6 +80,8 @@ struct Inner {
     pipelines: pipeline::Pipelines,
     checked: bool,
     polling: Polling,
+    frames: Arc<Frames>,
+    account: Arc<Account>,
     tuned: RwLock<TunedVariants>,
     tuning: RwLock<Tuning>,
     meter: OnceLock<Option<Meter>>,
@@ -108,6 +116,8 @@ impl Inner {
             pipelines: Default::default(),
             checked: options.checked,
             polling: options.polling,
+            frames: Arc::default(),
+            account: Arc::default(),
             tuned: RwLock::default(),
             tuning: RwLock::default(),
             meter: OnceLock::new(),

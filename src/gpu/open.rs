@@ -43,8 +43,8 @@ pub enum Polling {
     /// The engine: the first future that waits starts a thread, which polls while any future waits and sleeps otherwise.
     #[default]
     Engine,
-    /// The application, with [`wgpu::Device::poll`] or [`Gpu::poll`], in its own loop: futures start no thread and poll nothing. They
-    /// wake when the application polls or submits; if it never does, they never complete.
+    /// The application, with [`wgpu::Device::poll`] or [`Gpu::poll`], in its own loop: futures, uploads and runs start no thread, poll nothing and
+    /// wait for nothing. Futures wake when the application polls or submits; if it never does, they never complete.
     Application,
 }
 

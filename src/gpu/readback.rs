@@ -4,9 +4,9 @@
 //! caller goes on, and later polls ([`Readback::try_get`]), waits ([`Readback::wait`]) or awaits it. Staging memory comes from a pool of
 //! the [`Gpu`], so steady work creates no GPU objects.
 
-use super::Gpu;
 use super::signal::{CallbackGuard, Outcome, Signal, SignalFuture};
 use super::wait::{Polled, SLICE, Wait};
+use super::{Gpu, Polling};
 use crate::error::{Error, Result, human_bytes};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -157,12 +157,12 @@ impl Readback {
         self
     }
 
-    /// The bytes, if they have arrived; never waits.
+    /// The bytes, if they have arrived; never waits. With [`Polling::Application`] they arrive when the application polls or submits.
     ///
     /// # Errors
     /// [`Error::DeviceLost`]; [`Error::Input`] if the encoder was dropped without submission, or the bytes were taken already.
     pub fn try_get(&mut self) -> Result<Option<Vec<u8>>> {
-        if self.signal.outcome().is_none() {
+        if self.signal.outcome().is_none() && self.gpu.inner.polling == Polling::Engine {
             self.gpu.poll()?;
         }
         match self.signal.outcome() {

@@ -5,8 +5,8 @@
 //! submission is done. When all chunks are in flight it waits for the oldest one, up to some seconds, so that the CPU does not run far
 //! ahead.
 
-use super::Gpu;
 use super::readback::check_range;
+use super::{Gpu, Polling};
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,8 @@ use std::time::Duration;
 const CHUNK: u64 = 1 << 20;
 /// Chunks of a ring before it waits.
 const CHUNKS: usize = 4;
+/// Chunks that a ring keeps: a large upload that may not wait needs more for a moment.
+const MOST_FREE: usize = 2 * CHUNKS;
 /// The pause between two polls for a free chunk; a wait in the driver would wait for the latest work.
 const POLL_PAUSE: Duration = Duration::from_micros(100);
 /// Polls after which another chunk is created: some 15 seconds.
@@ -128,7 +130,10 @@ struct ChunkGuard {
 impl ChunkGuard {
     fn mapped(mut self, result: Result<(), wgpu::BufferAsyncError>) {
         if let (Ok(()), Some(buffer)) = (result, self.buffer.take()) {
-            self.pool.lock().unwrap_or_else(PoisonError::into_inner).free.push(buffer);
+            let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+            if pool.free.len() < MOST_FREE {
+                pool.free.push(buffer);
+            }
         }
     }
 }
@@ -197,14 +202,18 @@ impl Ring {
     fn free(&self, gpu: &Gpu) -> Result<Option<wgpu::Buffer>> {
         let mut polls = 0;
         loop {
-            let idle = gpu.poll()?;
+            // Where the application polls, it gets another chunk at once.
+            let (idle, waits) = match gpu.inner.polling {
+                Polling::Engine => (gpu.poll()?, true),
+                Polling::Application => (false, false),
+            };
             let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(buffer) = pool.free.pop() {
                 return Ok(Some(buffer));
             }
             // When the queue is idle, missing chunks were never submitted. A browser cannot block. And the thread that would return a chunk may
             // wait for this thread, in a callback that runs the same program.
-            if idle || pool.in_flight < CHUNKS || polls == MAX_POLLS || cfg!(target_arch = "wasm32") {
+            if idle || !waits || pool.in_flight < CHUNKS || polls == MAX_POLLS || cfg!(target_arch = "wasm32") {
                 return Ok(None);
             }
             drop(pool);

@@ -45,12 +45,14 @@ impl InputSlot {
 }
 
 impl InputBuffer {
-    /// Lays out the inputs of a recording; returns the offset of each input's slot.
-    pub(super) fn new(recording: &Recording) -> (Self, HashMap<usize, u64>) {
+    /// Lays out the inputs of a recording that do not lie elsewhere; returns the offset of each input's slot.
+    pub(super) fn new<T>(recording: &Recording, elsewhere: &HashMap<String, T>) -> (Self, HashMap<usize, u64>) {
         let mut inputs = Self::default();
         let mut offsets = HashMap::new();
         for (index, slot) in recording.slots.iter().enumerate() {
-            if let Source::Input(name) = &slot.source {
+            if let Source::Input(name) = &slot.source
+                && !elsewhere.contains_key(name)
+            {
                 let offset = inputs.bytes.len();
                 inputs.slots.insert(name.clone(), InputSlot { offset, ty: slot.ty.clone(), below: slot.below });
                 inputs.bytes.resize(offset + (slot.ty.bytes() as usize).next_multiple_of(ALIGNMENT), 0);
@@ -142,7 +144,7 @@ mod tests {
         let options = CrossEntropyOptions::default();
         let loss = ops::linear_cross_entropy(&mut g, x, head, None, WeightLayout::OutIn, labels, &options)?;
         g.output("loss", loss)?;
-        let (mut inputs, _) = InputBuffer::new(&Recording::new(&g, &Caps::baseline())?);
+        let (mut inputs, _) = InputBuffer::new(&Recording::new(&g, &Caps::baseline())?, &HashMap::<String, ()>::new());
         let mut error_of = |name: &str, values: [i32; 4]| {
             inputs.write(name, bytemuck::cast_slice(&values)).err().map(|error| error.to_string()).unwrap_or_default()
         };

@@ -75,16 +75,30 @@ struct Wanted<'a> {
 }
 
 impl Launches {
-    /// Makes the launches of a recording within a budget. Of the `known` launches, made for another budget, the ones that stay the same are
-    /// reused.
+    /// Makes the launches of a recording within a budget. The pipelines of its first dispatches may be there already.
     pub(super) fn new(
         gpu: &Gpu,
         recording: &Recording,
         memory: &SlotMemory,
         budget: Budget,
-        known: Option<&Self>,
+        pipelines: &[wgpu::ComputePipeline],
     ) -> Result<Self> {
-        let mut known = known.map_or(&[][..], |known| &known.steps);
+        Self::make(gpu, recording, memory, budget, pipelines, &[])
+    }
+
+    /// As [`Launches::new`], where those that stay the same as for another budget are reused.
+    pub(super) fn again(&self, gpu: &Gpu, recording: &Recording, memory: &SlotMemory, budget: Budget) -> Result<Self> {
+        Self::make(gpu, recording, memory, budget, &[], &self.steps)
+    }
+
+    fn make(
+        gpu: &Gpu,
+        recording: &Recording,
+        memory: &SlotMemory,
+        budget: Budget,
+        pipelines: &[wgpu::ComputePipeline],
+        mut known: &[Arc<Step>],
+    ) -> Result<Self> {
         // Reused launches, and gaps for those that are made below.
         let mut steps: Vec<Option<Arc<Step>>> = Vec::with_capacity(recording.dispatches.len());
         let mut wanted = Vec::new();
@@ -96,8 +110,8 @@ impl Launches {
                 steps.extend(old.iter().cloned().map(Some));
                 continue;
             }
-            let pipeline = match old.first() {
-                Some(step) => step.pipeline.clone(),
+            let pipeline = match old.first().map(|step| &step.pipeline).or(pipelines.get(index)) {
+                Some(pipeline) => pipeline.clone(),
                 None => pipeline(gpu, dispatch)?,
             };
             for range in ranges {
@@ -255,7 +269,8 @@ impl Step {
     }
 }
 
-fn pipeline(gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+/// The pipeline of a dispatch, compiled if the device has not it yet.
+pub(super) fn pipeline(gpu: &Gpu, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
     let shader = assemble(dispatch, gpu.dialect());
     let bound = |b: &Binding| match b.access {
         access if access.is_buffer() => BindingKind::Storage { read_only: access.only_reads() },

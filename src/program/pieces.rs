@@ -64,6 +64,12 @@ impl Pieces<'_> {
     /// [`Error::Graph`] if another run of the program began since the first piece (which ends this run), or if no piece is left; the errors of
     /// [`Program::encode`].
     pub fn encode(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<bool> {
+        self.encode_within(encoder, self.budget)?;
+        Ok(!self.is_done())
+    }
+
+    /// As [`Pieces::encode`], but a piece within this budget; returns its operations.
+    pub(super) fn encode_within(&mut self, encoder: &mut wgpu::CommandEncoder, budget: Budget) -> Result<f64> {
         let program = self.program;
         if self.is_done() {
             return Err(Error::Graph("all pieces of the run are encoded; `Program::pieces` begins another".into()));
@@ -84,14 +90,16 @@ impl Pieces<'_> {
             }
             Some(_) => {}
         }
-        let range = self.launches.piece(self.next, self.budget);
+        let range = self.launches.piece(self.next, budget);
+        let cost = self.launches.cost(range.clone());
         self.next = range.end;
         program.gpu().application_submits();
         self.launches.encode(encoder, range, program.gpu().stopwatch());
         if self.is_done() {
+            program.own.copy(&program.memory, encoder);
             program.begun().sent.clear();
         }
-        Ok(!self.is_done())
+        Ok(cost)
     }
 
     /// Whether all pieces are encoded.

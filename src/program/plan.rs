@@ -48,8 +48,14 @@ impl Plan {
     /// [`Error::OutOfMemory`] if a tensor is larger than one binding of the device; [`Error::Unsupported`] if a dispatch has more bindings
     /// than the adapter allows; [`Error::Graph`] if a dispatch reads and writes one tensor, or binds memory that does not exist.
     pub fn new(recording: &Recording, caps: &Caps) -> Result<Self> {
+        Self::without(recording, caps, &HashSet::new())
+    }
+
+    /// As [`Plan::new`], without the slots that lie elsewhere.
+    pub(super) fn without(recording: &Recording, caps: &Caps, elsewhere: &HashSet<usize>) -> Result<Self> {
         check_limits(recording, caps)?;
-        let items = lifetimes(recording);
+        let mut items = lifetimes(recording);
+        items.retain(|item| !elsewhere.contains(&item.slot));
         let conflicts = conflicts(recording);
         let lower_bound = lower_bound(&items, recording.dispatches.len());
         let orders: [fn(&Item) -> (u64, u64); 3] = [

@@ -1,23 +1,18 @@
 //! A recording that is prepared for one device and run.
 
 use super::inputs::InputBuffer;
-use super::launches::{Launches, SlotMemory};
+use super::launches::SlotMemory;
+use super::own::OwnMemory;
 use super::pieces::Begun;
 use super::recut::{Cutting, locked};
-use super::{Budget, MemoryReport, Plan, Recording, Source, Weights, pack, tune};
+use super::{MemoryReport, Plan, Recording};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Readback, TENSORS, Uploads};
-use crate::graph::Graph;
-use crate::kernel::{Caps, View};
+use crate::gpu::{Gpu, Held, Readback, Uploads};
+use crate::kernel::View;
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use std::cell::{RefCell, RefMut};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// Offsets of constants: what every adapter accepts as a binding offset.
-const ALIGNMENT: u64 = 256;
 
 /// A recording with its buffers, pipelines and bind groups on one device.
 ///
@@ -27,120 +22,26 @@ const ALIGNMENT: u64 = 256;
 pub struct Program {
     pub(super) gpu: Gpu,
     pub(super) recording: Recording,
-    plan: Plan,
+    pub(super) plan: Plan,
+    pub(super) own: OwnMemory,
     pub(super) memory: SlotMemory,
-    arenas: Vec<wgpu::Buffer>,
-    input_buffer: wgpu::Buffer,
-    inputs: Mutex<InputBuffer>,
+    pub(super) arenas: Vec<wgpu::Buffer>,
+    pub(super) input_buffer: wgpu::Buffer,
+    pub(super) inputs: Mutex<InputBuffer>,
     /// Held while a run is encoded, and until its last submission if it has several. The holding thread may lock it again from a
     /// callback of wgpu.
     pub(super) running: ReentrantMutex<RefCell<Uploads>>,
-    begun: Mutex<Begun>,
+    pub(super) begun: Mutex<Begun>,
     pub(super) cutting: Mutex<Cutting>,
     /// The launches as cut for [`Program::pieces`].
     pub(super) pieces: Mutex<Cutting>,
     /// Whether the budget follows the measured speed of the device.
     pub(super) follows: bool,
+    /// Its memory, and that of its weights.
+    pub(super) _held: Vec<Arc<Held>>,
 }
 
 impl Program {
-    /// Records a graph ([`Program::record`]) and prepares it for the device; weights and states come from the store.
-    ///
-    /// # Errors
-    /// Those of recording; [`Error::OutOfMemory`]; [`Error::Shader`] if a kernel does not compile.
-    pub fn new(gpu: &Gpu, graph: &Graph, weights: &Weights) -> Result<Self> {
-        Self::prepare(gpu, Self::record(gpu, graph)?, weights)
-    }
-
-    /// The recording that [`Program::new`] prepares: the graph in the device's tuned variants, after tuning if [`Gpu::tune`] enabled it.
-    ///
-    /// # Errors
-    /// Those of recording; [`Error::DeviceLost`].
-    pub fn record(gpu: &Gpu, graph: &Graph) -> Result<Recording> {
-        tune(gpu, graph)?;
-        Recording::with_variants(graph, gpu.caps(), &gpu.tuned_variants())
-    }
-
-    /// Prepares a recording for the device; the length of launches and submissions follows the device's measured speed.
-    ///
-    /// # Errors
-    /// As [`Program::new`].
-    pub fn prepare(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
-        Self::build(gpu, recording, weights, None, Plan::new)
-    }
-
-    /// As [`Program::prepare`], with temporaries that share no memory and stand apart: [`Program::written_outside`] says what a kernel wrote
-    /// outside its tensors. It takes more memory.
-    ///
-    /// # Errors
-    /// As [`Program::new`].
-    pub fn prepare_apart(gpu: &Gpu, recording: Recording, weights: &Weights) -> Result<Self> {
-        Self::build(gpu, recording, weights, None, Plan::apart)
-    }
-
-    /// Prepares a recording with a fixed budget for the length of launches and submissions.
-    ///
-    /// # Errors
-    /// As [`Program::new`].
-    pub fn prepare_within(gpu: &Gpu, recording: Recording, weights: &Weights, budget: Budget) -> Result<Self> {
-        Self::build(gpu, recording, weights, Some(budget), Plan::new)
-    }
-
-    fn build(
-        gpu: &Gpu,
-        recording: Recording,
-        weights: &Weights,
-        budget: Option<Budget>,
-        plan: fn(&Recording, &Caps) -> Result<Plan>,
-    ) -> Result<Self> {
-        let recording = recording.trusted_on(gpu.caps());
-        let plan = plan(&recording, gpu.caps())?;
-        let arenas = (plan.arenas.iter().enumerate())
-            .map(|(index, size)| gpu.buffer(&format!("arena {index}"), *size, TENSORS))
-            .collect::<Result<Vec<_>>>()?;
-        let (inputs, input_offsets) = InputBuffer::new(&recording);
-        let input_buffer = gpu.buffer("inputs", inputs.size(), TENSORS)?;
-        let (constants, constant_offsets) = constants(gpu, &recording)?;
-        let mut memory = Vec::with_capacity(recording.slots.len());
-        for (index, slot) in recording.slots.iter().enumerate() {
-            memory.push(match &slot.source {
-                Source::Parameter(name) | Source::State(name) => {
-                    let entry = weights.ensure(name, &slot.ty)?;
-                    Some((entry.buffer, entry.offset))
-                }
-                Source::Constant(..) => Some((constants.clone(), constant_offsets[&index])),
-                Source::Input(_) => Some((input_buffer.clone(), input_offsets[&index])),
-                Source::Temporary => plan.allocations[index].map(|p| (arenas[p.arena].clone(), p.offset)),
-            });
-        }
-        let memory = SlotMemory::new(gpu, &recording, memory)?;
-        gpu.prepare_meter();
-        let considered = budget.unwrap_or_else(|| Budget::now(gpu));
-        let launches = Arc::new(Launches::new(gpu, &recording, &memory, considered, None)?);
-        launches.rehearse(gpu, &recording)?;
-        let cutting = Cutting { launches, considered };
-        let (pieces, cutting, follows) = (Mutex::new(cutting.clone()), Mutex::new(cutting), budget.is_none());
-        // All inputs fit one chunk.
-        let running = ReentrantMutex::new(RefCell::new(Uploads::new(gpu, inputs.size() + ALIGNMENT)));
-        let inputs = Mutex::new(inputs);
-        let gpu = gpu.clone();
-        let begun = Mutex::default();
-        Ok(Self {
-            gpu,
-            recording,
-            plan,
-            memory,
-            arenas,
-            input_buffer,
-            inputs,
-            running,
-            begun,
-            cutting,
-            pieces,
-            follows,
-        })
-    }
-
     /// The recording.
     #[must_use]
     pub fn recording(&self) -> &Recording {
@@ -168,7 +69,7 @@ impl Program {
     /// Whether the program has an input of this name. Inputs that no output depends on are left out.
     #[must_use]
     pub fn has_input(&self, name: &str) -> bool {
-        self.inputs().range(name).is_ok()
+        self.input_buffer(name).is_ok()
     }
 
     /// Writes an input, as the bytes of GPU memory. The next run sends it.
@@ -176,6 +77,7 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such input, the size differs, or an id or label is out of range.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.check_written(name)?;
         self.inputs().write(name, bytes)
     }
 
@@ -216,6 +118,7 @@ impl Program {
         self.send_inputs(&mut uploads, encoder)?;
         self.gpu.application_submits();
         launches.encode(encoder, 0..launches.steps.len(), self.gpu.stopwatch());
+        self.own.copy(&self.memory, encoder);
         Ok(())
     }
 
@@ -250,6 +153,9 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such input.
     pub fn input_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
+        if let Some((buffer, offset, size)) = self.own.inputs.get(name) {
+            return Ok((buffer, *offset, *size));
+        }
         let (offset, size) = self.inputs().range(name)?;
         Ok((&self.input_buffer, offset, size))
     }
@@ -267,6 +173,9 @@ impl Program {
     /// # Errors
     /// [`Error::Input`] if there is no such output.
     pub fn output_buffer(&self, name: &str) -> Result<(&wgpu::Buffer, u64, u64)> {
+        if let Some(copied) = self.own.copied(name) {
+            return Ok(copied);
+        }
         let view = self.output(name)?;
         let place = self.memory.slot(view.slot);
         let (buffer, offset) = place.ok_or_else(|| Error::input(name, "the output has no memory"))?;
@@ -347,32 +256,4 @@ pub(super) fn uploads_of<'a>(running: &'a ReentrantMutexGuard<'_, RefCell<Upload
                 .into(),
         )
     })
-}
-
-/// All constants of a recording in one buffer, and the offset of each slot's. A shared constant is stored once.
-fn constants(gpu: &Gpu, recording: &Recording) -> Result<(wgpu::Buffer, HashMap<usize, u64>)> {
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut offsets = HashMap::new();
-    let mut known = HashMap::new();
-    for (index, slot) in recording.slots.iter().enumerate() {
-        if let Source::Constant(value, dtype) = &slot.source {
-            let offset = match known.entry((Arc::as_ptr(value), *dtype)) {
-                Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(new) => {
-                    let (offset, made) = (bytes.len() as u64, value.value());
-                    if made.data.len() != slot.ty.shape.numel() {
-                        let what = format!("the constant {} has {} elements", slot.label, made.data.len());
-                        return Err(Error::Graph(format!("{what}, its shape is {}", slot.ty.shape)));
-                    }
-                    bytes.extend(pack(&made.data, *dtype));
-                    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT as usize), 0);
-                    *new.insert(offset)
-                }
-            };
-            offsets.insert(index, offset);
-        }
-    }
-    let buffer = gpu.buffer("constants", bytes.len() as u64, TENSORS)?;
-    gpu.write(&buffer, 0, &bytes)?;
-    Ok((buffer, offsets))
 }

@@ -46,7 +46,7 @@ impl Program {
             return Ok(launches);
         }
         if launches.outdated(&self.recording, budget) {
-            match Launches::new(&self.gpu, &self.recording, &self.memory, budget, Some(&launches)) {
+            match launches.again(&self.gpu, &self.recording, &self.memory, budget) {
                 Ok(made) => launches = Arc::new(made),
                 Err(error @ Error::DeviceLost { .. }) => return Err(error),
                 Err(error) => log::warn!("long launches stay as they are: {error}"),

@@ -79,6 +79,7 @@ impl Program {
             }
         }
         launches.encode(&mut encoder, last, stopwatch);
+        self.own.copy(&self.memory, &mut encoder);
         let readback = |&(buffer, offset, size): &(_, u64, u64)| self.gpu.readback(&mut encoder, buffer, offset, size);
         let readbacks: Vec<Readback> = outputs.iter().map(readback).collect::<Result<_>>()?;
         drop(uploads);

@@ -1,8 +1,9 @@
 //! The store of weights and states: name → GPU memory, shared by all programs of a model.
 
+use super::own;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, TENSORS};
+use crate::gpu::{Gpu, Held, TENSORS};
 use crate::graph::{Graph, Storage};
 use crate::shape::TensorType;
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub struct WeightBuffer {
     pub buffer: wgpu::Buffer,
     /// The offset in bytes.
     pub offset: u64,
+    /// The memory, unless it is the application's ([`Weights::insert`]).
+    pub(super) held: Option<Arc<Held>>,
 }
 
 impl WeightBuffer {
@@ -94,15 +97,16 @@ impl Weights {
     pub fn allocate(&self, flat: &str, entries: &[(String, TensorType)]) -> Result<()> {
         let (offsets, total) = Self::layout(entries);
         let whole = TensorType::f32([total]);
+        let held = Some(self.gpu.hold(flat, whole.bytes())?);
         let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
         let mut map = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for ((name, ty), offset) in entries.iter().zip(offsets) {
             map.insert(
                 name.clone(),
-                WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset: offset as u64 * 4 },
+                WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset: offset as u64 * 4, held: held.clone() },
             );
         }
-        map.insert(flat.into(), WeightBuffer { ty: whole, buffer, offset: 0 });
+        map.insert(flat.into(), WeightBuffer { ty: whole, buffer, offset: 0, held });
         Ok(())
     }
 
@@ -119,6 +123,12 @@ impl Weights {
         {
             return Err(Error::shape(name, format!("the store holds {held}, but training wants {ty}")));
         }
+        for (name, entry) in layout.iter().filter_map(|(name, ..)| Some((name, held.get(name)?))) {
+            if !entry.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+                let message = "training moves it into a range of all weights, for which its buffer needs COPY_SRC";
+                return Err(Error::input(name, message));
+            }
+        }
         let already_there = |entry: &WeightBuffer| {
             layout.iter().all(|(name, ty, offset)| {
                 held.get(name).is_some_and(|e| e.buffer == entry.buffer && e.offset == ty.dtype.bytes(*offset))
@@ -127,6 +137,7 @@ impl Weights {
         if held.get(flat).is_some_and(|entry| entry.ty == *whole && already_there(entry)) {
             return Ok(());
         }
+        let memory = Some(self.gpu.hold(flat, whole.bytes())?);
         let buffer = self.gpu.buffer(flat, whole.bytes(), TENSORS)?;
         let mut encoder = self.gpu.encoder("move weights");
         let mut moved = Vec::with_capacity(layout.len() + 1);
@@ -135,9 +146,12 @@ impl Weights {
             if let Some(old) = held.get(name) {
                 encoder.copy_buffer_to_buffer(&old.buffer, old.offset, &buffer, offset, ty.bytes());
             }
-            moved.push((name.clone(), WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset }));
+            moved.push((
+                name.clone(),
+                WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset, held: memory.clone() },
+            ));
         }
-        moved.push((flat.to_owned(), WeightBuffer { ty: whole.clone(), buffer, offset: 0 }));
+        moved.push((flat.to_owned(), WeightBuffer { ty: whole.clone(), buffer, offset: 0, held: memory }));
         self.gpu.submit("moving weights into a flat range", [encoder])?;
         map().extend(moved);
         Ok(())
@@ -152,12 +166,28 @@ impl Weights {
             return entry.of_type(name, ty);
         }
         // Whole texels, for kernels that read through textures.
-        let buffer = self.gpu.buffer(name, ty.bytes().next_multiple_of(16), TENSORS)?;
-        let entry = WeightBuffer { ty: ty.clone(), buffer, offset: 0 };
+        let bytes = ty.bytes().next_multiple_of(16);
+        let held = Some(self.gpu.hold(name, bytes)?);
+        let buffer = self.gpu.buffer(name, bytes, TENSORS)?;
+        let entry = WeightBuffer { ty: ty.clone(), buffer, offset: 0, held };
         // Another thread may have added it meanwhile.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries.entry(name.into()).or_insert(entry).clone();
         entry.of_type(name, ty)
+    }
+
+    /// Adds a weight or state that lies in a buffer of the application from `offset` (in bytes) on, in the place of one of its name. Programs that
+    /// were prepared before keep using the old memory. The application's own passes may write it between runs; training wants weights in flat
+    /// ranges, and moves it there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the buffer lacks [`wgpu::BufferUsages::STORAGE`], the offset is not aligned to the device's
+    /// `min_storage_buffer_offset_alignment`, or the tensor does not fit.
+    pub fn insert(&self, name: &str, ty: &TensorType, buffer: &wgpu::Buffer, offset: u64) -> Result<()> {
+        own::check(&self.gpu, &format!("weight {name}"), buffer, offset, ty.bytes(), wgpu::BufferUsages::STORAGE)?;
+        let entry = WeightBuffer { ty: ty.clone(), buffer: buffer.clone(), offset, held: None };
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), entry);
+        Ok(())
     }
 
     /// A new store that shares the memory of the current weights. Weights added later to one store are not in the other.

@@ -136,7 +136,8 @@ impl Reader {
     pub fn read_at(&mut self, texts: &[(&Row, usize)], done: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>> {
         let mut reading = self.begin(texts)?;
         while let Some(batch) = self.next_batch(texts, &reading) {
-            let read = self.submit(texts, &batch).and_then(|program| program.read_f32("values"));
+            let read =
+                pollster::block_on(self.submit(texts, &batch, false)).and_then(|program| program.read_f32("values"));
             if self.accept(texts, &batch, read, &mut reading)? {
                 done(reading.first);
             }
@@ -155,7 +156,7 @@ impl Reader {
     ) -> Result<Vec<Vec<f32>>> {
         let mut reading = self.begin(texts)?;
         while let Some(batch) = self.next_batch(texts, &reading) {
-            let read = match self.submit(texts, &batch) {
+            let read = match self.submit(texts, &batch, true).await {
                 Ok(program) => program.read_async("values").await.map(|bytes| bytemuck::pod_collect_to_vec(&bytes)),
                 Err(error) => Err(error),
             };
@@ -195,8 +196,8 @@ impl Reader {
         Some(Batch { numbers: left[..rows.min(left.len())].to_vec(), rows, time })
     }
 
-    /// Runs a batch; the program's output is for [`Reader::accept`].
-    fn submit(&mut self, texts: &[(&Row, usize)], batch: &Batch) -> Result<&Program> {
+    /// Runs a batch, in an application's frames if so told, else without waiting; the program's output is for [`Reader::accept`].
+    async fn submit(&mut self, texts: &[(&Row, usize)], batch: &Batch, in_frames: bool) -> Result<&Program> {
         let &Batch { ref numbers, rows, time } = batch;
         let (mut ids, mut types, mut shares) = (vec![0_u32; rows * time], vec![0_u32; rows * time], Vec::new());
         let (mut lengths, mut places) = (vec![1_u32; rows], vec![0_u32; rows]);
@@ -224,7 +225,7 @@ impl Reader {
         for (name, bytes) in feeds.into_iter().filter(|(name, _)| program.has_input(name)) {
             program.write(name, bytes)?;
         }
-        program.run()?;
+        program.run_by(&[], in_frames).await?;
         Ok(program)
     }
 

@@ -46,7 +46,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::check_weights`].
     pub async fn check_weights_async(&self) -> Result<()> {
-        self.health.run()?;
+        self.health.run_async(&[]).await?;
         if is_finite(&self.health.read_async("norm").await?) {
             return Ok(());
         }

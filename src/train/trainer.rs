@@ -146,10 +146,11 @@ impl Trainer {
     /// # Errors
     /// Those of the data; [`Error::Input`](crate::Error::Input) if it does not fit the model's inputs; [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn submit_step(&mut self, data: &mut dyn BatchSource) -> Result<()> {
-        self.submit_unless(data, &AtomicBool::new(false), true).map(|_| ())
+        self.submit_unless(data, &AtomicBool::new(false)).map(|_| ())
     }
 
-    /// The async form of [`Trainer::submit_step`] and [`Trainer::reports`]: waits until at most `in_flight` reports are missing.
+    /// The async form of [`Trainer::submit_step`] and [`Trainer::reports`], in frames if the application draws them ([`Gpu::begin_frame`]): waits until at
+    /// most `in_flight` reports are missing. A future that is dropped within a step may leave a part of the weights updated.
     ///
     /// # Errors
     /// As theirs.
@@ -163,15 +164,18 @@ impl Trainer {
             self.check_weights_async().await?;
             self.checked = true;
         }
-        self.submit_unless(data, &AtomicBool::new(false), false)?;
+        self.submit(data, &AtomicBool::new(false), false).await?;
         self.reports_async(in_flight, progress).await
     }
 
     /// Submits one step, or abandons it when `stop` is set, in the middle of a batch as well: then weights and moments stay those of the previous
-    /// step. Returns whether it was submitted.
-    ///
-    /// With `blocks`, it waits for earlier work, so that little is in flight when `stop` is set.
-    fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool, blocks: bool) -> Result<bool> {
+    /// step. Returns whether it was submitted. It waits for earlier work, so that little is in flight when `stop` is set.
+    fn submit_unless(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool) -> Result<bool> {
+        pollster::block_on(self.submit(data, stop, true))
+    }
+
+    /// As [`Trainer::submit_unless`] with `blocks`; without, in an application's frames, or without waiting.
+    async fn submit(&mut self, data: &mut dyn BatchSource, stop: &AtomicBool, blocks: bool) -> Result<bool> {
         if !self.checked {
             self.check_weights()?;
             self.checked = true;
@@ -220,7 +224,7 @@ impl Trainer {
             let output = if last { REPORT } else { "loss" };
             let read = match blocks {
                 true => program.run_unless(&[output], &|dispatch| dispatch < free && leaves())?,
-                false => Some(program.run_reading(&[output])?),
+                false => Some(program.run_async(&[output]).await?),
             };
             let Some(mut read) = read else {
                 return Ok(false);
@@ -301,7 +305,7 @@ impl Trainer {
                 break;
             }
             position = Some(data.position());
-            if !self.submit_unless(data, stop, true)? {
+            if !self.submit_unless(data, stop)? {
                 outcome = Outcome::Interrupted;
                 break;
             }

@@ -222,7 +222,7 @@ impl Scheduler {
     /// # Errors
     /// [`Error::DeviceLost`]; [`Error::OutOfMemory`]. What concerns one request is an event.
     pub fn step(&mut self) -> Result<Vec<SchedulerEvent>> {
-        let mut step = self.begin()?;
+        let mut step = pollster::block_on(self.begin(false))?;
         let mut drawn = Vec::new();
         for (ids, readback) in step.tokens.drain(..) {
             drawn.push((ids, readback.wait()?));
@@ -230,12 +230,12 @@ impl Scheduler {
         self.finish(step, drawn)
     }
 
-    /// The same for an executor. What is dropped before its end is done again by the next step.
+    /// The same for an executor, in frames if the application draws them ([`Gpu::begin_frame`]). What is dropped before its end is done again by the next step.
     ///
     /// # Errors
     /// Those of [`Scheduler::step`].
     pub async fn step_async(&mut self) -> Result<Vec<SchedulerEvent>> {
-        let mut step = self.begin()?;
+        let mut step = self.begin(true).await?;
         let mut drawn = Vec::new();
         for (ids, readback) in step.tokens.drain(..) {
             drawn.push((ids, readback.await?));
@@ -243,8 +243,8 @@ impl Scheduler {
         self.finish(step, drawn)
     }
 
-    /// Submits the runs of a step.
-    fn begin(&mut self) -> Result<Submitted> {
+    /// Submits the runs of a step, in an application's frames if so told, else without waiting.
+    async fn begin(&mut self, in_frames: bool) -> Result<Submitted> {
         self.admit();
         let piece = self.limits.piece;
         let reader = self.running.iter().find(|request| request.unread() > 1).map(|request| request.id);
@@ -291,7 +291,7 @@ impl Scheduler {
             if rows.is_empty() {
                 continue;
             }
-            let readback = self.programs.run(&rows)?;
+            let readback = self.programs.run(&rows, in_frames).await?;
             self.stats.runs += 1;
             // Nothing is asked of a piece that is not the last.
             if chosen.iter().any(|(_, last)| *last) {

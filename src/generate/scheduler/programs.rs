@@ -89,8 +89,8 @@ impl Programs {
         self.program((rows.next_power_of_two(), padded(time), 0)).map(|_| ())
     }
 
-    /// Submits a run of some rows; it gives a token for each.
-    pub(super) fn run(&mut self, rows: &[Reading<'_>]) -> Result<Readback> {
+    /// Submits a run of some rows, in an application's frames if so told, else without waiting; it gives a token for each.
+    pub(super) async fn run(&mut self, rows: &[Reading<'_>], in_frames: bool) -> Result<Readback> {
         let longest = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(1);
         let edits = rows.iter().map(|row| row.edits.len()).max().unwrap_or(0);
         let edits = if edits == 0 { 0 } else { edits.next_power_of_two() };
@@ -129,7 +129,7 @@ impl Programs {
             }
         }
         feed_edits(program, TokenPick::Draw { edits }, count, &words)?;
-        let tokens = program.run_reading(&["tokens"])?.pop();
+        let tokens = program.run_by(&["tokens"], in_frames).await?.pop();
         tokens.ok_or_else(|| Error::Graph("the run returned no tokens".into()))
     }
 }
