@@ -9,7 +9,8 @@ pub use crate::nn::DROPOUT_SEED;
 
 /// A model with a loss to minimise.
 pub trait Objective {
-    /// The parameters to train: names and types as in a graph with that storage.
+    /// The parameters to train: names and types as in a graph with that storage. Beside adapters, a trainer leaves those out that stay
+    /// ([`Storage::trains`]).
     ///
     /// # Errors
     /// Those of the model.

@@ -84,7 +84,9 @@ impl Trainer {
         let mut options = options;
         options.rates.extend(objective.frozen().into_iter().map(|name| (name, 0.0)));
         let storage = weights.storage();
-        let step = TrainStep::new(&objective.parameters(storage)?, gpu.caps(), options)?.stored_as(storage);
+        let mut parameters = objective.parameters(storage)?;
+        parameters.retain(|(name, _)| storage.trains(name));
+        let step = TrainStep::new(&parameters, gpu.caps(), options)?.stored_as(storage);
         step.layout().move_into_flat(weights)?;
         let (first, Told { routing, labels, has_dropout }) = Sized::new(gpu, weights, &step, objective)?;
         Ok(Self {

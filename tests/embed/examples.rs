@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use wgformer::Gpu;
 use wgformer::generate::{GenerateLimits, Generator, SamplingOptions, SchedulerLimits};
 use wgformer::io::{ModelFolder, Tensors, Tokenizer};
-use wgformer::models;
+use wgformer::models::{self, Decoder};
+use wgformer::train::{LanguageModel, RunOptions, Schedule, StepOptions, Trainer, held_out};
 
 /// The first adapter: what they compute is tested on all elsewhere.
 fn gpu() -> Gpu {
@@ -29,8 +30,15 @@ fn an_adapter_learns_a_text_beside_its_base_and_opens_with_it() {
     let opened = ModelFolder::open(&out).unwrap();
     let (model, weights) = models::load(&gpu, &opened, None).unwrap();
     let limits = GenerateLimits { batch: 1, max_tokens: 48 };
-    let mut generator = Generator::new(&gpu, model.into(), &weights, limits).unwrap();
     let tokenizer = Tokenizer::bytes().unwrap();
+    let model: std::sync::Arc<dyn Decoder> = model.into();
+    // Nothing but the adapter was trained: beside the base, it gives the same loss.
+    let objective = LanguageModel { model: model.clone(), rows: 4, length: 32, options: Default::default() };
+    let (run, schedule) = (RunOptions::default(), Schedule::constant(0.0));
+    let mut trainer = Trainer::new(&gpu, &weights, &objective, StepOptions::default(), run, schedule).unwrap();
+    let loss = trainer.evaluate(&held_out(&tokenizer.encode(&text).unwrap(), 4, 32)).unwrap();
+    assert!((loss - learned.after).abs() < 1e-5 * loss, "{learned:?}, opened {loss}");
+    let mut generator = Generator::new(&gpu, model, &weights, limits).unwrap();
     let prompt = tokenizer.encode("the user's own ").unwrap();
     let options = SamplingOptions { max_new_tokens: 8, temperature: 0.0, ..SamplingOptions::default() };
     let answer = generator.generate(&[prompt], &options, |_| ControlFlow::Continue(())).unwrap().remove(0);

