@@ -57,14 +57,14 @@ pub(crate) fn learn(gpu: &Gpu, base: &Path, text: &str, out: &Path) -> Result<Le
     };
     // The base as its file has it, few bits a weight as well; only the adapters are trained.
     let config =
-        LoraConfig { rank: 8, targets: Targets::AllLinear, base: base.display().to_string(), ..LoraConfig::default() };
+        LoraConfig::default().with_rank(8).with_targets(Targets::AllLinear).with_base(base.display().to_string());
     let types = models::storage_of(model.as_ref(), &folder.tensors)?;
     let weights = lora::load_base(gpu, model.as_ref(), types, &folder.tensors, &config, (&[], 0))?;
     lora::fresh_adapters(model.as_ref(), &weights, 0)?;
 
     let [rows, length] = SIZE;
     let objective = LanguageModel { model: model.clone(), rows, length, options: Default::default() };
-    let run = RunOptions { steps: STEPS, ..RunOptions::default() };
+    let run = RunOptions::default().with_steps(STEPS);
     let schedule = Schedule::constant(5e-3);
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
     let measured = held_out(&tokens, rows, length);

@@ -63,11 +63,11 @@ pub(crate) fn percentile(times: &[f64], share: f64) -> f64 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for adapter in Gpu::adapters() {
-        let Times { without, with, tokens, preparing, .. } = generate(&adapter, 120)?;
+        let Times { without, with, tokens, first, preparing } = generate(&adapter, 120)?;
         let said =
             |times: &[f64]| format!("{:.1} ms, 95 % within {:.1}", percentile(times, 0.5), percentile(times, 0.95));
         println!("{}: frames of {}; with {tokens} tokens {}", adapter.get_info().name, said(&without), said(&with));
-        println!("  prepared in {preparing} frames");
+        println!("  prepared in {preparing} frames; the first answer: {first:?}");
         let Shown { frames, pieces, out, whole } = run(&adapter)?;
         let same = if out == whole { "as" } else { "not as" };
         println!("{}: {pieces} pieces in {frames} frames, {same} all at once", adapter.get_info().name);
@@ -121,7 +121,7 @@ fn adopted(adapter: &wgpu::Adapter) -> Result<Gpu, Box<dyn std::error::Error>> {
     let required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
     let descriptor = wgpu::DeviceDescriptor { required_features, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
-    let options = GpuOptions { polling: Polling::Application, ..GpuOptions::default() };
+    let options = GpuOptions::default().with_polling(Polling::Application);
     Ok(Gpu::adopt_with(device, queue, &options)?)
 }
 
@@ -138,8 +138,8 @@ pub(crate) fn generate(adapter: &wgpu::Adapter, frames: usize) -> Result<Times, 
     let model: std::sync::Arc<dyn models::Decoder> = models::decoder(&Config::new("config.json", config)?)?.into();
     let weights = Weights::new(&gpu);
     model.initialise(&weights, 0)?;
-    let mut generator = Generator::new(&gpu, model, &weights, GenerateLimits { batch: 1, max_tokens: 64 })?;
-    let options = SamplingOptions { max_new_tokens: 40, temperature: 0.0, ..SamplingOptions::default() };
+    let mut generator = Generator::new(&gpu, model, &weights, GenerateLimits::new(1, 64))?;
+    let options = SamplingOptions::default().with_max_new_tokens(40).with_temperature(0.0);
 
     let without = draw_frames(&gpu, &draw, std::future::pending::<()>(), frames)?.0;
     let preparation = generator.prepare_async(8, &options, |_| ());

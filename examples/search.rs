@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut search = Search::new(&gpu, embedder, &texts, &mut |rows| eprint!("\r{rows} of {}", texts.len()))?;
-    eprintln!();
+    eprintln!("; {} numbers", search.vectors.iter().map(Vec::len).sum::<usize>());
     for hit in search.find(&query, 3)? {
         println!("{:.3}  {}", hit.score, texts[hit.number]);
     }

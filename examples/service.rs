@@ -44,6 +44,7 @@ pub(crate) fn serve(mut scheduler: Scheduler, requests: &Receiver<Request>) -> R
             let (id, sent, last) = match event {
                 SchedulerEvent::Token(token) => (token.request, Ok(token.id), token.finish.is_some()),
                 SchedulerEvent::Failed { request, error } => (request, Err(error), true),
+                _ => continue,
             };
             let gone = clients.get(&id).is_some_and(|client| client.send(sent).is_err());
             if gone && !last {
@@ -103,7 +104,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let (service, thread) = start(&gpu, model, &weights, limits)?;
-    let options = SamplingOptions { max_new_tokens: 24, temperature: 0.0, ..SamplingOptions::default() };
+    let options = SamplingOptions::default().with_max_new_tokens(24).with_temperature(0.0);
     let clients: Vec<_> = prompts.into_iter().map(|prompt| ask(&service, prompt, &options)).collect();
     drop(service);
     for client in clients {

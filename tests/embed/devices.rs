@@ -20,7 +20,7 @@ const SHARE: Duration = Duration::from_millis(1);
 
 fn adopted(adapter: &wgpu::Adapter, polling: Polling) -> Gpu {
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
-    Gpu::adopt_with(device, queue, &GpuOptions { polling, ..GpuOptions::default() }).unwrap()
+    Gpu::adopt_with(device, queue, &GpuOptions::default().with_polling(polling)).unwrap()
 }
 
 fn model() -> Arc<dyn Decoder> {
@@ -30,10 +30,10 @@ fn model() -> Arc<dyn Decoder> {
 }
 
 fn greedy(tokens: usize) -> SamplingOptions {
-    SamplingOptions { max_new_tokens: tokens, temperature: 0.0, ..SamplingOptions::default() }
+    SamplingOptions::default().with_max_new_tokens(tokens).with_temperature(0.0)
 }
 
-const LIMITS: GenerateLimits = GenerateLimits { batch: 1, max_tokens: 48 };
+const LIMITS: GenerateLimits = GenerateLimits::new(1, 48);
 const PROMPT: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];
 
 /// The greedy answer all at once.
@@ -96,7 +96,7 @@ fn models_are_prepared_answer_and_learn_in_frames_with_the_same_bits() {
             let weights = Weights::new(gpu);
             model().initialise(&weights, 3).unwrap();
             let objective = LanguageModel { model: model(), rows: 2, length: 16, options: Default::default() };
-            let run = RunOptions { steps: 3, ..RunOptions::default() };
+            let run = RunOptions::default().with_steps(3);
             let schedule = Schedule::constant(1e-2);
             let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule).unwrap();
             let tokens: Vec<u32> = (0..400).map(|i| (i * i + i / 3) % 61).collect();

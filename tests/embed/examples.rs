@@ -29,7 +29,7 @@ fn an_adapter_learns_a_text_beside_its_base_and_opens_with_it() {
     assert_eq!(kept.len(), 28);
     let opened = ModelFolder::open(&out).unwrap();
     let (model, weights) = models::load(&gpu, &opened, None).unwrap();
-    let limits = GenerateLimits { batch: 1, max_tokens: 48 };
+    let limits = GenerateLimits::new(1, 48);
     let tokenizer = Tokenizer::bytes().unwrap();
     let model: std::sync::Arc<dyn Decoder> = model.into();
     // Nothing but the adapter was trained: beside the base, it gives the same loss.
@@ -40,7 +40,7 @@ fn an_adapter_learns_a_text_beside_its_base_and_opens_with_it() {
     assert!((loss - learned.after).abs() < 1e-5 * loss, "{learned:?}, opened {loss}");
     let mut generator = Generator::new(&gpu, model, &weights, limits).unwrap();
     let prompt = tokenizer.encode("the user's own ").unwrap();
-    let options = SamplingOptions { max_new_tokens: 8, temperature: 0.0, ..SamplingOptions::default() };
+    let options = SamplingOptions::default().with_max_new_tokens(8).with_temperature(0.0);
     let answer = generator.generate(&[prompt], &options, |_| ControlFlow::Continue(())).unwrap().remove(0);
     let answer = tokenizer.decode(&answer.tokens).unwrap();
     assert!(answer.chars().all(|letter| text.contains(letter)), "{answer:?} has other letters than the text");
@@ -51,9 +51,9 @@ fn a_service_answers_all_at_once_as_each_alone() {
     let _alone = alone();
     let gpu = gpu();
     let (model, weights) = service::new_model(&gpu).unwrap();
-    let options = SamplingOptions { max_new_tokens: 10, temperature: 0.0, ..SamplingOptions::default() };
+    let options = SamplingOptions::default().with_max_new_tokens(10).with_temperature(0.0);
     let prompts: Vec<Vec<u32>> = (1..=6).map(|n| (0..3 + n).map(|i| (i * 7 + n) % 97).collect()).collect();
-    let limits = GenerateLimits { batch: 1, max_tokens: 64 };
+    let limits = GenerateLimits::new(1, 64);
     let mut alone = Generator::new(&gpu, model.clone(), &weights, limits).unwrap();
     let answers = alone.generate(&prompts, &options, |_| ControlFlow::Continue(())).unwrap();
     let limits = SchedulerLimits { requests: 4, tokens: 256, max_tokens: 64, piece: 16 };

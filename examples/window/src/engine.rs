@@ -113,7 +113,7 @@ impl Engine {
                 return;
             }
             let answers = async {
-                let limits = GenerateLimits { batch: 1, max_tokens: CONTEXT };
+                let limits = GenerateLimits::new(1, CONTEXT);
                 let generator = Generator::new(&device, model, &weights, limits)?;
                 let mut generator = generator.with_text(tokenizer.text_of());
                 while let Some(prompt) = asked.next().await {
@@ -176,7 +176,7 @@ async fn answer(
     ids.drain(..ids.len().saturating_sub(CONTEXT / 2));
     state.borrow_mut().answer = known;
     if !ids.is_empty() {
-        let options = SamplingOptions { max_new_tokens: CONTEXT, temperature: 0.7, top_k: 20, ..Default::default() };
+        let options = SamplingOptions::default().with_max_new_tokens(CONTEXT).with_temperature(0.7).with_top_k(20);
         let preparing = |share| state.borrow_mut().preparing = Some(("the conversation", share));
         generator.prepare_async(CONTEXT / 2, &options, preparing).await?;
         state.borrow_mut().preparing = None;
@@ -234,7 +234,7 @@ impl Learner {
         let (made, trainer) = oneshot::channel();
         std::thread::spawn(move || {
             let objective = LanguageModel { model, rows: ROWS, length: CONTEXT, options: Default::default() };
-            let (run, schedule) = (RunOptions { steps: u64::MAX, ..RunOptions::default() }, Schedule::constant(3e-3));
+            let (run, schedule) = (RunOptions::default().with_steps(u64::MAX), Schedule::constant(3e-3));
             let _ = made.send(Trainer::new(&gpu, &weights, &objective, StepOptions::default(), run, schedule));
         });
         trainer.await.unwrap_or_else(|_| Err(Error::Graph("the thread that makes the trainer is gone".into())))
