@@ -143,6 +143,16 @@ impl Trainer {
         &self.weights
     }
 
+    /// Sets the learning rates of the steps to come, by their numbers since the first step of the run.
+    ///
+    /// # Errors
+    /// Those of [`Schedule::check`].
+    pub fn set_schedule(&mut self, schedule: Schedule) -> Result<()> {
+        schedule.check()?;
+        self.schedule = schedule;
+        Ok(())
+    }
+
     /// Submits one step; [`Trainer::reports`] returns its report.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use numbers::{
     nan_weights_are_an_error, overflow_is_skipped,
 };
 use runs::{
-    a_killed_run_resumes_bit_by_bit, early_stop, half_precision_storage_trains, one_seed_gives_one_result,
+    a_killed_run_resumes_bit_by_bit, early_stop, half_precision_storage_trains, one_seed_gives_one_result, rates_change,
     the_loss_falls,
 };
 use wgformer::{Gpu, Result};
@@ -38,6 +38,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a loss that is not finite is an error", a_loss_that_is_not_finite_is_an_error),
     ("a step cut in two equals a whole one", halves_equal_the_whole),
     ("early stop", early_stop),
+    ("learning rates change between steps", rates_change),
     ("several shards equal one", several_shards_equal_one),
     ("ranges larger than a binding equal one", windows_equal_the_whole),
     ("a killed run resumes bit by bit", a_killed_run_resumes_bit_by_bit),

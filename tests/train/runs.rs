@@ -49,6 +49,21 @@ pub(crate) fn half_precision_storage_trains(gpu: &Gpu) -> Result<(), Failed> {
     Ok(())
 }
 
+pub(crate) fn rates_change(gpu: &Gpu) -> Result<(), Failed> {
+    let objective = Regression::new(33);
+    let mut data = Rows::new(33, 4);
+    let mut trainer = trainer(gpu, &objective, options(), RunOptions::default())?;
+    losses(&mut trainer, &mut data, 2)?;
+    let before = download(&trainer, "flat.parameters")?;
+    trainer.set_schedule(Schedule::constant(0.0))?;
+    losses(&mut trainer, &mut data, 2)?;
+    ensure(download(&trainer, "flat.parameters")? == before, "a rate of 0 changed the weights")?;
+    trainer.set_schedule(Schedule::constant(1e-3))?;
+    losses(&mut trainer, &mut data, 2)?;
+    ensure(download(&trainer, "flat.parameters")? != before, "a rate of 1e-3 changed nothing")?;
+    ensure(trainer.set_schedule(Schedule::constant(f64::NAN)).is_err(), "a rate of NaN was taken")
+}
+
 pub(crate) fn early_stop(gpu: &Gpu) -> Result<(), Failed> {
     let objective = Regression::new(33);
     let mut data = Rows::new(33, 4);
