@@ -8,13 +8,14 @@ NOVEL ?= data/pride_and_prejudice.txt
 # Going on, if a demo was interrupted.
 DEMO ?= --steps 380 --minutes 5 --resume
 
-.PHONY: demo test test-full portable gpu-code check bench setup help
+.PHONY: demo test test-full portable bindings gpu-code check bench setup help
 
 help:
 	@echo 'make demo        train a small GPT on a novel and let it write (into $(OUT))'
 	@echo 'make test        checks and tests, on every adapter of this machine (a choice of the conformance suite: docs/guide/testing.md)'
 	@echo 'make test-full   all of them, on a newer Mesa as well, and make portable'
 	@echo 'make portable    does it compile for Windows, macOS, Android, browsers, and with the oldest Rust that is promised?'
+	@echo 'make bindings    builds and tests the library for C and the package for Python (docs/guide/c.md, docs/guide/python.md)'
 	@echo 'make gpu-code    what do the compilers of AMD, NVIDIA, Apple, Intel and Qualcomm make of the kernels? (docs/guide/kernels.md)'
 	@echo 'make check       format and lints'
 	@echo 'make bench       benchmarks'
@@ -34,6 +35,9 @@ test-full:
 
 portable:
 	@scripts/portable.sh
+
+bindings:
+	@scripts/bindings.sh
 
 gpu-code:
 	@scripts/gpu-code.sh

@@ -19,8 +19,8 @@ use numbers::{
     nan_weights_are_an_error, overflow_is_skipped,
 };
 use runs::{
-    a_killed_run_resumes_bit_by_bit, early_stop, half_precision_storage_trains, one_seed_gives_one_result, rates_change,
-    the_loss_falls,
+    a_killed_run_resumes_bit_by_bit, early_stop, half_precision_storage_trains, one_seed_gives_one_result,
+    rates_change, the_loss_falls,
 };
 use wgformer::{Gpu, Result};
 
