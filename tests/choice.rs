@@ -76,3 +76,32 @@ fn a_new_case_takes_only_what_it_covers() {
     let fresh: Vec<_> = after.difference(&before).collect();
     assert!(!fresh.is_empty() && fresh.iter().all(|name| name.ends_with("case 60")), "{fresh:?}");
 }
+
+/// Of a name with a tab, adapters have what is before it, and modes the whole.
+#[test]
+fn variants_run_in_each_mode_and_kernels_on_each_adapter() {
+    let variants = |device: &str, title: &str| -> Vec<String> {
+        covers(device, title)
+            .iter()
+            .map(|kernel| format!("{kernel}\t{}", title.len() + title.ends_with('7') as usize))
+            .collect()
+    };
+    let names = names(60);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let chosen = choice::chosen(&names, variants);
+    let covered = |names: &mut dyn Iterator<Item = &str>| {
+        let mut all = BTreeSet::new();
+        for (device, title) in names.filter_map(split) {
+            let (adapter, mode) = parts(device);
+            for variant in variants(device, title) {
+                let kernel = variant.split('\t').next().unwrap_or_default();
+                all.extend([[kernel.to_owned(), adapter.clone()], [variant.clone(), mode.clone()]]);
+            }
+        }
+        all
+    };
+    assert_eq!(covered(&mut chosen.iter().copied()), covered(&mut names.iter().copied()));
+    let without =
+        |device: &str, title: &str| variants(device, title).iter().map(|name| name.replace('\t', " ")).collect();
+    assert!(chosen.len() < choice::chosen(&names, without).len());
+}

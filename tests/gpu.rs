@@ -2,7 +2,7 @@
 //!
 //! Run some of it with `cargo test --test gpu -- NAME`. Without an adapter the run fails: a skipped suite is no pass. Where
 //! certain adapters must be among them, `REQUIRE_ADAPTERS=vulkan:llvmpipe,gl` (backend, or backend and part of the name) says so.
-//! Without a name a choice runs that has every kernel on every adapter and in every mode; with `WGFORMER_TESTS=full` all run.
+//! Without a name a choice runs that has every kernel on every adapter and every variant of it in every mode; with `WGFORMER_TESTS=full` all run.
 
 #[path = "common/choice.rs"]
 mod choice;
@@ -74,7 +74,8 @@ fn main() {
     let by_title: HashMap<&str, &Case> = cases.iter().map(|case| (case.name.as_str(), case.as_ref())).collect();
     choice::run(&arguments, trials, |device, title| match (opened.get(device), by_title.get(title)) {
         (Some(caps), Some(case)) => {
-            case.recording(caps).map_or_else(|_| Vec::new(), |recording| kernels_of(&recording))
+            let kernels = case.recording(caps).map_or_else(|_| Vec::new(), |recording| kernels_of(&recording));
+            kernels.iter().map(|kernel| kernel.replacen(' ', "\t", 1)).collect()
         }
         _ => Vec::new(),
     });

@@ -2,7 +2,7 @@
 //!
 //! A test of a device is named `[ADAPTER] TITLE`, or `[ADAPTER, MODE] TITLE` where the device is not opened by default.
 //! Each title runs on at least one device, not OpenGL's where there is another. Each name that titles cover (the caller gives them: kernels) is covered on each adapter and in
-//! each mode, and each pair of adapter and mode runs a title. Among candidates the title that covers most wins, of equals the one with the
+//! each mode; of a name with a tab, the whole in each mode and what is before the tab on each adapter (a kernel and its variant). Each pair of adapter and mode runs a title. Among candidates the title that covers most wins, of equals the one with the
 //! least hash, and adapters and modes take turns: few tests cover much. The choice is the same on every run, and a new test takes over only
 //! the names that it covers. The other tests count as ignored.
 #![allow(dead_code, reason = "each of the tests uses a part")]
@@ -94,7 +94,8 @@ pub(crate) fn chosen<'a>(names: &[&'a str], covers: impl Fn(&str, &str) -> Vec<S
         let (adapter, mode) = (format!("adapter {adapter}"), format!("mode {mode}"));
         let mut purposes = vec![vec![adapter.clone(), mode.clone()]];
         for covered in covered {
-            purposes.push(vec![covered.clone(), adapter.clone()]);
+            let of_adapters = covered.split('\t').next().unwrap_or_default().to_owned();
+            purposes.push(vec![of_adapters, adapter.clone()]);
             purposes.push(vec![covered, mode.clone()]);
         }
         for purpose in purposes {

@@ -35,20 +35,34 @@ fn tool(name: &str, file: &str) -> Option<PathBuf> {
     None
 }
 
-/// Of texts that differ in numbers only, the first; all with `WGFORMER_TESTS=full`.
-fn one_of_each_kind(distinct: BTreeMap<String, &Text>) -> Vec<(String, &Text)> {
+/// Of texts that differ in numbers only, the first, and of those at most so many of a kernel, spread over them; all with `WGFORMER_TESTS=full`.
+fn some_of_each_kernel(most: usize, distinct: BTreeMap<String, &'static Text>) -> Vec<(String, &'static Text)> {
     if std::env::var("WGFORMER_TESTS").is_ok_and(|wanted| wanted == "full") {
         return distinct.into_iter().collect();
     }
     let mut kinds = BTreeSet::new();
     let digits = |c: char| c.is_ascii_digit();
-    distinct.into_iter().filter(|(code, _)| kinds.insert(code.split(digits).collect::<String>())).collect()
+    let mut kernels: BTreeMap<&str, Vec<(String, &'static Text)>> = BTreeMap::new();
+    for (code, text) in distinct {
+        if kinds.insert(code.split(digits).collect::<String>()) {
+            kernels.entry(text.entry).or_default().push((code, text));
+        }
+    }
+    let spread = |all: Vec<(String, &'static Text)>| {
+        let step = all.len().div_ceil(most).max(1);
+        all.into_iter().step_by(step)
+    };
+    kernels.into_values().flat_map(spread).collect()
 }
 
 /// The complaints about distinct texts, of which each stands for a launch.
-fn complain(distinct: BTreeMap<String, &Text>, compiler: impl Fn(&[(String, &Text)]) -> Vec<Option<String>> + Sync) {
+fn complain(
+    most: usize,
+    distinct: BTreeMap<String, &'static Text>,
+    compiler: impl Fn(&[(String, &Text)]) -> Vec<Option<String>> + Sync,
+) {
     let all = distinct.len();
-    let distinct = one_of_each_kind(distinct);
+    let distinct = some_of_each_kernel(most, distinct);
     let begin = Instant::now();
     let complaints = in_parallel(&distinct, compiler);
     assert_eq!(complaints.len(), distinct.len(), "an answer for each text");
@@ -109,7 +123,9 @@ fn tint_accepts_every_text_as_browsers_get_it() {
     assert!(tint(&package, &[bad])[0].is_some(), "Tint accepts a barrier that some invocations do not reach");
     let of_browsers = texts().iter().filter(|text| text.on_gpus && !text.matrices);
     let distinct = of_browsers.map(|text| (text.for_browsers(), text)).collect();
-    complain(distinct, |part| tint(&package, &part.iter().map(|(code, _)| code.as_str()).collect::<Vec<_>>()));
+    complain(usize::MAX, distinct, |part| {
+        tint(&package, &part.iter().map(|(code, _)| code.as_str()).collect::<Vec<_>>())
+    });
 }
 
 #[repr(C)]
@@ -229,7 +245,8 @@ fn dxc_accepts_what_direct3d_12_gets() {
         entries.insert(hlsl.clone(), entry);
         distinct.insert(hlsl, text);
     }
-    complain(distinct, |part| {
+    // It takes 0.2 s a text.
+    complain(2, distinct, |part| {
         let compiler = compiler();
         part.iter().map(|(hlsl, _)| dxc(&compiler, &entries[hlsl], hlsl)).collect()
     });
