@@ -9,9 +9,11 @@ mod choice;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use wgformer::check::{Case, Comparison, cases, kernels_of};
 use wgformer::gpu::{AdapterClass, Caps, GpuOptions};
+use wgformer::graph::Graph;
+use wgformer::program::Recording;
 use wgformer::software::{Options, Textures};
 use wgformer::{Gpu, Result};
 
@@ -71,10 +73,14 @@ fn main() {
             }
         }
     }
-    let by_title: HashMap<&str, &Case> = cases.iter().map(|case| (case.name.as_str(), case.as_ref())).collect();
+    // A graph is built once for all devices.
+    let by_title: HashMap<&str, (&Case, OnceLock<Option<Graph>>)> =
+        cases.iter().map(|case| (case.name.as_str(), (case.as_ref(), OnceLock::new()))).collect();
     choice::run(&arguments, trials, |device, title| match (opened.get(device), by_title.get(title)) {
-        (Some(caps), Some(case)) => {
-            let kernels = case.recording(caps).map_or_else(|_| Vec::new(), |recording| kernels_of(&recording));
+        (Some(caps), Some((case, graph))) => {
+            let graph = graph.get_or_init(|| case.graph().ok()).as_ref();
+            let recording = graph.and_then(|graph| Recording::new(graph, caps).ok());
+            let kernels = recording.as_ref().map(kernels_of).unwrap_or_default();
             kernels.iter().map(|kernel| kernel.replacen(' ', "\t", 1)).collect()
         }
         _ => Vec::new(),

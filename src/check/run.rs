@@ -4,7 +4,7 @@ use crate::case::{Built, Case, Results, Tolerance};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gpu::{Gpu, TunedVariants};
-use crate::graph::{Array, Tensor, finite_difference};
+use crate::graph::{Array, Graph, Tensor, finite_difference};
 use crate::kernel::{Caps, Constant, TuningProblem};
 use crate::models::{Initial, initial_values};
 use crate::program::{Program, Recording, Source, Weights, pack, unpack};
@@ -90,7 +90,15 @@ impl Case {
     /// # Errors
     /// Those of building the graph and of recording it.
     pub fn recording(&self, caps: &Caps) -> Result<Recording> {
-        Recording::new(&self.build()?.graph, caps)
+        Recording::new(&self.graph()?, caps)
+    }
+
+    /// The graph of the case, with its gradients, which adapters record.
+    ///
+    /// # Errors
+    /// Those of building it.
+    pub fn graph(&self) -> Result<Graph> {
+        Ok(self.build()?.graph)
     }
 
     /// Runs the case on a GPU and compares every output and gradient with the f64 twin.

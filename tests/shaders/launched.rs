@@ -5,7 +5,7 @@ use naga::Module;
 use naga::valid::ModuleInfo;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use wgformer::DType;
 use wgformer::bench::{self, StepKind, StepSize};
 use wgformer::check::{Case, cases};
@@ -173,48 +173,67 @@ pub(super) fn launched() -> &'static [Result<Launched, String>] {
     static ALL: OnceLock<Vec<Result<Launched, String>>> = OnceLock::new();
     ALL.get_or_init(|| {
         let adapters: Vec<Arc<Caps>> = adapters().into_iter().map(Arc::new).collect();
-        in_parallel(&adapters, |part| part.iter().flat_map(launched_on).collect())
+        let texts = Mutex::new(HashSet::new());
+        // A graph is built once for all adapters.
+        let mut all =
+            in_parallel(&cases::all(), |part| part.iter().flat_map(|case| of_case(case, &adapters, &texts)).collect());
+        all.extend(in_parallel(&adapters, |part| part.iter().flat_map(|caps| of_others(caps, &texts)).collect()));
+        all
     })
 }
 
-/// The same on one adapter.
-fn launched_on(caps: &Arc<Caps>) -> Vec<Result<Launched, String>> {
-    let mut texts: HashSet<Arc<str>> = HashSet::new();
-    let mut all = Vec::new();
-    let mut add = |from: &str, by_suite, recording: wgformer::Result<Recording>| {
-        let from: Arc<str> = from.into();
-        let recording = match recording {
-            Ok(recording) => recording,
-            Err(error) => return all.push(Err(format!("{from} on {}: {error}", caps.name))),
-        };
-        for dispatch in recording.dispatches() {
-            // Most texts come again and again: one copy of each is kept.
-            let text: Arc<str> = assemble(dispatch, Dialect::Naga).text.into();
-            let text = texts.get(&text).cloned().unwrap_or_else(|| {
-                texts.insert(text.clone());
-                text
-            });
-            all.push(Ok(Launched {
-                caps: caps.clone(),
-                from: from.clone(),
-                by_suite,
-                dispatch: dispatch.clone(),
-                text,
-            }));
-        }
+/// Most texts come again and again: one copy of each is kept.
+type Texts = Mutex<HashSet<Arc<str>>>;
+
+/// The launches of a recording.
+fn launches(
+    caps: &Arc<Caps>,
+    from: &str,
+    by_suite: bool,
+    recording: wgformer::Result<Recording>,
+    texts: &Texts,
+) -> Vec<Result<Launched, String>> {
+    let from: Arc<str> = from.into();
+    let recording = match recording {
+        Ok(recording) => recording,
+        Err(error) => return vec![Err(format!("{from} on {}: {error}", caps.name))],
     };
-    // The rest is as on others.
-    let with_units = |case: &Case| caps.matrix_units.is_none() || case.name.contains("by matrix");
-    for case in cases::all().into_iter().filter(with_units) {
-        add(&format!("case \"{}\"", case.name), true, case.recording(caps));
-    }
+    let launch = |dispatch: &Dispatch| {
+        let text: Arc<str> = assemble(dispatch, Dialect::Naga).text.into();
+        let mut texts = texts.lock().expect("a thread that assembles ends well");
+        let text = texts.get(&text).cloned().unwrap_or_else(|| {
+            texts.insert(text.clone());
+            text
+        });
+        Ok(Launched { caps: caps.clone(), from: from.clone(), by_suite, dispatch: dispatch.clone(), text })
+    };
+    recording.dispatches().iter().map(launch).collect()
+}
+
+/// Those of a case on all adapters; on those with matrix units only of cases that use them, as the rest is as on others.
+fn of_case(case: &Case, adapters: &[Arc<Caps>], texts: &Texts) -> Vec<Result<Launched, String>> {
+    let from = format!("case \"{}\"", case.name);
+    let graph = match case.graph() {
+        Ok(graph) => graph,
+        Err(error) => return vec![Err(format!("{from}: {error}"))],
+    };
+    let with_units = |caps: &&Arc<Caps>| caps.matrix_units.is_none() || case.name.contains("by matrix");
+    let on = |caps: &Arc<Caps>| launches(caps, &from, true, Recording::new(&graph, caps), texts);
+    adapters.iter().filter(with_units).flat_map(on).collect()
+}
+
+/// Those of models and of the benchmark on an adapter.
+fn of_others(caps: &Arc<Caps>, texts: &Texts) -> Vec<Result<Launched, String>> {
     if caps.matrix_units.is_some() {
-        return all;
+        return Vec::new();
     }
+    let mut all = Vec::new();
     for (what, recordings) in [("models", of_models(caps)), ("the benchmark", of_benchmark(caps))] {
         match recordings {
-            Ok(recordings) => recordings.into_iter().for_each(|(from, recording)| add(&from, false, Ok(recording))),
-            Err(error) => add(what, false, Err(error)),
+            Ok(recordings) => all.extend(
+                recordings.into_iter().flat_map(|(from, recording)| launches(caps, &from, false, Ok(recording), texts)),
+            ),
+            Err(error) => all.extend(launches(caps, what, false, Err(error), texts)),
         }
     }
     all
