@@ -40,7 +40,7 @@ fn operand(g: &mut Graph, name: &str, shape: &[usize]) -> wgformer::Result<Tenso
 fn attention(g: &mut Graph, tokens: usize, backward: bool) -> wgformer::Result<Vec<Tensor>> {
     let shape = [1, tokens, HEADS, HEAD_WIDTH];
     let [q, k, v] = [operand(g, "q", &shape)?, operand(g, "k", &shape)?, operand(g, "v", &shape)?];
-    let out = ops::attention(g, q, k, v, &AttentionOptions { causal: true, ..Default::default() })?;
+    let out = ops::attention(g, q, k, v, &AttentionOptions::default().with_causal(true))?;
     if !backward {
         return Ok(vec![out]);
     }
