@@ -74,6 +74,25 @@ impl GenerationSettings {
         TokenRules { min_new_tokens: self.rules.min_new_tokens.max(least), ..self.rules.clone() }
     }
 
+    /// The options of sampling for an answer behind so many tokens that the decoder begins with: greedy where the file does not ask for samples,
+    /// `tokens` at most where it has no limit. [`GenerationSettings::stop`] is left to [`SamplingOptions::add_stop`], which needs a tokenizer.
+    #[must_use]
+    pub fn sampling_behind(&self, before: usize, tokens: usize) -> SamplingOptions {
+        let sampled = self.do_sample == Some(true);
+        SamplingOptions {
+            max_new_tokens: self.most_new_tokens(before).filter(|most| *most > 0).unwrap_or(tokens),
+            temperature: if sampled { self.temperature.unwrap_or(1.0) } else { 0.0 },
+            top_k: self.top_k.unwrap_or(0),
+            top_p: self.top_p.unwrap_or(1.0),
+            min_p: self.min_p.unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            renormalise: self.renormalise.unwrap_or(false),
+            end: self.end.clone(),
+            rules: self.rules_behind(before),
+            ..SamplingOptions::default()
+        }
+    }
+
     /// The options of beam search with so many beams.
     #[must_use]
     pub fn beam_options(&self, beams: usize) -> BeamOptions {
@@ -275,6 +294,19 @@ mod tests {
         );
         assert_eq!(read(json!({"stop_strings": ["a", "b"]})).unwrap().stop, ["a", "b"]);
         assert_eq!(read(json!({})).unwrap(), GenerationSettings::default());
+    }
+
+    #[test]
+    fn a_file_gives_options_of_sampling() {
+        let greedy = read(json!({"temperature": 0.7, "top_k": 5, "max_length": 30})).unwrap();
+        let options = greedy.sampling_behind(10, 99);
+        assert_eq!((options.temperature, options.top_k, options.max_new_tokens), (0.0, 5, 20));
+        assert_eq!(greedy.sampling_behind(30, 99).max_new_tokens, 99, "no room is no limit");
+        let drawn = read(json!({"do_sample": true, "min_length": 12, "repetition_penalty": 1.5})).unwrap();
+        let options = drawn.sampling_behind(10, 99);
+        assert_eq!((options.temperature, options.repetition_penalty, options.rules.min_new_tokens), (1.0, 1.5, 2));
+        let nothing = GenerationSettings::default().sampling_behind(10, 99);
+        assert_eq!(nothing, SamplingOptions::greedy(99));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -68,6 +69,16 @@ class Use(unittest.TestCase):
         self.assertTrue(drawn[0] == drawn[1] != drawn[2], drawn)
         stop = answer.text[3]
         self.assertNotIn(stop, model.generate("0a!", max_tokens=8, stop=stop).text)
+
+    def test_the_settings_of_files(self):
+        path = golden.with_tokenizer("gpt2", os.path.join(self.home.name, "drawn"))
+        with open(os.path.join(path, "generation_config.json"), "w") as file:
+            json.dump({"do_sample": True, "temperature": 1.2, "max_new_tokens": 9, "eos_token_id": 2}, file)
+        model = wgformer.load(path)
+        drawn = [model.generate("0a!", seed=seed) for seed in (1, 1, 2)]
+        self.assertTrue(drawn[0] == drawn[1] != drawn[2], drawn)
+        self.assertTrue(all(len(answer.tokens) <= 9 for answer in drawn))
+        self.assertEqual(model.generate("0a!", temperature=0.0), self.model.generate("0a!", max_tokens=9))
 
     def test_conversations(self):
         messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "what?"}]

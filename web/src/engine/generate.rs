@@ -107,19 +107,16 @@ impl Loaded {
     }
 
     fn sampling(&self, options: &GenerateOptions, given: usize) -> Result<SamplingOptions> {
-        let file = &self.settings;
-        let of_file = if file.do_sample == Some(true) { file.temperature.or(Some(1.0)) } else { None };
-        let mut sampling = SamplingOptions::default()
-            .with_max_new_tokens(options.max_tokens.or(file.most_new_tokens(given)).unwrap_or(TOKENS))
-            .with_temperature(options.temperature.or(of_file).unwrap_or(0.0))
-            .with_top_k(options.top_k.or(file.top_k).unwrap_or(0))
-            .with_top_p(options.top_p.or(file.top_p).unwrap_or(1.0))
-            .with_min_p(options.min_p.or(file.min_p).unwrap_or(0.0))
-            .with_repetition_penalty(options.repetition_penalty.or(file.repetition_penalty).unwrap_or(1.0))
-            .with_renormalise(file.renormalise.unwrap_or(false))
-            .with_seed(options.seed)
-            .with_end(file.end.clone())
-            .with_rules(file.rules_behind(given));
+        let of_file = self.settings.sampling_behind(given, TOKENS);
+        let mut sampling = of_file
+            .clone()
+            .with_max_new_tokens(options.max_tokens.unwrap_or(of_file.max_new_tokens))
+            .with_temperature(options.temperature.unwrap_or(of_file.temperature))
+            .with_top_k(options.top_k.unwrap_or(of_file.top_k))
+            .with_top_p(options.top_p.unwrap_or(of_file.top_p))
+            .with_min_p(options.min_p.unwrap_or(of_file.min_p))
+            .with_repetition_penalty(options.repetition_penalty.unwrap_or(of_file.repetition_penalty))
+            .with_seed(options.seed);
         let tokenizer = self.expect_tokenizer()?;
         options.stop.iter().try_for_each(|stop| sampling.add_stop(stop, tokenizer))?;
         Ok(sampling)
