@@ -65,7 +65,7 @@ pub(crate) fn learn(gpu: &Gpu, base: &Path, text: &str, out: &Path) -> Result<Le
     let [rows, length] = SIZE;
     let objective = LanguageModel { model: model.clone(), rows, length, options: Default::default() };
     let run = RunOptions::default().with_steps(STEPS);
-    let schedule = Schedule::constant(5e-3);
+    let schedule = Schedule::constant(1e-2);
     let mut trainer = Trainer::new(gpu, &weights, &objective, StepOptions::default(), run, schedule)?;
     let measured = held_out(&tokens, rows, length);
     let before = trainer.evaluate(&measured)?;

@@ -43,7 +43,7 @@ impl App {
         let window = context.wgpu_render_state.as_ref().ok_or("the window has no wgpu device")?;
         pictures::prepare(window);
         let engine = Engine::new(window.device.clone(), window.queue.clone(), &text)?;
-        let prompt = text.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        let prompt = text.split_whitespace().take(5).collect::<Vec<_>>().join(" ");
         Ok(Self { engine, prompt, test, drawn: 0, last: None })
     }
 
@@ -73,7 +73,7 @@ impl App {
         if let Some(weights) = &state.weights {
             pictures::show(
                 ui,
-                egui::vec2(width, ui.available_height().clamp(40.0, 190.0)),
+                egui::vec2(width, ui.available_height().clamp(40.0, 300.0)),
                 weights,
                 Kind::Signed(0.15),
             );
@@ -114,7 +114,7 @@ impl App {
         let state = self.engine.state.borrow();
         let asked = state.tokens > 0 || state.answering;
         // The conversation is prepared when the model has learned a little.
-        let ask = state.losses.len() >= 20 && !asked;
+        let ask = self.drawn >= test.frames * 3 / 4 && !state.losses.is_empty() && !asked;
         drop(state);
         if ask {
             self.engine.ask(&self.prompt);

@@ -85,7 +85,7 @@ impl Engine {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
         let curve = gpu.buffer("curve", CURVE * 4, usage)?;
         let (state, training) = (Rc::new(RefCell::new(State::default())), Rc::new(Cell::new(true)));
-        let (prompts, mut asked) = unbounded();
+        let (prompts, mut asked) = unbounded::<String>();
         let (resume, resumed) = unbounded();
         let pool = LocalPool::new();
 
@@ -106,7 +106,7 @@ impl Engine {
                 told.borrow_mut().error = Some(error.to_string());
             }
         })?;
-        let (told, device) = (state.clone(), gpu.clone());
+        let (told, device, answered) = (state.clone(), gpu.clone(), resume.clone());
         spawn(&pool, async move {
             // The trainer moves the weights into one range; programs made before would read the old ones.
             if ready.await.is_err() {
@@ -118,6 +118,7 @@ impl Engine {
                 let mut generator = generator.with_text(tokenizer.text_of());
                 while let Some(prompt) = asked.next().await {
                     answer(&mut generator, &tokenizer, &prompt, &told).await?;
+                    let _ = answered.unbounded_send(());
                 }
                 Ok::<(), Error>(())
             };
@@ -176,7 +177,7 @@ async fn answer(
     ids.drain(..ids.len().saturating_sub(CONTEXT / 2));
     state.borrow_mut().answer = known;
     if !ids.is_empty() {
-        let options = SamplingOptions::default().with_max_new_tokens(CONTEXT).with_temperature(0.7).with_top_k(20);
+        let options = SamplingOptions::default().with_max_new_tokens(CONTEXT).with_temperature(0.3).with_top_k(20);
         let preparing = |share| state.borrow_mut().preparing = Some(("the conversation", share));
         generator.prepare_async(CONTEXT / 2, &options, preparing).await?;
         state.borrow_mut().preparing = None;
@@ -211,7 +212,12 @@ impl Learner {
         let _ = started.send(());
         let mut step = 0;
         loop {
-            while !self.training.get() && self.resumed.next().await.is_some() {}
+            // What is cached of an answer's tokens holds for the weights that it was computed with.
+            while !self.training.get() || self.state.borrow().answering {
+                if self.resumed.next().await.is_none() {
+                    return Ok(());
+                }
+            }
             let state = self.state.clone();
             let mut report = move |event: &Event| {
                 if let Event::Step(step) = event {
