@@ -11,6 +11,7 @@
 //! * `tokenizers`: texts. Without it models are given token ids, and give them.
 //! * `serve`: a server of models over HTTP.
 //! * `software-drivers`: speed on drivers that compute on the CPU.
+//! * `vulkan`, `gles`, `metal`, `dx12`: these backends of wgpu. Who adopts a device of the application needs none of them.
 //! * `webgpu`: WebGPU in a browser (`wasm32-unknown-unknown`), with `tokenizers` or none of the others. A browser cannot be waited for, so that
 //!   functions that wait are not there or give an error; the async ones are.
 #![warn(missing_docs)]

@@ -99,3 +99,20 @@ fn the_guide_lists_all_unsafe_code() {
     }
     assert_eq!(found, listed);
 }
+
+/// Who depends on the crate does not fetch its tests, models and guides.
+#[test]
+fn the_package_holds_what_users_build() {
+    let mut cargo = Command::new(env!("CARGO"));
+    let output = cargo.args(["package", "--list", "--locked", "--offline", "--allow-dirty"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let list = String::from_utf8(output.stdout).unwrap();
+    let folders = ["src/", "shaders/", "examples/"];
+    let is_kept = |path: &&str| folders.iter().any(|folder| path.starts_with(folder)) || !path.contains('/');
+    let others: Vec<&str> = list.lines().filter(|path| !is_kept(path)).collect();
+    assert!(others.is_empty(), "not for users: {others:?}");
+    assert!(list.lines().any(|path| path == "src/lib.rs"), "{list}");
+    // 1.1 MiB as a package.
+    let bytes: u64 = list.lines().filter_map(|path| std::fs::metadata(path).ok()).map(|file| file.len()).sum();
+    assert!(bytes < 5 << 20, "{bytes} bytes");
+}

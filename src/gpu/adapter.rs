@@ -127,7 +127,9 @@ impl AdapterChoice {
     fn not_found(&self, adapters: &[AdapterSummary]) -> Error {
         let wanted = if self.text.is_empty() { "is there".into() } else { format!("fits \"{}\"", self.text) };
         if adapters.is_empty() {
-            let hint = if cfg!(target_arch = "wasm32") {
+            let hint = if wgpu::Instance::enabled_backend_features().is_empty() {
+                "This program was built without an interface to GPUs: enable wgformer's features vulkan, gles, metal or dx12"
+            } else if cfg!(target_arch = "wasm32") {
                 "Use a browser with WebGPU (Chrome, Edge, or a recent Safari or Firefox), and a page from https or localhost"
             } else if cfg!(target_os = "linux") {
                 "Install a Vulkan driver: your GPU's, or one for the CPU, e.g. apt-get install mesa-vulkan-drivers"
