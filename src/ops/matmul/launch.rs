@@ -176,7 +176,7 @@ impl Part {
     pub(super) fn dispatch(&self, out: &Window, alpha: f32, first: bool) -> Dispatch {
         let Self { variant, p, a, b, .. } = self;
         let (quants, scales) = b.parts(self.b_elements);
-        let tiles = matches!(variant, Variant::Subgroup4 | Variant::Subgroup8 | Variant::SubgroupWide);
+        let tiles = variant.is_of_subgroups();
         let row = |window: &Window| window.view.dtype.bytes(window.stride);
         let mut dispatch = self.params(Dispatch::new(variant.entry().kernel), out, alpha, first);
         dispatch = operands(dispatch, *variant, a, b, out);

@@ -14,6 +14,7 @@ static SUBGROUP: Kernel = kernel!("matmul/matmul_subgroup");
 static ROW_BLOCKS: Kernel = kernel!("matmul/matmul_row_blocks");
 static ROW_BLOCKS_SHUFFLE: Kernel = kernel!("matmul/matmul_row_blocks_shuffle");
 static ROW: Kernel = kernel!("matmul/matmul_row");
+static ROW_BLOCKS_LANES: Kernel = kernel!("matmul/matmul_row_blocks_lanes");
 static ROW_ALONG: Kernel = kernel!("matmul/matmul_row_along");
 static ROW_ACROSS: Kernel = kernel!("matmul/matmul_row_across");
 static ROW_QUANTS: Kernel = kernel!("matmul/matmul_row_quants");
@@ -77,6 +78,9 @@ pub(super) const ENTRIES: [Entry; Variant::COUNT] = [
     cpu(Variant::RowBlocksShuffle, "row_blocks_shuffle", &ROW_BLOCKS_SHUFFLE, shuffled_row, |caps, p| {
         caps.subgroup == Some(8) && has_blocks_along_k(caps, p)
     }),
+    cpu(Variant::RowBlocksLanes, "row_blocks_lanes", &ROW_BLOCKS_LANES, shuffled_row, |caps, p| {
+        caps.subgroup == Some(8) && has_blocks_along_k(caps, p)
+    }),
     few(Variant::RowAlong, "row_along", &ROW_ALONG, row_along, |_, p| is_few(p, Form::Nt) && loads(p.weight, p.k)),
     few(Variant::RowAcross, "row_across", &ROW_ACROSS, row_across, |_, p| is_few(p, Form::Nn) && loads(p.weight, p.n)),
     few(Variant::RowQuants, "row_quants", &ROW_QUANTS, row_quants, has_blocks_along_k),
@@ -95,6 +99,8 @@ pub(super) const ENTRIES: [Entry; Variant::COUNT] = [
         ..tile(Variant::Matrix, "matrix", |caps, _| matrix(caps), |caps, _| has_matrix_units(caps))
     },
     Entry { grouped: false, ..tile(Variant::SplitK, "split_k", |_, _| SHAPE_64.plan(), |_, p| splits(p) > 1) },
+    cpu(Variant::Subgroup1, "subgroup1", &SUBGROUP, |caps, _| subgroup(caps, 1, 2), has_short_subgroups_and_rows),
+    cpu(Variant::Subgroup2, "subgroup2", &SUBGROUP, |caps, _| subgroup(caps, 2, 2), has_short_subgroups_and_rows),
     cpu(Variant::Subgroup4, "subgroup4", &SUBGROUP, |caps, _| subgroup(caps, 4, 1), has_short_subgroups),
     cpu(Variant::Subgroup8, "subgroup8", &SUBGROUP, |caps, _| subgroup(caps, 8, 1), has_short_subgroups),
     cpu(Variant::SubgroupWide, "subgroup_wide", &SUBGROUP, |caps, _| subgroup(caps, 4, 2), has_short_subgroups),
@@ -140,6 +146,11 @@ fn has_blocks_along_k(_: &Caps, p: &Problem) -> bool {
 /// Accumulators are an array with one vector per lane: wider subgroups would spill them.
 fn has_short_subgroups(caps: &Caps, _: &Problem) -> bool {
     matches!(caps.subgroup, Some(4..=16))
+}
+
+/// Blocks of fewer than four rows are not loaded from a transposed A.
+fn has_short_subgroups_and_rows(caps: &Caps, p: &Problem) -> bool {
+    has_short_subgroups(caps, p) && !p.form.a_transposed()
 }
 
 /// Columns of tiles of a band on GPUs. Some tens to hundreds of tiles are computed at a time; 8 columns and as many rows or more read less

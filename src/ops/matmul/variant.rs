@@ -17,6 +17,8 @@ pub enum Variant {
     RowBlocks,
     /// The same, with A broadcast by shuffles in subgroups of 8.
     RowBlocksShuffle,
+    /// The same, with a row of A in each lane.
+    RowBlocksLanes,
     /// Up to 8 rows, B transposed and read once by loads of 16 bytes along k.
     RowAlong,
     /// Up to 8 rows, B not transposed and read once by loads of 16 bytes along its columns.
@@ -37,6 +39,10 @@ pub enum Variant {
     Matrix,
     /// 64×64 tiles of stretches of k, and a second pass that sums them in order.
     SplitK,
+    /// Subgroup shuffles, a row of the tile and two vectors of columns per lane: 8×64 tiles for subgroups of 8.
+    Subgroup1,
+    /// Subgroup shuffles, 2 rows of the tile and two vectors of columns per lane: 16×64 tiles for subgroups of 8.
+    Subgroup2,
     /// Subgroup shuffles, 4 rows of the tile per lane: 32×32 tiles for subgroups of 8.
     Subgroup4,
     /// Subgroup shuffles, 8 rows of the tile per lane: 64×32 tiles for subgroups of 8.
@@ -54,7 +60,7 @@ pub enum Variant {
 const MIN_TILES: [usize; 3] = [48, 96, 256];
 
 impl Variant {
-    pub(super) const COUNT: usize = 18;
+    pub(super) const COUNT: usize = 21;
 
     /// All of them.
     pub const ALL: [Self; Self::COUNT] = {
@@ -82,6 +88,11 @@ impl Variant {
         // Factors in f16 have errors of 2⁻¹² of their size on average.
         let rounded = Tolerance { nmse: 1e-6, worst: 2e-3 };
         if self == Self::Matrix { case.tolerance(rounded, rounded) } else { case }
+    }
+
+    /// Whether subgroups compute tiles whose operands they spread by shuffles.
+    pub(super) fn is_of_subgroups(self) -> bool {
+        matches!(self, Self::Subgroup1 | Self::Subgroup2 | Self::Subgroup4 | Self::Subgroup8 | Self::SubgroupWide)
     }
 
     /// Whether it takes groups of rows, each with a matrix of its own.
@@ -116,6 +127,8 @@ impl Variant {
     /// | CPU, fixed subgroups of 8, B quantised along k | up to 4 | row_blocks_shuffle |
     /// | CPU, others, B quantised along k | up to 4 | row_blocks |
     /// | CPU, others | up to 4 | row |
+    /// | CPU, fixed subgroups of 8, B quantised along k | 5 to 8 | row_blocks_lanes |
+    /// | CPU, fixed subgroups of 8 to 16, A not transposed | 5 to 8, 9 to 16 | subgroup1, subgroup2 |
     /// | CPU, fixed subgroups of 8 to 16 | more than 4, 4 tiles of 32×64 or more that columns fill | subgroup_wide |
     /// | CPU, fixed subgroups of 8 to 16 | more than 4, others | subgroup4 |
     /// | CPU, fixed subgroups of 4 | more than 4 | unrolled |
@@ -125,7 +138,7 @@ impl Variant {
         let few: &[Self] = match caps.class {
             AdapterClass::Gpu => &[Self::RowQuants, Self::RowAlong, Self::RowAcross, Self::Row],
             AdapterClass::Cpu if problem.m <= 4 => &[Self::RowBlocksShuffle, Self::RowBlocks, Self::Row],
-            AdapterClass::Cpu => &[],
+            AdapterClass::Cpu => &[Self::RowBlocksLanes],
         };
         if let Some(row) = few.iter().find(|v| v.is_legal(caps, problem)) {
             return *row;
@@ -134,6 +147,8 @@ impl Variant {
             AdapterClass::Gpu => Self::choose_tile(caps, problem),
             AdapterClass::Cpu if caps.subgroup == Some(4) => Self::Unrolled,
             AdapterClass::Cpu if caps.subgroup < Some(8) || !Self::Subgroup4.is_legal(caps, problem) => Self::Registers,
+            AdapterClass::Cpu if problem.m <= 8 && Self::Subgroup1.is_legal(caps, problem) => Self::Subgroup1,
+            AdapterClass::Cpu if problem.m <= 16 && Self::Subgroup2.is_legal(caps, problem) => Self::Subgroup2,
             AdapterClass::Cpu => {
                 let wide = problem.batch * problem.m.div_ceil(32) * problem.n.div_ceil(64);
                 let fills = wide >= 4 && !(1..=32).contains(&(problem.n % 64));
