@@ -20,7 +20,7 @@ use wgformer::models::Decoder;
 use wgformer::ops::TokenChoice;
 use wgformer::program::Program;
 use wgformer::software::Options;
-use wgformer::{Gpu, Result, Weights};
+use wgformer::{DType, Gpu, Result, Weights};
 
 fn main() {
     let mut trials = Vec::new();
@@ -162,13 +162,22 @@ fn beams_are_those_of_each_prompt(gpu: &Gpu) -> Result<(), Failed> {
 }
 
 fn scores_are_those_of_whole_passes(gpu: &Gpu) -> Result<(), Failed> {
-    [llama(json!({})), llama(long_rope())].iter().try_for_each(|config| has_scores_of_whole_passes(gpu, config))
+    let heads = llama(json!({"hidden_size": 64, "num_attention_heads": 2, "head_dim": 32}));
+    for (config, cache, slack) in [
+        (llama(json!({})), DType::F32, 1e-4),
+        (llama(long_rope()), DType::F32, 1e-4),
+        (heads.clone(), DType::F16, 1e-2),
+        (heads, DType::Q8_0, 1e-1),
+    ] {
+        has_scores_of_whole_passes(gpu, &config, cache, slack)?;
+    }
+    Ok(())
 }
 
-fn has_scores_of_whole_passes(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
+fn has_scores_of_whole_passes(gpu: &Gpu, config: &Value, cache: DType, slack: f64) -> Result<(), Failed> {
     let model: Arc<dyn Decoder> = decoder(config)?.into();
     let mut values = weights_of(model.as_ref())?;
-    let weights = upload(gpu, model.as_ref(), &values)?;
+    let weights = upload(gpu, model.as_ref(), &values)?.with_cache(cache);
     let beams = BeamOptions::default().with_beams(5).with_answers(5).with_length_penalty(0.5);
     let mut search = BeamSearch::new(gpu, model.clone(), &weights, GenerateLimits::new(2, 30), beams)?;
     let options = SamplingOptions::greedy(9).with_end(vec![token(3) as u32]);
@@ -181,8 +190,8 @@ fn has_scores_of_whole_passes(gpu: &Gpu, config: &Value) -> Result<(), Failed> {
         for ScoredAnswer { answer, score, .. } in answers {
             let sum = log_prob(model.as_ref(), &mut values, prompt, &answer.tokens)?;
             let wanted = sum / (answer.tokens.len() as f64).sqrt();
-            if !((wanted - score).abs() <= 1e-4) {
-                return Err(format!("the score is {score}, but should be {wanted}: {answer:?}").into());
+            if !((wanted - score).abs() <= slack) {
+                return Err(format!("{cache}: the score is {score}, but should be {wanted}: {answer:?}").into());
             }
         }
     }

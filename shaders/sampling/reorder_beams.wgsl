@@ -3,12 +3,12 @@
 //   state[g, k, s] ← state[g, parents[g, k], s]   for s < used[g, 0]
 //
 // in        parents (G, BEAMS) u32, less than BEAMS   used (G, BEAMS) u32: positions in use
-// in, out   state (G, BEAMS, S, W), words of any type, in place
+// in, out   state (G, BEAMS, S, W), words of any type, in place, from the word `first` on
 // grid      one invocation for a word of a group's first beam
 // needs     the constant BEAMS
 // numerics  exact; an invocation reads its word of all beams before it writes one
 
-struct Params { base: u32, groups: u32, count: u32, positions: u32, width: u32 }
+struct Params { base: u32, groups: u32, count: u32, positions: u32, width: u32, first: u32 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> parents: array<u32>;        // (G, BEAMS)
@@ -26,13 +26,13 @@ fn reorder_beams(
     let beam = p.positions * p.width;
     let group = index / beam;
     let word = index % beam;
-    let first = group * BEAMS;
-    if (word / p.width >= used[first]) { return; }
+    let row = group * BEAMS;
+    if (word / p.width >= used[row]) { return; }
     var words: array<u32, BEAMS>;
     for (var k = 0u; k < BEAMS; k++) {
-        words[k] = state[(first + min(parents[first + k], BEAMS - 1u)) * beam + word];
+        words[k] = state[p.first + (row + min(parents[row + k], BEAMS - 1u)) * beam + word];
     }
     for (var k = 0u; k < BEAMS; k++) {
-        state[(first + k) * beam + word] = words[k];
+        state[p.first + (row + k) * beam + word] = words[k];
     }
 }

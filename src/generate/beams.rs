@@ -64,11 +64,6 @@ impl BeamSearch {
         if !length_penalty.is_finite() {
             return Err(Error::input("length_penalty", format!("it is {length_penalty}, but must be finite")));
         }
-        if weights.storage().cache.is_quantised() {
-            let message =
-                "keys and values of beams move about, which blocks of 8 bits do not: cache them in f16 or f32";
-            return Err(Error::input("cache", message));
-        }
         let batch = limits.batch.saturating_mul(beams);
         let mut generator = Generator::new(gpu, model, weights, GenerateLimits { batch, ..limits })?;
         generator.beams = beams;

@@ -121,6 +121,38 @@ fn kernels_are_those_of_the_class_that_is_asked_for() {
 /// The host does not compute constants that only a device needs: tables of positions, multipliers of blocks of weights.
 #[cfg(target_os = "linux")]
 #[test]
+fn processes_share_a_cache_of_pipelines() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/llama_bytes");
+    let options = ["-p", "It", "-n", "6", "--greedy", "--json"];
+    let generate = |cache: &Path| {
+        let output = run(wgformer().arg("generate").arg(&model).args(options).env("WGFORMER_CACHE", cache));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("pipelines"), "{said}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["answers"][0]["tokens"].clone()
+    };
+    let wanted = generate(&folder.path().join("alone"));
+    assert_eq!(wanted.as_array().unwrap().len(), 6);
+    // Twice three at once: the first find no folder, the others read what may be replaced at that moment.
+    for _ in 0..2 {
+        std::thread::scope(|scope| {
+            let running = [(); 3].map(|()| scope.spawn(|| generate(&cache)));
+            for one in running {
+                assert_eq!(one.join().unwrap(), wanted);
+            }
+        });
+    }
+    let names = || fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(
+        names().all(|name| name.starts_with("pipelines-") || name.starts_with("tuning-")),
+        "{:?}",
+        names().collect::<Vec<_>>()
+    );
+    assert!(names().count() <= 2);
+}
+
+#[test]
 fn a_mixture_of_47_billion_weights_is_inspected_in_a_gigabyte() {
     const MOST_KB: u64 = 1_000_000;
     let folder = tempfile::tempdir().unwrap();

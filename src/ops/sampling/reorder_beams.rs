@@ -1,7 +1,7 @@
 //! The states of beams.
 
 use crate::case::{Case, Feed, Tolerance};
-use crate::dtype::DType;
+use crate::dtype::{BLOCK, DType};
 use crate::error::{Error, Result};
 use crate::graph::{Alias, Array, Graph, Op, Tensor};
 use crate::kernel::{Dispatch, Kernel, Launch, kernel};
@@ -16,7 +16,7 @@ pub const MAX_BEAMS: usize = 64;
 /// `state[g, k, s] = state[g, parents[g, k], s]` where `s < used[g, 0]`, in place: each of `beams` beams of a group goes on from another beam
 /// of its group. A cache is moved within itself, and only what is in use of it.
 ///
-/// Shapes: `state` (G·beams, S, …) of 32-bit words, or of f16 in whole words a position, a state, or (G·beams), one word a beam; `parents` (G·beams) u32, less than `beams`; `used`
+/// Shapes: `state` (G·beams, S, …) of 32-bit words, of f16 in whole words a position, or of q8_0 in whole blocks a position, a state, or (G·beams), one word a beam; `parents` (G·beams) u32, less than `beams`; `used`
 /// (G·beams) u32, the number of positions in use, which the beams of a group share. The result is the state afterwards; nothing may read the
 /// old one. No gradient.
 ///
@@ -53,6 +53,7 @@ impl Op for ReorderBeams {
         let [rows, ..] = extents(state);
         let words = match state.dtype {
             DType::F16 => extents(state)[2].is_multiple_of(2),
+            DType::Q8_0 => state.shape.rank() > 1 && state.shape.last().is_multiple_of(BLOCK),
             dtype => matches!(dtype, DType::F32 | DType::U32 | DType::I32),
         };
         if !words || state.shape.numel() == 0 || !(1..=MAX_BEAMS).contains(&self.beams) || rows % self.beams != 0 {
@@ -84,11 +85,20 @@ impl Op for ReorderBeams {
     fn launch(&self, cx: &mut Launch<'_>) -> Result<()> {
         let state = cx.output(0);
         let [rows, positions, width] = extents(&TensorType::new(state.shape.clone(), state.dtype));
-        let width = if state.dtype == DType::F16 { width / 2 } else { width };
-        let count = rows / self.beams * positions * width;
-        let dispatch = Dispatch::new(&REORDER_BEAMS).constant("BEAMS", self.beams as u32);
-        let dispatch = dispatch.read(cx.input(1)).read(cx.input(2)).update(state);
-        cx.dispatch(dispatch.param(count).param(positions).param(width).groups_for(count, 64))
+        // Where words of all positions begin, and those of a position; scales stand behind all quants.
+        let parts = match state.dtype {
+            DType::Q8_0 => vec![(0, width / 4), (state.dtype.first_scale(state.numel()), width / BLOCK)],
+            DType::F16 => vec![(0, width / 2)],
+            _ => vec![(0, width)],
+        };
+        for (first, width) in parts {
+            let count = rows / self.beams * positions * width;
+            let dispatch = Dispatch::new(&REORDER_BEAMS).constant("BEAMS", self.beams as u32);
+            let dispatch = dispatch.read(cx.input(1)).read(cx.input(2)).update(cx.output(0));
+            let dispatch = dispatch.param(count).param(positions).param(width).param(first);
+            cx.dispatch(dispatch.groups_for(count, 64))?;
+        }
+        Ok(())
     }
 
     fn alias(&self, index: usize) -> Option<Alias> {
@@ -98,34 +108,44 @@ impl Op for ReorderBeams {
 
 /// The conformance cases.
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (groups, beams, positions) in [(1, 1, 1), (2, 4, 9), (1, 33, 5)] {
-        let rows = groups * beams;
-        let words = |name, step: usize, below: usize| {
-            Feed::given(name, [rows], DType::U32, (0..rows).map(move |b| (b * step % below) as f64))
-        };
-        let used = (0..rows).map(move |b| (positions - b / beams) as f64);
-        let all = (0..rows * positions).map(move |i| (i % positions) as f64);
-        let feeds = vec![
-            Feed::normal("keys", [rows, positions, 3, 5]).fixed(),
-            Feed::normal("values", [rows, positions, 3, 5]).fixed(),
-            Feed::given("positions", [rows, positions], DType::U32, all),
-            words("parents", 3, beams),
-            Feed::given("used", [rows], DType::U32, used),
-            words("counts", 5, 7),
-        ];
-        let case = Case::new(format!("reorder_beams [{groups}, {beams}, {positions}]"), feeds, move |g, x| {
-            let caches = ["key_cache", "value_cache"].map(|name| g.state(name, [rows, positions, 3, 5], DType::F32));
-            let [keys, values] = caches;
-            let (keys, values) = ops::cache_write(g, [keys?, values?], [x[0], x[1]], x[2])?;
-            let slots = g.state("slots.used", [rows], DType::U32)?;
-            let slots = ops::claim_slots(g, slots, x[5], 1, true)?.used;
-            let reordered = |g: &mut Graph, state| reorder_beams(g, state, x[3], x[4], beams);
-            Ok(vec![reordered(g, keys)?, reordered(g, values)?, reordered(g, slots)?])
-        });
-        cases.push(case.tolerance(Tolerance::EXACT, Tolerance::EXACT));
-    }
-    cases
+    let plain = [[1, 1, 1], [2, 4, 9], [1, 33, 5]].map(|sizes| case(sizes, [3, 5], DType::F32));
+    plain.into_iter().chain([case([2, 3, 7], [3, 4], DType::F16), case([2, 3, 7], [3, 64], DType::Q8_0)]).collect()
+}
+
+fn case([groups, beams, positions]: [usize; 3], [heads, head_dim]: [usize; 2], dtype: DType) -> Case {
+    let rows = groups * beams;
+    let words = |name, step: usize, below: usize| {
+        Feed::given(name, [rows], DType::U32, (0..rows).map(move |b| (b * step % below) as f64))
+    };
+    let used = (0..rows).map(move |b| (positions - b / beams) as f64);
+    let all = (0..rows * positions).map(move |i| (i % positions) as f64);
+    let new = |name| Feed::normal(name, [rows, positions, heads, head_dim]).fixed();
+    let feeds = vec![
+        new("keys"),
+        new("values"),
+        Feed::given("positions", [rows, positions], DType::U32, all),
+        words("parents", 3, beams),
+        Feed::given("used", [rows], DType::U32, used),
+        words("counts", 5, 7),
+    ];
+    let name = format!("reorder_beams [{groups}, {beams}, {positions}]");
+    let name = if dtype == DType::F32 { name } else { format!("{name}, {dtype}") };
+    let case = Case::new(name, feeds, move |g, x| {
+        let [keys, values] =
+            ["key_cache", "value_cache"].map(|name| g.state(name, [rows, positions, heads, head_dim], dtype));
+        let (keys, values) = ops::cache_write(g, [keys?, values?], [x[0], x[1]], x[2])?;
+        let slots = g.state("slots.used", [rows], DType::U32)?;
+        let slots = ops::claim_slots(g, slots, x[5], 1, true)?.used;
+        let reordered = |g: &mut Graph, state| reorder_beams(g, state, x[3], x[4], beams);
+        Ok(vec![reordered(g, keys)?, reordered(g, values)?, reordered(g, slots)?])
+    });
+    // What goes into a cache is rounded there.
+    let tolerance = match dtype {
+        DType::F16 => Tolerance { nmse: 1e-6, worst: 1e-3 },
+        DType::Q8_0 => Tolerance { nmse: 1e-4, worst: 1e-2 },
+        _ => Tolerance::EXACT,
+    };
+    case.tolerance(tolerance, tolerance)
 }
 
 #[cfg(test)]
